@@ -1,0 +1,19 @@
+"""Text embeddings from causal language models that learned to compress a text into a few memory tokens."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm2comp.model import LLM2Comp, load
+
+__all__ = ["LLM2Comp", "__version__", "load"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported at first use: `llm2comp --help` and the readers run without torch."""
+    if name in ("LLM2Comp", "load"):
+        from llm2comp import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

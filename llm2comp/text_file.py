@@ -1,0 +1,157 @@
+"""UTF-8 text files as they lie on disk: plain or compressed (.gz, .xz, .zst), read as a stream, every failure one clear line."""
+
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, cast
+
+from llm2comp.errors import CorpusError
+
+__all__ = ["COMPRESSED_SUFFIXES", "open_text", "read_lines", "readable", "uncompressed_name"]
+
+COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
+
+_ZSTD_INPUT_BYTES = 16 * 1024  # small, since repetitive text can expand a thousandfold
+_ZSTD_WINDOW_BYTES = 2**31  # what `zstd --long=31` needs; memory is taken only for files written so
+
+
+def uncompressed_name(path: Path) -> str:
+    """The file's name without a compression suffix: `corpus.jsonl` for `folder/corpus.jsonl.gz`."""
+    return path.stem if path.suffix.lower() in COMPRESSED_SUFFIXES else path.name
+
+
+def open_text(path: str | Path) -> TextIO:
+    """The file opened for reading as UTF-8 text, decompressed by its suffix; a byte order mark is dropped.
+
+    Raises:
+        CorpusError: Now, if the file is missing or unreadable; while reading, if its archive is damaged or truncated or a
+            line is not UTF-8 (the message names the line).
+    """
+    path = Path(path)
+    with readable(path):
+        return _CheckedText(_open_binary(path), path)
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    r"""Lines as (number from 1, bytes with their `\n`), decompressed by the suffix; a byte order mark is dropped.
+
+    Raises:
+        CorpusError: The file is missing or unreadable, or its archive is damaged or truncated.
+    """
+    path = Path(path)
+    with readable(path), _open_binary(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the failures of opening and reading a file into a CorpusError that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path}: no such file or folder") from error
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise CorpusError(f"{path}: truncated or damaged {path.suffix} archive ({error}); fetch or write the file again") from error
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+class _CheckedText(io.TextIOWrapper):
+    """Text whose every way of reading raises CorpusError, with the line, where Python raises a dozen other errors."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        super().__init__(stream, encoding="utf-8-sig")
+        self._path = path
+
+    def read(self, size: int | None = -1, /) -> str:
+        with self._checked():
+            return super().read(size)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed names a parameter that CPython does not
+        with self._checked():
+            return super().readline(size)
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            with readable(self._path):
+                yield
+        except UnicodeDecodeError as error:
+            raise CorpusError(f"{self._path}:{_find_undecodable(self._path)}: not UTF-8; convert the file with iconv") from error
+
+
+def _find_undecodable(path: Path) -> int:
+    """Number of the first line that is not UTF-8; text is decoded in blocks, so the line is known only by looking again."""
+    for number, line in read_lines(path):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            return number
+    raise CorpusError(f"{path}: changed while it was read")
+
+
+def _open_binary(path: Path) -> BinaryIO:
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return io.BufferedReader(cast(io.RawIOBase, gzip.open(path, "rb")))
+    if suffix == ".xz":
+        return io.BufferedReader(cast(io.RawIOBase, lzma.open(path, "rb")))
+    if suffix == ".zst":
+        return io.BufferedReader(_ZstdReader(path))
+    return path.open("rb")
+
+
+class _ZstdReader(io.RawIOBase):
+    """Decompressed bytes of a .zst file of one or more frames.
+
+    The package's own reader takes a truncated file for a short one; this one raises EOFError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise CorpusError(f"{path}: reading .zst files needs the zstandard package: pip install zstandard") from error
+        self._error = zstandard.ZstdError
+        self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+        self._frame: Any = None
+        self._pending = b""
+        self._rest = b""
+        self._file = path.open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while not self._pending and self._decompress():
+            pass
+        size = min(len(buffer), len(self._pending))
+        buffer[:size] = self._pending[:size]
+        self._pending = self._pending[size:]
+        return size
+
+    def _decompress(self) -> bool:
+        """Decompresses the next block into `_pending`; False at the end of the file."""
+        block = self._rest or self._file.read(_ZSTD_INPUT_BYTES)
+        if not block:
+            if self._frame is not None:
+                raise EOFError("the file ends inside a zstd frame")
+            return False
+        self._frame = self._frame or self._context.decompressobj()
+        try:
+            self._pending, self._rest = self._frame.decompress(block), b""
+        except self._error as error:
+            raise EOFError(str(error)) from error
+        if self._frame.eof:
+            self._rest, self._frame = self._frame.unused_data, None
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()

@@ -1,0 +1,77 @@
+"""The command line: a command parses, calls one function, prints. Results go to stdout, everything else to stderr.
+
+A command module defines `register(app)` and is named once, in `_MODULES`. It is imported by `--help` too, so it imports
+torch, faiss, transformers and datasets inside its functions only.
+"""
+
+import io
+import logging
+import signal
+import sys
+from types import FrameType, ModuleType
+from typing import Annotated, NoReturn
+
+import typer
+
+from llm2comp import __version__
+from llm2comp.errors import LLM2CompError
+
+__all__ = ["app", "main"]
+
+_MODULES: tuple[ModuleType, ...] = ()
+_OUR_LOGGERS = ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks")
+
+app = typer.Typer(name="llm2comp", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+for _module in _MODULES:
+    _module.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"llm2comp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, and show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    """Text embeddings from language models that learned to compress: train, encode, index, search, evaluate."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+    for name in _OUR_LOGGERS:
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def main() -> None:
+    """Runs the command line and exits: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
+
+    An error a user can act on is one line on stderr; its traceback appears with `--verbose`. Any other exception is a
+    bug of ours, and its traceback is the report.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a text may hold what the terminal's encoding does not
+    try:
+        app(prog_name="llm2comp")
+    except LLM2CompError as error:
+        _fail(str(error), error)
+    except MemoryError as error:
+        _fail("out of memory; give the command smaller batches, a smaller corpus or a machine with more memory", error)
+    except OSError as error:
+        _fail(str(error), error)
+    except SystemExit as stop:
+        if stop.code == 130:
+            print("llm2comp: interrupted", file=sys.stderr)
+        raise
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal_number)  # an exception, so that everything half-written is cleaned up on the way out
+
+
+def _fail(message: str, error: BaseException) -> NoReturn:
+    logging.getLogger("llm2comp").debug("traceback", exc_info=error)
+    print(f"llm2comp: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)

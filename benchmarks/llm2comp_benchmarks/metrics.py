@@ -1,0 +1,92 @@
+"""Scores of rankings and of sentence pairs, from 0 to 1, under the names mteb gives them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.errors import LLM2CompError
+
+__all__ = ["RETRIEVAL_METRICS", "Qrels", "RankingScores", "Run", "mean_scores", "ranked", "score_rankings", "spearman"]
+
+Qrels = dict[str, dict[str, int]]
+"""Grades by query id and document id; above 0 is relevant, a pair that is not listed is not."""
+Run = dict[str, dict[str, float]]
+"""Scores by query id and document id; higher ranks first."""
+
+RETRIEVAL_METRICS = ("ndcg_at_10", "map_at_1000", "recall_at_100", "mrr_at_10")
+_TREC_NAMES = {"ndcg_at_10": "ndcg_cut_10", "map_at_1000": "map_cut_1000", "recall_at_100": "recall_100"}
+_MRR_DEPTH = 10
+
+
+@dataclass(frozen=True)
+class RankingScores:
+    """Retrieval metrics of one run.
+
+    Attributes:
+        metrics: Mean over all judged queries, by metric name.
+        per_query: The same by query id.
+        missing: Judged queries without a ranking; each counts as 0 in every mean.
+    """
+
+    metrics: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+    missing: int
+
+
+def ranked(scores: dict[str, float]) -> list[str]:
+    """Document ids, best first, in the order trec_eval ranks: scores as 32-bit floats, equal ones by descending id."""
+    singles = np.fromiter(scores.values(), np.float32, len(scores)).tolist()
+    return [document for _, document in sorted(zip(singles, scores, strict=True), reverse=True)]
+
+
+def score_rankings(qrels: Qrels, run: Run) -> RankingScores:
+    """nDCG@10, MAP, Recall@100 and MRR@10 as trec_eval computes them.
+
+    nDCG takes grades as linear gains. MAP looks at the first 1,000 documents. MRR@10 is trec_eval's reciprocal rank of
+    rankings cut after ten documents. Queries without judgements are ignored; judged queries without a ranking count as 0,
+    so leaving out hard queries gains nothing.
+
+    Args:
+        qrels: Judgements; at least one query.
+        run: Rankings by query id.
+    """
+    full = _trec_eval(qrels, run, {"ndcg_cut.10", "map_cut.1000", "recall.100"})
+    cut = {query: {document: scores[document] for document in ranked(scores)[:_MRR_DEPTH]} for query, scores in run.items() if query in qrels}
+    reciprocal = _trec_eval(qrels, cut, {"recip_rank"})
+    per_query = {
+        query: {name: full.get(query, {}).get(trec_name, 0.0) for name, trec_name in _TREC_NAMES.items()}
+        | {"mrr_at_10": reciprocal.get(query, {}).get("recip_rank", 0.0)}
+        for query in qrels
+    }
+    return RankingScores(mean_scores(per_query), per_query, sum(not run.get(query) for query in qrels))
+
+
+def mean_scores(per_query: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Mean of every retrieval metric over the queries."""
+    return {name: float(np.mean([scores[name] for scores in per_query.values()])) for name in RETRIEVAL_METRICS}
+
+
+def _trec_eval(qrels: Qrels, run: Run, measures: set[str]) -> dict[str, dict[str, float]]:
+    scores: dict[str, dict[str, float]] = (
+        _pytrec_eval().RelevanceEvaluator(qrels, measures).evaluate({query: ranking for query, ranking in run.items() if ranking})
+    )
+    return scores
+
+
+def _pytrec_eval() -> Any:
+    try:
+        import pytrec_eval
+    except ImportError as error:
+        raise LLM2CompError("scoring rankings needs pytrec_eval; install it with: pip install 'llm2comp[eval]'") from error
+    return pytrec_eval
+
+
+def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Spearman's rank correlation of two arrays (n,), neither of them constant; equal values share their mean rank."""
+    try:
+        from scipy.stats import spearmanr
+    except ImportError as error:
+        raise LLM2CompError("rank correlation needs scipy; install it with: pip install 'llm2comp[eval]'") from error
+    return float(spearmanr(first, second).statistic)

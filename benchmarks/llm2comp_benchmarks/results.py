@@ -1,0 +1,134 @@
+"""The result of a run: metrics of each task, with what is needed to make and to judge the numbers again."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_benchmarks.metrics import Run
+
+__all__ = ["TaskResult", "check_task_names", "format_table", "result_record", "write_atomically", "write_results"]
+
+_RESERVED = ("settings", "versions", "hardware", "commit", "seconds")
+_PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy", "scipy", "pytrec_eval-terrier")
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What one task measured.
+
+    Attributes:
+        task: Its name, the key in result files.
+        metrics: Values from 0 to 1 (a correlation: -1 to 1) by mteb's metric name.
+        details: What the numbers rest on: files, split, counts.
+        seconds: Wall time, the encoding included.
+        per_query: The metrics of every query; empty where a task has no queries.
+        run: The rankings the metrics were computed from; empty where a task has none.
+    """
+
+    task: str
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    seconds: float
+    per_query: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
+    run: Run = field(default_factory=dict, repr=False)
+
+
+def check_task_names(names: list[str]) -> None:
+    """Raise before the work starts if the results of these tasks could not stand in one file.
+
+    Raises:
+        SettingsError: Two tasks of one name, or a task named like an entry that stands beside the tasks.
+    """
+    for name in names:
+        if name in _RESERVED or names.count(name) > 1:
+            raise SettingsError(f"two entries of the results would be called {name!r}; rename the folder or file, or evaluate them one by one")
+
+
+def result_record(results: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
+    """Task → metric → value, and beside the tasks settings, versions, hardware, commit and seconds."""
+    check_task_names([result.task for result in results])
+    return {
+        **{result.task: result.metrics for result in results},
+        "settings": settings | {"tasks": {result.task: result.details for result in results}},
+        "versions": {"python": platform.python_version()} | {package: _version(package) for package in _PACKAGES},
+        "hardware": _hardware(),
+        "commit": _commit(),
+        "seconds": {result.task: round(result.seconds, 3) for result in results},
+    }
+
+
+def write_results(path: str | Path, results: list[TaskResult], settings: dict[str, Any]) -> None:
+    """Write `result_record` as JSON, whole or not at all."""
+    write_atomically(path, [json.dumps(result_record(results, settings), indent=2, ensure_ascii=False), "\n"])
+
+
+def write_atomically(path: str | Path, parts: Iterable[str]) -> None:
+    """Write a text file, given in parts, so that at any moment either the old or the whole new one is there.
+
+    Raises:
+        LLM2CompError: It cannot be written (no such folder, no permission, no space); nothing is left behind.
+    """
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with draft.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(parts)
+        draft.replace(target)
+    except OSError as error:
+        raise LLM2CompError(f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware() -> dict[str, Any]:
+    # Read from torch only where it is loaded: scoring a run file needs none, and then no device took part.
+    torch = sys.modules.get("torch")
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch else []
+    return {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpus": gpus}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this file is tracked in; None for an installed copy."""
+    here = Path(__file__).resolve()
+    try:
+        subprocess.run(["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, check=True, capture_output=True)
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=here.parent, check=True, capture_output=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def format_table(results: list[TaskResult]) -> str:
+    """The results as an aligned table, a line a task; `-` where a task does not have a metric."""
+    metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
+    rows = [["task", *metrics]]
+    rows += [[result.task, *(f"{result.metrics[name]:.4f}" if name in result.metrics else "-" for name in metrics)] for result in results]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows)

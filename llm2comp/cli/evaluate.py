@@ -1,0 +1,112 @@
+"""`llm2comp eval`: how good a model is, or a ranking made elsewhere, on test sets of one's own."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from llm2comp_benchmarks import RetrievalTask, StsTask, TaskResult
+
+__all__ = ["evaluate", "register"]
+
+
+class PythonDocs(StrEnum):
+    """Which Python documentation to search."""
+
+    standard = "standard"
+    all = "all"
+
+
+class IdenticalIds(StrEnum):
+    """What becomes of a document with the id of the query."""
+
+    auto = "auto"
+    drop = "drop"
+    keep = "keep"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `eval` to the app."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    beir: Annotated[list[Path] | None, typer.Option(help="Folder with corpus.jsonl, queries.jsonl and qrels/; may be repeated.")] = None,
+    sts: Annotated[list[Path] | None, typer.Option(help="Tab-separated sentence1, sentence2, score; may be repeated.")] = None,
+    python_docs: Annotated[PythonDocs | None, typer.Option(help="Summary line to body, over the standard library or all installed packages.")] = None,
+    local: Annotated[Path | None, typer.Option(help="Folder with stsb/test.tsv.gz, scifact/, cranfield/, xquad/: all of them.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder or Hub id; without it the bundled model.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Score this TREC run on the one --beir folder; no model is loaded.")] = None,
+    split: Annotated[str, typer.Option(help="Judgements of --beir: qrels/SPLIT.tsv.")] = "test",
+    identical_ids: Annotated[
+        IdenticalIds, typer.Option(help="The document with the query's own id: drop it, keep it, or drop it where its text is the query (auto).")
+    ] = IdenticalIds.auto,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")] = 32,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write task, metric, value here, with settings and versions.")] = None,
+    run_out: Annotated[Path | None, typer.Option(help="Write the rankings of the one retrieval task here, as a TREC run.")] = None,
+) -> None:
+    """Score a model (nDCG@10, MAP, Recall@100, MRR@10; Spearman for sentence pairs), or a TREC run that is already there."""
+    retrieval = len(beir or []) + bool(python_docs) + 3 * bool(local)
+    if not (retrieval or sts):
+        raise typer.BadParameter("nothing to evaluate on; give --beir, --sts, --python-docs or --local")
+    if run and (len(beir or []) != 1 or retrieval != 1 or sts or model or run_out):
+        raise typer.BadParameter("--run takes one --beir folder, and no model, no other task and no --run-out")
+    if run_out and retrieval != 1:
+        raise typer.BadParameter("--run-out takes exactly one retrieval task: one --beir folder or --python-docs")
+    for file in (json_file, run_out):
+        if file and not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"{file}: there is no folder {file.parent}; make it first")
+
+    from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_run, write_results, write_run
+    from llm2comp_benchmarks import evaluate as evaluate_task
+    from llm2comp_benchmarks.evaluation import describe_model, load_model
+    from llm2comp_benchmarks.results import format_table
+
+    tasks = _read_tasks(beir or [], sts or [], python_docs, local, split, identical_ids)
+    if run:
+        results, settings = [evaluate_run(task, read_run(run)) for task in tasks if isinstance(task, RetrievalTask)], {"run": str(run)}
+    else:
+        encoder = load_model(model)
+        results = [evaluate_task(encoder, task, batch_size=batch_size) for task in tasks]
+        settings = describe_model(encoder, model) | {"batch_size": batch_size}
+    print(format_table(results))
+    _print_notes(results)
+    if json_file:
+        write_results(json_file, results, settings)
+    for result in results:
+        if run_out and result.run:
+            write_run(run_out, result.run, tag="llm2comp")
+
+
+def _read_tasks(
+    beir: list[Path], sts: list[Path], python_docs: PythonDocs | None, local: Path | None, split: str, identical_ids: IdenticalIds
+) -> "list[RetrievalTask | StsTask]":
+    """Every task, read and checked before a model is loaded, so that a mistake in the last one costs seconds."""
+    from llm2comp_benchmarks import read_beir, read_local, read_python_docs_task, read_sts
+    from llm2comp_benchmarks.results import check_task_names
+
+    tasks: list[RetrievalTask | StsTask] = [read_beir(folder, split=split, identical_ids=identical_ids.value) for folder in beir]
+    tasks += map(read_sts, sts)
+    if python_docs:
+        tasks.append(read_python_docs_task(python_docs.value))
+    if local:
+        tasks += read_local(local)
+    check_task_names([task.name for task in tasks])
+    return tasks
+
+
+def _print_notes(results: "list[TaskResult]") -> None:
+    """What a reader of the table should know, on stderr."""
+    for result in results:
+        shared = result.details.get("identical_ids", {"shared": 0})
+        if shared["shared"]:
+            print(
+                f"{result.task}: {shared['shared']} queries share their id with a document; in {shared['dropped']} rankings it was left out "
+                f"(--identical-ids {shared['rule']})",
+                file=sys.stderr,
+            )
+        if missing := result.details.get("queries_missing_from_run"):
+            print(f"{result.task}: {missing} of {result.details['queries']} judged queries are not in the run and count as 0", file=sys.stderr)

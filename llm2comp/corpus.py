@@ -2,21 +2,19 @@
 
 import math
 import os
-from array import array
 from collections.abc import Iterator
 from datetime import date, time
 from decimal import Decimal
-from hashlib import blake2b
-from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from llm2comp.documents import Document
 from llm2comp.errors import CorpusError
+from llm2comp.id_set import IdSet
 from llm2comp.judgements import read_qrels, read_queries
 from llm2comp.python_docs import read_python_docs
-from llm2comp.records import RECORD_SUFFIXES, OnError, Record, Report, choose_report, read_json_lines, read_records
+from llm2comp.records import RECORD_SUFFIXES, OnError, Record, Report, choose_report, list_names, read_json_lines, read_records
 from llm2comp.text_file import COMPRESSED_SUFFIXES, open_text, readable, uncompressed_name
 
 __all__ = ["open_text", "read_corpus", "read_json_lines", "read_qrels", "read_queries"]
@@ -57,6 +55,8 @@ def read_corpus(source: str | Path, *, on_error: OnError = "raise", on_skip: Rep
     """
     report = choose_report(on_error, on_skip)
     name = str(source)
+    if not name:
+        raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
     if name in ("python-docs:", "python-docs:all"):
         return read_python_docs(packages=name.endswith("all"))
     if name.startswith("hub:"):
@@ -66,7 +66,8 @@ def read_corpus(source: str | Path, *, on_error: OnError = "raise", on_skip: Rep
 
 def _choose_reader(path: Path, report: Report) -> Iterator[Record]:
     with readable(path):
-        path.stat()
+        if not path.exists():
+            raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
         if path.is_dir():
             return _choose_folder_reader(path, report)
     if _is_text(path):
@@ -114,6 +115,11 @@ def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Re
             text = file.read()
     except CorpusError as error:
         report(str(error))
+        return
+    try:
+        document_id.encode("utf-8")
+    except UnicodeEncodeError:
+        report(f"{document_id!r}: the file's name is not UTF-8; rename it")
     else:
         yield Record(str(path), document_id, {"text": text})
 
@@ -139,13 +145,13 @@ def _read_hub(source: str) -> Iterator[Record]:
 
 
 def _to_documents(source: str, records: Iterator[Record], report: Report) -> Iterator[Document]:
-    seen = _IdSet()
+    seen = IdSet()
     skipped = 0
     for record in records:
         try:
             document = _to_document(record)
             if not seen.add(document.id):
-                raise ValueError(f'duplicate id "{document.id}"; ids must be unique (on_error="skip", --on-error skip: the first stays)')
+                raise ValueError(f'duplicate id {document.id!r:.80}; ids must be unique (on_error="skip", --on-error skip: the first stays)')
         except ValueError as error:
             skipped += 1
             report(f"{record.place}: {error}")
@@ -170,7 +176,8 @@ def _to_document(record: Record) -> Document:
 def _take_id(fields: dict[str, Any], made_up: str) -> str:
     name = next((name for name in _ID_FIELDS if name in fields), None)
     identifier = fields.pop(name) if name else made_up
-    if isinstance(identifier, bool) or not isinstance(identifier, str | int | float) or identifier == "":
+    number = isinstance(identifier, int | float) and not isinstance(identifier, bool) and math.isfinite(identifier)
+    if not number and (not isinstance(identifier, str) or not identifier):
         raise ValueError(f'the id in "{name}" is {identifier!r:.40}, expected a string or a number')
     return str(identifier)
 
@@ -178,7 +185,7 @@ def _take_id(fields: dict[str, Any], made_up: str) -> str:
 def _take_text(fields: dict[str, Any]) -> str:
     present = [name for name in _TEXT_FIELDS if name in fields]
     if not present:
-        raise ValueError(f"no text; expected one of the fields {', '.join(_TEXT_FIELDS)}, found {', '.join(map(str, fields)) or 'none'}")
+        raise ValueError(f"no text; expected one of the fields {', '.join(_TEXT_FIELDS)}, found {list_names(fields)}")
     name = next((name for name in present if fields[name] is not None), present[0])
     text = fields.pop(name)
     if not isinstance(text, str):
@@ -201,40 +208,3 @@ def _to_json(value: Any) -> Any:
 
 def _fits_json(value: Any) -> bool:
     return value is None or isinstance(value, dict | list | tuple | str | int | float | date | time | Decimal | UUID)
-
-
-class _IdSet:
-    """Which ids were met, by 64-bit hash in an open-addressing table: 16 to 32 bytes per id where a set of strings takes over 100.
-
-    Ten million different ids collide with probability 3e-6.
-    """
-
-    def __init__(self) -> None:
-        self._table = array("Q", bytes(8 * 1024))  # 0 is an empty slot
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, identifier: str) -> bool:
-        """Whether the id is new."""
-        key = int.from_bytes(blake2b(identifier.encode("utf-8"), digest_size=8).digest(), "big") or 1
-        slot = self._find(key)
-        if self._table[slot] == key:
-            return False
-        self._table[slot] = key
-        self._count += 1
-        if 2 * self._count > len(self._table):
-            self._grow()
-        return True
-
-    def _find(self, key: int) -> int:
-        """The slot that holds the key, or the empty one where it belongs."""
-        mask = len(self._table) - 1
-        return next(slot & mask for slot in count(key) if self._table[slot & mask] in (0, key))
-
-    def _grow(self) -> None:
-        old, self._table = self._table, array("Q", bytes(16 * len(self._table)))
-        for key in old:
-            if key:
-                self._table[self._find(key)] = key

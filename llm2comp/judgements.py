@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import CorpusError
-from llm2comp.records import choose_report, read_records
+from llm2comp.records import choose_report, list_names, read_records
 from llm2comp.text_file import read_lines
 
 __all__ = ["read_qrels", "read_queries"]
@@ -25,7 +25,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
     for place, _, fields in read_records(Path(path), choose_report("raise", None)):
         identifier, text = _take(fields, _ID_FIELDS, place, str | int), _take(fields, _TEXT_FIELDS, place, str)
         if str(identifier) in queries:
-            raise CorpusError(f'{place}: duplicate query id "{identifier}"')
+            raise CorpusError(f"{place}: duplicate query id {str(identifier)!r:.80}")
         queries[str(identifier)] = text
     if not queries:
         raise CorpusError(f"{path}: no query in it")
@@ -36,7 +36,7 @@ def _take(fields: dict[str, Any], names: tuple[str, ...], place: str, kind: Any)
     value = next((fields[name] for name in names if name in fields), None)
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = "a string" if kind is str else "a string or a number"
-        raise CorpusError(f"{place}: expected {wanted} in {' or '.join(names)}, found {value!r:.40} among the fields {', '.join(fields)}")
+        raise CorpusError(f"{place}: expected {wanted} in {' or '.join(names)}, found {value!r:.40} among the fields {list_names(fields)}")
     return value
 
 
@@ -55,7 +55,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         except ValueError:
             raise CorpusError(f"{place}: the score is {score!r:.40}, expected a whole number") from None
         if qrels.setdefault(query, {}).setdefault(document, value) != value:
-            raise CorpusError(f'{place}: a second score, {value}, for query "{query}" and document "{document}"; it was {qrels[query][document]}')
+            raise CorpusError(f"{place}: a second score, {value}, for query {query!r:.80} and document {document!r:.80}; it was {qrels[query][document]}")
     if not qrels:
         raise CorpusError(f"{path}: no judgement in it")
     return qrels

@@ -3,14 +3,15 @@
 import csv
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.text_file import read_lines, readable, uncompressed_name
 
-__all__ = ["RECORD_SUFFIXES", "OnError", "Record", "Report", "choose_report", "read_json_lines", "read_records"]
+__all__ = ["RECORD_SUFFIXES", "OnError", "Record", "Report", "choose_report", "list_names", "read_json_lines", "read_records"]
 
 OnError = Literal["raise", "skip"]
 Report = Callable[[str], None]
@@ -18,7 +19,7 @@ RECORD_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 
 _logger = logging.getLogger(__name__)
 _PARQUET_ROWS = 256
-_CSV_FIELD_CHARACTERS = 2**31 - 1  # the most that fits a C long everywhere; Python's own limit is 131,072
+_CSV_FIELD_CHARACTERS = 2**28  # Python's own limit is 131,072; this one stops an unclosed quote before it fills the memory
 
 
 class Record(NamedTuple):
@@ -42,6 +43,12 @@ def choose_report(on_error: OnError, on_skip: Report | None) -> Report:
     if on_error != "skip":
         raise SettingsError(f'on_error is {on_error!r}, expected "raise" or "skip"')
     return on_skip or _logger.warning
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first names in one line, for a message."""
+    shown = list(islice((" ".join(str(name).split())[:40] for name in names), 9))
+    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
 
 
 def _raise(message: str) -> None:
@@ -123,12 +130,12 @@ def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any
     rows = _split_rows(path, report)
     header = next(rows, (0, []))[1]
     if len(set(header)) < len(header):
-        raise CorpusError(f"{path}:1: a column name occurs twice in the header: {', '.join(header)}")
+        raise CorpusError(f"{path}:1: a column name occurs twice in the header: {list_names(header)}")
     for number, values in rows:
         if len(values) == len(header):
             yield number, dict(zip(header, values, strict=True))
         else:
-            report(f"{path}:{number}: {len(values)} fields, expected {len(header)} as in the header: {', '.join(header)}")
+            report(f"{path}:{number}: {len(values)} fields, expected {len(header)} as in the header: {list_names(header)}")
 
 
 def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
@@ -136,19 +143,19 @@ def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
 
     In a .tsv, which often has no quoting at all, quotes that do not enclose a whole field are plain characters.
     """
-    csv.field_size_limit(_CSV_FIELD_CHARACTERS)
+    csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_CHARACTERS))
     tabs = Path(uncompressed_name(path)).suffix.lower() == ".tsv"
     lines = _Lines(path)
     rows = csv.reader(lines, "excel-tab" if tabs else "excel", strict=True)
     while True:
-        start = rows.line_num + 1
+        start = lines.begin_row()
         try:
             values = next(rows, None)
         except csv.Error as error:
-            if not tabs or rows.line_num > start or not lines.last.endswith("\n"):
-                report(f"{path}:{start}: not a row of {'tab' if tabs else 'comma'}-separated values ({error}, up to line {rows.line_num})")
+            if not tabs:
+                report(f"{path}:{start}: not a row of comma-separated values ({error}, read up to line {lines.number})")
                 continue
-            values = lines.last.rstrip("\r\n").split("\t")
+            values = lines.keep_first().rstrip("\r\n").split("\t")
         if values is None:
             return
         try:
@@ -161,15 +168,31 @@ def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Lines:
-    """Lines as text, the last one kept; bytes that are not UTF-8 become surrogates, so that the reader can go on after them."""
+    """Lines as text, those of the current row kept; bytes that are not UTF-8 become surrogates, so that reading can go on after them."""
 
     def __init__(self, path: Path) -> None:
         self._lines = read_lines(path)
-        self.last = ""
+        self._returned: list[str] = []  # the next one last
+        self._row: list[str] = []
+        self.number = 0
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        self.last = next(self._lines)[1].decode("utf-8", errors="surrogateescape")
-        return self.last
+        line = self._returned.pop() if self._returned else next(self._lines)[1].decode("utf-8", errors="surrogateescape")
+        self._row.append(line)
+        self.number += 1
+        return line
+
+    def begin_row(self) -> int:
+        """Number of the line that comes next."""
+        self._row = []
+        return self.number + 1
+
+    def keep_first(self) -> str:
+        """The first line of the row; the others are returned, to be read again as rows of their own."""
+        first, *others = self._row
+        self._returned += reversed(others)
+        self.number -= len(others)
+        return first

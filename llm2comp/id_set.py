@@ -2,7 +2,6 @@
 
 from array import array
 from hashlib import blake2b
-from itertools import count
 
 __all__ = ["IdSet"]
 
@@ -34,8 +33,11 @@ class IdSet:
 
     def _find(self, key: int) -> int:
         """The slot that holds the key, or the empty one where it belongs."""
-        mask = len(self._table) - 1
-        return next(slot & mask for slot in count(key) if self._table[slot & mask] in (0, key))
+        table, mask = self._table, len(self._table) - 1
+        slot = key & mask
+        while table[slot] not in (0, key):
+            slot = (slot + 1) & mask
+        return slot
 
     def _grow(self) -> None:
         old, self._table = self._table, array("Q", bytes(16 * len(self._table)))

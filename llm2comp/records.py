@@ -19,6 +19,7 @@ RECORD_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 
 _logger = logging.getLogger(__name__)
 _PARQUET_ROWS = 256
+_PARQUET_BUFFER_BYTES = 2**20
 _CSV_FIELD_CHARACTERS = 2**28  # Python's own limit is 131,072; this one stops an unclosed quote before it fills the memory
 
 
@@ -117,7 +118,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     number = 0
     try:
-        with readable(path), parquet.ParquetFile(path) as table:
+        # without these two, pyarrow keeps every row group that it has read
+        with readable(path), parquet.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as table:
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
                 for fields in batch.to_pylist():
                     number += 1

@@ -123,6 +123,16 @@ def test_parquet(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("rows_per_group", [500, 20_000])
+def test_parquet_is_not_held_in_memory(tmp_path: Path, rows_per_group: int) -> None:
+    path = tmp_path / "c.parquet"
+    parquet.write_table(pyarrow.table({"text": [os.urandom(1000).hex() for _ in range(20_000)]}), path, row_group_size=rows_per_group)  # 40 MB of text
+    before = pyarrow.total_allocated_bytes()
+    held = [pyarrow.total_allocated_bytes() - before for _ in read_corpus(path)]
+    assert len(held) == 20_000
+    assert max(held) < 15_000_000
+
+
 def test_text_folder(tmp_path: Path) -> None:
     write(tmp_path / "b.md", "# Bee")
     write(tmp_path / "a" / "z.TXT", "\ufeffзет\r\nzet")

@@ -1,0 +1,83 @@
+"""Files that are hashed while they are written, and compared with their record before they are trusted."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from llm2comp.errors import IndexFolderError
+
+__all__ = ["FileRecord", "HashedFile", "check_content", "check_size", "sync_folder"]
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size in bytes and SHA-256 (hex) of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class HashedFile:
+    """A new file, hashed as it is written; durable once `finish` returns its record."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Appends the bytes."""
+        self._file.write(data)
+        self._hash.update(data)
+        self._bytes += len(data)
+
+    def finish(self) -> FileRecord:
+        """The file's record, after its last byte is on the device."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return FileRecord(self._bytes, self._hash.hexdigest())
+
+
+def check_size(path: Path, record: FileRecord) -> None:
+    """Raises IndexFolderError unless `path` is a plain file (no link) of the recorded size; does not open it."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError as error:
+        raise IndexFolderError(f"{path}: missing; build the index again") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise IndexFolderError(f"{path}: not a plain file; build the index again")
+    if status.st_size != record.bytes:
+        raise IndexFolderError(f"{path}: {status.st_size:,} bytes, expected {record.bytes:,}; the file was cut or altered: build the index again")
+
+
+def check_content(path: Path, record: FileRecord) -> None:
+    """Raises IndexFolderError unless the file has the recorded size and SHA-256; reads it once."""
+    check_size(path, record)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != record.sha256:
+        raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the folder's list of names durable, where the system lets a folder be synced."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,107 @@
+"""The documents of a segment: JSON lines, and beside them where each line ends and its CRC-32, so that any row is read alone."""
+
+import hashlib
+import json
+import mmap
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.documents import Document
+from llm2comp.errors import CorpusError, IndexFolderError
+from llm2comp_indexes.checked_files import FileRecord, HashedFile
+
+__all__ = ["ROW_BYTES", "DocumentReader", "DocumentWriter", "digest_documents"]
+
+_ROW = np.dtype([("end", "<u8"), ("crc32", "<u4")])
+ROW_BYTES = _ROW.itemsize
+"""Bytes in the offsets file for each document."""
+
+
+def _to_line(document: Document) -> bytes:
+    fields = {"id": document.id, "title": document.title, "text": document.text, "metadata": document.metadata}
+    try:
+        line = json.dumps(fields, ensure_ascii=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CorpusError(f'document "{document.id}": its metadata cannot be written as JSON: {error}') from error
+    return line.encode("utf-8", "surrogatepass")  # JSON may escape half a surrogate pair, which Python accepts as text
+
+
+def _from_line(line: bytes) -> Document:
+    document = Document(**json.loads(line.decode("utf-8", "surrogatepass")))
+    if not all(isinstance(field, str) for field in (document.id, document.title, document.text)) or not isinstance(document.metadata, dict):
+        raise ValueError("id, title, text or metadata of another type")
+    return document
+
+
+def digest_documents(documents: Iterable[Document]) -> str:
+    """SHA-256 (hex) of the file that `DocumentWriter` would write: equal exactly when a segment holds these documents."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(_to_line(document))
+    return digest.hexdigest()
+
+
+class DocumentWriter:
+    """Writes documents and their offsets into two new files."""
+
+    def __init__(self, lines: Path, offsets: Path) -> None:
+        self._lines = HashedFile(lines)
+        self._offsets = HashedFile(offsets)
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lines.__exit__(*error)
+        self._offsets.__exit__(*error)
+
+    def add(self, documents: Iterable[Document]) -> None:
+        """Appends the documents.
+
+        Raises:
+            CorpusError: Metadata that JSON cannot hold.
+        """
+        for document in documents:
+            line = _to_line(document)
+            self._end += len(line)
+            self._lines.write(line)
+            self._offsets.write(np.array((self._end, zlib.crc32(line)), dtype=_ROW).tobytes())
+
+    def finish(self) -> tuple[FileRecord, FileRecord]:
+        """Records of the two files, once both are on the device."""
+        return self._lines.finish(), self._offsets.finish()
+
+
+class DocumentReader:
+    """The documents of a segment by row. The files are mapped, so opening costs nothing and any row costs one line."""
+
+    def __init__(self, lines: Path, offsets: Path, documents: int) -> None:
+        self._path = lines
+        self._rows: NDArray[np.void] = np.memmap(offsets, dtype=_ROW, mode="r", shape=(documents,))
+        with lines.open("rb") as file:
+            self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __getitem__(self, row: int) -> Document:
+        """The document of the row.
+
+        Raises:
+            IndexFolderError: Its bytes are not those that were written.
+        """
+        start = int(self._rows[row - 1]["end"]) if row else 0
+        line = self._lines[start : int(self._rows[row]["end"])]
+        if not line or zlib.crc32(line) != self._rows[row]["crc32"]:
+            raise IndexFolderError(f"{self._path}: document {row + 1} was altered (its CRC-32 is not the recorded one); build the index again")
+        try:
+            return _from_line(line)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise IndexFolderError(f"{self._path}: document {row + 1} is not one of ours: {error}; build the index again") from error
+
+    def close(self) -> None:
+        """Unmaps the documents."""
+        self._lines.close()

@@ -14,11 +14,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from llm2comp import __version__
+from llm2comp.cli import demo, evaluate, index, search
+from llm2comp.cli.output import printable
 from llm2comp.errors import LLM2CompError
 
 __all__ = ["app", "main"]
 
-_MODULES: tuple[ModuleType, ...] = ()
+_MODULES: tuple[ModuleType, ...] = (demo, index, search, evaluate)
 _OUR_LOGGERS = ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks")
 
 app = typer.Typer(name="llm2comp", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -60,7 +62,7 @@ def main() -> None:
     except MemoryError as error:
         _fail("out of memory; give the command smaller batches, a smaller corpus or a machine with more memory", error)
     except OSError as error:
-        _fail(str(error), error)
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), error)
     except SystemExit as stop:
         if stop.code == 130:
             print("llm2comp: interrupted", file=sys.stderr)
@@ -73,5 +75,5 @@ def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 def _fail(message: str, error: BaseException) -> NoReturn:
     logging.getLogger("llm2comp").debug("traceback", exc_info=error)
-    print(f"llm2comp: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"llm2comp: error: {printable(message)}", file=sys.stderr)
     sys.exit(1)

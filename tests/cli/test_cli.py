@@ -72,9 +72,7 @@ def test_wrong_usage_exits_2(llm2comp_command: Callable[..., Any], arguments: tu
         (OSError(errno.ENOSPC, "No space left on device", "idx"), "No space left on device"),
     ],
 )
-def test_errors_are_one_line_without_traceback(
-    llm2comp_command: Callable[..., Any], failing_command: SimpleNamespace, error: Exception, words: str
-) -> None:
+def test_errors_are_one_line_without_traceback(llm2comp_command: Callable[..., Any], failing_command: SimpleNamespace, error: Exception, words: str) -> None:
     failing_command.error = error
     run = llm2comp_command("fail")
     assert run.code == 1

@@ -1,0 +1,89 @@
+"""`llm2comp demo`: the whole way from documents to answers, on the documentation that every Python brings along."""
+
+import os
+import platform
+import time
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llm2comp.cli.output import Progress, format_bytes, format_hits, printable
+
+if TYPE_CHECKING:
+    from llm2comp_indexes import Index
+    from llm2comp_indexes.manifest import Manifest
+
+__all__ = ["register"]
+
+_CORPUS = "python-docs:"
+_ANSWERS = 3
+_QUESTIONS = (
+    "How do I find out how much free space is left on a disk?",
+    "make a copy of a nested list so that changing it leaves the original alone",
+    "wait until one of several threads has finished its work",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command `demo`."""
+    app.command()(demo)
+
+
+def demo(
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the index; left out: in the user's cache.")] = None,
+) -> None:
+    """Index this Python's documentation and ask it questions."""
+    folder = output or _default_folder()
+    index = _prepare(folder, overwrite=output is None)
+    print(f"Index: {folder} ({len(index):,} documents, dimension {index.manifest.dimension}, {format_bytes(index.manifest.bytes)})")
+    for question in _QUESTIONS:
+        start = time.perf_counter()
+        [hits] = index.search([question], k=_ANSWERS)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        print(f"\nQ: {question}   [{milliseconds:.0f} ms]\n{format_hits(hits)}")
+        print("     from  " + ", ".join(printable(str(hit.metadata.get("source", hit.id))) for hit in hits))
+    print(f'\nAsk your own: llm2comp search {quote(str(folder))} "your question"')
+
+
+def _default_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "llm2comp" / "demo-index"
+
+
+def _prepare(folder: Path, *, overwrite: bool) -> "Index":
+    """The index of this Python's documentation: the one in the folder if neither documents nor model changed, else a new one."""
+    import llm2comp
+    from llm2comp.corpus import read_corpus
+    from llm2comp_indexes import build_index, open_index
+    from llm2comp_indexes.documents import digest_documents
+
+    start = time.perf_counter()
+    model = llm2comp.load()
+    print(f"Model: loaded in {time.perf_counter() - start:.1f} s, dimension {model.get_embedding_dimension()}")
+    manifest = _read_manifest(folder)
+    start = time.perf_counter()
+    if manifest and manifest.fingerprint == model.fingerprint and _holds(manifest, digest_documents(read_corpus(_CORPUS))):
+        print(f"Documents: Python {platform.python_version()} read in {time.perf_counter() - start:.1f} s; unchanged, so the index of last time serves")
+    else:
+        with Progress("documents") as progress:
+            report = build_index([_CORPUS], folder, model=model, overwrite=overwrite, on_block=progress.update)
+        print(
+            f"Documents: Python {platform.python_version()}, {report.documents:,} read, encoded and written in {report.seconds:.1f} s "
+            f"({report.documents / report.encode_seconds:,.0f} encoded a second)"
+        )
+    return open_index(folder, model=model)
+
+
+def _read_manifest(folder: Path) -> "Manifest | None":
+    from llm2comp_indexes.manifest import MANIFEST, read_manifest
+
+    return read_manifest(folder) if (folder / MANIFEST).exists() else None
+
+
+def _holds(manifest: "Manifest", digest: str) -> bool:
+    """Whether the index holds exactly the documents with this digest."""
+    from llm2comp_indexes.manifest import DOCUMENTS
+
+    return [segment.files[DOCUMENTS].sha256 for segment in manifest.segments] == [digest]

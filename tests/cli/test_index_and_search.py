@@ -191,10 +191,20 @@ def test_output_that_cannot_be_written(tmp_path: Path, corpus: Path, llm2comp_co
     assert "corpus.jsonl" in run.err
 
 
+HELP = """
+import sys
+from llm2comp.cli import main
+sys.argv = ["llm2comp", *sys.argv[1:], "--help"]
+try:
+    main()
+finally:
+    assert "numpy" not in sys.modules
+"""
+
+
 def test_help_of_every_command_is_light() -> None:
-    script = "import sys\nfrom llm2comp.cli import main\nsys.argv = ['llm2comp', *sys.argv[1:], '--help']\ntry:\n    main()\nfinally:\n    assert 'numpy' not in sys.modules"
     for arguments in (["index", "build"], ["index", "info"], ["index", "verify"], ["search"], ["demo"]):
-        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", HELP, *arguments], capture_output=True, text=True, check=True)
         assert f"Usage: llm2comp {' '.join(arguments)}" in done.stdout
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import LLM2CompError
 
-__all__ = ["RETRIEVAL_METRICS", "Qrels", "RankingScores", "Run", "mean_scores", "ranked", "score_rankings", "spearman"]
+__all__ = ["RETRIEVAL_METRICS", "Qrels", "RankingScores", "Run", "load_pytrec_eval", "ranked", "score_rankings", "spearman"]
 
 Qrels = dict[str, dict[str, int]]
 """Grades by query id and document id; above 0 is relevant, a pair that is not listed is not."""
@@ -60,22 +60,26 @@ def score_rankings(qrels: Qrels, run: Run) -> RankingScores:
         | {"mrr_at_10": reciprocal.get(query, {}).get("recip_rank", 0.0)}
         for query in qrels
     }
-    return RankingScores(mean_scores(per_query), per_query, sum(not run.get(query) for query in qrels))
+    return RankingScores(_mean_scores(per_query), per_query, sum(not run.get(query) for query in qrels))
 
 
-def mean_scores(per_query: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Mean of every retrieval metric over the queries."""
+def _mean_scores(per_query: dict[str, dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([scores[name] for scores in per_query.values()])) for name in RETRIEVAL_METRICS}
 
 
 def _trec_eval(qrels: Qrels, run: Run, measures: set[str]) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = (
-        _pytrec_eval().RelevanceEvaluator(qrels, measures).evaluate({query: ranking for query, ranking in run.items() if ranking})
+        load_pytrec_eval().RelevanceEvaluator(qrels, measures).evaluate({query: ranking for query, ranking in run.items() if ranking})
     )
     return scores
 
 
-def _pytrec_eval() -> Any:
+def load_pytrec_eval() -> Any:
+    """The scoring library; called before the encoding too, so that its absence costs no time.
+
+    Raises:
+        LLM2CompError: It is not installed.
+    """
     try:
         import pytrec_eval
     except ImportError as error:

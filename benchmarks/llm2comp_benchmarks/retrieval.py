@@ -10,7 +10,7 @@ from llm2comp.corpus import read_corpus, read_qrels, read_queries
 from llm2comp.documents import Document
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.encoding import Encoder
-from llm2comp_benchmarks.metrics import Qrels, Run, score_rankings
+from llm2comp_benchmarks.metrics import Qrels, Run, load_pytrec_eval, score_rankings
 from llm2comp_benchmarks.results import TaskResult
 from llm2comp_benchmarks.search import exact_search
 
@@ -130,6 +130,7 @@ def _squeeze(text: str) -> str:
 
 def search_task(task: RetrievalTask, model: Encoder, *, k: int = 1000, batch_size: int = 32) -> tuple[Run, float]:
     """The model's k best documents of every query, self matches included, and the seconds that took with the encoding."""
+    load_pytrec_eval()
     start = time.perf_counter()
     run = exact_search(model, task.documents(), task.queries, k=k, batch_size=batch_size, name=task.name)
     return run, time.perf_counter() - start

@@ -38,7 +38,7 @@ def evaluate(
     sts: Annotated[list[Path] | None, typer.Option(help="Tab-separated sentence1, sentence2, score; may be repeated.")] = None,
     python_docs: Annotated[PythonDocs | None, typer.Option(help="Summary line to body, over the standard library or all installed packages.")] = None,
     local: Annotated[Path | None, typer.Option(help="Folder with stsb/test.tsv.gz, scifact/, cranfield/, xquad/: all of them.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model folder or Hub id; without it the bundled model.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model folder or Hub id; without it the bundled model.")] = None,
     run: Annotated[Path | None, typer.Option(help="Score this TREC run on the one --beir folder; no model is loaded.")] = None,
     split: Annotated[str, typer.Option(help="Judgements of --beir: qrels/SPLIT.tsv.")] = "test",
     identical_ids: Annotated[
@@ -49,13 +49,7 @@ def evaluate(
     run_out: Annotated[Path | None, typer.Option(help="Write the rankings of the one retrieval task here, as a TREC run.")] = None,
 ) -> None:
     """Score a model (nDCG@10, MAP, Recall@100, MRR@10; Spearman for sentence pairs), or a TREC run that is already there."""
-    retrieval = len(beir or []) + bool(python_docs) + 3 * bool(local)
-    if not (retrieval or sts):
-        raise typer.BadParameter("nothing to evaluate on; give --beir, --sts, --python-docs or --local")
-    if run and (len(beir or []) != 1 or retrieval != 1 or sts or model or run_out):
-        raise typer.BadParameter("--run takes one --beir folder, and no model, no other task and no --run-out")
-    if run_out and retrieval != 1:
-        raise typer.BadParameter("--run-out takes exactly one retrieval task: one --beir folder or --python-docs")
+    _check_usage(len(beir or []), len(sts or []), bool(python_docs), bool(local), run=run, run_out=run_out, model=model)
     for file in (json_file, run_out):
         if file and not file.absolute().parent.is_dir():
             raise typer.BadParameter(f"{file}: there is no folder {file.parent}; make it first")
@@ -70,7 +64,10 @@ def evaluate(
         results, settings = [evaluate_run(task, read_run(run)) for task in tasks if isinstance(task, RetrievalTask)], {"run": str(run)}
     else:
         encoder = load_model(model)
-        results = [evaluate_task(encoder, task, batch_size=batch_size) for task in tasks]
+        results = []
+        for task in tasks:
+            results.append(evaluate_task(encoder, task, batch_size=batch_size))
+            print(f"{task.name}: {results[-1].seconds:.1f} s", file=sys.stderr)
         settings = describe_model(encoder, model) | {"batch_size": batch_size}
     print(format_table(results))
     _print_notes(results)
@@ -79,6 +76,16 @@ def evaluate(
     for result in results:
         if run_out and result.run:
             write_run(run_out, result.run, tag="llm2comp")
+
+
+def _check_usage(beir: int, sts: int, python_docs: bool, local: bool, *, run: Path | None, run_out: Path | None, model: str | None) -> None:
+    retrieval = beir + python_docs + 3 * local
+    if not (retrieval or sts):
+        raise typer.BadParameter("nothing to evaluate on; give --beir, --sts, --python-docs or --local")
+    if run and (beir != 1 or retrieval != 1 or sts or model or run_out):
+        raise typer.BadParameter("--run takes one --beir folder, and no model, no other task and no --run-out")
+    if run_out and retrieval != 1:
+        raise typer.BadParameter("--run-out takes exactly one retrieval task: one --beir folder or --python-docs")
 
 
 def _read_tasks(

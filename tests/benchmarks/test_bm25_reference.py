@@ -1,0 +1,74 @@
+"""BM25 through our reading and scoring gives the reference figures published with the evaluation sets.
+
+Title and text as one field, English stop words, Porter2 stemming, Lucene scoring with k1 = 1.2, b = 0.75. The stemmer is
+NLTK's Porter2. Skipped where the sets are not at hand.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_beir, read_sts
+from llm2comp_benchmarks.metrics import Run
+
+DATA = Path(os.environ.get("LLM2COMP_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data")) / "eval"
+NEAR = 0.002
+
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the evaluation sets are not here; LLM2COMP_DATA names their folder")
+
+
+def rank_by_bm25(task: RetrievalTask) -> Run:
+    bm25s, snowball = pytest.importorskip("bm25s"), pytest.importorskip("nltk.stem.snowball")
+    stem = cache(snowball.SnowballStemmer("english").stem)
+
+    def tokenize(texts: list[str]) -> Any:
+        return bm25s.tokenize(texts, stopwords="en", stemmer=lambda words: [stem(word) for word in words], return_ids=False, show_progress=False)
+
+    documents = list(task.documents())
+    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+    index.index(tokenize([document.content for document in documents]), show_progress=False)
+    rows, scores = index.retrieve(tokenize(list(task.queries.values())), k=min(1000, len(documents)), show_progress=False)
+    return {
+        query: {documents[row].id: score for row, score in zip(own_rows, own_scores, strict=True)}
+        for query, own_rows, own_scores in zip(task.queries, rows.tolist(), scores.tolist(), strict=True)
+    }
+
+
+def read_source_documents() -> dict[str, str]:
+    lines = (DATA / "cranfield" / "source-documents.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    return dict(line.split("\t") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "ndcg", "recall"),
+    [
+        pytest.param("scifact", "test", 0.679, 0.913, marks=pytest.mark.slow),
+        pytest.param("scifact", "train", 0.696, 0.928, marks=pytest.mark.slow),
+        ("cranfield", "test", 0.360, 0.731),
+        ("xquad", "test", 0.967, 0.997),
+    ],
+)
+def test_bm25_reference_figures(name: str, split: str, ndcg: float, recall: float) -> None:
+    task = read_beir(DATA / name, split=split)
+    metrics = evaluate_run(task, rank_by_bm25(task)).metrics
+    assert metrics["ndcg_at_10"] == pytest.approx(ndcg, abs=NEAR)
+    assert metrics["recall_at_100"] == pytest.approx(recall, abs=NEAR)
+
+
+def test_cranfield_without_the_papers_the_questions_arose_from() -> None:
+    task, sources = read_beir(DATA / "cranfield"), read_source_documents()
+    run = {query: {document: score for document, score in scores.items() if document != sources[query]} for query, scores in rank_by_bm25(task).items()}
+    metrics = evaluate_run(task, run).metrics
+    assert metrics["ndcg_at_10"] == pytest.approx(0.410, abs=NEAR)
+    assert metrics["recall_at_100"] == pytest.approx(0.733, abs=NEAR)
+
+
+def test_cranfield_numbers_its_queries_and_documents_alike_and_nothing_is_dropped_for_it() -> None:
+    assert read_beir(DATA / "cranfield").details["identical_ids"] == {"rule": "auto", "shared": 225, "dropped": 0}
+
+
+def test_every_pair_of_the_similarity_benchmark_is_read() -> None:
+    assert read_sts(DATA / "stsb" / "test.tsv.gz").details["pairs"] == 1379

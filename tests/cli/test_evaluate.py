@@ -1,0 +1,114 @@
+"""`llm2comp eval` as a user runs it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+DOCUMENTS = [("d1", "red apple"), ("d2", "yellow banana"), ("d3", "grey stone")]
+QUERIES = [("q1", "yellow banana"), ("q2", "grey stone")]
+RUN = "q1 Q0 d1 1 2.0 t\nq1 Q0 d2 2 1.0 t\n"
+
+
+@pytest.fixture
+def beir(tmp_path: Path) -> Path:
+    folder = tmp_path / "fruit"
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus", DOCUMENTS), ("queries", QUERIES)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in rows), encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td2\t1\nq2\td3\t1\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    (tmp_path / "other.trec").write_text(RUN, encoding="utf-8")
+    return tmp_path / "other.trec"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers model: one vector a word, at right angles to each other."""
+    torch = pytest.importorskip("torch")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["[UNK]", *sorted({word for _, text in DOCUMENTS for word in text.split()})]
+    tokenizer = Tokenizer(models.WordLevel({word: row for row, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = tmp_path_factory.mktemp("models") / "words"
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=torch.eye(len(words)))], device="cpu").save(str(folder))
+    return folder
+
+
+def test_scoring_a_run_file(llm2comp_command: Command, beir: Path, run_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = llm2comp_command("eval", "--beir", beir, "--run", run_file, "--json", out)
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        "task   ndcg_at_10  map_at_1000  recall_at_100  mrr_at_10",
+        "fruit      0.3155       0.2500         0.5000     0.2500",
+    ]
+    assert "fruit: 1 of 2 judged queries are not in the run and count as 0" in done.err
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["fruit"] == pytest.approx({"ndcg_at_10": 0.3154648, "map_at_1000": 0.25, "recall_at_100": 0.5, "mrr_at_10": 0.25})
+    assert written["settings"]["run"] == str(run_file)
+
+
+def test_a_model_its_run_and_its_scores_agree(llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path) -> None:
+    sts = tmp_path / "similar.tsv"
+    sts.write_text("sentence1\tsentence2\tscore\nred apple\tred apple\t5\nred apple\tred stone\t2\nred apple\tgrey stone\t0\n", encoding="utf-8")
+    out, run_out = tmp_path / "out.json", tmp_path / "run.trec"
+    done = llm2comp_command("eval", "--beir", beir, "--sts", sts, "--model", model_folder, "--json", out, "--run-out", run_out)
+    assert done.code == 0
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["fruit"] == pytest.approx({"ndcg_at_10": 1, "map_at_1000": 1, "recall_at_100": 1, "mrr_at_10": 1})
+    assert written["similar"] == pytest.approx({"cosine_spearman": 1})
+    assert written["settings"]["model"] == str(model_folder)
+    query, _, document, rank, score, tag = run_out.read_text(encoding="utf-8").splitlines()[0].split(" ")
+    assert (query, document, rank, tag) == ("q1", "d2", "1", "llm2comp")
+    assert float(score) == pytest.approx(1)
+    again = tmp_path / "again.json"
+    assert llm2comp_command("eval", "--beir", beir, "--run", run_out, "--json", again).code == 0
+    assert json.loads(again.read_text(encoding="utf-8"))["fruit"] == written["fruit"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to evaluate on"),
+        (["--run", "r"], "nothing to evaluate on"),
+        (["--beir", "a", "--beir", "b", "--run", "r"], "--run takes one --beir folder"),
+        (["--beir", "a", "--run", "r", "--model", "m"], "--run takes one --beir folder"),
+        (["--sts", "a", "--run-out", "r"], "--run-out takes exactly one retrieval task"),
+        (["--beir", "a", "--python-docs", "all", "--run-out", "r"], "--run-out takes exactly one retrieval task"),
+        (["--beir", "a", "--json", "nowhere/x.json"], "there is no folder nowhere"),
+        (["--python-docs", "some"], "python-docs"),
+        (["--beir", "a", "--batch-size", "0"], "batch-size"),
+    ],
+)
+def test_wrong_usage_is_2(llm2comp_command: Command, arguments: list[str], message: str) -> None:
+    done = llm2comp_command("eval", *arguments)
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert done.out == ""
+
+
+def test_bad_input_is_one_line_and_1_and_leaves_nothing(llm2comp_command: Command, beir: Path, run_file: Path, tmp_path: Path) -> None:
+    run_file.write_text(RUN + "q1 Q0 d3\n", encoding="utf-8")
+    done = llm2comp_command("eval", "--beir", beir, "--run", run_file, "--json", tmp_path / "out.json")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.count("\n") == 1
+    assert f"{run_file}:3: 3 fields" in done.err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_two_folders_of_one_name_are_refused_before_the_model_is_loaded(llm2comp_command: Command, beir: Path) -> None:
+    done = llm2comp_command("eval", "--beir", beir, "--beir", beir, "--model", "no such model")
+    assert done.code == 1
+    assert "would be called 'fruit'" in done.err

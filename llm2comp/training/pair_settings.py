@@ -1,0 +1,116 @@
+"""What a derived training pair is, and the settings that say how pairs are derived."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from llm2comp.errors import SettingsError
+
+__all__ = ["PAIR_LIMITS", "Pair", "PairSettings"]
+
+PAIR_LIMITS: Mapping[str, int] = MappingProxyType(
+    {
+        "title-lead": 1,
+        "heading-section": 3,
+        "sentence-rest": 4,
+        "question-passage": 6,
+        "keywords-passage": 2,
+        "lead-passage": 1,
+        "sentence-next": 2,
+        "sentence-view": 3,
+        "science-rest": 10,
+        "summary-body": 2,
+        "howto-docstring": 1,
+        "name-docstring": 1,
+        "part-docstring": 1,
+    }
+)
+"""Pairs of each kind that one document gives at most, where the settings name no other number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts that belong together.
+
+    Attributes:
+        kind: How the pair was derived, such as `sentence-rest`; batches are best drawn from one kind at a time.
+        query: The shorter text, the one that asks.
+        positive: The text that answers, or means the same.
+        source: Id of the document both came from.
+        negative: A text of the same document that does not answer; None where the kind has none.
+    """
+
+    kind: str
+    query: str
+    positive: str
+    source: str
+    negative: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSettings:
+    """Where pairs come from, how many, how long, and how often a query is roughened."""
+
+    articles: tuple[str, ...] = ()
+    """Corpora (as `read_corpus` takes them) of articles: one paragraph or heading per line."""
+    docstrings: tuple[str, ...] = ()
+    """Corpora of docstrings, such as `python-docs:all`; the held-out part is left out always."""
+    ready: tuple[str, ...] = ()
+    """Training files (see `triples.py`) whose pairs are taken as they are, cut to length; the file's stem is the kind."""
+    excluded: tuple[str, ...] = ()
+    """Files of evaluation texts (JSON lines, or tab-separated): no query, positive or negative equals one of their texts of
+    three words or more; only letters and digits are compared."""
+    sentence_sets: tuple[str, ...] = ("snli",)
+    """Kinds among the ready ones that are sentences with the same standing: pairs serve in both directions, and every sentence
+    is also paired with another wording of itself (`NAME-view`)."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Most pairs per document and kind; kinds not named have the number in `PAIR_LIMITS`, 0 switches a kind off."""
+    query_words: tuple[int, int] = (2, 32)
+    """Shortest and longest query, in words; longer ones are cut."""
+    passage_words: tuple[int, int] = (25, 80)
+    """A passage is a run of whole sentences of a length drawn between these, in words."""
+    sentence_words: tuple[int, int] = (6, 40)
+    """Shortest and longest sentence that asks for a passage, in words."""
+    short_sentence_words: tuple[int, int] = (5, 25)
+    """Shortest and longest sentence that is compared with a sentence, in words."""
+    science_density: float = 0.012
+    """Share of words of medicine and biology from which an article also gives the kind `science-rest`."""
+    keep_sentence: float = 0.1
+    """Share of sentence-rest pairs whose passage still contains the sentence."""
+    titled: float = 0.5
+    """Share of passages that start with the article's title on a line of its own, as documents of a corpus do."""
+    lowercase: float = 0.3
+    """Share of queries put in lower case."""
+    unpunctuated: float = 0.3
+    """Share of queries without their final punctuation."""
+    drop_word: float = 0.1
+    """Share of queries of more than five words that lose one."""
+    synonyms: float = 0.15
+    """Chance that a word of a query that has a listed synonym is replaced by it."""
+    seed: int = 0
+    """Equal settings and texts give equal files."""
+
+    def __post_init__(self) -> None:
+        """Reject contradictions.
+
+        Raises:
+            SettingsError: No corpus, unknown kinds, lengths that exclude each other, or a share outside 0-1.
+        """
+        if not (self.articles or self.docstrings or self.ready):
+            raise SettingsError("pairs need a corpus: name one in articles, docstrings or ready")
+        unknown = sorted(set(self.limits) - set(PAIR_LIMITS))
+        if unknown:
+            raise SettingsError(f"limits names unknown kinds {', '.join(unknown)}; known: {', '.join(PAIR_LIMITS)}")
+        if any(limit < 0 for limit in self.limits.values()):
+            raise SettingsError("limits must be 0 or more for every kind")
+        for name in ("query_words", "passage_words", "sentence_words", "short_sentence_words"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise SettingsError(f"{name} is ({low}, {high}); expected two numbers, 1 <= shortest <= longest")
+        for name in ("keep_sentence", "titled", "lowercase", "unpunctuated", "drop_word", "synonyms", "science_density"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
+
+    def limit(self, kind: str) -> int:
+        """Most pairs of this kind from one document."""
+        return self.limits.get(kind, PAIR_LIMITS[kind])

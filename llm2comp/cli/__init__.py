@@ -6,8 +6,10 @@ torch, faiss, transformers and datasets inside its functions only.
 
 import io
 import logging
+import os
 import signal
 import sys
+import warnings
 from types import FrameType, ModuleType
 from typing import Annotated, NoReturn
 
@@ -43,6 +45,10 @@ def _configure(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
     for name in _OUR_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        warnings.simplefilter("ignore", FutureWarning)  # between our dependencies; nothing a user of the command can mend
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers draws its bars into log files too
 
 
 def main() -> None:

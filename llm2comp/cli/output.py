@@ -64,7 +64,7 @@ def format_bytes(size: int) -> str:
 
 
 class Progress:
-    """How far a count has come, on stderr: a bar on a terminal, elsewhere a plain line every ten seconds."""
+    """How far a count has come, on stderr: a bar on a terminal, elsewhere a plain line every ten seconds or so."""
 
     _SECONDS_BETWEEN_LINES = 10.0
 
@@ -73,7 +73,7 @@ class Progress:
 
         self._what = what
         self._bar = tqdm(unit=f" {what}", disable=None, leave=False)
-        self._start = self._last = time.monotonic()
+        self._started = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -87,4 +87,4 @@ class Progress:
         now = time.monotonic()
         if self._bar.disable and now - self._last >= self._SECONDS_BETWEEN_LINES:
             self._last = now
-            print(f"{count:,} {self._what}, {count / (now - self._start):,.0f} a second", file=sys.stderr, flush=True)
+            print(f"{count:,} {self._what} after {now - self._started:.0f} s", file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ def llm2comp_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
             main()
         return Run(int(stop.value.code or 0), *capsys.readouterr())
 
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = signal.getsignal(signal.SIGTERM)
     yield run
     signal.signal(signal.SIGTERM, handler)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.checked_files import check_content
 from llm2comp_indexes.documents import DocumentReader
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
@@ -44,15 +44,22 @@ def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None)
     Raises:
         IndexFolderError: No index there, one of a newer format, an incomplete or altered one, or another model's.
     """
-    return Index(Path(folder), model=model)
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    try:
+        return Index(folder, manifest, model=model)
+    except (IndexFolderError, OSError):
+        if (latest := read_manifest(folder)) == manifest:
+            raise
+        return Index(folder, latest, model=model)  # it was overwritten, and its old files removed, while we were opening them
 
 
 class Index:
     """An open index; made by `open_index`. Closes its files as a context manager, or when it is collected."""
 
-    def __init__(self, folder: Path, *, model: str | Path | Encoder | None = None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None) -> None:
         self.folder = folder
-        self.manifest: Manifest = read_manifest(folder)
+        self.manifest = manifest
         self._encoder: Encoder | None = None
         if model is not None:
             self._encoder = self._check(load_encoder(model)[0])
@@ -79,10 +86,14 @@ class Index:
         """The model that encodes the queries, loaded at first use.
 
         Raises:
-            IndexFolderError: It is not the one the index was built with.
+            IndexFolderError: It cannot be loaded, or is not the one the index was built with.
         """
         if self._encoder is None:
-            self._encoder = self._check(load_encoder(self.manifest.model)[0])
+            try:
+                loaded, _ = load_encoder(self.manifest.model)
+            except LLM2CompError as error:
+                raise IndexFolderError(f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)") from error
+            self._encoder = self._check(loaded)
         return self._encoder
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import llm2comp
-from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes import Hit, build, build_index, open_index
+from llm2comp.errors import IndexFolderError, ModelFolderError, SettingsError
+from llm2comp_indexes import Hit, build, build_index, open_index, search, vectors
 from tests.word_encoder import WordEncoder
 
 WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
@@ -120,6 +121,29 @@ def test_the_model_is_loaded_by_its_recorded_name_at_the_first_query(
         index.search(["bread"])
         index.search(["bread"])
         assert loaded == ([recorded] if recorded else [None])
+
+
+def test_a_model_that_is_gone_is_an_error_of_the_index(index_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str | None = None) -> WordEncoder:
+        raise ModelFolderError("no model at /gone")
+
+    monkeypatch.setitem(vars(llm2comp), "load", load)
+    with pytest.raises(IndexFolderError, match=r"idx: its model cannot be loaded: no model at /gone; .*--model"):
+        open_index(index_folder).search(["bread"])
+
+
+def test_an_index_overwritten_while_it_is_opened_opens_as_the_new_one(
+    index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = write_corpus([{"_id": "new", "text": "bread"}], "new.jsonl")
+
+    def overwrite_first(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        build_index([new], index_folder, model=encoder, overwrite=True)
+        return vectors.read_flat(*arguments)
+
+    monkeypatch.setattr(search, "read_flat", overwrite_first)
+    assert [hit.id for hit in open_index(index_folder, model=encoder).search(["bread"])[0]] == ["new"]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files through /proc")

@@ -87,7 +87,7 @@ def build_index(
     documents = _read(corpora, on_error, skipped)
     encoder, name = load_encoder(model)
     start = time.perf_counter()
-    with staged(target) as staging, _SegmentWriter(staging, encoder) as writer:
+    with staged(target, overwrite=overwrite) as staging, _SegmentWriter(staging, encoder) as writer:
         while block := list(islice(documents, BLOCK)):
             writer.add(block)
             if on_block:

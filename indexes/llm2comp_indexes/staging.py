@@ -46,7 +46,7 @@ class Staging:
             sync_folder(self._output)
             for old in segments.iterdir():
                 if old.name != self.segment_name:
-                    shutil.rmtree(old)
+                    shutil.rmtree(old, ignore_errors=True)  # the new index stands; what stays is removed next time
         sync_folder(self._output.parent)
 
 
@@ -66,11 +66,11 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def staged(output: Path) -> Iterator[Staging]:
+def staged(output: Path, *, overwrite: bool) -> Iterator[Staging]:
     """A staging folder for `output`, removed at the end unless it was committed, whatever happens meanwhile.
 
     Raises:
-        IndexFolderError: Another process is building the same index, or the device is full.
+        IndexFolderError: Another process is building the same index, `check_output` refuses, or the device is full.
     """
     folder = output.parent / f".{output.name}.building"
     new_parents = [parent for parent in output.parents if not parent.exists()]
@@ -79,6 +79,7 @@ def staged(output: Path) -> Iterator[Staging]:
         with _locked(folder, output):
             staging = None
             try:
+                check_output(output, overwrite=overwrite)  # once more, now that no other builder can come in between
                 _clear(folder)  # what a killed build left
                 staging = Staging(output, folder)
                 yield staging

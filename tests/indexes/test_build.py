@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import llm2comp
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes import build_index, open_index
 from tests.word_encoder import WordEncoder
@@ -151,6 +152,22 @@ def test_a_failed_overwrite_keeps_the_old_index(index_folder: Path, write_corpus
     with pytest.raises(CorpusError, match="duplicate"):
         build_index([broken], index_folder, model=encoder, overwrite=True)
     assert contents(index_folder) == before
+
+
+def test_an_index_that_appeared_meanwhile_is_not_replaced(
+    tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_corpus([{"_id": "other", "text": "bread"}], "other.jsonl")
+
+    def load(name: str) -> WordEncoder:
+        build_index([other], tmp_path / "idx", model=encoder)
+        return encoder
+
+    monkeypatch.setitem(vars(llm2comp), "load", load)
+    with pytest.raises(IndexFolderError, match="already holds an index"):
+        build_index([corpus], tmp_path / "idx", model="slow/model")
+    assert len(open_index(tmp_path / "idx")) == 1
+    assert ".idx.building" not in names(tmp_path)
 
 
 @pytest.mark.parametrize(("vectors", "words"), [(np.zeros((5, 31)), r"\(5, 31\), expected \(5, 32\)"), (np.full((5, 32), np.inf), "not finite")])

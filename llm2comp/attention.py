@@ -1,0 +1,173 @@
+"""Attention over texts laid end to end without padding, as one function registered with transformers.
+
+Every forward pass of this package is packed: the token axis holds the texts of a batch one after another, and attention
+stays within each text. The same function serves the encoder (each token sees its whole text) and the frozen reader
+(causal); which of them is a property of the call, so nothing shared is switched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from llm2comp.errors import BackboneError
+
+__all__ = ["PACKED_ATTENTION", "Packing", "packed_attention"]
+
+PACKED_ATTENTION = "llm2comp_packed"
+"""The name to pass to transformers as `attn_implementation`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packing:
+    """Where each text of a packed batch begins and ends, and who may see whom.
+
+    Attributes:
+        lengths: Tokens of each text, in order; none is 0.
+        causal: Whether a token sees only those before it.
+        boundaries: Cumulated lengths, (texts + 1,), int32, on the batch's device.
+        positions: Position of each token within its text, (1, tokens).
+    """
+
+    lengths: tuple[int, ...]
+    causal: bool
+    boundaries: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device) -> "Packing":
+        """The packing of texts with these lengths."""
+        sizes = torch.tensor(lengths, dtype=torch.int64)
+        ends = sizes.cumsum(0)
+        positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
+        boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
+        return cls(tuple(int(size) for size in lengths), causal, boundaries.to(device), positions[None].to(device))
+
+    def runs(self) -> list[tuple[int, int, int]]:
+        """(first token, texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
+        found, start = [], 0
+        for length, group in groupby(self.lengths):
+            texts = len(list(group))
+            found.append((start, texts, length))
+            start += texts * length
+        return found
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packing: Packing | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each text of a packed batch.
+
+    Args:
+        module: The layer's attention module.
+        query: (1, heads, tokens, dim).
+        key: (1, key heads, tokens, dim).
+        value: (1, key heads, tokens, value dim).
+        attention_mask: None; the packing takes its place.
+        scaling: Factor on the scores; 1 / sqrt(dim) if None.
+        dropout: Share of attention weights dropped, in training.
+        packing: Handed down by the model from its keyword arguments.
+        sliding_window: Farthest token a causal layer looks back at. Bidirectional passes look at the whole text, for
+            memory tokens have to see its beginning.
+        softcap: Bound on the scores (Gemma 2).
+        s_aux: Score of attending to nothing, one per head (gpt-oss).
+
+    Returns:
+        (1, tokens, heads, value dim) and None.
+
+    Raises:
+        BackboneError: If the model does not hand `packing` down to its layers.
+    """
+    if packing is None:
+        raise BackboneError(f"{type(module).__name__} does not hand its keyword arguments to attention, so texts cannot be packed")
+    window = sliding_window if packing.causal else None
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout and softcap is None and s_aux is None:
+        return _varlen(query, _all_heads(key, query), _all_heads(value, query), packing, scaling, window), None
+    key, value = _all_heads(key, query), _all_heads(value, query)
+    parts = []
+    for start, texts, length in packing.runs():
+        q, k, v = (_texts_of_run(states, start, texts, length) for states in (query, key, value))
+        mask = _window_mask(length, window, query.device) if window is not None and length > window else None
+        if softcap is None and s_aux is None:
+            attended = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=packing.causal and mask is None and length > 1, scale=scaling
+            )
+        else:
+            attended = _written_out(q, k, v, mask, packing.causal, scaling, dropout, softcap, s_aux)
+        parts.append(attended.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
+    return torch.cat(parts)[None], None
+
+
+def _texts_of_run(states: Tensor, start: int, texts: int, length: int) -> Tensor:
+    """(1, heads, tokens, dim) -> (texts, heads, length, dim) for one run of equally long texts."""
+    return states[0, :, start : start + texts * length].unflatten(1, (texts, length)).transpose(0, 1)
+
+
+def _all_heads(states: Tensor, query: Tensor) -> Tensor:
+    """Keys or values repeated for the query heads that share them."""
+    shared = query.shape[1] // states.shape[1]
+    return states if shared == 1 else states.repeat_interleave(shared, dim=1)
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None]
+    return (distance >= 0) & (distance < window)
+
+
+def _written_out(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attention with the two variations that PyTorch's fused function lacks: capped scores and a sink per head."""
+    scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    length = query.shape[-2]
+    if mask is None and causal:
+        mask = _window_mask(length, length, query.device)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if sinks is not None:
+        sink = sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, length, 1).to(scores.dtype)
+        scores = torch.cat([scores, sink], dim=-1)
+    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)[..., :length]
+    return functional.dropout(weights, dropout, training=dropout > 0) @ value
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, window: int | None) -> Tensor:
+    """PyTorch's variable-length attention on CUDA, half precision: (1, heads, tokens, dim) -> (1, tokens, heads, dim)."""
+    from torch.nn.attention.varlen import varlen_attn  # absent from builds without CUDA support
+
+    q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
+    longest = max(packing.lengths)
+    reach = (-1 if window is None else window - 1, 0) if packing.causal else (-1, -1)
+    attended = varlen_attn(q, k, v, packing.boundaries, packing.boundaries, longest, longest, scale=scaling, window_size=reach)
+    assert isinstance(attended, Tensor)
+    return attended[None]
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)

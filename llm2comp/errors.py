@@ -1,0 +1,31 @@
+"""Errors a user can act on. Each message says what was given, what was expected, and what fixes it."""
+
+__all__ = ["BackboneError", "CorpusError", "IndexFolderError", "LLM2CompError", "ModelFolderError", "SettingsError", "TrainingError"]
+
+
+class LLM2CompError(Exception):
+    """Root of every error this package raises on purpose; the command line prints it as one line and exits with 1."""
+
+
+class CorpusError(LLM2CompError):
+    """A corpus, queries or judgements file that cannot be read as asked. The message names file and line."""
+
+
+class BackboneError(LLM2CompError):
+    """A language model that cannot serve as a backbone, or does not match the adapter trained on it."""
+
+
+class ModelFolderError(LLM2CompError):
+    """A model folder that is missing, incomplete, altered, or written by a newer version."""
+
+
+class IndexFolderError(LLM2CompError):
+    """An index folder that is missing, incomplete, altered, or made with another model."""
+
+
+class SettingsError(LLM2CompError, ValueError):
+    """Settings that contradict each other or the data; the message names the fields."""
+
+
+class TrainingError(LLM2CompError):
+    """Training that had to stop, such as at a loss that is not finite; the message names the step and the texts."""

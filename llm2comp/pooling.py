@@ -1,0 +1,64 @@
+"""From the k memory tokens of a text to its one embedding: their mean, or the paper's clustering-then-merging."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import Module
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["ClusterMerge", "cluster_weights"]
+
+
+def cluster_weights(memory: Tensor, threshold: float) -> Tensor:
+    """Weight of each memory token in the embedding, so that a cluster of similar tokens counts as one.
+
+    Tokens whose cosine is at least the threshold are linked; linked tokens form a cluster; the embedding is the mean of
+    the cluster means. A threshold above 1 gives the plain mean, one of -1 as well (a single cluster).
+
+    Args:
+        memory: (texts, k, dim).
+        threshold: Cosine from which two tokens are linked.
+
+    Returns:
+        (texts, k), each row summing to 1.
+
+    Source: clustering-then-merging, Zhang et al., AAAI 2026; the paper names the idea and not the clustering, so single
+    linkage at a threshold is this library's reading of it.
+    """
+    unit = functional.normalize(memory.detach().float(), dim=-1)
+    tokens = memory.shape[1]
+    linked = (unit @ unit.transpose(1, 2) >= threshold) | torch.eye(tokens, dtype=torch.bool, device=memory.device)
+    reach = linked.float()
+    for _ in range(max(1, (tokens - 1).bit_length())):
+        reach = ((reach @ reach) > 0).float()
+    size = reach.sum(-1)  # (texts, k): tokens in the cluster of each token
+    clusters = (1 / size).sum(-1, keepdim=True)
+    return (1 / (size * clusters)).to(memory.dtype)
+
+
+class ClusterMerge(Module):
+    """Pooling module: weights the memory tokens by `cluster_weights` and adds them up."""
+
+    config_keys = ["dimension", "threshold"]
+
+    def __init__(self, dimension: int, threshold: float = 0.9) -> None:
+        super().__init__()
+        self.dimension = dimension
+        self.threshold = threshold
+
+    def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
+        """Adds `sentence_embedding` (texts, dim), made of `token_embeddings` (texts, k, dim)."""
+        memory: Tensor = features["token_embeddings"]
+        weights = cluster_weights(memory, self.threshold)
+        return {**features, "sentence_embedding": (memory * weights[..., None]).sum(1)}
+
+    def get_embedding_dimension(self) -> int:
+        """Dimension of the embedding."""
+        return self.dimension
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Writes the settings; there are no weights."""
+        Path(output_path).mkdir(parents=True, exist_ok=True)
+        self.save_config(output_path)

@@ -19,11 +19,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from llm2comp.adapter import AdapterSettings
 from llm2comp.attention import PACKED_ATTENTION, Packing
 from llm2comp.errors import BackboneError
 from llm2comp.probe import probe
 
-__all__ = ["PAPER_ADAPTER", "AdapterSettings", "Backbone", "BackboneReference"]
+__all__ = ["Backbone", "BackboneReference"]
 
 _PAPER_TARGETS = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Attention = Literal["auto", "packed", "padded"]
@@ -35,21 +36,6 @@ class BackboneReference:
 
     name: str
     revision: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterSettings:
-    """A LoRA adapter; the defaults are the paper's."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: tuple[str, ...] | None = None
-    """Names of the layers to adapt; None takes q, v, o, gate, up and down where a model has them, else every linear layer."""
-
-
-PAPER_ADAPTER = AdapterSettings()
-"""Rank 16, alpha 32, dropout 0.05."""
 
 
 class Backbone(nn.Module):

@@ -18,7 +18,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from llm2comp.backbone import PAPER_ADAPTER, AdapterSettings, Backbone
+from llm2comp.adapter import PAPER_ADAPTER, AdapterSettings
+from llm2comp.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
 from llm2comp.hardware import inference_dtype

@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor
 
-from llm2comp.backbone import AdapterSettings
+from llm2comp.adapter import AdapterSettings
 from llm2comp.corpus import read_corpus
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp

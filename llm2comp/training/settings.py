@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from llm2comp.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.errors import SettingsError
 
-__all__ = ["BackboneShape", "CompressionSettings", "ContrastiveSettings", "Objective", "PretrainSettings", "StageSettings"]
+__all__ = ["AdapterSettings", "BackboneShape", "CompressionSettings", "ContrastiveSettings", "ModelSettings", "Objective", "PretrainSettings", "StageSettings"]
 
 Objective = Literal["distillation", "continuation", "reconstruction"]
 
@@ -58,6 +59,25 @@ class StageSettings:
             raise SettingsError(f"decay_steps {self.decay_steps} must not be below steps {self.steps}")
         if self.batch_size % self.accumulation:
             raise SettingsError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The encoder that the stages train."""
+
+    backbone: str | None = None
+    """Hub id or folder of the language model; None where stage 0 makes it."""
+    revision: str | None = None
+    memory_tokens: int = 8
+    max_length: int = 512
+    """Longest input in tokens, memory tokens included."""
+    query_instruction: str = ""
+    """Put before queries, never before documents."""
+    adapter: AdapterSettings | None = PAPER_ADAPTER
+    """LoRA, or null to train all weights."""
+    pooling: Mapping[str, Any] = field(default_factory=lambda: {"mode": "mean"})
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the weights in the finished model's files."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from llm2comp.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
 from llm2comp.hardware import inference_dtype
-from llm2comp.model_folder import CONFIG_FILE, read_config, read_encoder, write_config
+from llm2comp.model_folder import CONFIG_FILE, cast_weights, read_config, read_encoder, write_config
 from llm2comp.pooling import ClusterMerge
 
 __all__ = ["BUNDLED_MODEL", "LLM2Comp", "load"]
@@ -203,8 +203,15 @@ class LLM2Comp(SentenceTransformer):
         states = self.encode(list(texts), batch_size=batch_size, show_progress_bar=show_progress_bar, output_value="token_embeddings")
         return torch.stack([state.float().cpu() for state in states]).numpy()
 
-    def save(self, path: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
         """Writes the model folder (memory tokens, adapter, tokenizer, the backbone or its Hub id), whole or not at all.
+
+        Args:
+            path: A new or empty folder, or one that holds a model, which is then replaced.
+            args: What SentenceTransformer.save also takes; not used.
+            weights_dtype: Precision of the weights written, such as torch.bfloat16 for half the size; the model in memory
+                keeps its own, and the fingerprint written is that of the rounded weights. None writes them as they are.
+            kwargs: As `args`.
 
         Raises:
             ModelFolderError: If the path holds something that is not a model.
@@ -216,13 +223,15 @@ class LLM2Comp(SentenceTransformer):
         unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             super().save(str(unfinished), create_model_card=False)
+            if weights_dtype is not None:
+                cast_weights(unfinished, weights_dtype)
             write_config(
                 unfinished,
                 {
                     "pooling": self.pooling,
                     "query_instruction": self.prompts.get("query", ""),
                     "stages": self.stages,
-                    "fingerprint": self.fingerprint,
+                    "fingerprint": self.fingerprint if weights_dtype is None else _fingerprint(self, weights_dtype),
                 },
             )
             _write_card(self, unfinished, target)
@@ -287,7 +296,8 @@ def _check_texts(inputs: Any) -> None:
             raise TypeError(f"text {position} is {type(text).__name__} {str(text)[:40]!r}; every text must be a string")
 
 
-def _fingerprint(model: LLM2Comp) -> str:
+def _fingerprint(model: LLM2Comp, dtype: torch.dtype | None = None) -> str:
+    """Hashes values, not precisions: weights read back in another precision that holds them exactly are the same model."""
     encoder = model.encoder
     backbone = encoder.backbone
     reference = backbone.reference
@@ -306,8 +316,10 @@ def _fingerprint(model: LLM2Comp) -> str:
         tensors |= backbone.weights()
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        if tensor.is_floating_point():
+            tensor = tensor.to(dtype or tensor.dtype).float()
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from llm2comp.backbone import Backbone, BackboneReference
 from llm2comp.errors import BackboneError, ModelFolderError
 
-__all__ = ["CONFIG_FILE", "EncoderParts", "check_folder", "read_config", "read_encoder", "write_config", "write_encoder"]
+__all__ = ["CONFIG_FILE", "EncoderParts", "cast_weights", "check_folder", "read_config", "read_encoder", "write_config", "write_encoder"]
 
 CONFIG_FILE = "llm2comp.json"
 _FORMAT_VERSION = 1
@@ -54,6 +54,20 @@ def write_encoder(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokeniz
             "max_length": max_length,
         },
     )
+
+
+def cast_weights(folder: Path, dtype: torch.dtype) -> None:
+    """Rewrites the floating weights of a folder in another precision, file by file, and notes it in the backbone's configuration."""
+    for path in sorted(folder.rglob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping, though it has keys
+        save_file({name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}, path, metadata=metadata)
+    path = folder / "backbone" / "config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_config(folder: Path, entries: dict[str, Any]) -> None:

@@ -54,7 +54,8 @@ def iterate_pairs(settings: PairSettings) -> Iterator[Pair]:
     """Every derived pair, corpus by corpus in the order of the settings; the same settings and texts give the same pairs."""
     excluded = _read_texts(settings.excluded)
     for pair in _iterate_all(settings):
-        if excluded.isdisjoint(letters(text) for text in (pair.query, pair.positive, pair.negative or "")):
+        query, positive, negative = (letters(text) for text in (pair.query, pair.positive, pair.negative or ""))
+        if query and positive and query != positive and excluded.isdisjoint((query, positive, negative)):
             yield pair
 
 

@@ -162,7 +162,7 @@ def _whole_part_questions(clause: _Clause, rest: str, lead: str) -> list[tuple[f
         found.append((1.5 if names else 0.5, f"{asking} {clause.verb}{rest}"))
     if clause.verb not in _AUXILIARIES:
         match = _PREPOSITION.search(rest)
-        if match and match.start() > 3:
+        if match and match.start() > 3 and not rest.startswith((" place", " part")):
             found.append((2, f"what {lead}{rest[match.start() :]}"))
     elif len(rest.split()) >= 4:
         found.append((0.7, f"{lead}{rest}"))

@@ -223,6 +223,12 @@ def test_ready_answers_give_claims_and_boilerplate_is_left_out(tmp_path: Path) -
     assert any(kind == "study-sentence" for kind, _ in found)
 
 
+def test_a_text_is_never_paired_with_itself(tmp_path: Path) -> None:
+    rows = [{"query": "Is it so?", "positive": "is it so"}, {"query": "Is it so?", "positive": "It is so, yes."}]
+    (tmp_path / "same.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert derive_pairs(plain_settings(articles=(), ready=(str(tmp_path / "same.jsonl"),)), tmp_path / "out") == {"same": 1}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -222,10 +222,6 @@ class _Compression(nn.Module):
 
 
 class _CompressionTrainer(StageMixin, Trainer):
-    def __init__(self, stage: CompressionSettings, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.stage = stage
-
     def tokens_of(self, inputs: dict[str, Any]) -> int:
         return sum(map(len, inputs["contexts"])) + sum(map(len, inputs["continuations"]))
 

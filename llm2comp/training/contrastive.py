@@ -3,6 +3,7 @@
 Source: Zhang et al., AAAI 2026, section 3.3 (SimCSE, then query/positive/hard-negative triples of the E5 mixture).
 """
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def _similarity(temperature: float, similarity: str) -> dict[str, Any]:
 def _train(
     model: LLM2Comp, settings: ContrastiveSettings, output: Path, training: DatasetDict, heldout: DatasetDict | None, prompts: dict[str, dict[str, str]]
 ) -> None:
-    shared = {**_similarity(settings.temperature, settings.similarity), "gather_across_devices": True}
+    shared = {**_similarity(settings.temperature, settings.similarity), "gather_across_devices": int(os.environ.get("WORLD_SIZE", "1")) > 1}
     if settings.micro_batch is None:
         loss: torch.nn.Module = MultipleNegativesRankingLoss(model, **shared)
     else:
@@ -101,9 +102,11 @@ def _train(
         batch_sampler="no_duplicates",
         multi_dataset_batch_sampler="proportional",
         dataloader_drop_last=True,
+        per_device_eval_batch_size=max(1, settings.heldout_rows),
         prompts=prompts or None,
         router_mapping={"anchor": "query", "positive": "document", **{f"negative_{n}": "document" for n in range(1, settings.max_negatives + 1)}},
     )
+    model.model_card_data.generate_widget_examples = False
     trainer = _ContrastiveTrainer(settings, model=model, args=arguments, train_dataset=training, eval_dataset=heldout, loss=loss)
     checkpoint = last_checkpoint(output)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -124,7 +127,7 @@ def _pairs(settings: ContrastiveSettings) -> _Data:
         if not share:
             continue
         rows = found.load()
-        kept = min(settings.heldout_rows, len(rows) // 10)
+        kept = settings.heldout_rows if len(rows) >= 10 * settings.heldout_rows else 0
         training[found.name] = _times(rows.select(range(kept, len(rows))), share, settings.seed)
         if kept:
             heldout[found.name] = rows.select(range(kept))
@@ -174,10 +177,6 @@ def _enough(rows: int, settings: ContrastiveSettings) -> None:
 
 
 class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
-    def __init__(self, stage: ContrastiveSettings, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.stage = stage
-
     def texts_of(self, inputs: dict[str, Any]) -> list[str]:
         """The batch's data set and the beginning of its queries."""
         tokens, mask = inputs["anchor_input_ids"], inputs["anchor_attention_mask"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.hardware import multiplies_bfloat16
@@ -25,6 +25,7 @@ __all__ = ["METRICS_FILE", "StageMixin", "last_checkpoint", "train_in_float32", 
 METRICS_FILE = "metrics.jsonl"
 _COMPLETE = "complete.json"
 _WEIGHTS = "trained.safetensors"
+_UNREPORTED = ("epoch", "eval_samples_per_second", "eval_steps_per_second", "train_samples_per_second", "train_steps_per_second", "total_flos")
 _logger = logging.getLogger(__name__)
 
 
@@ -40,11 +41,11 @@ def trainer_arguments(settings: StageSettings, output: Path, arguments: type[Tra
     per_device, rest = divmod(settings.batch_size, devices * settings.accumulation)
     if rest:
         raise SettingsError(f"batch_size {settings.batch_size} is not a multiple of {devices} devices x {settings.accumulation} accumulation steps")
+    extra.setdefault("per_device_eval_batch_size", per_device)
     return arguments(
         output_dir=str(output),
         max_steps=settings.steps,
         per_device_train_batch_size=per_device,
-        per_device_eval_batch_size=per_device,
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -72,10 +73,18 @@ class _Pace:
 
 
 class StageMixin(Trainer):
-    """Mixed into a trainer, before it; `stage` must be set by the constructor of the stage."""
+    """Mixed into a trainer, before it.
 
-    stage: StageSettings
-    _pace = _Pace()
+    Args:
+        stage: The stage's settings.
+        **arguments: To the trainer, as they are.
+    """
+
+    def __init__(self, stage: StageSettings, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.stage = stage
+        self._pace = _Pace()
+        self.remove_callback(PrinterCallback)  # it prints what `log` reports
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> torch.optim.lr_scheduler.LambdaLR:
         """The published schedule as a multiple of each parameter group's own peak."""
@@ -122,9 +131,10 @@ class StageMixin(Trainer):
             logs["tokens_per_second"] = round(self._pace.tokens / (now - self._pace.since), 1)
         if "loss" in logs or not self._pace.since:
             self._pace = _Pace(0, now)
+        self._pace.since += logs.get("eval_runtime", 0.0)  # training tokens per second of training
         super().log(logs, start_time)
         if self.is_world_process_zero():
-            entry = {"step": self.state.global_step, **logs}
+            entry = {"step": self.state.global_step, **{name: value for name, value in logs.items() if name not in _UNREPORTED}}
             with Path(self.args.output_dir, METRICS_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
             _logger.info("%s", "  ".join(f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry.items()))

@@ -150,11 +150,6 @@ def _tokenised(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iter
 class _PretrainTrainer(StageMixin, Trainer):
     """Next-token training whose logits never exist all at once."""
 
-    def __init__(self, stage: PretrainSettings, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.stage = stage
-        self.model_accepts_loss_kwargs = False
-
     def tokens_of(self, inputs: dict[str, Any]) -> int:
         return int(inputs["input_ids"].numel())
 

@@ -13,7 +13,7 @@ from llm2comp.errors import SettingsError
 from llm2comp.training.pair_settings import PairSettings
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
 
-__all__ = ["Recipe", "read_recipe", "shipped_recipes", "to_settings"]
+__all__ = ["Recipe", "read_recipe", "shipped_recipes", "stage_values", "to_settings"]
 
 _Settings = TypeVar("_Settings")
 
@@ -58,6 +58,12 @@ def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Pa
     Raises:
         SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to another.
     """
+    values = _values(name_or_file, {"{data}": data, "{pairs}": pairs})
+    return to_settings(Recipe, values, where=str(name_or_file))
+
+
+def _values(name_or_file: str | Path, places: Mapping[str, Path | None]) -> Any:
+    """The plain values of a recipe, laid over those of the recipe it names as its `base`."""
     path = Path(name_or_file)
     if path.suffix in (".yaml", ".yml") or path.exists():
         if not path.is_file():
@@ -67,16 +73,43 @@ def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Pa
         text = files("llm2comp.recipes").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
     else:
         raise SettingsError(f"no recipe {str(name_or_file)!r}: give a .yaml file or one of {', '.join(shipped_recipes())}")
-    for placeholder, folder in (("{data}", data), ("{pairs}", pairs)):
-        if placeholder in text:
-            if folder is None and placeholder == "{data}":
-                raise SettingsError(f"recipe {name_or_file} reads texts from {{data}}: say where they are with --data DIR")
-            text = text.replace(placeholder, str(folder))
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{name_or_file}: {' '.join(str(error).split())}") from error
-    return to_settings(Recipe, values, where=str(name_or_file))
+    values = _placed(values, places, str(name_or_file))
+    if isinstance(values, dict) and (base := values.pop("base", None)) is not None:
+        values = _laid_over(_values(base, places), values)
+    return values
+
+
+def _placed(value: Any, places: Mapping[str, Path | None], where: str) -> Any:
+    """The value with `{data}` and `{pairs}` replaced in its texts, `about` left alone."""
+    if isinstance(value, dict):
+        return {name: entry if name == "about" else _placed(entry, places, where) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_placed(entry, places, where) for entry in value]
+    if isinstance(value, str):
+        for name, folder in places.items():
+            if name in value:
+                if folder is None:
+                    raise SettingsError(f"recipe {where} reads texts from {name}: say where they are with --{name.strip('{}')} DIR")
+                value = value.replace(name, str(folder))
+    return value
+
+
+def _laid_over(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in values.items():
+        below = merged.get(name)
+        merged[name] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def stage_values(recipe: str, stage: str) -> dict[str, Any]:
+    """The fields of one stage of a shipped recipe, its sources left out, as plain values."""
+    values = yaml.safe_load(files("llm2comp.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8"))[stage]
+    return {name: value for name, value in values.items() if name not in ("corpora", "pairs", "heldout", "mixture")}
 
 
 def to_settings(kind: type[_Settings], values: Any, *, where: str) -> _Settings:

@@ -53,8 +53,8 @@ class StageSettings:
             raise SettingsError(
                 f"learning_rate_floor {self.learning_rate_floor} and learning_rate {self.learning_rate}: give 0 <= floor <= rate and a rate above 0"
             )
-        if self.warmup_steps >= self.steps:
-            raise SettingsError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        if self.warmup_steps >= (self.decay_steps or self.steps):
+            raise SettingsError(f"warmup_steps {self.warmup_steps} must be below {'decay_steps' if self.decay_steps else 'steps'}")
         if self.decay_steps is not None and self.decay_steps < self.steps:
             raise SettingsError(f"decay_steps {self.decay_steps} must not be below steps {self.steps}")
         if self.batch_size % self.accumulation:
@@ -164,7 +164,7 @@ class ContrastiveSettings(StageSettings):
     max_negatives: int = 1
     """Hard negatives used of each row."""
     heldout_rows: int = 64
-    """Rows of each data set that are kept for the held-out loss."""
+    """Rows kept for the held-out loss, from each data set that has ten times as many; they are scored against each other."""
     temperature: float = 0.05
     similarity: Literal["cosine", "dot"] = "cosine"
     micro_batch: int | None = None

@@ -48,14 +48,9 @@ class Packing:
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
         return cls(tuple(int(size) for size in lengths), causal, boundaries.to(device), positions[None].to(device))
 
-    def runs(self) -> list[tuple[int, int, int]]:
-        """(first token, texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
-        found, start = [], 0
-        for length, group in groupby(self.lengths):
-            texts = len(list(group))
-            found.append((start, texts, length))
-            start += texts * length
-        return found
+    def runs(self) -> list[tuple[int, int]]:
+        """(texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
+        return [(len(list(group)), length) for length, group in groupby(self.lengths)]
 
 
 def packed_attention(
@@ -102,8 +97,11 @@ def packed_attention(
         return _varlen(query, _all_heads(key, query), _all_heads(value, query), packing, scaling, window), None
     key, value = _all_heads(key, query), _all_heads(value, query)
     parts = []
-    for start, texts, length in packing.runs():
-        q, k, v = (_texts_of_run(states, start, texts, length) for states in (query, key, value))
+    runs = packing.runs()
+    sizes = [texts * length for texts, length in runs]
+    of_runs = [states[0].split(sizes, dim=1) for states in (query, key, value)]  # split: slicing would fill whole tensors in its backward
+    for (texts, length), *states in zip(runs, *of_runs, strict=True):
+        q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
         if softcap is None and s_aux is None:
             attended = functional.scaled_dot_product_attention(
@@ -113,11 +111,6 @@ def packed_attention(
             attended = _written_out(q, k, v, mask, packing.causal, scaling, dropout, softcap, s_aux)
         parts.append(attended.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
     return torch.cat(parts)[None], None
-
-
-def _texts_of_run(states: Tensor, start: int, texts: int, length: int) -> Tensor:
-    """(1, heads, tokens, dim) -> (texts, heads, length, dim) for one run of equally long texts."""
-    return states[0, :, start : start + texts * length].unflatten(1, (texts, length)).transpose(0, 1)
 
 
 def _all_heads(states: Tensor, query: Tensor) -> Tensor:

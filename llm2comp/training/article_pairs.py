@@ -66,7 +66,7 @@ def _read_blocks(text: str, settings: PairSettings) -> list[_Block]:
     heading, waiting = "", list[str]()
     enough = settings.passage_words[0] + 15
     for line in [*text.split("\n"), "."]:
-        is_heading = line.endswith(".") and len(line.split()) <= 8 and ". " not in line
+        is_heading = line.endswith(".") and len(line.split()) <= 8 and ". " not in line and not line[0].islower()
         if not is_heading and len(line.split()) >= 6:
             waiting += split_sentences(line)
         if waiting and (is_heading or sum(len(sentence.split()) for sentence in waiting) >= enough):

@@ -24,7 +24,7 @@ from llm2comp.python_docs import is_held_out
 from llm2comp.training.loop import StageMixin, last_checkpoint, train_in_float32, trainer_arguments
 from llm2comp.training.sentences import split_sentences
 from llm2comp.training.settings import ContrastiveSettings
-from llm2comp.training.triples import read_triples
+from llm2comp.training.triples import dataset_name, read_triples
 
 __all__ = ["contrastive_loss", "train_contrastive"]
 
@@ -119,11 +119,11 @@ def _pairs(settings: ContrastiveSettings) -> _Data:
     """Training and held-out rows of each data set by name, and the instruction of its queries."""
     training, heldout, prompts = {}, {}, {}
     named = [found for source in settings.pairs for found in read_triples(source, max_negatives=settings.max_negatives)]
-    unknown = set(settings.mixture) - {found.name for found in named}
-    if unknown:
-        raise SettingsError(f"mixture names {', '.join(sorted(unknown))}, but pairs hold {', '.join(found.name for found in named)}")
+    files = sorted({dataset_name(found.path) for found in named})
+    if unknown := sorted(set(settings.mixture) - set(files)):
+        raise SettingsError(f"mixture names {', '.join(unknown)}, but pairs hold {', '.join(files)}")
     for found in named:
-        share = settings.mixture.get(found.name, 1.0)
+        share = settings.mixture.get(dataset_name(found.path), 1.0)
         if not share:
             continue
         rows = found.load()

@@ -160,7 +160,7 @@ class ContrastiveSettings(StageSettings):
     pairs: tuple[str, ...] = ()
     """Training files, or folders of them, that `llm2comp.training.triples.read_triples` understands: the data of stage 3."""
     mixture: Mapping[str, float] = field(default_factory=dict)
-    """How many times a data set of `pairs` counts, by name; 1 for those not named, 0 leaves one out."""
+    """How many times the rows of a file count, by its stem; 1 for those not named, 0 leaves one out."""
     max_negatives: int = 1
     """Hard negatives used of each row."""
     heldout_rows: int = 64

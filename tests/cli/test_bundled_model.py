@@ -1,0 +1,53 @@
+"""The way a newcomer goes, with the model that comes along: documents in, the right answer out, and the demo."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llm2comp
+
+BUNDLED = Path(llm2comp.__file__).parent / "bundled" / "llm2comp-tiny"
+pytestmark = pytest.mark.skipif(not BUNDLED.is_dir(), reason="the bundled model is not in this checkout")
+
+DOCUMENTS = {
+    "bread": "Flour, water, salt and yeast are kneaded to a dough, which rises for some hours before it is baked in a hot oven.",
+    "tides": "The gravity of the Moon pulls the oceans, so that the sea level rises and falls about twice a day.",
+    "chess": "Two players move sixteen pieces each on a board of sixty-four squares and try to checkmate the king of the other.",
+    "rail": "Steam locomotives pulled the first passenger trains between Liverpool and Manchester in 1830.",
+    "heart": "The heart pumps blood through the arteries of the body, and the veins bring it back.",
+}
+QUESTIONS = {
+    "bread": "how to bake bread from flour and yeast",
+    "tides": "why does the sea level rise and fall with the Moon",
+    "chess": "a board game in which the king is checkmated",
+    "rail": "the first trains with steam locomotives",
+    "heart": "what pumps blood through the body",
+}
+
+
+def test_each_question_finds_its_document(tmp_path: Path, llm2comp_command: Callable[..., Any]) -> None:
+    corpus, queries = tmp_path / "corpus.jsonl", tmp_path / "queries.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in DOCUMENTS.items()))
+    queries.write_text("".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in QUESTIONS.items()))
+    assert llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx").code == 0
+    assert llm2comp_command("search", tmp_path / "idx", "--queries", queries, "--run", tmp_path / "run.trec", "-k", "1").code == 0
+    first = [line.split() for line in (tmp_path / "run.trec").read_text().splitlines()]
+    assert {fields[0]: fields[2] for fields in first} == {name: name for name in QUESTIONS}
+
+
+@pytest.mark.slow
+def test_the_demo_answers_and_is_quicker_the_second_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from llm2comp.cli import main; main()", "demo", "-o", str(tmp_path / "demo")]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout for _ in range(2))
+    for out in (first, second):
+        assert out.count("\nQ: ") == 3
+        assert len(re.findall(r"^  [123]  +0\.\d{3} ", out, re.MULTILINE)) == 9
+    assert "encoded a second" in first
+    assert "unchanged" in second
+    assert "encoded a second" not in second

@@ -22,31 +22,36 @@ __all__ = ["PACKED_ATTENTION", "Packing", "packed_attention"]
 PACKED_ATTENTION = "llm2comp_packed"
 """The name to pass to transformers as `attn_implementation`."""
 
+_WITHOUT_EFFECT = frozenset({"cache_position", "position_ids"})
+"""Tensors that layers have used before attention."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packing:
     """Where each text of a packed batch begins and ends, and who may see whom.
 
     Attributes:
-        lengths: Tokens of each text, in order; none is 0.
+        lengths: Tokens of each text, in order; at least one text, and none of 0 tokens.
         causal: Whether a token sees only those before it.
+        dropout: Share of attention weights dropped in this pass, whatever the layers would drop by themselves.
         boundaries: Cumulated lengths, (texts + 1,), int32, on the batch's device.
         positions: Position of each token within its text, (1, tokens).
     """
 
     lengths: tuple[int, ...]
     causal: bool
+    dropout: float
     boundaries: Tensor
     positions: Tensor
 
     @classmethod
-    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device) -> "Packing":
+    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device, dropout: float = 0.0) -> "Packing":
         """The packing of texts with these lengths."""
         sizes = torch.tensor(lengths, dtype=torch.int64)
         ends = sizes.cumsum(0)
         positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
-        return cls(tuple(int(size) for size in lengths), causal, boundaries.to(device), positions[None].to(device))
+        return cls(tuple(int(size) for size in lengths), causal, dropout, boundaries.to(device), positions[None].to(device))
 
     def runs(self) -> list[tuple[int, int]]:
         """(texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
@@ -61,12 +66,11 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    dropout: float = 0.0,
     packing: Packing | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text of a packed batch.
 
@@ -77,40 +81,56 @@ def packed_attention(
         value: (1, key heads, tokens, value dim).
         attention_mask: None; the packing takes its place.
         scaling: Factor on the scores; 1 / sqrt(dim) if None.
-        dropout: Share of attention weights dropped, in training.
         packing: Handed down by the model from its keyword arguments.
         sliding_window: Farthest token a causal layer looks back at. Bidirectional passes look at the whole text, for
             memory tokens have to see its beginning.
         softcap: Bound on the scores (Gemma 2).
         s_aux: Score of attending to nothing, one per head (gpt-oss).
+        others: What else a layer hands over, such as its own dropout, which the packing's replaces; tensors are refused.
 
     Returns:
         (1, tokens, heads, value dim) and None.
 
     Raises:
-        BackboneError: If the model does not hand `packing` down to its layers.
+        BackboneError: If the layer does not hand `packing` down, or asks for an attention that this is not.
     """
     if packing is None:
         raise BackboneError(f"{type(module).__name__} does not hand its keyword arguments to attention, so texts cannot be packed")
-    window = sliding_window if packing.causal else None
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout and softcap is None and s_aux is None:
-        return _varlen(query, _all_heads(key, query), _all_heads(value, query), packing, scaling, window), None
-    key, value = _all_heads(key, query), _all_heads(value, query)
-    parts = []
+    unknown = [name for name, given in others.items() if isinstance(given, Tensor) and name not in _WITHOUT_EFFECT]
+    if unknown or attention_mask is not None:
+        raise BackboneError(f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed attention does not know")
+    window = _window(module, sliding_window) if packing.causal else None
+    plain = softcap is None and s_aux is None
+    if plain and query.is_cuda and not packing.dropout and (halves := _in_half_precision(query, key, value)):
+        return _varlen(*halves, packing, scaling, window), None
     runs = packing.runs()
     sizes = [texts * length for texts, length in runs]
-    of_runs = [states[0].split(sizes, dim=1) for states in (query, key, value)]  # split: slicing would fill whole tensors in its backward
+    whole = (query, _all_heads(key, query), _all_heads(value, query))
+    of_runs = [states[0].split(sizes, dim=1) for states in whole]  # split: slicing would fill whole tensors in its backward
+    parts = []
     for (texts, length), *states in zip(runs, *of_runs, strict=True):
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
-        if softcap is None and s_aux is None:
+        if plain:
             attended = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=packing.causal and mask is None and length > 1, scale=scaling
+                q, k, v, attn_mask=mask, dropout_p=packing.dropout, is_causal=packing.causal and mask is None and length > 1, scale=scaling
             )
         else:
-            attended = _written_out(q, k, v, mask, packing.causal, scaling, dropout, softcap, s_aux)
+            attended = _written_out(q, k, v, mask, packing, scaling, softcap, s_aux)
         parts.append(attended.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
     return torch.cat(parts)[None], None
+
+
+def _window(module: nn.Module, given: int | None) -> int | None:
+    """The layer's sliding window, which some classes know only through the mask that they don't get here."""
+    config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    kinds = getattr(config, "layer_types", None)
+    if given is not None or not kinds or layer is None or kinds[layer] == "full_attention":
+        return given
+    if kinds[layer] != "sliding_attention":
+        raise BackboneError(f"layer {layer} of {type(module).__name__} is of kind {kinds[layer]!r}, which packed attention does not know")
+    window: int | None = getattr(config, "sliding_window", None)
+    return window
 
 
 def _all_heads(states: Tensor, query: Tensor) -> Tensor:
@@ -125,30 +145,34 @@ def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
 
 
 def _written_out(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    scaling: float | None,
-    dropout: float,
-    softcap: float | None,
-    sinks: Tensor | None,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None, softcap: float | None, sinks: Tensor | None
 ) -> Tensor:
     """Attention with the two variations that PyTorch's fused function lacks: capped scores and a sink per head."""
     scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     length = query.shape[-2]
-    if mask is None and causal:
+    if mask is None and packing.causal:
         mask = _window_mask(length, length, query.device)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     if sinks is not None:
         sink = sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, length, 1).to(scores.dtype)
         scores = torch.cat([scores, sink], dim=-1)
-    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)[..., :length]
-    return functional.dropout(weights, dropout, training=dropout > 0) @ value
+    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)[..., :length]
+    return functional.dropout(weights, packing.dropout) @ value
+
+
+def _in_half_precision(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Query, key and value as the CUDA kernel takes them, (1, heads, tokens, dim) each; None where it has no kernel.
+
+    Under autocast the rotary embedding leaves query and key in float32; they take the precision of the surrounding context.
+    """
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+    width = query.shape[-1]
+    if dtype not in (torch.float16, torch.bfloat16) or value.shape[-1] != width or width > 256 or width % 8:
+        return None
+    return query.to(dtype), _all_heads(key, query).to(dtype), _all_heads(value, query).to(dtype)
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, window: int | None) -> Tensor:

@@ -14,20 +14,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from llm2comp.adapter import AdapterSettings
-from llm2comp.attention import PACKED_ATTENTION, Packing
+from llm2comp.attention import Packing
 from llm2comp.errors import BackboneError
-from llm2comp.probe import probe
+from llm2comp.loading import find_source, load_language_model, one_line, quiet
+from llm2comp.passes import Way, choose_way, run_packed, run_padded
 
 __all__ = ["Backbone", "BackboneReference"]
 
 _PAPER_TARGETS = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-Attention = Literal["auto", "packed", "padded"]
+_OTHER_NAMES = ("out_proj", "dense", "fc1", "fc2", "gate_up_proj")  # what Phi, OPT and others call the layers of the paper's list
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +49,30 @@ class Backbone(nn.Module):
         model: The language model, wrapped by PEFT once it has an adapter.
         attention: `packed` or `padded`: how texts share a forward pass.
         reference: The Hub id the weights came from; None once they are anything else, so that saving includes them.
+
+    Raises:
+        BackboneError: If the model cannot be made bidirectional.
     """
 
     model: PreTrainedModel | PeftModel
 
-    def __init__(self, model: PreTrainedModel | PeftModel, attention: Attention = "auto") -> None:
+    def __init__(self, model: PreTrainedModel, attention: Literal["auto", "packed", "padded"] = "auto") -> None:
         super().__init__()
+        model.eval()
+        self.attention: Way = choose_way(model, attention)
         self.model = model
-        self.attention: Literal["packed", "padded"] = "packed"
-        self._lock = threading.RLock()
         self.reference: BackboneReference | None = None
+        self._attention_dropout = 0.0
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
-        for module in self.language_model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        self.set_attention_dropout(0.0)
-        self._adopt(attention)
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock, which copies and other processes have of their own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     @classmethod
     def load(
@@ -69,7 +81,7 @@ class Backbone(nn.Module):
         *,
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
-        attention: Attention = "auto",
+        attention: Literal["auto", "packed", "padded"] = "auto",
         trust_remote_code: bool = False,
     ) -> "Backbone":
         """The language model of a Hub id or folder, in the given precision.
@@ -77,16 +89,11 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: If it cannot be loaded, or cannot be made bidirectional.
         """
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                str(name_or_path), revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, attn_implementation="eager", use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise BackboneError(f"cannot load the language model {str(name_or_path)!r}: {reason}") from error
+        source = find_source(name_or_path, revision)
+        model = load_language_model(source, dtype=dtype, trust_remote_code=trust_remote_code)
         backbone = cls(model, attention)
-        if not Path(name_or_path).exists():
-            backbone.reference = BackboneReference(str(name_or_path), getattr(model.config, "_commit_hash", None) or revision)
+        if not source.is_folder:
+            backbone.reference = BackboneReference(source.name, getattr(model.config, "_commit_hash", None) or source.revision)
         return backbone
 
     @property
@@ -104,7 +111,9 @@ class Backbone(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Width of the hidden states, which is the dimension of the embeddings."""
-        return int(self.language_model.get_input_embeddings().weight.shape[1])
+        weight = self.language_model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.shape[1]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -131,12 +140,13 @@ class Backbone(nn.Module):
         Returns:
             (tokens, hidden), after the final norm.
         """
+        dropout = self._attention_dropout if self.training else 0.0
         with self._lock:
-            return self._run(self.language_model, embeddings, lengths, causal=False)
+            return self._run(self.language_model, embeddings, lengths, causal=False, dropout=dropout)
 
     def read(self, embeddings: Tensor, lengths: Sequence[int]) -> Tensor:
         """Final hidden states of the frozen language model, causal; shapes as in `encode`. Gradients reach the embeddings."""
-        with self._lock, self._without_adapter():
+        with self._adapters(disabled=True):
             return self._run(self._reader(embeddings.device), embeddings, lengths, causal=True)
 
     def head(self, states: Tensor) -> Tensor:
@@ -152,38 +162,68 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: If the model computes its logits in a way `head` does not know.
         """
-        device = next(self.parameters()).device
+        device = self.language_model.device
         tokens = torch.arange(3, 9, device=device)
-        with torch.no_grad(), self._lock, self._without_adapter():
+        with torch.no_grad(), self._adapters(disabled=True):
             model = self._reader(device)
-            states = self._run(model, self.embed(tokens), (len(tokens),), causal=True)
-            packing = Packing.of((len(tokens),), causal=True, device=device)
-            extra = {"packing": packing} if self.attention == "packed" else {}
+            states = self._run(model, self.embed_frozen(tokens), (len(tokens),), causal=True)
+            extra = {"packing": Packing.of((len(tokens),), causal=True, device=device)} if self.attention == "packed" else {}
             expected = model(input_ids=tokens[None], use_cache=False, **extra).logits[0]
             found = self.head(states)
         if not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
             raise BackboneError(f"{type(model).__name__} computes its logits in a way this version does not know, so it cannot teach; its encoder still works")
 
     def add_adapter(self, settings: AdapterSettings) -> None:
-        """Wraps the model with a fresh LoRA adapter in float32, the only weights of the backbone that are then trained."""
-        names = {name.rpartition(".")[2] for name, layer in self.language_model.named_modules() if isinstance(layer, nn.Linear)}
-        paper = [name for name in _PAPER_TARGETS if name in names]
-        targets = list(settings.targets) if settings.targets else paper if {"q_proj", "v_proj"} <= names else "all-linear"
-        config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets, task_type="CAUSAL_LM")
+        """Wraps the model with a fresh LoRA adapter in float32, the only weights of the backbone that are then trained.
+
+        Raises:
+            BackboneError: If the model has no layers of the names asked for.
+        """
+        layers = [(name.rpartition(".")[2], type(layer)) for name, layer in self.language_model.named_modules() if isinstance(layer, (nn.Linear, Conv1D))]
+        names = {name for name, _ in layers}
+        named = [name for name in (*_PAPER_TARGETS, *_OTHER_NAMES) if name in names]
+        targets = list(settings.targets) if settings.targets else named if {"q_proj", "v_proj"} <= names else "all-linear"
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=targets,
+            fan_in_fan_out=any(kind is Conv1D for _, kind in layers),
+            task_type="CAUSAL_LM",
+        )
         try:
-            self.model = get_peft_model(self.language_model, config)
+            self._wrap(config)
         except ValueError as error:
-            raise BackboneError(f"no adapter on {targets}: {error}; the model's linear layers are {sorted(names)}") from error
-        self.model.eval()
+            raise BackboneError(f"no adapter on {targets}: {one_line(error)}; the model's linear layers are {', '.join(sorted(names))}") from error
 
     def load_adapter(self, folder: Path) -> None:
-        """Wraps the model with the adapter saved in a folder."""
+        """Wraps the model with the LoRA adapter saved in a folder, to be used or trained on. Only safetensors are read.
+
+        Raises:
+            BackboneError: If it is no LoRA adapter, or was made for another language model.
+        """
+        name = type(self.language_model).__name__
         try:
-            self.model = PeftModel.from_pretrained(self.language_model, str(folder), is_trainable=True)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise BackboneError(f"the adapter in {folder} does not fit the backbone {type(self.language_model).__name__}: {reason}") from error
-        self.model.eval()
+            config = PeftConfig.from_pretrained(str(folder))
+            weights = load_file(folder / "adapter_model.safetensors")
+            if not isinstance(config, LoraConfig):
+                raise TypeError(f"it is of kind {config.peft_type}, and this package reads LoRA")
+            config.inference_mode, config.init_lora_weights, config.megatron_config = False, True, None
+            self._wrap(config)
+        except Exception as error:  # JSON, safetensors and PEFT each raise kinds of their own
+            raise BackboneError(f"cannot load the adapter in {folder} onto the backbone {name}: {one_line(error)}; copy the model folder again") from error
+        needed = {key: weight.shape for key, weight in self.adapter_weights().items()}
+        differing = sorted(key for key in needed.keys() | weights.keys() if key not in weights or needed.get(key) != weights[key].shape)
+        if differing:
+            raise BackboneError(
+                f"the adapter in {folder} was made for another backbone than this {name}: they differ in {len(differing)} of {len(needed)} weights, "
+                f"first in {differing[0]}; give the backbone it was trained on"
+            )
+        set_peft_model_state_dict(self.model, weights)
+
+    def adapter_weights(self) -> dict[str, Tensor]:
+        """The adapter's weights by PEFT's names; none without an adapter."""
+        return get_peft_model_state_dict(self.model, save_embedding_layers=False) if isinstance(self.model, PeftModel) else {}
 
     def weights(self) -> dict[str, Tensor]:
         """The language model's own weights by name, the adapter left out."""
@@ -205,95 +245,65 @@ class Backbone(nn.Module):
             head.requires_grad_(False)  # encoding never reaches it
 
     def set_attention_dropout(self, share: float) -> None:
-        """Drops a share of the attention weights in training; 0 until this is called, so that teacher and reader are exact."""
-        for module in self.language_model.modules():
-            if hasattr(module, "attention_dropout"):
-                module.attention_dropout = share
+        """Drops a share of the attention weights when the encoder is trained; teacher and reader stay exact.
+
+        Raises:
+            BackboneError: If the model runs padded, where its own classes attend.
+        """
+        if share and self.attention == "padded":
+            raise BackboneError(f"attention dropout {share} needs packed attention, which {type(self.language_model).__name__} does not support; set it to 0")
+        self._attention_dropout = share
 
     def enable_checkpointing(self) -> None:
-        """Recomputes activations in the backward pass, each in the adapter state it was recorded in."""
+        """Recomputes activations in the backward pass, each in the adapter state it was recorded in.
+
+        Raises:
+            BackboneError: If the model runs padded.
+        """
         if self.attention == "padded":
-            raise BackboneError("gradient checkpointing needs packed attention, which this language model does not support")
-        self.language_model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+            raise BackboneError(f"gradient checkpointing needs packed attention, which {type(self.language_model).__name__} does not support; turn it off")
+        for model in (self.language_model, *self._frozen):
+            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+        for model in self._frozen:
+            model.train()  # transformers checkpoints in training only; nothing else differs, for its dropout is off
+
+    def _wrap(self, config: LoraConfig) -> None:
+        with quiet():
+            self.model = get_peft_model(self.language_model, config)
+        self.model.eval()
 
     def _reader(self, device: torch.device) -> PreTrainedModel:
         if not self._frozen:
             return self.language_model
         if self._frozen[0].device != device:
-            self._frozen[0].to(device)
+            self._frozen[0].to(device)  # type: ignore[arg-type]  # a device by position
         return self._frozen[0]
+
+    @contextmanager
+    def _adapters(self, *, disabled: bool) -> Iterator[None]:
+        """Holds the adapter on or off for one pass; another thread waits."""
+        with self._lock:
+            layers = self._adapter_layers()
+            before = [layer._disable_adapters for layer in layers]
+            for layer in layers:
+                layer._disable_adapters = disabled
+            try:
+                yield
+            finally:
+                for layer, state in zip(layers, before, strict=True):
+                    layer._disable_adapters = state
 
     def _adapter_layers(self) -> list[BaseTunerLayer]:
         return [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)] if isinstance(self.model, PeftModel) else []
 
-    @contextmanager
-    def _without_adapter(self) -> Iterator[None]:
-        with _adapters_disabled(self._adapter_layers(), True):
-            yield
-
     def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         layers = self._adapter_layers()
-        disabled = bool(layers) and layers[0]._disable_adapters
-        return nullcontext(), _adapters_disabled(layers, disabled)
+        return nullcontext(), self._adapters(disabled=bool(layers) and layers[0]._disable_adapters)
 
-    def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool) -> Tensor:
-        trunk = model.base_model
+    def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool, dropout: float = 0.0) -> Tensor:
         if self.attention == "packed":
-            packing = Packing.of(lengths, causal=causal, device=embeddings.device)
-            packed: Tensor = trunk(inputs_embeds=embeddings[None], position_ids=packing.positions, packing=packing, use_cache=False).last_hidden_state
-            return packed[0]
-        texts = torch.split(embeddings, list(lengths))
-        padded = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
-        mask = torch.arange(padded.shape[1], device=embeddings.device)[None] < torch.tensor(lengths, device=embeddings.device)[:, None]
-        with _causality(model, causal):
-            states: Tensor = trunk(inputs_embeds=padded, attention_mask=mask.long(), use_cache=False).last_hidden_state
-        return states[mask]
-
-    def _adopt(self, attention: Attention) -> None:
-        """Finds a way of running the model that is bidirectional and keeps texts apart, and refuses a model that has none."""
-        ways: list[tuple[Literal["packed", "padded"], str]] = [("packed", PACKED_ATTENTION), ("padded", "sdpa"), ("padded", "eager")]
-        reasons = []
-        for way, implementation in ways:
-            if attention not in ("auto", way):
-                continue
-            try:
-                self.language_model.set_attn_implementation(implementation)
-                self.attention = way
-                probe(self._forward_for_probe, self.embed, name=type(self.language_model).__name__, device=self.language_model.device)
-            except (BackboneError, TypeError, ValueError, RuntimeError, NotImplementedError, IndexError, AttributeError) as error:
-                reasons.append(f"{way} {implementation}: {' '.join(str(error).split())[:160]}")
-            else:
-                return
-        raise BackboneError(f"{type(self.language_model).__name__} cannot be made bidirectional ({'; '.join(reasons)})")
-
-    def _forward_for_probe(self, embeddings: Tensor, lengths: Sequence[int], causal: bool) -> Tensor:
-        return self._run(self.language_model, embeddings, lengths, causal=causal)
-
-
-@contextmanager
-def _adapters_disabled(layers: Sequence[BaseTunerLayer], disabled: bool) -> Iterator[None]:
-    before = [layer._disable_adapters for layer in layers]
-    for layer in layers:
-        layer._disable_adapters = disabled
-    try:
-        yield
-    finally:
-        for layer, state in zip(layers, before, strict=True):
-            layer._disable_adapters = state
-
-
-@contextmanager
-def _causality(model: PreTrainedModel, causal: bool) -> Iterator[None]:
-    """Sets a padded model causal or bidirectional; some classes look at the configuration, some at their own attribute."""
-    holders: list[Any] = [model.config, *(module for module in model.modules() if hasattr(module, "is_causal"))]
-    before = [getattr(holder, "is_causal", True) for holder in holders]
-    for holder in holders:
-        holder.is_causal = causal
-    try:
-        yield
-    finally:
-        for holder, state in zip(holders, before, strict=True):
-            holder.is_causal = state
+            return run_packed(model, embeddings, Packing.of(lengths, causal=causal, device=embeddings.device, dropout=dropout))
+        return run_padded(model, embeddings, lengths, causal=causal)
 
 
 def _scaled(logits: Tensor, config: Any) -> Tensor:

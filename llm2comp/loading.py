@@ -1,0 +1,144 @@
+"""Language models and tokenizers from a folder or the Hub: safetensors only, quietly, and every failure in one line."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from llm2comp.errors import BackboneError
+
+__all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "one_line", "quiet"]
+
+_HUB_TIMEOUT = 10.0
+
+
+class Source(NamedTuple):
+    """Where a model's files are: a folder, or a Hub id at one commit."""
+
+    name: str
+    revision: str | None
+    unreachable: str | None = None
+    """Why the Hub did not answer; only its cache on this machine is read then."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this is a folder on this machine."""
+        return Path(self.name).is_dir()
+
+
+def find_source(name_or_path: str | Path, revision: str | None = None) -> Source:
+    """Where to load from. The Hub is asked once, without the minutes of retries that its client would spend on each file.
+
+    Raises:
+        BackboneError: If there is no such folder and the Hub says that there is no such model.
+    """
+    name = str(name_or_path)
+    if Path(name).is_dir():
+        return Source(name, revision)
+    try:
+        return Source(name, HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT).sha)
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        place = f"{name!r}" if revision is None else f"{name!r} at revision {revision!r}"
+        raise BackboneError(f"no language model {place}: there is no such folder, and no such model on the Hub ({one_line(error)})") from error
+    except Exception as error:  # no network: a dozen kinds, from the hub's client and from the HTTP library below it
+        return Source(name, revision, one_line(error))
+
+
+def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The causal language model of a source in the given precision, every one of its weights read from a file.
+
+    Raises:
+        BackboneError: If it cannot be loaded, or its files lack weights.
+    """
+    with _failing_as_backbone(source, "language model"), quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.name,
+            revision=source.revision,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            attn_implementation="eager",
+            use_safetensors=True,
+            local_files_only=source.unreachable is not None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
+        )
+    model, report = loaded
+    assert isinstance(model, PreTrainedModel)
+    unfit = sorted(report["missing_keys"]) or sorted(str(key[0]) for key in report["mismatched_keys"])
+    if unfit:
+        what = "no weights" if report["missing_keys"] else "weights of another shape"
+        raise BackboneError(
+            f"cannot load the language model {source.name!r}: its files hold {what} for {unfit[0]} and {len(unfit) - 1} more; "
+            f"give one that was saved whole, as {type(model).__name__}"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise BackboneError(f"{source.name!r} is an adapter, not a language model: merge it into its base model and give the result")
+    model.eval()
+    return model
+
+
+def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a source.
+
+    Raises:
+        BackboneError: If it has none that loads.
+    """
+    with _failing_as_backbone(source, "tokenizer of"), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.name, revision=source.revision, trust_remote_code=trust_remote_code, local_files_only=source.unreachable is not None
+        )
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps progress bars off what is not a terminal, and transformers' load reports off the user, who gets one line of ours instead."""
+    verbosity = transformers_logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars", UserWarning)  # where an environment variable has the last word
+        transformers_logging.set_verbosity_error()
+        try:
+            with nullcontext() if sys.stderr.isatty() else _without_bars():
+                yield
+        finally:
+            transformers_logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    of_transformers, of_hub = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if of_transformers:
+            transformers_logging.enable_progress_bar()
+            if not of_hub:
+                disable_progress_bars()
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line, cut to 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextmanager
+def _failing_as_backbone(source: Source, what: str) -> Iterator[None]:
+    try:
+        yield
+    except BackboneError:
+        raise
+    except Exception as error:  # transformers, tokenizers, safetensors and the hub each raise kinds of their own
+        reason = one_line(error) if source.unreachable is None else f"the Hub did not answer ({source.unreachable}), and its cache on this machine has no copy"
+        raise BackboneError(f"cannot load the {what} {source.name!r}: {reason}") from error

@@ -72,7 +72,7 @@ _LossOfChunk = Callable[[slice, Tensor], Tensor]
 def _chunked(loss_of_chunk: _LossOfChunk, states: Tensor, parameters: Iterable[Tensor], chunk_rows: int) -> Tensor:
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if torch.is_grad_enabled() and (states.requires_grad or trained):
-        loss: Tensor = _ChunkedLoss.apply(loss_of_chunk, chunk_rows, states, *trained)
+        loss: Tensor = _ChunkedLoss.apply(loss_of_chunk, chunk_rows, states, *trained)  # type: ignore[no-untyped-call]
         return loss
     return torch.stack([loss_of_chunk(rows, states[rows]) for rows in _chunks(len(states), chunk_rows)]).sum()
 

@@ -1,6 +1,7 @@
 """`llm2comp train`: one stage, or a recipe from its backbone to its last stage."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,12 +80,21 @@ def recipe(
 ) -> None:
     """All stages of a recipe in order; run again after an interruption, it goes on where it was."""
     from llm2comp.training.recipe_file import read_recipe
+    from llm2comp.training.sources import check_sources
 
-    checked = read_recipe(name, data=data, pairs=output / "pairs")  # before anything heavy is imported
+    pairs = output / "pairs"
+    checked = read_recipe(name, data=data, pairs=pairs)  # before anything heavy is imported
+    check_sources(checked, made={str(pairs)})
     from llm2comp.training.recipe import run_recipe
 
     _report_to_stdout()
-    print(run_recipe(checked, output))
+    _print_once(run_recipe(checked, output))
+
+
+def _print_once(folder: Path) -> None:
+    """Prints the result, in one of the processes that torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(folder)
 
 
 def _report_to_stdout() -> None:
@@ -103,34 +113,36 @@ def _of(model: str, memory_tokens: int, rank: int, max_length: int) -> "ModelSet
 
 
 def _stage(name: str, model: "ModelSettings", output: Path, file: Path | None, fields: list[str] | None, sources: dict[str, Any]) -> None:
+    from llm2comp.training.sources import check_sources
+
     settings = _stage_settings(name, file, fields, sources)  # before anything heavy is imported
+    check_sources(settings)
     from llm2comp.model_folder import CONFIG_FILE
     from llm2comp.training.recipe import run_stage, starting_point
 
     _report_to_stdout()
     assert model.backbone is not None
     trained = Path(model.backbone) if (Path(model.backbone) / CONFIG_FILE).is_file() else None
-    print(run_stage(name, settings, output, starting_point(model, model.backbone, trained, settings), model))
+    _print_once(run_stage(name, settings, output, starting_point(model, model.backbone, trained, settings), model))
 
 
 def _stage_settings(name: str, file: Path | None, fields: list[str] | None, sources: dict[str, Any]) -> "StageSettings":
     """The paper's settings of the stage, then the file's, then single fields, then the sources."""
-    import yaml
-
     from llm2comp.errors import SettingsError
-    from llm2comp.training.recipe_file import stage_values, to_settings
+    from llm2comp.training.recipe_file import stage_values
     from llm2comp.training.settings import CompressionSettings, ContrastiveSettings
+    from llm2comp.training.settings_file import parse_yaml, read_fields, read_text_file, to_settings
 
     values = stage_values("llama-2-7b-paper", name)
     if file is not None:
         if not file.is_file():
             raise SettingsError(f"no settings file {file}")
-        values |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values |= read_fields(read_text_file(file), str(file))
     for field in fields or []:
         key, separator, value = field.partition("=")
-        if not separator:
-            raise SettingsError(f"--set {field}: give FIELD=VALUE")
-        values[key] = yaml.safe_load(value)
+        if not separator or not key:
+            raise typer.BadParameter(f"{field!r}: give FIELD=VALUE, such as steps=1000", param_hint="--set")
+        values[key] = parse_yaml(value, f"--set {field}")
     values |= {key: value for key, value in sources.items() if value is not None}
     kind = CompressionSettings if name == "compression" else ContrastiveSettings
     return to_settings(kind, values, where=f"{name} settings")

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -26,12 +27,14 @@ from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.objectives import cross_entropy, distillation
 from llm2comp.python_docs import is_held_out
-from llm2comp.training.loop import StageMixin, last_checkpoint, train_in_float32, trainer_arguments
+from llm2comp.training.batches import RunRows, enough_rows
+from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
 from llm2comp.training.settings import CompressionSettings, Objective
 
-__all__ = ["ContextGain", "compression_loss", "context_gain", "train_compression"]
+__all__ = ["ContextGain", "Splits", "compression_loss", "context_gain", "passages", "train_compression"]
 
 _HELDOUT_TEXTS = 128
+_TEXTS_PER_BLOCK = 256
 _logger = logging.getLogger(__name__)
 _Tokens = Sequence[Sequence[int]]
 
@@ -55,23 +58,29 @@ def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Pa
     encoder = model.encoder
     if settings.max_tokens + model.memory_tokens > encoder.max_seq_length:
         raise SettingsError(f"max_tokens {settings.max_tokens} and {model.memory_tokens} memory tokens exceed the model's max_length {encoder.max_seq_length}")
+    arguments = trainer_arguments(settings, output, eval_strategy="steps" if settings.heldout else "no", remove_unused_columns=False)
     if not encoder.backbone.has_adapter:
         encoder.backbone.keep_frozen_copy()
     train_in_float32(model)
     encoder.backbone.check_head()
-    texts = _Splits(encoder, settings.corpora, settings, limit=settings.steps * settings.batch_size)
-    heldout = _Splits(encoder, (settings.heldout,), settings, limit=_HELDOUT_TEXTS) if settings.heldout else None
+    texts = Splits(encoder, settings.corpora, settings, limit=settings.steps * settings.batch_size)
+    enough_rows(len(texts), settings.batch_size, settings.corpora)
+    heldout = Splits(encoder, (settings.heldout,), settings, limit=_HELDOUT_TEXTS) if settings.heldout else None
     if settings.gradient_checkpointing:
         encoder.backbone.enable_checkpointing()
-    arguments = trainer_arguments(settings, output, eval_strategy="steps" if heldout else "no", remove_unused_columns=False)
     trainer = _CompressionTrainer(
-        settings, model=_Compression(encoder, settings), args=arguments, train_dataset=texts, eval_dataset=heldout, data_collator=_together
+        settings,
+        encoder,
+        args=arguments,
+        train_dataset=RunRows(texts, wanted=settings.steps * settings.batch_size, seed=settings.seed),
+        eval_dataset=heldout,
     )
-    checkpoint = last_checkpoint(output)
-    if heldout and checkpoint is None:
-        trainer.log({f"context_{name}": value for name, value in context_gain(encoder, heldout)._asdict().items()})
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model.eval()
+    try:
+        trainer.run()
+    finally:
+        if settings.gradient_checkpointing:
+            stop_checkpointing(encoder.backbone.language_model)
+        model.eval()
     model.changed(f"compression:{settings.objective}")
     return model
 
@@ -166,7 +175,7 @@ def passages(documents: Iterable[Document], min_characters: int) -> Iterator[tup
                 paragraphs = []
 
 
-class _Splits(Dataset[dict[str, Any]]):
+class Splits(Dataset[dict[str, Any]]):
     """Texts cut in two at a place drawn from the seed and the text's number, so that a resumed run sees the same cuts."""
 
     def __init__(self, encoder: MemoryEncoder, corpora: Sequence[str], settings: CompressionSettings, *, limit: int) -> None:
@@ -178,19 +187,25 @@ class _Splits(Dataset[dict[str, Any]]):
         self._ids, self._tokens = zip(*found, strict=True)
         _logger.info("%d texts, %d tokens", len(found), sum(map(len, self._tokens)))
 
-    def _long_enough(self, encoder: MemoryEncoder, documents: Iterable[Document]) -> Iterator[tuple[str, list[int]]]:
-        for identity, text in passages(documents, self._settings.min_characters):
-            tokens = encoder.token_ids([text])[0][: self._settings.max_tokens]
-            if len(tokens) >= 2 * self._settings.margin + 1:
-                yield identity, tokens
+    def _long_enough(self, encoder: MemoryEncoder, documents: Iterable[Document]) -> Iterator[tuple[str, np.ndarray]]:
+        """(id, tokens as int32) of each text that can be split, cut to the longest first."""
+        texts = passages(documents, self._settings.min_characters)
+        while block := list(islice(texts, _TEXTS_PER_BLOCK)):
+            for (identity, _), tokens in zip(block, encoder.token_ids([text for _, text in block]), strict=True):
+                if len(tokens) >= 2 * self._settings.margin + 1:
+                    yield identity, np.array(tokens[: self._settings.max_tokens], dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        tokens, margin = self._tokens[row], self._settings.margin
         if self._settings.objective == "reconstruction":
-            return {"id": self._ids[row], "context": tokens, "continuation": []}
+            return {"id": self._ids[row], "context": self._tokens[row].tolist(), "continuation": []}
+        return self.split(row)
+
+    def split(self, row: int) -> dict[str, Any]:
+        """Id, context and continuation of a text, whatever the objective; each part has at least `margin` tokens."""
+        tokens, margin = self._tokens[row].tolist(), self._settings.margin
         cut = random.Random(f"{self._settings.seed}:{row}").randint(margin, len(tokens) - margin)
         return {"id": self._ids[row], "context": tokens[:cut], "continuation": tokens[cut:]}
 
@@ -222,13 +237,39 @@ class _Compression(nn.Module):
 
 
 class _CompressionTrainer(StageMixin, Trainer):
+    def __init__(self, stage: CompressionSettings, encoder: MemoryEncoder, **arguments: Any) -> None:
+        super().__init__(stage, model=_Compression(encoder, stage), data_collator=_together, **arguments)
+        self._encoder, self._objective = encoder, stage.objective
+
+    def begin(self) -> None:
+        """Reports what a context is worth to the frozen backbone."""
+        rows = self.eval_dataset
+        if isinstance(rows, Splits) and self.is_world_process_zero():
+            gain = context_gain(self._encoder, map(rows.split, range(len(rows))))
+            self.log({f"context_{name}": value for name, value in gain._asdict().items()})
+
     def tokens_of(self, inputs: dict[str, Any]) -> int:
         return sum(map(len, inputs["contexts"])) + sum(map(len, inputs["continuations"]))
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
-        loss = model(inputs["contexts"], inputs["continuations"])
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """The batches of an update, each with its weight: by tokens where the loss is a mean over tokens, so that their mean is that of one large batch."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._objective != "distillation":
+            sizes = [_scored_tokens(batch, self._objective) for batch in batches]
+            total = float(self.accelerator.reduce(torch.tensor(sum(sizes), device=device)))
+            mean = total / (len(batches) * self.args.world_size)
+            for batch, size in zip(batches, sizes, strict=True):
+                batch["weight"] = size / mean
+        return batches, items
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        loss = model(inputs["contexts"], inputs["continuations"]) * inputs.get("weight", 1.0)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None
+
+
+def _scored_tokens(batch: dict[str, Any], objective: Objective) -> int:
+    return sum(len(tokens) - 1 for tokens in batch["contexts"]) if objective == "reconstruction" else sum(map(len, batch["continuations"]))

@@ -3,11 +3,13 @@
 Source: Zhang et al., AAAI 2026, section 3.3 (SimCSE, then query/positive/hard-negative triples of the E5 mixture).
 """
 
-import os
+import logging
 import random
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset, DatasetDict
@@ -15,13 +17,15 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor
+from transformers import set_seed
 
 from llm2comp.adapter import AdapterSettings
 from llm2comp.corpus import read_corpus
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.python_docs import is_held_out
-from llm2comp.training.loop import StageMixin, last_checkpoint, train_in_float32, trainer_arguments
+from llm2comp.training.batches import RunBatches, enough_rows
+from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
 from llm2comp.training.sentences import split_sentences
 from llm2comp.training.settings import ContrastiveSettings
 from llm2comp.training.triples import dataset_name, read_triples
@@ -29,6 +33,7 @@ from llm2comp.training.triples import dataset_name, read_triples
 __all__ = ["contrastive_loss", "train_contrastive"]
 
 _SENTENCE_WORDS = (5, 60)
+_logger = logging.getLogger(__name__)
 
 
 def train_contrastive(model: LLM2Comp, settings: ContrastiveSettings, output: Path, *, fresh_adapter: AdapterSettings | None = None) -> LLM2Comp:
@@ -47,27 +52,46 @@ def train_contrastive(model: LLM2Comp, settings: ContrastiveSettings, output: Pa
         CorpusError, SettingsError: If the data cannot be read or holds fewer rows than a batch.
         TrainingError: If the loss is not finite.
     """
-    training, heldout, prompts = _sentences(settings) if settings.corpora else _pairs(settings)
+    data = _sentences(settings) if settings.corpora else _pairs(settings, model.prompts.get("query") or "")
+    limits = {"query": settings.max_query_tokens, "document": settings.max_passage_tokens}
+    for name, limit in limits.items():
+        if limit is not None and limit < model.memory_tokens + 2:
+            raise SettingsError(
+                f"the longest {name} is {limit} tokens, of which {model.memory_tokens} are memory tokens; give at least {model.memory_tokens + 2}"
+            )
+    arguments = _arguments(settings, output, data)
     backbone = model.encoder.backbone
     if settings.adapter == "merge" and backbone.has_adapter:
         backbone.merge_adapter()
         backbone.language_model.requires_grad_(False)
+        set_seed(settings.seed)
         backbone.add_adapter(fresh_adapter or AdapterSettings())
+    if not backbone.has_adapter:
+        _freeze_head(backbone.language_model)
     model.encoder.memory.requires_grad_(not settings.freeze_memory)
     train_in_float32(model)
     backbone.set_attention_dropout(settings.attention_dropout)
     if settings.gradient_checkpointing:
         backbone.enable_checkpointing()
-    limits = {"query": settings.max_query_tokens, "document": settings.max_passage_tokens}
     model.encoder.task_limits = {task: limit for task, limit in limits.items() if limit is not None}
     try:
-        _train(model, settings, output, training, heldout, prompts)
+        _trainer(model, settings, arguments, data).run()
     finally:
         model.encoder.task_limits = {}
+        model.encoder.memory.requires_grad_()
         backbone.set_attention_dropout(0.0)
-    model.eval()
+        if settings.gradient_checkpointing:
+            stop_checkpointing(backbone.language_model)
+        model.eval()
     model.changed("unsupervised" if settings.corpora else "supervised")
     return model
+
+
+def _freeze_head(model: Any) -> None:
+    """The output layer of a model whose weights are all trained is no part of the encoder, unless it is the input embedding too."""
+    head = model.get_output_embeddings()
+    if head.weight is not model.get_input_embeddings().weight:
+        head.requires_grad_(False)
 
 
 def contrastive_loss(columns: Sequence[Tensor], *, temperature: float, similarity: str = "cosine") -> Tensor:
@@ -86,55 +110,68 @@ def _similarity(temperature: float, similarity: str) -> dict[str, Any]:
     return {"scale": 1 / temperature, "similarity_fct": cos_sim if similarity == "cosine" else dot_score}
 
 
-def _train(
-    model: LLM2Comp, settings: ContrastiveSettings, output: Path, training: DatasetDict, heldout: DatasetDict | None, prompts: dict[str, dict[str, str]]
-) -> None:
-    shared = {**_similarity(settings.temperature, settings.similarity), "gather_across_devices": int(os.environ.get("WORLD_SIZE", "1")) > 1}
+class _Data(NamedTuple):
+    """Rows of each data set by name, and the instruction of its queries."""
+
+    training: DatasetDict
+    heldout: DatasetDict | None
+    prompts: dict[str, dict[str, str]]
+
+
+def _arguments(settings: ContrastiveSettings, output: Path, data: _Data) -> Any:
+    negatives = [f"negative_{number}" for number in range(1, settings.max_negatives + 1)]
+    return trainer_arguments(
+        settings,
+        output,
+        SentenceTransformerTrainingArguments,
+        eval_strategy="steps" if data.heldout else "no",
+        batch_sampler="no_duplicates",
+        dataloader_drop_last=True,
+        per_device_eval_batch_size=max(1, settings.heldout_rows),
+        prompts=data.prompts or None,
+        router_mapping={"anchor": "query", "positive": "document", **dict.fromkeys(negatives, "document")},
+    )
+
+
+def _trainer(model: LLM2Comp, settings: ContrastiveSettings, arguments: Any, data: _Data) -> "_ContrastiveTrainer":
+    shared = {**_similarity(settings.temperature, settings.similarity), "gather_across_devices": arguments.world_size > 1}
     if settings.micro_batch is None:
         loss: torch.nn.Module = MultipleNegativesRankingLoss(model, **shared)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.micro_batch, **shared)
-    arguments = trainer_arguments(
-        settings,
-        output,
-        SentenceTransformerTrainingArguments,
-        eval_strategy="steps" if heldout else "no",
-        batch_sampler="no_duplicates",
-        multi_dataset_batch_sampler="proportional",
-        dataloader_drop_last=True,
-        per_device_eval_batch_size=max(1, settings.heldout_rows),
-        prompts=prompts or None,
-        router_mapping={"anchor": "query", "positive": "document", **{f"negative_{n}": "document" for n in range(1, settings.max_negatives + 1)}},
-    )
-    model.model_card_data.generate_widget_examples = False
-    trainer = _ContrastiveTrainer(settings, model=model, args=arguments, train_dataset=training, eval_dataset=heldout, loss=loss)
-    checkpoint = last_checkpoint(output)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return _ContrastiveTrainer(settings, model=model, args=arguments, train_dataset=data.training, eval_dataset=data.heldout, loss=loss)
 
 
-_Data = tuple[DatasetDict, DatasetDict | None, dict[str, dict[str, str]]]
-
-
-def _pairs(settings: ContrastiveSettings) -> _Data:
-    """Training and held-out rows of each data set by name, and the instruction of its queries."""
+def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:
+    """The pairs of each data set; queries of a set without an instruction of its own get the model's, as they will when it serves."""
     training, heldout, prompts = {}, {}, {}
     named = [found for source in settings.pairs for found in read_triples(source, max_negatives=settings.max_negatives)]
-    files = sorted({dataset_name(found.path) for found in named})
+    paths = sorted({found.path for found in named})
+    files = [dataset_name(path) for path in paths]
+    if repeated := sorted({name for name in files if files.count(name) > 1}):
+        raise SettingsError(f"pairs hold two files named {', '.join(repeated)}; data sets are told apart by this name, so rename one")
     if unknown := sorted(set(settings.mixture) - set(files)):
         raise SettingsError(f"mixture names {', '.join(unknown)}, but pairs hold {', '.join(files)}")
     for found in named:
-        share = settings.mixture.get(dataset_name(found.path), 1.0)
-        if not share:
+        if not (share := settings.mixture.get(dataset_name(found.path), 1.0)):
             continue
         rows = found.load()
         kept = settings.heldout_rows if len(rows) >= 10 * settings.heldout_rows else 0
         training[found.name] = _times(rows.select(range(kept, len(rows))), share, settings.seed)
         if kept:
             heldout[found.name] = rows.select(range(kept))
-        if found.instruction:
-            prompts[found.name] = {"anchor": found.instruction}
-    _enough(sum(map(len, training.values())), settings)
-    return DatasetDict(training), DatasetDict(heldout) or None, prompts
+        if instruction := found.instruction or query_instruction:
+            prompts[found.name] = {"anchor": instruction}
+    return _Data(_filling_a_batch(training, settings), DatasetDict(heldout) or None, prompts)
+
+
+def _filling_a_batch(training: dict[str, Dataset], settings: ContrastiveSettings) -> DatasetDict:
+    """The data sets that fill at least one batch, for a batch is drawn from one set."""
+    enough_rows(max(map(len, training.values()), default=0), settings.batch_size, settings.pairs)
+    for name, rows in training.items():
+        if len(rows) < settings.batch_size:
+            _logger.warning("%s is not trained on: its %d pairs do not fill a batch of %d", name, len(rows), settings.batch_size)
+    return DatasetDict({name: rows for name, rows in training.items() if len(rows) >= settings.batch_size})
 
 
 def _times(rows: Dataset, share: float, seed: int) -> Dataset:
@@ -146,40 +183,58 @@ def _times(rows: Dataset, share: float, seed: int) -> Dataset:
 
 def _sentences(settings: ContrastiveSettings) -> _Data:
     wanted = settings.steps * settings.batch_size + settings.heldout_rows
-    found = []
-    for sentence in _distinct_sentences(settings.corpora):
-        found.append(sentence)
-        if len(found) == wanted:
-            break
-    _enough(len(found) - settings.heldout_rows, settings)
+    found = list(islice(distinct_sentences(settings.corpora), wanted))
+    enough_rows(len(found) - settings.heldout_rows, settings.batch_size, settings.corpora)
     rows = Dataset.from_dict({"anchor": found, "positive": found})
     kept = settings.heldout_rows
-    return DatasetDict(sentences=rows.select(range(kept, len(rows)))), DatasetDict(sentences=rows.select(range(kept))) if kept else None, {}
+    return _Data(DatasetDict(sentences=rows.select(range(kept, len(rows)))), DatasetDict(sentences=rows.select(range(kept))) if kept else None, {})
 
 
-def _distinct_sentences(corpora: Sequence[str]) -> Iterator[str]:
-    seen: set[int] = set()
+def distinct_sentences(corpora: Sequence[str]) -> Iterator[str]:
+    """Sentences of a fit length, each once; docstrings that are kept for measuring are left out."""
+    least, most = _SENTENCE_WORDS
+    seen: set[bytes] = set()
     for source in corpora:
         for document in read_corpus(source):
             if source.startswith("python-docs:") and is_held_out(document.text):
                 continue
             for sentence in split_sentences(document.text):
-                least, most = _SENTENCE_WORDS
-                if least <= len(sentence.split()) <= most and hash(sentence) not in seen:
-                    seen.add(hash(sentence))
+                digest = blake2b(sentence.encode(), digest_size=8).digest()
+                if least <= len(sentence.split()) <= most and digest not in seen:
+                    seen.add(digest)
                     yield sentence
 
 
-def _enough(rows: int, settings: ContrastiveSettings) -> None:
-    if rows < settings.batch_size:
-        sources = ", ".join(settings.corpora or settings.pairs)
-        raise SettingsError(f"{sources}: {rows} rows for training, fewer than one batch of {settings.batch_size}; lower batch_size or add data")
-
-
 class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
+    def __init__(self, stage: ContrastiveSettings, **arguments: Any) -> None:
+        super().__init__(stage, **arguments)
+        # Every device scores all held-out rows, so nothing is gathered for them.
+        self._heldout_loss = MultipleNegativesRankingLoss(self.model, **_similarity(stage.temperature, stage.similarity))
+        self._decode = arguments["model"].encoder.tokenizer.decode
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Nothing: the card of a finished model is written by its `save`."""
+
+    def get_batch_sampler(self, dataset: Dataset, batch_size: int, *args: Any, **kwargs: Any) -> Any:
+        """Batches for all devices together, so that no text occurs twice among the candidates of a query."""
+        return super().get_batch_sampler(dataset, batch_size * self.args.world_size, *args, **kwargs)
+
+    def get_multi_dataset_batch_sampler(self, dataset: Any, batch_samplers: list[Any], generator: Any = None, seed: int | None = 0) -> RunBatches:
+        """The batches of the whole run."""
+        devices = self.args.world_size
+        wanted = self.stage.steps * self.stage.accumulation * devices
+        return RunBatches(dataset, batch_samplers, devices=devices, wanted=wanted, generator=generator, seed=seed)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """The training loss, or that of held-out rows."""
+        if self.model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        features, labels = self.collect_features(inputs)
+        loss = self._heldout_loss(features, labels)
+        return (loss, {}) if return_outputs else loss
+
     def texts_of(self, inputs: dict[str, Any]) -> list[str]:
         """The batch's data set and the beginning of its queries."""
         tokens, mask = inputs["anchor_input_ids"], inputs["anchor_attention_mask"]
-        decode = self.model.encoder.tokenizer.decode
-        queries = [decode(row[seen.bool()][1:13]) for row, seen in zip(tokens[:8], mask[:8], strict=True)]
+        queries = [self._decode(row[seen.bool()][1:13]) for row, seen in zip(tokens[:8], mask[:8], strict=True)]
         return [str(inputs.get("dataset_name", "")), *queries]

@@ -1,6 +1,5 @@
 """What all stages add to the transformers Trainer: the published schedule, whole checkpoints, metrics as JSON lines, a stop at NaN."""
 
-import json
 import logging
 import math
 import os
@@ -8,41 +7,44 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.hardware import multiplies_bfloat16
+from llm2comp.training.checkpoints import discard, last_checkpoint, load_trained, prune, save_trained, seal, step_of, trained_weights
+from llm2comp.training.metrics import append_metrics, rewind_metrics
+from llm2comp.training.run_folder import processes
 from llm2comp.training.schedule import learning_rate
 from llm2comp.training.settings import StageSettings
 
-__all__ = ["METRICS_FILE", "StageMixin", "last_checkpoint", "train_in_float32", "trained_weights", "trainer_arguments"]
+__all__ = ["StageMixin", "stop_checkpointing", "train_in_float32", "trainer_arguments"]
 
-METRICS_FILE = "metrics.jsonl"
-_COMPLETE = "complete.json"
-_WEIGHTS = "trained.safetensors"
-_UNREPORTED = ("epoch", "eval_samples_per_second", "eval_steps_per_second", "train_samples_per_second", "train_steps_per_second", "total_flos")
+_UNREPORTED = ("epoch", "samples_per_second", "steps_per_second", "total_flos", "model_preparation_time")
 _logger = logging.getLogger(__name__)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None at the first start. Half-written ones are passed over."""
-    complete = [path for path in folder.glob("checkpoint-*") if (path / _COMPLETE).is_file()]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
 def trainer_arguments(settings: StageSettings, output: Path, arguments: type[TrainingArguments] = TrainingArguments, **extra: Any) -> Any:
-    """The trainer's arguments for one stage; `extra` goes to the named class as it is."""
+    """The trainer's arguments for one stage; `extra` goes to the named class as it is.
+
+    Raises:
+        SettingsError: If a batch cannot be shared by the devices, or a tracker is not installed.
+    """
     devices = max(1, int(os.environ.get("WORLD_SIZE", "1")))
     per_device, rest = divmod(settings.batch_size, devices * settings.accumulation)
     if rest:
         raise SettingsError(f"batch_size {settings.batch_size} is not a multiple of {devices} devices x {settings.accumulation} accumulation steps")
+    if missing := sorted(set(settings.report_to) - set(available := get_available_reporting_integrations())):
+        raise SettingsError(f"report_to names {', '.join(missing)}; installed here: {', '.join(available) or 'none (pip install the tracker)'}")
     extra.setdefault("per_device_eval_batch_size", per_device)
-    return arguments(
+    processes()  # before the trainer asks, so that its waits are this package's
+    made = arguments(
         output_dir=str(output),
         max_steps=settings.steps,
         per_device_train_batch_size=per_device,
@@ -55,13 +57,16 @@ def trainer_arguments(settings: StageSettings, output: Path, arguments: type[Tra
         seed=settings.seed,
         data_seed=settings.seed,
         logging_steps=settings.log_steps,
+        logging_nan_inf_filter=False,
         save_steps=settings.save_steps,
         eval_steps=settings.eval_steps,
-        save_total_limit=2,
         report_to=list(settings.report_to) or "none",
         disable_tqdm=True,
         **extra,
     )
+    if made.n_gpu > 1:
+        made._n_gpu = 1  # several devices are for torchrun; the trainer's threads would split batches that are lists of texts
+    return made
 
 
 @dataclass
@@ -69,11 +74,20 @@ class _Pace:
     """Tokens seen since the last report, for tokens/s."""
 
     tokens: int = 0
-    since: float = 0.0
+    since: float | None = None
+
+    def count(self, tokens: int) -> None:
+        self.since = self.since or time.perf_counter()
+        self.tokens += tokens
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that was not spent training."""
+        if self.since is not None:
+            self.since += seconds
 
 
 class StageMixin(Trainer):
-    """Mixed into a trainer, before it.
+    """Mixed into a trainer, before it; `run` trains from wherever the folder is to the last step.
 
     Args:
         stage: The stage's settings.
@@ -83,8 +97,37 @@ class StageMixin(Trainer):
     def __init__(self, stage: StageSettings, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.stage = stage
+        self.folder = Path(str(self.args.output_dir))
+        self._trained: torch.nn.Module = arguments["model"]
         self._pace = _Pace()
+        self._batches: list[dict[str, Any]] = []  # of the update under way, or of the last one
+        self._updated = False
         self.remove_callback(PrinterCallback)  # it prints what `log` reports
+
+    def run(self) -> None:
+        """Trains to the last step, from the last whole checkpoint if there is one; the model is then in eval mode.
+
+        Raises:
+            TrainingError: If the loss, its gradient or a weight is not finite, or a checkpoint cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = last_checkpoint(self.folder)
+        if self.is_world_process_zero():
+            rewind_metrics(self.folder, step_of(checkpoint) if checkpoint else None)
+        if checkpoint is None:
+            self.begin()
+            self.train()
+        elif step_of(checkpoint) < self.stage.steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            load_trained(self._trained, checkpoint)  # the trainer would take one step more
+        self._check_weights()
+        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        self._trained.zero_grad()
+        self._trained.eval()
+
+    def begin(self) -> None:
+        """What a run measures before its first update."""
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> torch.optim.lr_scheduler.LambdaLR:
         """The published schedule as a multiple of each parameter group's own peak."""
@@ -97,7 +140,9 @@ class StageMixin(Trainer):
                 )
                 return rate / stage.learning_rate
 
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+            chosen = optimizer or self.optimizer
+            assert chosen is not None
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, share)
         return self.lr_scheduler
 
     def texts_of(self, inputs: dict[str, Any]) -> Sequence[Any]:
@@ -108,75 +153,100 @@ class StageMixin(Trainer):
         """Tokens of a batch, padding left out."""
         return sum(int(value.sum()) for name, value in inputs.items() if name.endswith("attention_mask"))
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """The held-out rows in order, all of them on every device, so that their loss is the same on one device and on several."""
+        held_out: Any = self.eval_dataset
+        rows = held_out if eval_dataset is None else held_out[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        size = min(self.args.per_device_eval_batch_size, len(rows))
+        return DataLoader(rows, batch_size=size, collate_fn=self.data_collator, drop_last=True)
+
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass; a loss that is not finite ends the run before it can touch the weights.
 
         Raises:
-            TrainingError: Naming the step and the batch's texts.
+            TrainingError: Naming the step and the texts of the update.
         """
-        self._pace.tokens += self.tokens_of(inputs)
-        texts = list(self.texts_of(inputs))
+        self._pace.count(self.tokens_of(inputs))
+        if self._updated:
+            self._batches, self._updated = [], False
+        self._batches.append(dict(inputs))
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not math.isfinite(float(loss)):
-            raise TrainingError(
-                f"the loss is {float(loss)} at step {self.state.global_step + 1} on texts {texts}; the last good checkpoint is untouched: "
-                "lower learning_rate or set precision: float32, then start again"
-            )
+            self._stop(f"the loss is {float(loss)}", self.state.global_step + 1)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds tokens/s, writes the entry to metrics.jsonl and to the log."""
-        now = time.perf_counter()
-        if "loss" in logs and self._pace.since:
-            logs["tokens_per_second"] = round(self._pace.tokens / (now - self._pace.since), 1)
-        if "loss" in logs or not self._pace.since:
-            self._pace = _Pace(0, now)
-        self._pace.since += logs.get("eval_runtime", 0.0)  # training tokens per second of training
+        self._pace.pause(sum(value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_runtime")))
+        if "loss" in logs and self._pace.since is not None:
+            tokens = self.accelerator.reduce(torch.tensor(float(self._pace.tokens), device=self.args.device))
+            logs["tokens_per_second"] = round(float(tokens) / (time.perf_counter() - self._pace.since), 1)
+            self._pace = _Pace(0, time.perf_counter())
         super().log(logs, start_time)
-        if self.is_world_process_zero():
-            entry = {"step": self.state.global_step, **{name: value for name, value in logs.items() if name not in _UNREPORTED}}
-            with Path(self.args.output_dir, METRICS_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+        if self.is_world_process_zero() and "train_runtime" not in logs:  # a mean over the updates since the last interruption
+            entry = {"step": self.state.global_step, **{name: value for name, value in logs.items() if not name.endswith(_UNREPORTED)}}
+            append_metrics(self.folder, entry)
             _logger.info("%s", "  ".join(f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry.items()))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(rows)  # `RunRows` has shuffled them
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The trainer asks for it between the gradients and the optimizer: on every device the last chance to stop."""
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        if not math.isfinite(float(norm)):
+            self._stop(f"the gradient's norm is {float(norm)}", self.state.global_step + 1)
+        self._updated = True
+        return norm
+
+    def _stop(self, what: str, step: int) -> NoReturn:
+        texts = [text for batch in self._batches for text in self.texts_of(batch)]
+        checkpoint = last_checkpoint(self.folder)
+        kept = f"{checkpoint} is whole and untouched" if checkpoint else "no checkpoint had been written"
+        raise TrainingError(f"{what} at step {step} on texts {texts}; {kept}. Lower learning_rate or set precision: float32")
+
+    def _check_weights(self) -> None:
+        """Raises if an update blew up the weights, before they are kept anywhere."""
+        broken = [name for name, weight in trained_weights(self._trained).items() if not bool(torch.isfinite(weight).all())]
+        if broken:
+            self._stop(f"{len(broken)} weights, {broken[0]} first, are not finite", self.state.global_step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """A checkpoint's weights are those being trained; the frozen backbone is not copied into it."""
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = {name: weight.detach().cpu().contiguous() for name, weight in trained_weights(self.model).items()}
-        save_file(trained, folder / _WEIGHTS)
+        if self.args.should_save:
+            save_trained(self._trained, Path(output_dir or self.folder))
 
     def _load_from_checkpoint(self, checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        path, weights = Path(checkpoint, _WEIGHTS), trained_weights(self.model)
-        saved = load_file(path)
-        if saved.keys() != weights.keys() or any(saved[name].shape != weight.shape for name, weight in weights.items()):
-            raise TrainingError(f"{path} was written by a run with other trained weights; give that run's settings or another output folder")
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(saved[name])
+        load_trained(self._trained, Path(checkpoint))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero():
-            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-            for path in folder.rglob("*"):
-                if path.is_file():
-                    _flush(path)
-            (folder / _COMPLETE).write_text(json.dumps({"step": self.state.global_step}), encoding="utf-8")
-            _flush(folder / _COMPLETE)
+        started = time.perf_counter()
+        self._check_weights()
+        folder = self.folder / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            discard(folder)  # what a killed run left there
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process has written its random states
+            if self.args.should_save:
+                seal(folder)
+                prune(folder.parent)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            discard(folder)
+            reason = " ".join(str(error).split())
+            raise TrainingError(f"{folder} could not be written: {reason}. Free space there and start again: it goes on from the last checkpoint") from error
+        self._pace.pause(time.perf_counter() - started)
 
 
-def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that training changes, by name, shared ones once."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def stop_checkpointing(model: Any) -> None:
+    """Ends the recomputing of activations, by the name the installed transformers gives it."""
+    stop = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
+    stop()
 
 
 def train_in_float32(model: torch.nn.Module) -> None:
     """Gives the trained weights the precision that small updates need, whatever precision they were loaded in."""
     for parameter in trained_weights(model).values():
         parameter.data = parameter.data.float()
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,42 +17,82 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer
 
-from llm2comp.corpus import read_corpus, read_json_lines
+from llm2comp.corpus import read_corpus
 from llm2comp.objectives import cross_entropy
 from llm2comp.python_docs import is_held_out
-from llm2comp.training.loop import StageMixin, last_checkpoint, trainer_arguments
+from llm2comp.training.batches import RunRows, enough_rows
+from llm2comp.training.loop import StageMixin, trainer_arguments
+from llm2comp.training.run_folder import check_settings, described, main_process_first, remember_settings, sole_user
 from llm2comp.training.settings import BackboneShape, PretrainSettings
+from llm2comp.training.triples import read_rows
 
-__all__ = ["pretrain", "train_tokenizer"]
+__all__ = ["Rows", "pretrain", "train_tokenizer", "training_texts"]
 
+_HELDOUT_ROWS = 128
 _logger = logging.getLogger(__name__)
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
 def pretrain(settings: PretrainSettings, output: Path) -> Path:
-    """Trains tokenizer and model; an interrupted run goes on from its last checkpoint.
+    """Trains tokenizer and model unless they are there already; an interrupted run goes on from its last checkpoint.
 
     Returns:
-        The folder of the finished backbone, loadable by transformers.
+        The folder of the finished backbone, in bfloat16, loadable by transformers.
+
+    Raises:
+        CorpusError, SettingsError: If the texts cannot be read, do not fill a batch, or the folder was begun with other settings.
+        TrainingError: If the loss is not finite.
     """
-    tokenizer_folder, finished = output / "tokenizer", output / "backbone"
-    output.mkdir(parents=True, exist_ok=True)
-    if not (tokenizer_folder / "tokenizer.json").is_file():
-        texts = (text for text in training_texts(settings.corpora) if _chance(text) < settings.tokenizer_share)
-        train_tokenizer(texts, settings.shape.vocabulary).save_pretrained(tokenizer_folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
-    rows = _Rows(output / "tokens.npy", training_texts(settings.corpora), tokenizer, settings.sequence_length)
-    heldout = _Rows(output / "heldout.npy", training_texts((settings.heldout,)), tokenizer, settings.sequence_length)
-    torch.manual_seed(settings.seed)
-    model = LlamaForCausalLM(_config(settings.shape, tokenizer))
-    _logger.info("%d training rows of %d tokens, %d parameters", len(rows), settings.sequence_length, model.num_parameters())
-    arguments = trainer_arguments(settings, output, optim="adamw_torch_fused", eval_strategy="steps", adam_beta2=0.98, remove_unused_columns=False)
-    trainer = _PretrainTrainer(settings, model=_NextToken(model), args=arguments, train_dataset=rows, eval_dataset=_First(heldout, 128))
-    checkpoint = last_checkpoint(output)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model.to(torch.bfloat16).save_pretrained(finished)
-    tokenizer.save_pretrained(finished)
+    finished = output / "backbone"
+    check_settings(output, described(settings))
+    if finished.is_dir():
+        return finished
+    with sole_user(output):
+        arguments = trainer_arguments(settings, output, optim="adamw_torch_fused", eval_strategy="steps", adam_beta2=0.98, remove_unused_columns=False)
+        with main_process_first() as main:
+            if main:
+                remember_settings(output, described(settings))
+            tokenizer = _tokenizer(settings, output / "tokenizer")
+            rows = Rows(output / "tokens.npy", training_texts(settings.corpora), tokenizer, settings.sequence_length)
+            heldout = Rows(output / "heldout.npy", training_texts((settings.heldout,)), tokenizer, settings.sequence_length)
+        enough_rows(len(rows), settings.batch_size, settings.corpora)
+        enough_rows(len(heldout), 1, (settings.heldout,))
+        torch.manual_seed(settings.seed)
+        model = LlamaForCausalLM(_config(settings.shape, tokenizer))
+        _logger.info("%d training rows of %d tokens, %d parameters", len(rows), settings.sequence_length, model.num_parameters())
+        trainer = _PretrainTrainer(
+            settings,
+            model=_NextToken(model),
+            args=arguments,
+            train_dataset=RunRows(rows, wanted=settings.steps * settings.batch_size, seed=settings.seed),
+            eval_dataset=_First(heldout, _HELDOUT_ROWS),
+        )
+        trainer.run()
+        with main_process_first() as main:
+            if main:
+                with _written_whole(finished) as unfinished:
+                    model.bfloat16().save_pretrained(unfinished)
+                    tokenizer.save_pretrained(unfinished)
     return finished
+
+
+def _tokenizer(settings: PretrainSettings, folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in the folder, trained first if there is none."""
+    if not folder.is_dir():
+        texts = (text for text in training_texts(settings.corpora) if _chance(text) < settings.tokenizer_share)
+        with _written_whole(folder) as unfinished:
+            train_tokenizer(texts, settings.shape.vocabulary).save_pretrained(unfinished)
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
+
+
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
+    """A place to write a folder that takes its name when everything is in it."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    yield unfinished
+    unfinished.replace(folder)
 
 
 def training_texts(corpora: Iterable[str]) -> Iterator[str]:
@@ -60,8 +102,8 @@ def training_texts(corpora: Iterable[str]) -> Iterator[str]:
     """
     for source in corpora:
         if source.startswith("pairs:"):
-            for _, pair in read_json_lines(source.removeprefix("pairs:")):
-                yield f"{pair['query']}\n{pair['positive']}"
+            for _, row in read_rows(source.removeprefix("pairs:")):
+                yield from (f"{row.query}\n{positive}" for positive in row.positives)
             continue
         seen: set[bytes] = set()
         for document in read_corpus(source):
@@ -106,13 +148,13 @@ def _config(shape: BackboneShape, tokenizer: PreTrainedTokenizerFast) -> LlamaCo
     )
 
 
-class _Rows(Dataset[dict[str, Any]]):
+class Rows(Dataset[dict[str, Any]]):
     """Rows of a fixed length out of texts laid end to end, `<s> text </s>`, tokenised once into a file that is mapped."""
 
     def __init__(self, path: Path, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, length: int) -> None:
         if not path.is_file():
             unfinished = path.with_suffix(".partial.npy")
-            np.save(unfinished, np.concatenate(list(_tokenised(texts, tokenizer))))
+            np.save(unfinished, np.concatenate([np.empty(0, np.uint16), *_tokenised(texts, tokenizer)]))
             unfinished.replace(path)
         self._tokens = np.load(path, mmap_mode="r")
         self._length = length
@@ -128,7 +170,7 @@ class _Rows(Dataset[dict[str, Any]]):
 class _First(Dataset[dict[str, Any]]):
     """The first rows of a data set."""
 
-    def __init__(self, rows: _Rows, count: int) -> None:
+    def __init__(self, rows: Rows, count: int) -> None:
         self._rows, self._count = rows, min(count, len(rows))
 
     def __len__(self) -> int:
@@ -156,7 +198,7 @@ class _PretrainTrainer(StageMixin, Trainer):
     def texts_of(self, inputs: dict[str, Any]) -> list[int]:
         return [int(row) for row in inputs["ids"]]
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         loss = model(inputs["input_ids"])
         return (loss, {"loss": loss}) if return_outputs else loss
 

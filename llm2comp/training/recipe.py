@@ -1,28 +1,31 @@
 """Running a recipe: every stage in order, each into its own folder, resumable at any moment.
 
-A stage is finished when its `model` folder exists, which is written whole or not at all; a stage that was interrupted goes on
-from its last whole checkpoint; finished stages are not repeated.
+A stage is finished when its result exists, which is written whole or not at all; a stage that was interrupted goes on from its
+last whole checkpoint; finished stages are not repeated.
 """
 
+import gc
 import json
 import logging
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from transformers import set_seed
 
 from llm2comp.errors import SettingsError
 from llm2comp.hardware import multiplies_bfloat16
 from llm2comp.model import LLM2Comp, load
 from llm2comp.model_folder import CONFIG_FILE
 from llm2comp.training.recipe_file import Recipe
-from llm2comp.training.settings import ContrastiveSettings, ModelSettings, StageSettings
+from llm2comp.training.run_folder import check_settings, described, main_process_first, processes, remember_settings, sole_user, write_whole
+from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 
 __all__ = ["run_recipe", "run_stage", "starting_point"]
 
+_STAGES = ("compression", "unsupervised", "supervised")
 _logger = logging.getLogger(__name__)
 
 
@@ -37,57 +40,121 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         The folder of the finished model.
 
     Raises:
-        SettingsError: If the output folder was begun with another recipe.
+        SettingsError: If a stage there was begun with other settings.
         LLM2CompError: As the stages do.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    _remember(recipe, output / "recipe.json")
-    backbone: str | Path | None = recipe.model.backbone
-    if recipe.pretrain is not None:
-        from llm2comp.training.pretrain import pretrain
-
-        finished = output / "pretrain" / "backbone"
-        backbone = finished if finished.is_dir() else pretrain(recipe.pretrain, output / "pretrain")
-    assert backbone is not None
-    if recipe.derive is not None and not (output / "pairs").is_dir():
-        from llm2comp.training.pairs import derive_pairs
-
-        with PartialState().main_process_first():
-            if PartialState().is_main_process:
-                _logger.info("derived pairs: %s", derive_pairs(recipe.derive, output / "pairs"))
-    previous: Path | None = None
-    for name in ("compression", "unsupervised", "supervised"):
-        settings: StageSettings | None = getattr(recipe, name)
-        if settings is None:
-            continue
-        start = starting_point(recipe.model, backbone, previous, settings)
-        previous = run_stage(name, settings, output / name, start, recipe.model)
-    if previous is None:
-        raise SettingsError(f"recipe {recipe.name} has no stage to train")
-    return _finish(previous, output / "model", recipe.model)
+    with sole_user(output):
+        _check_begun(recipe, output)
+        if processes().is_main_process:
+            write_whole(output / "recipe.json", json.dumps(described(recipe), indent=2) + "\n")
+        backbone = _backbone(recipe, output)
+        _derive(recipe, output)
+        previous: Path | None = None
+        for name in _STAGES:
+            settings: StageSettings | None = getattr(recipe, name)
+            if settings is not None:
+                start = starting_point(recipe.model, backbone, previous, settings)
+                previous = run_stage(name, settings, output / name, start, recipe.model)
+        assert previous is not None  # a recipe has a stage
+        return _finish(previous, output / "model", recipe.model)
 
 
 def run_stage(name: str, settings: StageSettings, folder: Path, start: Callable[[], LLM2Comp], model_settings: ModelSettings) -> Path:
-    """Trains one stage unless its model is there already, and returns the folder of the model."""
+    """Trains one stage unless its model is there already, and returns the folder of the model.
+
+    Raises:
+        SettingsError: If the folder was begun with other settings.
+        LLM2CompError: As the stage does.
+    """
     from llm2comp.training.compression import train_compression
     from llm2comp.training.contrastive import train_contrastive
-    from llm2comp.training.settings import CompressionSettings
 
     finished = folder / "model"
+    begun = _begun_with(settings, model_settings)
+    check_settings(folder, begun)
     if (finished / CONFIG_FILE).is_file():
         _logger.info("%s: finished before", name)
         return finished
-    folder.mkdir(parents=True, exist_ok=True)
-    model = start()
-    if isinstance(settings, CompressionSettings):
-        train_compression(model, settings, folder)
-    else:
-        assert isinstance(settings, ContrastiveSettings)
-        train_contrastive(model, settings, folder, fresh_adapter=model_settings.adapter)
-    if PartialState().is_main_process:
-        model.save(finished)
-    PartialState().wait_for_everyone()
+    with sole_user(folder):
+        if processes().is_main_process:
+            remember_settings(folder, begun)
+            _remove_unfinished(folder, "model")
+        set_seed(settings.seed)  # a fresh adapter is drawn at random
+        model = start()
+        if isinstance(settings, CompressionSettings):
+            train_compression(model, settings, folder)
+        else:
+            assert isinstance(settings, ContrastiveSettings)
+            train_contrastive(model, settings, folder, fresh_adapter=model_settings.adapter)
+        with main_process_first() as main:
+            if main:
+                model.save(finished)
+    del model
+    gc.collect()  # trainer and model refer to each other, and the next stage needs the room
     return finished
+
+
+def starting_point(settings: ModelSettings, backbone: str | Path, previous: Path | None, stage: StageSettings) -> Callable[[], LLM2Comp]:
+    """What loads the model a stage starts from: the previous stage's, or an untrained encoder around the backbone."""
+    if previous is None:
+        return lambda: _first_model(settings, backbone, stage.precision)
+    dtype = "bfloat16" if _weights(settings, stage.precision) is torch.bfloat16 else "float32"
+    return lambda: load(previous, dtype=dtype)
+
+
+def _backbone(recipe: Recipe, output: Path) -> str | Path:
+    """The language model that is named, or made."""
+    if recipe.pretrain is None:
+        assert recipe.model.backbone is not None
+        return recipe.model.backbone
+    from llm2comp.training.pretrain import pretrain
+
+    return pretrain(recipe.pretrain, output / "pretrain")
+
+
+def _derive(recipe: Recipe, output: Path) -> None:
+    if recipe.derive is None or (output / "pairs").is_dir():
+        return
+    from llm2comp.training.pairs import derive_pairs
+
+    with main_process_first() as main:
+        if main:
+            remember_settings(output, {"derive": described(recipe.derive)})
+            _remove_unfinished(output, "pairs")
+            counts = derive_pairs(recipe.derive, output / "pairs")
+            if not counts:
+                shutil.rmtree(output / "pairs")
+                raise SettingsError("derive: no pair can be derived from its corpora; give articles with titles and paragraphs, docstrings, or ready files")
+            _logger.info("derived pairs: %s", counts)
+
+
+def _check_begun(recipe: Recipe, output: Path) -> None:
+    """Compares the recipe with what each stage there was begun with, before any of them is trained further.
+
+    Raises:
+        SettingsError: If one differs, or a stage is missing that a later one was made from.
+    """
+    if recipe.pretrain is not None:
+        check_settings(output / "pretrain", described(recipe.pretrain))
+    if recipe.derive is not None and (output / "pairs").is_dir():
+        check_settings(output, {"derive": described(recipe.derive)})
+    missing: Path | None = None
+    for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):
+        check_settings(output / name, _begun_with(getattr(recipe, name), recipe.model))
+        if missing is not None and (output / name).is_dir():
+            raise SettingsError(f"{output / name} was made from {missing}, which is not finished: delete {output / name} too, so that it is made anew")
+        if not (output / name / "model" / CONFIG_FILE).is_file():
+            missing = output / name / "model"
+
+
+def _begun_with(settings: StageSettings, model: ModelSettings) -> dict[str, Any]:
+    return {**described(settings), "model": described(model)}
+
+
+def _remove_unfinished(folder: Path, name: str) -> None:
+    """Removes what a killed run had written of a folder that appears whole or not at all."""
+    for unfinished in folder.glob(f".{name}[-.]*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) -> LLM2Comp:
@@ -104,35 +171,17 @@ def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) 
     )
 
 
-def starting_point(settings: ModelSettings, backbone: str | Path, previous: Path | None, stage: StageSettings) -> Callable[[], LLM2Comp]:
-    """What loads the model a stage starts from: the previous stage's, or an untrained encoder around the backbone."""
-    if previous is None:
-        return lambda: _first_model(settings, backbone, stage.precision)
-    dtype = "bfloat16" if _weights(settings, stage.precision) is torch.bfloat16 else "float32"
-    return lambda: load(previous, dtype=dtype)
-
-
 def _weights(settings: ModelSettings, precision: str) -> torch.dtype:
     """Precision of the backbone in memory: half where an adapter is trained on it, full where its own weights are."""
     half = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16())
     return torch.bfloat16 if half and settings.adapter is not None else torch.float32
 
 
-def _remember(recipe: Recipe, path: Path) -> None:
-    """Writes the resolved recipe at the first run, and compares it at every later one."""
-    described: dict[str, Any] = json.loads(json.dumps(asdict(recipe), default=str))
-    if not path.is_file():
-        path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name in described if described[name] != before.get(name)]
-    if changed:
-        raise SettingsError(f"{path.parent} was begun with other settings of {', '.join(changed)}; give another --output, or the recipe it was begun with")
-
-
 def _finish(trained: Path, target: Path, settings: ModelSettings) -> Path:
     """Puts the last stage's model, in the precision asked for, where it is looked for."""
-    if not (target / CONFIG_FILE).is_file() and PartialState().is_main_process:
-        load(trained, dtype="float32").save(target, weights_dtype=getattr(torch, settings.weights))
-    PartialState().wait_for_everyone()
+    if not (target / CONFIG_FILE).is_file():
+        with main_process_first() as main:
+            if main:
+                _remove_unfinished(target.parent, target.name)
+                load(trained, dtype="float32").save(target, weights_dtype=getattr(torch, settings.weights))
     return target

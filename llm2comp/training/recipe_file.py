@@ -1,21 +1,17 @@
 """Recipes: one YAML file that says how a model is made, from its backbone to its last stage."""
 
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any
 
 from llm2comp.errors import SettingsError
 from llm2comp.training.pair_settings import PairSettings
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
+from llm2comp.training.settings_file import parse_yaml, read_text_file, to_settings
 
-__all__ = ["Recipe", "read_recipe", "shipped_recipes", "stage_values", "to_settings"]
-
-_Settings = TypeVar("_Settings")
+__all__ = ["Recipe", "read_recipe", "shipped_recipes", "stage_values"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +36,15 @@ class Recipe:
             stage: ContrastiveSettings | None = getattr(self, name)
             if stage is not None and bool(stage.corpora) != (name == "unsupervised"):
                 raise SettingsError(f"{name} needs {'corpora' if name == 'unsupervised' else 'pairs'}")
+        if not (self.compression or self.unsupervised or self.supervised):
+            raise SettingsError("give compression, unsupervised or supervised: a recipe without a stage makes no encoder")
+        if self.compression and self.compression.max_tokens + self.model.memory_tokens > self.model.max_length:
+            raise SettingsError(
+                f"compression.max_tokens {self.compression.max_tokens} and model.memory_tokens {self.model.memory_tokens} "
+                f"exceed model.max_length {self.model.max_length}"
+            )
+        if self.pretrain and self.model.max_length > self.pretrain.shape.max_positions:
+            raise SettingsError(f"model.max_length {self.model.max_length} exceeds pretrain.shape.max_positions {self.pretrain.shape.max_positions}")
 
 
 def shipped_recipes() -> list[str]:
@@ -59,41 +64,47 @@ def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Pa
         SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to another.
     """
     values = _values(name_or_file, {"{data}": data, "{pairs}": pairs})
-    return to_settings(Recipe, values, where=str(name_or_file))
+    recipe = to_settings(Recipe, values, where=str(name_or_file))
+    if recipe.derive is None and recipe.supervised and pairs is not None and str(pairs) in recipe.supervised.pairs:
+        raise SettingsError(f"{name_or_file}: supervised.pairs reads {{pairs}}, which only derive makes; add derive or name the files")
+    return recipe
 
 
-def _values(name_or_file: str | Path, places: Mapping[str, Path | None]) -> Any:
+def _values(name_or_file: str | Path, places: Mapping[str, Path | None], above: tuple[str, ...] = ()) -> Any:
     """The plain values of a recipe, laid over those of the recipe it names as its `base`."""
-    path = Path(name_or_file)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        if not path.is_file():
-            raise SettingsError(f"no recipe file {path}")
-        text = path.read_text(encoding="utf-8")
-    elif str(name_or_file) in shipped_recipes():
-        text = files("llm2comp.recipes").joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    else:
-        raise SettingsError(f"no recipe {str(name_or_file)!r}: give a .yaml file or one of {', '.join(shipped_recipes())}")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{name_or_file}: {' '.join(str(error).split())}") from error
-    values = _placed(values, places, str(name_or_file))
+    where = str(name_or_file)
+    values = _placed(parse_yaml(_text(name_or_file), where), places, where)
     if isinstance(values, dict) and (base := values.pop("base", None)) is not None:
-        values = _laid_over(_values(base, places), values)
+        if not isinstance(base, str) or base in above:
+            raise SettingsError(f"{where}: base is {base!r}; give the name of another recipe, or a YAML file beside this one")
+        beside = Path(where).parent / base
+        values = _laid_over(_values(beside if beside.is_file() else base, places, (*above, base)), values)
     return values
+
+
+def _text(name_or_file: str | Path) -> str:
+    name = str(name_or_file)
+    if name in shipped_recipes():
+        return files("llm2comp.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        raise SettingsError(f"no recipe {name!r}: give a .yaml file or one of {', '.join(shipped_recipes())}")
+    if not path.is_file():
+        raise SettingsError(f"no recipe file {path}")
+    return read_text_file(path)
 
 
 def _placed(value: Any, places: Mapping[str, Path | None], where: str) -> Any:
     """The value with `{data}` and `{pairs}` replaced in its texts, `about` left alone."""
     if isinstance(value, dict):
-        return {name: entry if name == "about" else _placed(entry, places, where) for name, entry in value.items()}
+        return {name: entry if name == "about" else _placed(entry, places, f"{where}: {name}") for name, entry in value.items()}
     if isinstance(value, list):
-        return [_placed(entry, places, where) for entry in value]
+        return [_placed(entry, places, f"{where}[{place}]") for place, entry in enumerate(value)]
     if isinstance(value, str):
         for name, folder in places.items():
             if name in value:
                 if folder is None:
-                    raise SettingsError(f"recipe {where} reads texts from {name}: say where they are with --{name.strip('{}')} DIR")
+                    raise SettingsError(f"{where} reads texts from {name}: say where they are with --{name.strip('{}')} DIR")
                 value = value.replace(name, str(folder))
     return value
 
@@ -108,54 +119,5 @@ def _laid_over(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any
 
 def stage_values(recipe: str, stage: str) -> dict[str, Any]:
     """The fields of one stage of a shipped recipe, its sources left out, as plain values."""
-    values = yaml.safe_load(files("llm2comp.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8"))[stage]
+    values = parse_yaml(_text(recipe), recipe)[stage]
     return {name: value for name, value in values.items() if name not in ("corpora", "pairs", "heldout", "mixture")}
-
-
-def to_settings(kind: type[_Settings], values: Any, *, where: str) -> _Settings:
-    """A settings object out of plain YAML values; every error names the field.
-
-    Raises:
-        SettingsError: If a field is unknown, missing or of the wrong type, or the settings contradict each other.
-    """
-    if not isinstance(values, Mapping):
-        raise SettingsError(f"{where}: expected fields with values, found {type(values).__name__}")
-    hints = get_type_hints(kind)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        raise SettingsError(f"{where}: unknown field {', '.join(map(str, unknown))}; known: {', '.join(known)}")
-    needed = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
-    if missing := sorted(needed - set(values)):
-        raise SettingsError(f"{where}: {', '.join(missing)} must be given")
-    converted = {name: _convert(value, hints[name], f"{where}: {name}") for name, value in values.items()}
-    try:
-        return kind(**converted)
-    except SettingsError as error:
-        raise SettingsError(error.args[0] if str(error).startswith(where) else f"{where}: {error}") from error
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(value, next(argument for argument in arguments if argument is not type(None)), where)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return to_settings(hint, value, where=where)
-    if origin is Literal:
-        if value not in arguments:
-            raise SettingsError(f"{where} is {value!r}; give {' or '.join(map(str, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, list):
-        inner = arguments[0]
-        return tuple(_convert(entry, inner, f"{where}[{place}]") for place, entry in enumerate(value))
-    if origin in (Mapping, dict) and isinstance(value, Mapping):
-        return {str(name): _convert(entry, arguments[1], f"{where}.{name}") for name, entry in value.items()}
-    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-4 as text
-        except ValueError:
-            pass
-    if hint is Any or (isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
-        return value
-    raise SettingsError(f"{where} is {value!r}; expected {getattr(hint, '__name__', str(hint))}")

@@ -1,8 +1,9 @@
 """Settings of the training stages: frozen, validated before anything is loaded, one dataclass a stage."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from llm2comp.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.errors import SettingsError
@@ -10,6 +11,24 @@ from llm2comp.errors import SettingsError
 __all__ = ["AdapterSettings", "BackboneShape", "CompressionSettings", "ContrastiveSettings", "ModelSettings", "Objective", "PretrainSettings", "StageSettings"]
 
 Objective = Literal["distillation", "continuation", "reconstruction"]
+
+
+def check_fields(settings: Any, *, least: Mapping[float, Sequence[str]]) -> None:
+    """Refuses numbers that are not finite or below their least value, and words that are none of a field's choices.
+
+    Raises:
+        SettingsError: Naming the field.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"{name} is {value}; give a finite number")
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise SettingsError(f"{name} is {value!r}; give {' or '.join(map(str, get_args(hint)))}")
+    for bound, names in least.items():
+        for name in names:
+            if getattr(settings, name) < bound:
+                raise SettingsError(f"{name} is {getattr(settings, name)}; it must be at least {bound:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +49,10 @@ class StageSettings:
     """Updates until the peak, growing with the logarithm of the update as in the published runs."""
     weight_decay: float = 0.0
     clip: float = 1.0
-    """Largest norm of the gradient over all trained weights."""
+    """Largest norm of the gradient over all trained weights; 0 leaves it as it is."""
     accumulation: int = 1
-    """Forward passes per update; divides batch_size."""
+    """Forward passes per update; divides batch_size. In stages 2 and 3 each pass has its own candidates: micro_batch keeps
+    those of the whole batch."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Arithmetic of matrix products; auto is bfloat16 where the hardware multiplies it natively."""
     gradient_checkpointing: bool = False
@@ -46,15 +66,18 @@ class StageSettings:
     """Trackers of the trainer's own, such as wandb or tensorboard."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "log_steps", "save_steps", "eval_steps"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_fields(
+            self,
+            least={1: ("steps", "batch_size", "accumulation", "log_steps", "save_steps", "eval_steps"), 0: ("warmup_steps", "weight_decay", "clip", "seed")},
+        )
         if not 0 <= self.learning_rate_floor <= self.learning_rate or self.learning_rate == 0:
             raise SettingsError(
                 f"learning_rate_floor {self.learning_rate_floor} and learning_rate {self.learning_rate}: give 0 <= floor <= rate and a rate above 0"
             )
         if self.warmup_steps >= (self.decay_steps or self.steps):
-            raise SettingsError(f"warmup_steps {self.warmup_steps} must be below {'decay_steps' if self.decay_steps else 'steps'}")
+            raise SettingsError(
+                f"warmup_steps {self.warmup_steps} must be below {'decay_steps' if self.decay_steps else 'steps'} {self.decay_steps or self.steps}"
+            )
         if self.decay_steps is not None and self.decay_steps < self.steps:
             raise SettingsError(f"decay_steps {self.decay_steps} must not be below steps {self.steps}")
         if self.batch_size % self.accumulation:
@@ -79,12 +102,21 @@ class ModelSettings:
     weights: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights in the finished model's files."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, least={1: ("memory_tokens",)})
+        if self.max_length < self.memory_tokens + 2:
+            raise SettingsError(f"max_length {self.max_length} leaves no room for a text beside memory_tokens {self.memory_tokens}")
+        mode, threshold = self.pooling.get("mode"), self.pooling.get("threshold")
+        if not (dict(self.pooling) == {"mode": "mean"} or (mode == "cluster" and isinstance(threshold, float) and len(self.pooling) == 2)):
+            raise SettingsError(f"pooling is {dict(self.pooling)}; give {{mode: mean}} or {{mode: cluster, threshold: 0.9}}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneShape:
     """Shape of a small Llama that is pretrained from scratch."""
 
     vocabulary: int
+    """Entries of the tokenizer: 256 bytes, 3 special tokens, and as many merges as room is left for; two bytes a token on disk."""
     hidden: int
     layers: int
     heads: int
@@ -92,6 +124,9 @@ class BackboneShape:
     max_positions: int = 2048
 
     def __post_init__(self) -> None:
+        check_fields(self, least={1: ("hidden", "layers", "heads", "intermediate", "max_positions")})
+        if not 259 <= self.vocabulary <= 65_536:
+            raise SettingsError(f"vocabulary is {self.vocabulary}; give between 259 (256 bytes and 3 special tokens) and 65536")
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise SettingsError(f"hidden {self.hidden} / heads {self.heads} must be an even whole number: rotary positions turn pairs of dimensions")
 
@@ -112,6 +147,11 @@ class PretrainSettings(StageSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(self, least={2: ("sequence_length",)})
+        if not self.corpora:
+            raise SettingsError("corpora is empty; name at least one source of text")
+        if not 0 < self.tokenizer_share <= 1:
+            raise SettingsError(f"tokenizer_share is {self.tokenizer_share}; give a share above 0, at most 1")
         if self.sequence_length > self.shape.max_positions:
             raise SettingsError(f"sequence_length {self.sequence_length} exceeds shape.max_positions {self.shape.max_positions}")
         if self.heldout in self.corpora:
@@ -139,6 +179,7 @@ class CompressionSettings(StageSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(self, least={1: ("margin", "chunk_rows"), 0: ("min_characters",)})
         if not self.corpora:
             raise SettingsError("corpora is empty; name at least one source of running text")
         if self.heldout in self.corpora:
@@ -184,8 +225,13 @@ class ContrastiveSettings(StageSettings):
         super().__post_init__()
         if bool(self.corpora) == bool(self.pairs):
             raise SettingsError("give either corpora (stage 2, unsupervised) or pairs (stage 3, supervised), not both and not neither")
+        check_fields(self, least={0: ("max_negatives", "heldout_rows", "attention_dropout")})
         if self.temperature <= 0:
             raise SettingsError(f"temperature is {self.temperature}; it must be above 0")
+        if self.attention_dropout >= 1:
+            raise SettingsError(f"attention_dropout is {self.attention_dropout}; it must be below 1")
+        if wrong := [name for name, share in self.mixture.items() if not 0 <= share < math.inf]:
+            raise SettingsError(f"mixture of {', '.join(wrong)} must be a finite number of at least 0")
         if self.corpora and self.mixture:
             raise SettingsError("mixture weighs the data sets of pairs; corpora take none")
         if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch_size:

@@ -1,0 +1,41 @@
+"""`metrics.jsonl`: what a run reported, one JSON object a line, each step once however often the run was interrupted."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llm2comp.training.run_folder import write_whole
+
+__all__ = ["METRICS_FILE", "append_metrics", "read_metrics", "rewind_metrics"]
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Adds a line; numbers that JSON cannot hold (NaN, infinity) become null."""
+    plain = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in entry.items()}
+    with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(plain) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The entries in order; a last line that was cut short is passed over."""
+    path = folder / METRICS_FILE
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
+
+
+def rewind_metrics(folder: Path, step: int | None) -> None:
+    """Drops the entries after a step, which a run that goes on from there reports again; all of them at a first start."""
+    kept = [entry for entry in read_metrics(folder) if step is not None and entry.get("step", 0) <= step]
+    if (folder / METRICS_FILE).is_file():
+        write_whole(folder / METRICS_FILE, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -1,0 +1,109 @@
+"""Plain YAML values into settings objects; every error names the file and the field."""
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from llm2comp.errors import SettingsError
+
+__all__ = ["parse_yaml", "read_fields", "read_text_file", "to_settings"]
+
+_Settings = TypeVar("_Settings")
+
+
+def read_text_file(path: Path) -> str:
+    """The text of a settings file.
+
+    Raises:
+        SettingsError: If it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 (byte {error.start + 1}); convert it with iconv") from error
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What a YAML text says.
+
+    Raises:
+        SettingsError: If it is not YAML, in one line.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def read_fields(text: str, where: str) -> dict[str, Any]:
+    """Fields with values, out of YAML.
+
+    Raises:
+        SettingsError: If the text is not YAML, or anything but fields with values.
+    """
+    values = parse_yaml(text, where)
+    if not isinstance(values, dict):
+        raise SettingsError(f"{where}: expected fields with values, such as `steps: 1000`, found {type(values).__name__}")
+    return values
+
+
+def to_settings(kind: type[_Settings], values: Any, *, where: str) -> _Settings:
+    """A settings object out of plain YAML values; every error names the field.
+
+    Raises:
+        SettingsError: If a field is unknown, missing or of the wrong type, or the settings contradict each other.
+    """
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{where}: expected fields with values, found {type(values).__name__}")
+    hints = get_type_hints(kind)
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise SettingsError(f"{where}: unknown field {', '.join(map(str, unknown))}; known: {', '.join(known)}")
+    needed = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
+    if missing := sorted(needed - set(values)):
+        raise SettingsError(f"{where}: {', '.join(missing)} must be given")
+    converted = {name: _convert(value, hints[name], f"{where}: {name}") for name, value in values.items()}
+    try:
+        return kind(**converted)
+    except SettingsError as error:
+        raise SettingsError(error.args[0] if str(error).startswith(where) else f"{where}: {error}") from error
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(value, next(argument for argument in arguments if argument is not type(None)), where)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return to_settings(hint, value, where=where)
+    if origin is Literal:
+        if value not in arguments:
+            raise SettingsError(f"{where} is {value!r}; give {' or '.join(map(str, arguments))}")
+        return value
+    if origin is tuple and isinstance(value, list) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
+        return tuple(_convert(entry, arguments[0], f"{where}[{place}]") for place, entry in enumerate(value))
+    if origin in (Mapping, dict) and isinstance(value, Mapping):
+        return {str(name): _convert(entry, arguments[1], f"{where}.{name}") for name, entry in value.items()}
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as text
+        except ValueError:
+            pass
+    if hint is Any or (isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
+        return value
+    raise SettingsError(f"{where} is {value!r}; expected {_kind(hint)}")
+
+
+def _kind(hint: Any) -> str:
+    """What a user calls a type."""
+    if get_origin(hint) is tuple:
+        arguments = get_args(hint)
+        return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"
+    if get_origin(hint) in (Mapping, dict):
+        return "fields with values"
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(hint, str(hint))

@@ -111,9 +111,12 @@ class Backbone(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Width of the hidden states, which is the dimension of the embeddings."""
-        weight = self.language_model.get_input_embeddings().weight
-        assert isinstance(weight, Tensor)
-        return weight.shape[1]
+        return self._embedding_matrix.shape[1]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens that have an input embedding."""
+        return self._embedding_matrix.shape[0]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -208,7 +211,7 @@ class Backbone(nn.Module):
             weights = load_file(folder / "adapter_model.safetensors")
             if not isinstance(config, LoraConfig):
                 raise TypeError(f"it is of kind {config.peft_type}, and this package reads LoRA")
-            config.inference_mode, config.init_lora_weights, config.megatron_config = False, True, None
+            config.inference_mode, config.init_lora_weights, config.megatron_config, config.base_model_name_or_path = False, True, None, None
             self._wrap(config)
         except Exception as error:  # JSON, safetensors and PEFT each raise kinds of their own
             raise BackboneError(f"cannot load the adapter in {folder} onto the backbone {name}: {one_line(error)}; copy the model folder again") from error
@@ -266,6 +269,12 @@ class Backbone(nn.Module):
             model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
         for model in self._frozen:
             model.train()  # transformers checkpoints in training only; nothing else differs, for its dropout is off
+
+    @property
+    def _embedding_matrix(self) -> Tensor:
+        weight = self.language_model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def _wrap(self, config: LoraConfig) -> None:
         with quiet():

@@ -7,17 +7,22 @@ from typing import Any
 
 import torch
 from sentence_transformers.base.modules import InputModule
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from llm2comp.backbone import Backbone
 from llm2comp.errors import BackboneError, SettingsError
+from llm2comp.hardware import inference_dtype
 from llm2comp.model_folder import read_encoder, write_encoder
 
 __all__ = ["MemoryEncoder"]
 
 _TOKENS_PER_PASS = 16_384
 """Tokens of one forward pass when no gradient is needed: enough to fill a processor, little enough to bound memory."""
+
+_CHARACTERS_PER_TOKEN = 16
+"""Several times what a token stands for in any language; of a longer text only the beginning is tokenised, as far as it is needed."""
 
 
 class MemoryEncoder(InputModule):
@@ -28,17 +33,40 @@ class MemoryEncoder(InputModule):
         memory: Input vectors of the memory tokens, a parameter of shape (k, hidden).
         max_seq_length: Longest input in tokens, the beginning-of-sequence token and the memory tokens included; longer
             texts keep their beginning.
+        task_limits: Lower limits in training, in tokens, by task (query or document).
+
+    Raises:
+        BackboneError: If the tokenizer does not go with the language model, or names no token for a text to begin with.
+        SettingsError: If the maximum length leaves no room for a text, or is more than the language model takes.
     """
 
     def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, *, max_length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.memory = nn.Parameter(memory)
         self.max_seq_length = max_length
-        self._bos = _beginning(tokenizer, backbone)
+        self.beginning = _beginning(tokenizer, backbone)
         self.task_limits: dict[str, int] = {}
         self._truncated = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the count of each thread, which copies and other processes begin anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "_truncated"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._truncated = threading.local()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The language model's tokenizer."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._plain = _without_state(tokenizer)
 
     @property
     def memory_tokens(self) -> int:
@@ -55,7 +83,8 @@ class MemoryEncoder(InputModule):
         least = len(self.memory) + 2
         limit = getattr(self.backbone.language_model.config, "max_position_embeddings", None)
         if tokens < least or (limit is not None and tokens > limit):
-            raise SettingsError(f"a maximum length of {tokens} tokens: give between {least} ({len(self.memory)} memory tokens and a text) and {limit}")
+            most = f" and {limit}, the language model's own maximum" if limit is not None else " and more"
+            raise SettingsError(f"a maximum length of {tokens} tokens: give between {least} ({len(self.memory)} memory tokens and a text){most}")
         self._max_length = tokens
 
     def get_embedding_dimension(self) -> int:
@@ -68,11 +97,15 @@ class MemoryEncoder(InputModule):
         Special-token strings inside a text are text. A limit, in tokens with memory tokens, lowers `max_seq_length`.
         """
         room = min(limit or self._max_length, self._max_length) - self.memory_tokens - 1
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
+        reach = _CHARACTERS_PER_TOKEN * room
+        ids = self._tokenize([text[:reach] for text in texts])
+        for row, text in enumerate(texts):
+            seen = reach
+            while seen < len(text) and len(ids[row]) < 2 * room:  # twice: where the text was cut, its last tokens are not the whole text's
+                seen *= 8
+                ids[row] = self._tokenize([text[:seen]])[0]
         self._truncated.count = self.pop_truncated() + sum(len(row) > room for row in ids)
-        return [[self._bos, *row[:room]] for row in ids]
+        return [[self.beginning, *row[:room]] for row in ids]
 
     def pop_truncated(self) -> int:
         """Texts cut short in this thread since the last call."""
@@ -80,10 +113,10 @@ class MemoryEncoder(InputModule):
         self._truncated.count = 0
         return count
 
-    def preprocess(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None, **_: Any) -> dict[str, Tensor]:
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
         """Token ids and attention mask of the texts with the prompt before each, (texts, tokens), padded on the right.
 
-        In training, `task` (query or document) chooses a limit of `task_limits`.
+        In training, the keyword `task` (query or document) chooses a limit of `task_limits`.
 
         Raises:
             TypeError: Naming the position of an input that is not a string.
@@ -91,15 +124,15 @@ class MemoryEncoder(InputModule):
         for position, text in enumerate(inputs):
             if not isinstance(text, str):
                 raise TypeError(f"input {position} of this batch is {type(text).__name__} {str(text)[:40]!r}; texts must be strings")
-        ids = self.token_ids([(prompt or "") + text for text in inputs], self.task_limits.get(task or ""))
+        ids = self.token_ids([(prompt or "") + text for text in inputs], self.task_limits.get(kwargs.get("task") or ""))
         width = max(map(len, ids))
         return {
-            "input_ids": torch.tensor([row + [self._bos] * (width - len(row)) for row in ids]),
+            "input_ids": torch.tensor([row + [self.beginning] * (width - len(row)) for row in ids]),
             "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
         }
 
     def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
-        """Adds `token_embeddings` (texts, k, hidden) and an `attention_mask` of ones (texts, k)."""
+        """Adds `token_embeddings` (texts, k, hidden), float32, and an `attention_mask` of ones (texts, k)."""
         mask: Tensor = features["attention_mask"]
         tokens: Tensor = features["input_ids"]
         lengths: list[int] = mask.sum(1).tolist()
@@ -108,7 +141,7 @@ class MemoryEncoder(InputModule):
             chosen, seen = tokens[rows], mask[rows].bool()
             parts.append(self.memory_states(chosen[seen], [lengths[row] for row in rows]))
             order += rows
-        states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()]
+        states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()].float()
         return {**features, "token_embeddings": states, "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device)}
 
     def memory_states(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -133,9 +166,9 @@ class MemoryEncoder(InputModule):
         return self.backbone.encode(packed, [length + k for length in lengths])[memory_places]
 
     def _passes(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Rows in order of length, in one pass while gradients are needed, else at most so many tokens at a time."""
+        """Rows in order of length, at most so many tokens at a time; in training one pass, so that dropout falls alike with and without gradients."""
         order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or self.training:
             yield order
             return
         rows: list[int] = []
@@ -154,16 +187,70 @@ class MemoryEncoder(InputModule):
         write_encoder(Path(output_path), self.backbone, self.tokenizer, self.memory, self.max_seq_length)
 
     @classmethod
-    def load(cls, model_name_or_path: str, **kwargs: Any) -> "MemoryEncoder":
-        """The encoder saved in a model folder; lets SentenceTransformer load such a folder."""
-        parts = read_encoder(Path(model_name_or_path))
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        *,
+        trust_remote_code: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> "MemoryEncoder":
+        """The encoder saved in a model folder; lets SentenceTransformer load such a folder, with its own arguments.
+
+        Of `model_kwargs`, `dtype` is followed; the rest of a language model is settled by the folder.
+
+        Raises:
+            ModelFolderError, BackboneError: As `llm2comp.load`.
+        """
+        folder = cls.load_dir_path(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        dtype = inference_dtype((model_kwargs or {}).get("dtype", torch.float32), "cpu")
+        parts = read_encoder(Path(folder or model_name_or_path), dtype=dtype, trust_remote_code=trust_remote_code)
         return cls(parts.backbone, parts.tokenizer, parts.memory, max_length=parts.max_length)
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        texts = [_unicode(text) for text in texts]
+        if self._plain is not None:
+            return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
+        return ids
+
+
+def _without_state(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | None:
+    """A tokenizer that only ever does one thing: transformers' own is switched by its callers, and two threads that do so fail."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    plain = Tokenizer.from_str(backend.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    plain.encode_special_tokens = True  # as text
+    return plain
+
+
+def _unicode(text: str) -> str:
+    """The text, with U+FFFD for half a surrogate pair: JSON may hold one, UTF-8 and so tokenizers may not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _beginning(tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> int:
     """The token every text begins with: the tokenizer's, else the model's, else the end-of-text token that stands in for it."""
-    config = backbone.language_model.config
-    for token in (tokenizer.bos_token_id, getattr(config, "bos_token_id", None), tokenizer.eos_token_id):
-        if isinstance(token, int):
+    model = backbone.language_model
+    known = backbone.vocabulary_size
+    if tokenizer.vocab_size > known:
+        raise BackboneError(f"the tokenizer has {tokenizer.vocab_size} tokens, {type(model).__name__} knows {known}: they do not belong together")
+    for token in (tokenizer.bos_token_id, getattr(model.config, "bos_token_id", None), tokenizer.eos_token_id):
+        if isinstance(token, int) and token < known:
             return token
-    raise BackboneError(f"the tokenizer of {type(backbone.language_model).__name__} names no token for a text to begin with (bos_token or eos_token)")
+    raise BackboneError(f"the tokenizer of {type(model).__name__} names no token for a text to begin with (bos_token or eos_token)")

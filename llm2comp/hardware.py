@@ -6,7 +6,7 @@ import torch
 
 from llm2comp.errors import SettingsError
 
-__all__ = ["inference_dtype", "multiplies_bfloat16"]
+__all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16"]
 
 
 def multiplies_bfloat16(device: str | None = None) -> bool:
@@ -14,22 +14,39 @@ def multiplies_bfloat16(device: str | None = None) -> bool:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
     information = Path("/proc/cpuinfo")
     flags = information.read_text(encoding="utf-8", errors="replace") if information.exists() else ""
-    return torch.backends.mkldnn.is_available() and ("avx512_bf16" in flags or "amx_bf16" in flags)
+    return bool(torch.backends.mkldnn.is_available()) and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
-def inference_dtype(name: str, device: str) -> torch.dtype:
-    """The precision of weights asked for by name; `auto` is bfloat16 where it is native, else float32.
+def inference_dtype(name: str | torch.dtype, device: str) -> torch.dtype:
+    """The precision of weights asked for, by name or as it is; `auto` is bfloat16 where the device multiplies it natively, else float32.
 
     Raises:
-        SettingsError: If the name is none of auto, float32, bfloat16.
+        SettingsError: If it is none of auto, float32, bfloat16.
     """
     if name == "auto":
         return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
-    if name not in ("float32", "bfloat16"):
-        raise SettingsError(f"dtype is {name!r}; give auto, float32 or bfloat16")
-    return torch.float32 if name == "float32" else torch.bfloat16
+    for dtype in (torch.float32, torch.bfloat16):
+        if name in (dtype, str(dtype).removeprefix("torch.")):
+            return dtype
+    raise SettingsError(f"dtype is {name!r}; give auto, float32 or bfloat16")
+
+
+def choose_device(name: str | None) -> str:
+    """The device asked for; None is a GPU if there is one.
+
+    Raises:
+        SettingsError: If PyTorch knows no such device, or this machine has none.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
+        reason = " ".join(str(error).split())[:120]
+        raise SettingsError(f"device is {name!r}, which cannot be used here ({reason}); give cpu, or None for a GPU if there is one") from error
+    return name

@@ -1,34 +1,32 @@
 """LLM2Comp: a SentenceTransformer whose first module compresses each text into k memory tokens."""
 
-import hashlib
-import json
 import logging
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from peft import PeftModel
-from peft.utils import get_peft_model_state_dict
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-from torch import Tensor
-from transformers import AutoTokenizer
+from torch import Tensor, nn
 
 from llm2comp.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
-from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
-from llm2comp.hardware import inference_dtype
-from llm2comp.model_folder import CONFIG_FILE, cast_weights, read_config, read_encoder, write_config
+from llm2comp.errors import ModelFolderError, SettingsError
+from llm2comp.fingerprint import content_digest, content_state, fingerprint
+from llm2comp.hardware import choose_device, inference_dtype
+from llm2comp.loading import find_source, load_tokenizer
+from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
 from llm2comp.pooling import ClusterMerge
+from llm2comp.staging import staged_folder
 
 __all__ = ["BUNDLED_MODEL", "LLM2Comp", "load"]
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled" / "llm2comp-tiny"
+_PRECISIONS = ("float32", "bfloat16", "int8", "uint8", "binary", "ubinary")
 _logger = logging.getLogger(__name__)
 
 
@@ -45,6 +43,7 @@ def load(name_or_path: str | Path | None = None, *, device: str | None = None, d
     Raises:
         ModelFolderError: If files are missing, cut short or altered.
         BackboneError: If the backbone cannot be loaded or does not match.
+        SettingsError: If there is no such device or dtype.
 
     Example:
         >>> import llm2comp
@@ -52,14 +51,17 @@ def load(name_or_path: str | Path | None = None, *, device: str | None = None, d
         >>> model.encode_query("How do I split a path?").shape
         (256,)
     """
-    folder = _local_folder(name_or_path)
+    chosen = choose_device(device)
+    precision = inference_dtype(dtype, chosen)
+    folder = BUNDLED_MODEL if name_or_path is None else find_folder(name_or_path)
     config = read_config(folder)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    parts = read_encoder(folder, dtype=inference_dtype(dtype, chosen), trust_remote_code=trust_remote_code)
+    parts = read_encoder(folder, dtype=precision, trust_remote_code=trust_remote_code)
     encoder = MemoryEncoder(parts.backbone, parts.tokenizer, parts.memory, max_length=parts.max_length)
-    model = LLM2Comp(encoder, pooling=config["pooling"], query_instruction=config["query_instruction"], device=chosen)
+    settings = {"pooling": config["pooling"], "query_instruction": config["query_instruction"], "normalize": config.get("normalize", True)}
+    model = LLM2Comp(encoder, **settings, device=chosen)
     model.stages = list(config["stages"])
-    model._fingerprint = config["fingerprint"]
+    if "content_sha256" in config:
+        model._content = content_state(encoder), config["content_sha256"]
     return model
 
 
@@ -90,7 +92,8 @@ class LLM2Comp(SentenceTransformer):
         device: str | None = None,
     ) -> None:
         self.pooling = pooling or {"mode": "mean"}
-        modules = [encoder, _pooling(self.pooling, encoder.get_embedding_dimension())]
+        self.normalize = normalize
+        modules: list[nn.Module] = [encoder, _pooling(self.pooling, encoder.get_embedding_dimension())]
         super().__init__(
             modules=[*modules, Normalize()] if normalize else modules,
             prompts={"query": query_instruction, "document": ""},
@@ -98,7 +101,7 @@ class LLM2Comp(SentenceTransformer):
             similarity_fn_name="cosine",
         )
         self.stages: list[str] = []
-        self._fingerprint: str | None = None
+        self._content: tuple[Any, str] | None = None
 
     @classmethod
     def from_backbone(
@@ -112,7 +115,7 @@ class LLM2Comp(SentenceTransformer):
         pooling: dict[str, Any] | None = None,
         normalize: bool = True,
         revision: str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = "float32",
         attention: Literal["auto", "packed", "padded"] = "auto",
         device: str | None = None,
         trust_remote_code: bool = False,
@@ -128,26 +131,30 @@ class LLM2Comp(SentenceTransformer):
             pooling: `{"mode": "mean"}` or `{"mode": "cluster", "threshold": 0.9}`.
             normalize: Whether vectors have unit length.
             revision: Commit or branch of a Hub id.
-            dtype: Precision of the backbone's weights; adapter and memory tokens are float32.
+            dtype: Precision of the backbone's weights, as in `load`; adapter and memory tokens are float32.
             attention: How texts share a forward pass; `auto` packs them where the model's classes allow.
             device: Where to put it; None takes a GPU if there is one.
             trust_remote_code: Run Python code that comes with the language model.
 
         Raises:
             BackboneError: If the model cannot be loaded, cannot be made bidirectional, or has no beginning token.
+            SettingsError: If a setting is out of range.
         """
         if memory_tokens < 1:
             raise SettingsError(f"memory_tokens is {memory_tokens}; give at least 1")
-        backbone = Backbone.load(name_or_path, revision=revision, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(name_or_path), revision=revision, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
-            raise BackboneError(f"{name_or_path} has no tokenizer that loads: {str(error).splitlines()[0]}") from error
-        if adapter is not None:
+        chosen = choose_device(device)
+        precision = inference_dtype(dtype, chosen)
+        backbone = Backbone.load(name_or_path, revision=revision, dtype=precision, attention=attention, trust_remote_code=trust_remote_code)
+        tokens_of = backbone.reference
+        source = find_source(name_or_path) if tokens_of is None else find_source(tokens_of.name, tokens_of.revision)
+        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+        if adapter is None:
+            backbone.reference = None  # all weights will be trained, so saving has to include them
+        else:
             backbone.language_model.requires_grad_(False)
             backbone.add_adapter(adapter)
         encoder = MemoryEncoder(backbone, tokenizer, _initial_memory(backbone, memory_tokens), max_length=max_length)
-        return cls(encoder, pooling=pooling, query_instruction=query_instruction, normalize=normalize, device=device)
+        return cls(encoder, pooling=pooling, query_instruction=query_instruction, normalize=normalize, device=chosen)
 
     @property
     def encoder(self) -> MemoryEncoder:
@@ -164,163 +171,147 @@ class LLM2Comp(SentenceTransformer):
     @property
     def fingerprint(self) -> str:
         """SHA-256 in hex over everything that determines the vectors; indexes remember it and refuse another model's queries."""
-        if self._fingerprint is None:
-            self._fingerprint = _fingerprint(self)
-        return self._fingerprint
+        state = content_state(self.encoder)
+        if self._content is None or self._content[0] != state:
+            self._content = state, content_digest(self.encoder)
+        return fingerprint(self._content[1], self._settings())
 
     def encode(self, inputs: Any, *args: Any, precision: Any = "float32", **kwargs: Any) -> Any:
-        """Embeddings of one text, (dim,), or of many, (texts, dim), in the order given.
+        """Embeddings of one text, (dim,), or of many, (texts, dim), in the order given, as numpy or, if asked, torch.
 
-        The arguments are SentenceTransformer's; `precision` also takes `bfloat16` (a tensor) beside `float32`, `int8`,
-        `uint8`, `binary` and `ubinary`. Texts longer than `max_seq_length` keep their beginning, and one warning says
+        The arguments are SentenceTransformer's, with these differences. `precision` also takes `bfloat16`, which comes as a
+        tensor. `int8` and `uint8` are the components of the unit vectors times 127 and rounded (uint8: plus 128), so they
+        depend on nothing but the text, and a dot product over 127² is the cosine to about 0.01. Vectors shortened by
+        `truncate_dim` have unit length again. Texts longer than `max_seq_length` keep their beginning, and one warning says
         how many there were.
 
         Raises:
             TypeError: Naming the position of an input that is not a string.
+            SettingsError: If there is no such precision.
         """
-        _check_texts(inputs)
+        texts = _checked(inputs)
+        if precision not in _PRECISIONS:
+            raise SettingsError(f"precision is {precision!r}; give one of {', '.join(_PRECISIONS)}")
+        width = kwargs.get("truncate_dim") or self.truncate_dim
+        if width is not None and self.normalize:
+            kwargs.setdefault("normalize_embeddings", True)
+        as_vectors = kwargs.get("output_value", "sentence_embedding") == "sentence_embedding"
+        if as_vectors and not texts and isinstance(texts, list):
+            return self._no_embeddings(width, precision, tensor=bool(kwargs.get("convert_to_tensor")))
         self.encoder.pop_truncated()
-        half = precision == "bfloat16"
-        if half:
-            kwargs.update(convert_to_tensor=True)
-        embeddings = super().encode(inputs, *args, precision="float32" if half else precision, **kwargs)
+        ours = as_vectors and (precision == "bfloat16" or (precision in ("int8", "uint8") and self.normalize))
+        if ours:
+            asked, kwargs = kwargs, {**kwargs, "convert_to_tensor": True}
+        embeddings = super().encode(texts, *args, precision="float32" if ours else precision, **kwargs)
         if truncated := self.encoder.pop_truncated():
-            _logger.warning("%d of %d texts were cut to their first %d tokens", truncated, 1 if isinstance(inputs, str) else len(inputs), self.max_seq_length)
-        if half:
+            _logger.warning("%d of %d texts were cut to their first %d tokens", truncated, 1 if isinstance(texts, str) else len(texts), self.max_seq_length)
+        if not ours:
+            return embeddings
+        if precision == "bfloat16":
             return embeddings.to(torch.bfloat16)
-        if isinstance(embeddings, np.ndarray) and not embeddings.size:
-            return np.zeros((0, self.get_embedding_dimension() or 0), dtype=np.float32)
-        return embeddings
+        steps = (embeddings * 127).round()
+        quantized = steps.to(torch.int8) if precision == "int8" else (steps + 128).to(torch.uint8)
+        return quantized if asked.get("convert_to_tensor") else quantized.cpu().numpy()
 
-    def _inference(self, inputs: list[Any], **kwargs: Any) -> Any:
-        embeddings = super()._inference(inputs, **kwargs)
-        return embeddings.float() if isinstance(embeddings, Tensor) else embeddings
+    def encode_memory(self, texts: str | Sequence[str], *, prompt_name: str | None = None, batch_size: int = 32, show_progress_bar: bool = False) -> np.ndarray:
+        """Memory states before pooling, float32: (k, dim) of one text, (texts, k, dim) of many.
 
-    def encode_memory(self, texts: Sequence[str], *, batch_size: int = 32, show_progress_bar: bool = False) -> np.ndarray:
-        """Memory states of each text before pooling, (texts, k, dim), float32."""
-        if not len(texts):
+        Args:
+            texts: One text or several.
+            prompt_name: `query` puts the query instruction before each.
+            batch_size: Texts that are tokenised together.
+            show_progress_bar: Whether to show progress on stderr.
+        """
+        checked = _checked(texts)
+        if not checked and isinstance(checked, list):
             return np.zeros((0, self.memory_tokens, self.encoder.get_embedding_dimension()), dtype=np.float32)
-        states = self.encode(list(texts), batch_size=batch_size, show_progress_bar=show_progress_bar, output_value="token_embeddings")
-        return torch.stack([state.float().cpu() for state in states]).numpy()
+        several = [checked] if isinstance(checked, str) else checked
+        states = self.encode(several, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar, output_value="token_embeddings")
+        stacked: np.ndarray = torch.stack(list(states)).cpu().numpy()
+        return stacked[0] if isinstance(checked, str) else stacked
 
     def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
         """Writes the model folder (memory tokens, adapter, tokenizer, the backbone or its Hub id), whole or not at all.
 
         Args:
-            path: A new or empty folder, or one that holds a model, which is then replaced.
+            path: A new or empty folder, or one that holds a model, which is then replaced; its README.md is kept.
             args: What SentenceTransformer.save also takes; not used.
             weights_dtype: Precision of the weights written, such as torch.bfloat16 for half the size; the model in memory
                 keeps its own, and the fingerprint written is that of the rounded weights. None writes them as they are.
             kwargs: As `args`.
 
         Raises:
-            ModelFolderError: If the path holds something that is not a model.
+            ModelFolderError: If the path holds something that is not a model, or the folder cannot be written.
         """
         target = Path(path)
         if target.exists() and not (target / CONFIG_FILE).is_file() and (target.is_file() or any(target.iterdir())):
             raise ModelFolderError(f"{target} exists and holds no llm2comp model; give a new or empty folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
+        with staged_folder(target) as unfinished:
             super().save(str(unfinished), create_model_card=False)
             if weights_dtype is not None:
                 cast_weights(unfinished, weights_dtype)
-            write_config(
-                unfinished,
-                {
-                    "pooling": self.pooling,
-                    "query_instruction": self.prompts.get("query", ""),
-                    "stages": self.stages,
-                    "fingerprint": self.fingerprint if weights_dtype is None else _fingerprint(self, weights_dtype),
-                },
-            )
+            content, settings = content_digest(self.encoder, weights_dtype), self._settings()
+            del settings["max_length"]  # written by the encoder
+            entries = {**settings, "stages": self.stages, "fingerprint": fingerprint(content, self._settings()), "content_sha256": content}
             _write_card(self, unfinished, target)
-            unfinished.chmod(0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            unfinished.replace(target)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+            write_config(unfinished, entries)
 
     def changed(self, stage: str | None = None) -> None:
         """Notes that the weights are new, and by which training stage."""
-        self._fingerprint = None
+        self._content = None
         if stage:
             self.stages.append(stage)
 
+    def _settings(self) -> dict[str, Any]:
+        """What determines the vectors beside the encoder's content."""
+        return {
+            "max_length": self.encoder.max_seq_length,
+            "pooling": self.pooling,
+            "query_instruction": self.prompts.get("query", ""),
+            "normalize": self.normalize,
+        }
 
-def _local_folder(name_or_path: str | Path | None) -> Path:
-    if name_or_path is None:
-        return BUNDLED_MODEL
-    folder = Path(name_or_path)
-    if folder.exists() or str(name_or_path).count("/") != 1:
-        if not folder.exists():
-            raise ModelFolderError(f"no model at {str(name_or_path)!r}: give a folder, a Hub id such as owner/name, or nothing for the bundled model")
-        return folder
-    from huggingface_hub import snapshot_download  # reached only for Hub ids
-
-    try:
-        return Path(snapshot_download(str(name_or_path)))
-    except Exception as error:  # the hub raises a dozen kinds, from its own and from two HTTP libraries
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelFolderError(f"no folder {str(name_or_path)!r}, and the Hub did not give a model of that id: {reason}") from error
+    def _no_embeddings(self, width: int | None, precision: str, *, tensor: bool) -> Any:
+        dimension = self.encoder.get_embedding_dimension()
+        dimension = min(width or dimension, dimension)
+        if precision == "bfloat16":
+            return torch.zeros((0, dimension), dtype=torch.bfloat16)
+        if precision.endswith("binary"):
+            dimension = -(-dimension // 8)
+        kinds = {"float32": np.float32, "int8": np.int8, "binary": np.int8, "uint8": np.uint8, "ubinary": np.uint8}
+        nothing = np.zeros((0, dimension), dtype=kinds[precision])
+        return torch.from_numpy(nothing) if tensor else nothing
 
 
-def _pooling(settings: dict[str, Any], dimension: int) -> Pooling | ClusterMerge:
+def _pooling(settings: dict[str, Any], dimension: int) -> nn.Module:
     match settings:
-        case {"mode": "mean"}:
-            return Pooling(dimension, pooling_mode="mean")
-        case {"mode": "cluster", "threshold": float(threshold)}:
-            return ClusterMerge(dimension, threshold)
+        case {"mode": "mean", **others} if not others:
+            mean: nn.Module = Pooling(dimension, pooling_mode="mean")
+            return mean
+        case {"mode": "cluster", "threshold": float() | int() as threshold, **others} if not others:
+            return ClusterMerge(dimension, float(threshold))
     raise SettingsError(f'pooling is {settings}; give {{"mode": "mean"}} or {{"mode": "cluster", "threshold": 0.9}}')
 
 
 def _initial_memory(backbone: Backbone, memory_tokens: int) -> Tensor:
     """The mean input embedding plus small noise of its own spread, (k, hidden); the noise tells the tokens apart."""
-    vocabulary = backbone.language_model.get_input_embeddings().weight.shape[0]
     with torch.no_grad():
-        embeddings = backbone.embed(torch.arange(vocabulary)).float()
+        embeddings = backbone.embed(torch.arange(backbone.vocabulary_size)).float()
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(memory_tokens, embeddings.shape[1], generator=generator)
     return embeddings.mean(0) + 0.1 * embeddings.std(0) * noise
 
 
-def _check_texts(inputs: Any) -> None:
+def _checked(inputs: Any) -> str | list[str]:
     if isinstance(inputs, str):
-        return
-    if inputs is None or isinstance(inputs, (bytes, int, float)):
+        return inputs
+    if isinstance(inputs, (bytes, dict)) or not isinstance(inputs, Iterable):
         raise TypeError(f"encode takes a string or a list of strings, not {type(inputs).__name__}")
-    for position, text in enumerate(inputs):
+    texts = list(inputs)
+    for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {position} is {type(text).__name__} {str(text)[:40]!r}; every text must be a string")
-
-
-def _fingerprint(model: LLM2Comp, dtype: torch.dtype | None = None) -> str:
-    """Hashes values, not precisions: weights read back in another precision that holds them exactly are the same model."""
-    encoder = model.encoder
-    backbone = encoder.backbone
-    reference = backbone.reference
-    settings = {
-        "backbone": [reference.name, reference.revision] if reference else None,
-        "max_length": model.max_seq_length,
-        "pooling": model.pooling,
-        "query_instruction": model.prompts.get("query", ""),
-        "normalize": len(model) == 3,
-        "tokenizer": hashlib.sha256(encoder.tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-    }
-    tensors = {"memory": encoder.memory.detach()}
-    if isinstance(backbone.model, PeftModel):
-        tensors |= get_peft_model_state_dict(backbone.model, save_embedding_layers=False)
-    if reference is None:
-        tensors |= backbone.weights()
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        if tensor.is_floating_point():
-            tensor = tensor.to(dtype or tensor.dtype).float()
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return texts
 
 
 def _write_card(model: LLM2Comp, folder: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """The files of a model folder: what is written, in which order, and what is checked before any of it is loaded.
 
-`llm2comp.json` names every weight file with its size and SHA-256; it is written last, and nothing is read before it and
-the files it names have been checked. Weights are safetensors only; nothing is unpickled.
+`llm2comp.json` names every file with its size and SHA-256; it is written last, and nothing is read before it and the files
+it names have been checked. Weights are safetensors only; nothing is unpickled.
 """
 
 import hashlib
@@ -10,20 +10,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, though not re-exported by name
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from llm2comp.backbone import Backbone, BackboneReference
 from llm2comp.errors import BackboneError, ModelFolderError
+from llm2comp.loading import Source, find_source, load_tokenizer, one_line, quiet
 
-__all__ = ["CONFIG_FILE", "EncoderParts", "cast_weights", "check_folder", "read_config", "read_encoder", "write_config", "write_encoder"]
+__all__ = ["CONFIG_FILE", "EncoderParts", "cast_weights", "check_folder", "find_folder", "read_config", "read_encoder", "write_config", "write_encoder"]
 
 CONFIG_FILE = "llm2comp.json"
 _FORMAT_VERSION = 1
 _MEMORY_FILE = "memory_tokens.safetensors"
+_ADAPTER_FILE = "adapter/adapter_model.safetensors"
+_FREE_FILES = (CONFIG_FILE, "README.md")
+_WEIGHTS = frozenset([".safetensors", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf", ".onnx"])
+_AGAIN = "copy the model folder again"
 
 
 class EncoderParts(NamedTuple):
@@ -35,17 +43,44 @@ class EncoderParts(NamedTuple):
     max_length: int
 
 
+def find_folder(name_or_path: str | Path) -> Path:
+    """The folder of a model that this package saved: the one named, or one downloaded from the Hub (without pickles).
+
+    Raises:
+        ModelFolderError: If there is neither a folder nor a model of that id.
+    """
+    name = str(name_or_path)
+    if Path(name).exists():
+        return Path(name)
+    if name.count("/") != 1:
+        raise ModelFolderError(f"no model at {name!r}: give a folder, a Hub id such as owner/name, or nothing for the bundled model")
+    unreachable = None
+    try:
+        name, revision, unreachable = find_source(name)
+        with quiet():
+            hf_hub_download(name, CONFIG_FILE, revision=revision, local_files_only=unreachable is not None)
+            pickles = [f"*{suffix}" for suffix in _WEIGHTS - {".safetensors"}]
+            return Path(snapshot_download(name, revision=revision, local_files_only=unreachable is not None, ignore_patterns=pickles))
+    except Exception as error:  # the hub raises kinds of its own and of the HTTP library below it
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise ModelFolderError(f"{name!r} is no llm2comp model: make one of a language model with LLM2Comp.from_backbone({name!r})") from error
+        reason = f"the Hub did not answer: {unreachable}" if unreachable else one_line(error)
+        raise ModelFolderError(f"no model {name!r}: there is no such folder, and none of that id on the Hub ({reason})") from error
+
+
 def write_encoder(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, max_length: int) -> None:
     """Writes memory tokens, adapter, tokenizer, the backbone unless it is a Hub reference, and the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / _MEMORY_FILE)
-    if isinstance(backbone.model, PeftModel):
-        backbone.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
-        (folder / "adapter" / "README.md").unlink(missing_ok=True)
-    if backbone.reference is None:
-        backbone.language_model.save_pretrained(folder / "backbone", state_dict=backbone.weights())
-    tokenizer.save_pretrained(str(folder))
     reference = backbone.reference
+    with quiet():
+        if isinstance(backbone.model, PeftModel):
+            backbone.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+            (folder / "adapter" / "README.md").unlink(missing_ok=True)
+            _edit_json(folder / "adapter" / "adapter_config.json", base_model_name_or_path=reference.name if reference else "backbone/")  # else a local path
+        if reference is None:
+            backbone.language_model.save_pretrained(folder / "backbone", state_dict=backbone.weights())
+        tokenizer.save_pretrained(str(folder))
     write_config(
         folder,
         {
@@ -63,73 +98,83 @@ def cast_weights(folder: Path, dtype: torch.dtype) -> None:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping, though it has keys
         save_file({name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}, path, metadata=metadata)
-    path = folder / "backbone" / "config.json"
-    if path.is_file():
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config["dtype"] = str(dtype).removeprefix("torch.")
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if (folder / "backbone").is_dir():
+        _edit_json(folder / "backbone" / "config.json", dtype=str(dtype).removeprefix("torch."))
 
 
 def write_config(folder: Path, entries: dict[str, Any]) -> None:
-    """Writes `llm2comp.json`: the entries (over those already there), the format version, and the weight files' checksums."""
+    """Writes `llm2comp.json`: the entries (over those already there), the format version, and the checksums of all other files."""
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner may read
     path = folder / CONFIG_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    weights = sorted(file for file in folder.rglob("*.safetensors"))
-    files = {file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)} for file in weights}
+    files = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in _files(folder).items()}
     config = {**before, **entries, "format_version": _FORMAT_VERSION, "files": files}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a model folder.
+def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
+    """The configuration of a model folder, every entry of the kind it should be.
+
+    Args:
+        folder: The folder.
+        encoder_only: Whether the entries of the whole model may be absent, as they are where SentenceTransformer saved it.
 
     Raises:
-        ModelFolderError: If there is none, or a newer version wrote it.
+        ModelFolderError: If there is none, a newer version wrote it, or something in it is missing or wrong.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         what = "has no llm2comp.json" if folder.is_dir() else "is not a folder"
         raise ModelFolderError(f"{folder} {what}: give a folder written by `model.save(...)` or `llm2comp train`")
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = config["format_version"]
-        missing = {"backbone", "memory_tokens", "max_length", "files"} - set(config)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFolderError(f"{path} is not a model configuration ({error}): copy the folder again") from error
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}, not an object")
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{path} is not a model configuration ({one_line(error)}): {_AGAIN}") from error
+    version = config.get("format_version")
     if version != _FORMAT_VERSION:
-        raise ModelFolderError(f"{path} has format version {version}, this installation reads {_FORMAT_VERSION}: pip install --upgrade llm2comp")
-    if missing:
-        raise ModelFolderError(f"{path} lacks {', '.join(sorted(missing))}: copy the folder again")
+        fix = "pip install --upgrade llm2comp" if isinstance(version, int) and version > _FORMAT_VERSION else _AGAIN
+        raise ModelFolderError(f"{path} has format version {version!r}, this installation reads {_FORMAT_VERSION}: {fix}")
+    entries = _ENCODER_ENTRIES if encoder_only else {**_ENCODER_ENTRIES, **_MODEL_ENTRIES}
+    wrong = [f"{name} ({expected})" for name, (fits, expected) in entries.items() if not fits(config.get(name))]
+    if wrong:
+        raise ModelFolderError(f"{path} lacks or misstates {', '.join(wrong)}: {_AGAIN}")
     return config
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """Compares every weight file with the configuration, which is returned.
+    """Compares every file with the configuration, which is returned.
 
     Raises:
-        ModelFolderError: Naming the first file that is missing, cut short, altered, or not listed.
+        ModelFolderError: Naming the first file that is missing, cut short, altered, or a weight file that is not listed.
     """
-    config = read_config(folder)
+    config = read_config(folder, encoder_only=True)
     for name, expected in config["files"].items():
+        if ".." in Path(name).parts or Path(name).is_absolute() or "\\" in name:
+            raise ModelFolderError(f"{folder / CONFIG_FILE} names a file outside the folder: {name!r}; {_AGAIN}")
         path = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ModelFolderError(f"{folder / CONFIG_FILE} names a file outside the folder: {name!r}")
-        if not path.is_file():
-            raise ModelFolderError(f"{path} is missing: copy the model folder again")
-        if path.stat().st_size != expected["size"]:
-            raise ModelFolderError(f"{path} has {path.stat().st_size} bytes, {expected['size']} were written: copy the model folder again")
-        if _sha256(path) != expected["sha256"]:
-            raise ModelFolderError(f"{path} is not the file that was written (its SHA-256 differs): copy the model folder again")
-    unlisted = {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")} - set(config["files"])
+        try:
+            if not path.is_file():
+                raise ModelFolderError(f"{path} is missing: {_AGAIN}")
+            if path.stat().st_size != expected["size"]:
+                raise ModelFolderError(f"{path} has {path.stat().st_size} bytes, {expected['size']} were written: {_AGAIN}")
+            if _sha256(path) != expected["sha256"]:
+                raise ModelFolderError(f"{path} is not the file that was written (its SHA-256 differs): {_AGAIN}")
+        except OSError as error:
+            raise ModelFolderError(f"{path} cannot be read ({error.strerror}): {_AGAIN}") from error
+    unlisted = sorted(name for name, path in _files(folder).items() if path.suffix.lower() in _WEIGHTS and name not in config["files"])
     if unlisted:
-        raise ModelFolderError(f"{folder} holds weights that its llm2comp.json does not name: {', '.join(sorted(unlisted))}")
+        raise ModelFolderError(f"{folder} holds weights that its {CONFIG_FILE} does not name, which are not loaded: remove {', '.join(unlisted)}")
+    needed = [_MEMORY_FILE, *([_ADAPTER_FILE] if (folder / "adapter").is_dir() else [])]
+    if absent := [name for name in needed if name not in config["files"]]:
+        raise ModelFolderError(f"{folder / CONFIG_FILE} does not name {absent[0]}, which a model needs: {_AGAIN}")
     return config
 
 
 def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> EncoderParts:
-    """The encoder saved in a folder, checked first.
+    """The encoder saved in a folder, checked first; memory tokens and adapter are float32, the backbone of the dtype given.
 
     Raises:
         ModelFolderError: If files are missing or altered.
@@ -137,22 +182,69 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
     """
     config = check_folder(folder)
     try:
-        memory = load_file(folder / _MEMORY_FILE)["memory_tokens"]
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise ModelFolderError(f"{folder}: {' '.join(str(error).split())[:300]}") from error
+        memory = load_file(folder / _MEMORY_FILE)["memory_tokens"].float()
+        tokenizer = load_tokenizer(Source(str(folder), None), trust_remote_code=trust_remote_code)
+    except (OSError, KeyError, SafetensorError, BackboneError) as error:
+        raise ModelFolderError(f"{folder}: {one_line(error)}: {_AGAIN}") from error
     source = config["backbone"]
     if source == "backbone/":
+        if not (folder / "backbone").is_dir():
+            raise ModelFolderError(f"{folder / 'backbone'} is missing: {_AGAIN}")
         backbone = Backbone.load(folder / "backbone", dtype=dtype, trust_remote_code=trust_remote_code)
     else:
         backbone = Backbone.load(source["name"], revision=source["revision"], dtype=dtype, trust_remote_code=trust_remote_code)
         backbone.reference = BackboneReference(source["name"], source["revision"])
-    if memory.shape != (config["memory_tokens"], backbone.hidden_size):
-        expected = (config["memory_tokens"], backbone.hidden_size)
-        raise BackboneError(f"{folder / _MEMORY_FILE} has shape {tuple(memory.shape)}, the backbone {source} needs {expected}: they do not belong together")
+    expected = (config["memory_tokens"], backbone.hidden_size)
+    if memory.shape != expected:
+        raise BackboneError(f"{folder / _MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they do not belong together")
     if (folder / "adapter").is_dir():
         backbone.load_adapter(folder / "adapter")
-    return EncoderParts(backbone, tokenizer, memory.float(), config["max_length"])
+    return EncoderParts(backbone, tokenizer, memory, config["max_length"])
+
+
+def _edit_json(path: Path, **entries: Any) -> None:
+    told = {**json.loads(path.read_text(encoding="utf-8")), **entries}
+    path.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _is_backbone(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return bool(entry == "backbone/")
+    name, revision = entry.get("name"), entry.get("revision")
+    try:
+        validate_repo_id(name)  # which a path is not
+    except HFValidationError:
+        return False
+    return isinstance(name, str) and (revision is None or isinstance(revision, str))
+
+
+def _is_count(entry: Any) -> bool:
+    return isinstance(entry, int) and not isinstance(entry, bool) and entry > 0
+
+
+def _is_file_list(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(file, dict) and isinstance(file.get("size"), int) and "sha256" in file for file in entry.values())
+
+
+_ENCODER_ENTRIES = {
+    "backbone": (_is_backbone, '"backbone/" or a Hub id as name, and revision'),
+    "memory_tokens": (_is_count, "a number of at least 1"),
+    "max_length": (_is_count, "a number of tokens"),
+    "files": (_is_file_list, "sizes and SHA-256 by file name"),
+}
+_MODEL_ENTRIES = {
+    "pooling": (lambda entry: isinstance(entry, dict) and "mode" in entry, "an object with mode"),
+    "query_instruction": (lambda entry: isinstance(entry, str), "a text"),
+    "stages": (lambda entry: isinstance(entry, list) and all(isinstance(stage, str) for stage in entry), "a list of names"),
+    "fingerprint": (lambda entry: isinstance(entry, str), "a SHA-256"),
+}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Every file of a model by its name in the configuration; what the reader may write (the card) and hidden files are not among them."""
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    seen = {name.as_posix(): path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)}
+    return {name: path for name, path in seen.items() if name not in _FREE_FILES}
 
 
 def _sha256(path: Path) -> str:

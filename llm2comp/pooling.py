@@ -44,7 +44,7 @@ class ClusterMerge(Module):
     config_keys = ["dimension", "threshold"]
 
     def __init__(self, dimension: int, threshold: float = 0.9) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dimension = dimension
         self.threshold = threshold
 

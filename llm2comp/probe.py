@@ -69,7 +69,8 @@ def probe(forward: _Forward, embed: Callable[[Tensor], Tensor], expected: Sequen
 def _distance(before: Tensor, after: Tensor) -> Tensor:
     """How far each state went, relative to its length, (tokens,)."""
     before, after = before.float(), after.float()
-    return torch.linalg.vector_norm(before - after, dim=-1) / torch.linalg.vector_norm(before, dim=-1).clamp_min(1e-30)
+    distance: Tensor = (before - after).norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-30)
+    return distance
 
 
 def _noise(states: Tensor) -> float:

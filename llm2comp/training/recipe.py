@@ -19,13 +19,15 @@ from llm2comp.errors import SettingsError
 from llm2comp.hardware import multiplies_bfloat16
 from llm2comp.model import LLM2Comp, load
 from llm2comp.model_folder import CONFIG_FILE
+from llm2comp.training.pair_settings import PairSettings
 from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.run_folder import check_settings, described, main_process_first, processes, remember_settings, sole_user, write_whole
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 
 __all__ = ["run_recipe", "run_stage", "starting_point"]
 
-_STAGES = ("compression", "unsupervised", "supervised")
+_STAGES = ("compression", "unsupervised", "supervised", "lengthen")
+_DERIVED = (("derive", "pairs"), ("derive_long", "long_pairs"))
 _logger = logging.getLogger(__name__)
 
 
@@ -34,7 +36,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
 
     Args:
         recipe: From `read_recipe`.
-        output: Gets `pretrain/`, `pairs/`, `compression/`, `unsupervised/`, `supervised/` and the finished `model/`.
+        output: Gets a folder for each stage, `pairs/` and `long_pairs/` where they are derived, and the finished `model/`.
 
     Returns:
         The folder of the finished model.
@@ -47,8 +49,10 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         _check_begun(recipe, output)
         if processes().is_main_process:
             write_whole(output / "recipe.json", json.dumps(described(recipe), indent=2) + "\n")
+            remember_settings(output, {field: described(getattr(recipe, field)) for field, _ in _DERIVED})
         backbone = _backbone(recipe, output)
-        _derive(recipe, output)
+        for field, name in _DERIVED:
+            _derive(field, getattr(recipe, field), output / name)
         previous: Path | None = None
         for name in _STAGES:
             settings: StageSettings | None = getattr(recipe, name)
@@ -112,20 +116,19 @@ def _backbone(recipe: Recipe, output: Path) -> str | Path:
     return pretrain(recipe.pretrain, output / "pretrain")
 
 
-def _derive(recipe: Recipe, output: Path) -> None:
-    if recipe.derive is None or (output / "pairs").is_dir():
+def _derive(field: str, settings: PairSettings | None, pairs: Path) -> None:
+    if settings is None or pairs.is_dir():
         return
     from llm2comp.training.pairs import derive_pairs
 
     with main_process_first() as main:
         if main:
-            remember_settings(output, {"derive": described(recipe.derive)})
-            _remove_unfinished(output, "pairs")
-            counts = derive_pairs(recipe.derive, output / "pairs")
+            _remove_unfinished(pairs.parent, pairs.name)
+            counts = derive_pairs(settings, pairs)
             if not counts:
-                shutil.rmtree(output / "pairs")
-                raise SettingsError("derive: no pair can be derived from its corpora; give articles with titles and paragraphs, docstrings, or ready files")
-            _logger.info("derived pairs: %s", counts)
+                shutil.rmtree(pairs)
+                raise SettingsError(f"{field}: no pair can be derived from its corpora; give articles with titles and paragraphs, docstrings, or ready files")
+            _logger.info("%s: %s", field, counts)
 
 
 def _check_begun(recipe: Recipe, output: Path) -> None:
@@ -136,8 +139,7 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
     """
     if recipe.pretrain is not None:
         check_settings(output / "pretrain", described(recipe.pretrain))
-    if recipe.derive is not None and (output / "pairs").is_dir():
-        check_settings(output, {"derive": described(recipe.derive)})
+    check_settings(output, {field: described(getattr(recipe, field)) for field, name in _DERIVED if (output / name).is_dir()})
     missing: Path | None = None
     for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):
         check_settings(output / name, _begun_with(getattr(recipe, name), recipe.model))

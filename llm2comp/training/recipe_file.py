@@ -28,14 +28,20 @@ class Recipe:
     compression: CompressionSettings | None = None
     unsupervised: ContrastiveSettings | None = None
     supervised: ContrastiveSettings | None = None
+    derive_long: PairSettings | None = None
+    """More derived pairs, of longer passages; `lengthen` finds them as `{long_pairs}`."""
+    lengthen: ContrastiveSettings | None = None
+    """Stage 3 once more, on longer passages: a small model trained on short ones alone reads long ones badly."""
 
     def __post_init__(self) -> None:
         if (self.model.backbone is None) == (self.pretrain is None):
             raise SettingsError("give either model.backbone or pretrain: a recipe starts from a language model or makes one")
-        for name in ("unsupervised", "supervised"):
+        for name in ("unsupervised", "supervised", "lengthen"):
             stage: ContrastiveSettings | None = getattr(self, name)
             if stage is not None and bool(stage.corpora) != (name == "unsupervised"):
                 raise SettingsError(f"{name} needs {'corpora' if name == 'unsupervised' else 'pairs'}")
+        if self.lengthen and not self.supervised:
+            raise SettingsError("lengthen continues supervised, which is not given")
         if not (self.compression or self.unsupervised or self.supervised):
             raise SettingsError("give compression, unsupervised or supervised: a recipe without a stage makes no encoder")
         if self.compression and self.compression.max_tokens + self.model.memory_tokens > self.model.max_length:
@@ -58,12 +64,12 @@ def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Pa
     Args:
         name_or_file: Name of a shipped recipe, or a YAML file.
         data: What `{data}` in the recipe stands for.
-        pairs: What `{pairs}` stands for: the folder that derived pairs are written to.
+        pairs: What `{pairs}` stands for: the folder that derived pairs are written to; `{long_pairs}` is beside it.
 
     Raises:
         SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to another.
     """
-    values = _values(name_or_file, {"{data}": data, "{pairs}": pairs})
+    values = _values(name_or_file, {"{data}": data, "{pairs}": pairs, "{long_pairs}": pairs.with_name("long_pairs") if pairs else None})
     recipe = to_settings(Recipe, values, where=str(name_or_file))
     if recipe.derive is None and recipe.supervised and pairs is not None and str(pairs) in recipe.supervised.pairs:
         raise SettingsError(f"{name_or_file}: supervised.pairs reads {{pairs}}, which only derive makes; add derive or name the files")

@@ -84,7 +84,7 @@ def recipe(
 
     pairs = output / "pairs"
     checked = read_recipe(name, data=data, pairs=pairs)  # before anything heavy is imported
-    check_sources(checked, made={str(pairs)})
+    check_sources(checked, made={str(pairs), str(output / "long_pairs")})
     from llm2comp.training.recipe import run_recipe
 
     _report_to_stdout()

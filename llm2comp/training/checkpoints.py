@@ -34,7 +34,7 @@ def step_of(checkpoint: Path) -> int:
 
 def seal(checkpoint: Path) -> None:
     """Declares a checkpoint whole, once everything in it has reached the disk."""
-    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != _COMPLETE]
     for path in (*files, checkpoint):
         _flush(path)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}

@@ -234,7 +234,7 @@ class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
         return (loss, {}) if return_outputs else loss
 
     def texts_of(self, inputs: dict[str, Any]) -> list[str]:
-        """The batch's data set and the beginning of its queries."""
+        """The batch's data set, where sets have instructions, and the beginning of its queries."""
         tokens, mask = inputs["anchor_input_ids"], inputs["anchor_attention_mask"]
         queries = [self._decode(row[seen.bool()][1:13]) for row, seen in zip(tokens[:8], mask[:8], strict=True)]
-        return [str(inputs.get("dataset_name", "")), *queries]
+        return [*([inputs["dataset_name"]] if "dataset_name" in inputs else []), *queries]

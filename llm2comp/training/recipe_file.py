@@ -69,10 +69,12 @@ def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Pa
     Raises:
         SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to another.
     """
-    values = _values(name_or_file, {"{data}": data, "{pairs}": pairs, "{long_pairs}": pairs.with_name("long_pairs") if pairs else None})
-    recipe = to_settings(Recipe, values, where=str(name_or_file))
-    if recipe.derive is None and recipe.supervised and pairs is not None and str(pairs) in recipe.supervised.pairs:
-        raise SettingsError(f"{name_or_file}: supervised.pairs reads {{pairs}}, which only derive makes; add derive or name the files")
+    places = {"{data}": data, "{pairs}": pairs, "{long_pairs}": pairs.with_name("long_pairs") if pairs else None}
+    recipe = to_settings(Recipe, _values(name_or_file, places), where=str(name_or_file))
+    for stage, derived, place in (("supervised", "derive", "{pairs}"), ("lengthen", "derive_long", "{long_pairs}")):
+        settings: ContrastiveSettings | None = getattr(recipe, stage)
+        if settings is not None and str(places[place]) in settings.pairs and getattr(recipe, derived) is None:
+            raise SettingsError(f"{name_or_file}: {stage}.pairs reads {place}, which only {derived} makes; add {derived} or name the files")
     return recipe
 
 

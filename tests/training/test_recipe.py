@@ -19,7 +19,8 @@ TIMES = ("tokens_per_second", "runtime")
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
-    return {f"{path.relative_to(output)}:{name}": tensor for path in sorted((output / "model").rglob("*.safetensors")) for name, tensor in load_file(path).items()}
+    files = sorted((output / "model").rglob("*.safetensors"))
+    return {f"{path.relative_to(output)}:{name}": tensor for path in files for name, tensor in load_file(path).items()}
 
 
 def reports(output: Path) -> dict[str, list[dict[str, Any]]]:

@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 BACKBONE = ROOT / "tests" / "golden" / "backbone"
 """A random Llama of two layers whose tokenizer knows a few hundred words."""
 
-_WORDS = (
-    "the a river bridge stone old town water north mill boat fish snow field road tower clock bell horse market bread salt iron glass wool paper "
-    "ink king queen child winter summer rain wind light night morning house roof door wall garden tree apple bird wolf fox letter song drum"
-).split()
+_WORDS = """
+    the a river bridge stone old town water north mill boat fish snow field road tower clock bell horse market bread salt iron glass wool paper
+    ink king queen child winter summer rain wind light night morning house roof door wall garden tree apple bird wolf fox letter song drum
+""".split()  # noqa: SIM905  a text is what they are
 
 
 def text(number: int, words: int = 60) -> str:
@@ -55,7 +55,10 @@ def write_pairs(path: Path, count: int, *, negatives: int = 0, start: int = 0) -
     return path
 
 
-def small_model(*, adapter: AdapterSettings | None = AdapterSettings(rank=4, alpha=8, dropout=0.0), memory_tokens: int = 3, **options: Any) -> LLM2Comp:
+LORA = AdapterSettings(rank=4, alpha=8, dropout=0.0)
+
+
+def small_model(*, adapter: AdapterSettings | None = LORA, memory_tokens: int = 3, **options: Any) -> LLM2Comp:
     torch.manual_seed(0)
     return LLM2Comp.from_backbone(BACKBONE, memory_tokens, adapter=adapter, max_length=options.pop("max_length", 96), device="cpu", **options)
 

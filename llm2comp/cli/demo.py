@@ -20,9 +20,9 @@ __all__ = ["register"]
 _CORPUS = "python-docs:"
 _ANSWERS = 3
 _QUESTIONS = (
-    "How do I find out how much free space is left on a disk?",
-    "make a copy of a nested list so that changing it leaves the original alone",
-    "wait until one of several threads has finished its work",
+    "How do I parse a date from a string?",
+    "find files that match a pattern",
+    "What is the square root of a number?",
 )
 
 

@@ -65,6 +65,7 @@ class Backbone(nn.Module):
         self._attention_dropout = 0.0
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
         self._lock = threading.RLock()
+        self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the lock, which copies and other processes have of their own."""
@@ -93,7 +94,7 @@ class Backbone(nn.Module):
         model = load_language_model(source, dtype=dtype, trust_remote_code=trust_remote_code)
         backbone = cls(model, attention)
         if not source.is_folder:
-            backbone.reference = BackboneReference(source.name, getattr(model.config, "_commit_hash", None) or source.revision)
+            backbone.reference = BackboneReference(source.name, source.revision)
         return backbone
 
     @property
@@ -266,7 +267,9 @@ class Backbone(nn.Module):
         if self.attention == "padded":
             raise BackboneError(f"gradient checkpointing needs packed attention, which {type(self.language_model).__name__} does not support; turn it off")
         for model in (self.language_model, *self._frozen):
-            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # its older name
+            enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+            model.disable_input_require_grads()  # which reentrant checkpoints alone need
         for model in self._frozen:
             model.train()  # transformers checkpoints in training only; nothing else differs, for its dropout is off
 

@@ -51,11 +51,12 @@ class MemoryEncoder(InputModule):
         self._truncated = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the count of each thread, which copies and other processes begin anew."""
-        return {name: value for name, value in self.__dict__.items() if name != "_truncated"}
+        """Everything but the count of each thread, and the plain tokenizer: a copy of that would take special tokens for what they say."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_truncated", "_plain")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._plain = _without_state(self._tokenizer)
         self._truncated = threading.local()
 
     @property

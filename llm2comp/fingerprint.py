@@ -13,6 +13,7 @@ from llm2comp.encoder import MemoryEncoder
 
 __all__ = ["content_digest", "content_state", "fingerprint"]
 
+_LOOKED_AT = 16
 _NO_MATTER = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
 _ADAPTER = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
 
@@ -43,10 +44,15 @@ def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> 
 
 
 def content_state(encoder: MemoryEncoder) -> tuple[Any, ...]:
-    """Something that differs once the content has been changed: by training, merging, loading, but not by moving to another device."""
+    """Something quick to get that differs once the content has been changed, but not by moving to another device.
+
+    PyTorch counts the changes of a tensor, all but those by its fused optimizers: of what is being trained, a few numbers are looked at.
+    """
     tensors = (encoder.memory, *encoder.backbone.parameters())
     versions = tuple((id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
-    return versions, encoder.backbone.reference, id(encoder.tokenizer)
+    few = [tensor.detach().flatten()[:: max(1, tensor.numel() // _LOOKED_AT)] for tensor in tensors if tensor.requires_grad]
+    seen = tuple(torch.cat([numbers.double() for numbers in few]).tolist()) if few else ()
+    return versions, seen, encoder.backbone.reference, id(encoder.tokenizer)
 
 
 def _tensors(encoder: MemoryEncoder) -> dict[str, Tensor]:

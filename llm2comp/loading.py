@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -26,31 +26,36 @@ class Source(NamedTuple):
 
     name: str
     revision: str | None
-    unreachable: str | None = None
-    """Why the Hub did not answer; only its cache on this machine is read then."""
+    place: str
+    """What to load from: the folder, the Hub id, or the folder of the Hub's cache if the Hub does not answer."""
 
     @property
     def is_folder(self) -> bool:
-        """Whether this is a folder on this machine."""
-        return Path(self.name).is_dir()
+        """Whether the name is that of a folder on this machine."""
+        return self.revision is None and self.name == self.place
 
 
 def find_source(name_or_path: str | Path, revision: str | None = None) -> Source:
     """Where to load from. The Hub is asked once, without the minutes of retries that its client would spend on each file.
 
     Raises:
-        BackboneError: If there is no such folder and the Hub says that there is no such model.
+        BackboneError: If there is no such folder, and no such model on the Hub or, when that does not answer, in its cache.
     """
     name = str(name_or_path)
     if Path(name).is_dir():
-        return Source(name, revision)
+        return Source(name, None, name)
     try:
-        return Source(name, HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT).sha)
+        return Source(name, HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT).sha, name)
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         place = f"{name!r}" if revision is None else f"{name!r} at revision {revision!r}"
-        raise BackboneError(f"no language model {place}: there is no such folder, and no such model on the Hub ({one_line(error)})") from error
+        raise BackboneError(f"no model {place}: there is no such folder, and no such model on the Hub ({one_line(error)})") from error
     except Exception as error:  # no network: a dozen kinds, from the hub's client and from the HTTP library below it
-        return Source(name, revision, one_line(error))
+        try:
+            cached = snapshot_download(name, revision=revision, local_files_only=True)
+        except Exception:
+            reason = f"the Hub did not answer ({one_line(error)}), and its cache on this machine has no copy"
+            raise BackboneError(f"no model {name!r}: there is no such folder, {reason}") from error
+        return Source(name, Path(cached).name, cached)
 
 
 def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -61,13 +66,12 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
     """
     with _failing_as_backbone(source, "language model"), quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.name,
+            source.place,
             revision=source.revision,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             attn_implementation="eager",
             use_safetensors=True,
-            local_files_only=source.unreachable is not None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, by name
         )
@@ -93,9 +97,7 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
         BackboneError: If it has none that loads.
     """
     with _failing_as_backbone(source, "tokenizer of"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(
-            source.name, revision=source.revision, trust_remote_code=trust_remote_code, local_files_only=source.unreachable is not None
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source.place, revision=source.revision, trust_remote_code=trust_remote_code)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
 
@@ -140,5 +142,4 @@ def _failing_as_backbone(source: Source, what: str) -> Iterator[None]:
     except BackboneError:
         raise
     except Exception as error:  # transformers, tokenizers, safetensors and the hub each raise kinds of their own
-        reason = one_line(error) if source.unreachable is None else f"the Hub did not answer ({source.unreachable}), and its cache on this machine has no copy"
-        raise BackboneError(f"cannot load the {what} {source.name!r}: {reason}") from error
+        raise BackboneError(f"cannot load the {what} {source.name!r}: {one_line(error)}") from error

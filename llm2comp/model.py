@@ -102,6 +102,7 @@ class LLM2Comp(SentenceTransformer):
         )
         self.stages: list[str] = []
         self._content: tuple[Any, str] | None = None
+        self.eval()  # a trainer switches to training by itself
 
     @classmethod
     def from_backbone(

@@ -54,18 +54,20 @@ def find_folder(name_or_path: str | Path) -> Path:
         return Path(name)
     if name.count("/") != 1:
         raise ModelFolderError(f"no model at {name!r}: give a folder, a Hub id such as owner/name, or nothing for the bundled model")
-    unreachable = None
     try:
-        name, revision, unreachable = find_source(name)
+        source = find_source(name)
+        if source.place != name:
+            return Path(source.place)
         with quiet():
-            hf_hub_download(name, CONFIG_FILE, revision=revision, local_files_only=unreachable is not None)
+            hf_hub_download(name, CONFIG_FILE, revision=source.revision)
             pickles = [f"*{suffix}" for suffix in _WEIGHTS - {".safetensors"}]
-            return Path(snapshot_download(name, revision=revision, local_files_only=unreachable is not None, ignore_patterns=pickles))
+            return Path(snapshot_download(name, revision=source.revision, ignore_patterns=pickles))
+    except BackboneError as error:
+        raise ModelFolderError(str(error)) from error
     except Exception as error:  # the hub raises kinds of its own and of the HTTP library below it
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             raise ModelFolderError(f"{name!r} is no llm2comp model: make one of a language model with LLM2Comp.from_backbone({name!r})") from error
-        reason = f"the Hub did not answer: {unreachable}" if unreachable else one_line(error)
-        raise ModelFolderError(f"no model {name!r}: there is no such folder, and none of that id on the Hub ({reason})") from error
+        raise ModelFolderError(f"cannot download the model {name!r}: {one_line(error)}") from error
 
 
 def write_encoder(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, max_length: int) -> None:
@@ -183,7 +185,7 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
     config = check_folder(folder)
     try:
         memory = load_file(folder / _MEMORY_FILE)["memory_tokens"].float()
-        tokenizer = load_tokenizer(Source(str(folder), None), trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(Source(str(folder), None, str(folder)), trust_remote_code=trust_remote_code)
     except (OSError, KeyError, SafetensorError, BackboneError) as error:
         raise ModelFolderError(f"{folder}: {one_line(error)}: {_AGAIN}") from error
     source = config["backbone"]

@@ -1,0 +1,63 @@
+"""A tiny random model for mechanics: the golden backbone in float32 on the CPU, with an adapter that does something."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from llm2comp.model import LLM2Comp
+
+BACKBONE = Path(__file__).parent / "golden" / "backbone"
+QUERY_INSTRUCTION = "find: "
+
+
+@pytest.fixture(scope="session")
+def make_model() -> "Callable[..., LLM2Comp]":
+    """Builds a model from the golden backbone; the options are those of `from_backbone`."""
+    import torch
+
+    from llm2comp.adapter import AdapterSettings
+    from llm2comp.model import LLM2Comp
+
+    def make(backbone: Path = BACKBONE, memory_tokens: int = 4, **options: Any) -> LLM2Comp:
+        settings = {"adapter": AdapterSettings(rank=4), "max_length": 64, "query_instruction": QUERY_INSTRUCTION, "device": "cpu", **options}
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            model = LLM2Comp.from_backbone(backbone, memory_tokens, **settings)
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:  # zero at first, so that a fresh adapter does nothing
+                    parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model: "Callable[..., LLM2Comp]") -> "LLM2Comp":
+    """A model that several tests share: not to be changed."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def saved_model(model: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder the shared model was saved to: not to be changed."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model.save(folder)
+    return folder
+
+
+@pytest.fixture
+def model_folder(saved_model: Path, tmp_path: Path) -> Path:
+    """A copy of the saved model to tamper with."""
+    return Path(shutil.copytree(saved_model, tmp_path / "model"))
+
+
+@pytest.fixture
+def backbone_folder(tmp_path: Path) -> Path:
+    """A copy of the golden backbone to tamper with."""
+    return Path(shutil.copytree(BACKBONE, tmp_path / "backbone"))

@@ -1,0 +1,214 @@
+"""Packed attention against the families' own padded classes, and the windows, sinks, caps and dropout it stands in for."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from llm2comp.attention import Packing, packed_attention
+from llm2comp.backbone import Backbone
+from llm2comp.errors import BackboneError
+from tests.families import PACKED, PADDED, WINDOW, build, padded_states, some_texts, states_by_hand
+
+LENGTHS = (5, 17, 17, 9, 1, 24)
+CPU = torch.device("cpu")
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*PACKED, *PADDED])
+@torch.no_grad()
+def test_states_are_those_of_the_padded_classes(family: str) -> None:
+    plain = build(family)
+    texts = some_texts(*LENGTHS)
+    backbone = Backbone(copy.deepcopy(plain))
+    assert backbone.attention == ("packed" if family in PACKED else "padded")
+    embedded = backbone.embed(torch.cat(texts))
+
+    by_hand = states_by_hand(plain, texts[-1])
+    causal = padded_states(plain, texts, causal=True)
+    bidirectional = padded_states(plain, texts, causal=False)
+    if by_hand is not None:
+        close(bidirectional[-len(texts[-1]) :], by_hand)
+    assert (bidirectional - causal).abs().max() > 0.1
+
+    close(backbone.encode(embedded, LENGTHS), bidirectional)
+    close(backbone.read(embedded, LENGTHS), causal)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "qwen2", "gpt2"])
+@torch.no_grad()
+def test_a_model_that_packs_may_run_padded(family: str) -> None:
+    plain = build(family)
+    texts = some_texts(*LENGTHS)
+    packed, padded = Backbone(copy.deepcopy(plain)), Backbone(plain, "padded")
+    assert padded.attention == "padded"
+    embedded = packed.embed(torch.cat(texts))
+    close(padded.encode(embedded, LENGTHS), packed.encode(embedded, LENGTHS))
+    close(padded.read(embedded, LENGTHS), packed.read(embedded, LENGTHS))
+
+
+def test_gradients_are_those_of_the_padded_classes() -> None:
+    plain = build("llama")
+    texts = some_texts(*LENGTHS)
+    backbone = Backbone(copy.deepcopy(plain))
+    for causal in (True, False):
+        tokens = torch.cat(texts)
+        states = backbone.read(backbone.embed(tokens), LENGTHS) if causal else backbone.encode(backbone.embed(tokens), LENGTHS)
+        expected = padded_states(plain, texts, causal=causal)
+        weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
+        for result in (states, expected):
+            (result * weights).sum().backward()
+        for (name, found), parameter in zip(backbone.language_model.named_parameters(), plain.parameters(), strict=True):
+            if name == "lm_head.weight":
+                assert found.grad is None
+                continue
+            assert found.grad is not None
+            assert parameter.grad is not None
+            torch.testing.assert_close(found.grad, parameter.grad, atol=2e-5, rtol=2e-4, msg=name)
+            found.grad, parameter.grad = None, None
+
+
+@pytest.mark.parametrize("family", ["mistral", "phi3", "starcoder2", "gemma2"])
+@pytest.mark.parametrize("attention", ["packed", "padded"])
+@torch.no_grad()
+def test_the_last_token_sees_the_beginning_of_a_text_longer_than_the_window(family: str, attention: str) -> None:
+    backbone = Backbone(build(family, num_hidden_layers=1), attention)  # type: ignore[arg-type]  # one layer: nothing arrives in two steps
+    (text,) = some_texts(3 * WINDOW)
+    changed = text.clone()
+    changed[0] = 97
+    before, after = (backbone.encode(backbone.embed(tokens), [len(text)])[-1] for tokens in (text, changed))
+    assert (before - after).abs().max() > 1e-3
+    before, after = (backbone.read(backbone.embed(tokens), [len(text)])[-1] for tokens in (text, changed))
+    assert torch.equal(before, after)
+
+
+@torch.no_grad()
+def test_texts_do_not_see_each_other() -> None:
+    backbone = Backbone(build("qwen3"))
+    first, second, third = some_texts(7, 7, 4)
+    alone = backbone.encode(backbone.embed(second), [7])
+    beside = backbone.encode(backbone.embed(torch.cat([first, second, third])), [7, 7, 4])[7:14]
+    close(beside, alone)
+
+
+@torch.no_grad()
+def test_dropout_falls_on_training_of_the_encoder_only() -> None:
+    backbone = Backbone(build("llama"))
+    (text,) = some_texts(12)
+    embedded = backbone.embed(text)
+    exact, read = backbone.encode(embedded, [12]), backbone.read(embedded, [12])
+    backbone.set_attention_dropout(0.5)
+    assert torch.equal(backbone.encode(embedded, [12]), exact)
+    backbone.train()
+    assert not torch.allclose(backbone.encode(embedded, [12]), exact)
+    assert torch.equal(backbone.read(embedded, [12]), read)
+    backbone.set_attention_dropout(0.0)
+    assert torch.equal(backbone.encode(embedded, [12]), exact)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt_oss"])
+@torch.no_grad()
+def test_dropout_of_written_out_attention(family: str) -> None:
+    backbone = Backbone(build(family)).train()
+    (text,) = some_texts(12)
+    exact = backbone.encode(backbone.embed(text), [12])
+    backbone.set_attention_dropout(0.5)
+    assert not torch.allclose(backbone.encode(backbone.embed(text), [12]), exact)
+
+
+def test_neighbours_of_one_length_attend_together() -> None:
+    packing = Packing.of([3, 5, 5, 5, 2], causal=False, device=CPU)
+    assert packing.runs() == [(1, 3), (3, 5), (1, 2)]
+    assert packing.boundaries.tolist() == [0, 3, 8, 13, 18, 20]
+    assert packing.positions.tolist() == [[0, 1, 2, *range(5), *range(5), *range(5), 0, 1]]
+
+
+class _Layer(nn.Module):
+    """An attention module with the attributes that transformers' have."""
+
+    def __init__(self, kind: str = "full_attention") -> None:
+        super().__init__()
+        self.layer_idx = 0
+        self.config = type("Config", (), {"layer_types": [kind], "sliding_window": 2})()
+
+
+def test_what_packed_attention_does_not_know_is_refused() -> None:
+    query, key, value = (torch.randn(1, 2, 4, 8) for _ in range(3))
+    packing = Packing.of([4], causal=True, device=CPU)
+    with pytest.raises(BackboneError, match="_Layer does not hand its keyword arguments to attention"):
+        packed_attention(_Layer(), query, key, value, None)
+    with pytest.raises(BackboneError, match="hands attention position_bias, which packed attention does not know"):
+        packed_attention(_Layer(), query, key, value, None, packing=packing, position_bias=torch.ones(1), dropout=0.1)
+    with pytest.raises(BackboneError, match="a mask of its own"):
+        packed_attention(_Layer(), query, key, value, torch.ones(4, 4), packing=packing)
+    with pytest.raises(BackboneError, match="of kind 'chunked_attention'"):
+        packed_attention(_Layer("chunked_attention"), query, key, value, None, packing=packing)
+
+
+def test_a_window_known_to_the_configuration_only() -> None:
+    query, key, value = (torch.randn(1, 2, 4, 8) for _ in range(3))
+    packing = Packing.of([4], causal=True, device=CPU)
+    windowed, _ = packed_attention(_Layer("sliding_attention"), query, key, value, None, packing=packing)
+    given, _ = packed_attention(_Layer(), query, key, value, None, packing=packing, sliding_window=2)
+    last_two = (query[0, :, 3:] @ key[0, :, 2:].transpose(1, 2) * 8**-0.5).softmax(-1) @ value[0, :, 2:]
+    close(windowed[0, 3], last_two[:, 0])
+    close(given, windowed)
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma", "gpt2"])
+@torch.no_grad()
+def test_variable_length_kernel_against_the_cpu(family: str) -> None:
+    """bfloat16 on both sides, so that what differs is the kernel; heads of 16, which it takes."""
+    plain = build(family, **({} if family == "gpt2" else {"hidden_size": 64, "head_dim": 16}))
+    texts = some_texts(*LENGTHS)
+    slow, fast = Backbone(copy.deepcopy(plain).bfloat16()), Backbone(plain.bfloat16()).cuda()
+    embedded = slow.embed(torch.cat(texts))
+    for way in ("encode", "read"):
+        expected, found = getattr(slow, way)(embedded, LENGTHS).float(), getattr(fast, way)(embedded.cuda(), LENGTHS).cpu().float()
+        cosine = nn.functional.cosine_similarity(found, expected, dim=-1)
+        assert cosine.min() > 0.99, f"{way}: {cosine.min()}"
+
+
+@gpu
+@pytest.mark.gpu
+def test_variable_length_kernel_is_used_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm2comp import attention
+
+    calls = []
+    kernel = attention._varlen
+
+    def watched(*given: Any) -> Tensor:
+        calls.append(given[0].dtype)
+        return kernel(*given)
+
+    monkeypatch.setattr(attention, "_varlen", watched)
+    backbone = Backbone(build("llama", hidden_size=64)).cuda()
+    embedded = backbone.embed(torch.cat(some_texts(*LENGTHS)).cuda())
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = backbone.encode(embedded, LENGTHS).float().pow(2).mean()
+    loss.backward()
+    assert calls == [torch.bfloat16] * 2
+    gradient = next(backbone.parameters()).grad
+    assert gradient is not None
+    assert torch.isfinite(gradient).all()
+
+
+@gpu
+@pytest.mark.gpu
+@torch.no_grad()
+def test_float32_on_cuda_against_the_cpu() -> None:
+    plain = build("llama")
+    slow, fast = Backbone(copy.deepcopy(plain)), Backbone(plain).cuda()
+    embedded = slow.embed(torch.cat(some_texts(*LENGTHS)))
+    for way in ("encode", "read"):
+        torch.testing.assert_close(getattr(fast, way)(embedded.cuda(), LENGTHS).cpu(), getattr(slow, way)(embedded, LENGTHS), atol=1e-4, rtol=1e-4)

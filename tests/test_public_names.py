@@ -1,0 +1,39 @@
+"""What users import, locked: a name that goes or comes does so on purpose."""
+
+import subprocess
+import sys
+
+import pytest
+
+import llm2comp
+
+
+def test_names() -> None:
+    assert llm2comp.__all__ == ["LLM2Comp", "__version__", "load"]
+    for name in llm2comp.__all__:
+        assert getattr(llm2comp, name)
+    from llm2comp.model import LLM2Comp, load
+
+    assert llm2comp.load is load
+    assert llm2comp.LLM2Comp is LLM2Comp
+
+
+def test_methods_of_the_model() -> None:
+    from sentence_transformers import SentenceTransformer
+
+    ours = {name for name in vars(llm2comp.LLM2Comp) if not name.startswith("_")}
+    assert ours == {"changed", "encode", "encode_memory", "encoder", "fingerprint", "from_backbone", "memory_tokens", "save"}
+    assert issubclass(llm2comp.LLM2Comp, SentenceTransformer)
+    for inherited in ("encode_query", "encode_document", "max_seq_length", "get_embedding_dimension", "similarity"):
+        assert hasattr(llm2comp.LLM2Comp, inherited)
+
+
+def test_other_names_are_no_attributes() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        llm2comp.nothing  # noqa: B018
+
+
+def test_importing_is_light() -> None:
+    heavy = ("torch", "transformers", "sentence_transformers", "faiss", "datasets")
+    script = f"import llm2comp, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -10,6 +10,7 @@ Source: Zhang et al., "Learning to Compress", AAAI 2026, section 3.2, and the pu
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -267,8 +268,18 @@ class _CompressionTrainer(StageMixin, Trainer):
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
+        """A batch's loss with the weight that makes the mean over batches that over tokens."""
+        weight = 1.0
+        if self._objective != "distillation":
+            weight = _scored_tokens(inputs, self._objective) / (len(inputs["contexts"]) * self._heldout_tokens)
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
+            return self.compute_loss(model, {**inputs, "weight": weight}).detach(), None, None
+
+    @cached_property
+    def _heldout_tokens(self) -> float:
+        """Scored tokens of a held-out text on average."""
+        batches = list(self.get_eval_dataloader())
+        return sum(_scored_tokens(batch, self._objective) for batch in batches) / sum(len(batch["contexts"]) for batch in batches)
 
 
 def _scored_tokens(batch: dict[str, Any], objective: Objective) -> int:

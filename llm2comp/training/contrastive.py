@@ -54,11 +54,10 @@ def train_contrastive(model: LLM2Comp, settings: ContrastiveSettings, output: Pa
     """
     data = _sentences(settings) if settings.corpora else _pairs(settings, model.prompts.get("query") or "")
     limits = {"query": settings.max_query_tokens, "document": settings.max_passage_tokens}
+    least = model.memory_tokens + 2
     for name, limit in limits.items():
-        if limit is not None and limit < model.memory_tokens + 2:
-            raise SettingsError(
-                f"the longest {name} is {limit} tokens, of which {model.memory_tokens} are memory tokens; give at least {model.memory_tokens + 2}"
-            )
+        if limit is not None and limit < least:
+            raise SettingsError(f"a {name} of at most {limit} tokens has no room for {model.memory_tokens} memory tokens; give {least} or more")
     arguments = _arguments(settings, output, data)
     backbone = model.encoder.backbone
     if settings.adapter == "merge" and backbone.has_adapter:

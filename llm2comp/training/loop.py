@@ -157,8 +157,9 @@ class StageMixin(Trainer):
         """The held-out rows in order, all of them on every device, so that their loss is the same on one device and on several."""
         held_out: Any = self.eval_dataset
         rows = held_out if eval_dataset is None else held_out[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
-        size = min(self.args.per_device_eval_batch_size, len(rows))
-        return DataLoader(rows, batch_size=size, collate_fn=self.data_collator, drop_last=True)
+        most = min(self.args.per_device_eval_batch_size, len(rows))
+        size = next(size for size in range(most, 0, -1) if len(rows) % size == 0)  # equal batches, so that their mean is that of the rows
+        return DataLoader(rows, batch_size=size, collate_fn=self.data_collator, generator=torch.Generator())
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """One forward and backward pass; a loss that is not finite ends the run before it can touch the weights.

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from llm2comp.errors import SettingsError, TrainingError
+from llm2comp.training.sources import SOURCE_FIELDS
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -23,9 +24,10 @@ SETTINGS_FILE = "settings.json"
 
 def processes() -> "PartialState":
     """The processes of this run; a wait for one that reads a large corpus may last."""
+    import torch
     from accelerate import PartialState
 
-    return PartialState(timeout=timedelta(days=1))
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 @contextmanager
@@ -62,18 +64,28 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def described(settings: Any) -> dict[str, Any]:
-    """A settings object as the JSON values that a folder remembers it by; None as none."""
+    """A settings object as the JSON values that a folder remembers it by, files and folders by their whole path; None as none."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=dict)) if settings is not None else {}
-    return plain
+    return {name: _whole_paths(value, name) for name, value in plain.items()}
+
+
+def _whole_paths(value: Any, field: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole_paths(entry, name) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_whole_paths(entry, field) for entry in value]
+    if isinstance(value, str) and field in (*SOURCE_FIELDS, "backbone") and Path(value).exists():
+        return str(Path(value).resolve())
+    return value
 
 
 def remember_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Notes what the folder is begun with."""
-    write_whole(folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+    """Notes what the folder is begun with, and where it was then."""
+    write_whole(folder / SETTINGS_FILE, json.dumps({**settings, "folder": str(folder.resolve())}, indent=2) + "\n")
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Compares settings with those the folder was begun with, if it was.
+    """Compares settings with those the folder was begun with, if it was; it may have moved since, with what lies beside it.
 
     Raises:
         SettingsError: Naming the fields that differ, with both values.
@@ -81,21 +93,36 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return
-    changed = changed_fields(json.loads(path.read_text(encoding="utf-8")), settings)
+    before = json.loads(path.read_text(encoding="utf-8"))
+    then, now = Path(before.get("folder", folder)).parent, folder.resolve().parent
+    changed = changed_fields(before, settings, moved=lambda text: text.replace(f"{then}{os.sep}", f"{now}{os.sep}", 1))
     if changed:
         raise SettingsError(
             f"{folder} was begun with other settings: {'; '.join(changed)}. Give those again, or another output folder, or delete {folder} to train it anew"
         )
 
 
-def changed_fields(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`field: old, now new` of each field that differs; fields that only one of the two knows are newer than the other."""
+def changed_fields(before: Mapping[str, Any], now: Mapping[str, Any], *, moved: Callable[[str], str] = str, prefix: str = "") -> list[str]:
+    """`field was old, now new` for each field that differs; fields that only one of the two knows are newer than the other.
+
+    Args:
+        before: Fields with values, as JSON has them.
+        now: The same.
+        moved: What a path of `before` is called now.
+        prefix: Put before the names.
+    """
     found = []
     for name in now:
-        if name not in before or before[name] == now[name]:
+        if name not in before or _same(before[name], now[name], moved):
             continue
         if isinstance(before[name], Mapping) and isinstance(now[name], Mapping):
-            found += changed_fields(before[name], now[name], f"{prefix}{name}.")
+            found += changed_fields(before[name], now[name], moved=moved, prefix=f"{prefix}{name}.")
         else:
             found.append(f"{prefix}{name} was {json.dumps(before[name])}, now {json.dumps(now[name])}")
     return found
+
+
+def _same(before: Any, now: Any, moved: Callable[[str], str]) -> bool:
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return all(_same(one, other, moved) for one, other in zip(before, now, strict=True))
+    return bool(before == now or (isinstance(before, str) and moved(before) == now))

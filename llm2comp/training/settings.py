@@ -92,7 +92,7 @@ class ModelSettings:
     """Hub id or folder of the language model; None where stage 0 makes it."""
     revision: str | None = None
     memory_tokens: int = 8
-    max_length: int = 512
+    max_length: int = 1024
     """Longest input in tokens, memory tokens included."""
     query_instruction: str = ""
     """Put before queries, never before documents."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from llm2comp.errors import SettingsError
 
-__all__ = ["check_sources"]
+__all__ = ["SOURCE_FIELDS", "check_sources"]
 
-_SOURCES = ("articles", "corpora", "docstrings", "excluded", "heldout", "pairs", "ready")
+SOURCE_FIELDS = ("articles", "corpora", "docstrings", "excluded", "heldout", "pairs", "ready")
+"""Fields of settings that name texts."""
 _ELSEWHERE = ("hub:", "python-docs:")
 
 
@@ -34,6 +35,6 @@ def _sources(settings: Any, prefix: str) -> Iterator[tuple[str, str]]:
         value, name = getattr(settings, field.name), f"{prefix}{field.name}"
         if is_dataclass(value):
             yield from _sources(value, f"{name}.")
-        elif field.name in _SOURCES and value:
+        elif field.name in SOURCE_FIELDS and value:
             entries = {name: value} if isinstance(value, str) else {f"{name}[{place}]": entry for place, entry in enumerate(value)}
             yield from entries.items()

@@ -1,18 +1,32 @@
 """Recipes: the shipped ones load, bad ones are refused by field, and an interrupted run ends as if nothing had happened."""
 
+import itertools
 import json
 import random
+import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+import llm2comp
+from llm2comp.adapter import AdapterSettings
+from llm2comp.errors import SettingsError
 from llm2comp.training.metrics import read_metrics
-from tests.training.killed import run_and_kill
-from tests.training.tiny import write_recipe
+from llm2comp.training.recipe import run_recipe
+from llm2comp.training.recipe_file import read_recipe, shipped_recipes
+from llm2comp.training.run_folder import changed_fields, described
+from llm2comp.training.settings import ContrastiveSettings
+from llm2comp.training.sources import check_sources
+from tests.training.processes import run_and_kill
+from tests.training.tiny import environment, write_corpus, write_recipe
 
 STAGES = ("pretrain", "compression", "unsupervised", "supervised")
 TIMES = ("tokens_per_second", "runtime")
@@ -62,3 +76,198 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(uninterrupted: 
         assert torch.equal(found[name], tensor), name
     assert json.dumps(reports(output)) == json.dumps(reports(uninterrupted / "run"))
     assert not [path for path in output.rglob("*") if path.name.startswith(".") and path.name != ".lock"], "half-written files were left behind"
+
+
+def test_every_shipped_recipe_loads_and_no_two_are_alike() -> None:
+    loaded = {name: described(read_recipe(name, data=Path("/data"), pairs=Path("/run/pairs"))) for name in shipped_recipes()}
+    assert {"llama-2-7b-paper", "llm2comp-tiny", "qwen3-0.6b"} <= set(loaded)
+    for name, values in loaded.items():
+        assert values["name"] == name
+        assert "{" not in json.dumps({key: value for key, value in values.items() if key != "about"}).replace('{"', "").replace("{}", "")
+    for one, other in itertools.combinations(loaded.values(), 2):
+        assert one["model"]["backbone"] != other["model"]["backbone"]
+        assert changed_fields({**one, "name": "", "about": "", "model": {}}, {**other, "name": "", "about": "", "model": {}})
+
+
+def test_the_paper_recipe_holds_the_papers_numbers() -> None:
+    recipe = read_recipe("llama-2-7b-paper", data=Path("/data"), pairs=Path("/run/pairs"))
+    assert recipe.compression
+    assert recipe.unsupervised
+    assert recipe.supervised
+    assert recipe.compression.steps * recipe.compression.batch_size == 32_000
+    assert recipe.unsupervised.steps * recipe.unsupervised.batch_size == 128_000
+    assert recipe.supervised.steps * recipe.supervised.batch_size == 204_800
+    assert recipe.model.adapter == AdapterSettings(rank=16, alpha=32, dropout=0.05, targets=("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+    assert (recipe.compression.clip, recipe.compression.weight_decay, recipe.compression.margin) == (2.0, 1e-5, 10)
+    assert (recipe.unsupervised.attention_dropout, recipe.unsupervised.freeze_memory, recipe.unsupervised.adapter) == (0.2, True, "merge")
+    assert (recipe.supervised.max_query_tokens, recipe.supervised.max_passage_tokens, recipe.supervised.temperature) == (512, 1024, 0.05)
+
+
+SMALL: dict[str, Any] = {
+    "name": "a",
+    "about": "{anything}",
+    "model": {"backbone": "b"},
+    "compression": {"corpora": ["{data}/c.jsonl"], "steps": 10, "batch_size": 4, "learning_rate": 1e-3},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": 3}, "r.yaml: unknown field stages; known: name, about, model"),
+        ({"name": None}, "r.yaml: name is None; expected a text"),
+        ({"model": {"backbone": "b", "memory": 8}}, "r.yaml: model: unknown field memory"),
+        ({"model": {}}, "r.yaml: give either model.backbone or pretrain"),
+        ({"model": {"backbone": "b", "adapter": {"rank": "x"}}}, "r.yaml: model: adapter: rank is 'x'; expected a whole number"),
+        ({"model": {"backbone": "b", "max_length": 100}}, "r.yaml: compression.max_tokens 512 and model.memory_tokens 8 exceed model.max_length 100"),
+        ({"compression": {**SMALL["compression"], "steps": -1}}, "r.yaml: compression: steps is -1"),
+        ({"compression": {**SMALL["compression"], "max_tokens": 9}}, "r.yaml: compression: max_tokens 9 leaves no room"),
+        ({"compression": None}, "r.yaml: give compression, unsupervised or supervised"),
+        ({"unsupervised": {"pairs": ["p"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}}, "r.yaml: unsupervised needs corpora"),
+        ({"supervised": {"corpora": ["p"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}}, "r.yaml: supervised needs pairs"),
+        ({"supervised": {"pairs": ["{pairs}"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}}, "supervised.pairs reads {pairs}, which only derive makes"),
+        ({"derive": {"articles": ["a"], "query_words": [1, 2, 3]}}, r"r.yaml: derive: query_words is \[1, 2, 3\]; expected a list of 2"),
+        ({"base": "nothing"}, "no recipe 'nothing': give a .yaml file or one of llama-2-7b-paper"),
+        ({"base": "r.yaml"}, "base is 'r.yaml'; give the name of another recipe"),
+    ],
+)
+def test_a_bad_recipe_is_refused_by_file_and_field(changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(yaml.safe_dump({**SMALL, **changes}), encoding="utf-8")
+    with pytest.raises(SettingsError, match=message) as refused:
+        read_recipe("r.yaml", data=Path("/data"), pairs=Path("/run/pairs"))
+    assert "\n" not in str(refused.value)
+
+
+def test_data_must_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"r.yaml: compression: corpora\[0\] reads texts from {data}: say where they are with --data DIR"):
+        read_recipe(path)
+    assert read_recipe(path, data=Path("/data")).about == "{anything}"
+
+
+def test_a_recipe_is_laid_over_its_base_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    (tmp_path / "r.yaml").write_text("{name: c, about: d, base: base.yaml, compression: {steps: 99}}", encoding="utf-8")
+    recipe = read_recipe(tmp_path / "r.yaml", data=Path("/data"))
+    assert recipe.compression
+    assert (recipe.name, recipe.compression.steps, recipe.compression.batch_size, recipe.compression.corpora) == ("c", 99, 4, ("/data/c.jsonl",))
+
+
+def test_a_folder_of_a_recipes_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`llm2comp train recipe llm2comp-tiny -o llm2comp-tiny`, twice."""
+    monkeypatch.chdir(tmp_path)
+    Path("llm2comp-tiny").mkdir()
+    assert read_recipe("llm2comp-tiny", data=Path("/data"), pairs=Path("/p")).name == "llm2comp-tiny"
+
+
+def test_missing_sources_are_named_before_anything_is_trained(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "derive": {"articles": ["{data}/c.jsonl"], "docstrings": ["python-docs:all"]}}), encoding="utf-8")
+    recipe = read_recipe(path, data=tmp_path, pairs=tmp_path / "pairs")
+    with pytest.raises(SettingsError, match=r"derive.articles\[0\]: no file or folder '.*/c.jsonl'"):
+        check_sources(recipe)
+    (tmp_path / "c.jsonl").touch()
+    check_sources(recipe)
+    supervised = ContrastiveSettings(pairs=(str(tmp_path / "pairs"),), steps=1, batch_size=1, learning_rate=1.0)
+    check_sources(supervised, made={str(tmp_path / "pairs")})
+    with pytest.raises(SettingsError, match=r"pairs\[0\]: no file or folder"):
+        check_sources(supervised)
+
+
+def run_here(recipe: Path, output: Path) -> Path:
+    return run_recipe(read_recipe(recipe, data=recipe.parent / "data", pairs=output / "pairs"), output)
+
+
+def edited(recipe: Path, **sections: dict[str, Any]) -> Path:
+    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    path = recipe.with_name("edited.yaml")
+    path.write_text(yaml.safe_dump({**values, **{name: {**values[name], **fields} for name, fields in sections.items()}}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"compression": {"steps": 12}}, "compression was begun with other settings: steps was 11, now 12"),
+        ({"pretrain": {"learning_rate": 2e-3}}, "pretrain was begun with other settings: learning_rate was 0.001, now 0.002"),
+        ({"model": {"memory_tokens": 4}}, "compression was begun with other settings: model.memory_tokens was 2, now 4"),
+        ({"derive": {"seed": 5}}, "run was begun with other settings: derive.seed was 0, now 5"),
+        ({"supervised": {"mixture": {"title-lead": 2.0}, "steps": 20}}, "supervised was begun with other settings: steps was 13, now 20"),
+    ],
+)
+def test_a_folder_begun_with_other_settings_is_refused_by_field(uninterrupted: Path, sections: dict[str, dict[str, Any]], named: str) -> None:
+    before = finished(uninterrupted / "run")
+    with pytest.raises(SettingsError, match=re.escape(named)):
+        run_here(edited(uninterrupted / "tiny.yaml", **sections), uninterrupted / "run")
+    assert finished(uninterrupted / "run") == before
+
+
+def test_a_finished_recipe_is_not_run_again(uninterrupted: Path) -> None:
+    before = finished(uninterrupted / "run")
+    reworded = uninterrupted / "reworded.yaml"
+    reworded.write_text((uninterrupted / "tiny.yaml").read_text(encoding="utf-8").replace("a test", "other words"), encoding="utf-8")
+    assert run_here(reworded, uninterrupted / "run") == uninterrupted / "run" / "model"
+    assert finished(uninterrupted / "run") == before
+
+
+def test_a_stage_made_from_one_that_is_gone_is_not_taken(uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(uninterrupted / "run", output)
+    shutil.rmtree(output / "unsupervised")
+    with pytest.raises(SettingsError, match=r"supervised was made from .*unsupervised/model, which is not finished: delete"):
+        run_here(uninterrupted / "tiny.yaml", output)
+
+
+def test_a_run_may_move_and_be_named_from_elsewhere(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "moved")
+    assert run_here(uninterrupted / "tiny.yaml", tmp_path / "moved" / "run") == tmp_path / "moved" / "run" / "model"
+    monkeypatch.chdir(uninterrupted)
+    assert run_here(Path("tiny.yaml"), Path("run")) == Path("run/model")
+    with pytest.raises(SettingsError, match="pretrain was begun with other settings: corpora was"):
+        run_here(tmp_path / "moved" / "tiny.yaml", Path("run"))
+
+
+def test_the_finished_model_went_through_all_stages(uninterrupted: Path) -> None:
+    model = llm2comp.load(uninterrupted / "run" / "model", device="cpu")
+    assert model.stages == ["compression:distillation", "unsupervised", "supervised"]
+    assert model.encode(["a bird"]).shape == (1, 16)
+    assert {entry["step"] for entry in read_metrics(uninterrupted / "run" / "supervised") if "loss" in entry} == set(range(1, 14))
+
+
+def test_pairs_that_cannot_be_derived_stop_the_recipe_there(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    write_corpus(tmp_path / "data" / "articles.jsonl", [f"Number {number}." for number in range(300)])
+    with pytest.raises(SettingsError, match="derive: no pair can be derived from its corpora"):
+        run_here(edited(recipe, pretrain={"steps": 1}), tmp_path / "run")
+    assert not (tmp_path / "run" / "pairs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_process_killed_from_outside_at_any_time(uninterrupted: Path, tmp_path: Path, seed: int) -> None:
+    shutil.copytree(uninterrupted / "data", tmp_path / "data")
+    recipe = Path(shutil.copy(uninterrupted / "tiny.yaml", tmp_path))
+    command = [sys.executable, "-m", "llm2comp", "train", "recipe", str(recipe), "--data", str(tmp_path / "data"), "-o", str(tmp_path / "run")]
+    chance = random.Random(seed)
+    for _ in range(4):
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        lines = chance.randint(1, 12)
+        assert process.stdout is not None
+        for _, _ in zip(range(lines), process.stdout, strict=False):
+            pass
+        time.sleep(chance.random() * 0.1)
+        process.kill()
+        process.wait()
+    last = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert last.stdout.splitlines()[-1] == str(tmp_path / "run" / "model")
+    expected, found = weights(uninterrupted / "run"), weights(tmp_path / "run")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)  # other processes may add in another order
+    assert json.dumps(steps(tmp_path / "run")) == json.dumps(steps(uninterrupted / "run"))
+
+
+def steps(output: Path) -> dict[str, list[int]]:
+    return {stage: [entry["step"] for entry in entries] for stage, entries in reports(output).items()}

@@ -7,6 +7,7 @@ stays within each text. The same function serves the encoder (each token sees it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -101,7 +102,7 @@ def packed_attention(
         raise BackboneError(f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed attention does not know")
     window = _window(module, sliding_window) if packing.causal else None
     plain = softcap is None and s_aux is None
-    if plain and query.is_cuda and not packing.dropout and (halves := _in_half_precision(query, key, value)):
+    if plain and not packing.dropout and _has_kernel(query.device) and (halves := _in_half_precision(query, key, value)):
         return _varlen(*halves, packing, scaling, window), None
     runs = packing.runs()
     sizes = [texts * length for texts, length in runs]
@@ -161,6 +162,12 @@ def _written_out(
         scores = torch.cat([scores, sink], dim=-1)
     weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)[..., :length]
     return functional.dropout(weights, packing.dropout) @ value
+
+
+@cache
+def _has_kernel(device: torch.device) -> bool:
+    """Whether PyTorch's variable-length attention runs there: on NVIDIA GPUs from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _in_half_precision(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -1,6 +1,7 @@
 """Packed attention against the families' own padded classes, and the windows, sinks, caps and dropout it stands in for."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -158,6 +159,66 @@ def test_a_window_known_to_the_configuration_only() -> None:
     last_two = (query[0, :, 3:] @ key[0, :, 2:].transpose(1, 2) * 8**-0.5).softmax(-1) @ value[0, :, 2:]
     close(windowed[0, 3], last_two[:, 0])
     close(given, windowed)
+
+
+def kernel_by_hand(query: Tensor, key: Tensor, value: Tensor, ends_q: Tensor, ends_k: Tensor, max_q: int, max_k: int, **options: Any) -> Tensor:
+    """`torch.nn.attention.varlen.varlen_attn` as documented, (tokens, heads, dim), for machines that lack it."""
+    assert query.shape == key.shape == value.shape
+    assert ends_q.dtype == ends_k.dtype == torch.int32
+    assert max_q == max_k == ends_q.diff().max()
+    (before, after), parts = options["window_size"], []
+    for start, end in itertools.pairwise(ends_q.tolist()):
+        q, k, v = (states[start:end].transpose(0, 1) for states in (query, key, value))
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        hidden = ((distance > before) & (before >= 0)) | ((distance < -after) & (after >= 0))
+        scale = query.shape[-1] ** -0.5 if options["scale"] is None else options["scale"]
+        parts.append(((q @ k.transpose(1, 2) * scale).masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "granite", "gpt2"])
+def test_what_the_cuda_kernel_is_given(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the kernel itself, in float32: shapes, repeated heads, boundaries, windows, scale, gradients."""
+    from llm2comp import attention
+
+    backbone = Backbone(build(family))
+    embedded = backbone.embed(torch.cat(some_texts(*LENGTHS))).detach().requires_grad_()
+    expected = [backbone.encode(embedded, LENGTHS), backbone.read(embedded, LENGTHS)]
+    gradients = [torch.autograd.grad(states.pow(2).sum(), embedded)[0] for states in expected]
+    used = []
+
+    def kernel(*given: Any, **options: Any) -> Tensor:
+        used.append(options["window_size"])
+        return kernel_by_hand(*given, **options)
+
+    monkeypatch.setattr(attention, "_has_kernel", lambda device: True)
+    monkeypatch.setattr(
+        attention, "_in_half_precision", lambda query, key, value: (query, attention._all_heads(key, query), attention._all_heads(value, query))
+    )
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    found = [backbone.encode(embedded, LENGTHS), backbone.read(embedded, LENGTHS)]
+    assert used[:2] == [(-1, -1)] * 2
+    assert set(used[2:]) == {"mistral": {(WINDOW - 1, 0)}, "gemma3_text": {(WINDOW - 1, 0), (-1, 0)}}.get(family, {(-1, 0)})
+    for states, other, gradient in zip(found, expected, gradients, strict=True):
+        close(states, other)
+        torch.testing.assert_close(torch.autograd.grad(states.pow(2).sum(), embedded)[0], gradient, atol=1e-3, rtol=1e-3)
+
+
+def test_precision_the_cuda_kernel_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm2comp.attention import _in_half_precision
+
+    query, key = torch.randn(1, 4, 5, 16), torch.randn(1, 2, 5, 16)
+    assert _in_half_precision(query, key, key) is None
+    assert _in_half_precision(query[..., :12].bfloat16(), key[..., :12].bfloat16(), key[..., :12].bfloat16()) is None
+    assert _in_half_precision(query.bfloat16(), key.bfloat16(), key[..., :8].bfloat16()) is None
+    halves = _in_half_precision(query.bfloat16(), key.bfloat16(), key.bfloat16())
+    assert halves is not None
+    assert [tuple(states.shape) for states in halves] == [(1, 4, 5, 16)] * 3
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
+    mixed = _in_half_precision(query, key, key.bfloat16())  # rotary embeddings leave float32 where autocast made bfloat16
+    assert mixed is not None
+    assert {states.dtype for states in mixed} == {torch.bfloat16}
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -75,7 +75,7 @@ def run_stage(name: str, settings: StageSettings, folder: Path, start: Callable[
 
     finished = folder / "model"
     begun = _begun_with(settings, model_settings)
-    check_settings(folder, begun)
+    _check_trained(folder, begun)
     if (finished / CONFIG_FILE).is_file():
         _logger.info("%s: finished before", name)
         return finished
@@ -142,11 +142,21 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
     check_settings(output, {field: described(getattr(recipe, field)) for field, name in _DERIVED if (output / name).is_dir()})
     missing: Path | None = None
     for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):
-        check_settings(output / name, _begun_with(getattr(recipe, name), recipe.model))
+        _check_trained(output / name, _begun_with(getattr(recipe, name), recipe.model))
         if missing is not None and (output / name).is_dir():
             raise SettingsError(f"{output / name} was made from {missing}, which is not finished: delete {output / name} too, so that it is made anew")
         if not (output / name / "model" / CONFIG_FILE).is_file():
             missing = output / name / "model"
+
+
+def _check_trained(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuses other settings once something was trained with the first; a start that failed before its first checkpoint binds nobody.
+
+    Raises:
+        SettingsError: Naming the fields that differ.
+    """
+    if (folder / "model").is_dir() or any(folder.glob("checkpoint-*")):
+        check_settings(folder, settings)
 
 
 def _begun_with(settings: StageSettings, model: ModelSettings) -> dict[str, Any]:

@@ -252,14 +252,13 @@ def test_a_process_killed_from_outside_at_any_time(uninterrupted: Path, tmp_path
     command = [sys.executable, "-m", "llm2comp", "train", "recipe", str(recipe), "--data", str(tmp_path / "data"), "-o", str(tmp_path / "run")]
     chance = random.Random(seed)
     for _ in range(4):
-        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         lines = chance.randint(1, 12)
-        assert process.stdout is not None
-        for _, _ in zip(range(lines), process.stdout, strict=False):
-            pass
-        time.sleep(chance.random() * 0.1)
-        process.kill()
-        process.wait()
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            for _, _ in zip(range(lines), process.stdout, strict=False):
+                pass
+            time.sleep(chance.random() * 0.1)
+            process.kill()
     last = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert last.stdout.splitlines()[-1] == str(tmp_path / "run" / "model")
     expected, found = weights(uninterrupted / "run"), weights(tmp_path / "run")

@@ -64,6 +64,8 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
     Raises:
         BackboneError: If it cannot be loaded, or its files lack weights.
     """
+    if Path(source.place, "llm2comp.json").is_file():
+        raise BackboneError(f"{source.name!r} is an encoder already, not a language model: llm2comp.load({source.name!r}) loads it")
     with _failing_as_backbone(source, "language model"), quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.place,

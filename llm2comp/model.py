@@ -84,13 +84,17 @@ class LLM2Comp(SentenceTransformer):
 
     def __init__(
         self,
-        encoder: MemoryEncoder,
+        encoder: MemoryEncoder | str | Path,
         *,
         pooling: dict[str, Any] | None = None,
         query_instruction: str = "",
         normalize: bool = True,
         device: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
+        if not isinstance(encoder, MemoryEncoder):  # SentenceTransformer's trainer makes a model of a checkpoint's folder in this way
+            self.__dict__.update(load(encoder, device=device, dtype="float32", trust_remote_code=trust_remote_code).__dict__)
+            return
         self.pooling = pooling or {"mode": "mean"}
         self.normalize = normalize
         modules: list[nn.Module] = [encoder, _pooling(self.pooling, encoder.get_embedding_dimension())]

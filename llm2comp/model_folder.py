@@ -6,7 +6,7 @@ it names have been checked. Weights are safetensors only; nothing is unpickled.
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
@@ -128,7 +128,8 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         what = "has no llm2comp.json" if folder.is_dir() else "is not a folder"
-        raise ModelFolderError(f"{folder} {what}: give a folder written by `model.save(...)` or `llm2comp train`")
+        other = f"; LLM2Comp.from_backbone({str(folder)!r}) makes an encoder of a language model" if (folder / "config.json").is_file() else ""
+        raise ModelFolderError(f"{folder} {what}: give a folder written by `model.save(...)` or `llm2comp train`{other}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
@@ -166,7 +167,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
                 raise ModelFolderError(f"{path} is not the file that was written (its SHA-256 differs): {_AGAIN}")
         except OSError as error:
             raise ModelFolderError(f"{path} cannot be read ({error.strerror}): {_AGAIN}") from error
-    unlisted = sorted(name for name, path in _files(folder).items() if path.suffix.lower() in _WEIGHTS and name not in config["files"])
+    unlisted = sorted(name for name in _files(folder) if name not in config["files"] and _could_be_loaded(name))
     if unlisted:
         raise ModelFolderError(f"{folder} holds weights that its {CONFIG_FILE} does not name, which are not loaded: remove {', '.join(unlisted)}")
     needed = [_MEMORY_FILE, *([_ADAPTER_FILE] if (folder / "adapter").is_dir() else [])]
@@ -202,6 +203,14 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
     if (folder / "adapter").is_dir():
         backbone.load_adapter(folder / "adapter")
     return EncoderParts(backbone, tokenizer, memory, config["max_length"])
+
+
+def _could_be_loaded(name: str) -> bool:
+    """Whether some loader could take a file for weights of the model; a trainer's optimizer.pt beside the model is none of them."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in _WEIGHTS:
+        return False
+    return path.suffix.lower() == ".safetensors" or len(path.parts) > 1 or path.stem.startswith(("adapter_model", "memory", "model", "pytorch_model"))
 
 
 def _edit_json(path: Path, **entries: Any) -> None:

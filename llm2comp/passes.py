@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llm2comp.attention import PACKED_ATTENTION, Packing
-from llm2comp.errors import BackboneError
+from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.probe import PROBE_TEXTS, probe
 
 __all__ = ["Way", "choose_way", "run_packed", "run_padded", "trunk"]
@@ -52,7 +52,10 @@ def choose_way(model: PreTrainedModel, wanted: Literal["auto", "packed", "padded
 
     Raises:
         BackboneError: Naming the model, if there is none, and what each try came to.
+        SettingsError: If what is wanted is none of the three.
     """
+    if wanted not in ("auto", "packed", "padded"):
+        raise SettingsError(f"attention is {wanted!r}; give auto, packed or padded")
     name, device, embed = type(model).__name__, model.device, model.get_input_embeddings()
     reasons = []
     try:
@@ -98,19 +101,21 @@ def _causality(model: PreTrainedModel, causal: bool) -> Iterator[None]:
     A bidirectional pass has no sliding window and no chunks, for memory tokens have to see the beginning of the text.
     """
     config = model.config
-    switches: list[tuple[Any, str, Any]] = [(holder, "is_causal", causal) for holder in (config, *model.modules()) if hasattr(holder, "is_causal")]
-    if not hasattr(config, "is_causal"):
-        switches.append((config, "is_causal", causal))
+    switches: list[tuple[Any, str, Any]] = [(config, "is_causal", causal)]
+    switches += [(module, "is_causal", causal) for module in model.modules() if hasattr(module, "is_causal")]
     if not causal:
         switches += [(config, reach, 2**30) for reach in ("sliding_window", "attention_chunk_size") if getattr(config, reach, None) is not None]
-    before = [getattr(holder, name, True) for holder, name, _ in switches]
+    before = [getattr(holder, name, None) for holder, name, _ in switches]
     for holder, name, value in switches:
         setattr(holder, name, value)
     try:
         yield
     finally:
         for (holder, name, _), value in zip(switches, before, strict=True):
-            setattr(holder, name, value)
+            if value is None:
+                delattr(holder, name)
+            else:
+                setattr(holder, name, value)
 
 
 def _line(error: Exception) -> str:

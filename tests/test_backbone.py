@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, Llam
 
 from llm2comp.adapter import AdapterSettings
 from llm2comp.backbone import Backbone
-from llm2comp.errors import BackboneError
+from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.probe import PROBE_TEXTS, probe
 from llm2comp.training.compression import compression_loss
@@ -251,6 +251,21 @@ class TestProbe:
     def test_refuses_states_of_another_shape(self) -> None:
         with pytest.raises(BackboneError, match=r"shape \(6, 8\) into states of shape \(6, 4\)"):
             self.run(lambda embeddings, lengths, causal: cumulated(embeddings, lengths, causal)[:, :4])
+
+    def test_leaves_no_trace(self) -> None:
+        plain = build("bloom")
+        before = plain.config.to_dict()
+        backbone = Backbone(plain)
+        with torch.no_grad():
+            backbone.encode(backbone.embed(torch.arange(4)), [4])
+        changed = {name for name, value in plain.config.to_dict().items() if value != before.get(name)}
+        assert changed == {"hidden_dropout"}
+
+    def test_ways_that_are_none(self) -> None:
+        with pytest.raises(SettingsError, match="attention is 'flash'; give auto, packed or padded"):
+            Backbone(build("llama"), "flash")  # type: ignore[arg-type]
+        with pytest.raises(BackboneError, match="StableLmForCausalLM cannot be made bidirectional"):
+            Backbone(build("stablelm"), "packed")
 
     @pytest.mark.parametrize("family", REFUSED)
     def test_refuses_families_that_stay_causal_by_name(self, family: str) -> None:

@@ -1,6 +1,7 @@
 """What a user does with a model: encode, in every form promised, and count on it."""
 
 import copy
+import doctest
 import logging
 import pickle
 import subprocess
@@ -257,9 +258,36 @@ class TestSentenceTransformers:
             optimizer.step()
             assert model.fingerprint != before
 
+    def test_its_trainer_resumes(self, make_model: Callable[..., LLM2Comp], tmp_path: Path) -> None:
+        from datasets import Dataset
+        from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+        rows = Dataset.from_dict({"anchor": ["a", "b", "c", "d"] * 4, "positive": ["A.", "B.", "C.", "D."] * 4})
+
+        def train(model: LLM2Comp, **options: Any) -> LLM2Comp:
+            settings = SentenceTransformerTrainingArguments(
+                str(tmp_path), max_steps=4, save_steps=2, per_device_train_batch_size=4, report_to="none", use_cpu=True, disable_tqdm=True, learning_rate=1e-3
+            )
+            SentenceTransformerTrainer(model, settings, rows, loss=MultipleNegativesRankingLoss(model)).train(**options)
+            return model.eval()
+
+        whole = train(make_model())
+        resumed = train(make_model(), resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+        close(resumed.encode(TEXTS), whole.encode(TEXTS))
+        assert np.abs(whole.encode(TEXTS) - make_model().encode(TEXTS)).max() > 1e-3
+
+
+def test_examples_of_the_documentation() -> None:
+    import llm2comp.model
+
+    examples = doctest.testmod(llm2comp.model)
+    assert examples.attempted > 4
+    assert examples.failed == 0
+
 
 class TestFromBackbone:
-    def test_speaks_of_what_is_wrong(self, tmp_path: Path, backbone_folder: Path) -> None:
+    def test_speaks_of_what_is_wrong(self, tmp_path: Path, backbone_folder: Path, saved_model: Path) -> None:
         with pytest.raises(SettingsError, match="memory_tokens is 0; give at least 1"):
             LLM2Comp.from_backbone(BACKBONE, 0)
         with pytest.raises(SettingsError, match="a maximum length of 4096 tokens: give between 10"):
@@ -272,6 +300,8 @@ class TestFromBackbone:
             LLM2Comp.from_backbone(BACKBONE, device="tpu")
         with pytest.raises(BackboneError, match="no such folder"):
             LLM2Comp.from_backbone(tmp_path / "nothing", device="cpu")
+        with pytest.raises(BackboneError, match="is an encoder already, not a language model: llm2comp.load"):
+            LLM2Comp.from_backbone(saved_model, device="cpu")
         (backbone_folder / "tokenizer.json").write_text("{")
         with pytest.raises(BackboneError, match="cannot load the tokenizer of"):
             LLM2Comp.from_backbone(backbone_folder, device="cpu")

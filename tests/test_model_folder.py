@@ -406,7 +406,9 @@ class TestDamage:
         path.write_text(path.read_text() + " ")
         self.refused(model_folder, str(path))
 
-    @pytest.mark.parametrize("name", ["more.safetensors", "adapter/adapter_model.bin", "pytorch_model.bin", "backbone/model-00002.safetensors", "x.PKL"])
+    @pytest.mark.parametrize(
+        "name", ["more.safetensors", "adapter/adapter_model.bin", "pytorch_model.bin", "backbone/model-00002.safetensors", "backbone/x.PKL", "x.safetensors"]
+    )
     def test_weights_that_are_not_listed(self, model_folder: Path, name: str) -> None:
         (model_folder / name).write_bytes(b"weights")
         self.refused(model_folder, "holds weights that its llm2comp.json does not name", name)
@@ -414,6 +416,7 @@ class TestDamage:
     def test_files_of_the_user_are_no_matter(self, model_folder: Path, model: LLM2Comp) -> None:
         (model_folder / "README.md").write_text("edited")
         (model_folder / "notes.txt").write_text("mine")
+        (model_folder / "optimizer.pt").write_text("a trainer's")
         (model_folder / ".gitattributes").write_text("*.safetensors filter=lfs")
         assert load(model_folder).fingerprint == model.fingerprint
 
@@ -440,7 +443,7 @@ class TestDamage:
         self.refused(tmp_path / "nothing", "no model at", "give a folder, a Hub id such as owner/name, or nothing for the bundled model")
         self.refused(tmp_path / "file", "is not a folder: give a folder written by")
         self.refused(tmp_path / "empty", "has no llm2comp.json: give a folder written by")
-        self.refused(BACKBONE, "has no llm2comp.json")
+        self.refused(BACKBONE, "has no llm2comp.json", f"LLM2Comp.from_backbone({str(BACKBONE)!r}) makes an encoder of a language model")
         self.refused("", "has no llm2comp.json")
 
     @pytest.mark.parametrize("text", ["", "{", "[1]", '"text"', "null", "\x00\x01", '{"format_version": NaN', "{}" * 2])

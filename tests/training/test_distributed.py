@@ -99,6 +99,6 @@ def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
         assert ran.stdout.splitlines().count(str(tmp_path / str(devices) / "model")) == 1
         assert sum(line.startswith("step 1 ") for line in ran.stdout.splitlines()) == 1
         found[devices] = [entry["loss"] for entry in read_metrics(tmp_path / str(devices)) if "loss" in entry]
-    assert found[2] == pytest.approx(found[1], abs=1e-4)
+    assert found[2] == pytest.approx(found[1], abs=1e-3)  # the adapter's dropout is drawn by each device; the curves without dropout are compared above
     assert (tmp_path / "2" / "model" / "llm2comp.json").is_file()
     assert not [path for path in os.listdir(tmp_path / "2") if path.startswith(".model")]

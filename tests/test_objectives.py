@@ -32,11 +32,13 @@ class Inputs:
         return cross_entropy(self.student, self.targets, self.weights, self.head, chunk_rows=chunk_rows, **options)
 
     def at_once(self, objective: str) -> Tensor:
-        logits = self.head(self.student)
+        logits: Tensor = self.head(self.student)
         if objective == "distillation":
             taught = self.head(self.teacher).softmax(-1).detach()
-            return (self.weights * (taught * (taught.log() - logits.softmax(-1).log())).sum(-1)).sum()
-        return (self.weights * functional.cross_entropy(logits, self.targets, reduction="none")).sum()
+            divergence: Tensor = (taught * (taught.log() - logits.softmax(-1).log())).sum(-1)
+            return (self.weights * divergence).sum()
+        losses: Tensor = functional.cross_entropy(logits, self.targets, reduction="none")
+        return (self.weights * losses).sum()
 
 
 @pytest.mark.parametrize("objective", ["distillation", "cross_entropy"])
@@ -96,7 +98,7 @@ class Largest(TorchDispatchMode):
     """The largest tensor that any operation gives, in numbers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

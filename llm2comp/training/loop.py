@@ -116,11 +116,7 @@ class StageMixin(Trainer):
             rewind_metrics(self.folder, step_of(checkpoint) if checkpoint else None)
         if checkpoint is None:
             self.begin()
-            self.train()
-        elif step_of(checkpoint) < self.stage.steps:
-            self.train(resume_from_checkpoint=str(checkpoint))
-        else:
-            load_trained(self._trained, checkpoint)  # the trainer would take one step more
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._check_weights()
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self._trained.zero_grad()
@@ -165,13 +161,19 @@ class StageMixin(Trainer):
         """One forward and backward pass; a loss that is not finite ends the run before it can touch the weights.
 
         Raises:
-            TrainingError: Naming the step and the texts of the update.
+            TrainingError: Naming the step and the texts of the update; or that the device's memory is too small.
         """
         self._pace.count(self.tokens_of(inputs))
         if self._updated:
             self._batches, self._updated = [], False
         self._batches.append(dict(inputs))
-        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        try:
+            loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the device's memory is too small for step {self.state.global_step + 1} ({' '.join(str(error).split())[:160]}): set "
+                "gradient_checkpointing: true, micro_batch (stages 2 and 3) or accumulation, or lower the longest text or batch_size"
+            ) from error
         if not math.isfinite(float(loss)):
             self._stop(f"the loss is {float(loss)}", self.state.global_step + 1)
         return loss

@@ -82,7 +82,6 @@ def run_stage(name: str, settings: StageSettings, folder: Path, start: Callable[
     with sole_user(folder):
         if processes().is_main_process:
             remember_settings(folder, begun)
-            _remove_unfinished(folder, "model")
         set_seed(settings.seed)  # a fresh adapter is drawn at random
         model = start()
         if isinstance(settings, CompressionSettings):
@@ -123,7 +122,8 @@ def _derive(field: str, settings: PairSettings | None, pairs: Path) -> None:
 
     with main_process_first() as main:
         if main:
-            _remove_unfinished(pairs.parent, pairs.name)
+            for unfinished in pairs.parent.glob(f".{pairs.name}.*"):
+                shutil.rmtree(unfinished)
             counts = derive_pairs(settings, pairs)
             if not counts:
                 shutil.rmtree(pairs)
@@ -163,12 +163,6 @@ def _begun_with(settings: StageSettings, model: ModelSettings) -> dict[str, Any]
     return {**described(settings), "model": described(model)}
 
 
-def _remove_unfinished(folder: Path, name: str) -> None:
-    """Removes what a killed run had written of a folder that appears whole or not at all."""
-    for unfinished in folder.glob(f".{name}[-.]*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
 def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) -> LLM2Comp:
     """The untrained encoder a recipe starts from."""
     return LLM2Comp.from_backbone(
@@ -194,6 +188,5 @@ def _finish(trained: Path, target: Path, settings: ModelSettings) -> Path:
     if not (target / CONFIG_FILE).is_file():
         with main_process_first() as main:
             if main:
-                _remove_unfinished(target.parent, target.name)
                 load(trained, dtype="float32").save(target, weights_dtype=getattr(torch, settings.weights))
     return target

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["changed_fields", "check_settings", "described", "main_process_first", "processes", "remember_settings", "sole_user", "write_whole"]
 
 SETTINGS_FILE = "settings.json"
+_MAY_CHANGE = ("chunk_rows", "eval_steps", "gradient_checkpointing", "log_steps", "micro_batch", "report_to", "save_steps")
+"""Fields of a stage that change how it is run and reported, not what is learned."""
 
 
 def processes() -> "PartialState":
@@ -57,8 +59,8 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes a text file whole or not at all; what a killed run left of it is overwritten."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
 
@@ -85,7 +87,9 @@ def remember_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Compares settings with those the folder was begun with, if it was; it may have moved since, with what lies beside it.
+    """Compares settings with those the folder was begun with, if it was.
+
+    It may have moved since, with what lies beside it, and what only concerns memory, checkpoints and reports may change.
 
     Raises:
         SettingsError: Naming the fields that differ, with both values.
@@ -95,7 +99,8 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     then, now = Path(before.get("folder", folder)).parent, folder.resolve().parent
-    changed = changed_fields(before, settings, moved=lambda text: text.replace(f"{then}{os.sep}", f"{now}{os.sep}", 1))
+    compared = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
+    changed = changed_fields(before, compared, moved=lambda text: text.replace(f"{then}{os.sep}", f"{now}{os.sep}", 1))
     if changed:
         raise SettingsError(
             f"{folder} was begun with other settings: {'; '.join(changed)}. Give those again, or another output folder, or delete {folder} to train it anew"

@@ -49,11 +49,12 @@ def test_three_stages_one_after_the_other(llm2comp_command: Command, corpus: Pat
     model = llm2comp.load(tmp_path / "three" / "model", device="cpu")
     assert model.stages == ["compression:distillation", "unsupervised", "supervised"]
     assert model.memory_tokens == 2
-    again = llm2comp_command("train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, "--set", "micro_batch=2")
+    again = llm2comp_command("train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, "--set", "micro_batch=4")
     assert (again.code, again.out) == (0, f"{tmp_path / 'three' / 'model'}\n")
-    other = llm2comp_command("train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, "--set", "micro_batch=4")
+    less = ("--set", "micro_batch=2", "--set", "temperature=0.1")
+    other = llm2comp_command("train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, *less)
     assert other.code == 1
-    assert "three was begun with other settings: micro_batch was 2, now 4" in other.err
+    assert "three was begun with other settings: temperature was 0.05, now 0.1." in other.err
 
 
 def test_settings_come_from_the_paper_then_the_file_then_the_command(llm2comp_command: Command, corpus: Path, tmp_path: Path) -> None:

@@ -46,37 +46,43 @@ def _as_rank(rank: int, devices: int, port: int, train: Callable[..., None], arg
     torch.distributed.destroy_process_group()
 
 
-def run_and_kill(recipe: Path, output: Path, *, kill_at: int | None) -> int | None:
-    """Runs a recipe; just before its n-th change to a file it kills itself (SIGKILL, nothing is cleaned up).
+def run_and_kill(recipe: Path, output: Path, *, kill_at: int | None = None, where: str = "") -> int | None:
+    """Runs a recipe; just before its n-th change to a file of the output it kills itself (SIGKILL, nothing is cleaned up).
+
+    Args:
+        recipe: The file; its texts are in `data` beside it.
+        output: The recipe's output folder.
+        kill_at: n; None lets it run.
+        where: Counts changes only of paths that contain this.
 
     Returns:
         The exit code, negative if a signal ended it.
     """
-    process = _context().Process(target=_recipe, args=(recipe, output, kill_at))
+    process = _context().Process(target=_recipe, args=(recipe, output, kill_at, where))
     process.start()
     process.join(120)
     return process.exitcode
 
 
-def _recipe(recipe: Path, output: Path, kill_at: int | None) -> None:
+def _recipe(recipe: Path, output: Path, kill_at: int | None, where: str) -> None:
     import torch
 
     from llm2comp.training.recipe import run_recipe
     from llm2comp.training.recipe_file import read_recipe
 
     torch.set_num_threads(1)
-    sys.addaudithook(_counter(output, kill_at))
+    sys.addaudithook(_counter(output, kill_at, where))
     run_recipe(read_recipe(recipe, data=recipe.parent / "data", pairs=output / "pairs"), output)
 
 
-def _counter(output: Path, kill_at: int | None) -> Callable[[str, tuple[Any, ...]], None]:
+def _counter(output: Path, kill_at: int | None, where: str) -> Callable[[str, tuple[Any, ...]], None]:
     changes = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal changes
         writes = event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
         if writes and isinstance(arguments[0], str | Path) and str(arguments[0]).startswith(str(output)):
-            changes += 1
+            changes += where in str(arguments[0]).removeprefix(str(output))
             if changes == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 

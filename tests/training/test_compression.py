@@ -40,7 +40,7 @@ def roughened(adapter: AdapterSettings | None) -> LLM2Comp:
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in trained_weights(model).values():
-            weight += 0.05 * torch.randn_like(weight)
+            weight.add_(torch.randn_like(weight), alpha=0.05)
     return model
 
 
@@ -51,7 +51,7 @@ class Reference:
         plain = AutoModelForCausalLM.from_pretrained(BACKBONE, dtype=torch.float32, attn_implementation="eager")
         self.memory = nn.Parameter(model.encoder.memory.detach().clone())
         self.frozen = deepcopy(plain).requires_grad_(False)
-        self.encoder: nn.Module = plain
+        self.encoder: Any = plain
         backbone = model.encoder.backbone
         if backbone.has_adapter:
             plain.requires_grad_(False)
@@ -60,14 +60,12 @@ class Reference:
         self.encoder.load_state_dict(backbone.model.state_dict())
 
     def memory_states(self, context: list[int]) -> Tensor:
-        embedded = self.frozen_or_trained_embeddings()(torch.tensor(context))
+        embedded = self.encoder.get_input_embeddings()(torch.tensor(context))
         inputs = torch.cat([embedded, self.memory])[None]
         everyone_sees_all = torch.zeros(1, 1, inputs.shape[1], inputs.shape[1])
         trunk = self.encoder.get_base_model().model if hasattr(self.encoder, "peft_config") else self.encoder.model
-        return trunk(inputs_embeds=inputs, attention_mask=everyone_sees_all).last_hidden_state[0, -len(self.memory) :]
-
-    def frozen_or_trained_embeddings(self) -> nn.Module:
-        return self.encoder.get_input_embeddings()
+        states: Tensor = trunk(inputs_embeds=inputs, attention_mask=everyone_sees_all).last_hidden_state[0]
+        return states[-len(self.memory) :]
 
     def loss(self, contexts: list[list[int]], continuations: list[list[int]], objective: Objective) -> Tensor:
         k, embed = len(self.memory), self.frozen.get_input_embeddings()

@@ -36,8 +36,8 @@ def simcse(data: Path, output: Path) -> None:
 
 def stage_zero(data: Path, output: Path) -> None:
     shape = BackboneShape(vocabulary=300, hidden=16, layers=2, heads=2, intermediate=32, max_positions=64)
-    corpora = {"corpora": (str(data / "corpus.jsonl"),), "heldout": str(data / "heldout.jsonl")}
-    pretrain(PretrainSettings(**corpora, shape=shape, sequence_length=32, log_steps=1, precision="float32", **COMMON), output)
+    corpora, heldout = (str(data / "corpus.jsonl"),), str(data / "heldout.jsonl")
+    pretrain(PretrainSettings(corpora=corpora, heldout=heldout, shape=shape, sequence_length=32, log_steps=1, precision="float32", **COMMON), output)
 
 
 @pytest.fixture(scope="module")

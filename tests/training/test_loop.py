@@ -129,12 +129,12 @@ def train(request: pytest.FixtureRequest, corpus: Path, tmp_path: Path) -> Train
     """Trains a stage with dropout, more updates than the data fill, and checkpoints between the passes over them."""
     pairs = write_pairs(tmp_path / "pairs.jsonl", 26, negatives=1)
     heldout = str(write_corpus(tmp_path / "heldout.jsonl", [text(300 + number, 40) for number in range(6)]))
-    common: dict[str, Any] = {"steps": 9, "batch_size": 6, "save_steps": 2, "learning_rate": 5e-3, "eval_steps": 3}
+    common: dict[str, Any] = {"steps": 9, "batch_size": 6, "save_steps": 2, "learning_rate": 5e-3, "eval_steps": 2}
 
     def run(folder: Path) -> LLM2Comp:
         model = small_model(adapter=None if "all weights" in request.param else DROPOUT)
         if request.param.startswith("compression"):
-            return train_compression(model, compression(corpus, heldout=heldout, **common), folder)
+            return train_compression(model, compression(corpus, heldout=heldout, objective="continuation", **common), folder)
         if request.param == "unsupervised":
             return train_contrastive(model, unsupervised(corpus, attention_dropout=0.1, heldout_rows=2, **common), folder)
         more = {"adapter": "merge", "micro_batch": 4} if "merged" in request.param else {}
@@ -152,8 +152,13 @@ def test_an_interrupted_stage_ends_with_the_same_weights(train: Train, tmp_path:
     assert last_checkpoint(tmp_path / "killed") == tmp_path / "killed" / "checkpoint-6"
     checked: list[bool] = []
     load = torch.load
+
+    def load_and_note(*args: Any, **kwargs: Any) -> Any:
+        checked.append(kwargs["weights_only"])
+        return load(*args, **kwargs)
+
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "load", lambda *args, **kwargs: checked.append(kwargs["weights_only"]) or load(*args, **kwargs))
+        patch.setattr(torch, "load", load_and_note)
         found = train(tmp_path / "killed")
     assert checked == [True] * 3, "optimizer, schedule and random states, none of them unpickled"
     assert weights_of(found).keys() == weights_of(expected).keys()
@@ -204,7 +209,12 @@ def test_a_half_written_checkpoint_is_no_obstacle(corpus: Path, tmp_path: Path, 
 def test_one_whole_checkpoint_lives_while_the_next_is_written(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer removes old checkpoints before the new one counts; this package does it after."""
     seen: list[int] = []
-    monkeypatch.setattr(loop, "seal", lambda folder: (seen.append(len([path for path in folder.parent.glob("*/complete.json")])), seal(folder)))
+
+    def count_and_seal(folder: Path) -> None:
+        seen.append(len(list(folder.parent.glob("*/complete.json"))))
+        seal(folder)
+
+    monkeypatch.setattr(loop, "seal", count_and_seal)
     train_compression(small_model(), compression(corpus, steps=5, save_steps=1), tmp_path)
     assert seen == [0, 1, 2, 2, 2]
 
@@ -283,6 +293,15 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(corpus: Path, tm
     assert not (tmp_path / "checkpoint-4").exists()
 
 
+def test_too_little_memory_is_one_line(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(_CompressionTrainer, "compute_loss", fail)
+    with pytest.raises(TrainingError, match=r"too small for step 1 \(CUDA out of memory. Tried to allocate 2.00 GiB\): set gradient_checkpointing"):
+        train_compression(small_model(), compression(corpus), tmp_path)
+
+
 def test_a_checkpoint_of_other_weights_is_refused(corpus: Path, tmp_path: Path) -> None:
     settings = compression(corpus, steps=2, save_steps=1)
     train_compression(small_model(), settings, tmp_path)
@@ -322,8 +341,12 @@ def test_settings_reach_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_one_process_trains_on_one_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with several GPUs the trainer would wrap the model in threads that cannot split a batch of texts."""
-    four = property(lambda self: setattr(self, "_n_gpu", 4) or torch.device("cpu"))
-    monkeypatch.setattr("transformers.TrainingArguments._setup_devices", four)
+
+    def four(arguments: Any) -> torch.device:
+        arguments._n_gpu = 4
+        return torch.device("cpu")
+
+    monkeypatch.setattr("transformers.TrainingArguments._setup_devices", property(four))
     made = trainer_arguments(shared(), tmp_path)
     assert (made.n_gpu, made.train_batch_size) == (1, 12)
 

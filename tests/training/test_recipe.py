@@ -32,6 +32,27 @@ STAGES = ("pretrain", "compression", "unsupervised", "supervised")
 TIMES = ("tokens_per_second", "runtime")
 
 
+MOMENTS: list[tuple[int | None, str]] = [
+    (2, "/.recipe.json"),
+    (4, "pretrain/.tokenizer"),
+    (2, "tokens.partial"),
+    (6, "pretrain/metrics"),
+    (5, "pretrain/checkpoint-6"),
+    (6, "pretrain/checkpoint-9"),
+    (9, "pretrain/.backbone"),
+    (8, "/.pairs"),
+    (9, "compression/checkpoint-3"),
+    (12, "compression/.model"),
+    (2, "unsupervised/.settings"),
+    (5, "unsupervised/metrics"),
+    (2, "unsupervised/.metrics"),
+    (5, "supervised/checkpoint-9"),
+    (20, "supervised/.model"),
+    (25, "/.model"),
+]
+"""The n-th change to a path, in the order a run meets them."""
+
+
 def weights(output: Path) -> dict[str, torch.Tensor]:
     files = sorted((output / "model").rglob("*.safetensors"))
     return {f"{path.relative_to(output)}:{name}": tensor for path in files for name, tensor in load_file(path).items()}
@@ -61,14 +82,16 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(uninterrupted: 
     shutil.copytree(uninterrupted / "data", tmp_path / "data")
     recipe = shutil.copy(uninterrupted / "tiny.yaml", tmp_path)
     chance = random.Random(7)
-    kills, done = 0, {}
-    while run_and_kill(Path(recipe), output, kill_at=chance.randint(20, 220)) != 0:
-        kills += 1
+    moments = [*(MOMENTS[:8]), (chance.randint(20, 90), ""), *MOMENTS[8:], (chance.randint(5, 15), ""), (None, "")]
+    kills, done = 0, dict[str, tuple[int, int]]()
+    for kill_at, where in moments:
+        code = run_and_kill(Path(recipe), output, kill_at=kill_at, where=where)
+        assert code in (0, -9), "what the killed run left was in the way"
+        kills += code == -9
         now = finished(output)
         assert {path: now.get(path) for path in done} == done, "a finished stage was touched"
         done = now
-        assert kills < 60
-    assert kills >= 5
+    assert kills >= len(MOMENTS) - 4  # a count may lie beyond what is written there now
     expected = weights(uninterrupted / "run")
     found = weights(output)
     assert found.keys() == expected.keys()

@@ -1,10 +1,12 @@
 """The learning rate of the published runs; their own figures are compared in tests/test_golden.py."""
 
+from typing import Any
+
 import pytest
 
 from llm2comp.training.schedule import learning_rate
 
-SHAPE = {"total": 100, "warmup": 10, "peak": 1e-3, "floor": 1e-5}
+SHAPE: dict[str, Any] = {"total": 100, "warmup": 10, "peak": 1e-3, "floor": 1e-5}
 
 
 def test_it_rises_from_the_floor_to_the_peak_and_falls_to_the_floor() -> None:

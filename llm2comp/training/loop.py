@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from llm2comp.errors import SettingsError, TrainingError
@@ -86,6 +86,13 @@ class _Pace:
             self.since += seconds
 
 
+class _IntervalsAsAsked(TrainerCallback):
+    """The trainer goes on with the intervals of the checkpoint; a run that is started again has those it is started with."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)
+
+
 class StageMixin(Trainer):
     """Mixed into a trainer, before it; `run` trains from wherever the folder is to the last step.
 
@@ -103,6 +110,7 @@ class StageMixin(Trainer):
         self._batches: list[dict[str, Any]] = []  # of the update under way, or of the last one
         self._updated = False
         self.remove_callback(PrinterCallback)  # it prints what `log` reports
+        self.add_callback(_IntervalsAsAsked())
 
     def run(self) -> None:
         """Trains to the last step, from the last whole checkpoint if there is one; the model is then in eval mode.

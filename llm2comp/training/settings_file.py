@@ -15,6 +15,16 @@ __all__ = ["parse_yaml", "read_fields", "read_text_file", "to_settings"]
 _Settings = TypeVar("_Settings")
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values, and no field twice: YAML itself would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(repeated)} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_text_file(path: Path) -> str:
     """The text of a settings file.
 
@@ -34,7 +44,7 @@ def parse_yaml(text: str, where: str) -> Any:
         SettingsError: If it is not YAML, in one line.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{where}: {' '.join(str(error).split())}") from error
 

@@ -20,8 +20,8 @@ def _context() -> ForkServerContext:
     return context
 
 
-def run_on_devices(devices: int, train: Callable[..., None], *arguments: Any) -> None:
-    """Runs a function in several processes that see each other as torchrun's do, on the CPU."""
+def run_on_devices(devices: int, train: Callable[..., None], *arguments: Any, ends: int = 0) -> None:
+    """Runs a function in several processes that see each other as torchrun's do, on the CPU; each must end with the exit code given."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -33,7 +33,7 @@ def run_on_devices(devices: int, train: Callable[..., None], *arguments: Any) ->
     codes = [process.exitcode for process in running]
     for process in running:
         process.kill()
-    assert codes == [0] * devices
+    assert codes == [ends] * devices
 
 
 def _as_rank(rank: int, devices: int, port: int, train: Callable[..., None], arguments: tuple[Any, ...]) -> None:

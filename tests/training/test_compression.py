@@ -115,7 +115,6 @@ def test_losses_and_gradients_equal_the_reference(objective: Objective, adapter:
 
 
 @pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "all weights"])
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_gradient_checkpointing_changes_nothing(adapter: AdapterSettings | None) -> None:
     model = roughened(adapter).train()
     results = []

@@ -107,7 +107,6 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(adapter: AdapterSet
         torch.testing.assert_close(found[1][0][name], weight, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_gradient_checkpointing_changes_nothing_and_ends_with_the_stage(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 20)
     models = [train_contrastive(small_model(), supervised(pairs, gradient_checkpointing=on), tmp_path / str(on)) for on in (False, True)]

@@ -3,19 +3,26 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
-from llm2comp.training.compression import train_compression
+import llm2comp
+from llm2comp.adapter import AdapterSettings
+from llm2comp.training.compression import _CompressionTrainer, train_compression
 from llm2comp.training.contrastive import train_contrastive
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.pretrain import pretrain
+from llm2comp.training.recipe import run_recipe
+from llm2comp.training.recipe_file import read_recipe
 from llm2comp.training.settings import BackboneShape, PretrainSettings
 from tests.training.processes import run_on_devices
-from tests.training.tiny import BACKBONE, LORA, compression, environment, small_model, supervised, text, unsupervised, write_corpus, write_pairs
+from tests.training.tiny import BACKBONE, LORA, compression, environment, small_model, supervised, text, unsupervised, write_corpus, write_pairs, write_recipe
 
 COMMON: dict[str, Any] = {"steps": 6, "batch_size": 8, "eval_steps": 3, "save_steps": 2, "learning_rate": 2e-3}
 
@@ -82,6 +89,65 @@ def test_two_devices_follow_one(train: Any, options: tuple[Any, ...], data: Path
         found = load_file(checkpoint / "trained.safetensors")
         assert found.keys() == expected.keys()
         assert max(float((found[name] - tensor).abs().max()) for name, tensor in expected.items()) < 1e-3
+
+
+class AtStep(TrainerCallback):
+    """Does something before an update."""
+
+    def __init__(self, step: int, action: Callable[[Any], None]) -> None:
+        self.step, self.action = step, action
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step == self.step - 1:
+            self.action(model)
+
+
+def compress_until(data: Path, output: Path, step: int, spoil: bool) -> None:
+    """Trains with dropout; before the update, either ends the process at once or, on the second device alone, spoils the model."""
+    rank = int(os.environ["RANK"])
+
+    def act(model: Any) -> None:
+        if not spoil:
+            os._exit(0)
+        if rank == 1:
+            model.encoder.memory.data[0, 0] = float("nan")
+
+    settings = compression(data / "corpus.jsonl", **COMMON)
+    setattr(_CompressionTrainer, "begin", lambda trainer: trainer.add_callback(AtStep(step, act)))  # noqa: B010  in this process alone
+    train_compression(small_model(adapter=AdapterSettings(rank=4, alpha=8, dropout=0.2)), settings, output)
+
+
+def test_two_devices_go_on_where_they_were(data: Path, tmp_path: Path) -> None:
+    run_on_devices(2, compress_until, data, tmp_path / "whole", 99, False)
+    run_on_devices(2, compress_until, data, tmp_path / "killed", 6, False)
+    assert not (tmp_path / "killed" / "checkpoint-6").exists()
+    run_on_devices(2, compress_until, data, tmp_path / "killed", 99, False)
+    expected, found = (load_file(tmp_path / name / "checkpoint-6" / "trained.safetensors") for name in ("whole", "killed"))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def whole_recipe(path: Path, output: Path) -> None:
+    run_recipe(read_recipe(path, data=path.parent / "data", pairs=output / "pairs"), output)
+
+
+def test_two_devices_make_a_model_by_a_recipe(tmp_path: Path) -> None:
+    recipe, output = write_recipe(tmp_path), tmp_path / "run"
+    run_on_devices(2, whole_recipe, recipe, output)
+    model = llm2comp.load(output / "model", device="cpu")
+    assert model.stages == ["compression:distillation", "unsupervised", "supervised"]
+    for stage, last in (("pretrain", 14), ("compression", 11), ("unsupervised", 10), ("supervised", 13)):
+        assert [entry["step"] for entry in read_metrics(output / stage) if "loss" in entry] == list(range(1, last + 1))
+    assert not [path for path in output.rglob(".*") if path.name != ".lock"]
+    run_on_devices(2, whole_recipe, recipe, output)
+
+
+def test_not_a_number_on_one_device_stops_them_all(data: Path, tmp_path: Path) -> None:
+    run_on_devices(2, compress_until, data, tmp_path, 4, True, ends=1)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2"]
+    saved = load_file(tmp_path / "checkpoint-2" / "trained.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())
+    assert [entry["step"] for entry in read_metrics(tmp_path) if "loss" in entry] == [1, 2, 3]
 
 
 @pytest.mark.slow

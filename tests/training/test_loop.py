@@ -351,6 +351,16 @@ def test_one_process_trains_on_one_device(tmp_path: Path, monkeypatch: pytest.Mo
     assert (made.n_gpu, made.train_batch_size) == (1, 12)
 
 
+def test_intervals_may_change_after_an_interruption(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        at_start(patch, KillAfter(5))
+        with pytest.raises(Killed):
+            train_compression(small_model(), compression(corpus, steps=12, save_steps=2), tmp_path)
+    train_compression(small_model(), compression(corpus, steps=12, save_steps=5, log_steps=3), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-12"]
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2, 3, 4, 6, 9, 12]
+
+
 def test_learning_rates_follow_the_schedule_after_an_interruption(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: CompressionSettings = compression(corpus, steps=8, warmup_steps=4, decay_steps=12, learning_rate=1e-2, learning_rate_floor=1e-3, save_steps=3)
     with monkeypatch.context() as patch:

@@ -142,6 +142,7 @@ def test_adapter(fields: dict[str, Any]) -> None:
         ("- a", "here: expected fields with values, such as `steps: 1000`, found list"),
         ("", "here: expected fields with values, such as `steps: 1000`, found NoneType"),
         ("steps: [1", "here: .*expected ',' or '\\]'"),
+        ("{steps: 1, clip: 2.0, steps: 3}", "here: steps is given twice"),
     ],
 )
 def test_values_from_a_file(text: str, message: str) -> None:

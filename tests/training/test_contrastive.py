@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
+from sentence_transformers.base.sampler import NoDuplicatesBatchSampler, ProportionalBatchSampler
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 import llm2comp
 from llm2comp.adapter import AdapterSettings
@@ -20,6 +23,7 @@ from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.python_docs import is_held_out
 from llm2comp.training import contrastive as stage
+from llm2comp.training.batches import RunBatches
 from llm2comp.training.checkpoints import trained_weights
 from llm2comp.training.contrastive import contrastive_loss, distinct_sentences, train_contrastive
 from llm2comp.training.loop import StageMixin
@@ -153,6 +157,35 @@ def test_instructions_reach_the_queries_of_their_set_only(tmp_path: Path, batche
         for column in ("positive", "negative_1"):
             assert not any(other.startswith(prefix) for other in texts_of(model, batch, column))
     assert met == {"one": 2, "two": 2, "three": 2}
+
+
+def run_batches(sizes: list[int], devices: int, wanted: int) -> tuple[list[list[int]], ProportionalBatchSampler]:
+    """Batches of a run of two rows a device, and sentence-transformers' own sampler of the same data."""
+    texts = [f"text {number // 2}" for number in range(sum(sizes))]  # every text twice
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    sets = [Dataset.from_dict({"anchor": texts[start : start + size]}) for start, size in zip(starts, sizes, strict=True)]
+    made = []
+    for kind, options in ((RunBatches, {"devices": devices, "wanted": wanted}), (ProportionalBatchSampler, {})):
+        generator = torch.Generator().manual_seed(3)
+        samplers = [NoDuplicatesBatchSampler(rows, 2 * devices, drop_last=True, generator=generator, seed=3) for rows in sets]
+        made.append(kind(ConcatDataset(sets), samplers, generator=generator, seed=3, **options))
+    return list(made[0]), made[1]
+
+
+def test_a_run_goes_on_after_all_rows_were_seen_and_devices_share_a_set() -> None:
+    batches, library = run_batches([40, 24], 2, 70)
+    assert len(batches) == 70
+    assert all(len(batch) == 2 for batch in batches)
+    together = [batches[place] + batches[place + 1] for place in range(0, 70, 2)]
+    assert together[: len(list(library))] == list(library), "the first pass is the library's, dealt out"
+    for rows in together:
+        assert len({row >= 40 for row in rows}) == 1, "two data sets at one time"
+        assert len({row // 2 for row in rows}) == 4, "a text twice among the candidates"
+    one, _ = run_batches([40, 24], 1, 35)
+    assert len(one) == 35
+    again, _ = run_batches([40, 24], 2, 70)
+    assert again == batches
+    assert len({row for rows in together for row in rows}) > 60
 
 
 def test_the_mixture_says_how_often_a_file_counts(tmp_path: Path, batches: list[dict[str, Any]]) -> None:

@@ -231,6 +231,14 @@ class StageMixin(Trainer):
     def _load_from_checkpoint(self, checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_trained(self._trained, Path(checkpoint))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.args.device.type != "cpu":
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        for part, name in ((self.optimizer, "optimizer.pt"), (self.lr_scheduler, "scheduler.pt")):  # transformers 5.17 asks for "cpu:0", which is no place
+            assert part is not None
+            part.load_state_dict(torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True))
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         started = time.perf_counter()
         self._check_weights()

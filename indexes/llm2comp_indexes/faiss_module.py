@@ -1,0 +1,42 @@
+"""The `faiss` module, imported where it is needed, and its number of threads, bounded for the length of a call."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from llm2comp.errors import LLM2CompError, SettingsError
+
+__all__ = ["bounded_threads", "import_faiss"]
+
+
+def import_faiss() -> ModuleType:
+    """The `faiss` module.
+
+    Raises:
+        LLM2CompError: It is not installed; the message has the command.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise LLM2CompError('indexes need FAISS, which is not installed: pip install "llm2comp[cpu]" (or "llm2comp[gpu]", never both)') from error
+    return faiss
+
+
+@contextmanager
+def bounded_threads(threads: int | None) -> Iterator[None]:
+    """FAISS with so many threads until the block ends, then as before; None leaves it alone.
+
+    The number is one for the whole process: calls that run beside this one see it too.
+    """
+    if threads is None:
+        yield
+        return
+    if threads < 1:
+        raise SettingsError(f"threads is {threads}, expected at least 1; leave it out for all cores")
+    faiss = import_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,0 +1,198 @@
+"""Kinds of index by name or FAISS factory string, with parameters that suit a number of rows, and the memory they need."""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.storage import Store, storage_bytes
+
+__all__ = ["NAMES", "Family", "IndexType", "IvfParts", "default_type", "memory_bytes", "new_index", "parse_type"]
+
+Family = Literal["flat", "hnsw", "ivf", "other"]
+NAMES = ("flat", "hnsw", "ivf", "ivfpq")
+"""Types whose parameters are chosen here; anything else is a FAISS factory string."""
+
+POINTS_PER_LIST = 39
+"""Training vectors that FAISS asks for per k-means centroid, at least."""
+
+_HNSW = re.compile(r"HNSW([1-9]\d{0,2})(?:,Flat)?")
+_IVF = re.compile(
+    r"(?:(?P<transform>OPQ|PCAR|PCA|RR)(?P<size>[1-9]\d{0,4})(?:_(?P<output>[1-9]\d{0,4}))?,)?"
+    r"IVF(?P<lists>[1-9]\d{0,7})(?:_HNSW(?P<links>[1-9]\d{0,2}))?,"
+    r"(?P<codes>Flat|SQ4|SQ6|SQ8|SQfp16|SQbf16|PQ(?P<parts>[1-9]\d{0,3})(?:x(?P<bits>[4-9]|1[0-2]))?)"
+)
+_BITS = {"Flat": 32, "SQfp16": 16, "SQbf16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
+_LONGEST = 200
+
+
+class IvfParts(NamedTuple):
+    """What the factory string of an IVF index says.
+
+    Attributes:
+        transform: OPQ, PCA, PCAR or RR before the lists, or None.
+        output: Dimension after the transform; None where it stays as it is.
+        lists: Number of lists, `nlist`.
+        links: M of the HNSW graph over the centroids; None where they are compared one by one.
+        codes: How vectors are kept in the lists: Flat, SQ8, PQ32x8 …
+        parts: M of a product quantizer, else None.
+        bits: Bits per part of a product quantizer, else per component.
+    """
+
+    transform: str | None
+    output: int | None
+    lists: int
+    links: int | None
+    codes: str
+    parts: int | None
+    bits: int
+
+
+@dataclass(frozen=True)
+class IndexType:
+    """A kind of index with its parameters.
+
+    Attributes:
+        factory: FAISS factory string: "Flat", "HNSW32", "IVF1024,SQfp16", "OPQ64_256,IVF4096,PQ64x8" …
+    """
+
+    factory: str
+
+    @property
+    def family(self) -> Family:
+        """How it is built, saved and checked: "other" is whatever FAISS makes of the string."""
+        if self.factory == "Flat":
+            return "flat"
+        if _HNSW.fullmatch(self.factory):
+            return "hnsw"
+        return "ivf" if _IVF.fullmatch(self.factory) else "other"
+
+    @property
+    def links(self) -> int:
+        """M of an HNSW index: links of a row at the upper levels, half of those at the lowest."""
+        match = _HNSW.fullmatch(self.factory)
+        assert match is not None
+        return int(match[1])
+
+    @cached_property
+    def ivf(self) -> IvfParts:
+        """The parts of an IVF index."""
+        match = _IVF.fullmatch(self.factory)
+        assert match is not None
+        number = {name: int(text) if (text := match[name]) else None for name in ("size", "output", "lists", "links", "parts", "bits")}
+        output = number["output"] or (number["size"] if (match["transform"] or "").startswith(("PCA", "RR")) else None)
+        bits = _BITS.get(match["codes"]) or number["bits"] or 8
+        return IvfParts(match["transform"], output, int(match["lists"]), number["links"], match["codes"], number["parts"], bits)
+
+
+def parse_type(text: str, *, rows: int, dimension: int) -> IndexType:
+    """The index type that the text names: flat, hnsw, ivf or ivfpq with parameters for so many rows, or a FAISS factory string.
+
+    Raises:
+        SettingsError: FAISS knows no such type, it has no inner product, or its numbers don't suit the rows or the dimension.
+    """
+    if text in NAMES:
+        return default_type(text, rows=rows, dimension=dimension)
+    largest = max(rows, 1 << 16, dimension)
+    if len(text) > _LONGEST or any(int(number) > largest for number in re.findall(r"\d+", text)):
+        raise SettingsError(f"type is {text[:60]!r}, whose numbers are beyond an index of {rows:,} rows; expected {', '.join(NAMES)} or a FAISS factory string")
+    hnsw = _HNSW.fullmatch(text)
+    kind = IndexType(f"HNSW{hnsw[1]}" if hnsw else text)
+    if kind.family == "hnsw" and kind.links < 2:
+        raise SettingsError(f"type is {text!r}, expected at least HNSW2: two links for each row")
+    if kind.family == "ivf" and kind.ivf.lists > max(rows, 1):
+        raise SettingsError(
+            f"type is {text!r}: {kind.ivf.lists:,} lists for {rows:,} rows; expected at most a list per row, or ivf, which chooses their number"
+        )
+    if kind.family != "flat":
+        new_index(kind, dimension)
+    return kind
+
+
+def new_index(kind: IndexType, dimension: int) -> Any:
+    """The empty, untrained FAISS index of the type, by inner product.
+
+    Raises:
+        SettingsError: FAISS cannot make it.
+    """
+    faiss = import_faiss()
+    try:
+        return faiss.index_factory(dimension, kind.factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, MemoryError) as error:
+        cause = str(error).rsplit("Error: ", 1)[-1].strip() or type(error).__name__
+        raise SettingsError(
+            f"type is {kind.factory!r}, which FAISS cannot make for dimension {dimension} by inner product ({cause}); "
+            f"expected {', '.join(NAMES)} or a FAISS factory string"
+        ) from error
+
+
+def default_type(name: str, *, rows: int, dimension: int) -> IndexType:
+    """The named type with parameters for so many rows.
+
+    - flat: no parameter.
+    - hnsw: M 16 up to 100,000 rows, else 32. The links kept per row must grow with the neighbourhoods to tell apart, and cost 8 M bytes a row.
+    - ivf: about 4 √rows lists, the number that keeps comparing centroids and comparing the vectors of the probed lists about equally dear; not more
+      than rows / 39, so that each centroid is trained on enough vectors. From 16,384 lists on, the centroids are found through an HNSW graph.
+      Vectors are kept in float16: candidates are scored again with the stored vectors, so that the rounding costs nothing and half the memory is saved.
+    - ivfpq: the same lists; about a byte for 4 components (at least 8, at most 128), after an OPQ rotation, which spreads the variance over the parts and,
+      above 512 dimensions, reduces them to 4 per part. With fewer than 10,000 rows (39 for each of 256 centroids), parts have 4 bits.
+    """
+    if name == "flat":
+        return IndexType("Flat")
+    if name == "hnsw":
+        return IndexType("HNSW16" if rows <= 100_000 else "HNSW32")
+    lists = max(1, min(round(4 * math.sqrt(rows)), rows // POINTS_PER_LIST))
+    coarse = f"IVF{lists}" + ("_HNSW32" if lists >= 16384 else "")
+    if name == "ivf":
+        return IndexType(f"{coarse},SQfp16")
+    if name != "ivfpq":
+        raise SettingsError(f"type is {name!r}, expected one of {', '.join(NAMES)}")
+    parts = min(128, max(8, dimension // 4)) if dimension >= 8 else dimension
+    width = max(1, min(dimension // parts, 4 if dimension > 512 else dimension))
+    bits = 8 if rows >= POINTS_PER_LIST * 256 else 4
+    return IndexType(f"OPQ{parts}_{parts * width},{coarse},PQ{parts}x{bits}")
+
+
+def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) -> int:
+    """Resident bytes that searching needs once every part of the index was touched.
+
+    Flat and HNSW compare the stored vectors themselves, so these count; IVF compares its own codes, and re-ranking reads single stored vectors from disk.
+
+    Raises:
+        LLM2CompError: FAISS does not say how large the codes of such an index are.
+    """
+    if kind.family == "flat":
+        return storage_bytes(rows, dimension, store)
+    if kind.family == "hnsw":
+        return storage_bytes(rows, dimension, store) + _graph_bytes(rows, kind.links)
+    if kind.family == "ivf":
+        return _ivf_bytes(kind.ivf, rows, dimension)
+    index = new_index(kind, dimension)
+    try:
+        return int(rows * (index.sa_code_size() + 8)) + len(import_faiss().serialize_index(index))
+    except RuntimeError as error:
+        raise LLM2CompError(
+            f"the memory of an index {kind.factory!r} cannot be told before it is built; use flat, hnsw, ivf or ivfpq with a memory limit"
+        ) from error
+
+
+def _graph_bytes(rows: int, links: int) -> int:
+    """An HNSW graph: 2 M links of 4 bytes at the lowest level, M at each upper one (1/M of the rows reach the first, 1/M² the second …), level and offset."""
+    upper = links / (links - 1)
+    return int(rows * (4 * (2 * links + upper) + 4 + 8))
+
+
+def _ivf_bytes(parts: IvfParts, rows: int, dimension: int) -> int:
+    inner = parts.output or dimension
+    code = math.ceil((parts.parts if parts.parts else inner) * parts.bits / 8)
+    size = rows * (code + 8) + parts.lists * (4 * inner + 8)
+    if parts.links:
+        size += _graph_bytes(parts.lists, parts.links)
+    if parts.parts:
+        size += 4 * inner * 2**parts.bits
+    if parts.transform:
+        size += 4 * dimension * inner
+    return size

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from llm2comp.errors import LLM2CompError, SettingsError
 
-__all__ = ["bounded_threads", "import_faiss"]
+__all__ = ["bounded_threads", "import_faiss", "ivf_of"]
 
 
 def import_faiss() -> ModuleType:
@@ -20,6 +21,12 @@ def import_faiss() -> ModuleType:
     except ImportError as error:
         raise LLM2CompError('indexes need FAISS, which is not installed: pip install "llm2comp[cpu]" (or "llm2comp[gpu]", never both)') from error
     return faiss
+
+
+def ivf_of(index: Any) -> Any:
+    """The IVF index within an index that may transform vectors first, by its own class."""
+    faiss = import_faiss()
+    return faiss.downcast_index(faiss.extract_index_ivf(index))
 
 
 @contextmanager

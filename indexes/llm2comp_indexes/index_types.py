@@ -172,7 +172,8 @@ def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) ->
         return _ivf_bytes(kind.ivf, rows, dimension)
     index = new_index(kind, dimension)
     try:
-        return int(rows * (index.sa_code_size() + 8)) + len(import_faiss().serialize_index(index))
+        numbers = 8 if re.search("IVF|IDMap", kind.factory) else 0  # bytes of a row's number
+        return int(rows * (index.sa_code_size() + numbers)) + len(import_faiss().serialize_index(index))
     except RuntimeError as error:
         raise LLM2CompError(
             f"the memory of an index {kind.factory!r} cannot be told before it is built; use flat, hnsw, ivf or ivfpq with a memory limit"

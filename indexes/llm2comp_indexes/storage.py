@@ -24,7 +24,20 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.checked_files import FileRecord, check_size
 from llm2comp_indexes.faiss_module import import_faiss
 
-__all__ = ["STORES", "Found", "Storage", "StorageWriter", "Store", "open_storage", "row_bytes", "selector", "storage_bytes"]
+__all__ = [
+    "STORES",
+    "Found",
+    "Selection",
+    "Storage",
+    "StorageWriter",
+    "Store",
+    "flat_header",
+    "new_graph_index",
+    "open_storage",
+    "row_bytes",
+    "selector",
+    "storage_bytes",
+]
 
 Store = Literal["float32", "float16", "int8"]
 STORES: tuple[Store, ...] = get_args(Store)
@@ -69,6 +82,21 @@ def new_storage_index(dimension: int, store: Store) -> Any:
     return index
 
 
+def new_graph_index(dimension: int, store: Store, links: int) -> Any:
+    """An empty HNSW index in memory over vectors kept as the file of this store keeps them."""
+    faiss = import_faiss()
+    if store == "float32":
+        index = faiss.IndexHNSWFlat(dimension, links, faiss.METRIC_INNER_PRODUCT)
+    else:
+        quantizer = faiss.ScalarQuantizer.QT_fp16 if store == "float16" else faiss.ScalarQuantizer.QT_8bit_uniform
+        index = faiss.IndexHNSWSQ(dimension, quantizer, links, faiss.METRIC_INNER_PRODUCT)
+        if store == "int8":
+            fix_int8_range(faiss.downcast_index(index.storage))
+        index.is_trained = True
+    index.hnsw.efConstruction = 6 * links
+    return index
+
+
 def fix_int8_range(index: Any) -> None:
     """Gives an untrained 8-bit uniform index the range in which code c stands for (c - 128) / 127."""
     faiss = import_faiss()
@@ -87,6 +115,11 @@ def _header(rows: int, dimension: int, store: Store) -> bytes:
     codes = rows * dimension if store == "float32" else rows * row_bytes(dimension, store)
     empty = _empty_header(dimension, store)
     return empty[:8] + struct.pack("<q", rows) + empty[16:-8] + struct.pack("<Q", codes)
+
+
+def flat_header(rows: int, dimension: int) -> bytes:
+    """The first bytes of a flat float32 FAISS file of so many vectors."""
+    return _header(rows, dimension, "float32")
 
 
 def _to_codes(vectors: NDArray[np.float32], store: Store) -> NDArray[Any]:
@@ -207,6 +240,16 @@ class Storage:
             raise IndexError(f"rows from {rows.min()} to {rows.max()}, expected within 0 and {self.rows - 1}")
         return _from_codes(self._codes[rows], self.store)
 
+    def fetch(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The same as `read`, by reading instead of mapping: of a large sample, only the vectors stay in memory, not the pages around them."""
+        codes = np.empty((len(rows), self._width), np.uint8)
+        with self.path.open("rb", buffering=0) as file:
+            for code, row in zip(codes, rows.tolist(), strict=True):
+                file.seek(self._start + row * self._width)
+                if not 0 <= row < self.rows or file.readinto(code.data) != self._width:
+                    raise IndexError(f"row {row}, expected within 0 and {self.rows - 1}")
+        return _from_codes(codes, self.store)
+
     def blocks(self, size: int = 65536) -> Iterator[NDArray[np.float32]]:
         """All vectors in order, float32 (up to `size`, dimension) at a time. Read, not mapped: memory stays that of a block."""
         with self.path.open("rb") as file:
@@ -263,14 +306,14 @@ class Storage:
         return float(np.sqrt(self.dimension) * 2**-22 * max(1.0, float(np.linalg.norm(query))))
 
 
-class _Selection(NamedTuple):
+class Selection(NamedTuple):
     """A FAISS selector and the bits it points to, which must live as long."""
 
     selector: Any
     bits: NDArray[np.uint8]
 
 
-def selector(allowed: NDArray[np.bool_] | None, rows: int) -> _Selection | None:
+def selector(allowed: NDArray[np.bool_] | None, rows: int) -> Selection | None:
     """The FAISS selector of the allowed rows, (rows,); None for all.
 
     Raises:
@@ -281,4 +324,4 @@ def selector(allowed: NDArray[np.bool_] | None, rows: int) -> _Selection | None:
     if allowed.shape != (rows,):
         raise SettingsError(f"a mask of shape {allowed.shape}, expected ({rows},): one truth value for each row")
     bits = np.packbits(allowed, bitorder="little")
-    return _Selection(import_faiss().IDSelectorBitmap(bits), bits)
+    return Selection(import_faiss().IDSelectorBitmap(bits), bits)

@@ -1,7 +1,12 @@
 """Search structures over the stored vectors of a segment: built, saved, opened, searched."""
 
+import hashlib
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes.checked_files import FileRecord, HashedFile, check_content
+from llm2comp_indexes.checked_files import FileRecord, HashedFile
 from llm2comp_indexes.faiss_module import bounded_threads, import_faiss
+from llm2comp_indexes.gpu import clustering_on_gpus, coarse_quantizer, resolve_device
 from llm2comp_indexes.index_types import IndexType, memory_bytes, new_index, parse_type
-from llm2comp_indexes.storage import Found, Storage, fix_int8_range, selector
+from llm2comp_indexes.ivf_files import write_lists
+from llm2comp_indexes.storage import Found, Selection, Storage, new_graph_index, selector
+from llm2comp_indexes.structure_files import load_structure
+from llm2comp_indexes.training import train_index
 
 __all__ = ["Effort", "IndexType", "Structure", "build_structure", "default_effort", "memory_bytes", "open_structure", "parse_type"]
 
-BLOCK = 65536
+_BLOCK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +58,29 @@ def default_effort(kind: IndexType) -> Effort:
     if kind.family == "hnsw":
         return Effort(ef_search=64, rerank=1)
     if kind.family == "ivf":
-        return Effort(nprobe=min(kind.ivf.lists, max(8, kind.ivf.lists // 32)), rerank=4 if kind.ivf.bits <= 8 else 1)
+        return Effort(nprobe=_probes(kind.ivf.lists), rerank=4 if kind.ivf.bits <= 8 else 1)
     return Effort(rerank=4 if kind.family == "other" else 1)
+
+
+def _probes(lists: int) -> int:
+    return min(lists, max(8, lists // 32))
+
+
+def _probed_lists(index: Any) -> int | None:
+    """Number of lists of an IVF index, transform in front or not; None of any other."""
+    faiss = import_faiss()
+    innermost = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    return int(innermost.nlist) if isinstance(innermost, faiss.IndexIVF) else None
 
 
 class Structure:
     """A FAISS index over rows 0 … rows - 1 of a storage. Any number of threads may search it."""
 
-    def __init__(self, kind: IndexType, rows: int, storage: Storage, index: Any) -> None:
+    def __init__(self, kind: IndexType, rows: int, storage: Storage, index: Any, file: Path | None = None) -> None:
         self.type, self.rows = kind, rows
         self._storage, self._index = storage, index
+        self._lists = _probed_lists(index)
+        self._file = file  # temporary, where the index was built on disk
 
     def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort | None = None, allowed: NDArray[np.bool_] | None = None) -> Found:
         """The k best rows found for each query (queries, dimension), with FAISS's scores, which may be approximate.
@@ -74,12 +96,31 @@ class Structure:
         """
         if self.type.family == "flat":
             return self._search_flat(queries, k, allowed)
-        chosen = selector(allowed, self.rows)
-        parameters = self._parameters(effort or Effort(), k, chosen.selector if chosen else None)
-        found, rows = self._index.search(np.ascontiguousarray(queries, np.float32), min(k, self.rows), params=parameters)
-        if len(rows) and rows.max() >= self.rows:
+        queries = np.ascontiguousarray(queries, np.float32)
+        if allowed is not None and self.type.family == "other":
+            return self._search_and_filter(queries, k, effort or Effort(), allowed)
+        return self._search(queries, k, effort or Effort(), selector(allowed, self.rows))
+
+    def _search(self, queries: NDArray[np.float32], k: int, effort: Effort, chosen: Selection | None) -> Found:
+        parameters = self._parameters(effort, k, chosen.selector if chosen else None)
+        found, rows = self._index.search(queries, min(k, self.rows), params=parameters)
+        if rows.size and (rows.max() >= self.rows or rows.min() < -1):
             raise IndexFolderError(f"the index of {self._storage.path.parent} names row {rows.max():,} of {self.rows:,}; it was altered: build it again")
         return _ordered(found, rows, k)
+
+    def _search_and_filter(self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_]) -> Found:
+        """For types that may not take a selector: fetches more until k allowed rows are among what was found, query by query."""
+        result = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
+        for position, query in enumerate(queries):
+            width = 0
+            while width < self.rows:
+                width = min(self.rows, 4 * max(k, width))
+                scores, rows = (column[0] for column in self._search(query[None], width, effort, None))
+                kept = np.flatnonzero((rows >= 0) & allowed[rows])[:k]
+                if len(kept) == k or (rows < 0).any():  # what is missing lies in lists that were not probed
+                    break
+            result.scores[position, : len(kept)], result.rows[position, : len(kept)] = scores[kept], rows[kept]
+        return result
 
     def _search_flat(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> Found:
         if self.rows < self._storage.rows:
@@ -92,10 +133,10 @@ class Structure:
         faiss, default = import_faiss(), default_effort(self.type)
         if self.type.family == "hnsw":
             return faiss.SearchParametersHNSW(efSearch=max(effort.ef_search or default.ef_search or 1, k), sel=chosen)
-        if self.type.family == "ivf":
-            inner = faiss.SearchParametersIVF(nprobe=min(effort.nprobe or default.nprobe or 1, self.type.ivf.lists), sel=chosen)
-            return faiss.SearchParametersPreTransform(index_params=inner) if self.type.ivf.transform else inner
-        return faiss.SearchParameters(sel=chosen) if chosen is not None else None
+        if self._lists is None:
+            return None
+        inner = faiss.SearchParametersIVF(nprobe=min(effort.nprobe or default.nprobe or _probes(self._lists), self._lists), sel=chosen)
+        return faiss.SearchParametersPreTransform(index_params=inner) if hasattr(self._index, "chain") else inner
 
     def save(self, path: Path) -> FileRecord:
         """Record of the new file that holds the structure (of HNSW, the graph alone: its vectors are those of the storage).
@@ -106,9 +147,24 @@ class Structure:
         faiss = import_faiss()
         if self.type.family == "flat":
             raise SettingsError("a flat index has no structure to save: its vectors are all there is")
+        if self._file is not None:
+            return _place(self._file, path)
         with HashedFile(path) as file:
             faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write), faiss.IO_FLAG_SKIP_STORAGE if self.type.family == "hnsw" else 0)
             return file.finish()
+
+
+def _place(file: Path, path: Path) -> FileRecord:
+    """Record of the file under its new name, once it is on the device; moved where that is possible, else copied."""
+    if path.exists():
+        raise FileExistsError(f"{path} exists")
+    try:
+        os.link(file, path)
+    except OSError:
+        shutil.copyfile(file, path)
+    with path.open("r+b") as placed:
+        os.fsync(placed.fileno())
+        return FileRecord(os.fstat(placed.fileno()).st_size, hashlib.file_digest(placed, "sha256").hexdigest())
 
 
 def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
@@ -146,57 +202,73 @@ def build_structure(
         workdir: Where temporary files lie; None for the system's folder.
 
     Raises:
-        SettingsError: There is no row to index, or FAISS cannot build the type with so few.
+        SettingsError: There is no row to index, FAISS cannot build the type, a vector is not finite, or there is no GPU for "cuda".
     """
+    on_gpus = resolve_device(device) == "cuda" and kind.family == "ivf"
     count = storage.rows if rows is None else rows
+    if not 0 <= count <= storage.rows:
+        raise SettingsError(f"rows is {rows}, expected at most the {storage.rows:,} that are stored")
     if kind.family == "flat":
         return Structure(kind, count, storage, None)
+    if not count:
+        raise SettingsError(f"no vectors to build {kind.factory} from; an empty index is flat")
     with bounded_threads(threads):
-        index = _new_empty(kind, storage)
-        if not index.is_trained:
-            index.train(next(storage.blocks(min(count, 100_000))))
-        done = 0
-        for block in storage.blocks(BLOCK):
-            block = block[: count - done]
-            if not len(block):
-                break
-            index.add(block)
-            done += len(block)
-            if on_rows:
-                on_rows(done)
+        index = new_graph_index(storage.dimension, storage.store, kind.links) if kind.family == "hnsw" else new_index(kind, storage.dimension)
+        with clustering_on_gpus(index) if on_gpus else nullcontext():
+            train_index(index, kind, storage, rows=count, seed=seed)
+        if kind.family == "ivf":
+            quantizer = coarse_quantizer(index) if on_gpus else None
+            return _build_lists(index, kind, storage, count, quantizer, on_rows, workdir)
+        if kind.family == "hnsw":
+            index.hnsw.rng = import_faiss().RandomGenerator(seed + 12345)
+        try:
+            _add(index, storage, count, on_rows)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"FAISS cannot add to an index {kind.factory!r} ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq or another string"
+            ) from error
+    if kind.family == "hnsw":
+        index.storage, index.own_fields = storage.index, False
     return Structure(kind, count, storage, index)
 
 
-def _new_empty(kind: IndexType, storage: Storage) -> Any:
-    faiss = import_faiss()
-    if kind.family != "hnsw":
-        return new_index(kind, storage.dimension)
-    if storage.store == "float32":
-        index = faiss.IndexHNSWFlat(storage.dimension, kind.links, faiss.METRIC_INNER_PRODUCT)
-    else:
-        quantizer = faiss.ScalarQuantizer.QT_fp16 if storage.store == "float16" else faiss.ScalarQuantizer.QT_8bit_uniform
-        index = faiss.IndexHNSWSQ(storage.dimension, quantizer, kind.links, faiss.METRIC_INNER_PRODUCT)
-        if storage.store == "int8":
-            fix_int8_range(faiss.downcast_index(index.storage))
-        index.is_trained = True
-    index.hnsw.efConstruction = 6 * kind.links
-    return index
+def _add(index: Any, storage: Storage, count: int, on_rows: Callable[[int], None] | None) -> None:
+    done = 0
+    for block in storage.blocks(max(1024, min(65536, _BLOCK_BYTES // (4 * storage.dimension)))):
+        index.add(block[: count - done])
+        done = min(count, done + len(block))
+        if on_rows:
+            on_rows(done)
+        if done == count:
+            return
 
 
-def open_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord) -> Structure:
-    """The saved structure, memory-mapped where FAISS can.
+def _build_lists(
+    index: Any, kind: IndexType, storage: Storage, count: int, quantizer: Any, on_rows: Callable[[int], None] | None, workdir: Path | None
+) -> Structure:
+    """Lists in a temporary file, which is mapped; it goes with the structure, unless that is saved before."""
+    descriptor, name = tempfile.mkstemp(suffix=".faiss", dir=workdir)
+    os.close(descriptor)
+    file = Path(name)
+    try:
+        write_lists(index, storage, file, rows=count, quantizer=quantizer, on_rows=on_rows)
+        faiss = import_faiss()
+        structure = Structure(kind, count, storage, faiss.read_index(name, faiss.IO_FLAG_MMAP), file)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    weakref.finalize(structure, file.unlink, missing_ok=True)
+    return structure
+
+
+def open_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord | None) -> Structure:
+    """The saved structure over all rows of the storage, memory-mapped where FAISS can; of a flat one, nothing is read.
 
     Raises:
-        IndexFolderError: The file is missing, altered or not a structure of this type.
+        IndexFolderError: The file is missing, altered or not a structure of this type; no file can crash the process.
     """
     if kind.family == "flat":
         return Structure(kind, storage.rows, storage, None)
-    faiss = import_faiss()
-    check_content(path, record)
-    try:
-        index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE if kind.family == "hnsw" else faiss.IO_FLAG_MMAP)
-    except RuntimeError as error:
-        raise IndexFolderError(f"{path}: not an index FAISS can read; build the index again") from error
-    if kind.family == "hnsw":
-        index.storage, index.own_fields = storage.index, False
-    return Structure(kind, int(index.ntotal), storage, index)
+    if record is None:
+        raise IndexFolderError(f"{path}: the index has no record of its {kind.factory} structure; build it again")
+    return Structure(kind, storage.rows, storage, load_structure(path, kind, storage, record=record))

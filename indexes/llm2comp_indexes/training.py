@@ -1,0 +1,81 @@
+"""Trains the parts of a FAISS index that learn from vectors, on a bounded, seeded sample."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp_indexes.faiss_module import import_faiss, ivf_of
+from llm2comp_indexes.index_types import IndexType
+from llm2comp_indexes.storage import Storage
+
+__all__ = ["SAMPLE_BYTES", "sample_size", "train_index"]
+
+SAMPLE_BYTES = 2 << 30
+"""Most bytes that the training sample takes, as float32."""
+
+_POINTS_PER_LIST = 64  # FAISS warns below 39 and drops what is beyond 256; k-means costs in proportion
+_POINTS_PER_CODE = 128
+_AT_LEAST = 16384
+_ROTATION_POINTS, _ROTATION_ROUNDS = 16384, 8  # FAISS's own 65,536 and 50 take longer than everything else together
+
+
+def sample_size(kind: IndexType, *, rows: int, dimension: int) -> int:
+    """Rows that the type is trained on: 64 for each list, 128 for each centroid of a product quantizer, at least 16,384; at most all, or 2 GiB."""
+    wanted = _AT_LEAST
+    if kind.family == "ivf":
+        wanted = max(wanted, _POINTS_PER_LIST * kind.ivf.lists, _POINTS_PER_CODE * 2**kind.ivf.bits if kind.ivf.parts else 0)
+    elif kind.family == "other":
+        wanted = max(wanted, 1 << 16)
+    return min(rows, wanted, max(_AT_LEAST, SAMPLE_BYTES // (4 * dimension)))
+
+
+def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, seed: int) -> None:
+    """Trains the index on rows drawn from the first `rows` of the storage. With one thread, equal seeds give equal results."""
+    if index.is_trained:
+        return
+    size = sample_size(kind, rows=rows, dimension=storage.dimension)
+    chosen = np.sort(np.random.default_rng(seed).choice(rows, size, replace=False, shuffle=False)) if size < rows else np.arange(rows)
+    sample = storage.fetch(chosen.astype(np.int64))
+    if kind.family == "ivf":
+        sample = _repeat_few(sample, kind)
+        _settle(ivf_of(index), kind, seed)
+    with _settled_rotation(index, kind, seed):
+        index.train(sample)
+
+
+def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.float32]:
+    """The sample, repeated where it has fewer vectors than a product quantizer has centroids: k-means wants as many points as clusters."""
+    least = max(kind.ivf.lists, 2**kind.ivf.bits if kind.ivf.parts else 1) + 1
+    return sample if len(sample) >= least else np.resize(sample, (least, sample.shape[1]))
+
+
+def _settle(inner: Any, kind: IndexType, seed: int) -> None:
+    """Seeds every k-means, uses the whole sample, and keeps FAISS from printing advice about its size."""
+    for clustering in [inner.cp] + ([inner.pq.cp] if kind.ivf.parts else []):
+        clustering.seed = seed + 1
+        clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 30
+    if kind.ivf.parts:
+        inner.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
+        inner.do_polysemous_training = False  # orders centroids for a filter we don't use, and takes longer than k-means
+
+
+@contextmanager
+def _settled_rotation(index: Any, kind: IndexType, seed: int) -> Iterator[None]:
+    """The same for the quantizer that an OPQ rotation is fitted to, and fewer rounds."""
+    if kind.family != "ivf" or kind.ivf.transform != "OPQ":
+        yield
+        return
+    faiss = import_faiss()
+    rotation = faiss.downcast_VectorTransform(index.chain.at(0))
+    quantizer = faiss.ProductQuantizer(rotation.d_out, rotation.M, kind.ivf.bits if kind.ivf.parts else 8)
+    quantizer.cp.min_points_per_centroid, quantizer.cp.seed = 1, seed + 1
+    rotation.max_train_points, rotation.niter = _ROTATION_POINTS, _ROTATION_ROUNDS
+    rotation.pq = quantizer
+    try:
+        yield
+    finally:
+        rotation.pq = None
+        quantizer.thisown = True  # giving it to the rotation, which frees nothing, had taken that away

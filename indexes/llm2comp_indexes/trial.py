@@ -1,0 +1,40 @@
+"""Run as a program: loads and searches a FAISS file of unknown making, so that a crash happens here and not in the process that wants it."""
+
+import json
+import sys
+from contextlib import suppress
+from importlib import import_module
+
+__all__ = ["main"]
+
+_PROGRAM_BYTES = 4 << 30
+"""Address space that Python, numpy and FAISS take by themselves, threads included."""
+
+
+def main(task: str) -> None:
+    """Loads the index that the JSON object `task` names and searches it; anything unexpected is an exception, or a signal."""
+    wanted = json.loads(task)
+    with suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        limit = _PROGRAM_BYTES + 4 * wanted["bytes"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    import numpy as np
+
+    faiss = import_module("faiss")
+    faiss.omp_set_num_threads(1)
+    faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * wanted["bytes"]))
+    index = faiss.read_index(wanted["path"])
+    if (index.d, index.ntotal) != (wanted["dimension"], wanted["rows"]) or index.metric_type != faiss.METRIC_INNER_PRODUCT or not index.is_trained:
+        raise ValueError("another dimension, count or metric")
+    queries = np.random.default_rng(0).standard_normal((32, index.d), dtype=np.float32)
+    everything = faiss.IDSelectorBitmap(np.full((index.ntotal + 7) // 8, 255, np.uint8))
+    with suppress(RuntimeError):  # not every type takes a selector
+        index.search(queries, 10, params=faiss.SearchParameters(sel=everything))
+    _, rows = index.search(queries, min(100, index.ntotal))
+    if rows.min() < -1 or rows.max() >= index.ntotal:
+        raise ValueError("rows beyond the last")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

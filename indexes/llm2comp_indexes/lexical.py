@@ -135,6 +135,8 @@ class Lexical:
         bounds = np.array([low, low + count], dtype=np.int32)  # of another type, searchsorted would copy the postings
         start, stop = (term.start + int(place) for place in np.searchsorted(own, bounds))
         rows, data = np.asarray(self._rows[start:stop]), np.asarray(self._data[start:stop])
+        if own[0] < 0 or own[-1] >= self.rows:
+            raise IndexFolderError(f"{self._folder / ROWS}: a row beyond {self.rows:,}; {_REBUILD}")
         if not len(rows):
             return rows, data
         if rows[0] < low or rows[-1] >= low + count or not (rows[1:] > rows[:-1]).all():

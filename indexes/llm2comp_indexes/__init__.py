@@ -1,8 +1,33 @@
-"""FAISS indexes on disk: build one from corpora, open it, search it, verify it."""
+"""FAISS indexes on disk: build one from corpora, add, delete and merge, open it, search it, verify it."""
 
 from llm2comp_indexes.build import BuildReport, build_index
 from llm2comp_indexes.encoder import Encoder
-from llm2comp_indexes.search import Hit, Index, open_index
+from llm2comp_indexes.merge import MergeReport, merge_index
+from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.report import Report
+from llm2comp_indexes.search import Hit, Index, SearchOptions, open_index
+from llm2comp_indexes.structures import Effort
+from llm2comp_indexes.update import AddReport, DeleteReport, add_documents, delete_documents
 from llm2comp_indexes.verify import verify_index
+from llm2comp_indexes.wishes import Wishes
 
-__all__ = ["BuildReport", "Encoder", "Hit", "Index", "build_index", "open_index", "verify_index"]
+__all__ = [
+    "AddReport",
+    "BuildReport",
+    "DeleteReport",
+    "Effort",
+    "Encoder",
+    "Hit",
+    "Index",
+    "IndexOptions",
+    "MergeReport",
+    "Report",
+    "SearchOptions",
+    "Wishes",
+    "add_documents",
+    "build_index",
+    "delete_documents",
+    "merge_index",
+    "open_index",
+    "verify_index",
+]

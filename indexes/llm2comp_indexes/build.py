@@ -1,32 +1,22 @@
-"""Builds an index: documents are read, encoded and written in blocks, then the whole appears at once."""
+"""Builds an index: documents are read, encoded and written block by block, then structured, measured and committed at once."""
 
-import logging
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import llm2comp
-from llm2comp.corpus import read_corpus
-from llm2comp.documents import Document
-from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
-from llm2comp.id_set import IdSet
-from llm2comp_indexes.documents import DocumentWriter
-from llm2comp_indexes.encoder import Encoder, encode, load_encoder
-from llm2comp_indexes.manifest import DOCUMENTS, OFFSETS, VECTORS, Manifest, Segment, write_manifest
-from llm2comp_indexes.staging import Staging, check_output, staged
-from llm2comp_indexes.vectors import import_faiss, new_flat, write_flat
+from llm2comp_indexes.commits import check_output, create_index
+from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.finish import Progress, finish_segment, segment_header, silent
+from llm2comp_indexes.manifest import Manifest
+from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.report import Report
+from llm2comp_indexes.row_blocks import make_splitter, split_into_blocks, write_blocks
+from llm2comp_indexes.sources import SkipCounter, read_documents
 
 __all__ = ["BuildReport", "build_index"]
-
-logger = logging.getLogger(__name__)
-
-BLOCK = 2048
-"""Documents that are read, then encoded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +30,7 @@ class BuildReport:
         bytes: Size of the index on disk, without its manifest.
         seconds: The whole build, loading the model left out.
         encode_seconds: The encoding alone.
+        measured: Type, recall and latency of the finished index.
     """
 
     documents: int
@@ -48,6 +39,7 @@ class BuildReport:
     bytes: int
     seconds: float
     encode_seconds: float
+    measured: Report
 
 
 def build_index(
@@ -55,114 +47,46 @@ def build_index(
     output: str | Path,
     *,
     model: str | Path | Encoder | None = None,
+    options: IndexOptions | None = None,
+    device: str = "auto",
     on_error: Literal["raise", "skip"] = "raise",
     overwrite: bool = False,
     on_skip: Callable[[str], None] | None = None,
-    on_block: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
-    """Report of the exact index (inner product) written to the folder `output`.
+    """Report of the index written to the folder `output`.
 
-    The folder appears when it is complete; an error, an interrupt or a full device leaves nothing behind, and an index
-    that is being overwritten stays as it was until then.
+    The index appears when it is complete, and one that is being overwritten stays as it was until then. A build that was
+    killed, interrupted or ran out of space goes on behind its last finished block when it is run again.
 
     Args:
         corpora: Sources that `llm2comp.corpus.read_corpus` takes; an id must not occur in two of them.
-        output: A folder that does not exist or is empty.
+        output: A folder that does not exist, is empty, or holds what such a build left.
         model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
+        options: Type, wishes and parts; left out: type and parameters are chosen by measuring.
+        device: Where FAISS trains and adds: `cpu`, `cuda`, or `auto` for CUDA where FAISS sees a GPU.
         on_error: What a malformed row or a duplicate id does: raise, or be skipped and counted.
         overwrite: Replace the index that `output` holds; a folder with anything else in it is still refused.
         on_skip: Called with the message of each skipped row; left out, messages go to the log.
-        on_block: Called with the number of documents encoded so far.
+        progress: Called with the name of the phase and how far it is.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
-        IndexFolderError: `output` holds something, or cannot be written.
+        IndexFolderError: `output` holds something, cannot be written, or is being written by another process.
     """
-    if isinstance(corpora, str | Path) or not corpora:
-        raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
     import_faiss()
     target = Path(output).resolve()
     check_output(target, overwrite=overwrite)
-    skipped = _Counter(on_skip or logger.warning)
-    documents = _read(corpora, on_error, skipped)
+    chosen, told = options or IndexOptions(), progress or silent
+    skips = SkipCounter(on_skip)
+    documents = read_documents(corpora, on_error, skips)
     encoder, name = load_encoder(model)
+    encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
     start = time.perf_counter()
-    with staged(target, overwrite=overwrite) as staging, _SegmentWriter(staging, encoder) as writer:
-        while block := list(islice(documents, BLOCK)):
-            writer.add(block)
-            if on_block:
-                on_block(writer.documents)
-        manifest = Manifest(name, encoder.fingerprint, writer.dimension, (writer.finish(),), _versions())
-        write_manifest(staging.folder, manifest)
-        staging.commit()
-    return BuildReport(manifest.documents, skipped.count, manifest.dimension, manifest.bytes, time.perf_counter() - start, writer.encode_seconds)
-
-
-class _Counter:
-    """Passes messages on and counts them."""
-
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self.count = 0
-        self._report = report
-
-    def __call__(self, message: str) -> None:
-        self.count += 1
-        self._report(message)
-
-
-def _read(corpora: Sequence[str | Path], on_error: Literal["raise", "skip"], skip: _Counter) -> Iterator[Document]:
-    """Documents of all corpora; each is opened now, so that a missing one is reported before anything is loaded."""
-    streams = [(source, read_corpus(source, on_error=on_error, on_skip=skip)) for source in corpora]
-    return streams[0][1] if len(streams) == 1 else _join(streams, on_error, skip)
-
-
-def _join(streams: Sequence[tuple[str | Path, Iterator[Document]]], on_error: str, skip: _Counter) -> Iterator[Document]:
-    seen = IdSet()
-    for source, stream in streams:
-        for document in stream:
-            if seen.add(document.id):
-                yield document
-                continue
-            message = f'{source}: id "{document.id}" occurs in an earlier corpus too; ids must be unique (on_error="skip", --on-error skip: the first stays)'
-            if on_error == "raise":
-                raise CorpusError(message)
-            skip(message)
-
-
-class _SegmentWriter:
-    """Encodes and writes the documents of one segment."""
-
-    def __init__(self, staging: Staging, encoder: Encoder) -> None:
-        dimension = encoder.get_embedding_dimension()
-        if dimension is None:
-            raise IndexFolderError("the model does not state the dimension of its vectors; give one whose get_embedding_dimension() is a number")
-        self.dimension = dimension
-        self.documents = 0
-        self.encode_seconds = 0.0
-        self._staging = staging
-        self._encoder = encoder
-        self._index = new_flat(dimension)
-        self._writer = DocumentWriter(staging.segment / DOCUMENTS, staging.segment / OFFSETS)
-
-    def __enter__(self) -> "_SegmentWriter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._writer.__exit__(*error)
-
-    def add(self, documents: Sequence[Document]) -> None:
-        start = time.perf_counter()
-        vectors = encode(self._encoder.encode_document, [document.content for document in documents], self.dimension)
-        self.encode_seconds += time.perf_counter() - start
-        self._index.add(vectors)
-        self._writer.add(documents)
-        self.documents += len(documents)
-
-    def finish(self) -> Segment:
-        lines, offsets = self._writer.finish()
-        vectors = write_flat(self._index, self._staging.segment / VECTORS)
-        return Segment(self._staging.segment_name, self.documents, {VECTORS: vectors, DOCUMENTS: lines, OFFSETS: offsets})
-
-
-def _versions() -> dict[str, str]:
-    return {"llm2comp": llm2comp.__version__, "faiss": import_faiss().__version__, "numpy": version("numpy"), "python": platform.python_version()}
+    with create_index(target, overwrite=overwrite) as change:
+        with change.new_segment(encode.dimension, chosen.store, header=segment_header(encoder.fingerprint, encode.dimension, chosen)) as writer:
+            write_blocks(writer, split_into_blocks(map(split, documents)), encode, on_block=lambda count: told("documents", count))
+            segment, measured = finish_segment(writer, chosen, encoder=encoder, device=device, progress=told)
+        manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
+    seconds = time.perf_counter() - start
+    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, seconds, encode.seconds, measured)

@@ -25,10 +25,24 @@ class FileRecord:
 class HashedFile:
     """A new file, hashed as it is written; durable once `finish` returns its record."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb")
+    def __init__(self, path: Path, *, keep: int = 0) -> None:
+        """Starts a new file, or goes on with one that a killed process left: its first `keep` bytes stay, what is behind them is cut off.
+
+        Raises:
+            IndexFolderError: The file to go on with is shorter.
+        """
         self._hash = hashlib.sha256()
-        self._bytes = 0
+        self._bytes = keep
+        self._file = path.open("r+b") if keep else path.open("wb")
+        remaining = keep
+        while remaining and (block := self._file.read(min(remaining, _READ_BYTES))):
+            self._hash.update(block)
+            remaining -= len(block)
+        if remaining:
+            self._file.close()
+            raise IndexFolderError(f"{path}: shorter than the {keep:,} bytes that were written; remove the unfinished build and start again")
+        self._file.truncate(keep)
+        self._file.seek(keep)
 
     def __enter__(self) -> Self:
         return self
@@ -42,10 +56,14 @@ class HashedFile:
         self._hash.update(data)
         self._bytes += len(data)
 
-    def finish(self) -> FileRecord:
-        """The file's record, after its last byte is on the device."""
+    def sync(self) -> None:
+        """Brings what was written to the device."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+    def finish(self) -> FileRecord:
+        """The file's record, after its last byte is on the device."""
+        self.sync()
         self._file.close()
         return FileRecord(self._bytes, self._hash.hexdigest())
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,14 +16,20 @@ from llm2comp.documents import Document
 from llm2comp.errors import CorpusError, IndexFolderError
 from llm2comp_indexes.checked_files import FileRecord, HashedFile
 
-__all__ = ["ROW_BYTES", "DocumentReader", "DocumentWriter", "digest_documents"]
+__all__ = ["ROW_BYTES", "DocumentReader", "DocumentWriter", "digest_documents", "document_line"]
 
 _ROW = np.dtype([("end", "<u8"), ("crc32", "<u4")])
+_OFFSET = struct.Struct("<QI")
 ROW_BYTES = _ROW.itemsize
 """Bytes in the offsets file for each document."""
 
 
-def _to_line(document: Document) -> bytes:
+def document_line(document: Document) -> bytes:
+    """The document's line in the file: equal lines are equal documents.
+
+    Raises:
+        CorpusError: Metadata that JSON cannot hold.
+    """
     fields = {"id": document.id, "title": document.title, "text": document.text, "metadata": document.metadata}
     try:
         line = json.dumps(fields, ensure_ascii=False) + "\n"
@@ -42,17 +49,22 @@ def digest_documents(documents: Iterable[Document]) -> str:
     """SHA-256 (hex) of the file that `DocumentWriter` would write: equal exactly when a segment holds these documents."""
     digest = hashlib.sha256()
     for document in documents:
-        digest.update(_to_line(document))
+        digest.update(document_line(document))
     return digest.hexdigest()
 
 
 class DocumentWriter:
-    """Writes documents and their offsets into two new files."""
+    """Writes the lines of documents and their offsets into two files."""
 
-    def __init__(self, lines: Path, offsets: Path) -> None:
-        self._lines = HashedFile(lines)
-        self._offsets = HashedFile(offsets)
-        self._end = 0
+    def __init__(self, lines: Path, offsets: Path, *, rows: int = 0, end: int = 0) -> None:
+        """Starts new files, or goes on with those of a killed process after their first `rows` documents, `end` bytes of lines.
+
+        Raises:
+            IndexFolderError: The files hold less.
+        """
+        self._lines = HashedFile(lines, keep=end)
+        self._offsets = HashedFile(offsets, keep=rows * ROW_BYTES)
+        self.end = end
 
     def __enter__(self) -> Self:
         return self
@@ -61,17 +73,17 @@ class DocumentWriter:
         self._lines.__exit__(*error)
         self._offsets.__exit__(*error)
 
-    def add(self, documents: Iterable[Document]) -> None:
-        """Appends the documents.
-
-        Raises:
-            CorpusError: Metadata that JSON cannot hold.
-        """
-        for document in documents:
-            line = _to_line(document)
-            self._end += len(line)
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Appends lines that `document_line` made."""
+        for line in lines:
+            self.end += len(line)
             self._lines.write(line)
-            self._offsets.write(np.array((self._end, zlib.crc32(line)), dtype=_ROW).tobytes())
+            self._offsets.write(_OFFSET.pack(self.end, zlib.crc32(line)))
+
+    def sync(self) -> None:
+        """Brings what was appended to the device."""
+        self._lines.sync()
+        self._offsets.sync()
 
     def finish(self) -> tuple[FileRecord, FileRecord]:
         """Records of the two files, once both are on the device."""
@@ -87,8 +99,11 @@ class DocumentReader:
         with lines.open("rb") as file:
             self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def __getitem__(self, row: int) -> Document:
-        """The document of the row.
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def line(self, row: int) -> bytes:
+        """The line of the row.
 
         Raises:
             IndexFolderError: Its bytes are not those that were written.
@@ -97,8 +112,16 @@ class DocumentReader:
         line = self._lines[start : int(self._rows[row]["end"])]
         if not line or zlib.crc32(line) != self._rows[row]["crc32"]:
             raise IndexFolderError(f"{self._path}: document {row + 1} was altered (its CRC-32 is not the recorded one); build the index again")
+        return line
+
+    def __getitem__(self, row: int) -> Document:
+        """The document of the row.
+
+        Raises:
+            IndexFolderError: Its bytes are not those that were written.
+        """
         try:
-            return _from_line(line)
+            return _from_line(self.line(row))
         except (ValueError, TypeError, RecursionError) as error:
             raise IndexFolderError(f"{self._path}: document {row + 1} is not one of ours: {error}; build the index again") from error
 

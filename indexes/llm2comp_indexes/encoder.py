@@ -1,6 +1,7 @@
 """What an index asks of a model, and the checks on what the model gives."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import llm2comp
+from llm2comp.documents import Document
 from llm2comp.errors import IndexFolderError
 
-__all__ = ["Encoder", "encode", "load_encoder"]
+__all__ = ["Encoder", "RowEncoder", "encode", "load_encoder"]
 
 
 class Encoder(Protocol):
@@ -53,3 +55,30 @@ def encode(method: Callable[..., Any], texts: list[str], dimension: int) -> NDAr
         text = texts[int(np.argmin(finite))]
         raise IndexFolderError(f"the model gave a vector that is not finite for the text {text[:60]!r}; load it with dtype float32, or check its weights")
     return vectors
+
+
+class RowEncoder:
+    """Makes vectors of rows, and keeps count of the time.
+
+    Attributes:
+        dimension: Numbers in a vector.
+        seconds: Spent in encoding so far.
+
+    Raises:
+        IndexFolderError: The model does not state its dimension.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        dimension = encoder.get_embedding_dimension()
+        if dimension is None:
+            raise IndexFolderError("the model does not state the dimension of its vectors; give one whose get_embedding_dimension() is a number")
+        self.dimension = dimension
+        self.seconds = 0.0
+        self._encoder = encoder
+
+    def __call__(self, rows: Sequence[Document]) -> NDArray[np.float32]:
+        """Vectors (rows, dimension)."""
+        start = time.perf_counter()
+        vectors = encode(self._encoder.encode_document, [row.content for row in rows], self.dimension)
+        self.seconds += time.perf_counter() - start
+        return vectors

@@ -1,26 +1,39 @@
 """Opens an index and answers questions from it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes.checked_files import check_content
-from llm2comp_indexes.documents import DocumentReader
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
-from llm2comp_indexes.manifest import DOCUMENTS, OFFSETS, VECTORS, Manifest, Segment, read_manifest
-from llm2comp_indexes.vectors import read_flat
+from llm2comp_indexes.faiss_module import bounded_threads
+from llm2comp_indexes.fusion import fuse
+from llm2comp_indexes.manifest import Manifest, read_manifest
+from llm2comp_indexes.open_segment import OpenSegment
+from llm2comp_indexes.storage import Found
+from llm2comp_indexes.structures import Effort
+from llm2comp_indexes.where import Where, parse_where
 
-__all__ = ["Hit", "Index", "open_index"]
+__all__ = ["Hit", "Index", "Mode", "SearchOptions", "open_index"]
 
+Mode = Literal["dense", "bm25", "hybrid"]
 _QUERIES_AT_ONCE = 1024
+_OPEN_TRIES = 5
+_FUSED_DEPTH = 100
 
 
 class Hit(NamedTuple):
-    """A document found, with its score (inner product of the unit vectors: their cosine, -1 to 1)."""
+    """A document found, with its score.
+
+    The score is the inner product of the unit vectors (their cosine, -1 to 1), with mode `bm25` the BM25 score, with
+    `hybrid` the sum of weighted reciprocal ranks. In an index of chunks, `id` is `DOCUMENT#N` and the metadata holds
+    `document` and `chunk`.
+    """
 
     id: str
     score: float
@@ -28,14 +41,41 @@ class Hit(NamedTuple):
     text: str
     metadata: dict[str, Any]
 
+    @property
+    def document_id(self) -> str:
+        """Id of the document this is, or is a chunk of."""
+        return str(self.metadata["document"]) if "chunk" in self.metadata and "document" in self.metadata else self.id
 
-class _OpenSegment(NamedTuple):
-    vectors: Any
-    documents: DocumentReader
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How to search.
+
+    Attributes:
+        mode: By vectors, by words (BM25), or both, fused by reciprocal rank.
+        where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`.
+        effort: nprobe, ef_search and rerank instead of those the index was tuned to.
+        weights: Of the ranks by vectors and by words in `hybrid`.
+        by: `row`: every chunk may be an answer; `document`: the best chunk of each document.
+        threads: FAISS threads; None: all cores.
+    """
+
+    mode: Mode = "dense"
+    where: str | None = None
+    effort: Effort = field(default_factory=Effort)
+    weights: tuple[float, float] = (1.0, 1.0)
+    by: Literal["row", "document"] = "row"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("dense", "bm25", "hybrid"):
+            raise SettingsError(f"mode is {self.mode!r}, expected dense, bm25 or hybrid")
+        if self.by not in ("row", "document"):
+            raise SettingsError(f"by is {self.by!r}, expected row or document")
 
 
 def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None) -> "Index":
-    """The index in the folder, ready to search.
+    """The index in the folder, ready to search: its last commit, whatever is written meanwhile.
 
     Args:
         folder: What `build_index` wrote.
@@ -46,16 +86,21 @@ def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None)
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    try:
-        return Index(folder, manifest, model=model)
-    except (IndexFolderError, OSError):
-        if (latest := read_manifest(folder)) == manifest:
-            raise
-        return Index(folder, latest, model=model)  # it was overwritten, and its old files removed, while we were opening them
+    for _ in range(_OPEN_TRIES):
+        try:
+            return Index(folder, manifest, model=model)
+        except (IndexFolderError, OSError):
+            if (latest := read_manifest(folder)) == manifest:
+                raise
+            manifest = latest  # a writer committed, and removed old files, while we were opening them
+    return Index(folder, manifest, model=model)
 
 
 class Index:
-    """An open index; made by `open_index`. Closes its files as a context manager, or when it is collected."""
+    """An open index; made by `open_index`. It shows one commit for as long as it is open; any number of threads may search it.
+
+    Closes its files as a context manager, or when it is collected.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None) -> None:
         self.folder = folder
@@ -63,8 +108,13 @@ class Index:
         self._encoder: Encoder | None = None
         if model is not None:
             self._encoder = self._check(load_encoder(model)[0])
-        self._segments = [_open_segment(folder / "segments" / segment.name, segment, self.manifest.dimension) for segment in self.manifest.segments]
-        self._ends = np.cumsum([segment.documents for segment in self.manifest.segments])  # (segments,)
+        with ExitStack() as opened:
+            self.segments: list[OpenSegment] = []
+            for segment in manifest.segments:
+                self.segments.append(OpenSegment(folder, manifest, segment))
+                opened.callback(self.segments[-1].close)
+            opened.pop_all()
+        self._starts = np.cumsum([0, *(segment.rows for segment in self.segments)])  # first row of each segment, and the end
 
     def __len__(self) -> int:
         return self.manifest.documents
@@ -77,9 +127,9 @@ class Index:
 
     def close(self) -> None:
         """Closes the index's files; it cannot be searched any more."""
-        for segment in self._segments:
-            segment.documents.close()
-        self._segments = []
+        for segment in self.segments:
+            segment.close()
+        self.segments = []
 
     @property
     def model(self) -> Encoder:
@@ -89,6 +139,10 @@ class Index:
             IndexFolderError: It cannot be loaded, or is not the one the index was built with.
         """
         if self._encoder is None:
+            if not self.manifest.fingerprint:
+                raise IndexFolderError(
+                    f"{self.folder}: its vectors were made elsewhere, by a model it does not know; name the model (--model), or search_vectors"
+                )
             try:
                 loaded, _ = load_encoder(self.manifest.model)
             except LLM2CompError as error:
@@ -96,46 +150,110 @@ class Index:
             self._encoder = self._check(loaded)
         return self._encoder
 
-    def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
-        """The best k documents for each query, best first; all documents if there are fewer.
+    def search(self, queries: Sequence[str], k: int = 10, *, options: SearchOptions | None = None) -> list[list[Hit]]:
+        """The best k documents for each query, best first; fewer if there are no more.
 
-        Equal scores keep the order of the corpus.
+        Equal scores keep the order of the index.
 
         Raises:
-            SettingsError: k is below 1, or `queries` is a single string.
+            SettingsError: k is below 1, `queries` is a single string, the filter cannot be read, or the index has no BM25 part.
         """
         if isinstance(queries, str):
             raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
+        chosen = options or SearchOptions()
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            block = list(queries[start : start + _QUERIES_AT_ONCE])
-            scores, rows = self.search_vectors(encode(self.model.encode_query, block, self.manifest.dimension), k)
-            hits += [[self._hit(*pair) for pair in zip(*row, strict=True)] for row in zip(scores.tolist(), rows.tolist(), strict=True)]
+            hits += self._search_block(list(queries[start : start + _QUERIES_AT_ONCE]), k, chosen)
         return hits
 
-    def search_vectors(self, vectors: NDArray[np.float32], k: int = 10) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and rows, both (queries, min(k, documents)), best first, for query vectors (queries, dimension).
+    def search_vectors(self, vectors: NDArray[np.float32], k: int = 10, *, options: SearchOptions | None = None) -> Found:
+        """Scores and rows, both (queries, min(k, rows)), best first, for query vectors (queries, dimension).
+
+        A row counts through all segments, deleted rows too; -1 with a score of -inf where there are no more.
 
         Raises:
-            SettingsError: k is below 1.
+            SettingsError: k is below 1, or the filter cannot be read.
             IndexFolderError: The vectors have another dimension.
         """
-        if k < 1:
-            raise SettingsError(f"k is {k}, expected at least 1")
+        _check_k(k)
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             raise IndexFolderError(f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})")
-        found = [segment.vectors.search(vectors, min(k, segment.vectors.ntotal)) for segment in self._segments]
-        starts = [0, *self._ends[:-1]]
-        scores = np.concatenate([scores for scores, _ in found], axis=1)  # (queries, k of every segment)
-        rows = np.concatenate([rows + start for (_, rows), start in zip(found, starts, strict=True)], axis=1)
-        best = np.lexsort((rows, -scores))[:, :k]
-        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+        chosen = options or SearchOptions()
+        return self._dense(vectors, min(k, int(self._starts[-1])), chosen, _parse(chosen.where))
 
-    def _hit(self, score: float, row: int) -> Hit:
-        position = int(np.searchsorted(self._ends, row, side="right"))
-        first = int(self._ends[position - 1]) if position else 0
-        document = self._segments[position].documents[row - first]
+    def fetch(self, row: int, score: float) -> Hit:
+        """The document of a row that `search_vectors` gave."""
+        place = int(np.searchsorted(self._starts, row, side="right")) - 1
+        document = self.segments[place].documents[row - int(self._starts[place])]
         return Hit(document.id, score, document.title, document.text, document.metadata)
+
+    def _search_block(self, queries: list[str], k: int, options: SearchOptions) -> list[list[Hit]]:
+        _check_k(k)
+        if not self.manifest.rows:
+            return [[] for _ in queries]
+        grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
+        depth = min(4 * k if grouped else k, int(self._starts[-1]))
+        while True:
+            found = self._find(queries, depth, options)
+            hits = [self._hits(scores, rows, k, grouped) for scores, rows in zip(found.scores.tolist(), found.rows.tolist(), strict=True)]
+            lacking = any(len(answers) < k and row >= 0 for answers, row in zip(hits, found.rows[:, -1], strict=True))
+            if not grouped or depth >= self._starts[-1] or not lacking:
+                return hits
+            depth = min(4 * depth, int(self._starts[-1]))
+
+    def _find(self, queries: list[str], k: int, options: SearchOptions) -> Found:
+        where = _parse(options.where)
+        if options.mode == "bm25":
+            return self._lexical(queries, k, where)
+        vectors = encode(self.model.encode_query, queries, self.manifest.dimension)
+        if options.mode == "dense":
+            return self._dense(vectors, k, options, where)
+        depth = max(_FUSED_DEPTH, 3 * k)
+        rankings = [self._dense(vectors, depth, options, where).rows, self._lexical(queries, depth, where).rows]
+        fused = fuse(rankings, weights=options.weights, k=k)
+        return Found(fused.scores.astype(np.float32), fused.rows)
+
+    def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Found:
+        with bounded_threads(options.threads):
+            return self._best(
+                [segment.search(vectors, min(k, segment.rows), effort=options.effort, allowed=segment.allowed(where)) for segment in self.segments],
+                len(vectors),
+                k,
+            )
+
+    def _lexical(self, queries: list[str], k: int, where: Where | None) -> Found:
+        parts = [segment.lexical for segment in self.segments]
+        opened = [part for part in parts if part is not None]
+        if len(opened) < len(parts) or not self.manifest.options.hybrid:
+            raise SettingsError(f"{self.folder}: holds no BM25 index; build it with --hybrid (IndexOptions(hybrid=True)), or search with mode dense")
+        found = []
+        for segment, part in zip(self.segments, opened, strict=True):
+            scores, rows = part.search(queries, min(k, segment.rows), allowed=segment.allowed(where), corpus=opened)
+            found.append(Found(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
+        return self._best(found, len(queries), k)
+
+    def _best(self, found: Sequence[Found], queries: int, k: int) -> Found:
+        """The best k of what the segments found, rows counted through all of them."""
+        if len(found) == 1:
+            return found[0]
+        scores = np.concatenate([np.empty((queries, 0), np.float32), *(part.scores for part in found)], axis=1)
+        shifted = [np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(found, self._starts, strict=False)]
+        rows = np.concatenate([np.empty((queries, 0), np.int64), *shifted], axis=1)
+        best = np.lexsort((rows, -scores))[:, :k]
+        return Found(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
+
+    def _hits(self, scores: list[float], rows: list[int], k: int, grouped: bool) -> list[Hit]:
+        hits: list[Hit] = []
+        seen: set[str] = set()
+        for score, row in zip(scores, rows, strict=True):
+            if row < 0 or len(hits) == k:
+                break
+            hit = self.fetch(row, score)
+            if grouped and hit.document_id in seen:
+                continue
+            seen.add(hit.document_id)
+            hits.append(hit)
+        return hits
 
     def _check(self, encoder: Encoder) -> Encoder:
         given, expected = encoder.fingerprint, self.manifest.fingerprint
@@ -144,7 +262,7 @@ class Index:
             raise IndexFolderError(
                 f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; name the model it was built with (--model)"
             )
-        if given != expected:
+        if expected and given != expected:
             raise IndexFolderError(
                 f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), which the model at hand is not "
                 f"({given[:12]}); name the one it was built with (--model), or build the index again"
@@ -152,7 +270,10 @@ class Index:
         return encoder
 
 
-def _open_segment(folder: Path, segment: Segment, dimension: int) -> _OpenSegment:
-    vectors = read_flat(folder / VECTORS, segment.files[VECTORS], segment.documents, dimension)
-    check_content(folder / OFFSETS, segment.files[OFFSETS])
-    return _OpenSegment(vectors, DocumentReader(folder / DOCUMENTS, folder / OFFSETS, segment.documents))
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise SettingsError(f"k is {k}, expected at least 1")
+
+
+def _parse(where: str | None) -> Where | None:
+    return None if where is None else parse_where(where)

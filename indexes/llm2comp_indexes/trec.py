@@ -36,8 +36,8 @@ def write_run(path: Path, results: Iterable[tuple[str, Sequence[Hit]]], *, tag: 
             for query, hits in results:
                 check_run_id("query", query)
                 for rank, hit in enumerate(hits, start=1):
-                    check_run_id("document", hit.id)
-                    file.write(f"{query} Q0 {hit.id} {rank} {hit.score:.9g} {tag}\n")
+                    check_run_id("document", hit.document_id)
+                    file.write(f"{query} Q0 {hit.document_id} {rank} {hit.score:.9g} {tag}\n")
                     lines += 1
             file.flush()
             os.fsync(file.fileno())

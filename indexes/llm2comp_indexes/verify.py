@@ -2,28 +2,38 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.checked_files import check_content
-from llm2comp_indexes.manifest import Manifest, read_manifest
+from llm2comp_indexes.manifest import Manifest, Segment, read_manifest, segment_folder
 
 __all__ = ["verify_index"]
 
 
 def verify_index(folder: str | Path) -> Manifest:
-    """The manifest of an index in which every byte of every file is as it was written.
+    """The manifest of an index in which every byte of every file is as it was written, and the counts are right.
 
     Raises:
         IndexFolderError: It isn't; the message names every damaged file.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    problems = []
-    for segment in manifest.segments:
-        for name, record in segment.files.items():
-            try:
-                check_content(folder / "segments" / segment.name / name, record)
-            except IndexFolderError as error:
-                problems.append(str(error))
+    problems = [problem for segment in manifest.segments for problem in _problems(segment_folder(folder, segment), segment)]
     if problems:
         raise IndexFolderError("; ".join(problems))
     return manifest
+
+
+def _problems(folder: Path, segment: Segment) -> list[str]:
+    problems = []
+    for name, record in segment.files.items():
+        try:
+            check_content(folder / name, record)
+        except IndexFolderError as error:
+            problems.append(str(error))
+    if (bitmap := segment.deleted_file) and not problems:
+        deleted = int(np.unpackbits(np.fromfile(folder / bitmap, np.uint8), count=segment.rows, bitorder="little").sum())
+        if deleted != segment.deleted:
+            problems.append(f"{folder / bitmap}: marks {deleted:,} rows as deleted, the manifest {segment.deleted:,}; build the index again")
+    return problems

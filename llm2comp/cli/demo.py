@@ -68,7 +68,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
         print(f"Documents: Python {platform.python_version()} read in {time.perf_counter() - start:.1f} s; unchanged, so the index of last time serves")
     else:
         with Progress("documents") as progress:
-            report = build_index([_CORPUS], folder, model=model, overwrite=overwrite, on_block=progress.update)
+            report = build_index([_CORPUS], folder, model=model, overwrite=overwrite, progress=progress.phase)
         print(
             f"Documents: Python {platform.python_version()}, {report.documents:,} read, encoded and written in {report.seconds:.1f} s "
             f"({report.documents / report.encode_seconds:,.0f} encoded a second)"
@@ -84,6 +84,6 @@ def _read_manifest(folder: Path) -> "Manifest | None":
 
 def _holds(manifest: "Manifest", digest: str) -> bool:
     """Whether the index holds exactly the documents with this digest."""
-    from llm2comp_indexes.manifest import DOCUMENTS
+    from llm2comp_indexes.manifest import Names
 
-    return [segment.files[DOCUMENTS].sha256 for segment in manifest.segments] == [digest]
+    return [(segment.files[Names.DOCUMENTS].sha256, segment.deleted) for segment in manifest.segments] == [(digest, 0)]

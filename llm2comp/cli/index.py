@@ -1,74 +1,189 @@
-"""`llm2comp index`: build an index of corpora, describe it, verify it."""
+"""`llm2comp index`: build an index of corpora, change it, describe it, verify it."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from llm2comp.cli.output import Progress, format_bytes, print_json, printable
 
+if TYPE_CHECKING:
+    from llm2comp_indexes import Wishes
+    from llm2comp_indexes.manifest import Manifest
+
 __all__ = ["register"]
 
 _SHOWN_SKIPS = 10
+_SHOWN_IDS = 10
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]
+Corpora = Annotated[
+    list[str],
+    typer.Argument(metavar="CORPUS", help="BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"),
+]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Model folder or Hub name; left out: the bundled model.")]
+OnError = Annotated[Literal["raise", "skip"], typer.Option(help="Stop at a malformed row, or skip and count it.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where FAISS trains and adds; auto takes a GPU if FAISS sees one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Type = Annotated[str, typer.Option("--type", "-t", help="auto (chosen by measuring), flat, hnsw, ivf, ivfpq, or a FAISS factory string.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Most memory that searching may hold, such as 500M, 4G or 16GiB.")]
+Latency = Annotated[float | None, typer.Option(metavar="MS", help="Longest median time of one query, in milliseconds.")]
+Recall = Annotated[float, typer.Option(help="Share of the true best answers to be found.")]
+Answers = Annotated[int, typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for.")]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="Keep a BM25 index too, for search --mode bm25 and hybrid.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command group `index`."""
-    group = typer.Typer(no_args_is_help=True, help="Build an index, describe it, verify it.", rich_markup_mode=None)
-    for command in (build, info, verify):
+    group = typer.Typer(no_args_is_help=True, help="Build an index, change it, describe it, verify it.", rich_markup_mode=None)
+    for command in (build, add, delete, merge, info, verify):
         group.command()(command)
     app.add_typer(group, name="index")
 
 
 def build(
-    corpora: Annotated[
-        list[str],
-        typer.Argument(metavar="CORPUS", help="BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"),
-    ],
+    corpora: Corpora,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write the index to.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model folder or Hub name; left out: the bundled model.")] = None,
-    on_error: Annotated[Literal["raise", "skip"], typer.Option(help="Stop at a malformed row, or skip and count it.")] = "raise",
+    model: Model = None,
+    index_type: Type = "auto",
+    memory: Memory = None,
+    latency_ms: Latency = None,
+    recall: Recall = 0.95,
+    k: Answers = 10,
+    store: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Precision of the stored vectors.")] = "float32",
+    chunk_tokens: Annotated[int | None, typer.Option(min=1, help="Split documents into chunks of at most so many tokens.")] = None,
+    chunk_overlap: Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks share.")] = 0,
+    hybrid: Hybrid = False,
+    device: Device = "auto",
+    on_error: OnError = "raise",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Encode documents and write an exact index of them."""
-    from llm2comp_indexes import build_index
+    """Encode documents and write an index of them; a build that was cut off goes on where it was when it is run again."""
+    from llm2comp_indexes import IndexOptions, build_index
 
+    wishes = _wishes(memory, latency_ms, recall, k)
+    options = IndexOptions(type=index_type, wishes=wishes, store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, hybrid=hybrid)
     skips = _Skips()
     with Progress("documents") as progress:
-        report = build_index(corpora, output, model=model, on_error=on_error, overwrite=overwrite, on_skip=skips.add, on_block=progress.update)
+        report = build_index(
+            corpora, output, model=model, options=options, device=device, on_error=on_error, overwrite=overwrite, on_skip=skips.add, progress=progress.phase
+        )
     skips.summarize()
     if as_json:
-        print_json({"output": str(output), **asdict(report)})
+        from dataclasses import asdict
+
+        print_json({"output": str(output), **asdict(report), "measured": report.measured.to_json()})
         return
-    rate = report.documents / report.encode_seconds
-    print(
-        f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s ({rate:,.0f} encoded a second)"
-    )
+    rate = f" ({report.documents / report.encode_seconds:,.0f} encoded a second)" if report.encode_seconds else ""
+    print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{rate}")
+    print(report.measured.reason)
     print(f'Search it: llm2comp search {quote(str(output))} "your question"')
 
 
-def info(folder: Folder) -> None:
-    """Say what an index holds, and which model made it."""
+def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = "auto", on_error: OnError = "raise", as_json: AsJson = False) -> None:
+    """Add new documents and replace changed ones; those the index holds unchanged are not encoded again."""
+    from llm2comp_indexes import add_documents
+
+    skips = _Skips()
+    with Progress("documents") as progress:
+        report = add_documents(folder, corpora, model=model, device=device, on_error=on_error, on_skip=skips.add, progress=progress.phase)
+    skips.summarize()
+    if as_json:
+        print_json(report._asdict())
+        return
+    print(f"{report.added:,} added, {report.changed:,} replaced, {report.unchanged:,} unchanged, in {report.seconds:.1f} s")
+
+
+def delete(
+    folder: Folder,
+    identifiers: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of documents.")] = None,
+    ids: Annotated[Path | None, typer.Option("--ids", metavar="FILE", help="File of ids, one a line.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete documents by id; ids the index does not hold are named, and the rest is deleted all the same."""
+    from llm2comp_indexes import delete_documents
+
+    if not identifiers and ids is None:
+        raise typer.BadParameter("give ids, or --ids FILE with one a line")
+    report = delete_documents(folder, [*(identifiers or []), *(_read_ids(ids) if ids else [])])
+    if report.missing:
+        more = f" and {len(report.missing) - _SHOWN_IDS:,} more" if len(report.missing) > _SHOWN_IDS else ""
+        print(f"not in the index: {', '.join(printable(name) for name in report.missing[:_SHOWN_IDS])}{more}", file=sys.stderr)
+    if as_json:
+        print_json(report._asdict())
+        return
+    print(f"{report.deleted:,} deleted; `llm2comp index merge {quote(str(folder))}` frees their space")
+
+
+def merge(
+    folder: Folder,
+    index_type: Annotated[str | None, typer.Option("--type", "-t", help="Another type from now on; left out: that of the build.")] = None,
+    memory: Memory = None,
+    latency_ms: Latency = None,
+    recall: Annotated[float | None, typer.Option(help="Share of the true best answers to be found.")] = None,
+    k: Annotated[int | None, typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for.")] = None,
+    hybrid: Annotated[bool | None, typer.Option("--hybrid/--no-hybrid", help="With or without a BM25 index from now on.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Rewrite the index as one segment without what was deleted; nothing is encoded again."""
+    from dataclasses import replace
+
+    from llm2comp_indexes import merge_index
     from llm2comp_indexes.manifest import read_manifest
+    from llm2comp_indexes.options import parse_bytes
+
+    options = read_manifest(folder).options
+    given = {"memory": parse_bytes(memory) if memory else None, "latency_ms": latency_ms, "recall": recall, "k": k}
+    wishes = replace(options.wishes, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    options = replace(options, wishes=wishes, type=index_type or options.type, hybrid=options.hybrid if hybrid is None else hybrid)
+    with Progress("documents") as progress:
+        report = merge_index(folder, options=options, device=device, progress=progress.phase)
+    if as_json:
+        print_json({**report._asdict(), "measured": report.measured and report.measured.to_json()})
+    elif report.measured is None:
+        print(f"{folder}: nothing to merge: one segment, nothing deleted")
+    else:
+        print(f"{report.segments} segments merged, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s")
+        print(report.measured.reason)
+
+
+def info(
+    folder: Folder,
+    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw recall against latency, as measured when the index was built, to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an index holds, which model made it, and how well it searches."""
+    from llm2comp_indexes.manifest import Names, read_manifest, segment_folder
+    from llm2comp_indexes.report import read_report
 
     manifest = read_manifest(folder)
-    rows = {
-        "documents": f"{manifest.documents:,} in {len(manifest.segments)} segment{'s' * (len(manifest.segments) > 1)}",
-        "dimension": str(manifest.dimension),
-        "type": "Flat (exact), inner product",
+    largest = max(manifest.segments, key=lambda segment: segment.rows, default=None)
+    report = read_report(segment_folder(folder, largest) / Names.REPORT) if largest and Names.REPORT in largest.files else None
+    if plot is not None:
+        from llm2comp_indexes.plot import plot_curve
+
+        if report is None:
+            raise typer.BadParameter("the index holds no report to plot; llm2comp index merge measures it")
+        plot_curve(report, plot)
+        print(f"recall against latency: {plot}", file=sys.stderr)
+    if as_json:
+        print_json({**_facts(manifest), "measured": report and report.to_json()})
+        return
+    rows = {name.replace("_", " "): value for name, value in _facts(manifest).items()}
+    rows |= {
+        "documents": f"{manifest.documents:,} in {len(manifest.segments)} segment{'s' * (len(manifest.segments) != 1)}",
         "size": format_bytes(manifest.bytes),
-        "model": manifest.model or "bundled with llm2comp, or given as an object",
-        "fingerprint": manifest.fingerprint,
-        "created by": ", ".join(f"{name} {version}" for name, version in manifest.created_by.items()),
     }
+    rows |= {"type": "; ".join(f"{segment.type}: {segment.rows:,} rows, {segment.deleted:,} deleted" for segment in manifest.segments) or "empty"}
+    rows["created by"] = ", ".join(f"{name} {version}" for name, version in manifest.created_by.items())
+    if report:
+        rows |= {"queries": report.query_source, "measured": report.reason}
     for name, value in rows.items():
-        print(f"{name:<12} {printable(value)}")
+        print(f"{name:<12} {printable(str(value))}")
 
 
 def verify(folder: Folder) -> None:
@@ -77,6 +192,39 @@ def verify(folder: Folder) -> None:
 
     manifest = verify_index(folder)
     print(f"{folder}: whole: {manifest.documents:,} documents, {format_bytes(manifest.bytes)}, every checksum matches")
+
+
+def _facts(manifest: "Manifest") -> dict[str, Any]:
+    options = manifest.options
+    return {
+        "documents": manifest.documents,
+        "rows": manifest.rows,
+        "dimension": manifest.dimension,
+        "type": [segment.type for segment in manifest.segments],
+        "asked_for": options.type,
+        "store": options.store,
+        "chunks": None if options.chunk_tokens is None else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
+        "hybrid": options.hybrid,
+        "size": manifest.bytes,
+        "commit": manifest.commit,
+        "model": manifest.model or "bundled with llm2comp, or given as an object",
+        "fingerprint": manifest.fingerprint,
+        "created_by": dict(manifest.created_by),
+    }
+
+
+def _wishes(memory: str | None, latency_ms: float | None, recall: float, k: int) -> "Wishes":
+    from llm2comp_indexes import Wishes
+    from llm2comp_indexes.options import parse_bytes
+
+    return Wishes(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k)
+
+
+def _read_ids(path: Path) -> list[str]:
+    from llm2comp.text_file import open_text
+
+    with open_text(path) as file:
+        return [line.rstrip("\r\n") for line in file if line.strip()]
 
 
 class _Skips:

@@ -81,6 +81,17 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
+    def phase(self, name: str, count: int) -> None:
+        """Shows the count of a named phase; a new phase starts a new bar."""
+        if name != self._what:
+            self._what = name
+            self._bar.reset()
+            self._bar.unit = f" {name}"
+            self._started = self._last = time.monotonic()
+            if self._bar.disable:
+                print(f"{name} …", file=sys.stderr, flush=True)
+        self.update(count)
+
     def update(self, count: int) -> None:
         """Shows the count so far."""
         self._bar.update(count - self._bar.n)

@@ -1,0 +1,189 @@
+"""Changing an index: under the writer's lock new segments are written beside the old, a new manifest makes them the index, then the old ones go."""
+
+import errno
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import llm2comp
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.checked_files import HashedFile, sync_folder
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.lock import LOCK_FILES, sole_writer
+from llm2comp_indexes.manifest import MANIFEST, Manifest, Names, Segment, read_manifest, segment_folder, write_manifest
+from llm2comp_indexes.segment_writer import JOURNAL, SegmentWriter, new_segment_folder
+
+__all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the software that decides about the contents of an index."""
+    return {"llm2comp": llm2comp.__version__, "faiss": import_faiss().__version__, "numpy": version("numpy"), "python": platform.python_version()}
+
+
+class Change:
+    """A change of the index in `folder`, by the one process that holds its lock.
+
+    Attributes:
+        before: The commit to start from; None where there is none yet.
+    """
+
+    def __init__(self, folder: Path, before: Manifest | None) -> None:
+        self.folder, self.before = folder, before
+        self._taken = [segment.name for segment in before.segments] if before else []
+
+    @property
+    def commit_number(self) -> int:
+        """Number of the commit that this change will make."""
+        return self.before.commit + 1 if self.before else 1
+
+    def new_segment(self, dimension: int, store: Any, *, header: dict[str, Any]) -> SegmentWriter:
+        """A writer for one more segment, which takes up what a killed run left under the same header."""
+        segments = self.folder / "segments"
+        segments.mkdir(exist_ok=True)
+        folder = new_segment_folder(segments, self._taken, header)
+        self._taken.append(folder.name)
+        return SegmentWriter(folder, dimension, store, header=header)
+
+    def commit(self, manifest: Manifest) -> Manifest:
+        """Makes the manifest the index, as the next commit, and removes what it does not name."""
+        numbered = replace(manifest, commit=self.commit_number, created_by=versions())
+        for segment in numbered.segments:
+            sync_folder(segment_folder(self.folder, segment))
+        sync_folder(self.folder / "segments")
+        write_manifest(self.folder, numbered)
+        self.before = numbered
+        _sweep(self.folder, numbered)
+        return numbered
+
+
+def with_deleted(change: Change, segment: Segment, deleted: NDArray[np.bool_], *, documents: int) -> Segment:
+    """The segment with these rows deleted, (rows,), and so many documents left alive; its bitmap is on the device."""
+    name = Names.deleted(change.commit_number)
+    path = segment_folder(change.folder, segment) / name
+    path.unlink(missing_ok=True)  # of a killed run
+    with HashedFile(path) as file:
+        file.write(np.packbits(deleted, bitorder="little").tobytes())
+        record = file.finish()
+    files = {file: kept for file, kept in segment.files.items() if file != segment.deleted_file}
+    return replace(segment, deleted=int(deleted.sum()), documents=documents, files={**files, name: record})
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Raises IndexFolderError unless an index may be written to `output`: nothing there, an empty folder, an unfinished build, or an index to overwrite."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise IndexFolderError(f"{output}: a file, expected a folder to write the index to; name another with -o")
+    if not (output / MANIFEST).exists():
+        if {path.name for path in output.iterdir()} - LOCK_FILES - {"segments", f"{MANIFEST}.new"} or _foreign(output / "segments"):
+            raise IndexFolderError(f"{output}: a folder that holds something else than an index, which is left alone; name another with -o")
+        return
+    if not overwrite:
+        raise IndexFolderError(f"{output}: already holds an index; name another folder with -o, or replace it with --overwrite (overwrite=True)")
+    read_manifest(output)  # what is not ours, or newer, or damaged is not ours to delete
+
+
+def _foreign(segments: Path) -> bool:
+    """Whether the folder is there and no folder of segments."""
+    return segments.exists() and (not segments.is_dir() or any(not path.name.isdigit() or not path.is_dir() for path in segments.iterdir()))
+
+
+@contextmanager
+def create_index(output: Path, *, overwrite: bool) -> Iterator[Change]:
+    """A change that makes a new index, or replaces the one there. Without a finished block nothing stays behind after an error.
+
+    Raises:
+        IndexFolderError: `check_output` refuses, another process writes there, or the device is full.
+    """
+    check_output(output, overwrite=overwrite)
+    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with _full_device_explained(output), sole_writer(output):
+            check_output(output, overwrite=overwrite)  # once more, now that no other writer can come in between
+            change = Change(output, read_manifest(output) if (output / MANIFEST).exists() else None)
+            try:
+                yield change
+            except BaseException:
+                _remove_empty_segments(change)
+                raise
+    except BaseException:
+        _remove_unused(output, missing)
+        raise
+
+
+@contextmanager
+def change_index(folder: Path) -> Iterator[Change]:
+    """A change of the index there.
+
+    Raises:
+        IndexFolderError: No index there, a damaged one, another process is writing it, or the device is full.
+    """
+    read_manifest(folder)
+    with _full_device_explained(folder), sole_writer(folder):
+        change = Change(folder, read_manifest(folder))
+        try:
+            yield change
+        except BaseException:
+            _remove_empty_segments(change)
+            raise
+
+
+@contextmanager
+def _full_device_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise IndexFolderError(
+                f"{folder}: no space left ({error.strerror}); what was committed is whole, and what was encoded is kept: free some space and run this again"
+            ) from error
+        raise
+
+
+def _remove_empty_segments(change: Change) -> None:
+    """Removes segments without a finished block, which no later run can take up."""
+    kept = {segment.name for segment in change.before.segments} if change.before else set()
+    for folder in _folders(change.folder / "segments"):
+        journal = folder / JOURNAL
+        if folder.name not in kept and (not journal.is_file() or journal.read_bytes().count(b"\n") < 2):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unused(output: Path, created: Sequence[Path]) -> None:
+    """Removes the folders that were made for an index of which nothing is worth keeping."""
+    if not output.is_dir() or (output / MANIFEST).exists() or _folders(output / "segments"):
+        return
+    for name in (*LOCK_FILES, f"{MANIFEST}.new"):
+        (output / name).unlink(missing_ok=True)
+    for folder in (output / "segments", *created):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
+def _sweep(folder: Path, manifest: Manifest) -> None:
+    """Removes what the commit does not name; what cannot be removed now (held open, on some systems) is removed the next time."""
+    named = {segment.name: segment for segment in manifest.segments}
+    for path in _folders(folder / "segments"):
+        if path.name not in named:
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        for file in path.iterdir():
+            if file.is_file() and file.name not in named[path.name].files:
+                with suppress(OSError):
+                    file.unlink()

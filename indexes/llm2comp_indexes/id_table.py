@@ -1,0 +1,55 @@
+"""From document ids to rows: 64-bit hashes in order, and the row of each, in one mapped file of 12 bytes a row."""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp_indexes.checked_files import FileRecord, HashedFile
+
+__all__ = ["ID_BYTES", "IdTable", "IdTableWriter"]
+
+ID_BYTES = 12
+"""Bytes in the table for each row."""
+
+
+def _hash(identifier: str) -> int:
+    return int.from_bytes(blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+class IdTableWriter:
+    """Collects the ids of rows in order: 8 bytes a row in memory."""
+
+    def __init__(self) -> None:
+        self._hashes = array("Q")
+
+    def add(self, identifiers: Iterable[str]) -> None:
+        """The document ids of the next rows."""
+        self._hashes.extend(map(_hash, identifiers))
+
+    def write(self, path: Path) -> FileRecord:
+        """Record of the new file: all hashes ascending (u64), then the row of each (u32)."""
+        hashes = np.frombuffer(self._hashes, np.uint64) if self._hashes else np.empty(0, np.uint64)
+        order = np.argsort(hashes, kind="stable")
+        with HashedFile(path) as file:
+            file.write(hashes[order].astype("<u8").tobytes())
+            file.write(order.astype("<u4").tobytes())
+            return file.finish()
+
+
+class IdTable:
+    """The mapped table. What it gives are rows whose id has the hash asked for: the caller compares the id itself."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self._hashes: NDArray[np.uint64] = np.memmap(path, "<u8", "r", shape=(rows,)) if rows else np.empty(0, np.uint64)
+        self._rows: NDArray[np.uint32] = np.memmap(path, "<u4", "r", offset=8 * rows, shape=(rows,)) if rows else np.empty(0, np.uint32)
+
+    def find(self, identifiers: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Rows that may be of each id, ascending; a row beyond the segment, in a table that was altered, is left out."""
+        hashes = np.array([_hash(identifier) for identifier in identifiers], dtype=np.uint64)
+        first, last = np.searchsorted(self._hashes, hashes, "left"), np.searchsorted(self._hashes, hashes, "right")
+        found = (np.sort(self._rows[start:end].astype(np.int64)) for start, end in zip(first, last, strict=True))
+        return [rows[rows < len(self._rows)] for rows in found]

@@ -1,0 +1,151 @@
+"""One segment of an open index: its vectors, structure, documents, metadata and BM25 index, each mapped or loaded when first needed."""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp_indexes.arrays import map_array
+from llm2comp_indexes.checked_files import check_content
+from llm2comp_indexes.documents import DocumentReader
+from llm2comp_indexes.id_table import IdTable
+from llm2comp_indexes.index_types import IndexType
+from llm2comp_indexes.lexical import Lexical, open_lexical
+from llm2comp_indexes.manifest import Manifest, Names, Segment, segment_folder
+from llm2comp_indexes.metadata import Metadata, open_metadata
+from llm2comp_indexes.report import Report, read_report
+from llm2comp_indexes.segment_writer import parent_id
+from llm2comp_indexes.storage import Found, open_storage
+from llm2comp_indexes.structures import Effort, open_structure
+from llm2comp_indexes.where import Where
+
+__all__ = ["OpenSegment"]
+
+_T = TypeVar("_T")
+_EXACT_ROWS = 50_000
+_EXACT_SHARE = 0.02
+"""Where a filter leaves at most so many rows, or so small a share of them, all that are left are compared."""
+
+
+class OpenSegment:
+    """A segment for reading. Any number of threads may use it."""
+
+    def __init__(self, folder: Path, manifest: Manifest, segment: Segment) -> None:
+        self.folder, self.segment = segment_folder(folder, segment), segment
+        self.rows = segment.rows
+        self.storage = open_storage(self.folder / Names.VECTORS, rows=segment.rows, dimension=manifest.dimension, store=manifest.options.store)
+        record = segment.files.get(Names.STRUCTURE)
+        kind = IndexType(segment.type)
+        self.structure = open_structure(self.folder / Names.STRUCTURE, kind, self.storage, record=record) if record else None
+        check_content(self.folder / Names.OFFSETS, segment.files[Names.OFFSETS])
+        self.documents = DocumentReader(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, segment.rows)
+        self.alive = self._read_alive()
+
+    def close(self) -> None:
+        """Unmaps the documents; the rest goes with the object."""
+        self.documents.close()
+
+    @cached_property
+    def report(self) -> Report | None:
+        """What was measured when the segment was built."""
+        return self._checked(Names.REPORT, read_report)
+
+    @cached_property
+    def metadata(self) -> Metadata | None:
+        """Columns of the metadata; None if no document has any."""
+        return self._checked(Names.METADATA, lambda path: open_metadata(path, self.rows))
+
+    @cached_property
+    def lexical(self) -> Lexical | None:
+        """The BM25 index, if the index has one."""
+        names = [name for name in self.segment.files if name.startswith(f"{Names.LEXICAL}/")]
+        return open_lexical(self.folder / Names.LEXICAL, self.rows) if names else None
+
+    @cached_property
+    def ids(self) -> IdTable:
+        """Rows by document id."""
+        return IdTable(self.folder / Names.IDS, self.rows)
+
+    def read_queries(self) -> NDArray[np.float32] | None:
+        """The query vectors it was measured with, (queries, dimension), if they were kept.
+
+        Raises:
+            IndexFolderError: The file was altered.
+        """
+        queries = self._checked(Names.QUERIES, lambda path: map_array(path, "<f4"))
+        return None if queries is None else np.asarray(queries, np.float32).reshape(-1, self.storage.dimension)
+
+    def find_rows(self, identifiers: list[str]) -> list[list[int]]:
+        """Living rows of each document id, ascending."""
+        candidates = self.ids.find(identifiers)
+        return [
+            [int(row) for row in rows if (self.alive is None or self.alive[row]) and parent_id(self.documents[int(row)]) == identifier]
+            for identifier, rows in zip(identifiers, candidates, strict=True)
+        ]
+
+    def allowed(self, where: Where | None) -> NDArray[np.bool_] | None:
+        """Living rows that the filter lets through, (rows,); None: all rows."""
+        if where is None:
+            return self.alive
+        mask = where.mask(self.metadata, self.rows)
+        return mask if self.alive is None else mask & self.alive
+
+    def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, allowed: NDArray[np.bool_] | None) -> Found:
+        """The k best rows for each query (queries, dimension), with exact scores of the stored vectors; -1 where there are no more.
+
+        Few allowed rows are all compared. Many are searched in the structure, with an effort that grows as their share shrinks:
+        the answers lie as much farther away.
+        """
+        left = self.rows if allowed is None else int(np.count_nonzero(allowed))
+        if self.structure is None or left < self.rows and (left <= _EXACT_ROWS or left <= _EXACT_SHARE * self.rows):
+            return self._compare(queries, k, allowed, left)
+        tuned = self.report.point.effort if self.report else Effort()
+        chosen = _scaled(_overlaid(effort, tuned), self.rows / left)
+        wanted = min(k * (chosen.rerank or 1), self.rows)
+        found = self.structure.search(queries, wanted, effort=chosen, allowed=allowed)
+        return self._rescore(queries, k, found.rows)
+
+    def _compare(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None, left: int) -> Found:
+        if allowed is None or left > _EXACT_ROWS:
+            return self.storage.search(queries, k, allowed=allowed)
+        return self._rescore(queries, k, np.broadcast_to(np.flatnonzero(allowed), (len(queries), left)))
+
+    def _rescore(self, queries: NDArray[np.float32], k: int, candidates: NDArray[np.int64]) -> Found:
+        """The best k of each query's candidates (queries, any number), by the stored vectors."""
+        found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
+        for query, rows, scores_out, rows_out in zip(queries, candidates, *found, strict=True):
+            rows = rows[rows >= 0]
+            scores = self.storage.scores(query, rows)
+            best = np.lexsort((rows, -scores))[:k]
+            scores_out[: len(best)], rows_out[: len(best)] = scores[best], rows[best]
+        return found
+
+    def _read_alive(self) -> NDArray[np.bool_] | None:
+        name = self.segment.deleted_file
+        if name is None:
+            return None
+        check_content(self.folder / name, self.segment.files[name])
+        bits = np.fromfile(self.folder / name, np.uint8)
+        return ~np.unpackbits(bits, count=self.rows, bitorder="little").astype(np.bool_)
+
+    def _checked(self, name: str, read: Callable[[Path], _T]) -> _T | None:
+        record = self.segment.files.get(name)
+        if record is None:
+            return None
+        check_content(self.folder / name, record)
+        return read(self.folder / name)
+
+
+def _overlaid(asked: Effort, tuned: Effort) -> Effort:
+    return Effort(asked.nprobe or tuned.nprobe, asked.ef_search or tuned.ef_search, asked.rerank or tuned.rerank)
+
+
+def _scaled(effort: Effort, factor: float) -> Effort:
+    """The effort times the factor, where it is stated; a structure bounds it by what it has."""
+    if factor <= 1:
+        return effort
+    nprobe, ef_search = (None if part is None else int(np.ceil(part * factor)) for part in (effort.nprobe, effort.ef_search))
+    return Effort(nprobe, ef_search, effort.rerank)

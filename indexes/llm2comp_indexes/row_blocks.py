@@ -1,0 +1,104 @@
+"""From a stream of documents to written rows: split into chunks, gathered into blocks, encoded, written; the three overlap."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.documents import Document
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.segment_writer import SegmentWriter
+
+__all__ = ["BLOCK", "Splitter", "make_splitter", "split_into_blocks", "write_blocks"]
+
+BLOCK = 2048
+"""Documents that are read, then encoded together."""
+
+Splitter = Callable[[Document], list[Document]]
+_T = TypeVar("_T")
+
+
+def make_splitter(options: IndexOptions, encoder: Any) -> Splitter:
+    """What makes rows of a document: itself, or chunks of at most `chunk_tokens` tokens of the model's tokenizer.
+
+    A chunk has the document's title and metadata, its own part of the text, the id `DOCUMENT#N` (N from 1) and in its
+    metadata `document` (the id) and `chunk` (N). Documents that fit one chunk are left as they are.
+
+    Raises:
+        SettingsError: Chunks are asked for, and the model has no fast tokenizer.
+    """
+    if options.chunk_tokens is None:
+        return lambda document: [document]
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if not getattr(tokenizer, "is_fast", False):
+        raise SettingsError(
+            "chunk_tokens needs a model with a fast tokenizer, which knows where its tokens begin in the text; leave it out, or split the texts yourself"
+        )
+    return lambda document: _split(document, tokenizer, options.chunk_tokens or 0, options.chunk_overlap)
+
+
+def _split(document: Document, tokenizer: Any, size: int, overlap: int) -> list[Document]:
+    places = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    if len(places) <= size:
+        return [document]
+    starts = range(0, max(1, len(places) - overlap), size - overlap)
+    return [_chunk(document, number, places[start][0], places[min(start + size, len(places)) - 1][1]) for number, start in enumerate(starts, start=1)]
+
+
+def _chunk(document: Document, number: int, start: int, end: int) -> Document:
+    metadata = {**document.metadata, "document": document.id, "chunk": number}
+    return replace(document, id=f"{document.id}#{number}", text=document.text[start:end].strip(), metadata=metadata)
+
+
+def split_into_blocks(rows: Iterable[Sequence[Document]]) -> Iterator[list[Document]]:
+    """Blocks of the rows of `BLOCK` documents each; a document's rows stay together."""
+    remaining = iter(rows)
+    while block := list(islice(remaining, BLOCK)):
+        yield [row for document in block for row in document]
+
+
+def write_blocks(
+    writer: SegmentWriter,
+    blocks: Iterable[Sequence[Document]],
+    encode: Callable[[Sequence[Document]], NDArray[np.float32]],
+    *,
+    on_block: Callable[[int], None] | None = None,
+) -> None:
+    """Writes all blocks; those an earlier run wrote are passed over. While one is encoded, the next is read and the last is written.
+
+    Args:
+        writer: Of the segment.
+        blocks: Rows; empty blocks are left out.
+        encode: Unit vectors (rows, dimension) of rows.
+        on_block: Called with the documents so far.
+    """
+    with ThreadPoolExecutor(1, "write") as disk:
+        written = None
+        for block in _read_ahead(block for block in blocks if block):
+            if not writer.has(block):
+                vectors = encode(block)
+                if written:
+                    written.result()
+                written = disk.submit(writer.append, block, vectors)
+            if on_block:
+                on_block(writer.documents)
+        if written:
+            written.result()
+            if on_block:
+                on_block(writer.documents)
+
+
+def _read_ahead(items: Iterable[_T]) -> Iterator[_T]:
+    """The items, the next of which is being made while one is used."""
+    remaining = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1, "read") as reader:
+        coming = reader.submit(next, remaining, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, remaining, end)
+            yield item  # type: ignore[misc]  # not the end

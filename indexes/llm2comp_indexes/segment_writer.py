@@ -1,0 +1,193 @@
+"""Writes the rows of a new segment block by block, so that a process killed at any moment loses one block at most.
+
+After each block, when its bytes are on the device, a line of the journal says how far the files are good. A later run that
+brings the same blocks finds them there and goes on behind the last; at the first block that differs it cuts the files and writes anew.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.documents import Document
+from llm2comp_indexes.checked_files import FileRecord, sync_folder
+from llm2comp_indexes.documents import DocumentWriter, document_line
+from llm2comp_indexes.id_table import IdTableWriter
+from llm2comp_indexes.manifest import Names
+from llm2comp_indexes.metadata import MetadataWriter
+from llm2comp_indexes.storage import StorageWriter, Store
+
+__all__ = ["JOURNAL", "SegmentWriter", "new_segment_folder", "parent_id"]
+
+JOURNAL = "journal.jsonl"
+_logger = logging.getLogger(__name__)
+
+
+def parent_id(row: Document) -> str:
+    """Id of the document that the row is, or is a chunk of."""
+    return str(row.metadata["document"]) if "chunk" in row.metadata and "document" in row.metadata else row.id
+
+
+class _Block(NamedTuple):
+    """State of the files after a block: rows, bytes of lines, and SHA-256 of the block's own lines."""
+
+    rows: int
+    end: int
+    digest: str
+
+
+def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, Any]) -> Path:
+    """The folder of an unfinished segment with this header, or else a new one; unfinished ones with another header are removed.
+
+    Args:
+        segments: The folder of all segments.
+        taken: Names of the segments that are in use.
+        header: What the vectors depend on; blocks written under another one are of no use.
+    """
+    used = set(taken)
+    found = None
+    for folder in sorted(segments.iterdir()):
+        if folder.name in used:
+            continue
+        if found is None and _read_journal(folder / JOURNAL, header) is not None:
+            found = folder
+        else:
+            if (folder / JOURNAL).exists():
+                _logger.warning("%s: an unfinished segment of another model or other settings is removed", folder)
+            shutil.rmtree(folder)
+    if found:
+        return found
+    number = 1 + max((int(name) for name in used), default=0)
+    folder = next(segments / f"{candidate:06d}" for candidate in count(number) if f"{candidate:06d}" not in used)
+    folder.mkdir()
+    return folder
+
+
+def _read_journal(path: Path, header: dict[str, Any]) -> list[_Block] | None:
+    """Blocks of the journal; None if there is none with this header. What follows a line that was cut is not counted."""
+    if not path.is_file():
+        return None
+    blocks: list[_Block] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        if number == 0 and entry != header:
+            return None
+        if number:
+            blocks.append(_Block(**entry))
+    else:
+        return blocks if path.stat().st_size else None
+    return blocks or None
+
+
+class SegmentWriter:
+    """The files of one new segment; a context manager that closes them."""
+
+    def __init__(self, folder: Path, dimension: int, store: Store, *, header: dict[str, Any]) -> None:
+        """Takes up what a killed run left in the folder, if its journal has this header (JSON values)."""
+        self.folder, self.dimension, self.store = folder, dimension, store
+        self.rows = 0
+        self.documents = 0
+        self._header = header
+        self._earlier = _read_journal(folder / JOURNAL, header) or []
+        self._blocks: list[_Block] = []
+        self._ids, self._metadata = IdTableWriter(), MetadataWriter(folder / Names.METADATA)
+        self._last_parent: str | None = None
+        self._files: tuple[DocumentWriter, StorageWriter] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files or ():
+            file.__exit__(*error)
+
+    @property
+    def durable_rows(self) -> int:
+        """Rows that a run killed now would find again."""
+        return max([self.rows, *(block.rows for block in self._earlier)])
+
+    def has(self, rows: Sequence[Document]) -> bool:
+        """Whether the next block is these rows, written by an earlier run; they are then counted and need no vectors."""
+        done = len(self._blocks)
+        if self._files is None and done < len(self._earlier) and self._earlier[done].digest == _digest(map(document_line, rows)):
+            self._blocks.append(self._earlier[done])
+            self._note(rows)
+            return True
+        return False
+
+    def append(self, rows: Sequence[Document], vectors: NDArray[np.float32]) -> None:
+        """Writes a block of rows with their unit vectors (rows, dimension); it is durable on return.
+
+        Raises:
+            CorpusError: Metadata that JSON cannot hold.
+        """
+        documents, storage = self._begun()
+        lines = [document_line(row) for row in rows]
+        documents.add(lines)
+        storage.append(vectors)
+        self._note(rows)
+        documents.sync()
+        storage.sync()
+        self._blocks.append(_Block(self.rows, documents.end, _digest(lines)))
+        _write_lines(self.folder / JOURNAL, "ab", [self._blocks[-1]._asdict()])
+
+    def finish(self) -> dict[str, FileRecord]:
+        """Records of the files, all on the device. The journal stays until the segment is part of a commit."""
+        documents, storage = self._begun()
+        lines, offsets = documents.finish()
+        files = {Names.DOCUMENTS: lines, Names.OFFSETS: offsets, Names.VECTORS: storage.finish(), Names.IDS: self._ids.write(self.folder / Names.IDS)}
+        if metadata := self._metadata.finish():
+            files[Names.METADATA] = metadata
+        sync_folder(self.folder)
+        return files
+
+    def _begun(self) -> tuple[DocumentWriter, StorageWriter]:
+        """The files, opened behind the blocks that are kept."""
+        if self._files is None:
+            rows, end = (self._blocks[-1].rows, self._blocks[-1].end) if self._blocks else (0, 0)
+            if len(self._blocks) < max(1, len(self._earlier)):
+                self._start_journal()  # before the files are cut, so that it never promises more than they hold
+            documents = DocumentWriter(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, rows=rows, end=end)
+            self._files = documents, StorageWriter(self.folder / Names.VECTORS, self.dimension, self.store, rows=rows)
+        return self._files
+
+    def _start_journal(self) -> None:
+        unfinished = self.folder / f"{JOURNAL}.new"
+        _write_lines(unfinished, "wb", [self._header, *(block._asdict() for block in self._blocks)])
+        unfinished.replace(self.folder / JOURNAL)
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
+
+    def _note(self, rows: Sequence[Document]) -> None:
+        parents = [parent_id(row) for row in rows]
+        self._ids.add(parents)
+        self._metadata.add(rows)
+        for parent in parents:
+            self.documents += parent != self._last_parent  # the chunks of a document follow one another
+            self._last_parent = parent
+        self.rows += len(rows)
+
+
+def _write_lines(path: Path, mode: str, entries: Iterable[dict[str, Any]]) -> None:
+    with path.open(mode) as file:
+        file.write(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest(lines: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line)
+    return digest.hexdigest()

@@ -29,6 +29,7 @@ from llm2comp.model import LLM2Comp
 from llm2comp.objectives import cross_entropy, distillation
 from llm2comp.python_docs import is_held_out
 from llm2comp.training.batches import RunRows, enough_rows
+from llm2comp.training.fresh_layers import restart_layers
 from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
 from llm2comp.training.settings import CompressionSettings, Objective
 
@@ -62,6 +63,10 @@ def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Pa
     arguments = trainer_arguments(settings, output, eval_strategy="steps" if settings.heldout else "no", remove_unused_columns=False)
     if not encoder.backbone.has_adapter:
         encoder.backbone.keep_frozen_copy()
+        if settings.restart_layers:
+            restart_layers(encoder.backbone.language_model, seed=settings.seed)
+    elif settings.restart_layers:
+        raise SettingsError("restart_layers needs a model without an adapter (adapter: null, --rank 0): an adapter is trained on the layers as they are")
     train_in_float32(model)
     encoder.backbone.check_head()
     texts = Splits(encoder, settings.corpora, settings, limit=settings.steps * settings.batch_size)

@@ -5,6 +5,7 @@ Source: Zhang et al., AAAI 2026, section 3.3 (SimCSE, then query/positive/hard-n
 
 import logging
 import random
+import re
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -58,8 +59,10 @@ def train_contrastive(model: LLM2Comp, settings: ContrastiveSettings, output: Pa
     for name, limit in limits.items():
         if limit is not None and limit < least:
             raise SettingsError(f"a {name} of at most {limit} tokens has no room for {model.memory_tokens} memory tokens; give {least} or more")
-    arguments = _arguments(settings, output, data)
     backbone = model.encoder.backbone
+    if settings.embedding_learning_rate is not None and backbone.has_adapter:
+        raise SettingsError("embedding_learning_rate needs a model without an adapter (adapter: null, --rank 0): an adapter leaves the embeddings as they are")
+    arguments = _arguments(settings, output, data, model)
     if settings.adapter == "merge" and backbone.has_adapter:
         backbone.merge_adapter()
         backbone.language_model.requires_grad_(False)
@@ -117,12 +120,14 @@ class _Data(NamedTuple):
     prompts: dict[str, dict[str, str]]
 
 
-def _arguments(settings: ContrastiveSettings, output: Path, data: _Data) -> Any:
+def _arguments(settings: ContrastiveSettings, output: Path, data: _Data, model: LLM2Comp) -> Any:
     negatives = [f"negative_{number}" for number in range(1, settings.max_negatives + 1)]
+    rate = settings.embedding_learning_rate
     return trainer_arguments(
         settings,
         output,
         SentenceTransformerTrainingArguments,
+        learning_rate_mapping={_embedding_name(model): rate} if rate else {},
         eval_strategy="steps" if data.heldout else "no",
         batch_sampler="no_duplicates",
         dataloader_drop_last=True,
@@ -130,6 +135,12 @@ def _arguments(settings: ContrastiveSettings, output: Path, data: _Data) -> Any:
         prompts=data.prompts or None,
         router_mapping={"anchor": "query", "positive": "document", **dict.fromkeys(negatives, "document")},
     )
+
+
+def _embedding_name(model: LLM2Comp) -> str:
+    """Pattern of the name under which the trainer knows the token embeddings."""
+    embeddings = model.encoder.backbone.language_model.get_input_embeddings().weight
+    return re.escape(next(name for name, parameter in model.named_parameters() if parameter is embeddings)) + "$"
 
 
 def _trainer(model: LLM2Comp, settings: ContrastiveSettings, arguments: Any, data: _Data) -> "_ContrastiveTrainer":

@@ -176,6 +176,9 @@ class CompressionSettings(StageSettings):
     """Fewest tokens on either side of the split, which is drawn uniformly between the margins."""
     chunk_rows: int = 256
     """Rows whose logits exist at one time."""
+    restart_layers: bool = False
+    """Where all weights are trained: the encoder keeps the token embeddings and begins with fresh layers, of which the first and the
+    last average; teacher and reader stay the language model as it was. For small backbones (see `fresh_layers`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,6 +217,8 @@ class ContrastiveSettings(StageSettings):
     """Longest query in training, memory tokens included; None is the model's own maximum."""
     max_passage_tokens: int | None = None
     """Longest positive or negative in training, memory tokens included."""
+    embedding_learning_rate: float | None = None
+    """Peak rate of the token embeddings, where all weights are trained; None is learning_rate. They see few updates each, and bear a higher one."""
     attention_dropout: float = 0.0
     """Share of attention weights dropped in training; the paper's stage 2 uses 0.2."""
     adapter: Literal["keep", "merge"] = "keep"
@@ -226,6 +231,8 @@ class ContrastiveSettings(StageSettings):
         if bool(self.corpora) == bool(self.pairs):
             raise SettingsError("give either corpora (stage 2, unsupervised) or pairs (stage 3, supervised), not both and not neither")
         check_fields(self, least={0: ("max_negatives", "heldout_rows", "attention_dropout")})
+        if self.embedding_learning_rate is not None and self.embedding_learning_rate <= 0:
+            raise SettingsError(f"embedding_learning_rate is {self.embedding_learning_rate}; it must be above 0")
         if self.temperature <= 0:
             raise SettingsError(f"temperature is {self.temperature}; it must be above 0")
         if self.attention_dropout >= 1:

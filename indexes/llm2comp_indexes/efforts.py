@@ -1,0 +1,38 @@
+"""The efforts that are tried for a type of index, least first."""
+
+from llm2comp_indexes.index_types import IndexType
+from llm2comp_indexes.structures import Effort
+
+__all__ = ["efforts_of"]
+
+_MOST_EF = 2048
+
+
+def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
+    """Efforts for k answers: nprobe or efSearch in steps of about 1.4, for each number of candidates scored again.
+
+    Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates per answer, smaller codes and
+    types unknown to us up to 64.
+    """
+    if kind.family == "flat":
+        return (Effort(),)
+    if kind.family == "hnsw":
+        return tuple(Effort(ef_search=step, rerank=1) for step in _steps(max(k, 8), max(_MOST_EF, 2 * k)))
+    if kind.family == "other":
+        return tuple(Effort(rerank=rerank) for rerank in (1, 4, 16, 64))
+    return tuple(Effort(nprobe=step, rerank=rerank) for rerank in _reranks(kind) for step in _steps(1, kind.ivf.lists))
+
+
+def _reranks(kind: IndexType) -> tuple[int, ...]:
+    if kind.ivf.parts or kind.ivf.bits < 8:
+        return (1, 4, 16, 64)
+    return (1, 2, 4) if kind.ivf.bits == 8 else (1,)
+
+
+def _steps(least: int, most: int) -> list[int]:
+    """Whole numbers from `least` to `most`, each about 1.4 times the one before."""
+    steps = [least]
+    while steps[-1] < most:
+        power = 1 << (steps[-1].bit_length() - 1)
+        steps.append(min(most, steps[-1] + max(1, power // 2)))
+    return steps

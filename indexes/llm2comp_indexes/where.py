@@ -19,6 +19,7 @@ __all__ = ["Where", "parse_where"]
 
 _EXAMPLE = 'year >= 2020 and lang in ("en", "de") and not draft'
 _DEEPEST = 50  # levels of brackets and `not`
+_LONGEST_HINT = 2000  # characters; the patterns of habits take time by the square of it
 _OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 _KINDS: dict[Kind, str] = {
@@ -103,7 +104,7 @@ def parse_where(text: str) -> Where:
         return Where(text, _parse(text))
     except SettingsError as error:
         hint = ""
-        if (rewritten := _from_sql(text)) != text:
+        if len(text) <= _LONGEST_HINT and (rewritten := _from_sql(text)) != text:
             try:
                 _parse(rewritten)
                 hint = f"; in Python's syntax: {rewritten}"

@@ -246,7 +246,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path: Path, name: str
 
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     class Bomb:
-        def __reduce__(self) -> object:
+        def __reduce__(self) -> tuple[object, ...]:
             return (open, (str(tmp_path / "exploded"), "w"))
 
     build(TEXTS, tmp_path / "bm25")

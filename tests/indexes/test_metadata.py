@@ -227,7 +227,8 @@ import pyarrow.compute
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 path, seed, rows = Path(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
 good, refused = path.read_bytes(), 0
-where = [parse_where(text) for text in ("year > 3 or 'a' in tags or 2 in year", "lang == 'en' or lang or tags", "not draft and score in (1, 0.5)", "'x' in journal.name")]
+texts = ("year > 3 or 'a' in tags or 2 in year", "lang == 'en' or lang or tags", "not draft and score in (1, 0.5)", "'x' in journal.name")
+where = [parse_where(text) for text in texts]
 for number in range(1000):
     data = bytearray(good)
     for _ in range(seed.choice([1, 1, 2, 8])):

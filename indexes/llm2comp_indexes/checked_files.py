@@ -1,6 +1,7 @@
 """Files that are hashed while they are written, and compared with their record before they are trusted."""
 
 import hashlib
+import mmap
 import os
 import stat
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Self
 
 from llm2comp.errors import IndexFolderError
 
-__all__ = ["FileRecord", "HashedFile", "check_content", "check_size", "sync_folder"]
+__all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size", "sync_folder"]
 
 _READ_BYTES = 1 << 20
 
@@ -88,6 +89,12 @@ def check_content(path: Path, record: FileRecord) -> None:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     if digest.hexdigest() != record.sha256:
+        raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")
+
+
+def check_mapped(path: Path, content: mmap.mmap, record: FileRecord) -> None:
+    """Raises IndexFolderError unless the mapped content of the file has the recorded size and SHA-256; it may have been removed meanwhile."""
+    if len(content) != record.bytes or hashlib.sha256(content).hexdigest() != record.sha256:
         raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")
 
 

@@ -3,7 +3,7 @@
 import errno
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from llm2comp_indexes.checked_files import HashedFile, sync_folder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.lock import LOCK_FILES, sole_writer
 from llm2comp_indexes.manifest import MANIFEST, Manifest, Names, Segment, read_manifest, segment_folder, write_manifest
-from llm2comp_indexes.segment_writer import JOURNAL, SegmentWriter, new_segment_folder
+from llm2comp_indexes.segment_writer import JOURNAL, SegmentWriter, is_unfinished, new_segment_folder
 
 __all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted"]
 
@@ -60,7 +60,9 @@ class Change:
         numbered = replace(manifest, commit=self.commit_number, created_by=versions())
         for segment in numbered.segments:
             sync_folder(segment_folder(self.folder, segment))
-        sync_folder(self.folder / "segments")
+        for parent in (self.folder / "segments", self.folder, self.folder.parent):
+            if parent.is_dir():  # an index that all was deleted from has no segments
+                sync_folder(parent)
         write_manifest(self.folder, numbered)
         self.before = numbered
         _sweep(self.folder, numbered)
@@ -95,8 +97,8 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _foreign(segments: Path) -> bool:
-    """Whether the folder is there and no folder of segments."""
-    return segments.exists() and (not segments.is_dir() or any(not path.name.isdigit() or not path.is_dir() for path in segments.iterdir()))
+    """Whether the folder is there and holds something else than what a killed build leaves."""
+    return segments.exists() and (not segments.is_dir() or not all(map(is_unfinished, segments.iterdir())))
 
 
 @contextmanager
@@ -117,10 +119,12 @@ def create_index(output: Path, *, overwrite: bool) -> Iterator[Change]:
                 yield change
             except BaseException:
                 _remove_empty_segments(change)
+                _remove_unused(output)  # while the lock keeps others out
                 raise
-    except BaseException:
-        _remove_unused(output, missing)
-        raise
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()  # if nothing was left in it
 
 
 @contextmanager
@@ -130,7 +134,8 @@ def change_index(folder: Path) -> Iterator[Change]:
     Raises:
         IndexFolderError: No index there, a damaged one, another process is writing it, or the device is full.
     """
-    read_manifest(folder)
+    if not (folder / MANIFEST).is_file():
+        read_manifest(folder)  # says what is wrong, before a lock is left there
     with _full_device_explained(folder), sole_writer(folder):
         change = Change(folder, read_manifest(folder))
         try:
@@ -161,15 +166,14 @@ def _remove_empty_segments(change: Change) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_unused(output: Path, created: Sequence[Path]) -> None:
-    """Removes the folders that were made for an index of which nothing is worth keeping."""
-    if not output.is_dir() or (output / MANIFEST).exists() or _folders(output / "segments"):
+def _remove_unused(output: Path) -> None:
+    """Removes the files that were made for an index of which nothing is worth keeping."""
+    if (output / MANIFEST).exists() or _folders(output / "segments"):
         return
     for name in (*LOCK_FILES, f"{MANIFEST}.new"):
         (output / name).unlink(missing_ok=True)
-    for folder in (output / "segments", *created):
-        with suppress(OSError):
-            folder.rmdir()
+    with suppress(OSError):
+        (output / "segments").rmdir()
 
 
 def _folders(parent: Path) -> list[Path]:

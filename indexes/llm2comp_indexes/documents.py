@@ -70,8 +70,10 @@ class DocumentWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._lines.__exit__(*error)
-        self._offsets.__exit__(*error)
+        try:
+            self._lines.__exit__(*error)
+        finally:
+            self._offsets.__exit__(*error)
 
     def add(self, lines: Iterable[bytes]) -> None:
         """Appends lines that `document_line` made."""

@@ -26,6 +26,7 @@ _MOST_BYTES = 16 << 20  # of the manifest itself
 _MOST_DIMENSIONS = 1 << 16
 _MOST_ROWS = (1 << 32) - 1  # of a segment: its id table holds rows in four bytes
 _MOST_COMMITS = 1 << 40
+_READ_TRIES = 20
 _T = TypeVar("_T")
 
 
@@ -155,7 +156,17 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         IndexFolderError: No index there, one of another format, or one that is incomplete or altered.
     """
-    content = _load(folder)
+    for _ in range(_READ_TRIES):
+        content = _load(folder)
+        try:
+            return _check(folder, content)
+        except IndexFolderError:
+            if _load(folder) == content:
+                raise  # else a writer committed, and removed old files, meanwhile
+    return _check(folder, _load(folder))
+
+
+def _check(folder: Path, content: dict[str, Any]) -> Manifest:
     if type(content.get("format")) is not int or content["format"] < 1:
         raise IndexFolderError(f"{folder / MANIFEST}: not the manifest of an index (no format number)")
     if content["format"] > _FORMAT:

@@ -55,7 +55,8 @@ def merge_index(folder: str | Path, *, options: IndexOptions | None = None, devi
         dropped = sum(segment.deleted for segment in before.segments)
         if not before.segments or (len(before.segments) == 1 and not dropped and chosen == before.options):
             return MergeReport(len(before.segments), 0, time.perf_counter() - start, None)
-        header = {"merge": before.commit, "dimension": before.dimension, "store": chosen.store}
+        chunks = [chosen.chunk_tokens, chosen.chunk_overlap]
+        header = {"merge": before.commit, "dimension": before.dimension, "store": chosen.store, "chunks": chunks}
         with Index(Path(folder), before) as index, change.new_segment(before.dimension, chosen.store, header=header) as writer:
             for rows, vectors in living_blocks(index):
                 if not writer.has(rows):

@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -200,8 +201,8 @@ class _Sink(io.RawIOBase):
         return len(content)
 
 
-def open_metadata(path: Path, rows: int) -> "Metadata":
-    """The metadata of so many rows that `MetadataWriter` wrote, mapped.
+def open_metadata(path: Path, rows: int, *, content: mmap.mmap | None = None) -> "Metadata":
+    """The metadata of so many rows that `MetadataWriter` wrote, mapped; by the caller, where `content` is given.
 
     Here the schema, every batch's layout and the number of rows are checked; contents are validated column by column at first use.
 
@@ -209,7 +210,7 @@ def open_metadata(path: Path, rows: int) -> "Metadata":
         IndexFolderError: The file is missing, altered, not of our columns, compressed, or has another number of rows.
     """
     try:
-        return Metadata(path, rows)
+        return Metadata(path, rows, content)
     except Exception as error:  # pyarrow raises a dozen kinds for a file that is not one
         if isinstance(error, IndexFolderError):
             raise
@@ -258,10 +259,10 @@ class Metadata:
         blocks: The rows, in order.
     """
 
-    def __init__(self, path: Path, rows: int) -> None:
+    def __init__(self, path: Path, rows: int, content: mmap.mmap | None = None) -> None:
         import pyarrow as pa
 
-        source = pa.memory_map(str(path))
+        source = pa.memory_map(str(path)) if content is None else pa.BufferReader(pa.py_buffer(content))
         if source.size() < 2 * len(_MAGIC) or source.read(len(_MAGIC)) != _MAGIC or source.read_at(6, source.size() - 6) != _END_MAGIC:
             raise _damage(path, "not an Arrow file")
         source.seek(len(_MAGIC))

@@ -1,5 +1,6 @@
 """One segment of an open index: its vectors, structure, documents, metadata and BM25 index, each mapped or loaded when first needed."""
 
+import mmap
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.arrays import map_array
-from llm2comp_indexes.checked_files import check_content
+from llm2comp_indexes.checked_files import check_content, check_mapped
 from llm2comp_indexes.documents import DocumentReader
 from llm2comp_indexes.id_table import IdTable
 from llm2comp_indexes.index_types import IndexType
@@ -31,11 +33,23 @@ _EXACT_SHARE = 0.02
 
 
 class OpenSegment:
-    """A segment for reading. Any number of threads may use it."""
+    """A segment for reading. Any number of threads may use it.
+
+    Attributes:
+        rows: In its files, deleted ones too.
+        storage: The vectors.
+        structure: None where all vectors are compared.
+        documents: By row.
+        alive: Rows that are not deleted, (rows,); None: all.
+        ids: Rows by document id.
+        report: What was measured when the segment was built.
+        lexical: The BM25 index, if the index has one.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, segment: Segment) -> None:
         self.folder, self.segment = segment_folder(folder, segment), segment
         self.rows = segment.rows
+        self._chunked = manifest.options.chunk_tokens is not None
         self.storage = open_storage(self.folder / Names.VECTORS, rows=segment.rows, dimension=manifest.dimension, store=manifest.options.store)
         record = segment.files.get(Names.STRUCTURE)
         kind = IndexType(segment.type)
@@ -43,31 +57,25 @@ class OpenSegment:
         check_content(self.folder / Names.OFFSETS, segment.files[Names.OFFSETS])
         self.documents = DocumentReader(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, segment.rows)
         self.alive = self._read_alive()
+        # Opened now: a writer may remove the files of this commit, and what is open stays.
+        self.ids = IdTable(self.folder / Names.IDS, self.rows)
+        self.report: Report | None = self._checked(Names.REPORT, read_report)
+        lexical = any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
+        self.lexical: Lexical | None = open_lexical(self.folder / Names.LEXICAL, self.rows) if lexical else None
+        self._columns = _map(self.folder / Names.METADATA) if Names.METADATA in segment.files else None
 
     def close(self) -> None:
         """Unmaps the documents; the rest goes with the object."""
         self.documents.close()
 
     @cached_property
-    def report(self) -> Report | None:
-        """What was measured when the segment was built."""
-        return self._checked(Names.REPORT, read_report)
-
-    @cached_property
     def metadata(self) -> Metadata | None:
         """Columns of the metadata; None if no document has any."""
-        return self._checked(Names.METADATA, lambda path: open_metadata(path, self.rows))
-
-    @cached_property
-    def lexical(self) -> Lexical | None:
-        """The BM25 index, if the index has one."""
-        names = [name for name in self.segment.files if name.startswith(f"{Names.LEXICAL}/")]
-        return open_lexical(self.folder / Names.LEXICAL, self.rows) if names else None
-
-    @cached_property
-    def ids(self) -> IdTable:
-        """Rows by document id."""
-        return IdTable(self.folder / Names.IDS, self.rows)
+        if self._columns is None:
+            return None
+        path = self.folder / Names.METADATA
+        check_mapped(path, self._columns, self.segment.files[Names.METADATA])
+        return open_metadata(path, self.rows, content=self._columns)
 
     def read_queries(self) -> NDArray[np.float32] | None:
         """The query vectors it was measured with, (queries, dimension), if they were kept.
@@ -82,9 +90,13 @@ class OpenSegment:
         """Living rows of each document id, ascending."""
         candidates = self.ids.find(identifiers)
         return [
-            [int(row) for row in rows if (self.alive is None or self.alive[row]) and parent_id(self.documents[int(row)]) == identifier]
+            [int(row) for row in rows if (self.alive is None or self.alive[row]) and self._parent(int(row)) == identifier]
             for identifier, rows in zip(identifiers, candidates, strict=True)
         ]
+
+    def _parent(self, row: int) -> str:
+        document = self.documents[row]
+        return parent_id(document.id, document.metadata) if self._chunked else document.id
 
     def allowed(self, where: Where | None) -> NDArray[np.bool_] | None:
         """Living rows that the filter lets through, (rows,); None: all rows."""
@@ -137,6 +149,14 @@ class OpenSegment:
             return None
         check_content(self.folder / name, record)
         return read(self.folder / name)
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:
+            raise IndexFolderError(f"{path}: empty; the file was cut or altered: build the index again") from error
 
 
 def _overlaid(asked: Effort, tuned: Effort) -> Effort:

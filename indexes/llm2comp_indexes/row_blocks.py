@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from llm2comp.documents import Document
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.options import IndexOptions
-from llm2comp_indexes.segment_writer import SegmentWriter
+from llm2comp_indexes.segment_writer import SegmentWriter, parent_id
 
 __all__ = ["BLOCK", "Splitter", "make_splitter", "split_into_blocks", "write_blocks"]
 
@@ -34,7 +35,7 @@ def make_splitter(options: IndexOptions, encoder: Any) -> Splitter:
     """
     if options.chunk_tokens is None:
         return lambda document: [document]
-    tokenizer = getattr(encoder, "tokenizer", None)
+    tokenizer = deepcopy(getattr(encoder, "tokenizer", None))  # its own: splitting runs beside encoding, and tokenizers keep settings between calls
     if not getattr(tokenizer, "is_fast", False):
         raise SettingsError(
             "chunk_tokens needs a model with a fast tokenizer, which knows where its tokens begin in the text; leave it out, or split the texts yourself"
@@ -44,7 +45,7 @@ def make_splitter(options: IndexOptions, encoder: Any) -> Splitter:
 
 def _split(document: Document, tokenizer: Any, size: int, overlap: int) -> list[Document]:
     places = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    if len(places) <= size:
+    if len(places) <= size and parent_id(document.id, document.metadata) == document.id:  # else it looks like a chunk of another document
         return [document]
     starts = range(0, max(1, len(places) - overlap), size - overlap)
     return [_chunk(document, number, places[start][0], places[min(start + size, len(places)) - 1][1]) for number, start in enumerate(starts, start=1)]

@@ -15,6 +15,7 @@ from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.fusion import fuse
 from llm2comp_indexes.manifest import Manifest, read_manifest
 from llm2comp_indexes.open_segment import OpenSegment
+from llm2comp_indexes.segment_writer import parent_id
 from llm2comp_indexes.storage import Found
 from llm2comp_indexes.structures import Effort
 from llm2comp_indexes.where import Where, parse_where
@@ -23,7 +24,7 @@ __all__ = ["Hit", "Index", "Mode", "SearchOptions", "open_index"]
 
 Mode = Literal["dense", "bm25", "hybrid"]
 _QUERIES_AT_ONCE = 1024
-_OPEN_TRIES = 5
+_OPEN_TRIES = 20
 _FUSED_DEPTH = 100
 
 
@@ -44,7 +45,7 @@ class Hit(NamedTuple):
     @property
     def document_id(self) -> str:
         """Id of the document this is, or is a chunk of."""
-        return str(self.metadata["document"]) if "chunk" in self.metadata and "document" in self.metadata else self.id
+        return parent_id(self.id, self.metadata)
 
 
 @dataclass(frozen=True, slots=True)

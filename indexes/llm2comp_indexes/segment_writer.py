@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -25,15 +26,16 @@ from llm2comp_indexes.manifest import Names
 from llm2comp_indexes.metadata import MetadataWriter
 from llm2comp_indexes.storage import StorageWriter, Store
 
-__all__ = ["JOURNAL", "SegmentWriter", "new_segment_folder", "parent_id"]
+__all__ = ["JOURNAL", "SegmentWriter", "is_unfinished", "new_segment_folder", "parent_id"]
 
 JOURNAL = "journal.jsonl"
 _logger = logging.getLogger(__name__)
 
 
-def parent_id(row: Document) -> str:
-    """Id of the document that the row is, or is a chunk of."""
-    return str(row.metadata["document"]) if "chunk" in row.metadata and "document" in row.metadata else row.id
+def parent_id(identifier: str, metadata: Mapping[str, Any]) -> str:
+    """Id of the document that the row with this id and metadata is, or is a chunk of."""
+    parent = metadata.get("document")
+    return parent if isinstance(parent, str) and identifier == f"{parent}#{metadata.get('chunk')}" else identifier
 
 
 class _Block(NamedTuple):
@@ -55,8 +57,8 @@ def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, A
     used = set(taken)
     found = None
     for folder in sorted(segments.iterdir()):
-        if folder.name in used:
-            continue
+        if folder.name in used or not folder.name.isdigit() or folder.is_symlink() or not folder.is_dir():
+            continue  # what is not of our making is left alone
         if found is None and _read_journal(folder / JOURNAL, header) is not None:
             found = folder
         else:
@@ -69,6 +71,13 @@ def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, A
     folder = next(segments / f"{candidate:06d}" for candidate in count(number) if f"{candidate:06d}" not in used)
     folder.mkdir()
     return folder
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether the folder is one that a killed run of ours left: with a journal, or with nothing that would be a loss."""
+    if not folder.name.isdigit() or folder.is_symlink() or not folder.is_dir():
+        return False
+    return (folder / JOURNAL).is_file() or {path.name for path in folder.iterdir()} <= {f"{JOURNAL}.new", f"{Names.METADATA}.spool"}
 
 
 def _read_journal(path: Path, header: dict[str, Any]) -> list[_Block] | None:
@@ -84,10 +93,16 @@ def _read_journal(path: Path, header: dict[str, Any]) -> list[_Block] | None:
         if number == 0 and entry != header:
             return None
         if number:
+            if not _is_block(entry):
+                break
             blocks.append(_Block(**entry))
     else:
         return blocks if path.stat().st_size else None
     return blocks or None
+
+
+def _is_block(entry: Any) -> bool:
+    return isinstance(entry, dict) and {name: type(value) for name, value in entry.items()} == {"rows": int, "end": int, "digest": str}
 
 
 class SegmentWriter:
@@ -99,8 +114,11 @@ class SegmentWriter:
         self.rows = 0
         self.documents = 0
         self._header = header
+        self._chunked = header.get("chunks", [None])[0] is not None
         self._earlier = _read_journal(folder / JOURNAL, header) or []
+        self._taking_up = True
         self._blocks: list[_Block] = []
+        _remove_all_but(folder, {JOURNAL, Names.DOCUMENTS, Names.OFFSETS, Names.VECTORS})
         self._ids, self._metadata = IdTableWriter(), MetadataWriter(folder / Names.METADATA)
         self._last_parent: str | None = None
         self._files: tuple[DocumentWriter, StorageWriter] | None = None
@@ -109,22 +127,18 @@ class SegmentWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for file in self._files or ():
-            file.__exit__(*error)
-
-    @property
-    def durable_rows(self) -> int:
-        """Rows that a run killed now would find again."""
-        return max([self.rows, *(block.rows for block in self._earlier)])
+        with ExitStack() as files:  # closes each, whatever the others raise: on a full device, closing fails too
+            for file in (self._metadata, *(self._files or ())):
+                files.push(file)
 
     def has(self, rows: Sequence[Document]) -> bool:
         """Whether the next block is these rows, written by an earlier run; they are then counted and need no vectors."""
         done = len(self._blocks)
-        if self._files is None and done < len(self._earlier) and self._earlier[done].digest == _digest(map(document_line, rows)):
+        self._taking_up = self._taking_up and done < len(self._earlier) and self._earlier[done].digest == _digest(map(document_line, rows))
+        if self._taking_up:
             self._blocks.append(self._earlier[done])
             self._note(rows)
-            return True
-        return False
+        return self._taking_up
 
     def append(self, rows: Sequence[Document], vectors: NDArray[np.float32]) -> None:
         """Writes a block of rows with their unit vectors (rows, dimension); it is durable on return.
@@ -156,8 +170,7 @@ class SegmentWriter:
         """The files, opened behind the blocks that are kept."""
         if self._files is None:
             rows, end = (self._blocks[-1].rows, self._blocks[-1].end) if self._blocks else (0, 0)
-            if len(self._blocks) < max(1, len(self._earlier)):
-                self._start_journal()  # before the files are cut, so that it never promises more than they hold
+            self._start_journal()  # before the files are cut, so that it never promises more than they hold; without a line that was cut
             documents = DocumentWriter(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, rows=rows, end=end)
             self._files = documents, StorageWriter(self.folder / Names.VECTORS, self.dimension, self.store, rows=rows)
         return self._files
@@ -170,13 +183,22 @@ class SegmentWriter:
         sync_folder(self.folder.parent)
 
     def _note(self, rows: Sequence[Document]) -> None:
-        parents = [parent_id(row) for row in rows]
+        parents = [parent_id(row.id, row.metadata) if self._chunked else row.id for row in rows]
         self._ids.add(parents)
         self._metadata.add(rows)
         for parent in parents:
             self.documents += parent != self._last_parent  # the chunks of a document follow one another
             self._last_parent = parent
         self.rows += len(rows)
+
+
+def _remove_all_but(folder: Path, kept: set[str]) -> None:
+    """Removes what a killed run had begun to make of the rows: it is made anew."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in kept:
+            path.unlink()
 
 
 def _write_lines(path: Path, mode: str, entries: Iterable[dict[str, Any]]) -> None:

@@ -129,11 +129,13 @@ def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteRe
 
     Raises:
         IndexFolderError: The index is damaged, or being written by another process.
-        SettingsError: `identifiers` is a single string.
+        SettingsError: `identifiers` is a single string, or holds something else than strings.
     """
     if isinstance(identifiers, str):
         raise SettingsError(f"identifiers is a string, expected a list: [{identifiers[:40]!r}]")
     wanted = list(dict.fromkeys(identifiers))
+    if strange := next((identifier for identifier in wanted if not isinstance(identifier, str)), None):
+        raise SettingsError(f"identifiers hold {strange!r:.40}, expected strings only")
     with change_index(Path(folder)) as change, Index(Path(folder), _before(change)) as index:
         missing: list[str] = []
         deleted: list[list[list[int]]] = [[] for _ in index.segments]

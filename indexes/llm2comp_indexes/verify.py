@@ -18,11 +18,13 @@ def verify_index(folder: str | Path) -> Manifest:
         IndexFolderError: It isn't; the message names every damaged file.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    problems = [problem for segment in manifest.segments for problem in _problems(segment_folder(folder, segment), segment)]
-    if problems:
-        raise IndexFolderError("; ".join(problems))
-    return manifest
+    while True:
+        manifest = read_manifest(folder)
+        problems = [problem for segment in manifest.segments for problem in _problems(segment_folder(folder, segment), segment)]
+        if not problems:
+            return manifest
+        if read_manifest(folder) == manifest:  # else a writer committed, and removed old files, meanwhile
+            raise IndexFolderError("; ".join(problems))
 
 
 def _problems(folder: Path, segment: Segment) -> list[str]:

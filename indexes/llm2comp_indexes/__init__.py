@@ -1,11 +1,14 @@
 """FAISS indexes on disk: build one from corpora, add, delete and merge, open it, search it, verify it."""
 
 from llm2comp_indexes.build import BuildReport, build_index
+from llm2comp_indexes.build_vectors import VectorFiles, build_from_vectors
+from llm2comp_indexes.encode_shard import ShardReport, encode_shard
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.merge import MergeReport, merge_index
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.report import Report
 from llm2comp_indexes.search import Hit, Index, SearchOptions, open_index
+from llm2comp_indexes.shards import Part, parse_part
 from llm2comp_indexes.structures import Effort
 from llm2comp_indexes.update import AddReport, DeleteReport, add_documents, delete_documents
 from llm2comp_indexes.verify import verify_index
@@ -21,13 +24,19 @@ __all__ = [
     "Index",
     "IndexOptions",
     "MergeReport",
+    "Part",
     "Report",
     "SearchOptions",
+    "ShardReport",
+    "VectorFiles",
     "Wishes",
     "add_documents",
+    "build_from_vectors",
     "build_index",
     "delete_documents",
+    "encode_shard",
     "merge_index",
     "open_index",
+    "parse_part",
     "verify_index",
 ]

@@ -19,9 +19,11 @@ _SHOWN_SKIPS = 10
 _SHOWN_IDS = 10
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]
-Corpora = Annotated[
-    list[str],
-    typer.Argument(metavar="CORPUS", help="BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"),
+CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"
+Corpora = Annotated[list[str], typer.Argument(metavar="CORPUS", help=CORPUS)]
+Vectors = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE.npy|DIR", help="Vectors made elsewhere (.npy, with --ids), or the shards of `encode` in DIR; may be repeated."),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Model folder or Hub name; left out: the bundled model.")]
 OnError = Annotated[Literal["raise", "skip"], typer.Option(help="Stop at a malformed row, or skip and count it.")]
@@ -44,9 +46,12 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    corpora: Corpora,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write the index to.")],
+    corpora: Annotated[list[str] | None, typer.Argument(metavar="CORPUS", help=f"{CORPUS}; with --vectors, optional.", show_default=False)] = None,
     model: Model = None,
+    vectors: Vectors = None,
+    ids: Annotated[Path | None, typer.Option(metavar="FILE", help="Ids of the rows of --vectors FILE.npy: text, one a line, or .npy.")] = None,
+    query_vectors: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="With --vectors: queries to measure with.")] = None,
     index_type: Type = "auto",
     memory: Memory = None,
     latency_ms: Latency = None,
@@ -61,16 +66,28 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Encode documents and write an index of them; a build that was cut off goes on where it was when it is run again."""
-    from llm2comp_indexes import IndexOptions, build_index
+    """Encode documents and write an index of them; a build that was cut off goes on where it was when it is run again.
+
+    With --vectors nothing is encoded: the vectors are there, and are scaled to unit length.
+    """
+    if not corpora and not vectors:
+        raise typer.BadParameter("give at least one CORPUS, or --vectors")
+    if not vectors and (ids or query_vectors):
+        raise typer.BadParameter("--ids and --query-vectors go with --vectors")
+    from llm2comp_indexes import IndexOptions, VectorFiles, build_from_vectors, build_index
 
     wishes = _wishes(memory, latency_ms, recall, k)
     options = IndexOptions(type=index_type, wishes=wishes, store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, hybrid=hybrid)
-    skips = _Skips()
+    skips, shards = Skips(), bool(vectors) and Path(vectors[0]).is_dir()
     with Progress("documents") as progress:
-        report = build_index(
-            corpora, output, model=model, options=options, device=device, on_error=on_error, overwrite=overwrite, on_skip=skips.add, progress=progress.phase
-        )
+        settings: dict[str, Any] = {"model": model, "options": options, "device": device, "on_error": on_error, "overwrite": overwrite}
+        settings |= {"on_skip": skips.add, "progress": progress.phase}
+        if shards and vectors:
+            report = build_from_vectors(VectorFiles([*vectors, *(corpora or [])], ids, query_vectors), output, **settings)  # --vectors DIR1 DIR2 …
+        elif vectors:
+            report = build_from_vectors(VectorFiles(vectors, ids, query_vectors), output, corpora=corpora or [], **settings)
+        else:
+            report = build_index(corpora or [], output, **settings)
     skips.summarize()
     if as_json:
         from dataclasses import asdict
@@ -80,14 +97,15 @@ def build(
     rate = f" ({report.documents / report.encode_seconds:,.0f} encoded a second)" if report.encode_seconds else ""
     print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{rate}")
     print(report.measured.reason)
-    print(f'Search it: llm2comp search {quote(str(output))} "your question"')
+    known = " --model MODEL" if vectors and not shards else ""
+    print(f'Search it: llm2comp search {quote(str(output))} "your question"{known}')
 
 
 def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = "auto", on_error: OnError = "raise", as_json: AsJson = False) -> None:
     """Add new documents and replace changed ones; those the index holds unchanged are not encoded again."""
     from llm2comp_indexes import add_documents
 
-    skips = _Skips()
+    skips = Skips()
     with Progress("documents") as progress:
         report = add_documents(folder, corpora, model=model, device=device, on_error=on_error, on_skip=skips.add, progress=progress.phase)
     skips.summarize()
@@ -207,7 +225,7 @@ def _facts(manifest: "Manifest") -> dict[str, Any]:
         "hybrid": options.hybrid,
         "size": manifest.bytes,
         "commit": manifest.commit,
-        "model": manifest.model or "bundled with llm2comp, or given as an object",
+        "model": manifest.model or ("bundled with llm2comp, or given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
         "fingerprint": manifest.fingerprint,
         "created_by": dict(manifest.created_by),
     }
@@ -227,7 +245,7 @@ def _read_ids(path: Path) -> list[str]:
         return [line.rstrip("\r\n") for line in file if line.strip()]
 
 
-class _Skips:
+class Skips:
     """Prints the first messages of skipped rows and counts all."""
 
     def __init__(self) -> None:

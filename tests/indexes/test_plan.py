@@ -241,7 +241,7 @@ def test_temporary_files_are_removed(storage: Storage, tmp_path: Path) -> None:
 def test_types_over_the_memory_limit_are_neither_tried_nor_chosen(storage: Storage) -> None:
     tried: list[str] = []
     limit = memory_bytes(IndexType("Flat"), rows=storage.rows, dimension=32, store="float32") - 1
-    plan = choose_type(storage, Wishes(memory=limit), threads=1, on_trial=tried.append)
+    plan = choose_type(storage, Wishes(memory=limit), threads=1, seconds=3, on_trial=tried.append)
     sizes = {one.type.factory: one.memory for one in plan.candidates}
     assert tried
     assert all(sizes[name] <= limit for name in tried)
@@ -253,13 +253,13 @@ def test_too_little_memory_for_any_type_names_the_least(storage: Storage) -> Non
     with pytest.raises(SettingsError, match=r"too little for any index of 6,000 vectors of dimension 32: the smallest, .* \(--memory\)") as caught:
         choose_type(storage, Wishes(memory=1000))
     least = int(re.findall(r"at least (\d+) bytes", str(caught.value))[0])
-    assert choose_type(storage, Wishes(memory=least), threads=1).memory == least
+    assert choose_type(storage, Wishes(memory=least), threads=1, seconds=3).memory == least
     with pytest.raises(SettingsError):
         choose_type(storage, Wishes(memory=least - 1), threads=1)
 
 
 def test_wishes_that_cannot_be_met_give_the_nearest_and_say_so(storage: Storage) -> None:
-    plan = choose_type(storage, Wishes(latency_ms=1e-6, recall=0.9), threads=1)
+    plan = choose_type(storage, Wishes(latency_ms=1e-6, recall=0.9), threads=1, seconds=3)
     assert not plan.met
     assert plan.point.recall >= 0.9
     assert "The wishes cannot all be met: no type tried reaches recall@10 0.9 in at most 1e-06 ms." in plan.reason
@@ -267,7 +267,7 @@ def test_wishes_that_cannot_be_met_give_the_nearest_and_say_so(storage: Storage)
 
 
 def test_the_same_seed_gives_the_same_plan(storage: Storage) -> None:
-    plans = [choose_type(storage, Wishes(latency_ms=0.05), threads=1, seed=4, clock=Clock()) for _ in range(2)]
+    plans = [choose_type(storage, Wishes(latency_ms=0.05), threads=1, seed=4, seconds=1, clock=Clock()) for _ in range(2)]
     assert plans[0] == plans[1]
     assert len([one for one in plans[0].candidates if one.points]) > 3
 
@@ -282,7 +282,7 @@ def test_the_time_it_takes_is_bounded(storage: Storage) -> None:
 def test_a_larger_corpus_is_judged_by_a_sample(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module, "_ROWS", (2000, 2000))
     monkeypatch.setattr(candidates_module, "_SLOW_ROWS", (1000, 1000))
-    plan = choose_type(storage, Wishes(latency_ms=1e-6), threads=1)
+    plan = choose_type(storage, Wishes(latency_ms=1e-6), threads=1, seconds=4)
     assert "Measured on 2,000 and 1,000 of the vectors with 300 others as queries" in plan.reason
     assert plan.reason.endswith("; times are scaled to 6,000.")
 
@@ -290,12 +290,12 @@ def test_a_larger_corpus_is_judged_by_a_sample(storage: Storage, monkeypatch: py
 def check_on_other_queries(vectors: NDArray[np.float32], queries: NDArray[np.float32], folder: Path, wishes: Wishes) -> None:
     """Plans, builds, tunes with half of the queries, and counts what the other half finds, by brute force."""
     storage = store_vectors(folder / "vectors.faiss", vectors)
-    plan = choose_type(storage, wishes, threads=1)
+    plan = choose_type(storage, wishes, threads=1, seconds=8)
     assert plan.type.family != "flat"
     assert plan.memory <= wishes.memory
     structure = build_structure(plan.type, storage, threads=1)
     half = len(queries) // 2
-    effort = best_point(measure_curve(structure, storage, queries[:half], k=wishes.k), wishes).effort
+    effort = best_point(measure_curve(structure, storage, queries[:half], k=wishes.k, point_seconds=0.5, seconds=8), wishes).effort
     truth = brute_force(vectors, queries[half:], wishes.k)
     answers = [search_rows(structure, storage, query[None], wishes.k, effort) for query in queries[half:]]
     found = np.mean([len(set(answer.tolist()) & set(best.tolist())) / wishes.k for answer, best in zip(answers, truth, strict=True)])

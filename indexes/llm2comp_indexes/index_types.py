@@ -27,6 +27,7 @@ _IVF = re.compile(
 )
 _BITS = {"Flat": 32, "SQfp16": 16, "SQbf16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 _LONGEST = 200
+_MOST_BITS = 12
 
 
 class IvfParts(NamedTuple):
@@ -97,8 +98,10 @@ def parse_type(text: str, *, rows: int, dimension: int) -> IndexType:
     if text in NAMES:
         return default_type(text, rows=rows, dimension=dimension)
     largest = max(rows, 1 << 16, dimension)
-    if len(text) > _LONGEST or any(int(number) > largest for number in re.findall(r"\d+", text)):
+    if len(text) > _LONGEST or not (text.isascii() and text.isprintable()) or any(int(number) > largest for number in re.findall(r"\d+", text)):
         raise SettingsError(f"type is {text[:60]!r}, whose numbers are beyond an index of {rows:,} rows; expected {', '.join(NAMES)} or a FAISS factory string")
+    if "IMI" in text or any(int(bits) > _MOST_BITS for bits in re.findall(r"x(\d+)", text)):
+        raise SettingsError(f"type is {text!r}, whose tables have gigabytes whatever the rows; expected codes of at most {_MOST_BITS} bits and lists by IVF")
     hnsw = _HNSW.fullmatch(text)
     kind = IndexType(f"HNSW{hnsw[1]}" if hnsw else text)
     if kind.family == "hnsw" and kind.links < 2:
@@ -195,5 +198,5 @@ def _ivf_bytes(parts: IvfParts, rows: int, dimension: int) -> int:
     if parts.parts:
         size += 4 * inner * 2**parts.bits
     if parts.transform:
-        size += 4 * dimension * inner
+        size += 4 * dimension * (inner + (dimension if parts.transform.startswith("PCA") else 0))  # which keeps all components beside those it uses
     return size

@@ -172,10 +172,13 @@ class StorageWriter:
         """Writes the unit vectors, float32 (n, dimension).
 
         Raises:
-            SettingsError: They have another shape.
+            SettingsError: They have another shape, or a component that is not finite; nothing was written.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self._dimension:
             raise SettingsError(f"vectors of shape {vectors.shape}, expected (n, {self._dimension})")
+        if not np.isfinite(vectors).all():
+            first = self.rows + int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise SettingsError(f"vector {first:,} (counting from 0) has a component that is not finite; leave it out, or encode its document again")
         self._file.write(_to_codes(vectors, self._store).tobytes())
         self.rows += len(vectors)
 
@@ -225,7 +228,8 @@ class Storage:
         self._start, self._width = len(_empty_header(dimension, store)), row_bytes(dimension, store)
         if rows:
             self.index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-            self._codes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r", offset=self._start, shape=(rows, self._width))
+            codes = self.index.codes  # seen through FAISS's own mapping, which lives as long as `index`; never written
+            self._codes: NDArray[np.uint8] = faiss.rev_swig_ptr(codes.data(), codes.size()).reshape(rows, self._width)
         else:
             self.index = new_storage_index(dimension, store)
             self._codes = np.empty((0, self._width), np.uint8)

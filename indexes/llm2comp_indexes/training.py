@@ -47,8 +47,13 @@ def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, see
 
 
 def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.float32]:
-    """The sample, repeated where it has fewer vectors than a product quantizer has centroids: k-means wants as many points as clusters."""
+    """The sample, repeated where it has too few vectors.
+
+    K-means wants as many as it makes centroids; a rotation learned from fewer vectors than it has dimensions crashes FAISS 1.15.1.
+    """
     least = max(kind.ivf.lists, 2**kind.ivf.bits if kind.ivf.parts else 1) + 1
+    if kind.ivf.transform:
+        least = max(least, 2 * sample.shape[1], 2 * (kind.ivf.output or 0))
     return sample if len(sample) >= least else np.resize(sample, (least, sample.shape[1]))
 
 

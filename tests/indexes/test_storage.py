@@ -156,6 +156,12 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         StorageWriter(tmp_path / "v", 8, "float64")
     with StorageWriter(tmp_path / "v", 8, "int8") as writer, pytest.raises(SettingsError, match=r"shape \(2, 9\)"):
         writer.append(np.zeros((2, 9), np.float32))
+    broken = draw_vectors(40, 8)
+    broken[25, 3] = np.nan
+    with StorageWriter(tmp_path / "n", 8, "float16") as writer:
+        writer.append(draw_vectors(40, 8))
+        with pytest.raises(SettingsError, match="vector 65 .*not finite"):
+            writer.append(broken)
     storage = store_vectors(tmp_path / "w", draw_vectors(4, 8))
     with pytest.raises(SettingsError, match=r"expected \(4,\)"):
         storage.search(draw_vectors(1, 8), 1, allowed=np.ones(5, np.bool_))

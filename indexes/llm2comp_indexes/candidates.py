@@ -68,13 +68,13 @@ class Candidate:
 def list_candidates(rows: int, dimension: int, store: Store) -> tuple[Candidate, ...]:
     """The types that may suit, in the order in which they are tried.
 
-    Flat; IVF with components of 16 and 8 bits; HNSW with M 16 and 32; and, where there are vectors enough to train them, the compressed ones: IVF with
-    components of 4 bits, and with product quantizers of three sizes (a byte for at least 4 components), behind a random rotation, which spreads the
-    variance over the parts. (OPQ's trained rotation takes minutes to train, so that it cannot be tried here; `ivfpq` has it.)
+    Flat; IVF with components of 16 bits; HNSW with M 16 and 32; IVF with components of 8 bits; then the compressed ones: IVF with components of 4 bits
+    and, where there are vectors enough to train them, with product quantizers of three sizes (a byte for at least 4 components), behind a random
+    rotation, which spreads the variance over the parts. (OPQ's trained rotation takes minutes to train, so that it cannot be tried here; `ivfpq` has it.)
     """
     ivf = default_type("ivf", rows=rows, dimension=dimension)
     coarse = ivf.factory.rsplit(",", 1)[0]
-    names = ["Flat", f"{coarse},SQfp16", f"{coarse},SQ8", "HNSW16", "HNSW32", f"{coarse},SQ4"]
+    names = ["Flat", f"{coarse},SQfp16", "HNSW16", "HNSW32", f"{coarse},SQ8", f"{coarse},SQ4"]
     if rows >= POINTS_PER_LIST * _CENTROIDS:
         names += [f"RR{dimension // parts * parts},{coarse},PQ{parts}x8" for parts in _code_sizes(dimension)]
     kinds = [IndexType(name) for name in names]

@@ -1,0 +1,198 @@
+"""The parts of an index benchmark that run in a process of their own, so that time and memory of each are its own."""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm2comp.documents import Document
+from llm2comp_benchmarks.index_data import VectorSet, encode_corpus, open_set, read_documents, write_synthetic
+from llm2comp_benchmarks.index_search import compare_searches
+
+__all__ = ["JOBS", "build_faiss", "build_ours", "open_faiss", "open_ours"]
+
+_BLOCK = 8192  # vectors given at once
+_PROBES = 100  # queries asked after opening, before memory is read
+
+
+def prepare(folder: str, corpus: str | None, model: str | None, rows: int, dimension: int, queries: int, seed: int) -> dict[str, Any]:
+    """The set of vectors in the folder: made, or as an earlier run left it."""
+    target = Path(folder)
+    found = open_set(target)
+    if found is None:
+        target.mkdir(parents=True, exist_ok=True)
+        if corpus is None:
+            found = write_synthetic(target, rows, dimension, queries=queries, seed=seed)
+        else:
+            found = encode_corpus(target, corpus, model=model, queries=queries, seed=seed)
+    return {**asdict(found), "folder": str(found.folder)}
+
+
+def _opened(folder: str) -> VectorSet:
+    found = open_set(Path(folder))
+    assert found is not None, f"{folder}: no vectors were prepared there"
+    return found
+
+
+def build_ours(vectors: str, output: str, options: dict[str, Any], wishes: dict[str, Any]) -> dict[str, Any]:
+    """An index by the same functions that `index build` calls, from vectors instead of an encoder.
+
+    `build_seconds` is the whole; `phases` has its parts: `write` (documents and vectors, hashed and durable), `choose`, `structure` (trained,
+    filled, saved), `measure` (the recall-latency curve), `commit`.
+    """
+    from llm2comp_indexes import IndexOptions, Wishes
+    from llm2comp_indexes.commits import create_index
+    from llm2comp_indexes.finish import Queries, finish_segment, segment_header
+    from llm2comp_indexes.manifest import Manifest, Names
+    from llm2comp_indexes.row_blocks import write_blocks
+
+    given, source = IndexOptions(**options, wishes=Wishes(**wishes)), _opened(vectors)
+    tuning = Queries(source.load("tuning"), "queries that are not among those of the benchmark")
+    start = time.perf_counter()
+    rows = _Rows(source)
+    with create_index(Path(output), overwrite=False) as change:
+        with change.new_segment(source.dimension, given.store, header=segment_header("", source.dimension, given)) as writer:
+            write_blocks(writer, rows.blocks(), rows.encode)
+            written = time.perf_counter() - start
+            segment, report = finish_segment(writer, given, queries=tuning, device="cpu")
+        finished = time.perf_counter()
+        change.commit(Manifest(0, None, "", source.dimension, given, (segment,), {}))
+    phases = {**report.seconds, "write": written + report.seconds["write"], "commit": time.perf_counter() - finished}
+    sizes = {name: record.bytes for name, record in segment.files.items()}
+    return {
+        "type": segment.type,
+        "effort": asdict(report.point.effort),
+        "build_seconds": time.perf_counter() - start,
+        "phases": phases,
+        "read_seconds": rows.seconds,
+        "bytes": sum(sizes.values()),
+        "vector_bytes": sizes[Names.VECTORS] + sizes.get(Names.STRUCTURE, 0),
+        "estimated_memory": report.memory,
+        "peak_bytes": _peak(),
+        "met": report.met,
+        "promised_recall": report.point.recall,
+        "reason": report.reason,
+    }
+
+
+class _Rows:
+    """Documents in blocks, and their vectors; `seconds` were spent in reading them from the benchmark's files."""
+
+    def __init__(self, source: VectorSet) -> None:
+        self._source, self._vectors, self._next = source, source.map_vectors(), 0
+        self.seconds = 0.0
+
+    def blocks(self) -> Iterator[list[Document]]:
+        documents = read_documents(self._source)
+        while True:
+            start = time.perf_counter()
+            block = [document for document, _ in zip(documents, range(_BLOCK), strict=False)]
+            self.seconds += time.perf_counter() - start
+            if not block:
+                return
+            yield block
+
+    def encode(self, block: Any) -> Any:
+        first, self._next = self._next, self._next + len(block)
+        return np.array(self._vectors[first : self._next])
+
+
+def build_faiss(vectors: str, output: str, factory: str, trained_on: int, ef_construction: int | None) -> dict[str, Any]:
+    """The same type by plain FAISS: vectors mapped, train on a random sample, add in blocks, write_index.
+
+    The training sample has as many rows as ours, and a graph is built with as much effort; everything else is as FAISS has it.
+    """
+    import faiss
+
+    source = _opened(vectors)
+    start = time.perf_counter()
+    mapped = source.map_vectors()
+    index: Any = faiss.index_factory(source.dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    if ef_construction:
+        index.hnsw.efConstruction = ef_construction
+    marks = [time.perf_counter()]
+    if not index.is_trained:
+        sample = np.array(mapped[np.sort(np.random.default_rng(0).choice(len(mapped), min(trained_on, len(mapped)), replace=False))])
+        index.train(sample)
+        del sample
+    marks.append(time.perf_counter())
+    for first in range(0, len(mapped), _BLOCK):
+        index.add(np.ascontiguousarray(mapped[first : first + _BLOCK]))
+    marks.append(time.perf_counter())
+    Path(output).mkdir(parents=True, exist_ok=True)
+    file = Path(output) / "faiss.index"
+    faiss.write_index(index, str(file))
+    marks.append(time.perf_counter())
+    phases = dict(zip(("train", "add", "write"), np.diff(marks).tolist(), strict=True))
+    return {"type": factory, "build_seconds": marks[-1] - start, "phases": phases, "bytes": file.stat().st_size, "peak_bytes": _peak()}
+
+
+def open_ours(folder: str, vectors: str) -> dict[str, Any]:
+    """Seconds to open the index, and to the first answer; memory after a hundred more."""
+    from llm2comp_indexes import open_index
+    from llm2comp_indexes.faiss_module import import_faiss
+
+    import_faiss()
+    queries = _opened(vectors).load("queries")
+    start = time.perf_counter()
+    index = open_index(folder)
+    opened = time.perf_counter() - start
+    index.search_vectors(queries[:1], 10)
+    first = time.perf_counter() - start
+    for query in queries[:_PROBES]:
+        index.search_vectors(query[None], 10)
+    return {"open_seconds": opened, "first_answer_seconds": first, "search_peak_bytes": _peak()}
+
+
+def open_faiss(file: str, vectors: str) -> dict[str, Any]:
+    """The same for an index of plain FAISS, or of autofaiss, which is one."""
+    import faiss
+
+    queries = _opened(vectors).load("queries")
+    start = time.perf_counter()
+    index = faiss.read_index(file)
+    opened = time.perf_counter() - start
+    index.search(queries[:1], 10)
+    first = time.perf_counter() - start
+    for query in queries[:_PROBES]:
+        index.search(query[None], 10)
+    return {"open_seconds": opened, "first_answer_seconds": first, "search_peak_bytes": _peak()}
+
+
+def compare(vectors: str, ours: dict[str, str], plain: dict[str, Any], k: int, rounds: int) -> dict[str, Any]:
+    """Recall and latency of several indexes, asked in turn; see `compare_searches`."""
+    return compare_searches(_opened(vectors), {name: Path(folder) for name, folder in ours.items()}, plain, k=k, rounds=rounds)
+
+
+def _peak() -> int:
+    """Most memory this process held, in bytes; pages of mapped files count while they are resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "prepare": prepare,
+    "build_ours": build_ours,
+    "build_faiss": build_faiss,
+    "open_ours": open_ours,
+    "open_faiss": open_faiss,
+    "compare": compare,
+}
+
+
+def main() -> None:
+    """Runs the job named by the first argument with the JSON keywords of the second, and prints what it gives as one JSON line."""
+    from llm2comp_indexes.faiss_module import import_faiss
+
+    import_faiss().omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    print(json.dumps(JOBS[sys.argv[1]](**json.loads(sys.argv[2]))))  # noqa: T201  # the answer to the parent process
+
+
+if __name__ == "__main__":
+    main()

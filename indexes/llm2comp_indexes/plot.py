@@ -22,7 +22,7 @@ def plot_curve(report: Report, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise LLM2CompError('plots need matplotlib, which is not installed: pip install "llm2comp[eval]"') from error
+        raise LLM2CompError('plots need matplotlib, which is not installed: pip install "llm2comp[plot]"') from error
     figure = Figure(figsize=(12, 8), dpi=100, layout="constrained")
     axes = figure.subplots()
     _draw_curves(axes, report)

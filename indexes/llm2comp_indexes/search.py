@@ -180,7 +180,7 @@ class Index:
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             raise IndexFolderError(f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})")
         chosen = options or SearchOptions()
-        return self._dense(vectors, min(k, int(self._starts[-1])), chosen, _parse(chosen.where))
+        return self._dense(vectors, min(k, int(self._starts[-1])), chosen, self._filter(chosen.where))
 
     def fetch(self, row: int, score: float) -> Hit:
         """The document of a row that `search_vectors` gave."""
@@ -203,7 +203,7 @@ class Index:
             depth = min(4 * depth, int(self._starts[-1]))
 
     def _find(self, queries: list[str], k: int, options: SearchOptions) -> Found:
-        where = _parse(options.where)
+        where = self._filter(options.where)
         if options.mode == "bm25":
             return self._lexical(queries, k, where)
         vectors = encode(self.model.encode_query, queries, self.manifest.dimension)
@@ -213,6 +213,14 @@ class Index:
         rankings = [self._dense(vectors, depth, options, where).rows, self._lexical(queries, depth, where).rows]
         fused = fuse(rankings, weights=options.weights, k=k)
         return Found(fused.scores.astype(np.float32), fused.rows)
+
+    def _filter(self, where: str | None) -> Where | None:
+        """The filter, which names no field and no type that no document has."""
+        if where is None:
+            return None
+        parsed = parse_where(where)
+        parsed.check(segment.metadata for segment in self.segments)
+        return parsed
 
     def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Found:
         with bounded_threads(options.threads):
@@ -274,7 +282,3 @@ class Index:
 def _check_k(k: int) -> None:
     if k < 1:
         raise SettingsError(f"k is {k}, expected at least 1")
-
-
-def _parse(where: str | None) -> Where | None:
-    return None if where is None else parse_where(where)

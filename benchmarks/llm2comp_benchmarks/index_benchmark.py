@@ -14,7 +14,7 @@ from typing import Any
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.results import result_record
 
-__all__ = ["IndexBenchmark", "format_record", "ratios_of", "run_benchmark"]
+__all__ = ["IndexBenchmark", "effort_parameters", "format_record", "ratios_of", "run_benchmark", "run_process", "same_training"]
 
 _PLAIN = "plain FAISS"
 _PACKAGES = ("faiss-cpu", "faiss-gpu", "pyarrow")
@@ -83,7 +83,7 @@ class _Run:
     def job(self, name: str, **arguments: Any) -> dict[str, Any]:
         self.tell(f"{name.replace('_', ' ')} {arguments.get('factory') or arguments.get('options', {}).get('type', '')}".strip())
         command = [sys.executable, "-m", "llm2comp_benchmarks.index_jobs", name, json.dumps(arguments)]
-        return _run_process(command, self.settings.threads)
+        return run_process(command, self.settings.threads)
 
     def folder(self, name: str) -> Path:
         """A folder for an index; what an earlier run left there is removed."""
@@ -92,7 +92,7 @@ class _Run:
         return folder
 
 
-def _run_process(command: list[str], threads: int) -> dict[str, Any]:
+def run_process(command: list[str], threads: int) -> dict[str, Any]:
     """What the process prints as its last line, in JSON.
 
     Raises:
@@ -158,8 +158,8 @@ def _version(package: str) -> str | None:
 def _compare_with_faiss(run: _Run, kind: str, vectors: str, prepared: dict[str, Any]) -> dict[str, float]:
     ours_folder, plain_folder = run.folder("ours"), run.folder("plain")
     ours = run.job("build_ours", vectors=vectors, output=str(ours_folder), options={"type": kind}, wishes=run.settings.wishes)
-    plain = run.job("build_faiss", vectors=vectors, output=str(plain_folder), **_same_training(ours["type"], prepared["rows"], prepared["dimension"]))
-    plain["parameters"] = _parameters(ours["effort"])
+    plain = run.job("build_faiss", vectors=vectors, output=str(plain_folder), **same_training(ours["type"], prepared["rows"], prepared["dimension"]))
+    plain["parameters"] = effort_parameters(ours["effort"])
     return _measure(run, vectors, (f"llm2comp {kind}", ours, ours_folder), (f"{_PLAIN} {kind}", plain, plain_folder / "faiss.index"))
 
 
@@ -171,7 +171,7 @@ def _compare_with_autofaiss(run: _Run, vectors: str) -> dict[str, float]:
     asked: dict[str, Any] = {"vectors": str(Path(vectors) / "vectors"), "output": str(peer_folder), "memory": f"{settings.memory / 1e6:.0f}MB"}
     asked |= {"latency_ms": settings.latency_ms, "k": settings.k, "threads": settings.threads}
     script = Path(__file__).with_name("index_autofaiss.py")
-    peer = _run_process([str(settings.peer_python), str(script), json.dumps(asked)], settings.threads)
+    peer = run_process([str(settings.peer_python), str(script), json.dumps(asked)], settings.threads)
     run.versions["autofaiss"] = peer["versions"]["autofaiss"]
     return _measure(run, vectors, ("llm2comp auto", ours, ours_folder), ("autofaiss", peer, peer_folder / "knn.index"))
 
@@ -190,7 +190,7 @@ def _measure(run: _Run, vectors: str, ours: tuple[str, dict[str, Any], Path], ot
     return ratios_of(our_entry, entry)
 
 
-def _same_training(factory: str, rows: int, dimension: int) -> dict[str, Any]:
+def same_training(factory: str, rows: int, dimension: int) -> dict[str, Any]:
     """How ours is trained and built, as arguments of `build_faiss`."""
     from llm2comp_indexes.index_types import IndexType
     from llm2comp_indexes.training import sample_size
@@ -203,7 +203,7 @@ def _same_training(factory: str, rows: int, dimension: int) -> dict[str, Any]:
     }
 
 
-def _parameters(effort: dict[str, int | None]) -> str | None:
+def effort_parameters(effort: dict[str, int | None]) -> str | None:
     """An effort in FAISS's words."""
     named = {"nprobe": effort["nprobe"], "efSearch": effort["ef_search"]}
     return ",".join(f"{name}={value}" for name, value in named.items() if value) or None

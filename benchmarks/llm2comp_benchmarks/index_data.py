@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from llm2comp.documents import Document
 from llm2comp.errors import SettingsError
 
-__all__ = ["VectorSet", "draw_vectors", "encode_corpus", "open_set", "read_documents", "write_synthetic"]
+__all__ = ["VectorSet", "draw_vectors", "encode_corpus", "open_set", "write_synthetic"]
 
 TUNING_QUERIES = 300
 _BLOCK = 8192
@@ -28,7 +28,7 @@ class VectorSet:
     """A folder of vectors, their documents, and queries that are not among them.
 
     Attributes:
-        folder: Holds `vectors/vectors.npy` (rows, dimension), `documents.jsonl`, `queries.npy` and `tuning.npy`.
+        folder: Holds `vectors/vectors.npy` (rows, dimension), `ids.txt`, `documents.jsonl`, `queries.npy` and `tuning.npy`.
         name: For tables.
         source: Where the vectors come from, in words.
         query_source: Where the queries come from, in words.
@@ -74,13 +74,6 @@ def _finish(content: VectorSet) -> VectorSet:
     del fields["folder"]
     (content.folder / "set.json").write_text(json.dumps(fields), encoding="utf-8")
     return content
-
-
-def read_documents(vectors: VectorSet) -> Iterator[Document]:
-    """The documents of the rows, in order."""
-    with (vectors.folder / "documents.jsonl").open("rb") as lines:
-        for line in lines:
-            yield Document(**json.loads(line))
 
 
 def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> Iterator[NDArray[np.float32]]:
@@ -136,8 +129,10 @@ def _synthetic_documents(rows: int, seed: int) -> Iterator[Document]:
 
 
 def _write_documents(folder: Path, documents: Iterator[Document]) -> None:
-    with (folder / "documents.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"id": one.id, "title": one.title, "text": one.text, "metadata": one.metadata}) + "\n" for one in documents)
+    with (folder / "documents.jsonl").open("w", encoding="utf-8") as file, (folder / "ids.txt").open("w", encoding="utf-8") as ids:
+        for one in documents:
+            file.write(json.dumps({"_id": one.id, "title": one.title, "text": one.text, "metadata": one.metadata}) + "\n")
+            ids.write(f"{one.id}\n")
 
 
 def encode_corpus(folder: Path, corpus: str, *, model: str | None, queries: int, seed: int = 0) -> VectorSet:

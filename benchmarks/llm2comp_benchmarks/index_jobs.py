@@ -5,15 +5,14 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llm2comp.documents import Document
-from llm2comp_benchmarks.index_data import VectorSet, encode_corpus, open_set, read_documents, write_synthetic
+from llm2comp_benchmarks.index_data import VectorSet, encode_corpus, open_set, write_synthetic
 from llm2comp_benchmarks.index_search import compare_searches
 
 __all__ = ["JOBS", "build_faiss", "build_ours", "open_faiss", "open_ours"]
@@ -42,36 +41,29 @@ def _opened(folder: str) -> VectorSet:
 
 
 def build_ours(vectors: str, output: str, options: dict[str, Any], wishes: dict[str, Any]) -> dict[str, Any]:
-    """An index by the same functions that `index build` calls, from vectors instead of an encoder.
+    """An index as `index build documents.jsonl --vectors … --ids … --queries …` makes it.
 
-    `build_seconds` is the whole; `phases` has its parts: `write` (documents and vectors, hashed and durable), `choose`, `structure` (trained,
-    filled, saved), `measure` (the recall-latency curve), `commit`.
+    `build_seconds` is the whole; `phases` has its parts: `write` (documents and vectors read, written, hashed, durable, committed), `choose`,
+    `structure` (trained, filled, saved), `measure` (the recall-latency curve).
     """
     from llm2comp_indexes import IndexOptions, Wishes
-    from llm2comp_indexes.commits import create_index
-    from llm2comp_indexes.finish import Queries, finish_segment, segment_header
-    from llm2comp_indexes.manifest import Manifest, Names
-    from llm2comp_indexes.row_blocks import write_blocks
+    from llm2comp_indexes.build_vectors import VectorFiles, build_from_vectors
+    from llm2comp_indexes.manifest import Names, read_manifest
 
-    given, source = IndexOptions(**options, wishes=Wishes(**wishes)), _opened(vectors)
-    tuning = Queries(source.load("tuning"), "queries that are not among those of the benchmark")
+    source = _opened(vectors)
+    files = VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=source.folder / "tuning.npy")
+    given = IndexOptions(**options, wishes=Wishes(**wishes))
     start = time.perf_counter()
-    rows = _Rows(source)
-    with create_index(Path(output), overwrite=False) as change:
-        with change.new_segment(source.dimension, given.store, header=segment_header("", source.dimension, given)) as writer:
-            write_blocks(writer, rows.blocks(), rows.encode)
-            written = time.perf_counter() - start
-            segment, report = finish_segment(writer, given, queries=tuning, device="cpu")
-        finished = time.perf_counter()
-        change.commit(Manifest(0, None, "", source.dimension, given, (segment,), {}))
-    phases = {**report.seconds, "write": written + report.seconds["write"], "commit": time.perf_counter() - finished}
+    report = build_from_vectors(files, output, corpora=[source.folder / "documents.jsonl"], options=given, device="cpu").measured
+    seconds = time.perf_counter() - start
+    phases = {name: duration for name, duration in report.seconds.items() if name in ("choose", "structure", "measure")}
+    [segment] = read_manifest(Path(output)).segments
     sizes = {name: record.bytes for name, record in segment.files.items()}
     return {
         "type": segment.type,
         "effort": asdict(report.point.effort),
-        "build_seconds": time.perf_counter() - start,
-        "phases": phases,
-        "read_seconds": rows.seconds,
+        "build_seconds": seconds,
+        "phases": {"write": seconds - sum(phases.values()), **phases},
         "bytes": sum(sizes.values()),
         "vector_bytes": sizes[Names.VECTORS] + sizes.get(Names.STRUCTURE, 0),
         "estimated_memory": report.memory,
@@ -80,28 +72,6 @@ def build_ours(vectors: str, output: str, options: dict[str, Any], wishes: dict[
         "promised_recall": report.point.recall,
         "reason": report.reason,
     }
-
-
-class _Rows:
-    """Documents in blocks, and their vectors; `seconds` were spent in reading them from the benchmark's files."""
-
-    def __init__(self, source: VectorSet) -> None:
-        self._source, self._vectors, self._next = source, source.map_vectors(), 0
-        self.seconds = 0.0
-
-    def blocks(self) -> Iterator[list[Document]]:
-        documents = read_documents(self._source)
-        while True:
-            start = time.perf_counter()
-            block = [document for document, _ in zip(documents, range(_BLOCK), strict=False)]
-            self.seconds += time.perf_counter() - start
-            if not block:
-                return
-            yield block
-
-    def encode(self, block: Any) -> Any:
-        first, self._next = self._next, self._next + len(block)
-        return np.array(self._vectors[first : self._next])
 
 
 def build_faiss(vectors: str, output: str, factory: str, trained_on: int, ef_construction: int | None) -> dict[str, Any]:

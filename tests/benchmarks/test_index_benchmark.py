@@ -1,0 +1,155 @@
+"""The index benchmark: its vectors, its measures, and that what it writes is what it measured."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from llm2comp.cli import app
+from llm2comp.corpus import read_corpus
+from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_benchmarks import index_search
+from llm2comp_benchmarks.index_benchmark import IndexBenchmark, effort_parameters, format_record, ratios_of, run_benchmark, run_process, same_training
+from llm2comp_benchmarks.index_data import draw_vectors, open_set, write_synthetic
+from llm2comp_benchmarks.index_jobs import JOBS
+from llm2comp_benchmarks.index_search import count_found, exact_scores
+
+RESULTS = sorted((Path(__file__).resolve().parents[2] / "benchmarks" / "results").glob("index-*.json"))
+
+
+def _draw(rows: int, seed: int = 0) -> Any:
+    return np.concatenate(list(draw_vectors(rows, 32, seed=seed)))
+
+
+def test_synthetic_vectors_are_unit_vectors_and_the_same_for_the_same_seed() -> None:
+    vectors = _draw(9000)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(vectors[:8192], np.concatenate(list(draw_vectors(8192, 32, seed=0))))
+    assert not np.array_equal(vectors, _draw(9000, seed=1))
+
+
+def test_synthetic_queries_lie_among_the_vectors_but_are_none_of_them() -> None:
+    vectors, queries = _draw(4000), _draw(50, seed=1)
+    nearest = (queries @ vectors.T).max(axis=1)
+    noise = np.random.default_rng(0).standard_normal((50, 32)).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    assert np.median(nearest) > np.median((noise @ vectors.T).max(axis=1)) + 0.2
+    assert nearest.max() < 1 - 1e-5
+
+
+def test_synthetic_clusters_differ_in_size() -> None:
+    vectors = _draw(2000)
+    neighbours = np.sort((vectors @ vectors.T > 0.9).sum(axis=1))
+    assert neighbours[-200:].mean() > 5 * neighbours[:200].mean()
+
+
+def test_a_set_is_found_again_with_as_many_documents_as_vectors(tmp_path: Path) -> None:
+    made = write_synthetic(tmp_path, 100, 32, queries=7)
+    found = open_set(tmp_path)
+    assert found == made
+    assert found.map_vectors().shape == (100, 32)
+    assert found.load("queries").shape == (7, 32)
+    assert [document.id for document in read_corpus(tmp_path / "documents.jsonl")] == (tmp_path / "ids.txt").read_text().splitlines()
+    assert len(set((tmp_path / "ids.txt").read_text().splitlines())) == 100
+    assert open_set(tmp_path / "nothing") is None
+
+
+def test_exact_scores_are_those_of_brute_force_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries = _draw(500), _draw(9, seed=1)
+    monkeypatch.setattr(index_search, "_BLOCK_BYTES", 9 * 4 * 64)
+    expected = -np.sort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)[:, :10]
+    np.testing.assert_allclose(exact_scores(vectors, queries, 10), expected, atol=1e-6)
+
+
+def test_any_of_equally_good_rows_counts_and_a_row_counts_once() -> None:
+    vectors = np.array([[1, 0], [0.8, 0.6], [0.8, 0.6], [0, 1]], np.float32)
+    query = np.array([1, 0], np.float32)
+    truth = exact_scores(vectors, query[None], 2)[0]
+    assert count_found(vectors, query, np.array([0, 1]), truth) == 1
+    assert count_found(vectors, query, np.array([0, 2]), truth) == 1
+    assert count_found(vectors, query, np.array([0, 0]), truth) == 0.5
+    assert count_found(vectors, query, np.array([3, -1]), truth) == 0
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "IVF8,Flat"])
+def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path: Path) -> None:
+    vectors = str(tmp_path / "set")
+    asked = {"corpus": None, "model": None, "rows": 600, "dimension": 32, "queries": 20, "seed": 0}
+    prepared = JOBS["prepare"](folder=vectors, **asked)
+    wishes = {"memory": None, "latency_ms": None, "recall": 0.9, "k": 5}
+    ours = JOBS["build_ours"](vectors=vectors, output=str(tmp_path / "ours"), options={"type": kind}, wishes=wishes)
+    same = same_training(ours["type"], prepared["rows"], prepared["dimension"])
+    plain = JOBS["build_faiss"](vectors=vectors, output=str(tmp_path / "plain"), **same)
+    file = str(tmp_path / "plain" / "faiss.index")
+    parameters = effort_parameters(ours["effort"])
+    compared = JOBS["compare"](vectors=vectors, ours={"ours": str(tmp_path / "ours")}, plain={"plain": {"file": file, "parameters": parameters}}, k=5, rounds=1)
+    assert plain["type"] == ours["type"]
+    assert compared["ours"]["recall"] == pytest.approx(compared["plain"]["recall"], abs=0.1)
+    if kind == "flat":
+        assert compared["ours"]["recall"] == compared["plain"]["recall"] == 1
+    for one in compared.values():
+        assert 0 < one["median_ms"] <= one["p99_ms"]
+        assert one["median_ms"] < one["median_ms_with_documents"]
+    assert sum(ours["phases"].values()) <= ours["build_seconds"]
+    assert ours["vector_bytes"] >= 600 * 32 * 4
+    for opened in (JOBS["open_ours"](folder=str(tmp_path / "ours"), vectors=vectors), JOBS["open_faiss"](file=file, vectors=vectors)):
+        assert 0 < opened["open_seconds"] <= opened["first_answer_seconds"]
+
+
+def test_ratios_are_ours_over_theirs_and_leave_out_what_they_do_not_do() -> None:
+    times = {"median_ms": 2.0, "median_ms_with_documents": 3.0, "p99_ms": 8.0, "open_seconds": 0.5, "search_peak_bytes": 300, "peak_bytes": 500}
+    ours = {**times, "recall": 0.97, "build_seconds": 20.0, "phases": {"write": 1.0, "choose": 6.0, "structure": 9.0, "measure": 4.0}, "vector_bytes": 150}
+    other = {**{name: value / 2 for name, value in times.items()}, "recall": 0.95, "build_seconds": 10.0, "bytes": 100}
+    ratios = ratios_of(ours, other)
+    assert ratios["recall_gain"] == pytest.approx(0.02)
+    assert (ratios["build"], ratios["pipeline"], ratios["structure"]) == (2.0, 1.0, 0.9)
+    assert (ratios["vector_bytes"], ratios["search"], ratios["search_bare"]) == (1.5, 2.0, 3.0)
+
+
+def test_a_part_that_fails_is_one_error_with_its_last_words() -> None:
+    with pytest.raises(LLM2CompError, match="failed: ValueError: too warm"):
+        run_process([sys.executable, "-c", "raise ValueError('too warm')"], threads=1)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"rows": 0}, "rows is 0"), ({"peer_python": Path("no/python")}, "no such program")])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=message):
+        IndexBenchmark(tmp_path, **wrong)
+
+
+@pytest.mark.slow
+def test_a_whole_run_says_what_it_rests_on_and_names_no_folder(tmp_path: Path) -> None:
+    told: list[str] = []
+    record = run_benchmark(IndexBenchmark(tmp_path, rows=800, dimension=16, types=("flat",), queries=10, rounds=1), tell=told.append)
+    assert told[:2] == ["prepare", "build ours flat"]
+    assert record["llm2comp flat"]["recall"] == record["plain FAISS flat"]["recall"] == 1
+    assert record["ratios"]["flat"] == ratios_of(record["llm2comp flat"], record["plain FAISS flat"])
+    assert record["hardware"]["threads"] == 1
+    assert record["settings"]["vectors"]["rows"] == 800
+    assert str(tmp_path) not in json.dumps(record)
+    assert not list((tmp_path / "indexes").iterdir())
+    assert "plain FAISS flat" in format_record(record)
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda path: path.stem)
+def test_results_carry_settings_versions_and_hardware_and_no_folder_of_a_machine(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    record = json.loads(text)
+    assert {"ratios", "settings", "versions", "hardware", "commit", "seconds"} <= set(record)
+    assert record["hardware"]["threads"] == record["settings"]["threads"]
+    assert not re.search(r'[" ]/(?:tmp|home|root|work|usr)\b', text)
+    for kind, ratios in record["ratios"].items():
+        ours, other = record[f"llm2comp {kind}"], record["autofaiss" if kind == "auto" else f"plain FAISS {kind}"]
+        assert ratios == pytest.approx(ratios_of(ours, other))
+
+
+def test_the_command_refuses_a_result_file_in_no_folder(tmp_path: Path) -> None:
+    run = CliRunner().invoke(app, ["bench", "index", "--json", str(tmp_path / "nowhere" / "out.json")])
+    assert run.exit_code == 2
+    assert "there is no folder" in run.output

@@ -137,7 +137,8 @@ def change_index(folder: Path) -> Iterator[Change]:
     if not (folder / MANIFEST).is_file():
         read_manifest(folder)  # says what is wrong, before a lock is left there
     with _full_device_explained(folder), sole_writer(folder):
-        change = Change(folder, read_manifest(folder))
+        change = Change(folder, before := read_manifest(folder))
+        _sweep(folder, before, keep_unfinished=True)  # of a run that was killed behind its commit
         try:
             yield change
         except BaseException:
@@ -180,14 +181,19 @@ def _folders(parent: Path) -> list[Path]:
     return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
 
 
-def _sweep(folder: Path, manifest: Manifest) -> None:
+def _sweep(folder: Path, manifest: Manifest, *, keep_unfinished: bool = False) -> None:
     """Removes what the commit does not name; what cannot be removed now (held open, on some systems) is removed the next time."""
     named = {segment.name: segment for segment in manifest.segments}
     for path in _folders(folder / "segments"):
         if path.name not in named:
-            shutil.rmtree(path, ignore_errors=True)
+            if not (keep_unfinished and (path / JOURNAL).exists()):
+                shutil.rmtree(path, ignore_errors=True)
             continue
+        files = named[path.name].files
+        kept = {name.partition("/")[0] for name in files}
         for file in path.iterdir():
-            if file.is_file() and file.name not in named[path.name].files:
+            if file.is_dir() and file.name not in kept:
+                shutil.rmtree(file, ignore_errors=True)
+            elif file.is_file() and file.name not in files:
                 with suppress(OSError):
                     file.unlink()

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,23 +12,22 @@ from typing import Literal, NamedTuple
 
 from llm2comp.documents import Document
 from llm2comp.errors import IndexFolderError
-from llm2comp_indexes.checked_files import FileRecord, sync_folder
+from llm2comp_indexes.checked_files import sync_folder
 from llm2comp_indexes.commits import versions
 from llm2comp_indexes.documents import document_line
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.finish import Progress, segment_header, silent
 from llm2comp_indexes.lock import LOCK_FILES, sole_writer
-from llm2comp_indexes.manifest import Names
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.row_blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.segment_writer import JOURNAL, SegmentWriter
-from llm2comp_indexes.shards import SHARD, Part, Shard, read_shard, write_shard
+from llm2comp_indexes.shards import ROWS, SHARD, Part, Shard, read_shard, write_shard
 from llm2comp_indexes.sources import SkipCounter, read_documents
 
 __all__ = ["ShardReport", "encode_shard"]
 
-_OURS = {*Names.ALWAYS, Names.METADATA, f"{Names.METADATA}.spool", SHARD, f"{SHARD}.new", JOURNAL, f"{JOURNAL}.new"}
+_OURS = {ROWS, SHARD, f"{SHARD}.new"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _logger = logging.getLogger(__name__)
 
@@ -110,7 +110,9 @@ def encode_shard(
     with _writing(folder):
         _check_folder(folder, overwrite=overwrite)
         if overwrite:
-            _remove(folder, _OURS)
+            (folder / SHARD).unlink(missing_ok=True)  # first: it must never promise more than there is
+            sync_folder(folder)
+            shutil.rmtree(folder / ROWS, ignore_errors=True)
         if (folder / SHARD).exists():
             shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, told)
         else:
@@ -123,15 +125,15 @@ def encode_shard(
 def _make(folder: Path, corpus: _Corpus, part: Part, encoder: Encoder, name: str | None, encode: RowEncoder, options: IndexOptions, told: Progress) -> Shard:
     header = {**segment_header(encoder.fingerprint, encode.dimension, options), "shard": list(part)}
     split = make_splitter(options, encoder)
-    with SegmentWriter(folder, encode.dimension, options.store, header=header) as writer:
+    (folder / ROWS).mkdir(exist_ok=True)
+    with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
         write_blocks(writer, split_into_blocks(map(split, corpus)), encode, on_block=lambda count: told("documents", count))
         told("finishing", 0)
-        files: dict[str, FileRecord] = writer.finish()
-        _remove(folder, _OURS - {JOURNAL} - set(files))  # of an unfinished shard of another corpus
+        files = writer.finish()
     counts = (writer.rows, corpus.taken, corpus.documents, corpus.sha256)
     shard = Shard(part, name, encoder.fingerprint, encode.dimension, options, *counts, files, versions())
     write_shard(folder, shard)
-    _remove(folder, {JOURNAL})
+    (folder / ROWS / JOURNAL).unlink()
     return shard
 
 
@@ -150,19 +152,14 @@ def _check_same(folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, o
 
 def _check_folder(folder: Path, *, overwrite: bool) -> None:
     """Raises IndexFolderError unless a shard may be written there: nothing, an empty folder, or what such a run left."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise IndexFolderError(f"{folder}: a link or a file, expected a folder for the shard; name another with -o")
+    for path in (folder, folder / ROWS):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise IndexFolderError(f"{path}: a link or a file, expected a folder; name another with -o")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if names - LOCK_FILES and not names & _OURS:
         raise IndexFolderError(f"{folder}: a folder that holds something else than a shard, which is left alone; name another with -o")
     if SHARD in names and not overwrite:
         read_shard(folder)
-
-
-def _remove(folder: Path, names: Iterable[str]) -> None:
-    for name in sorted(names, key=lambda name: name != SHARD):  # the manifest first: it must never promise more than there is
-        (folder / name).unlink(missing_ok=True)
-    sync_folder(folder)
 
 
 @contextmanager
@@ -189,13 +186,12 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _has_block(folder: Path) -> bool:
-    journal = folder / JOURNAL
+    journal = folder / ROWS / JOURNAL
     return (folder / SHARD).exists() or (journal.is_file() and journal.read_bytes().count(b"\n") > 1)
 
 
 def _remove_made(made: Sequence[Path]) -> None:
-    for path in made[0].iterdir():
-        path.unlink(missing_ok=True)
+    shutil.rmtree(made[0], ignore_errors=True)
     for path in made:
         with suppress(OSError):
             path.rmdir()

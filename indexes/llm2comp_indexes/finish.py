@@ -38,6 +38,11 @@ _SMALL = 10_000
 """Rows up to which an added segment gets no structure: comparing all of them takes about a millisecond, and a merge comes."""
 
 
+_EXACT_REASON = "Comparing all vectors is fast enough, so nothing faster was tried."
+_EXACT_QUERIES = 32
+"""Queries that exact search is timed with, for comparison with a structure's."""
+
+
 def silent(phase: str, done: int) -> None:
     """Progress that nobody watches."""
 
@@ -125,7 +130,7 @@ def _choose(storage: Storage, options: IndexOptions, queries: Queries, device: s
     if options.type != "auto":
         return parse_type(options.type, rows=storage.rows, dimension=storage.dimension), ""
     plan = choose_type(storage, options.wishes, queries=queries.vectors, device=device, workdir=storage.path.parent)
-    return plan.type, plan.reason
+    return plan.type, _EXACT_REASON if plan.type.family == "flat" and plan.met else plan.reason
 
 
 def _report(

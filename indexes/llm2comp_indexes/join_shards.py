@@ -14,7 +14,8 @@ from llm2comp_indexes.checked_files import check_content
 from llm2comp_indexes.documents import DocumentReader
 from llm2comp_indexes.finish import Progress
 from llm2comp_indexes.manifest import Names
-from llm2comp_indexes.shards import Shard, find_shards
+from llm2comp_indexes.segment_writer import parent_id
+from llm2comp_indexes.shards import ROWS, Shard, find_shards
 from llm2comp_indexes.storage import Storage, open_storage
 from llm2comp_indexes.vector_source import VectorBlock
 
@@ -41,7 +42,7 @@ class ShardSource:
         for done, (folder, shard) in enumerate(self._found):
             progress("shards verified", done)
             for name, record in shard.files.items():
-                check_content(folder / name, record)
+                check_content(folder / ROWS / name, record)
         self.shard = self._found[0][1]
         self.documents, self.dimension = self.shard.corpus_documents, self.shard.dimension
         self.identity: Any = [[shard.files[name].sha256 for name in (Names.DOCUMENTS, Names.VECTORS)] for _, shard in self._found]
@@ -59,7 +60,7 @@ class ShardSource:
             for number in range(first, min(first + _BLOCK, self.documents)):
                 place = number % len(self._found)
                 rows = cursors[place].take()
-                name = rows[0].id if len(rows) == 1 else str(rows[0].metadata["document"])
+                name = cursors[place].document_id(rows[0])
                 if not seen.add(name):
                     raise IndexFolderError(f'{self._found[place][0]}: the document "{name[:80]}" is in another shard too; make both again')
                 block.add(place, rows, number)
@@ -101,18 +102,23 @@ class _Cursor:
 
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.row = 0
-        self._folder, self._shard = folder, shard
+        self._folder, self._rows, self._shard = folder, folder / ROWS, shard
+        self._chunked = shard.options.chunk_tokens is not None
         self._reader: DocumentReader | None = None
         self._coming: Document | None = None
-        self.storage: Storage = open_storage(folder / Names.VECTORS, rows=shard.rows, dimension=shard.dimension, store=shard.options.store)
+        self.storage: Storage = open_storage(self._rows / Names.VECTORS, rows=shard.rows, dimension=shard.dimension, store=shard.options.store)
 
     def take(self) -> list[Document]:
         """The rows of the next document."""
         rows = [self._next()]
-        if self._shard.options.chunk_tokens is not None:
-            while (following := self._peek()) is not None and _continues(rows[-1], following):
-                rows.append(self._next())
+        name = self.document_id(rows[0])
+        while self._chunked and (following := self._peek()) is not None and self.document_id(following) == name:
+            rows.append(self._next())
         return rows
+
+    def document_id(self, row: Document) -> str:
+        """Id of the document that the row is, or is a chunk of."""
+        return parent_id(row.id, row.metadata) if self._chunked else row.id
 
     def release(self) -> None:
         """Unmaps the files until they are needed again."""
@@ -137,14 +143,6 @@ class _Cursor:
     def _peek(self) -> Document | None:
         if self._coming is None and self.row < self._shard.rows:
             if self._reader is None:
-                self._reader = DocumentReader(self._folder / Names.DOCUMENTS, self._folder / Names.OFFSETS, self._shard.rows)
+                self._reader = DocumentReader(self._rows / Names.DOCUMENTS, self._rows / Names.OFFSETS, self._shard.rows)
             self._coming = self._reader[self.row]
         return self._coming
-
-
-def _continues(row: Document, following: Document) -> bool:
-    """Whether the following row is the next chunk of the row's document."""
-    document, number = row.metadata.get("document"), row.metadata.get("chunk")
-    if not isinstance(document, str) or type(number) is not int or row.id != f"{document}#{number}":
-        return False
-    return following.metadata.get("document") == document and following.metadata.get("chunk") == number + 1 and following.id == f"{document}#{number + 1}"

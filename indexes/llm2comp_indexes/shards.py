@@ -1,4 +1,4 @@
-"""Shards: the vectors of a part of a corpus, made on one host or GPU of several. A shard is a folder with the files of a segment and `shard.json`."""
+"""Shards: the vectors of a part of a corpus, made on one host or GPU of several. A shard is a folder with `shard.json` and the files of its rows."""
 
 import hashlib
 import json
@@ -18,9 +18,11 @@ from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.segment_writer import JOURNAL
 from llm2comp_indexes.storage import storage_bytes
 
-__all__ = ["SHARD", "Part", "Shard", "find_shards", "parse_part", "read_shard", "write_shard"]
+__all__ = ["ROWS", "SHARD", "Part", "Shard", "find_shards", "parse_part", "read_shard", "write_shard"]
 
 SHARD = "shard.json"
+ROWS = "rows"
+"""Folder of the files of the shard's rows."""
 _FORMAT = 1
 _MOST_BYTES = 1 << 20  # of shard.json
 _MOST_SHARDS = 1 << 20
@@ -142,13 +144,15 @@ def read_shard(folder: Path) -> Shard:
         raise IndexFolderError(f"{path}: damaged or altered: {error}; make the shard again with llm2comp encode --overwrite") from error
     if content["format"] > _FORMAT:
         raise IndexFolderError(f"{path}: shard format {content['format']}, this llm2comp reads {_FORMAT}: pip install --upgrade llm2comp")
+    if (folder / ROWS).is_symlink():
+        raise IndexFolderError(f"{folder / ROWS}: a link, expected a folder; copy the shard with the files it links to")
     for name, record in shard.files.items():
-        check_size(folder / name, record)
+        check_size(folder / ROWS / name, record)
     return shard
 
 
 def _tell_unfinished(folder: Path) -> str:
-    if (folder / JOURNAL).is_file():
+    if (folder / ROWS / JOURNAL).is_file():
         return "an unfinished shard; run its llm2comp encode command again, and it goes on where it was"
     return f"holds no shard (no {SHARD}); make shards with: llm2comp encode CORPUS --shard I/N -o DIR"
 

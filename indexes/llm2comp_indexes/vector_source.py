@@ -72,10 +72,11 @@ def _load_array(path: Path) -> NDArray[Any]:
             magic = file.read(6)
         if magic != b"\x93NUMPY":
             raise ValueError("it does not begin as one")
-        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        with np.errstate(over="raise"):  # a crafted shape must not wrap around to a small one
+            return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError as error:
         raise IndexFolderError(f"{path}: no such file; expected vectors written by numpy.save") from error
-    except (ValueError, TypeError, EOFError, OverflowError, SyntaxError) as error:  # a crafted header makes numpy raise any of these
+    except (ValueError, TypeError, EOFError, ArithmeticError, SyntaxError) as error:  # a crafted header makes numpy raise any of these
         raise IndexFolderError(f"{path}: not a whole .npy file of numbers ({' '.join(str(error).split())}); write it with numpy.save") from error
 
 

@@ -1,0 +1,193 @@
+"""kill -9 and a full device at any moment: the last commit stays whole, and the same command finishes without encoding anything twice.
+
+Real processes are killed before, or half way through, every call that changes the disk, and at random times from outside.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes import open_index, verify_index
+from llm2comp_indexes.manifest import read_manifest, segment_folder
+from tests.indexes.faults import Fault, FaultServer
+from tests.word_encoder import WordEncoder
+
+WORDS = "bread moon list rain prime harbour tides oven butter numbers sea field stone light".split()
+OPTIONS = {"type": "hnsw", "hybrid": True}
+TASKS = ["build", "overwrite", "add", "delete", "merge"]
+BLOCK = 3  # documents, in the children
+
+
+class Job(NamedTuple):
+    """A change: what it is called, what it is given, the index before it (None: there is none) and after it, undisturbed; the texts it encodes, its gates."""
+
+    task: str
+    arguments: dict[str, Any]
+    before: Path | None
+    after: Path
+    texts: list[str]
+    gates: int
+    writes: int
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as started:
+        yield started
+
+
+def write_corpus(path: Path, rows: list[int], seed: int) -> Path:
+    draw = random.Random(seed)
+    documents = ({"_id": f"d{row}", "title": f"T{row}", "text": " ".join(draw.choices(WORDS, k=6)), "year": 2000 + row} for row in rows)
+    path.write_text("".join(json.dumps(document) + "\n" for document in documents))
+    return path
+
+
+@pytest.fixture(scope="module")
+def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """Each change as it goes undisturbed, one upon the other."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    first = write_corpus(root / "first.jsonl", [*range(14)], seed=1)
+    second = write_corpus(root / "second.jsonl", [3, 4, 5, *range(20, 28)], seed=2)
+    arguments = {
+        "build": {"corpus": str(first), "options": OPTIONS},
+        "add": {"corpus": str(second)},
+        "delete": {"ids": ["d1", "d21", "d4", "never there"]},
+        "merge": {},
+        "overwrite": {"corpus": str(second), "options": OPTIONS, "overwrite": True},
+    }
+    found: dict[str, Job] = {}
+    before: Path | None = None
+    for name, given in arguments.items():
+        task = "build" if name == "overwrite" else name
+        start = found["add"].after if name == "overwrite" else before
+        counted = [server.run(task, copy(start, root / f"{name}-{kind}"), Fault(kind, 1 << 30), **given) for kind in ("kill", "full")]
+        assert [run.error for run in counted] == ["", ""]
+        found[name] = Job(task, given, start, root / f"{name}-kill", counted[0].encoded, counted[0].gates, counted[1].gates)
+        assert state(root / f"{name}-kill") == state(root / f"{name}-full"), "the same change gives the same files"
+        before = found[name].after
+    return found
+
+
+def copy(folder: Path | None, target: Path) -> Path:
+    shutil.rmtree(target, ignore_errors=True)
+    return shutil.copytree(folder, target) if folder else target
+
+
+def state(folder: Path) -> list[Any]:
+    """All that an index says and holds, but for what was measured with a clock, and the numbers of its segments and commits."""
+    manifest = read_manifest(folder)
+    segments = []
+    for segment in manifest.segments:
+        files = {name.partition("-")[0]: (segment_folder(folder, segment) / name).read_bytes() for name in segment.files if name != "report.json"}
+        segments.append((segment.rows, segment.deleted, segment.documents, segment.type, files))
+    return [manifest.dimension, manifest.fingerprint, manifest.options, *segments]
+
+
+def journaled_rows(folder: Path) -> int:
+    """Rows of the finished blocks of the unfinished segment, by its journal."""
+    committed = {segment.name for segment in read_manifest(folder).segments} if (folder / "manifest.json").exists() else set()
+    journals = [path for path in folder.glob("segments/*/journal.jsonl") if path.parent.name not in committed]
+    lines = [line for path in journals for line in path.read_bytes().split(b"\n")[:-1]]
+    return max([json.loads(line).get("rows", 0) for line in lines], default=0)
+
+
+def check_last_commit(folder: Path, job: Job) -> bool:
+    """Asserts that the index is whole, and is the one before or after the change; says whether it is the one after."""
+    if not (folder / "manifest.json").exists():
+        assert job.before is None
+        with pytest.raises(IndexFolderError, match="no such index|holds no index"):
+            open_index(folder)
+        return False
+    verify_index(folder)
+    now, after = state(folder), state(job.after)
+    assert now == after or (job.before and now == state(job.before)), "neither the index before nor the one after"
+    answers = [[hit.id for hit in open_index(place, model=WordEncoder()).search(["bread moon", "oven"], k=5)[0]] for place in (folder, job.after)]
+    assert answers[0] == answers[1] or now != after
+    return now == after
+
+
+def disturb(server: FaultServer, job: Job, folder: Path, faults: list[Fault], expect: Callable[[Any], bool]) -> None:
+    """Runs the change with one fault after the other, then undisturbed, and asserts all that is promised."""
+    copy(job.before, folder)
+    durable = 0
+    for fault in faults:
+        run = server.run(job.task, folder, fault, **job.arguments)
+        assert expect(run), f"{fault}: {run}"
+        done = check_last_commit(folder, job)
+        if done:
+            break
+        assert run.encoded == job.texts[durable:][: len(run.encoded)], f"{fault}: a finished block was encoded again"
+        encoded = durable + len(run.encoded)
+        assert durable <= journaled_rows(folder), f"{fault}: a finished block was lost"
+        durable = journaled_rows(folder)
+        assert encoded - durable <= 2 * BLOCK, f"{fault}: more was lost than the block being encoded and the one being written"
+    else:
+        done = False
+    if done and job.task == "build":
+        return  # run again, it refuses to overwrite, or overwrites all anew
+    run = server.run(job.task, folder, **job.arguments)
+    assert run.error == "", f"{faults}: {run}"
+    assert run.encoded == ([] if done else job.texts[durable:]), f"{faults}: a finished block was encoded again"
+    assert state(folder) == state(job.after), f"{faults}"
+    named = {f"segments/{segment.name}/{name}" for segment in read_manifest(folder).segments for name in segment.files}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"LOCK", "LOCK.pid"} == named | {"manifest.json"}
+
+
+def killed(run: Any) -> bool:
+    return run.code == -9 or (run.code == 0 and not run.error)  # the other thread may have changed the disk once less
+
+
+def out_of_space(run: Any) -> bool:
+    return run.code == 0 or (run.error.startswith("IndexFolderError: ") and "no space left" in run.error)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_killed_at_some_changes_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+    job, draw = jobs[name], random.Random(f"kill {name}")
+    moments = draw.sample(range(1, job.gates + 1), min(24, job.gates))
+    for number, at in enumerate(moments):
+        disturb(server, job, tmp_path / "idx", [Fault(("kill", "half")[number % 2], at)], killed)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_killed_again_and_again(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+    job, draw = jobs[name], random.Random(f"again {name}")
+    for _ in range(2):
+        faults = [Fault(draw.choice(["kill", "half"]), draw.randint(1, job.gates)) for _ in range(4)]
+        disturb(server, job, tmp_path / "idx", faults, killed)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_killed_at_random_times(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+    draw = random.Random(f"time {name}")
+    for _ in range(3):
+        disturb(server, jobs[name], tmp_path / "idx", [Fault(after=draw.uniform(0.001, 0.15))], killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["kill", "half"])
+@pytest.mark.parametrize("name", TASKS)
+def test_killed_at_every_change_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str, kind: str) -> None:
+    for at in range(1, jobs[name].gates + 2):
+        disturb(server, jobs[name], tmp_path / "idx", [Fault(kind, at)], killed)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_device_that_is_full_at_some_writes(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+    job, draw = jobs[name], random.Random(f"full {name}")
+    for at in draw.sample(range(1, job.writes + 1), min(8, job.writes)):
+        disturb(server, job, tmp_path / "idx", [Fault("full", at)], out_of_space)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_a_device_that_is_full_at_any_write(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+    for at in range(1, jobs[name].writes + 1):
+        disturb(server, jobs[name], tmp_path / "idx", [Fault("full", at)], out_of_space)

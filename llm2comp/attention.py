@@ -113,10 +113,7 @@ def packed_attention(
     for (texts, length), *states in zip(runs, *of_runs, strict=True):
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
-        if plain:
-            attended = _fused(q, k, v, mask, packing, scaling)
-        else:
-            attended = _written_out(q, k, v, mask, packing, scaling, softcap, s_aux)
+        attended = _fused(q, k, v, mask, packing, scaling) if plain else _written_out(q, k, v, mask, packing, scaling, softcap, s_aux)
         parts.append(attended.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
     return torch.cat(parts)[None], None
 

@@ -17,7 +17,7 @@ from llm2comp.python_docs import read_python_docs
 from llm2comp.records import RECORD_SUFFIXES, OnError, Record, Report, choose_report, list_names, read_json_lines, read_records
 from llm2comp.text_file import COMPRESSED_SUFFIXES, open_text, readable, uncompressed_name
 
-__all__ = ["open_text", "read_corpus", "read_json_lines", "read_qrels", "read_queries"]
+__all__ = ["find_records_file", "find_texts", "open_text", "read_corpus", "read_json_lines", "read_qrels", "read_queries"]
 
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
@@ -77,16 +77,20 @@ def _choose_reader(path: Path, report: Report) -> Iterator[Record]:
     raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
 
 
-def _choose_folder_reader(folder: Path, report: Report) -> Iterator[Record]:
+def find_records_file(folder: Path) -> Path | None:
+    """The `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed) of a BEIR folder."""
     names = [f"corpus{suffix}{compressed}" for suffix in RECORD_SUFFIXES for compressed in ("", *COMPRESSED_SUFFIXES)]
-    for path in (folder / name for name in names if _has_records(folder / name)):
-        if path.is_file():
-            return read_records(path, report)
-    if next(_find_texts(folder), None) is None:
+    return next((folder / name for name in names if _has_records(folder / name) and (folder / name).is_file()), None)
+
+
+def _choose_folder_reader(folder: Path, report: Report) -> Iterator[Record]:
+    if path := find_records_file(folder):
+        return read_records(path, report)
+    if next(find_texts(folder), None) is None:
         others = [path.name for path in sorted(folder.iterdir()) if _has_records(path)][:3]
         hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""
         raise CorpusError(f"{folder}: a folder without corpus.jsonl and without any .txt or .md file{hint}")
-    return (record for path in _find_texts(folder) for record in _read_text_file(path, path.relative_to(folder).as_posix(), report))
+    return (record for path in find_texts(folder) for record in _read_text_file(path, path.relative_to(folder).as_posix(), report))
 
 
 def _is_text(path: Path) -> bool:
@@ -99,7 +103,9 @@ def _has_records(path: Path) -> bool:
     return suffix in RECORD_SUFFIXES and (suffix != ".parquet" or name == path.name)
 
 
-def _find_texts(folder: Path) -> Iterator[Path]:
+def find_texts(folder: Path) -> Iterator[Path]:
+    """Text files below the folder, in order, hidden ones left out."""
+
     def fail(error: OSError) -> None:
         raise error
 

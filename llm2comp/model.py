@@ -22,6 +22,7 @@ from llm2comp.loading import find_source, load_tokenizer
 from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
 from llm2comp.pooling import ClusterMerge
 from llm2comp.staging import staged_folder
+from llm2comp.truncation import add_truncated
 
 __all__ = ["BUNDLED_MODEL", "LLM2Comp", "load"]
 
@@ -208,8 +209,9 @@ class LLM2Comp(SentenceTransformer):
         if ours:
             asked, kwargs = kwargs, {**kwargs, "convert_to_tensor": True}
         embeddings = super().encode(texts, *args, precision="float32" if ours else precision, **kwargs)
-        if truncated := self.encoder.pop_truncated():
-            _logger.warning("%d of %d texts were cut to their first %d tokens", truncated, 1 if isinstance(texts, str) else len(texts), self.max_seq_length)
+        count, truncated = 1 if isinstance(texts, str) else len(texts), self.encoder.pop_truncated()
+        if not add_truncated(count, truncated, self.max_seq_length) and truncated:
+            _logger.warning("%d of %d texts were cut to their first %d tokens", truncated, count, self.max_seq_length)
         if not ours:
             return embeddings
         if precision == "bfloat16":

@@ -1,27 +1,37 @@
 """From a stream of documents to written rows: split into chunks, gathered into blocks, encoded, written; the three overlap."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.documents import Document
 from llm2comp.errors import SettingsError
+from llm2comp.truncation import count_truncated
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.segment_writer import SegmentWriter, parent_id
 
-__all__ = ["BLOCK", "Splitter", "make_splitter", "split_into_blocks", "write_blocks"]
+__all__ = ["BLOCK", "RowBlock", "Splitter", "make_splitter", "split_into_blocks", "write_blocks"]
 
 BLOCK = 2048
 """Documents that are read, then encoded together."""
 
 Splitter = Callable[[Document], list[Document]]
 _T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
+
+
+class RowBlock(NamedTuple):
+    """Some documents' rows, and how many documents these are."""
+
+    rows: list[Document]
+    documents: int
 
 
 def make_splitter(options: IndexOptions, encoder: Any) -> Splitter:
@@ -56,16 +66,16 @@ def _chunk(document: Document, number: int, start: int, end: int) -> Document:
     return replace(document, id=f"{document.id}#{number}", text=document.text[start:end].strip(), metadata=metadata)
 
 
-def split_into_blocks(rows: Iterable[Sequence[Document]]) -> Iterator[list[Document]]:
+def split_into_blocks(rows: Iterable[Sequence[Document]]) -> Iterator[RowBlock]:
     """Blocks of the rows of `BLOCK` documents each; a document's rows stay together."""
     remaining = iter(rows)
     while block := list(islice(remaining, BLOCK)):
-        yield [row for document in block for row in document]
+        yield RowBlock([row for document in block for row in document], len(block))
 
 
 def write_blocks(
     writer: SegmentWriter,
-    blocks: Iterable[Sequence[Document]],
+    blocks: Iterable[RowBlock],
     encode: Callable[[Sequence[Document]], NDArray[np.float32]],
     *,
     on_block: Callable[[int], None] | None = None,
@@ -76,22 +86,25 @@ def write_blocks(
         writer: Of the segment.
         blocks: Rows; empty blocks are left out.
         encode: Unit vectors (rows, dimension) of rows.
-        on_block: Called with the documents so far.
+        on_block: Called with the documents encoded so far, or found to be.
     """
-    with ThreadPoolExecutor(1, "write") as disk:
+    done = 0
+    with count_truncated() as count, ThreadPoolExecutor(1, "write") as disk:
         written = None
-        for block in _read_ahead(block for block in blocks if block):
-            if not writer.has(block):
-                vectors = encode(block)
+        for block in _read_ahead(block for block in blocks if block.rows):
+            if not writer.has(block.rows):
+                vectors = encode(block.rows)
                 if written:
                     written.result()
-                written = disk.submit(writer.append, block, vectors)
+                written = disk.submit(writer.append, block.rows, vectors)
+            done += block.documents
             if on_block:
-                on_block(writer.documents)
+                on_block(done)
         if written:
             written.result()
-            if on_block:
-                on_block(writer.documents)
+    if count.cut:
+        hint = "--chunk-tokens (chunk_tokens) makes several rows of longer ones"
+        _logger.warning("%s of %s texts were cut to their first %d tokens; %s", f"{count.cut:,}", f"{count.texts:,}", count.tokens, hint)
 
 
 def _read_ahead(items: Iterable[_T]) -> Iterator[_T]:

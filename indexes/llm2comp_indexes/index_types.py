@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import SettingsError
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.storage import Store, storage_bytes
 
@@ -27,6 +27,7 @@ _IVF = re.compile(
 )
 _BITS = {"Flat": 32, "SQfp16": 16, "SQbf16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 _LONGEST = 200
+_ID_BYTES = 8
 _MOST_BITS = 12
 
 
@@ -62,7 +63,7 @@ class IndexType:
 
     factory: str
 
-    @property
+    @cached_property
     def family(self) -> Family:
         """How it is built, saved and checked: "other" is whatever FAISS makes of the string."""
         if self.factory == "Flat":
@@ -110,7 +111,8 @@ def parse_type(text: str, *, rows: int, dimension: int) -> IndexType:
         raise SettingsError(
             f"type is {text!r}: {kind.ivf.lists:,} lists for {rows:,} rows; expected at most a list per row, or ivf, which chooses their number"
         )
-    if kind.family != "flat":
+    memory_bytes(kind, rows=rows, dimension=dimension, store="float32")  # which makes one, and asks FAISS for its size where we don't know it
+    if kind.family in ("hnsw", "ivf"):
         new_index(kind, dimension)
     return kind
 
@@ -165,7 +167,7 @@ def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) ->
     Flat and HNSW compare the stored vectors themselves, so these count; IVF compares its own codes, and re-ranking reads single stored vectors from disk.
 
     Raises:
-        LLM2CompError: FAISS does not say how large the codes of such an index are.
+        SettingsError: FAISS does not say how large the codes of such an index are.
     """
     if kind.family == "flat":
         return storage_bytes(rows, dimension, store)
@@ -175,12 +177,35 @@ def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) ->
         return _ivf_bytes(kind.ivf, rows, dimension)
     index = new_index(kind, dimension)
     try:
-        numbers = 8 if re.search("IVF|IDMap", kind.factory) else 0  # bytes of a row's number
-        return int(rows * (index.sa_code_size() + numbers)) + len(import_faiss().serialize_index(index))
+        per_row, fixed = _faiss_bytes(index)
     except RuntimeError as error:
-        raise LLM2CompError(
-            f"the memory of an index {kind.factory!r} cannot be told before it is built; use flat, hnsw, ivf or ivfpq with a memory limit"
+        raise SettingsError(
+            f"type is {kind.factory!r}, of which FAISS does not say how large it gets; expected {', '.join(NAMES)} or another string"
         ) from error
+    return rows * per_row + fixed + len(import_faiss().serialize_index(index))
+
+
+def _faiss_bytes(index: Any) -> tuple[int, int]:
+    """Bytes for each row of any FAISS index, and bytes that training adds to an empty one, as far as FAISS says."""
+    faiss = import_faiss()
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        base, refined = _faiss_bytes(index.base_index), _faiss_bytes(index.refine_index)
+        return base[0] + refined[0], base[1] + refined[1]
+    if isinstance(index, faiss.IndexIDMap):
+        row, fixed = _faiss_bytes(index.index)
+        return row + _ID_BYTES, fixed
+    if isinstance(index, faiss.IndexPreTransform):
+        row, fixed = _faiss_bytes(index.index)
+        transforms = [index.chain.at(place) for place in range(index.chain.size())]
+        return row, fixed + sum(4 * transform.d_in * transform.d_out for transform in transforms)
+    if isinstance(index, faiss.IndexHNSW | faiss.IndexNSG):
+        row, fixed = _faiss_bytes(index.storage)
+        return row + (_graph_bytes(1, index.hnsw.nb_neighbors(1)) if isinstance(index, faiss.IndexHNSW) else 4 * (index.nsg.R + 1)), fixed
+    codebooks = 4 * index.aq.total_codebook_size * index.aq.d if hasattr(index, "aq") else 0
+    if isinstance(index, faiss.IndexIVF):
+        return index.code_size + _ID_BYTES, index.nlist * (4 * index.d + 8) + codebooks
+    return index.sa_code_size(), codebooks
 
 
 def _graph_bytes(rows: int, links: int) -> int:
@@ -192,7 +217,7 @@ def _graph_bytes(rows: int, links: int) -> int:
 def _ivf_bytes(parts: IvfParts, rows: int, dimension: int) -> int:
     inner = parts.output or dimension
     code = math.ceil((parts.parts if parts.parts else inner) * parts.bits / 8)
-    size = rows * (code + 8) + parts.lists * (4 * inner + 8)
+    size = rows * (code + _ID_BYTES) + parts.lists * (4 * inner + 8)
     if parts.links:
         size += _graph_bytes(parts.lists, parts.links)
     if parts.parts:

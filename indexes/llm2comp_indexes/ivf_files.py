@@ -21,7 +21,7 @@ from llm2comp_indexes.graph_files import Malformed, check_graph
 from llm2comp_indexes.index_types import IndexType, new_index
 from llm2comp_indexes.storage import Storage, flat_header
 
-__all__ = ["check_lists_file", "write_lists"]
+__all__ = ["check_lists_file", "map_lists", "write_lists"]
 
 _LISTS = struct.Struct("<4sQQ4sQ")  # "ilar", lists, bytes of a code, "full", lists
 _EMPTY_LISTS = struct.Struct("<4sQQ4sQ")  # "ilar", lists, bytes of a code, "sprs", 0
@@ -127,6 +127,18 @@ def _head(index: Any, rows: int) -> bytes:
     if content[end:] != _EMPTY_LISTS.pack(b"ilar", inner.nlist, inner.code_size, b"sprs", 0):
         raise RuntimeError(f"FAISS {faiss.__version__} writes empty lists in another way than known; report this")
     return content[:end]
+
+
+def map_lists(path: Path) -> Any:
+    """The FAISS index in the file, its lists mapped.
+
+    FAISS would start up to 32 threads at every search to read the probed lists ahead. They take half a millisecond where the lists are in memory
+    already, several times a search itself, and two searches at once would share their bookkeeping, which nothing guards.
+    """
+    faiss = import_faiss()
+    index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP)
+    faiss.downcast_InvertedLists(ivf_of(index).invlists).prefetch_nthread = 0
+    return index
 
 
 class _Template(NamedTuple):

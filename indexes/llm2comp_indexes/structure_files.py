@@ -15,7 +15,7 @@ from llm2comp_indexes.checked_files import FileRecord, check_size
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.graph_files import Malformed, check_graph_file
 from llm2comp_indexes.index_types import IndexType
-from llm2comp_indexes.ivf_files import check_lists_file
+from llm2comp_indexes.ivf_files import check_lists_file, map_lists
 from llm2comp_indexes.storage import Storage, new_graph_index
 
 __all__ = ["load_structure"]
@@ -44,9 +44,9 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
             _try_elsewhere(path, storage, record.bytes)
     except (Malformed, LLM2CompError) as error:
         raise IndexFolderError(f"{path}: not the {kind.factory} index of {storage.rows:,} vectors that was written ({error}); build the index again") from error
-    flags = {"hnsw": faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE, "ivf": faiss.IO_FLAG_MMAP}.get(kind.family, 0)
+    flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE if kind.family == "hnsw" else 0
     try:
-        index = faiss.read_index(os.fspath(path), flags)
+        index = map_lists(path) if kind.family == "ivf" else faiss.read_index(os.fspath(path), flags)
     except (RuntimeError, MemoryError) as error:
         raise IndexFolderError(f"{path}: FAISS cannot read it ({str(error)[-120:]}); build the index again") from error
     if kind.family == "hnsw":

@@ -19,7 +19,7 @@ from llm2comp_indexes.checked_files import FileRecord, HashedFile
 from llm2comp_indexes.faiss_module import bounded_threads, import_faiss
 from llm2comp_indexes.gpu import clustering_on_gpus, coarse_quantizer, resolve_device
 from llm2comp_indexes.index_types import IndexType, memory_bytes, new_index, parse_type
-from llm2comp_indexes.ivf_files import write_lists
+from llm2comp_indexes.ivf_files import map_lists, write_lists
 from llm2comp_indexes.storage import Found, Selection, Storage, new_graph_index, selector
 from llm2comp_indexes.structure_files import load_structure
 from llm2comp_indexes.training import train_index
@@ -27,6 +27,8 @@ from llm2comp_indexes.training import train_index
 __all__ = ["Effort", "IndexType", "Structure", "build_structure", "default_effort", "memory_bytes", "open_structure", "parse_type"]
 
 _BLOCK_BYTES = 32 << 20
+_KEPT = 256
+"""Parameters of searches that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,9 @@ class Effort:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name} is {value}, expected at least 1")
+
+
+_NO_EFFORT = Effort()
 
 
 def default_effort(kind: IndexType) -> Effort:
@@ -80,6 +85,7 @@ class Structure:
         self.type, self.rows = kind, rows
         self._storage, self._index = storage, index
         self._lists = _probed_lists(index)
+        self._kept: dict[tuple[Effort, int], Any] = {}
         self._file = file  # temporary, where the index was built on disk
 
     def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort | None = None, allowed: NDArray[np.bool_] | None = None) -> Found:
@@ -96,17 +102,28 @@ class Structure:
         """
         if self.type.family == "flat":
             return self._search_flat(queries, k, allowed)
+        return _ordered(*self.find(queries, k, effort=effort, allowed=allowed), k)
+
+    def find(self, queries: NDArray[np.float32], k: int, *, effort: Effort | None = None, allowed: NDArray[np.bool_] | None = None) -> Found:
+        """The same as FAISS gives it, (queries, up to k), for callers that score it again: equal scores in any order, -1 where fewer are found.
+
+        Raises:
+            SettingsError: The type is flat.
+            IndexFolderError: As for `search`.
+        """
+        if self.type.family == "flat":
+            raise SettingsError("a flat index has no candidates to find: all its vectors are compared")
         queries = np.ascontiguousarray(queries, np.float32)
         if allowed is not None and self.type.family == "other":
-            return self._search_and_filter(queries, k, effort or Effort(), allowed)
-        return self._search(queries, k, effort or Effort(), selector(allowed, self.rows))
+            return self._search_and_filter(queries, k, effort or _NO_EFFORT, allowed)
+        return self._search(queries, k, effort or _NO_EFFORT, selector(allowed, self.rows))
 
     def _search(self, queries: NDArray[np.float32], k: int, effort: Effort, chosen: Selection | None) -> Found:
-        parameters = self._parameters(effort, k, chosen.selector if chosen else None)
+        parameters = self._parameters(effort, k, chosen.selector) if chosen else self._parameters_for_all(effort, k)
         found, rows = self._index.search(queries, min(k, self.rows), params=parameters)
         if rows.size and (rows.max() >= self.rows or rows.min() < -1):
             raise IndexFolderError(f"the index of {self._storage.path.parent} names row {rows.max():,} of {self.rows:,}; it was altered: build it again")
-        return _ordered(found, rows, k)
+        return Found(found, rows)
 
     def _search_and_filter(self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_]) -> Found:
         """For types that may not take a selector: fetches more until k allowed rows are among what was found, query by query."""
@@ -115,7 +132,7 @@ class Structure:
             width = 0
             while width < self.rows:
                 width = min(self.rows, 4 * max(k, width))
-                scores, rows = (column[0] for column in self._search(query[None], width, effort, None))
+                scores, rows = (column[0] for column in _ordered(*self._search(query[None], width, effort, None), width))
                 kept = np.flatnonzero((rows >= 0) & allowed[rows])[:k]
                 if len(kept) == k or (rows < 0).any():  # what is missing lies in lists that were not probed
                     break
@@ -128,6 +145,15 @@ class Structure:
             mask[: self.rows] = True if allowed is None else allowed
             allowed = mask
         return self._storage.search(queries, k, allowed=allowed)
+
+    def _parameters_for_all(self, effort: Effort, k: int) -> Any:
+        """Those of searches among all rows, kept: FAISS only reads them, and making them takes as long as a quick search's overhead altogether."""
+        kept = self._kept.get((effort, k))
+        if kept is None:
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            kept = self._kept[effort, k] = self._parameters(effort, k, None)
+        return kept
 
     def _parameters(self, effort: Effort, k: int, chosen: Any) -> Any:
         faiss, default = import_faiss(), default_effort(self.type)
@@ -169,13 +195,16 @@ def _place(file: Path, path: Path) -> FileRecord:
 
 def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
     """Found, best first and equal scores by row, filled up to k columns with -1."""
-    scores = np.where(rows < 0, -np.inf, scores).astype(np.float32)
+    scores = np.where(rows < 0, np.float32(-np.inf), scores)
     order = np.lexsort((rows, -scores))
+    if len(rows) == 1:  # a query asked alone: the general way takes longer than some searches
+        scores, rows = scores[:, order[0]], rows[:, order[0]]
+    else:
+        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    if rows.shape[1] == k:
+        return Found(scores, rows)
     missing = ((0, 0), (0, k - rows.shape[1]))
-    return Found(
-        np.pad(np.take_along_axis(scores, order, axis=1), missing, constant_values=-np.inf),
-        np.pad(np.take_along_axis(rows, order, axis=1), missing, constant_values=-1),
-    )
+    return Found(np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1))
 
 
 def build_structure(
@@ -233,10 +262,14 @@ def build_structure(
 
 
 def _add(index: Any, storage: Storage, count: int, on_rows: Callable[[int], None] | None) -> None:
-    done = 0
+    done, numbered = 0, isinstance(index, import_faiss().IndexIDMap)  # which refuses vectors without a number
     for block in storage.blocks(max(1024, min(65536, _BLOCK_BYTES // (4 * storage.dimension)))):
-        index.add(block[: count - done])
-        done = min(count, done + len(block))
+        block = block[: count - done]
+        if numbered:
+            index.add_with_ids(block, np.arange(done, done + len(block)))
+        else:
+            index.add(block)
+        done += len(block)
         if on_rows:
             on_rows(done)
         if done == count:
@@ -252,8 +285,7 @@ def _build_lists(
     file = Path(name)
     try:
         write_lists(index, storage, file, rows=count, quantizer=quantizer, on_rows=on_rows)
-        faiss = import_faiss()
-        structure = Structure(kind, count, storage, faiss.read_index(name, faiss.IO_FLAG_MMAP), file)
+        structure = Structure(kind, count, storage, map_lists(file), file)
     except BaseException:
         file.unlink(missing_ok=True)
         raise

@@ -1,0 +1,35 @@
+"""IVF files mapped for searching: the same answers as FAISS's own reading of them, and no threads started behind a search."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from llm2comp_indexes.ivf_files import map_lists
+from llm2comp_indexes.storage import StorageWriter, open_storage
+from llm2comp_indexes.structures import Effort, IndexType, build_structure, open_structure
+
+
+@pytest.mark.parametrize("factory", ["IVF16,SQfp16", "RR32,IVF16,Flat"])
+def test_mapped_lists_answer_as_lists_in_memory_and_read_nothing_ahead(factory: str, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((2000, 32), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with StorageWriter(tmp_path / "vectors", 32, "float32") as writer:
+        writer.append(vectors)
+        writer.finish()
+    storage = open_storage(tmp_path / "vectors", rows=2000, dimension=32, store="float32")
+    kind = IndexType(factory)
+    built = build_structure(kind, storage)
+    record = built.save(tmp_path / "lists")
+    mapped, loaded = map_lists(tmp_path / "lists"), faiss.read_index(str(tmp_path / "lists"))
+    for index in (mapped, loaded):
+        faiss.extract_index_ivf(index).nprobe = 4
+    for one, other in zip(mapped.search(vectors[:50], 10), loaded.search(vectors[:50], 10), strict=True):
+        np.testing.assert_array_equal(one, other)
+    opened = open_structure(tmp_path / "lists", kind, storage, record=record)
+    for structure in (built, opened):
+        lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(structure._index).invlists)
+        assert isinstance(lists, faiss.OnDiskInvertedLists)
+        assert lists.prefetch_nthread == 0  # two searches at once would share what FAISS reads ahead with, unguarded
+        np.testing.assert_array_equal(structure.search(vectors[:50], 10, effort=Effort(nprobe=4)).rows, loaded.search(vectors[:50], 10)[1])

@@ -9,7 +9,7 @@ from typing import Literal
 from llm2comp_indexes.commits import check_output, create_index
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
-from llm2comp_indexes.finish import Progress, finish_segment, segment_header, silent
+from llm2comp_indexes.finish import Progress, check_feasible, finish_segment, segment_header, silent
 from llm2comp_indexes.manifest import Manifest
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.report import Report
@@ -72,6 +72,7 @@ def build_index(
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
+        SettingsError: FAISS cannot make the type, or there is no GPU for `cuda`.
         IndexFolderError: `output` holds something, cannot be written, or is being written by another process.
     """
     import_faiss()
@@ -82,11 +83,13 @@ def build_index(
     documents = read_documents(corpora, on_error, skips)
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
+    check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
         with change.new_segment(encode.dimension, chosen.store, header=segment_header(encoder.fingerprint, encode.dimension, chosen)) as writer:
             write_blocks(writer, split_into_blocks(map(split, documents)), encode, on_block=lambda count: told("documents", count))
-            segment, measured = finish_segment(writer, chosen, encoder=encoder, device=device, progress=told)
+            spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
+            segment, measured = finish_segment(writer, chosen, encoder=encoder, device=device, progress=told, seconds=spent)
         manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
     seconds = time.perf_counter() - start
     return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, seconds, encode.seconds, measured)

@@ -17,7 +17,7 @@ from llm2comp_indexes.build import BuildReport
 from llm2comp_indexes.commits import Change, check_output, create_index
 from llm2comp_indexes.encoder import Encoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
-from llm2comp_indexes.finish import Progress, Queries, finish_segment, segment_header, silent
+from llm2comp_indexes.finish import Progress, Queries, check_feasible, finish_segment, segment_header, silent
 from llm2comp_indexes.join_shards import ShardSource
 from llm2comp_indexes.manifest import Manifest, Segment
 from llm2comp_indexes.options import IndexOptions
@@ -27,7 +27,10 @@ from llm2comp_indexes.sources import SkipCounter, read_documents
 from llm2comp_indexes.storage import STORES
 from llm2comp_indexes.vector_source import NpySource, NpyVectors, VectorBlock, VectorSource
 
-__all__ = ["VectorFiles", "build_from_vectors"]
+__all__ = ["HELD_OUT", "VectorFiles", "build_from_vectors", "move_queries"]
+
+HELD_OUT = "random documents that are held out of the rows measured"
+"""What queries are, in a report, that are rows of another segment."""
 
 _HELD_OUT = 300
 _HELD_OUT_OF = 10_000
@@ -114,6 +117,7 @@ def build_from_vectors(
         origin = _open_arrays(vectors, corpora, model, chosen, on_error, skips)
     if queries is not None and queries.vectors.shape[1] != origin.source.dimension:
         raise IndexFolderError(f"{vectors.queries}: vectors of dimension {queries.vectors.shape[1]}, expected {origin.source.dimension} as in the index")
+    check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
         segments, measured = _write(change, origin, queries, device, told)
         manifest = change.commit(Manifest(0, origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments), {}))
@@ -224,15 +228,20 @@ class _Drawn:
         """One for each drawn document: its first row, or that moved; with `others` (rows, dimension) in their place if they are not in the index."""
         firsts = self.vectors[np.unique(self._numbers, return_index=True)[1]] if self.rows else others
         if self.held_out and self.rows:
-            return Queries(firsts, f"{len(firsts)} random documents that are held out of the rows measured (they are in a segment of their own)")
-        noise = np.random.default_rng(0).standard_normal(firsts.shape)
-        moved = firsts + _MOVED_BY * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-        unit = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-        return Queries(unit, f"{len(unit)} rows, each moved by noise of half its length (too few rows to hold some out)")
+            return Queries(firsts, f"{len(firsts)} {HELD_OUT} (they are in a segment of their own)")
+        return move_queries(firsts)
+
+
+def move_queries(rows: NDArray[np.float32]) -> Queries:
+    """Queries near the rows (queries, dimension), which would find themselves."""
+    noise = np.random.default_rng(0).standard_normal(rows.shape)
+    moved = rows + _MOVED_BY * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    unit = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    return Queries(unit, f"{len(unit)} rows, each moved by noise of half its length (none are held out)")
 
 
 def _write(change: Change, origin: _Origin, queries: Queries | None, device: str, told: Progress) -> tuple[list[Segment], Report]:
-    source, options = origin.source, origin.options
+    source, options, start = origin.source, origin.options, time.perf_counter()
     drawn = _Drawn(source.documents) if queries is None and origin.encoder is None else None
     header = {**segment_header(origin.fingerprint, source.dimension, options), "vectors": source.identity, "held_out": bool(drawn and drawn.held_out)}
     sample: NDArray[np.float32] | None = None
@@ -249,7 +258,8 @@ def _write(change: Change, origin: _Origin, queries: Queries | None, device: str
         if not writer.rows:
             raise CorpusError("no vector has a document: there is nothing to index; give the corpus that the vectors were made of")
         asked = drawn.queries(sample) if drawn and sample is not None else queries
-        segment, measured = finish_segment(writer, options, queries=asked, encoder=origin.encoder, device=device, progress=told)
+        spent = {"documents": time.perf_counter() - start}
+        segment, measured = finish_segment(writer, options, queries=asked, encoder=origin.encoder, device=device, progress=told, seconds=spent)
     if drawn is None or sample is None or not (drawn.held_out and drawn.rows):
         return [segment], measured
     with change.new_segment(source.dimension, options.store, header={**header, "held_out": "these"}) as writer:

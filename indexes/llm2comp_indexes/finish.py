@@ -1,8 +1,9 @@
 """The last part of making a segment: its type is chosen, its structure built, its recall and latency measured, its BM25 index written."""
 
 import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.documents import Document
+from llm2comp.errors import SettingsError
 from llm2comp_indexes.arrays import ArrayFile
 from llm2comp_indexes.checked_files import FileRecord, sync_folder
 from llm2comp_indexes.documents import DocumentReader
 from llm2comp_indexes.encoder import Encoder, encode
 from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.gpu import resolve_device
 from llm2comp_indexes.lexical import build_lexical
 from llm2comp_indexes.manifest import Names, Segment
 from llm2comp_indexes.measure import Point, measure_curve
@@ -26,7 +29,7 @@ from llm2comp_indexes.segment_writer import SegmentWriter
 from llm2comp_indexes.storage import Storage, open_storage
 from llm2comp_indexes.structures import IndexType, Structure, build_structure, memory_bytes, parse_type
 
-__all__ = ["Progress", "Queries", "finish_segment", "segment_header", "silent"]
+__all__ = ["Progress", "Queries", "check_feasible", "finish_segment", "segment_header", "silent"]
 
 Progress = Callable[[str, int], None]
 """Called with the name of a phase and how many of its units are done."""
@@ -40,7 +43,8 @@ _SMALL = 10_000
 
 _EXACT_REASON = "Comparing all vectors is fast enough, so nothing faster was tried."
 _EXACT_QUERIES = 32
-"""Queries that exact search is timed with, for comparison with a structure's."""
+_EXACT_NUMBERS = 1 << 28
+"""Queries that exact search is timed with, for comparison with a structure's, and components up to which that takes seconds only."""
 
 
 def silent(phase: str, done: int) -> None:
@@ -52,6 +56,18 @@ def segment_header(fingerprint: str, dimension: int, options: IndexOptions) -> d
     return {"fingerprint": fingerprint, "dimension": dimension, "store": options.store, "chunks": [options.chunk_tokens, options.chunk_overlap]}
 
 
+def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
+    """Raises SettingsError for a type that FAISS does not know and for a GPU that is not there, before anything is encoded."""
+    resolve_device(device)
+    if options.type == "auto":
+        return
+    smallest = re.sub(r"IVF\d+", "IVF1", options.type)  # how many lists there may be is known when all rows are
+    try:
+        parse_type(smallest, rows=1, dimension=dimension)
+    except SettingsError as error:
+        raise SettingsError(str(error).replace(smallest, options.type)) from error
+
+
 class Queries(NamedTuple):
     """Query vectors (queries, dimension) to measure with, and where they come from, in words."""
 
@@ -60,8 +76,8 @@ class Queries(NamedTuple):
 
 
 class _Stopwatch:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.seconds = dict(seconds)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -79,6 +95,7 @@ def finish_segment(
     device: str = "auto",
     progress: Progress = silent,
     small_exact: bool = False,
+    seconds: Mapping[str, float] | None = None,
 ) -> tuple[Segment, Report]:
     """The finished segment and what was measured on it; all its files are on the device.
 
@@ -89,9 +106,11 @@ def finish_segment(
         encoder: The index's model; not needed with queries.
         device: Where FAISS trains and adds: `cpu`, `cuda` or `auto`.
         progress: Called with each phase.
-        small_exact: Leave a segment of few rows without a structure, whatever type is asked for.
+        small_exact: Leave a segment without a structure, whatever type is asked for, if it has few rows, or too few for that type.
+        seconds: Of phases that went before, for the report.
     """
-    watch, folder = _Stopwatch(), writer.folder
+    watch, folder = _Stopwatch(seconds or {}), writer.folder
+    progress("rows written", writer.rows)
     with watch.phase("write"):
         files = writer.finish()
     storage = open_storage(folder / Names.VECTORS, rows=writer.rows, dimension=writer.dimension, store=writer.store)
@@ -105,9 +124,8 @@ def finish_segment(
     finally:
         documents.close()
     asked = asked._replace(vectors=asked.vectors[: _QUERIES[1]])
-    progress("choosing the type", 0)
     with watch.phase("choose"):
-        kind, planned = _choose(storage, options, asked, device, exact=small_exact and writer.rows <= _SMALL)
+        kind, planned = _choose(storage, options, asked, device, progress, small_exact=small_exact)
     structure: Structure | Storage = storage
     if kind.family != "flat":
         with watch.phase("structure"):
@@ -117,25 +135,40 @@ def finish_segment(
     progress("measuring", 0)
     with watch.phase("measure"):
         points = measure_curve(structure, storage, asked.vectors, k=options.wishes.k)
+        exact = _measure_exact(structure, storage, asked.vectors, options.wishes.k)
     files[Names.QUERIES] = _write_queries(folder / Names.QUERIES, asked.vectors)
-    report = _report(kind, points, options, storage, files, watch, asked.source, planned)
+    report = _report(kind, points, exact, options, storage, files, watch, asked.source, planned)
     files[Names.REPORT] = write_report(folder / Names.REPORT, report)
     sync_folder(folder)
     return Segment(folder.name, writer.rows, 0, writer.documents, kind.factory, files), report
 
 
-def _choose(storage: Storage, options: IndexOptions, queries: Queries, device: str, *, exact: bool) -> tuple[IndexType, str]:
-    if exact:
-        return parse_type("flat", rows=storage.rows, dimension=storage.dimension), ""
+def _choose(storage: Storage, options: IndexOptions, queries: Queries, device: str, progress: Progress, *, small_exact: bool) -> tuple[IndexType, str]:
+    if small_exact and storage.rows <= _SMALL:
+        return IndexType("Flat"), ""
     if options.type != "auto":
-        return parse_type(options.type, rows=storage.rows, dimension=storage.dimension), ""
+        try:
+            return parse_type(options.type, rows=storage.rows, dimension=storage.dimension), ""
+        except SettingsError:
+            if not small_exact:
+                raise
+            return IndexType("Flat"), ""  # its numbers are for the whole index, which a merge makes of the parts
+    progress("choosing the type", 0)
     plan = choose_type(storage, options.wishes, queries=queries.vectors, device=device, workdir=storage.path.parent)
     return plan.type, _EXACT_REASON if plan.type.family == "flat" and plan.met else plan.reason
+
+
+def _measure_exact(structure: Structure | Storage, storage: Storage, queries: NDArray[np.float32], k: int) -> Point | None:
+    """Exact search, for comparison with a structure; None where it would take long."""
+    if isinstance(structure, Storage) or storage.rows * storage.dimension > _EXACT_NUMBERS:
+        return None
+    return measure_curve(storage, storage, queries[:_EXACT_QUERIES], k=k)[0]
 
 
 def _report(
     kind: IndexType,
     points: tuple[Point, ...],
+    exact: Point | None,
     options: IndexOptions,
     storage: Storage,
     files: dict[str, FileRecord],
@@ -154,6 +187,7 @@ def _report(
         seconds=watch.seconds,
         threads=import_faiss().omp_get_max_threads(),
         query_source=source,
+        exact=exact,
         planned=planned,
     )
 

@@ -1,5 +1,6 @@
 """The recall-latency curve of an index as a picture."""
 
+import textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from llm2comp_indexes.report import Report
 from llm2comp_indexes.wishes import tell_bytes, tell_latency
 
 __all__ = ["plot_curve"]
+
+_TITLE_CHARACTERS = 100
 
 
 def plot_curve(report: Report, path: Path) -> None:
@@ -37,7 +40,7 @@ def _draw_curves(axes: Any, report: Report) -> None:
         label = "median" if len(groups) == 1 else f"median, {rerank} candidate{'s' if rerank != 1 else ''} re-scored per answer"
         recalls = [point.recall for point in points]
         axes.plot(recalls, [point.median_ms for point in points], "o-", color=f"C{number}", label=label, zorder=3)
-        axes.plot(recalls, [point.p99_ms for point in points], ":", color=f"C{number}", alpha=0.6, label="99th percentile" if not number else None)
+        axes.plot(recalls, [point.p99_ms for point in points], ".:", color=f"C{number}", alpha=0.6, label="99th percentile" if not number else None)
     if report.exact:
         axes.plot(
             report.exact.recall, report.exact.median_ms, "s", color="black", markersize=9, label=f"exact search: {report.exact.median_ms:.3g} ms", zorder=4
@@ -56,6 +59,8 @@ def _draw_wishes(axes: Any, report: Report) -> None:
 def _label(axes: Any, report: Report) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    lowest = min([report.wishes.recall, *(point.recall for point in report.points)])
+    axes.set_xlim(lowest - (margin := 0.05 * (1 - lowest) or 0.01), 1 + margin)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -65,8 +70,6 @@ def _label(axes: Any, report: Report) -> None:
     axes.set_ylabel(f"latency of one query (ms, log scale; FAISS threads: {report.threads})", fontsize=13)
     axes.tick_params(labelsize=11)
     kind = tell_effort(IndexType(report.type), report.point.effort)
-    axes.set_title(
-        f"{report.rows:,} vectors of dimension {report.dimension}: {kind}, {tell_bytes(report.memory)} of memory\nmeasured with {report.query_source}",
-        fontsize=13,
-    )
+    said = f"{report.rows:,} vectors of dimension {report.dimension}: {kind}, {tell_bytes(report.memory)} of memory", f"measured with {report.query_source}"
+    axes.set_title("\n".join(line for part in said for line in textwrap.wrap(part, _TITLE_CHARACTERS)), fontsize=13)
     axes.legend(fontsize=11, loc="best")

@@ -41,7 +41,7 @@ class Report:
         threads: FAISS threads during the measurement.
         memory: Bytes that searching holds in memory, as estimated.
         bytes: Of the files on disk.
-        seconds: Duration of the build's phases.
+        seconds: Duration of the build's phases: `encode`, `documents` (reading and writing, where encoding did not hide it), `write`, `bm25` and so on.
         reason: Sentences for people: what was chosen, why, and what came of it.
     """
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm2comp.cli.output import Progress, format_bytes, format_hits, printable
+from llm2comp.cli.output import format_bytes, format_hits, printable
+from llm2comp.cli.progress import Progress
 
 if TYPE_CHECKING:
     from llm2comp_indexes import Index

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from llm2comp.cli.index import Corpora, Model, OnError, Skips
-from llm2comp.cli.output import Progress, format_bytes, print_json
+from llm2comp.cli.output import format_bytes, print_json, wrong_usage
+from llm2comp.cli.progress import Progress
 
 __all__ = ["register"]
 
@@ -38,12 +39,14 @@ def encode(
     A run that was cut off goes on where it was when it is run again. On a host of several GPUs, run one command for each, with
     another CUDA_VISIBLE_DEVICES and another shard.
     """
+    from llm2comp.corpus_size import estimate_documents
     from llm2comp_indexes import IndexOptions, encode_shard, parse_part
 
-    part = parse_part(shard)
-    options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
-    skips = Skips()
-    with Progress("documents") as progress:
+    with wrong_usage():
+        part = parse_part(shard)
+        options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
+    skips, known = Skips(), estimate_documents(corpora)
+    with Progress("documents", about=None if known is None else known // part.shards) as progress:
         report = encode_shard(
             corpora, output, part, model=model, options=options, on_error=on_error, overwrite=overwrite, on_skip=skips.add, progress=progress.phase
         )

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llm2comp.cli.output import Progress, format_bytes, print_json, printable
+from llm2comp.cli.index_facts import list_facts, tell_facts
+from llm2comp.cli.output import format_bytes, print_json, printable, wrong_usage
+from llm2comp.cli.progress import Progress, note
+from llm2comp.errors import IndexFolderError
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import Wishes
-    from llm2comp_indexes.manifest import Manifest
+    from llm2comp_indexes import IndexOptions
 
 __all__ = ["register"]
 
@@ -74,12 +76,12 @@ def build(
         raise typer.BadParameter("give at least one CORPUS, or --vectors")
     if not vectors and (ids or query_vectors):
         raise typer.BadParameter("--ids and --query-vectors go with --vectors")
-    from llm2comp_indexes import IndexOptions, VectorFiles, build_from_vectors, build_index
+    options = _options(memory, latency_ms, recall, k, type=index_type, store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, hybrid=hybrid)
+    from llm2comp.corpus_size import estimate_documents
+    from llm2comp_indexes import VectorFiles, build_from_vectors, build_index
 
-    wishes = _wishes(memory, latency_ms, recall, k)
-    options = IndexOptions(type=index_type, wishes=wishes, store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, hybrid=hybrid)
     skips, shards = Skips(), bool(vectors) and Path(vectors[0]).is_dir()
-    with Progress("documents") as progress:
+    with Progress("documents", about=estimate_documents(corpora) if corpora and not shards else None) as progress:
         settings: dict[str, Any] = {"model": model, "options": options, "device": device, "on_error": on_error, "overwrite": overwrite}
         settings |= {"on_skip": skips.add, "progress": progress.phase}
         if shards and vectors:
@@ -154,11 +156,13 @@ def merge(
     from llm2comp_indexes.manifest import read_manifest
     from llm2comp_indexes.options import parse_bytes
 
-    options = read_manifest(folder).options
-    given = {"memory": parse_bytes(memory) if memory else None, "latency_ms": latency_ms, "recall": recall, "k": k}
-    wishes = replace(options.wishes, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    before = read_manifest(folder)
+    options = before.options
+    with wrong_usage():
+        given = {"memory": parse_bytes(memory) if memory else None, "latency_ms": latency_ms, "recall": recall, "k": k}
+        wishes = replace(options.wishes, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     options = replace(options, wishes=wishes, type=index_type or options.type, hybrid=options.hybrid if hybrid is None else hybrid)
-    with Progress("documents") as progress:
+    with Progress("documents", total=before.documents) as progress:
         report = merge_index(folder, options=options, device=device, progress=progress.phase)
     if as_json:
         print_json({**report._asdict(), "measured": report.measured and report.measured.to_json()})
@@ -185,23 +189,14 @@ def info(
         from llm2comp_indexes.plot import plot_curve
 
         if report is None:
-            raise typer.BadParameter("the index holds no report to plot; llm2comp index merge measures it")
+            raise IndexFolderError(f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index holds documents")
         plot_curve(report, plot)
         print(f"recall against latency: {plot}", file=sys.stderr)
     if as_json:
-        print_json({**_facts(manifest), "measured": report and report.to_json()})
+        print_json({**list_facts(manifest), "measured": report and report.to_json()})
         return
-    rows = {name.replace("_", " "): value for name, value in _facts(manifest).items()}
-    rows |= {
-        "documents": f"{manifest.documents:,} in {len(manifest.segments)} segment{'s' * (len(manifest.segments) != 1)}",
-        "size": format_bytes(manifest.bytes),
-    }
-    rows |= {"type": "; ".join(f"{segment.type}: {segment.rows:,} rows, {segment.deleted:,} deleted" for segment in manifest.segments) or "empty"}
-    rows["created by"] = ", ".join(f"{name} {version}" for name, version in manifest.created_by.items())
-    if report:
-        rows |= {"queries": report.query_source, "measured": report.reason}
-    for name, value in rows.items():
-        print(f"{name:<12} {printable(str(value))}")
+    for name, text in tell_facts(manifest, report).items():
+        print(f"{name:<12} {printable(text)}")
 
 
 def verify(folder: Folder) -> None:
@@ -212,30 +207,12 @@ def verify(folder: Folder) -> None:
     print(f"{folder}: whole: {manifest.documents:,} documents, {format_bytes(manifest.bytes)}, every checksum matches")
 
 
-def _facts(manifest: "Manifest") -> dict[str, Any]:
-    options = manifest.options
-    return {
-        "documents": manifest.documents,
-        "rows": manifest.rows,
-        "dimension": manifest.dimension,
-        "type": [segment.type for segment in manifest.segments],
-        "asked_for": options.type,
-        "store": options.store,
-        "chunks": None if options.chunk_tokens is None else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
-        "hybrid": options.hybrid,
-        "size": manifest.bytes,
-        "commit": manifest.commit,
-        "model": manifest.model or ("bundled with llm2comp, or given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
-        "fingerprint": manifest.fingerprint,
-        "created_by": dict(manifest.created_by),
-    }
-
-
-def _wishes(memory: str | None, latency_ms: float | None, recall: float, k: int) -> "Wishes":
-    from llm2comp_indexes import Wishes
+def _options(memory: str | None, latency_ms: float | None, recall: float, k: int, **rest: Any) -> "IndexOptions":
+    from llm2comp_indexes import IndexOptions, Wishes
     from llm2comp_indexes.options import parse_bytes
 
-    return Wishes(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k)
+    with wrong_usage():
+        return IndexOptions(wishes=Wishes(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k), **rest)
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -254,7 +231,7 @@ class Skips:
     def add(self, message: str) -> None:
         self._count += 1
         if self._count <= _SHOWN_SKIPS:
-            print(f"skipped: {printable(message)}", file=sys.stderr)
+            note(f"skipped: {printable(message)}")
 
     def summarize(self) -> None:
         if self._count:

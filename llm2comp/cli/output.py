@@ -1,18 +1,21 @@
-"""What commands print: text from anywhere made safe for a terminal, ranked answers, JSON, progress."""
+"""What commands print: text from anywhere made safe for a terminal, ranked answers, JSON."""
 
 import json
 import shutil
-import sys
 import textwrap
-import time
 import unicodedata
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from llm2comp.errors import SettingsError
 
 if TYPE_CHECKING:
     from llm2comp_indexes import Hit
 
-__all__ = ["Progress", "format_bytes", "format_hits", "print_json", "printable"]
+__all__ = ["format_bytes", "format_hits", "print_json", "printable", "wrong_usage"]
 
 _WIDEST = 100
 _INDENT = 12
@@ -63,39 +66,10 @@ def format_bytes(size: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
-class Progress:
-    """How far a count has come, on stderr: a bar on a terminal, elsewhere a plain line every ten seconds or so."""
-
-    _SECONDS_BETWEEN_LINES = 10.0
-
-    def __init__(self, what: str) -> None:
-        from tqdm import tqdm
-
-        self._what = what
-        self._bar = tqdm(unit=f" {what}", disable=None, leave=False)
-        self._started = self._last = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def phase(self, name: str, count: int) -> None:
-        """Shows the count of a named phase; a new phase starts a new bar."""
-        if name != self._what:
-            self._what = name
-            self._bar.reset()
-            self._bar.unit = f" {name}"
-            self._started = self._last = time.monotonic()
-            if self._bar.disable:
-                print(f"{name} …", file=sys.stderr, flush=True)
-        self.update(count)
-
-    def update(self, count: int) -> None:
-        """Shows the count so far."""
-        self._bar.update(count - self._bar.n)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last >= self._SECONDS_BETWEEN_LINES:
-            self._last = now
-            print(f"{count:,} {self._what} after {now - self._started:.0f} s", file=sys.stderr, flush=True)
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """Makes settings that cannot be, as the options on the command line give them, wrong usage: exit code 2."""
+    try:
+        yield
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error

@@ -1,5 +1,6 @@
 """`llm2comp search`: answers to one question for people or as JSON, or to a file of queries as a TREC run."""
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm2comp.cli.output import Progress, format_hits, print_json
+from llm2comp.cli.output import format_hits, print_json, wrong_usage
+from llm2comp.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import Hit, Index, SearchOptions
+    from llm2comp_indexes import Effort, Hit, Index, SearchOptions
 
 __all__ = ["register"]
 
@@ -26,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def search(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")],
     question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="What to look for.")] = None,
-    k: Annotated[int, typer.Option("-k", "--top", min=1, help="Documents for each question.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--top", min=1, max=1000, help="Documents for each question.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON: id, score, title, text, metadata.")] = False,
     queries: Annotated[Path | None, typer.Option(help="File of queries: JSON lines of _id and text. Needs --run.")] = None,
     run: Annotated[Path | None, typer.Option(help="TREC run to write the answers of --queries to.")] = None,
@@ -36,7 +38,7 @@ def search(
     nprobe: Annotated[int | None, typer.Option(min=1, help="Lists to look into, with an ivf index.")] = None,
     ef_search: Annotated[int | None, typer.Option(min=1, help="Candidates to keep, with an hnsw index.")] = None,
     rerank: Annotated[int | None, typer.Option(min=1, help="Candidates scored again for each answer, with a compressed index.")] = None,
-    weights: Annotated[tuple[float, float], typer.Option(help="Of the vectors' and the words' ranks in --mode hybrid.")] = (1.0, 1.0),
+    weights: Annotated[tuple[float, float] | None, typer.Option(help="Of the vectors' and the words' ranks in --mode hybrid; left out: 1 1.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="FAISS threads; left out: all cores.")] = None,
 ) -> None:
     """Find the documents that answer a question."""
@@ -44,18 +46,49 @@ def search(
         raise typer.BadParameter('give either a question ("what to look for") or --queries FILE')
     if (queries is None) != (run is None) or (run and as_json):
         raise typer.BadParameter("--queries and --run go together, without --json: llm2comp search DIR --queries queries.jsonl --run run.trec")
+    if question is not None and not question.strip():
+        raise typer.BadParameter("the question is empty")
+    if weights is not None and mode != "hybrid":
+        raise typer.BadParameter("--weights goes with --mode hybrid")
+    if mode == "bm25" and (nprobe or ef_search or rerank):
+        raise typer.BadParameter("--nprobe, --ef-search and --rerank are about vectors, which --mode bm25 does without")
     from llm2comp_indexes import Effort, SearchOptions, open_index
 
-    options = SearchOptions(mode=mode, where=where, effort=Effort(nprobe, ef_search, rerank), weights=weights, threads=threads)
+    with wrong_usage():
+        options = SearchOptions(mode=mode, where=where, effort=Effort(nprobe, ef_search, rerank), weights=weights or (1.0, 1.0), threads=threads)
     if queries is not None and run is not None:
         _write_run(folder, queries, run, k, model, options)
         return
     with open_index(folder, model=model) as index:
+        _tell_idle(index, options.effort)
         [hits] = index.search([question or ""], k, options=options)
     if as_json:
         print_json([hit._asdict() for hit in hits])
-    else:
+    elif hits:
         print(format_hits(hits))
+    else:
+        print(_tell_nothing(index, options), file=sys.stderr)
+
+
+def _tell_idle(index: "Index", effort: "Effort") -> None:
+    """Says which of the efforts that were asked for changes nothing."""
+    from llm2comp_indexes.index_types import IndexType
+
+    families = {IndexType(segment.type).family for segment in index.manifest.segments}
+    idle = ["--nprobe"] if effort.nprobe and not families & {"ivf", "other"} else []
+    idle += ["--ef-search"] if effort.ef_search and "hnsw" not in families else []
+    idle += ["--rerank"] if effort.rerank and families <= {"flat"} else []
+    if idle:
+        types = ", ".join(sorted({segment.type for segment in index.manifest.segments})) or "nothing"
+        print(f"{' and '.join(idle)}: without effect, as the index is {types}", file=sys.stderr)
+
+
+def _tell_nothing(index: "Index", options: "SearchOptions") -> str:
+    if not len(index):
+        return "nothing found: the index is empty"
+    if options.where is not None:
+        return f"nothing found: no document fits {options.where}" + (" and has a word of the question" if options.mode == "bm25" else "")
+    return "nothing found: no document has a word of the question"
 
 
 def _write_run(folder: Path, queries: Path, run: Path, k: int, model: str | None, options: "SearchOptions") -> None:
@@ -66,7 +99,8 @@ def _write_run(folder: Path, queries: Path, run: Path, k: int, model: str | None
     texts = read_queries(queries)
     for name in texts:
         check_run_id("query", name)
-    with open_index(folder, model=model) as index, Progress("queries") as progress:
+    with open_index(folder, model=model) as index, Progress("queries", total=len(texts)) as progress:
+        _tell_idle(index, options.effort)
         start = time.perf_counter()
         lines = write_run(run, _answers(index, texts, k, replace(options, by="document"), progress))
         seconds = time.perf_counter() - start

@@ -1,0 +1,66 @@
+"""What `llm2comp index info` says of an index, for programs and for people."""
+
+from typing import TYPE_CHECKING, Any
+
+from llm2comp.cli.output import format_bytes
+
+if TYPE_CHECKING:
+    from llm2comp_indexes import Report
+    from llm2comp_indexes.manifest import Manifest, Segment
+
+__all__ = ["list_facts", "tell_facts"]
+
+
+def list_facts(manifest: "Manifest") -> dict[str, Any]:
+    """JSON values: what the index holds, what was asked for, what made it."""
+    options = manifest.options
+    return {
+        "documents": manifest.documents,
+        "rows": manifest.rows,
+        "dimension": manifest.dimension,
+        "type": [segment.type for segment in manifest.segments],
+        "asked_for": options.type,
+        "store": options.store,
+        "chunks": None if options.chunk_tokens is None else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
+        "hybrid": options.hybrid,
+        "size": manifest.bytes,
+        "commit": manifest.commit,
+        "model": manifest.model or ("bundled with llm2comp, or given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
+        "fingerprint": manifest.fingerprint,
+        "created_by": dict(manifest.created_by),
+    }
+
+
+def tell_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str]:
+    """The same and what was measured, in words, by the name that stands in front of them."""
+    facts, count = list_facts(manifest), len(manifest.segments)
+    said = {
+        "documents": f"{manifest.documents:,} in {count} segment{'s' * (count != 1)}",
+        "rows": f"{manifest.rows:,} chunks of {facts['chunks']}" if facts["chunks"] else "",
+        "dimension": f"{manifest.dimension:,}, stored as {facts['store']}",
+        "type": "; ".join(map(_tell_segment, manifest.segments)) or "none: empty",
+        "asked for": _tell_wishes(manifest),
+        "words": "a BM25 index, for --mode bm25 and hybrid" if facts["hybrid"] else "",
+        "size": format_bytes(manifest.bytes),
+        "memory": f"{format_bytes(report.memory)} to search{' the largest segment' * (count > 1)}, estimated" if report else "",
+        "model": facts["model"],
+        "fingerprint": facts["fingerprint"],
+        "commit": f"{manifest.commit:,}, by {', '.join(f'{name} {version}' for name, version in manifest.created_by.items())}",
+        "built in": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items() if seconds >= 0.05) if report else "",
+        "queries": report.query_source if report else "",
+        "measured": report.reason if report else "",
+        "exact": f"{report.exact.median_ms:.2g} ms per query for comparing all vectors (median)" if report and report.exact else "",
+    }
+    return {name: text for name, text in said.items() if text}
+
+
+def _tell_segment(segment: "Segment") -> str:
+    return f"{segment.type} of {segment.rows:,} rows" + (f", {segment.deleted:,} of them deleted" if segment.deleted else "")
+
+
+def _tell_wishes(manifest: "Manifest") -> str:
+    from llm2comp_indexes.wishes import tell_bytes, tell_latency
+
+    wishes = manifest.options.wishes
+    memory = "any memory" if wishes.memory is None else f"at most {tell_bytes(wishes.memory)} of memory"
+    return f"type {manifest.options.type}, recall@{wishes.k} {wishes.recall:g}, {tell_latency(wishes)} per query, {memory}"

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.checked_files import FileRecord, HashedFile
+from llm2comp_indexes.mapped import map_file
 
 __all__ = ["ArrayFile", "map_array"]
 
@@ -53,13 +54,13 @@ def map_array(path: Path, dtype: str, count: int | None = None) -> NDArray[Any]:
     """
     kind = np.dtype(dtype)
     try:
-        with path.open("rb") as file:
-            header, size = file.read(_HEADER_BYTES), path.stat().st_size
+        content = map_file(path)
+        header, size = content[:_HEADER_BYTES], len(content)
         expected = (size - _HEADER_BYTES) // kind.itemsize if count is None else count
         if size != _HEADER_BYTES + expected * kind.itemsize or header != _to_header(kind, expected):
             raise IndexFolderError(f"{path}: not an array of {expected:,} numbers {kind}; the file was cut or altered: build the index again")
         if not expected:
             return np.empty(0, dtype=kind)
-        return np.memmap(path, dtype=kind, mode="r", offset=_HEADER_BYTES, shape=(expected,))
+        return np.frombuffer(content, kind, expected, _HEADER_BYTES)
     except OSError as error:
         raise IndexFolderError(f"{path}: {error.strerror or error}; build the index again") from error

@@ -1,7 +1,6 @@
 """Files that are hashed while they are written, and compared with their record before they are trusted."""
 
 import hashlib
-import mmap
 import os
 import stat
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.mapped import Bytes
 
 __all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size", "sync_folder"]
 
@@ -92,7 +92,7 @@ def check_content(path: Path, record: FileRecord) -> None:
         raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")
 
 
-def check_mapped(path: Path, content: mmap.mmap, record: FileRecord) -> None:
+def check_mapped(path: Path, content: Bytes, record: FileRecord) -> None:
     """Raises IndexFolderError unless the mapped content of the file has the recorded size and SHA-256; it may have been removed meanwhile."""
     if len(content) != record.bytes or hashlib.sha256(content).hexdigest() != record.sha256:
         raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")

@@ -19,11 +19,13 @@ from llm2comp_indexes.checked_files import HashedFile, sync_folder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.lock import LOCK_FILES, sole_writer
 from llm2comp_indexes.manifest import MANIFEST, Manifest, Names, Segment, read_manifest, segment_folder, write_manifest
-from llm2comp_indexes.segment_writer import JOURNAL, SegmentWriter, is_unfinished, new_segment_folder
+from llm2comp_indexes.segment_writer import JOURNAL, SegmentWriter, is_segment_folder, is_unfinished, new_segment_folder
 
 __all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_SEGMENTS = "segments"
 
 
 def versions() -> dict[str, str]:
@@ -49,9 +51,9 @@ class Change:
 
     def new_segment(self, dimension: int, store: Any, *, header: dict[str, Any]) -> SegmentWriter:
         """A writer for one more segment, which takes up what a killed run left under the same header."""
-        segments = self.folder / "segments"
+        segments = self.folder / _SEGMENTS
         segments.mkdir(exist_ok=True)
-        folder = new_segment_folder(segments, self._taken, header)
+        folder = new_segment_folder(segments, self._taken, header, number=self.commit_number)
         self._taken.append(folder.name)
         return SegmentWriter(folder, dimension, store, header=header)
 
@@ -60,7 +62,7 @@ class Change:
         numbered = replace(manifest, commit=self.commit_number, created_by=versions())
         for segment in numbered.segments:
             sync_folder(segment_folder(self.folder, segment))
-        for parent in (self.folder / "segments", self.folder, self.folder.parent):
+        for parent in (self.folder / _SEGMENTS, self.folder, self.folder.parent):
             if parent.is_dir():  # an index that all was deleted from has no segments
                 sync_folder(parent)
         write_manifest(self.folder, numbered)
@@ -85,15 +87,25 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """Raises IndexFolderError unless an index may be written to `output`: nothing there, an empty folder, an unfinished build, or an index to overwrite."""
     if not output.exists():
         return
+    _refuse_links(output)
     if not output.is_dir():
         raise IndexFolderError(f"{output}: a file, expected a folder to write the index to; name another with -o")
     if not (output / MANIFEST).exists():
-        if {path.name for path in output.iterdir()} - LOCK_FILES - {"segments", f"{MANIFEST}.new"} or _foreign(output / "segments"):
+        if {path.name for path in output.iterdir()} - LOCK_FILES - {_SEGMENTS, f"{MANIFEST}.new"} or _foreign(output / _SEGMENTS):
             raise IndexFolderError(f"{output}: a folder that holds something else than an index, which is left alone; name another with -o")
         return
     if not overwrite:
         raise IndexFolderError(f"{output}: already holds an index; name another folder with -o, or replace it with --overwrite (overwrite=True)")
-    read_manifest(output)  # what is not ours, or newer, or damaged is not ours to delete
+    try:
+        read_manifest(output)  # what is not ours, or newer, or damaged is not ours to delete
+    except IndexFolderError as error:
+        raise IndexFolderError(f"{error} (what cannot be read is not overwritten: name another folder with -o, or remove this one yourself)") from error
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raises IndexFolderError if segments would be written to, and swept from, somewhere else."""
+    if (folder / _SEGMENTS).is_symlink():
+        raise IndexFolderError(f"{folder / _SEGMENTS}: a link, expected a folder; copy the index with the files it links to")
 
 
 def _foreign(segments: Path) -> bool:
@@ -109,22 +121,30 @@ def create_index(output: Path, *, overwrite: bool) -> Iterator[Change]:
         IndexFolderError: `check_output` refuses, another process writes there, or the device is full.
     """
     check_output(output, overwrite=overwrite)
-    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
+    with _causes_explained(output), _made(output), sole_writer(output):
+        check_output(output, overwrite=overwrite)  # once more, now that no other writer can come in between
+        change = Change(output, read_manifest(output) if (output / MANIFEST).exists() else None)
+        try:
+            yield change
+        except BaseException:
+            _remove_empty_segments(change)
+            _remove_unused(output)  # while the lock keeps others out
+            raise
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder and its parents, made where they are missing; those that nothing was left in go at the end."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with _full_device_explained(output), sole_writer(output):
-            check_output(output, overwrite=overwrite)  # once more, now that no other writer can come in between
-            change = Change(output, read_manifest(output) if (output / MANIFEST).exists() else None)
-            try:
-                yield change
-            except BaseException:
-                _remove_empty_segments(change)
-                _remove_unused(output)  # while the lock keeps others out
-                raise
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync_folder(made.parent)
+        yield
     finally:
-        for folder in missing:
+        for made in missing:
             with suppress(OSError):
-                folder.rmdir()  # if nothing was left in it
+                made.rmdir()
 
 
 @contextmanager
@@ -136,7 +156,8 @@ def change_index(folder: Path) -> Iterator[Change]:
     """
     if not (folder / MANIFEST).is_file():
         read_manifest(folder)  # says what is wrong, before a lock is left there
-    with _full_device_explained(folder), sole_writer(folder):
+    with _causes_explained(folder), sole_writer(folder):
+        _refuse_links(folder)
         change = Change(folder, before := read_manifest(folder))
         _sweep(folder, before, keep_unfinished=True)  # of a run that was killed behind its commit
         try:
@@ -147,7 +168,8 @@ def change_index(folder: Path) -> Iterator[Change]:
 
 
 @contextmanager
-def _full_device_explained(folder: Path) -> Iterator[None]:
+def _causes_explained(folder: Path) -> Iterator[None]:
+    """What the system refuses, in words."""
     try:
         yield
     except OSError as error:
@@ -155,13 +177,15 @@ def _full_device_explained(folder: Path) -> Iterator[None]:
             raise IndexFolderError(
                 f"{folder}: no space left ({error.strerror}); what was committed is whole, and what was encoded is kept: free some space and run this again"
             ) from error
+        if error.errno in _FORBIDDEN and error.filename is not None and folder in (place := Path(error.filename)).parents:
+            raise IndexFolderError(f"{folder}: cannot be written ({place.name}: {error.strerror}); what was committed is whole") from error
         raise
 
 
 def _remove_empty_segments(change: Change) -> None:
     """Removes segments without a finished block, which no later run can take up."""
     kept = {segment.name for segment in change.before.segments} if change.before else set()
-    for folder in _folders(change.folder / "segments"):
+    for folder in _segment_folders(change.folder):
         journal = folder / JOURNAL
         if folder.name not in kept and (not journal.is_file() or journal.read_bytes().count(b"\n") < 2):
             shutil.rmtree(folder, ignore_errors=True)
@@ -169,22 +193,25 @@ def _remove_empty_segments(change: Change) -> None:
 
 def _remove_unused(output: Path) -> None:
     """Removes the files that were made for an index of which nothing is worth keeping."""
-    if (output / MANIFEST).exists() or _folders(output / "segments"):
+    if (output / MANIFEST).exists() or _segment_folders(output):
         return
     for name in (*LOCK_FILES, f"{MANIFEST}.new"):
-        (output / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (output / name).unlink(missing_ok=True)
     with suppress(OSError):
-        (output / "segments").rmdir()
+        (output / _SEGMENTS).rmdir()
 
 
-def _folders(parent: Path) -> list[Path]:
-    return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+def _segment_folders(folder: Path) -> list[Path]:
+    """Folders of segments, in use or not."""
+    parent = folder / _SEGMENTS
+    return list(filter(is_segment_folder, parent.iterdir())) if parent.is_dir() else []
 
 
 def _sweep(folder: Path, manifest: Manifest, *, keep_unfinished: bool = False) -> None:
     """Removes what the commit does not name; what cannot be removed now (held open, on some systems) is removed the next time."""
     named = {segment.name: segment for segment in manifest.segments}
-    for path in _folders(folder / "segments"):
+    for path in _segment_folders(folder):
         if path.name not in named:
             if not (keep_unfinished and (path / JOURNAL).exists()):
                 shutil.rmtree(path, ignore_errors=True)
@@ -194,6 +221,6 @@ def _sweep(folder: Path, manifest: Manifest, *, keep_unfinished: bool = False) -
         for file in path.iterdir():
             if file.is_dir() and file.name not in kept:
                 shutil.rmtree(file, ignore_errors=True)
-            elif file.is_file() and file.name not in files:
+            elif not file.is_dir() and file.name not in files:
                 with suppress(OSError):
                     file.unlink()

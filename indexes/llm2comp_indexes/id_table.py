@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.checked_files import FileRecord, HashedFile
+from llm2comp_indexes.mapped import map_file
 
 __all__ = ["ID_BYTES", "IdTable", "IdTableWriter"]
 
@@ -44,8 +46,11 @@ class IdTable:
     """The mapped table. What it gives are rows whose id has the hash asked for: the caller compares the id itself."""
 
     def __init__(self, path: Path, rows: int) -> None:
-        self._hashes: NDArray[np.uint64] = np.memmap(path, "<u8", "r", shape=(rows,)) if rows else np.empty(0, np.uint64)
-        self._rows: NDArray[np.uint32] = np.memmap(path, "<u4", "r", offset=8 * rows, shape=(rows,)) if rows else np.empty(0, np.uint32)
+        content = map_file(path)
+        if len(content) != ID_BYTES * rows:
+            raise IndexFolderError(f"{path}: {len(content):,} bytes, expected {ID_BYTES * rows:,}; the file was cut or altered: build the index again")
+        self._hashes: NDArray[np.uint64] = np.frombuffer(content, "<u8", rows)
+        self._rows: NDArray[np.uint32] = np.frombuffer(content, "<u4", rows, 8 * rows)
 
     def find(self, identifiers: Sequence[str]) -> list[NDArray[np.int64]]:
         """Rows that may be of each id, ascending; a row beyond the segment, in a table that was altered, is left out."""

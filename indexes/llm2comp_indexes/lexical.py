@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.arrays import map_array
 from llm2comp_indexes.lexical_writer import DATA, ENDS, INDPTR, K1, LENGTHS, PARAMETERS, ROWS, VOCABULARY, B, build_lexical, inverse_frequency
+from llm2comp_indexes.mapped import Bytes, map_file
 from llm2comp_indexes.words import LONGEST_WORD, split_words
 
 __all__ = ["Lexical", "LexicalFound", "build_lexical", "open_lexical"]
@@ -161,7 +162,7 @@ class Lexical:
     def _read_entry(self, place: int) -> tuple[bytes, int]:
         start = int(self._ends[place - 1]) + 2 if place else 1
         stop = int(self._ends[place])
-        word, _, number = self._vocabulary[start : min(stop, start + _LONGEST_ENTRY)].tobytes().rpartition(b'": ')
+        word, _, number = self._vocabulary[start : min(stop, start + _LONGEST_ENTRY)].rpartition(b'": ')
         if not (word.startswith(b'"') and number.isdigit() and len(number) < 19 and int(number) < len(self._ends)):
             raise IndexFolderError(f"{self._folder / VOCABULARY}: entry {place + 1} is not one of ours; {_REBUILD}")
         return word[1:], int(number)
@@ -176,14 +177,15 @@ class Lexical:
         ):
             raise IndexFolderError(f"{self._folder / INDPTR}: does not fit {len(self._data):,} scores of {self.rows:,} rows; {_REBUILD}")
 
-    def _map_vocabulary(self) -> memoryview:
+    def _map_vocabulary(self) -> Bytes:
         path, ends = self._folder / VOCABULARY, np.asarray(self._ends)
         try:
-            size = path.stat().st_size
+            content = map_file(path)
+            size = len(content)
             expected = int(ends[-1]) + 1 if len(ends) else 2
             if size != expected or (len(ends) and int(ends[0]) < 2) or not (ends[1:] > ends[:-1]).all():
                 raise IndexFolderError(f"{path}: {size:,} bytes, expected {expected:,} in order; {_REBUILD}")
-            return memoryview(cast(Any, np.memmap(path, dtype=np.uint8, mode="r", shape=(size,))))
+            return content
         except OSError as error:
             raise IndexFolderError(f"{path}: {error.strerror or error}; {_REBUILD}") from error
 

@@ -17,7 +17,7 @@ from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.storage import storage_bytes
 from llm2comp_indexes.wishes import Wishes
 
-__all__ = ["MANIFEST", "Manifest", "Segment", "Names", "read_manifest", "segment_folder", "write_manifest"]
+__all__ = ["MANIFEST", "Manifest", "Names", "Segment", "check_folders", "read_manifest", "read_manifest_alone", "segment_folder", "write_manifest"]
 
 MANIFEST = "manifest.json"
 _FORMAT = 2
@@ -141,13 +141,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "segments": [asdict(segment) for segment in manifest.segments],
     }
     content["checksum"] = _checksum(content)
+    text = _to_text(content)
+    if len(text) > _MOST_BYTES:
+        raise IndexFolderError(f"{folder}: {len(manifest.segments):,} segments are more than a manifest holds; make one of them: llm2comp index merge {folder}")
     unfinished = folder / f"{MANIFEST}.new"
     unfinished.unlink(missing_ok=True)
     with HashedFile(unfinished) as file:
-        file.write(json.dumps(content, indent=1).encode())  # no line break at the end: each byte counts, so a cut one is noticed
+        file.write(text)
         file.finish()
     os.replace(unfinished, folder / MANIFEST)
     sync_folder(folder)
+
+
+def _to_text(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode()  # no line break at the end: each byte counts, so a cut one is noticed
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -166,7 +173,29 @@ def read_manifest(folder: Path) -> Manifest:
     return _check(folder, _load(folder))
 
 
+def read_manifest_alone(folder: Path) -> Manifest:
+    """The manifest, checked to the last byte, white space too; the files it names are not looked at.
+
+    Raises:
+        IndexFolderError: As for `read_manifest`, or a byte is not as it was written.
+    """
+    content = _load(folder)
+    manifest = _check_content(folder, content)
+    if _read_text(folder) != _to_text(content) and _load(folder) == content:
+        raise IndexFolderError(f"{folder / MANIFEST}: altered (it says the same, but not byte for byte as it was written); build the index again")
+    return manifest
+
+
 def _check(folder: Path, content: dict[str, Any]) -> Manifest:
+    manifest = _check_content(folder, content)
+    for segment in manifest.segments:
+        check_folders(folder, segment)
+        for name, record in segment.files.items():
+            check_size(segment_folder(folder, segment) / name, record)
+    return manifest
+
+
+def _check_content(folder: Path, content: dict[str, Any]) -> Manifest:
     if type(content.get("format")) is not int or content["format"] < 1:
         raise IndexFolderError(f"{folder / MANIFEST}: not the manifest of an index (no format number)")
     if content["format"] > _FORMAT:
@@ -174,17 +203,13 @@ def _check(folder: Path, content: dict[str, Any]) -> Manifest:
     if content["format"] < _FORMAT:
         raise IndexFolderError(f"{folder}: index format {content['format']}, of an early version, which is not read any more; build the index in a new folder")
     try:
-        manifest = _parse(content)
+        return _parse(content)
     except (ValueError, RecursionError, SettingsError) as error:
         raise IndexFolderError(f"{folder / MANIFEST}: damaged or altered: {error}; build the index again") from error
-    for segment in manifest.segments:
-        _check_folders(folder, segment)
-        for name, record in segment.files.items():
-            check_size(segment_folder(folder, segment) / name, record)
-    return manifest
 
 
-def _check_folders(folder: Path, segment: Segment) -> None:
+def check_folders(folder: Path, segment: Segment) -> None:
+    """Raises IndexFolderError if a folder of the segment is a link."""
     inside = segment_folder(folder, segment)
     for parent in (inside.parent, inside, inside / Names.LEXICAL):
         if parent.is_symlink():
@@ -198,15 +223,20 @@ def _load(folder: Path) -> dict[str, Any]:
     if not path.is_file() or path.is_symlink():
         begun = f"an unfinished build, which goes on when its command is run again (no {MANIFEST})" if (folder / "segments").is_dir() else f"no {MANIFEST}"
         raise IndexFolderError(f"{folder}: holds no index ({begun}); build one with: llm2comp index build CORPUS -o FOLDER")
-    if os.path.getsize(path) > _MOST_BYTES:
-        raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not a manifest of ours")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(_read_text(folder))
     except (ValueError, RecursionError) as error:
         raise IndexFolderError(f"{path}: not JSON ({error}); the file was cut or altered: build the index again") from error
     if not isinstance(content, dict):
         raise IndexFolderError(f"{path}: not the manifest of an index (not a JSON object)")
     return content
+
+
+def _read_text(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    if os.path.getsize(path) > _MOST_BYTES:
+        raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not a manifest of ours")
+    return path.read_bytes()
 
 
 def _parse(content: dict[str, Any]) -> Manifest:

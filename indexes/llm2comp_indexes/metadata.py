@@ -3,7 +3,6 @@
 import io
 import logging
 import math
-import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import IO, Any, Literal, Self, get_args
 from llm2comp.documents import Document
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.checked_files import FileRecord, HashedFile
+from llm2comp_indexes.mapped import Bytes
 
 __all__ = ["MOST_COLUMNS", "Block", "Kind", "Metadata", "MetadataWriter", "open_metadata"]
 
@@ -201,7 +201,7 @@ class _Sink(io.RawIOBase):
         return len(content)
 
 
-def open_metadata(path: Path, rows: int, *, content: mmap.mmap | None = None) -> "Metadata":
+def open_metadata(path: Path, rows: int, *, content: Bytes | None = None) -> "Metadata":
     """The metadata of so many rows that `MetadataWriter` wrote, mapped; by the caller, where `content` is given.
 
     Here the schema, every batch's layout and the number of rows are checked; contents are validated column by column at first use.
@@ -259,7 +259,7 @@ class Metadata:
         blocks: The rows, in order.
     """
 
-    def __init__(self, path: Path, rows: int, content: mmap.mmap | None = None) -> None:
+    def __init__(self, path: Path, rows: int, content: Bytes | None = None) -> None:
         import pyarrow as pa
 
         source = pa.memory_map(str(path)) if content is None else pa.BufferReader(pa.py_buffer(content))

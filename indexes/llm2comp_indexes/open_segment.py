@@ -1,22 +1,22 @@
 """One segment of an open index: its vectors, structure, documents, metadata and BM25 index, each mapped or loaded when first needed."""
 
-import mmap
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp.errors import IndexFolderError
+from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.arrays import map_array
 from llm2comp_indexes.checked_files import check_content, check_mapped
 from llm2comp_indexes.documents import DocumentReader
 from llm2comp_indexes.id_table import IdTable
-from llm2comp_indexes.index_types import IndexType
+from llm2comp_indexes.index_types import IndexType, parse_type
 from llm2comp_indexes.lexical import Lexical, open_lexical
 from llm2comp_indexes.manifest import Manifest, Names, Segment, segment_folder
+from llm2comp_indexes.mapped import Bytes, map_file
 from llm2comp_indexes.metadata import Metadata, open_metadata
 from llm2comp_indexes.report import Report, read_report
 from llm2comp_indexes.segment_writer import parent_id
@@ -27,46 +27,62 @@ from llm2comp_indexes.where import Where
 __all__ = ["OpenSegment"]
 
 _T = TypeVar("_T")
+_NONE = Effort()
 _EXACT_ROWS = 50_000
 _EXACT_SHARE = 0.02
-"""Where a filter leaves at most so many rows, or so small a share of them, all that are left are compared."""
+"""Where a filter leaves at most so many rows, or so small a share of them, all that are left are compared; deletions alone must leave so small a share."""
+_GATHERED_SHARE = 1 / 256
+"""Up to so small a share, rows are read one by one; above, FAISS passes over the others faster."""
 
 
 class OpenSegment:
-    """A segment for reading. Any number of threads may use it.
+    """A segment for reading; a context manager that closes it. Any number of threads may use it.
 
     Attributes:
         rows: In its files, deleted ones too.
         storage: The vectors.
-        structure: None where all vectors are compared.
+        structure: None where all vectors are compared, or it was opened by a writer.
         documents: By row.
         alive: Rows that are not deleted, (rows,); None: all.
         ids: Rows by document id.
         report: What was measured when the segment was built.
-        lexical: The BM25 index, if the index has one.
+        lexical: The BM25 index, if the index has one, and a reader opened it.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, segment: Segment) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, segment: Segment, *, searchable: bool = True) -> None:
+        """Opens its files; without those that only searching needs, where it is to be changed and not `searchable`."""
         self.folder, self.segment = segment_folder(folder, segment), segment
         self.rows = segment.rows
         self._chunked = manifest.options.chunk_tokens is not None
         self.storage = open_storage(self.folder / Names.VECTORS, rows=segment.rows, dimension=manifest.dimension, store=manifest.options.store)
-        record = segment.files.get(Names.STRUCTURE)
-        kind = IndexType(segment.type)
-        self.structure = open_structure(self.folder / Names.STRUCTURE, kind, self.storage, record=record) if record else None
+        record = segment.files.get(Names.STRUCTURE) if searchable else None
+        self.structure = open_structure(self.folder / Names.STRUCTURE, self._parse_type(), self.storage, record=record) if record else None
         check_content(self.folder / Names.OFFSETS, segment.files[Names.OFFSETS])
         self.documents = DocumentReader(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, segment.rows)
         self.alive = self._read_alive()
         # Opened now: a writer may remove the files of this commit, and what is open stays.
         self.ids = IdTable(self.folder / Names.IDS, self.rows)
         self.report: Report | None = self._checked(Names.REPORT, read_report)
-        lexical = any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
+        lexical = searchable and any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
         self.lexical: Lexical | None = open_lexical(self.folder / Names.LEXICAL, self.rows) if lexical else None
-        self._columns = _map(self.folder / Names.METADATA) if Names.METADATA in segment.files else None
+        self._columns: Bytes | None = map_file(self.folder / Names.METADATA) if searchable and Names.METADATA in segment.files else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Unmaps the documents; the rest goes with the object."""
         self.documents.close()
+
+    def _parse_type(self) -> IndexType:
+        """The type as the manifest has it, after its numbers are found to suit the segment: FAISS would take memory for any."""
+        try:
+            return parse_type(self.segment.type, rows=self.rows, dimension=self.storage.dimension)
+        except SettingsError as error:
+            raise IndexFolderError(f"{self.folder}: damaged or altered: its {error}; build the index again") from error
 
     @cached_property
     def metadata(self) -> Metadata | None:
@@ -105,35 +121,43 @@ class OpenSegment:
         mask = where.mask(self.metadata, self.rows)
         return mask if self.alive is None else mask & self.alive
 
-    def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, allowed: NDArray[np.bool_] | None) -> Found:
-        """The k best rows for each query (queries, dimension), with exact scores of the stored vectors; -1 where there are no more.
+    def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, where: Where | None = None) -> Found:
+        """The k best living rows that the filter lets through, for each query (queries, dimension); -1 where there are no more.
 
-        Few allowed rows are all compared. Many are searched in the structure, with an effort that grows as their share shrinks:
-        the answers lie as much farther away.
+        Scores are exact, those of the stored vectors. Few rows left are all compared. Many are searched in the structure, with an
+        effort that grows as their share shrinks: the answers lie as much farther away.
         """
+        allowed = self.allowed(where)
         left = self.rows if allowed is None else int(np.count_nonzero(allowed))
-        if self.structure is None or left < self.rows and (left <= _EXACT_ROWS or left <= _EXACT_SHARE * self.rows):
+        if self.structure is None or left <= _EXACT_SHARE * self.rows or (where is not None and left < self.rows and left <= _EXACT_ROWS):
             return self._compare(queries, k, allowed, left)
         tuned = self.report.point.effort if self.report else Effort()
         chosen = _scaled(_overlaid(effort, tuned), self.rows / left)
         wanted = min(k * (chosen.rerank or 1), self.rows)
-        found = self.structure.search(queries, wanted, effort=chosen, allowed=allowed)
+        found = self.structure.find(queries, wanted, effort=chosen, allowed=allowed)
         return self._rescore(queries, k, found.rows)
 
     def _compare(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None, left: int) -> Found:
-        if allowed is None or left > _EXACT_ROWS:
+        if allowed is None or left > _GATHERED_SHARE * self.rows:
             return self.storage.search(queries, k, allowed=allowed)
         return self._rescore(queries, k, np.broadcast_to(np.flatnonzero(allowed), (len(queries), left)))
 
     def _rescore(self, queries: NDArray[np.float32], k: int, candidates: NDArray[np.int64]) -> Found:
         """The best k of each query's candidates (queries, any number), by the stored vectors."""
+        best = [self._order(query, rows, k) for query, rows in zip(queries, candidates, strict=True)]
+        if len(best) == 1 and len(best[0].rows) == k:  # nothing to fill up: a query asked alone need not wait for it
+            return Found(best[0].scores[None], best[0].rows[None])
         found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
-        for query, rows, scores_out, rows_out in zip(queries, candidates, *found, strict=True):
-            rows = rows[rows >= 0]
-            scores = self.storage.scores(query, rows)
-            best = np.lexsort((rows, -scores))[:k]
-            scores_out[: len(best)], rows_out[: len(best)] = scores[best], rows[best]
+        for (scores, rows), scores_out, rows_out in zip(best, *found, strict=True):
+            scores_out[: len(rows)], rows_out[: len(rows)] = scores, rows
         return found
+
+    def _order(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
+        """The best k of the query's candidates, those below 0 left out."""
+        rows = rows[rows >= 0]
+        scores = self.storage.scores(query, rows)
+        best = np.lexsort((rows, -scores))[:k]
+        return Found(scores[best], rows[best])
 
     def _read_alive(self) -> NDArray[np.bool_] | None:
         name = self.segment.deleted_file
@@ -151,15 +175,9 @@ class OpenSegment:
         return read(self.folder / name)
 
 
-def _map(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:
-            raise IndexFolderError(f"{path}: empty; the file was cut or altered: build the index again") from error
-
-
 def _overlaid(asked: Effort, tuned: Effort) -> Effort:
+    if asked == _NONE:
+        return tuned
     return Effort(asked.nprobe or tuned.nprobe, asked.ef_search or tuned.ef_search, asked.rerank or tuned.rerank)
 
 

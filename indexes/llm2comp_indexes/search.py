@@ -14,6 +14,7 @@ from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.fusion import fuse
 from llm2comp_indexes.manifest import Manifest, read_manifest
+from llm2comp_indexes.mapped import limit_explained
 from llm2comp_indexes.open_segment import OpenSegment
 from llm2comp_indexes.segment_writer import parent_id
 from llm2comp_indexes.storage import Found
@@ -103,16 +104,17 @@ class Index:
     Closes its files as a context manager, or when it is collected.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None, searchable: bool = True) -> None:
+        """Opens the commit; `searchable=False` leaves out what only searching needs."""
         self.folder = folder
         self.manifest = manifest
         self._encoder: Encoder | None = None
         if model is not None:
             self._encoder = self._check(load_encoder(model)[0])
-        with ExitStack() as opened:
+        with limit_explained(), ExitStack() as opened:
             self.segments: list[OpenSegment] = []
             for segment in manifest.segments:
-                self.segments.append(OpenSegment(folder, manifest, segment))
+                self.segments.append(OpenSegment(folder, manifest, segment, searchable=searchable))
                 opened.callback(self.segments[-1].close)
             opened.pop_all()
         self._starts = np.cumsum([0, *(segment.rows for segment in self.segments)])  # first row of each segment, and the end
@@ -225,7 +227,7 @@ class Index:
     def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Found:
         with bounded_threads(options.threads):
             return self._best(
-                [segment.search(vectors, min(k, segment.rows), effort=options.effort, allowed=segment.allowed(where)) for segment in self.segments],
+                [segment.search(vectors, min(k, segment.rows), effort=options.effort, where=where) for segment in self.segments],
                 len(vectors),
                 k,
             )

@@ -8,10 +8,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 
 from llm2comp.documents import Document
 from llm2comp_indexes.checked_files import FileRecord, sync_folder
-from llm2comp_indexes.documents import DocumentWriter, document_line
+from llm2comp_indexes.documents import ROW_BYTES, DocumentWriter, document_line
 from llm2comp_indexes.id_table import IdTableWriter
 from llm2comp_indexes.manifest import Names
 from llm2comp_indexes.metadata import MetadataWriter
-from llm2comp_indexes.storage import StorageWriter, Store
+from llm2comp_indexes.storage import StorageWriter, Store, storage_bytes
 
-__all__ = ["JOURNAL", "SegmentWriter", "is_unfinished", "new_segment_folder", "parent_id"]
+__all__ = ["JOURNAL", "SegmentWriter", "is_segment_folder", "is_unfinished", "new_segment_folder", "parent_id"]
 
 JOURNAL = "journal.jsonl"
+_NAME = re.compile(r"[0-9]{6}")
+_NAMES = 999_999
 _logger = logging.getLogger(__name__)
 
 
@@ -46,43 +48,51 @@ class _Block(NamedTuple):
     digest: str
 
 
-def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, Any]) -> Path:
+def is_segment_folder(path: Path) -> bool:
+    """Whether the path is a folder named as a segment is, in use or not; what else lies beside segments is none of ours."""
+    return bool(_NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+
+
+def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, Any], *, number: int = 1) -> Path:
     """The folder of an unfinished segment with this header, or else a new one; unfinished ones with another header are removed.
 
     Args:
         segments: The folder of all segments.
         taken: Names of the segments that are in use.
         header: What the vectors depend on; blocks written under another one are of no use.
+        number: A new folder has this number or a later one, so that a reader of an earlier commit never finds it in another's place.
     """
     used = set(taken)
     found = None
-    for folder in sorted(segments.iterdir()):
-        if folder.name in used or not folder.name.isdigit() or folder.is_symlink() or not folder.is_dir():
-            continue  # what is not of our making is left alone
+    for folder in sorted(filter(is_segment_folder, segments.iterdir())):
+        if folder.name in used:
+            continue
         if found is None and _read_journal(folder / JOURNAL, header) is not None:
             found = folder
-        else:
-            if (folder / JOURNAL).exists():
-                _logger.warning("%s: an unfinished segment of another model or other settings is removed", folder)
-            shutil.rmtree(folder)
+            continue
+        if (folder / JOURNAL).exists():
+            _logger.warning("%s: an unfinished segment, which this command cannot go on with, is removed", folder)
+        shutil.rmtree(folder, ignore_errors=True)  # what is held open, on some systems, goes the next time
     if found:
         return found
-    number = 1 + max((int(name) for name in used), default=0)
-    folder = next(segments / f"{candidate:06d}" for candidate in count(number) if f"{candidate:06d}" not in used)
+    used |= {path.name for path in segments.iterdir()}
+    first = max([number, *(int(name) + 1 for name in used if _NAME.fullmatch(name))])
+    names = (f"{1 + (candidate - 1) % _NAMES:06d}" for candidate in range(first, first + _NAMES))
+    folder = segments / next(name for name in names if name not in used)
     folder.mkdir()
     return folder
 
 
 def is_unfinished(folder: Path) -> bool:
     """Whether the folder is one that a killed run of ours left: with a journal, or with nothing that would be a loss."""
-    if not folder.name.isdigit() or folder.is_symlink() or not folder.is_dir():
+    if not is_segment_folder(folder):
         return False
     return (folder / JOURNAL).is_file() or {path.name for path in folder.iterdir()} <= {f"{JOURNAL}.new", f"{Names.METADATA}.spool"}
 
 
 def _read_journal(path: Path, header: dict[str, Any]) -> list[_Block] | None:
-    """Blocks of the journal; None if there is none with this header. What follows a line that was cut is not counted."""
-    if not path.is_file():
+    """Blocks of the journal; None if there is none with this header, or a link beside it. What follows a line that was cut is not counted."""
+    if not path.is_file() or any(file.is_symlink() for file in path.parent.iterdir()):
         return None
     blocks: list[_Block] = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
@@ -115,7 +125,7 @@ class SegmentWriter:
         self.documents = 0
         self._header = header
         self._chunked = header.get("chunks", [None])[0] is not None
-        self._earlier = _read_journal(folder / JOURNAL, header) or []
+        self._earlier = [block for block in _read_journal(folder / JOURNAL, header) or [] if self._holds(block)]
         self._taking_up = True
         self._blocks: list[_Block] = []
         _remove_all_but(folder, {JOURNAL, Names.DOCUMENTS, Names.OFFSETS, Names.VECTORS})
@@ -134,7 +144,7 @@ class SegmentWriter:
     def has(self, rows: Sequence[Document]) -> bool:
         """Whether the next block is these rows, written by an earlier run; they are then counted and need no vectors."""
         done = len(self._blocks)
-        self._taking_up = self._taking_up and done < len(self._earlier) and self._earlier[done].digest == _digest(map(document_line, rows))
+        self._taking_up = self._taking_up and done < len(self._earlier) and self._earlier[done] == self._block(list(map(document_line, rows)))
         if self._taking_up:
             self._blocks.append(self._earlier[done])
             self._note(rows)
@@ -148,12 +158,13 @@ class SegmentWriter:
         """
         documents, storage = self._begun()
         lines = [document_line(row) for row in rows]
+        block = self._block(lines)
         documents.add(lines)
         storage.append(vectors)
         self._note(rows)
         documents.sync()
         storage.sync()
-        self._blocks.append(_Block(self.rows, documents.end, _digest(lines)))
+        self._blocks.append(block)
         _write_lines(self.folder / JOURNAL, "ab", [self._blocks[-1]._asdict()])
 
     def finish(self) -> dict[str, FileRecord]:
@@ -173,7 +184,22 @@ class SegmentWriter:
             self._start_journal()  # before the files are cut, so that it never promises more than they hold; without a line that was cut
             documents = DocumentWriter(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, rows=rows, end=end)
             self._files = documents, StorageWriter(self.folder / Names.VECTORS, self.dimension, self.store, rows=rows)
+            sync_folder(self.folder)  # the names of these files too are durable before the journal speaks of what is in them
         return self._files
+
+    def _block(self, lines: Sequence[bytes]) -> _Block:
+        """The files after a next block of these lines."""
+        end = self._blocks[-1].end if self._blocks else 0
+        return _Block(self.rows + len(lines), end + sum(map(len, lines)), _digest(lines))
+
+    def _holds(self, block: _Block) -> bool:
+        """Whether the files are as long as the journal says; else (they were removed in part, or a device lied) the block is written again."""
+        expected = {
+            Names.DOCUMENTS: block.end,
+            Names.OFFSETS: block.rows * ROW_BYTES,
+            Names.VECTORS: storage_bytes(block.rows, self.dimension, self.store),
+        }
+        return all((self.folder / name).is_file() and (self.folder / name).stat().st_size >= size for name, size in expected.items())
 
     def _start_journal(self) -> None:
         unfinished = self.folder / f"{JOURNAL}.new"

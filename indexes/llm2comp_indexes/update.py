@@ -1,6 +1,7 @@
 """Changes what an index holds: adds new and changed documents, deletes documents, merges its segments."""
 
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -75,7 +76,7 @@ def add_documents(
     """
     skips, told = SkipCounter(on_skip), progress or silent
     documents = read_documents(corpora, on_error, skips)
-    with change_index(Path(folder)) as change, Index(Path(folder), _before(change), model=model) as index:
+    with change_index(Path(folder)) as change, Index(Path(folder), _before(change), model=model, searchable=False) as index:
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
         news = _News(index, make_splitter(options, index.model))
@@ -86,8 +87,22 @@ def add_documents(
             with change.new_segment(encode.dimension, options.store, header=header) as writer:
                 write_blocks(writer, chain([first], blocks), encode, on_block=lambda count: told("documents", count))
                 segment, _ = finish_segment(writer, options, encoder=index.model, device=device, progress=told, small_exact=True)
-            _commit(change, index, news.replaced, [segment])
+            kept = [_without(change, *replaced) for replaced in zip(index.segments, news.replaced, strict=True)]
+            _commit(change, [*kept, segment])
     return AddReport(news.added, news.changed, news.unchanged, skips.count, time.perf_counter() - start, encode.seconds)
+
+
+class _Gone:
+    """Rows of a segment that are to be deleted, and of how many documents they are."""
+
+    def __init__(self) -> None:
+        self.rows = array("q")
+        self.documents = 0
+
+    def add(self, rows: Sequence[int]) -> None:
+        """The rows of a document."""
+        self.rows.extend(rows)
+        self.documents += 1
 
 
 class _News:
@@ -95,7 +110,7 @@ class _News:
 
     def __init__(self, index: Index, split: Splitter) -> None:
         self.added = self.changed = self.unchanged = 0
-        self.replaced: list[list[list[int]]] = [[] for _ in index.segments]
+        self.replaced = [_Gone() for _ in index.segments]
         self._segments, self._split = index.segments, split
 
     def rows(self, documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -114,7 +129,7 @@ class _News:
                 else:
                     self.changed += 1
                     for place in places:
-                        self.replaced[place].append(found[place][number])
+                        self.replaced[place].add(found[place][number])
                 yield rows
 
     @staticmethod
@@ -134,22 +149,30 @@ def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteRe
     if isinstance(identifiers, str):
         raise SettingsError(f"identifiers is a string, expected a list: [{identifiers[:40]!r}]")
     wanted = list(dict.fromkeys(identifiers))
-    if strange := next((identifier for identifier in wanted if not isinstance(identifier, str)), None):
-        raise SettingsError(f"identifiers hold {strange!r:.40}, expected strings only")
-    with change_index(Path(folder)) as change, Index(Path(folder), _before(change)) as index:
-        missing: list[str] = []
-        deleted: list[list[list[int]]] = [[] for _ in index.segments]
-        for start in range(0, len(wanted), _IDS_AT_ONCE):
-            block = wanted[start : start + _IDS_AT_ONCE]
-            found = [segment.find_rows(block) for segment in index.segments]
-            for number, identifier in enumerate(block):
-                if not any(rows[number] for rows in found):
-                    missing.append(identifier)
-            for place, rows in enumerate(found):
-                deleted[place] += [known for known in rows if known]
-        if any(deleted):
-            _commit(change, index, deleted, [])
-    return DeleteReport(len(wanted) - len(missing), tuple(missing))
+    if strange := [identifier for identifier in wanted if not isinstance(identifier, str)]:
+        raise SettingsError(f"identifiers hold {strange[0]!r:.40}, expected strings only")
+    with change_index(Path(folder)) as change:
+        held: set[str] = set()
+        kept = []
+        for segment in _before(change).segments:
+            with OpenSegment(Path(folder), _before(change), segment, searchable=False) as opened:
+                gone = _find(opened, wanted, held)
+                kept.append(_without(change, opened, gone))
+        if held:
+            _commit(change, kept)
+    return DeleteReport(len(held), tuple(identifier for identifier in wanted if identifier not in held))
+
+
+def _find(segment: OpenSegment, wanted: list[str], held: set[str]) -> _Gone:
+    """Rows of the wanted documents; those that the segment holds are added to `held`."""
+    gone = _Gone()
+    for start in range(0, len(wanted), _IDS_AT_ONCE):
+        block = wanted[start : start + _IDS_AT_ONCE]
+        for identifier, rows in zip(block, segment.find_rows(block), strict=True):
+            if rows:
+                gone.add(rows)
+                held.add(identifier)
+    return gone
 
 
 def _before(change: Change) -> Manifest:
@@ -157,17 +180,15 @@ def _before(change: Change) -> Manifest:
     return change.before
 
 
-def _commit(change: Change, index: Index, deleted: Sequence[Sequence[Sequence[int]]], new: Sequence[Segment]) -> None:
-    """Commits the index without the rows of some documents, and with new segments. A segment without living rows goes."""
-    kept = []
-    for segment, documents in zip(index.segments, deleted, strict=True):
-        changed = _without(change, segment, documents) if documents else segment.segment
-        if changed.deleted < changed.rows:
-            kept.append(changed)
-    change.commit(replace(index.manifest, segments=(*kept, *new)))
+def _without(change: Change, segment: OpenSegment, gone: _Gone) -> Segment:
+    """The segment without these rows; its new bitmap is on the device."""
+    if not gone.documents:
+        return segment.segment
+    deleted: NDArray[np.bool_] = np.zeros(segment.rows, np.bool_) if segment.alive is None else ~segment.alive
+    deleted[np.frombuffer(gone.rows, np.int64)] = True
+    return with_deleted(change, segment.segment, deleted, documents=segment.segment.documents - gone.documents)
 
 
-def _without(change: Change, segment: OpenSegment, documents: Sequence[Sequence[int]]) -> Segment:
-    gone: NDArray[np.bool_] = np.zeros(segment.rows, np.bool_) if segment.alive is None else ~segment.alive
-    gone[[row for rows in documents for row in rows]] = True
-    return with_deleted(change, segment.segment, gone, documents=segment.segment.documents - len(documents))
+def _commit(change: Change, segments: Sequence[Segment]) -> None:
+    """Commits the index of these segments; one without living rows goes."""
+    change.commit(replace(_before(change), segments=tuple(segment for segment in segments if segment.deleted < segment.rows)))

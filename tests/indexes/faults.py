@@ -135,7 +135,7 @@ def _install(gate: _Gate) -> None:
         buffer = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding, errors, newline)
 
-    io.open = builtins.open = gated_open
+    io.open = builtins.open = gated_open  # type: ignore[assignment]  # of the overloads, what our code calls
     for name in ("replace", "rename", "unlink", "mkdir", "rmdir", "pwrite", "link"):
         setattr(os, name, _gated(gate, name, getattr(os, name)))
     os.fsync = _gated(gate, "fsync", lambda descriptor: None)  # what is written outlives its process as it is
@@ -176,8 +176,8 @@ def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any])
         return add_documents(folder, [arguments["corpus"]], model=encoder)[:3]
     if task == "delete":
         return delete_documents(folder, arguments["ids"])
-    options = IndexOptions(**arguments["options"]) if "options" in arguments else None
-    return merge_index(folder, options=options)[:2]
+    changed = IndexOptions(**arguments["options"]) if "options" in arguments else None
+    return merge_index(folder, options=changed)[:2]
 
 
 def _live(order: dict[str, Any]) -> None:

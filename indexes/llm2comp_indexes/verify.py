@@ -6,7 +6,7 @@ import numpy as np
 
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.checked_files import check_content
-from llm2comp_indexes.manifest import Manifest, Segment, read_manifest, segment_folder
+from llm2comp_indexes.manifest import Manifest, Segment, check_folders, read_manifest_alone, segment_folder
 
 __all__ = ["verify_index"]
 
@@ -19,16 +19,20 @@ def verify_index(folder: str | Path) -> Manifest:
     """
     folder = Path(folder)
     while True:
-        manifest = read_manifest(folder)
-        problems = [problem for segment in manifest.segments for problem in _problems(segment_folder(folder, segment), segment)]
+        manifest = read_manifest_alone(folder)
+        problems = [problem for segment in manifest.segments for problem in _problems(folder, segment)]
         if not problems:
             return manifest
-        if read_manifest(folder) == manifest:  # else a writer committed, and removed old files, meanwhile
+        if read_manifest_alone(folder) == manifest:  # else a writer committed, and removed old files, meanwhile
             raise IndexFolderError("; ".join(problems))
 
 
-def _problems(folder: Path, segment: Segment) -> list[str]:
-    problems = []
+def _problems(index: Path, segment: Segment) -> list[str]:
+    try:
+        check_folders(index, segment)
+    except IndexFolderError as error:
+        return [str(error)]
+    folder, problems = segment_folder(index, segment), []
     for name, record in segment.files.items():
         try:
             check_content(folder / name, record)

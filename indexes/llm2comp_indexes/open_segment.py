@@ -31,6 +31,8 @@ _NONE = Effort()
 _EXACT_ROWS = 50_000
 _EXACT_SHARE = 0.02
 """Where a filter leaves at most so many rows, or so small a share of them, all that are left are compared; deletions alone must leave so small a share."""
+_EXACT_ANSWERS = 4
+"""Where at most so many times as many rows are left as answers are wanted, all are compared."""
 _GATHERED_SHARE = 1 / 256
 """Up to so small a share, rows are read one by one; above, FAISS passes over the others faster."""
 
@@ -124,18 +126,32 @@ class OpenSegment:
     def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, where: Where | None = None) -> Found:
         """The k best living rows that the filter lets through, for each query (queries, dimension); -1 where there are no more.
 
-        Scores are exact, those of the stored vectors. Few rows left are all compared. Many are searched in the structure, with an
-        effort that grows as their share shrinks: the answers lie as much farther away.
+        Scores are exact, those of the stored vectors. Few rows left are all compared, also few for so many answers. Many are searched in
+        the structure, with an effort that grows as their share shrinks: the answers lie as much farther away. It grows too where fewer
+        than k are found, as few lists hold few rows.
         """
         allowed = self.allowed(where)
         left = self.rows if allowed is None else int(np.count_nonzero(allowed))
-        if self.structure is None or left <= _EXACT_SHARE * self.rows or (where is not None and left < self.rows and left <= _EXACT_ROWS):
+        filtered = where is not None and left < self.rows and left <= _EXACT_ROWS
+        if self.structure is None or filtered or left <= max(_EXACT_SHARE * self.rows, _EXACT_ANSWERS * k):
             return self._compare(queries, k, allowed, left)
         tuned = self.report.point.effort if self.report else Effort()
         chosen = _scaled(_overlaid(effort, tuned), self.rows / left)
-        wanted = min(k * (chosen.rerank or 1), self.rows)
-        found = self.structure.find(queries, wanted, effort=chosen, allowed=allowed)
-        return self._rescore(queries, k, found.rows)
+        found = self._try(queries, k, chosen, allowed)
+        while (lacking := found.rows[:, -1] < 0).any():
+            harder = _scaled(chosen, 4) if max(chosen.nprobe or 0, chosen.ef_search or 0) < self.rows else chosen
+            more = self._compare(queries[lacking], k, allowed, left) if harder == chosen else self._try(queries[lacking], k, harder, allowed)
+            found.scores[lacking], found.rows[lacking] = more
+            if harder == chosen:
+                break
+            chosen = harder
+        return found
+
+    def _try(self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_] | None) -> Found:
+        """The k best rows that the structure finds with this effort."""
+        assert self.structure is not None
+        wanted = min(k * (effort.rerank or 1), self.rows)
+        return self._rescore(queries, k, self.structure.find(queries, wanted, effort=effort, allowed=allowed).rows)
 
     def _compare(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None, left: int) -> Found:
         if allowed is None or left > _GATHERED_SHARE * self.rows:

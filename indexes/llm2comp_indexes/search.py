@@ -1,8 +1,11 @@
 """Opens an index and answers questions from it."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -27,6 +30,7 @@ Mode = Literal["dense", "bm25", "hybrid"]
 _QUERIES_AT_ONCE = 1024
 _OPEN_TRIES = 20
 _FUSED_DEPTH = 100
+_MOST_ANSWERS = 1000
 
 
 class Hit(NamedTuple):
@@ -74,6 +78,12 @@ class SearchOptions:
             raise SettingsError(f"mode is {self.mode!r}, expected dense, bm25 or hybrid")
         if self.by not in ("row", "document"):
             raise SettingsError(f"by is {self.by!r}, expected row or document")
+        if self.threads is not None and self.threads < 1:
+            raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
+        if len(self.weights) != 2 or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights) or not any(self.weights):
+            raise SettingsError(f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of words")
+        if self.where is not None:
+            parse_where(self.where)
 
 
 def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None) -> "Index":
@@ -117,7 +127,7 @@ class Index:
                 self.segments.append(OpenSegment(folder, manifest, segment, searchable=searchable))
                 opened.callback(self.segments[-1].close)
             opened.pop_all()
-        self._starts = np.cumsum([0, *(segment.rows for segment in self.segments)])  # first row of each segment, and the end
+        self._starts = list(accumulate((segment.rows for segment in self.segments), initial=0))  # first row of each segment, and the end
 
     def __len__(self) -> int:
         return self.manifest.documents
@@ -159,7 +169,7 @@ class Index:
         Equal scores keep the order of the index.
 
         Raises:
-            SettingsError: k is below 1, `queries` is a single string, the filter cannot be read, or the index has no BM25 part.
+            SettingsError: k is not from 1 to 1,000, `queries` is a single string, the filter cannot be read, or the index has no BM25 part.
         """
         if isinstance(queries, str):
             raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
@@ -175,40 +185,45 @@ class Index:
         A row counts through all segments, deleted rows too; -1 with a score of -inf where there are no more.
 
         Raises:
-            SettingsError: k is below 1, or the filter cannot be read.
+            SettingsError: k is not from 1 to 1,000, the mode is not `dense`, or the filter cannot be read.
             IndexFolderError: The vectors have another dimension.
         """
         _check_k(k)
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             raise IndexFolderError(f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})")
         chosen = options or SearchOptions()
-        return self._dense(vectors, min(k, int(self._starts[-1])), chosen, self._filter(chosen.where))
+        if chosen.mode != "dense":
+            raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
+        return self._dense(vectors, min(k, self._starts[-1]), chosen, self._filter(chosen.where))
 
     def fetch(self, row: int, score: float) -> Hit:
         """The document of a row that `search_vectors` gave."""
-        place = int(np.searchsorted(self._starts, row, side="right")) - 1
-        document = self.segments[place].documents[row - int(self._starts[place])]
+        place = bisect_right(self._starts, row) - 1
+        document = self.segments[place].documents[row - self._starts[place]]
         return Hit(document.id, score, document.title, document.text, document.metadata)
 
     def _search_block(self, queries: list[str], k: int, options: SearchOptions) -> list[list[Hit]]:
         _check_k(k)
         if not self.manifest.rows:
             return [[] for _ in queries]
+        where = self._filter(options.where)
+        if options.mode != "dense":
+            self._check_lexical()  # before a model is loaded
+        vectors = None if options.mode == "bm25" else encode(self.model.encode_query, queries, self.manifest.dimension)
         grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
-        depth = min(4 * k if grouped else k, int(self._starts[-1]))
+        depth = min(4 * k if grouped else k, self._starts[-1])
         while True:
-            found = self._find(queries, depth, options)
+            found = self._find(queries, vectors, depth, options, where)
             hits = [self._hits(scores, rows, k, grouped) for scores, rows in zip(found.scores.tolist(), found.rows.tolist(), strict=True)]
             lacking = any(len(answers) < k and row >= 0 for answers, row in zip(hits, found.rows[:, -1], strict=True))
             if not grouped or depth >= self._starts[-1] or not lacking:
                 return hits
-            depth = min(4 * depth, int(self._starts[-1]))
+            depth = min(4 * depth, self._starts[-1])
 
-    def _find(self, queries: list[str], k: int, options: SearchOptions) -> Found:
-        where = self._filter(options.where)
-        if options.mode == "bm25":
+    def _find(self, queries: list[str], vectors: NDArray[np.float32] | None, k: int, options: SearchOptions, where: Where | None) -> Found:
+        """Rows by words, by vectors (None: by words only), or by both."""
+        if vectors is None:
             return self._lexical(queries, k, where)
-        vectors = encode(self.model.encode_query, queries, self.manifest.dimension)
         if options.mode == "dense":
             return self._dense(vectors, k, options, where)
         depth = max(_FUSED_DEPTH, 3 * k)
@@ -233,15 +248,19 @@ class Index:
             )
 
     def _lexical(self, queries: list[str], k: int, where: Where | None) -> Found:
-        parts = [segment.lexical for segment in self.segments]
-        opened = [part for part in parts if part is not None]
-        if len(opened) < len(parts) or not self.manifest.options.hybrid:
-            raise SettingsError(f"{self.folder}: holds no BM25 index; build it with --hybrid (IndexOptions(hybrid=True)), or search with mode dense")
+        opened = [segment.lexical for segment in self.segments if segment.lexical is not None]
         found = []
         for segment, part in zip(self.segments, opened, strict=True):
             scores, rows = part.search(queries, min(k, segment.rows), allowed=segment.allowed(where), corpus=opened)
             found.append(Found(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
         return self._best(found, len(queries), k)
+
+    def _check_lexical(self) -> None:
+        if not self.manifest.options.hybrid or not all(segment.lexical for segment in self.segments):
+            raise SettingsError(
+                f"{self.folder}: holds no BM25 index; add one with `llm2comp index merge --hybrid`, build with --hybrid (IndexOptions(hybrid=True)), "
+                "or search with mode dense"
+            )
 
     def _best(self, found: Sequence[Found], queries: int, k: int) -> Found:
         """The best k of what the segments found, rows counted through all of them."""
@@ -282,5 +301,5 @@ class Index:
 
 
 def _check_k(k: int) -> None:
-    if k < 1:
-        raise SettingsError(f"k is {k}, expected at least 1")
+    if not 1 <= k <= _MOST_ANSWERS:
+        raise SettingsError(f"k is {k}, expected 1 to {_MOST_ANSWERS:,}")

@@ -1,5 +1,7 @@
 """The efforts that are tried for a type of index, least first."""
 
+import re
+
 from llm2comp_indexes.index_types import IndexType
 from llm2comp_indexes.structures import Effort
 
@@ -12,14 +14,16 @@ def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
     """Efforts for k answers: nprobe or efSearch in steps of about 1.4, for each number of candidates scored again.
 
     Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates per answer, smaller codes and
-    types unknown to us up to 64.
+    types unknown to us up to 64. Of an IVF type unknown to us, nprobe grows in steps of 4.
     """
     if kind.family == "flat":
         return (Effort(),)
     if kind.family == "hnsw":
         return tuple(Effort(ef_search=step, rerank=1) for step in _steps(max(k, 8), max(_MOST_EF, 2 * k)))
     if kind.family == "other":
-        return tuple(Effort(rerank=rerank) for rerank in (1, 4, 16, 64))
+        lists = re.search(r"IVF(\d+)", kind.factory)
+        steps: list[int | None] = [*_quarters(int(lists[1]))] if lists else [None]
+        return tuple(Effort(nprobe=step, rerank=rerank) for rerank in (1, 4, 16, 64) for step in steps)
     return tuple(Effort(nprobe=step, rerank=rerank) for rerank in _reranks(kind) for step in _steps(1, kind.ivf.lists))
 
 
@@ -36,3 +40,8 @@ def _steps(least: int, most: int) -> list[int]:
         power = 1 << (steps[-1].bit_length() - 1)
         steps.append(min(most, steps[-1] + max(1, power // 2)))
     return steps
+
+
+def _quarters(most: int) -> list[int]:
+    """1, 4, 16 … and `most`."""
+    return [*(4**power for power in range(16) if 4**power < most), most]

@@ -184,6 +184,14 @@ def test_a_sweep_ends_where_all_is_found(sets: Sets, factory: str) -> None:
     assert all(recall < 0.9995 for recall in recalls[:-1])
 
 
+def test_lists_of_a_type_unknown_to_us_are_probed_in_steps_too(sets: Sets) -> None:
+    structure = build_structure(IndexType("IVF64,PQ8x4fs"), sets.storage, threads=1)
+    points = measure_curve(structure, sets.storage, sets.queries, k=K, point_seconds=60)
+    assert {point.effort.nprobe for point in points} == {1, 4, 16, 64}
+    assert points[0].recall < 0.6
+    assert max(point.recall for point in points) > 0.95
+
+
 def test_efforts_grow_in_small_steps() -> None:
     for kind, field in ((IndexType("IVF1000,SQfp16"), "nprobe"), (IndexType("HNSW16"), "ef_search")):
         values = [getattr(effort, field) for effort in efforts_of(kind, 10)]

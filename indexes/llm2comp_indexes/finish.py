@@ -61,7 +61,7 @@ def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
     resolve_device(device)
     if options.type == "auto":
         return
-    smallest = re.sub(r"IVF\d+", "IVF1", options.type)  # how many lists there may be is known when all rows are
+    smallest = re.sub(r"IVF\d{1,9}(?!\d)", "IVF1", options.type)  # how many lists there may be is known when all rows are
     try:
         parse_type(smallest, rows=1, dimension=dimension)
     except SettingsError as error:

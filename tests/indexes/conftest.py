@@ -1,13 +1,15 @@
 """A small corpus on disk and an index of it, made with the stand-in encoder."""
 
 import json
+import random
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm2comp_indexes import build_index
+from llm2comp_indexes import IndexOptions, build_index, delete_documents
 from tests.word_encoder import WordEncoder
 
 TEXTS = ["how bread rises in the oven", "the moon and the tides", "a list of prime numbers", "rain over the harbour", "bread with butter"]
@@ -37,3 +39,31 @@ def corpus(write_corpus: Callable[..., Path]) -> Path:
 def index_folder(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> Path:
     build_index([corpus], tmp_path / "idx", model=encoder)
     return tmp_path / "idx"
+
+
+@pytest.fixture(scope="session")
+def make_full_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Copies an index that has every kind of file: a structure of the type, metadata, a BM25 index, deleted rows. 80 documents, of which 3 are deleted."""
+    root = tmp_path_factory.mktemp("full")
+    draw = random.Random(0)
+    words = " ".join(TEXTS).split()
+    documents = [
+        {
+            "_id": f"d{row}",
+            "title": f"Title {row}",
+            "text": " ".join(draw.choices(words, k=8)) + f" n{row}",
+            "year": 2000 + row % 20,
+            "tags": ["a", "é"][: row % 3],
+        }
+        for row in range(80)
+    ]
+    (root / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents), encoding="utf-8")
+
+    def make(target: Path, kind: str = "HNSW8") -> Path:
+        folder = root / kind
+        if not folder.exists():
+            build_index([root / "corpus.jsonl"], folder, model=WordEncoder(), options=IndexOptions(kind, hybrid=True))
+            delete_documents(folder, ["d3", "d50", "d79"])
+        return Path(shutil.copytree(folder, target))
+
+    return make

@@ -1,36 +1,25 @@
-"""Building: what is written, what is refused, and that nothing half-written is ever left."""
+"""Building: what is written, what is refused, what is told, and that nothing half-written is ever taken for an index."""
 
 import hashlib
 import json
-import shutil
-import signal
-import subprocess
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import llm2comp
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes import build_index, open_index
+from llm2comp_indexes import IndexOptions, SearchOptions, Wishes, build_index, open_index, row_blocks, verify_index
 from tests.word_encoder import WordEncoder
 
-ROOT = Path(__file__).parents[2]
-SLOW_BUILD = """
-import sys, time, signal
-from pathlib import Path
-sys.path[:0] = {path!r}
-from llm2comp_indexes import build, build_index
-from tests.word_encoder import WordEncoder
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-build.BLOCK = 1
-def pause(count):
-    print(count, flush=True)
-    time.sleep(0.2)
-build_index([{corpus!r}], {output!r}, model=WordEncoder(), overwrite=True, on_block=pause)
-"""
+if TYPE_CHECKING:
+    from llm2comp.model import LLM2Comp
+
+LOCK = {"LOCK", "LOCK.pid"}
 
 
 def names(folder: Path) -> set[str]:
@@ -43,13 +32,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_folder_is_laid_out_as_documented(index_folder: Path) -> None:
     manifest = json.loads((index_folder / "manifest.json").read_text())
-    expected = {"format": 1, "dimension": 32, "metric": "inner_product", "factory": "Flat", "documents": 5, "model": {"name": None, "fingerprint": "words-32"}}
+    expected = {"format": 2, "commit": 1, "dimension": 32, "metric": "inner_product", "documents": 5, "model": {"name": None, "fingerprint": "words-32"}}
     assert {name: manifest[name] for name in expected} == expected
     assert {"llm2comp", "faiss", "numpy", "python"} <= set(manifest["created_by"])
+    assert names(index_folder) == {"manifest.json", "segments", *LOCK}
     [segment] = manifest["segments"]
     folder = index_folder / "segments" / "000001"
-    assert segment["name"] == "000001"
+    counts = {"name": "000001", "rows": 5, "deleted": 0, "documents": 5, "type": "Flat"}
+    assert {name: segment[name] for name in counts} == counts
     assert names(folder) == set(segment["files"])
+    assert {"vectors.faiss", "documents.jsonl", "documents.offsets", "documents.ids", "metadata.arrow", "report.json", "queries.npy"} == set(segment["files"])
     for name, record in segment["files"].items():
         data = (folder / name).read_bytes()
         assert record == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -57,23 +49,54 @@ def test_the_folder_is_laid_out_as_documented(index_folder: Path) -> None:
     assert documents[0] == {"id": "d0", "title": "Title 0", "text": "how bread rises in the oven", "metadata": {"year": 2000}}
 
 
-def test_the_same_build_gives_the_same_bytes(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_an_index_that_has_everything_names_every_file_of_it(tmp_path: Path, make_full_index: Callable[..., Path]) -> None:
+    folder = make_full_index(tmp_path / "idx")
+    [segment] = json.loads((folder / "manifest.json").read_text())["segments"]
+    assert {f"segments/000001/{name}" for name in segment["files"]} == set(contents(folder)) - {"manifest.json", *LOCK}
+    assert {name.partition("-")[0] for name in segment["files"]} >= {"index.faiss", "metadata.arrow", "deleted", "bm25/data.csc.index.npy"}
+
+
+def test_the_same_build_gives_the_same_bytes_but_for_what_a_clock_measured(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
     for name in ("one", "two"):
-        build_index([corpus], tmp_path / name, model=encoder)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+        build_index([corpus], tmp_path / name, model=encoder, options=IndexOptions("IVF2,SQ8", hybrid=True))
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert {name for name in one if one[name] != two[name]} <= {"manifest.json", "segments/000001/report.json"}
 
 
 def test_the_report_counts(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
     with corpus.open("a") as file:
         file.write('{"_id": "d0", "text": "again"}\nnot json\n')
     messages: list[str] = []
-    blocks: list[int] = []
-    report = build_index([corpus], tmp_path / "idx", model=encoder, on_error="skip", on_skip=messages.append, on_block=blocks.append)
+    report = build_index([corpus], tmp_path / "idx", model=encoder, on_error="skip", on_skip=messages.append)
     assert (report.documents, report.skipped, report.dimension) == (5, 2, 32)
     assert report.bytes == sum(len(data) for name, data in contents(tmp_path / "idx").items() if name.startswith("segments"))
     assert 0 < report.encode_seconds <= report.seconds
     assert ["corpus.jsonl:6" in messages[0], "corpus.jsonl:7" in messages[1]] == [True, True]
-    assert blocks == [5]
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_the_report_is_kept_with_recall_latency_size_and_every_phase(tmp_path: Path, corpus: Path, encoder: WordEncoder, kind: str) -> None:
+    report = build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(kind, hybrid=True)).measured
+    kept = json.loads((tmp_path / "idx" / "segments" / "000001" / "report.json").read_text())
+    assert kept == json.loads(json.dumps(report.to_json()))
+    assert {"recall", "median_ms", "p99_ms", "queries"} <= set(kept["point"])
+    assert (kept["rows"], kept["dimension"], kept["wishes"]["k"]) == (5, 32, 10)
+    assert {"encode", "documents", "write", "bm25", "queries", "choose", "measure"} <= set(kept["seconds"])
+    assert kept["bytes"] > 5 * 32 * 4
+    assert 0 < kept["point"]["recall"] <= 1
+    assert (kept["exact"] is not None) == (kind == "hnsw")
+    assert "passages of 4 to 12 words" in report.query_source
+
+
+def test_progress_counts_what_is_encoded_and_names_each_phase(tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_blocks, "BLOCK", 2)
+    told: list[tuple[str, int]] = []
+    build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("HNSW4"), progress=lambda phase, count: told.append((phase, count)))
+    assert [count for phase, count in told if phase == "documents"] == [2, 4, 5]
+    assert list(dict.fromkeys(phase for phase, _ in told)) == ["documents", "rows written", "rows in the structure", "measuring"]
+    assert ("rows written", 5) in told
+    assert [count for phase, count in told if phase == "rows in the structure"][-1] == 5
 
 
 def test_several_corpora_are_joined_in_order(tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
@@ -113,6 +136,62 @@ def test_a_missing_second_corpus_is_reported_before_anything_is_encoded(tmp_path
     assert encoder.documents == 0
 
 
+@pytest.mark.parametrize(
+    "kind", ["hnws", "HNSW1", "IVF16", "IVF16,PQ5", "PQ64,IVF4", "IMI2x20,Flat", "IVF4,PQ8x24", "IVF99999999999,Flat", "LSH", "\x00", "x" * 999]
+)
+def test_a_type_that_cannot_be_is_refused_before_anything_is_encoded(tmp_path: Path, corpus: Path, encoder: WordEncoder, kind: str) -> None:
+    with pytest.raises(SettingsError, match="^type is '.*expected") as failure:
+        build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(kind))
+    assert repr(kind)[1:50] in str(failure.value)
+    assert encoder.documents == 0
+    assert names(tmp_path) == {"corpus.jsonl"}
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_encoded(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm2comp_indexes.gpu.gpu_count", lambda: 0)
+    with pytest.raises(SettingsError, match=r'FAISS sees no GPU.*pip install "llm2comp\[gpu\]"'):
+        build_index([corpus], tmp_path / "idx", model=encoder, device="cuda")
+    assert encoder.documents == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"store": "float64"}, "store is 'float64', expected one of float32, float16, int8"),
+        ({"chunk_tokens": 0}, "chunk_tokens is 0"),
+        ({"chunk_overlap": 3}, "without chunk_tokens"),
+        ({"chunk_tokens": 8, "chunk_overlap": 8}, "expected 0 <= overlap < tokens"),
+        ({"chunk_tokens": 8}, "fast tokenizer"),  # which the stand-in has not
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path, corpus: Path, encoder: WordEncoder, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(**settings))
+    assert names(tmp_path) == {"corpus.jsonl"}
+
+
+def test_more_lists_than_rows_are_refused_and_what_was_encoded_is_kept(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+    """How many rows there are is known at the end of the corpus only."""
+    with pytest.raises(SettingsError, match="'IVF64,Flat': 64 lists for 5 rows; expected at most a list per row"):
+        build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("IVF64,Flat"))
+    with pytest.raises(IndexFolderError, match="an unfinished build, which goes on when its command is run again"):
+        open_index(tmp_path / "idx")
+    build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("IVF4,Flat"))
+    assert encoder.documents == 5
+    verify_index(tmp_path / "idx")
+
+
+def test_wishes_that_cannot_be_met_are_told_with_what_is_nearest(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+    with pytest.raises(SettingsError, match=r"memory is 10 bytes, too little for any index of 5 vectors .*allow at least \d+ bytes \(--memory\)"):
+        build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(wishes=Wishes(memory=10)))
+    report = build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(wishes=Wishes(latency_ms=1e-6))).measured
+    assert not report.met
+    assert "The wishes cannot all be met" in report.reason
+    assert "latency gives way before recall" in report.reason
+
+
 def test_an_output_in_use_is_left_alone(tmp_path: Path, corpus: Path, index_folder: Path, encoder: WordEncoder) -> None:
     before = contents(tmp_path)
     other = tmp_path / "other"
@@ -140,10 +219,9 @@ def test_overwriting_replaces_the_index_and_nothing_else(tmp_path: Path, index_f
     old = open_index(index_folder, model=encoder)
     build_index([write_corpus([{"_id": "new", "text": "new"}], "new.jsonl")], index_folder, model=encoder, overwrite=True)
     assert [hit.id for hit in open_index(index_folder, model=encoder).search(["bread"])[0]] == ["new"]
+    assert names(index_folder) == {"manifest.json", "segments", "notes.txt", *LOCK}
     assert names(index_folder / "segments") == {"000002"}
-    assert (index_folder / "notes.txt").read_text() == "mine"
     assert old.search(["bread"])[0][0].text.startswith("bread"), "a reader of the old index goes on"
-    assert ".idx.building" not in names(tmp_path)
 
 
 def test_a_failed_overwrite_keeps_the_old_index(index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
@@ -167,7 +245,6 @@ def test_an_index_that_appeared_meanwhile_is_not_replaced(
     with pytest.raises(IndexFolderError, match="already holds an index"):
         build_index([corpus], tmp_path / "idx", model="slow/model")
     assert len(open_index(tmp_path / "idx")) == 1
-    assert ".idx.building" not in names(tmp_path)
 
 
 @pytest.mark.parametrize(("vectors", "words"), [(np.zeros((5, 31)), r"\(5, 31\), expected \(5, 32\)"), (np.full((5, 32), np.inf), "not finite")])
@@ -186,71 +263,44 @@ def test_without_faiss_the_error_has_the_command(tmp_path: Path, corpus: Path, e
         build_index([corpus], tmp_path / "idx", model=encoder)
 
 
-def start_slow_build(corpus: Path, output: Path) -> "subprocess.Popen[str]":
-    path = [str(ROOT), str(ROOT / "indexes")]
-    script = SLOW_BUILD.format(path=path, corpus=str(corpus), output=str(output))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "1\n"  # it is inside the build now
-    return process
+class TestWithARealModel:
+    """With the tiny model, whose tokenizer and maximum length (64 tokens) matter here."""
 
+    def test_texts_that_were_cut_are_told_once_with_their_number(
+        self, tmp_path: Path, model: "LLM2Comp", write_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(row_blocks, "BLOCK", 2)
+        corpus = write_corpus({"_id": f"d{row}", "text": "word " * (200 if row % 2 else 3)} for row in range(7))
+        with caplog.at_level(logging.WARNING):
+            build_index([corpus], tmp_path / "idx", model=model)
+        assert [record.getMessage() for record in caplog.records] == [
+            "3 of 7 texts were cut to their first 64 tokens; --chunk-tokens (chunk_tokens) makes several rows of longer ones"
+        ]
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            build_index([corpus], tmp_path / "chunked", model=model, options=IndexOptions(chunk_tokens=32))
+            model.encode(["word " * 200])  # what is said of other calls is as before
+        assert [record.getMessage() for record in caplog.records] == ["1 of 1 texts were cut to their first 64 tokens"]
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_leaves_nothing(tmp_path: Path, corpus: Path, stop: signal.Signals) -> None:
-    with start_slow_build(corpus, tmp_path / "idx") as process:
-        assert ".idx.building" in names(tmp_path)
-        process.send_signal(stop)
-        process.communicate(timeout=30)
-    assert process.returncode != 0
-    assert names(tmp_path) == {"corpus.jsonl"}
-
-
-def test_a_killed_build_shows_no_index_and_the_next_one_cleans_up(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
-    with start_slow_build(corpus, tmp_path / "idx") as process:
-        process.kill()
-    assert not (tmp_path / "idx").exists()
-    build_index([corpus], tmp_path / "idx", model=encoder)
-    assert names(tmp_path) == {"corpus.jsonl", "idx"}
-    assert len(open_index(tmp_path / "idx")) == 5
-
-
-def test_a_killed_overwrite_keeps_the_old_index(index_folder: Path, corpus: Path) -> None:
-    before = contents(index_folder)
-    with start_slow_build(corpus, index_folder) as process:
-        process.kill()
-    assert contents(index_folder) == before
-
-
-def test_a_second_builder_is_refused_while_the_first_works(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
-    with start_slow_build(corpus, tmp_path / "idx") as process:
-        with pytest.raises(IndexFolderError, match="another process is building"):
-            build_index([corpus], tmp_path / "idx", model=encoder)
-        process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert len(open_index(tmp_path / "idx")) == 5
-
-
-FULL_DEVICE = """
-import resource, sys
-sys.path[:0] = {path!r}
-from llm2comp.errors import IndexFolderError
-from llm2comp_indexes import build_index
-from tests.word_encoder import WordEncoder
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-try:
-    build_index([{corpus!r}], {output!r}, model=WordEncoder({dimension}))
-except IndexFolderError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(("name", "dimension"), [("documents.jsonl", 2), ("vectors.faiss", 64), ("manifest.json", 2)])
-def test_a_full_device_leaves_nothing(tmp_path: Path, corpus: Path, name: str, dimension: int) -> None:
-    build_index([corpus], tmp_path / "idx", model=WordEncoder(dimension))
-    [file] = (tmp_path / "idx").rglob(name)
-    limit = file.stat().st_size - 1  # the last byte of this file is one too many
-    shutil.rmtree(tmp_path / "idx")
-    script = FULL_DEVICE.format(path=[str(ROOT), str(ROOT / "indexes")], corpus=str(corpus), output=str(tmp_path / "idx"), limit=limit, dimension=dimension)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert "no space left for the index" in done.stdout
-    assert names(tmp_path) == {"corpus.jsonl"}
+    @pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 3), (1, 0)])
+    def test_long_documents_become_chunks(self, tmp_path: Path, model: "LLM2Comp", write_corpus: Callable[..., Path], size: int, overlap: int) -> None:
+        words = [f"{place}th" for place in range(30)]
+        corpus = write_corpus([{"_id": "long", "title": "T", "text": " ".join(words), "year": 1999}, {"_id": "short", "text": words[0][0]}])
+        report = build_index([corpus], tmp_path / "idx", model=model, options=IndexOptions(chunk_tokens=size, chunk_overlap=overlap))
+        assert report.documents == 2
+        index = open_index(tmp_path / "idx", model=model)
+        rows = [index.fetch(row, 0.0) for row in range(index.manifest.rows)]
+        chunks, short = rows[:-1], rows[-1]
+        assert [hit.id for hit in chunks] == [f"long#{number}" for number in range(1, len(rows))]
+        assert (short.id, short.metadata) == ("short", {})
+        assert {hit.title for hit in chunks} == {"T"}
+        assert [hit.metadata for hit in chunks] == [{"year": 1999, "document": "long", "chunk": number} for number in range(1, len(rows))]
+        lengths = [len(model.encoder.tokenizer(hit.text, add_special_tokens=False)["input_ids"]) for hit in chunks]
+        assert max(lengths) <= size + 1  # a chunk that begins within a word may be split otherwise when it stands alone
+        if overlap == 0:
+            assert "".join(hit.text for hit in chunks).replace(" ", "") == "".join(words)
+        else:
+            for one, two in zip(chunks, chunks[1:], strict=False):
+                assert any(one.text.endswith(two.text[:shared]) for shared in range(2, len(two.text)))
+        [hits] = index.search(["3th"], k=2, options=SearchOptions(by="document"))
+        assert sorted(hit.document_id for hit in hits) == ["long", "short"]

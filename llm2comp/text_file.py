@@ -73,8 +73,11 @@ class _CheckedText(io.TextIOWrapper):
             return super().read(size)
 
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed names a parameter that CPython does not
-        with self._checked():
+        try:
             return super().readline(size)
+        except Exception:
+            with self._checked():  # entered for each line, it would take longer than reading it
+                raise
 
     @contextmanager
     def _checked(self) -> Iterator[None]:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_benchmarks.index_ratios import ratios_of
 from llm2comp_benchmarks.results import result_record
 
-__all__ = ["IndexBenchmark", "effort_parameters", "format_record", "ratios_of", "run_benchmark", "run_process", "same_training"]
+__all__ = ["IndexBenchmark", "effort_parameters", "run_benchmark", "run_process", "same_training"]
 
 _PLAIN = "plain FAISS"
+_EQUAL = "auto at equal latency"
+_PEER = Path(__file__).with_name("index_autofaiss.py")
 _PACKAGES = ("faiss-cpu", "faiss-gpu", "pyarrow")
 
 
@@ -77,13 +80,21 @@ class _Run:
 
     settings: IndexBenchmark
     tell: Callable[[str], None]
+    vectors: str = ""
+    store_vectors_seconds: float = 0.0
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
-    def job(self, name: str, **arguments: Any) -> dict[str, Any]:
-        self.tell(f"{name.replace('_', ' ')} {arguments.get('factory') or arguments.get('options', {}).get('type', '')}".strip())
+    def job(self, what: str, name: str, **arguments: Any) -> dict[str, Any]:
+        """What the job `name` of `index_jobs` gives; `what` says in words what it does."""
+        self.tell(what)
         command = [sys.executable, "-m", "llm2comp_benchmarks.index_jobs", name, json.dumps(arguments)]
-        return run_process(command, self.settings.threads)
+        return run_process(what, command, self.settings.threads)
+
+    def build_ours(self, kind: str, folder: Path) -> dict[str, Any]:
+        options = {"type": kind}
+        built = self.job(f"build llm2comp {kind}", "build_ours", vectors=self.vectors, output=str(folder), options=options, wishes=self.settings.wishes)
+        return {**built, "store_vectors_seconds": self.store_vectors_seconds}
 
     def folder(self, name: str) -> Path:
         """A folder for an index; what an earlier run left there is removed."""
@@ -92,18 +103,18 @@ class _Run:
         return folder
 
 
-def run_process(command: list[str], threads: int) -> dict[str, Any]:
+def run_process(what: str, command: list[str], threads: int) -> dict[str, Any]:
     """What the process prints as its last line, in JSON.
 
     Raises:
-        LLM2CompError: It failed; the message has its last words.
+        LLM2CompError: It failed; the message says at what, with its last words.
     """
     bounds = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(command, env={**os.environ, **bounds}, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         words = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
-        raise LLM2CompError(f"{Path(command[0]).name} {' '.join(command[1:4])[:120]} failed: {words[:400]}")
+        raise LLM2CompError(f"{what}: failed: {words[:400]}")
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
 
@@ -120,22 +131,27 @@ def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lam
     """
     start = time.perf_counter()
     run = _Run(settings, tell)
-    name = settings.corpus.replace(":", "-").strip("-").replace("/", "_") if settings.corpus else f"synthetic-{settings.rows}-{settings.dimension}"
-    prepared = run.job(
-        "prepare",
-        folder=str(settings.workdir / "sets" / name),
-        **{field: getattr(settings, field) for field in ("corpus", "model", "rows", "dimension", "queries", "seed")},
-    )
-    vectors = prepared.pop("folder")
+    if settings.peer_python is not None:  # found out now rather than after an hour
+        run_process("open autofaiss", [str(settings.peer_python), str(_PEER)], settings.threads)
+    asked = {name: getattr(settings, name) for name in ("corpus", "model", "rows", "dimension", "queries", "seed")}
+    prepared = run.job("prepare vectors", "prepare", folder=str(settings.workdir / "sets" / _set_name(settings)), **asked)
+    run.vectors = prepared.pop("folder")
+    stored = run.job("store vectors without documents", "store_vectors", vectors=run.vectors, output=str(run.folder("bare")))
+    run.store_vectors_seconds = stored["seconds"]
     ratios = {}
     for kind in settings.types:
-        ratios[kind] = _compare_with_faiss(run, kind, vectors, prepared)
+        ratios[kind] = _compare_with_faiss(run, kind, prepared)
     if settings.peer_python is not None:
-        ratios["auto"] = _compare_with_autofaiss(run, vectors)
+        ratios |= _compare_with_autofaiss(run)
     record = result_record([], {"vectors": prepared, **_described(settings)})
     record["versions"] |= {package: found for package in _PACKAGES if (found := _version(package))} | run.versions
     record["hardware"]["threads"] = settings.threads
     return {**run.entries, "ratios": ratios, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
+
+
+def _set_name(settings: IndexBenchmark) -> str:
+    source = settings.corpus.replace(":", "-").strip("-").replace("/", "_") if settings.corpus else f"synthetic-{settings.rows}-{settings.dimension}"
+    return f"{source}-queries{settings.queries}-seed{settings.seed}"
 
 
 def _described(settings: IndexBenchmark) -> dict[str, Any]:
@@ -155,39 +171,59 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _compare_with_faiss(run: _Run, kind: str, vectors: str, prepared: dict[str, Any]) -> dict[str, float]:
+def _compare_with_faiss(run: _Run, kind: str, prepared: dict[str, Any]) -> dict[str, float]:
     ours_folder, plain_folder = run.folder("ours"), run.folder("plain")
-    ours = run.job("build_ours", vectors=vectors, output=str(ours_folder), options={"type": kind}, wishes=run.settings.wishes)
-    plain = run.job("build_faiss", vectors=vectors, output=str(plain_folder), **same_training(ours["type"], prepared["rows"], prepared["dimension"]))
+    ours = run.build_ours(kind, ours_folder)
+    training = same_training(ours["type"], prepared["rows"], prepared["dimension"])
+    plain = run.job(f"build {_PLAIN} {ours['type']}", "build_faiss", vectors=run.vectors, output=str(plain_folder), **training)
     plain["parameters"] = effort_parameters(ours["effort"])
-    return _measure(run, vectors, (f"llm2comp {kind}", ours, ours_folder), (f"{_PLAIN} {kind}", plain, plain_folder / "faiss.index"))
+    file = plain_folder / "faiss.index"
+    names = f"llm2comp {kind}", f"{_PLAIN} {kind}"
+    measured = _compare(run, {names[0]: {"folder": str(ours_folder)}}, {names[1]: {"file": str(file), "parameters": plain["parameters"]}})
+    run.entries[names[0]] = ours | measured[names[0]] | _open_ours(run, ours_folder)
+    run.entries[names[1]] = plain | measured[names[1]] | _open_faiss(run, file)
+    return ratios_of(*(run.entries[name] for name in names))
 
 
-def _compare_with_autofaiss(run: _Run, vectors: str) -> dict[str, float]:
+def _compare_with_autofaiss(run: _Run) -> dict[str, dict[str, float]]:
+    """Our `auto` with the effort it was tuned to, and with the one that takes as long as autofaiss's choice."""
     settings = run.settings
     ours_folder, peer_folder = run.folder("ours"), run.folder("peer")
-    ours = run.job("build_ours", vectors=vectors, output=str(ours_folder), options={"type": "auto"}, wishes=settings.wishes)
-    run.tell("build autofaiss")
-    asked: dict[str, Any] = {"vectors": str(Path(vectors) / "vectors"), "output": str(peer_folder), "memory": f"{settings.memory / 1e6:.0f}MB"}
+    ours = run.build_ours("auto", ours_folder)
+    asked: dict[str, Any] = {"vectors": str(Path(run.vectors) / "vectors"), "output": str(peer_folder), "memory": settings.memory}
     asked |= {"latency_ms": settings.latency_ms, "k": settings.k, "threads": settings.threads}
-    script = Path(__file__).with_name("index_autofaiss.py")
-    peer = run_process([str(settings.peer_python), str(script), json.dumps(asked)], settings.threads)
+    run.tell("build autofaiss")
+    peer = run_process("build autofaiss", [str(settings.peer_python), str(_PEER), json.dumps(asked)], settings.threads)
     run.versions["autofaiss"] = peer["versions"]["autofaiss"]
-    return _measure(run, vectors, ("llm2comp auto", ours, ours_folder), ("autofaiss", peer, peer_folder / "knn.index"))
+    file = peer_folder / "knn.index"
+    plain = {"file": str(file), "parameters": peer["parameters"]}
+    equal = run.job("find the effort of equal latency", "equal_effort", vectors=run.vectors, folder=str(ours_folder), plain=plain, k=settings.k)
+    names = "llm2comp auto", f"llm2comp {_EQUAL}"
+    folders = {names[0]: {"folder": str(ours_folder)}, names[1]: {"folder": str(ours_folder), "effort": equal}}
+    measured = _compare(run, folders, {"autofaiss": plain})
+    opened = _open_ours(run, ours_folder)
+    run.entries[names[0]] = ours | measured[names[0]] | opened
+    run.entries[names[1]] = ours | {"effort": equal} | measured[names[1]] | opened
+    run.entries["autofaiss"] = peer | measured["autofaiss"] | _open_faiss(run, file)
+    return {kind: ratios_of(run.entries[f"llm2comp {kind}"], run.entries["autofaiss"]) for kind in ("auto", _EQUAL)}
 
 
-def _measure(run: _Run, vectors: str, ours: tuple[str, dict[str, Any], Path], other: tuple[str, dict[str, Any], Path]) -> dict[str, float]:
-    """Adds recall, latency and opening to both, keeps them as entries, removes the indexes; their ratios."""
-    our_name, our_entry, our_folder = ours
-    name, entry, file = other
-    plain = {name: {"file": str(file), "parameters": entry.get("parameters")}}
-    compared = run.job("compare", vectors=vectors, ours={our_name: str(our_folder)}, plain=plain, k=run.settings.k, rounds=run.settings.rounds)
-    our_entry |= compared[our_name] | run.job("open_ours", folder=str(our_folder), vectors=vectors)
-    entry |= compared[name] | run.job("open_faiss", file=str(file), vectors=vectors)
-    run.entries |= {our_name: our_entry, name: entry}
-    shutil.rmtree(our_folder)
+def _compare(run: _Run, ours: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    what = f"search {', '.join([*ours, *plain])}"
+    return run.job(what, "compare", vectors=run.vectors, ours=ours, plain=plain, k=run.settings.k, rounds=run.settings.rounds)
+
+
+def _open_ours(run: _Run, folder: Path) -> dict[str, Any]:
+    """How it opens; it is removed then."""
+    opened = run.job("open llm2comp", "open_ours", folder=str(folder), vectors=run.vectors)
+    shutil.rmtree(folder)
+    return opened
+
+
+def _open_faiss(run: _Run, file: Path) -> dict[str, Any]:
+    opened = run.job(f"open {'autofaiss' if file.name == 'knn.index' else _PLAIN}", "open_faiss", file=str(file), vectors=run.vectors)
     shutil.rmtree(file.parent)
-    return ratios_of(our_entry, entry)
+    return opened
 
 
 def same_training(factory: str, rows: int, dimension: int) -> dict[str, Any]:
@@ -207,52 +243,3 @@ def effort_parameters(effort: dict[str, int | None]) -> str | None:
     """An effort in FAISS's words."""
     named = {"nprobe": effort["nprobe"], "efSearch": effort["ef_search"]}
     return ",".join(f"{name}={value}" for name, value in named.items() if value) or None
-
-
-def ratios_of(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """Ours over the other's; below 1 is in our favour, but for `recall_gain`, which is ours minus the other's.
-
-    `pipeline` is our build without choosing a type and measuring recall, which the others don't do; `structure` is training, adding and saving alone;
-    `search_bare` is our search with documents over the other's search without.
-    """
-    phases = ours["phases"]
-    pipeline = ours["build_seconds"] - phases.get("choose", 0.0) - phases["measure"] - phases.get("queries", 0.0)
-    return {
-        "recall_gain": ours["recall"] - other["recall"],
-        "build": ours["build_seconds"] / other["build_seconds"],
-        "pipeline": pipeline / other["build_seconds"],
-        "structure": phases.get("structure", 0.0) / other["build_seconds"],
-        "build_peak": ours["peak_bytes"] / other["peak_bytes"],
-        "vector_bytes": ours["vector_bytes"] / other["bytes"],
-        "search": ours["median_ms"] / other["median_ms"],
-        "search_with_documents": ours["median_ms_with_documents"] / other["median_ms_with_documents"],
-        "search_bare": ours["median_ms_with_documents"] / other["median_ms"],
-        "search_p99": ours["p99_ms"] / other["p99_ms"],
-        "search_peak": ours["search_peak_bytes"] / other["search_peak_bytes"],
-        "open": ours["open_seconds"] / other["open_seconds"],
-    }
-
-
-def format_record(record: dict[str, Any]) -> str:
-    """The record as an aligned table, a line an index, and the ratios below."""
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
-        "recall": lambda entry: f"{entry['recall']:.4f}",
-        "ms": lambda entry: f"{entry['median_ms']:.3f}",
-        "p99 ms": lambda entry: f"{entry['p99_ms']:.3f}",
-        "+docs ms": lambda entry: f"{entry['median_ms_with_documents']:.3f}",
-        "build s": lambda entry: f"{entry['build_seconds']:.1f}",
-        "disk MB": lambda entry: f"{entry['bytes'] / 1e6:.1f}",
-        "peak MB": lambda entry: f"{entry['peak_bytes'] / 1e6:.0f}",
-        "open s": lambda entry: f"{entry['open_seconds']:.3f}",
-        "type": lambda entry: str(entry["type"]),
-    }
-    entries = {name: entry for name, entry in record.items() if isinstance(entry, dict) and "median_ms" in entry}
-    rows = [["index", *columns], *([name, *(show(entry) for show in columns.values())] for name, entry in entries.items())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows]
-    lines += [f"{kind}: {', '.join(map(_tell_ratio, ratios, ratios.values()))}" for kind, ratios in record["ratios"].items()]
-    return "\n".join(lines)
-
-
-def _tell_ratio(name: str, value: float) -> str:
-    return f"{name.replace('_', ' ')} {value:+.4f}" if name == "recall_gain" else f"{name.replace('_', ' ')} {value:.2f}"

@@ -5,13 +5,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.documents import Document
 from llm2comp.errors import SettingsError
+
+if TYPE_CHECKING:
+    from llm2comp import LLM2Comp
 
 __all__ = ["VectorSet", "draw_vectors", "encode_corpus", "open_set", "write_synthetic"]
 
@@ -36,6 +39,7 @@ class VectorSet:
         dimension: Numbers in a vector.
         queries: To measure with; the 300 of `tuning.npy`, which an index may be tuned with, are others.
         encode_seconds: It took to encode them; 0 for synthetic ones.
+        fingerprint: Of the model that encoded them; empty for synthetic ones.
     """
 
     folder: Path
@@ -46,6 +50,7 @@ class VectorSet:
     dimension: int
     queries: int
     encode_seconds: float = 0.0
+    fingerprint: str = ""
 
     @property
     def vectors(self) -> Path:
@@ -135,16 +140,14 @@ def _write_documents(folder: Path, documents: Iterator[Document]) -> None:
             ids.write(f"{one.id}\n")
 
 
-def encode_corpus(folder: Path, corpus: str, *, model: str | None, queries: int, seed: int = 0) -> VectorSet:
+def encode_corpus(folder: Path, corpus: str, model: "LLM2Comp", *, queries: int, seed: int = 0) -> VectorSet:
     """A set of the corpus's documents, encoded; the queries are first lines of random documents, which are then left out of the set.
 
     Raises:
         SettingsError: The corpus has not twice as many documents as there are queries.
     """
-    import llm2comp
     from llm2comp.corpus import read_corpus
 
-    loaded = llm2comp.load(model) if model else llm2comp.load()
     documents = list(read_corpus(corpus))
     wanted = queries + TUNING_QUERIES
     if len(documents) < 2 * wanted:
@@ -154,13 +157,24 @@ def encode_corpus(folder: Path, corpus: str, *, model: str | None, queries: int,
     kept = [documents[row] for row in np.sort(order[wanted:])]
     (folder / "vectors").mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    vectors = np.asarray(loaded.encode_document([document.content for document in kept], show_progress_bar=False), np.float32)
+    vectors = np.asarray(model.encode_document([document.content for document in kept], show_progress_bar=False), np.float32)
     seconds = time.perf_counter() - start
     np.save(folder / "vectors" / "vectors.npy", vectors)
-    question = np.asarray(loaded.encode_query(asked, show_progress_bar=False), np.float32)
+    question = np.asarray(model.encode_query(asked, show_progress_bar=False), np.float32)
     np.save(folder / "queries.npy", question[:queries])
     np.save(folder / "tuning.npy", question[queries:])
     _write_documents(folder, iter(kept))
-    source = f"{corpus}, encoded by {model or 'the bundled model'}"
     origin = "first lines of random documents that were left out, encoded as queries"
-    return _finish(VectorSet(folder, corpus.replace(":", "-").strip("-"), source, origin, len(vectors), vectors.shape[1], queries, round(seconds, 1)))
+    return _finish(
+        VectorSet(
+            folder=folder,
+            name=corpus.replace(":", "-").strip("-"),
+            source=f"{corpus}, encoded by the model of fingerprint {model.fingerprint[:12]}",
+            query_source=origin,
+            rows=len(vectors),
+            dimension=vectors.shape[1],
+            queries=queries,
+            encode_seconds=round(seconds, 1),
+            fingerprint=model.fingerprint,
+        )
+    )

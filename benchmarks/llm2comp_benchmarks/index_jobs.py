@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -13,24 +14,27 @@ from typing import Any
 import numpy as np
 
 from llm2comp_benchmarks.index_data import VectorSet, encode_corpus, open_set, write_synthetic
-from llm2comp_benchmarks.index_search import compare_searches
+from llm2comp_benchmarks.index_search import compare_searches, find_equal_effort
 
-__all__ = ["JOBS", "build_faiss", "build_ours", "open_faiss", "open_ours"]
+__all__ = ["JOBS", "build_faiss", "build_ours", "equal_effort", "open_faiss", "open_ours", "peak_bytes", "store_vectors"]
 
 _BLOCK = 8192  # vectors given at once
 _PROBES = 100  # queries asked after opening, before memory is read
+_FEW = 20  # queries where measuring is not the point
 
 
 def prepare(folder: str, corpus: str | None, model: str | None, rows: int, dimension: int, queries: int, seed: int) -> dict[str, Any]:
-    """The set of vectors in the folder: made, or as an earlier run left it."""
+    """The set of vectors in the folder: made, or as an earlier run with the same model left it."""
     target = Path(folder)
     found = open_set(target)
-    if found is None:
-        target.mkdir(parents=True, exist_ok=True)
-        if corpus is None:
-            found = write_synthetic(target, rows, dimension, queries=queries, seed=seed)
-        else:
-            found = encode_corpus(target, corpus, model=model, queries=queries, seed=seed)
+    if corpus is not None:
+        import llm2comp
+
+        loaded = llm2comp.load(model) if model else llm2comp.load()
+        if found is None or found.fingerprint != loaded.fingerprint:
+            found = encode_corpus(target, corpus, loaded, queries=queries, seed=seed)
+    elif found is None:
+        found = write_synthetic(target, rows, dimension, queries=queries, seed=seed)
     return {**asdict(found), "folder": str(found.folder)}
 
 
@@ -67,11 +71,28 @@ def build_ours(vectors: str, output: str, options: dict[str, Any], wishes: dict[
         "bytes": sum(sizes.values()),
         "vector_bytes": sizes[Names.VECTORS] + sizes.get(Names.STRUCTURE, 0),
         "estimated_memory": report.memory,
-        "peak_bytes": _peak(),
+        "peak_bytes": peak_bytes(),
         "met": report.met,
         "promised_recall": report.point.recall,
         "reason": report.reason,
     }
+
+
+def store_vectors(vectors: str, output: str) -> dict[str, Any]:
+    """Seconds in which vectors and ids alone become an index without a structure: what a build does that does not depend on type and documents."""
+    from llm2comp_indexes import IndexOptions
+    from llm2comp_indexes.build_vectors import VectorFiles, build_from_vectors
+
+    source, target = _opened(vectors), Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    few = target.with_name(f"{target.name}.npy")
+    np.save(few, source.load("tuning")[:_FEW])
+    start = time.perf_counter()
+    report = build_from_vectors(VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=few), output, options=IndexOptions(type="flat"))
+    seconds = time.perf_counter() - start - report.measured.seconds["measure"]
+    shutil.rmtree(target)
+    few.unlink()
+    return {"seconds": seconds}
 
 
 def build_faiss(vectors: str, output: str, factory: str, trained_on: int, ef_construction: int | None) -> dict[str, Any]:
@@ -101,7 +122,7 @@ def build_faiss(vectors: str, output: str, factory: str, trained_on: int, ef_con
     faiss.write_index(index, str(file))
     marks.append(time.perf_counter())
     phases = dict(zip(("train", "add", "write"), np.diff(marks).tolist(), strict=True))
-    return {"type": factory, "build_seconds": marks[-1] - start, "phases": phases, "bytes": file.stat().st_size, "peak_bytes": _peak()}
+    return {"type": factory, "build_seconds": marks[-1] - start, "phases": phases, "bytes": file.stat().st_size, "peak_bytes": peak_bytes()}
 
 
 def open_ours(folder: str, vectors: str) -> dict[str, Any]:
@@ -118,7 +139,7 @@ def open_ours(folder: str, vectors: str) -> dict[str, Any]:
     first = time.perf_counter() - start
     for query in queries[:_PROBES]:
         index.search_vectors(query[None], 10)
-    return {"open_seconds": opened, "first_answer_seconds": first, "search_peak_bytes": _peak()}
+    return {"open_seconds": opened, "first_answer_seconds": first, "search_peak_bytes": peak_bytes()}
 
 
 def open_faiss(file: str, vectors: str) -> dict[str, Any]:
@@ -133,25 +154,35 @@ def open_faiss(file: str, vectors: str) -> dict[str, Any]:
     first = time.perf_counter() - start
     for query in queries[:_PROBES]:
         index.search(query[None], 10)
-    return {"open_seconds": opened, "first_answer_seconds": first, "search_peak_bytes": _peak()}
+    return {"open_seconds": opened, "first_answer_seconds": first, "search_peak_bytes": peak_bytes()}
 
 
-def compare(vectors: str, ours: dict[str, str], plain: dict[str, Any], k: int, rounds: int) -> dict[str, Any]:
+def compare(vectors: str, ours: dict[str, Any], plain: dict[str, Any], k: int, rounds: int) -> dict[str, Any]:
     """Recall and latency of several indexes, asked in turn; see `compare_searches`."""
-    return compare_searches(_opened(vectors), {name: Path(folder) for name, folder in ours.items()}, plain, k=k, rounds=rounds)
+    return compare_searches(_opened(vectors), ours, plain, k=k, rounds=rounds)
 
 
-def _peak() -> int:
-    """Most memory this process held, in bytes; pages of mapped files count while they are resident."""
+def equal_effort(vectors: str, folder: str, plain: dict[str, Any], k: int) -> dict[str, Any]:
+    """The effort of our index with the highest recall among those that take no longer than the other index; see `find_equal_effort`."""
+    return asdict(find_equal_effort(_opened(vectors), Path(folder), plain, k=k))
+
+
+def peak_bytes() -> int:
+    """Most memory that this process held; pages of mapped files count while they are resident."""
+    if sys.platform.startswith("linux"):  # where ru_maxrss begins with that of the process it was forked from
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return 1024 * int(status["VmHWM"].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "prepare": prepare,
+    "store_vectors": store_vectors,
     "build_ours": build_ours,
     "build_faiss": build_faiss,
     "open_ours": open_ours,
     "open_faiss": open_faiss,
+    "equal_effort": equal_effort,
     "compare": compare,
 }
 

@@ -5,14 +5,17 @@ import mmap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp_benchmarks.index_data import VectorSet
 
-__all__ = ["compare_searches", "count_found", "exact_scores"]
+if TYPE_CHECKING:
+    from llm2comp_indexes import Effort, Index
+
+__all__ = ["compare_searches", "count_found", "exact_scores", "find_equal_effort"]
 
 _TIE = 1e-6
 _BLOCK_BYTES = 256 << 20
@@ -47,20 +50,20 @@ def count_found(vectors: NDArray[np.float32], query: NDArray[np.float32], rows: 
     return min(1.0, float(np.count_nonzero(scores >= truth[-1] - _TIE)) / len(truth))
 
 
-def compare_searches(source: VectorSet, ours: dict[str, Path], plain: dict[str, Any], *, k: int, rounds: int) -> dict[str, Any]:
+def compare_searches(source: VectorSet, ours: dict[str, Any], plain: dict[str, Any], *, k: int, rounds: int) -> dict[str, Any]:
     """For each index recall@k, median and 99th percentile of the time of one query, without and with the k documents fetched.
 
     For each query the indexes take turns, so that a busy machine slows all alike, and so `rounds` times over; a query's time is its least.
 
     Args:
         source: Vectors and queries.
-        ours: Folders of our indexes by name.
+        ours: For each name of an index of ours its `folder`, and `effort` (nprobe, ef_search, rerank) if it is not the tuned one.
         plain: For each name of another index its `file`, and `parameters` in FAISS's words ("nprobe=16") or None.
         k: Answers a query.
         rounds: Times each query is asked.
     """
     vectors, queries = source.map_vectors(), source.load("queries")
-    contestants = {name: _our_index(folder, k) for name, folder in ours.items()}
+    contestants = {name: _our_index(Path(given["folder"]), k, given.get("effort")) for name, given in ours.items()}
     lines = _Lines(source.folder / "documents.jsonl")
     contestants |= {name: _faiss_index(given["file"], given.get("parameters"), lines, k) for name, given in plain.items()}
     truth = exact_scores(vectors, queries, k)
@@ -92,17 +95,49 @@ def _numbers(seconds: NDArray[np.float64], shares: list[float]) -> dict[str, Any
     }
 
 
-def _our_index(folder: Path, k: int) -> _Contestant:
+def find_equal_effort(source: VectorSet, folder: Path, plain: dict[str, Any], *, k: int, rounds: int = 3) -> "Effort":
+    """Of the efforts on our index's curve the one of highest recall whose median is not above the other index's; the quickest, if all are.
+
+    Asked are the queries that the index was tuned with, in turn: those that recall is compared with later have no part in it.
+    """
     from llm2comp_indexes import open_index
+
+    index, other = open_index(folder), _faiss_index(plain["file"], plain.get("parameters"), None, k)
+    [segment] = index.segments
+    assert segment.report is not None
+    points = segment.report.points
+    searches = [other.search, *(_search_of(index, k, point.effort) for point in points)]
+    queries = source.load("tuning")
+    times = np.full((len(searches), len(queries)), np.inf)
+    for number, query in [*enumerate(queries)] * rounds:
+        for search, row in zip(searches, times, strict=True):
+            start = time.perf_counter()
+            search(query[None])
+            row[number] = min(row[number], time.perf_counter() - start)
+    limit, *medians = np.median(times, axis=1).tolist()
+    quick = [(point.recall, -median, point.effort) for point, median in zip(points, medians, strict=True) if median <= limit]
+    slowest = [(-median, 0.0, point.effort) for point, median in zip(points, medians, strict=True)]
+    return max(quick or slowest, key=lambda found: found[:2])[2]
+
+
+def _search_of(index: "Index", k: int, effort: "Effort | None") -> Search:
+    from llm2comp_indexes import SearchOptions
+
+    options = SearchOptions(effort=effort) if effort else None
+    return lambda query: index.search_vectors(query, k, options=options).rows[0]
+
+
+def _our_index(folder: Path, k: int, effort: dict[str, int | None] | None) -> _Contestant:
+    from llm2comp_indexes import Effort, open_index
 
     index = open_index(folder)
     return _Contestant(
-        search=lambda query: index.search_vectors(query, k).rows[0],
+        search=_search_of(index, k, Effort(**effort) if effort else None),
         fetch=lambda rows: [index.fetch(row, 0.0) for row in rows.tolist() if row >= 0],
     )
 
 
-def _faiss_index(file: str, parameters: str | None, lines: "_Lines", k: int) -> _Contestant:
+def _faiss_index(file: str, parameters: str | None, lines: "_Lines | None", k: int) -> _Contestant:
     import faiss
 
     index: Any = faiss.read_index(file)
@@ -111,7 +146,7 @@ def _faiss_index(file: str, parameters: str | None, lines: "_Lines", k: int) -> 
         space.set_index_parameters(index, parameters)
     return _Contestant(
         search=lambda query: index.search(query, k)[1][0],
-        fetch=lambda rows: [lines[row] for row in rows.tolist() if row >= 0],
+        fetch=lambda rows: [lines[row] for row in rows.tolist() if row >= 0] if lines else [],
     )
 
 

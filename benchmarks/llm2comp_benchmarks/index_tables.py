@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llm2comp_benchmarks.index_ratios import RATIOS
 from llm2comp_indexes.index_types import IndexType, default_type, memory_bytes
 from llm2comp_indexes.storage import STORES, storage_bytes
 from llm2comp_indexes.wishes import tell_bytes
@@ -18,16 +19,6 @@ __all__ = ["comparison_table", "fill_tables", "memory_table", "ratio_table", "st
 
 _ROWS = (1_000_000, 10_000_000, 100_000_000)
 _DIMENSIONS = (256, 4096)
-_RATIOS = {
-    "pipeline": "build without choosing and measuring",
-    "build": "whole build",
-    "build_peak": "peak memory of the build",
-    "vector_bytes": "vectors and structure on disk",
-    "search": "median of a search",
-    "search_with_documents": "the same, 10 documents returned",
-    "search_bare": "ours with documents, theirs without",
-    "search_peak": "memory of searching",
-}
 
 
 def _table(rows: list[list[str]]) -> str:
@@ -93,7 +84,7 @@ def ratio_table(record: dict[str, Any]) -> str:
     """Ours over the other's of the same type (`auto`: over autofaiss), from a result file."""
     kinds = record["ratios"]
     rows = [["ours / theirs", *kinds]]
-    rows += [[words, *(f"{kinds[kind][name]:.2f}" for kind in kinds)] for name, words in _RATIOS.items()]
+    rows += [[words, *(f"{kinds[kind][name]:.2f}" for kind in kinds)] for name, words in RATIOS.items()]
     rows.append(["recall, ours minus theirs", *(f"{kinds[kind]['recall_gain']:+.4f}" for kind in kinds)])
     return _table(rows)
 

@@ -46,7 +46,8 @@ def index(
         raise typer.BadParameter(f"{json_file}: there is no folder {json_file.parent}; make it first")
     import json
 
-    from llm2comp_benchmarks.index_benchmark import IndexBenchmark, format_record, run_benchmark
+    from llm2comp_benchmarks.index_benchmark import IndexBenchmark, run_benchmark
+    from llm2comp_benchmarks.index_ratios import format_record
     from llm2comp_benchmarks.results import write_atomically
     from llm2comp_indexes.options import parse_bytes
 

@@ -14,9 +14,10 @@ from llm2comp.cli import app
 from llm2comp.corpus import read_corpus
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks import index_search
-from llm2comp_benchmarks.index_benchmark import IndexBenchmark, effort_parameters, format_record, ratios_of, run_benchmark, run_process, same_training
+from llm2comp_benchmarks.index_benchmark import IndexBenchmark, effort_parameters, run_benchmark, run_process, same_training
 from llm2comp_benchmarks.index_data import draw_vectors, open_set, write_synthetic
 from llm2comp_benchmarks.index_jobs import JOBS
+from llm2comp_benchmarks.index_ratios import RATIOS, format_record, ratios_of
 from llm2comp_benchmarks.index_search import count_found, exact_scores
 
 RESULTS = sorted((Path(__file__).resolve().parents[2] / "benchmarks" / "results").glob("index-*.json"))
@@ -88,7 +89,8 @@ def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path:
     plain = JOBS["build_faiss"](vectors=vectors, output=str(tmp_path / "plain"), **same)
     file = str(tmp_path / "plain" / "faiss.index")
     parameters = effort_parameters(ours["effort"])
-    compared = JOBS["compare"](vectors=vectors, ours={"ours": str(tmp_path / "ours")}, plain={"plain": {"file": file, "parameters": parameters}}, k=5, rounds=1)
+    others = {"plain": {"file": file, "parameters": parameters}}
+    compared = JOBS["compare"](vectors=vectors, ours={"ours": {"folder": str(tmp_path / "ours")}}, plain=others, k=5, rounds=1)
     assert plain["type"] == ours["type"]
     assert compared["ours"]["recall"] == pytest.approx(compared["plain"]["recall"], abs=0.1)
     if kind == "flat":
@@ -102,19 +104,40 @@ def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path:
         assert 0 < opened["open_seconds"] <= opened["first_answer_seconds"]
 
 
+def test_the_effort_of_equal_latency_is_the_best_that_is_as_quick(tmp_path: Path) -> None:
+    vectors, ours, plain = str(tmp_path / "set"), str(tmp_path / "ours"), str(tmp_path / "plain")
+    JOBS["prepare"](folder=vectors, corpus=None, model=None, rows=3000, dimension=32, queries=50, seed=0)
+    JOBS["build_ours"](vectors=vectors, output=ours, options={"type": "IVF64,SQfp16"}, wishes={"recall": 0.5, "latency_ms": 1000.0})
+    JOBS["build_faiss"](vectors=vectors, output=plain, factory="IVF1,Flat", trained_on=100, ef_construction=None)
+    exact = {"file": f"{plain}/faiss.index", "parameters": None}
+    effort = JOBS["equal_effort"](vectors=vectors, folder=ours, plain=exact, k=5)
+    given = {"tuned": {"folder": ours}, "equal": {"folder": ours, "effort": effort}}
+    compared = JOBS["compare"](vectors=vectors, ours=given, plain={"exact": exact}, k=5, rounds=1)
+    assert compared["exact"]["recall"] == 1
+    assert compared["equal"]["recall"] > compared["tuned"]["recall"]
+
+
+def test_storing_vectors_alone_leaves_nothing(tmp_path: Path) -> None:
+    JOBS["prepare"](folder=str(tmp_path / "set"), corpus=None, model=None, rows=600, dimension=32, queries=20, seed=0)
+    assert JOBS["store_vectors"](vectors=str(tmp_path / "set"), output=str(tmp_path / "indexes" / "bare"))["seconds"] > 0
+    assert not list((tmp_path / "indexes").iterdir())
+
+
 def test_ratios_are_ours_over_theirs_and_leave_out_what_they_do_not_do() -> None:
     times = {"median_ms": 2.0, "median_ms_with_documents": 3.0, "p99_ms": 8.0, "open_seconds": 0.5, "search_peak_bytes": 300, "peak_bytes": 500}
-    ours = {**times, "recall": 0.97, "build_seconds": 20.0, "phases": {"write": 1.0, "choose": 6.0, "structure": 9.0, "measure": 4.0}, "vector_bytes": 150}
+    phases = {"write": 1.0, "choose": 6.0, "structure": 9.0, "measure": 4.0}
+    ours = {**times, "recall": 0.97, "build_seconds": 20.0, "store_vectors_seconds": 0.5, "phases": phases, "vector_bytes": 150}
     other = {**{name: value / 2 for name, value in times.items()}, "recall": 0.95, "build_seconds": 10.0, "bytes": 100}
     ratios = ratios_of(ours, other)
     assert ratios["recall_gain"] == pytest.approx(0.02)
-    assert (ratios["build"], ratios["pipeline"], ratios["structure"]) == (2.0, 1.0, 0.9)
+    assert (ratios["build"], ratios["pipeline"], ratios["pipeline_bare"], ratios["structure"]) == (2.0, 1.0, 0.95, 0.9)
+    assert set(ratios) == {*RATIOS, "recall_gain"}
     assert (ratios["vector_bytes"], ratios["search"], ratios["search_bare"]) == (1.5, 2.0, 3.0)
 
 
 def test_a_part_that_fails_is_one_error_with_its_last_words() -> None:
-    with pytest.raises(LLM2CompError, match="failed: ValueError: too warm"):
-        run_process([sys.executable, "-c", "raise ValueError('too warm')"], threads=1)
+    with pytest.raises(LLM2CompError, match="^boil water: failed: ValueError: too warm$"):
+        run_process("boil water", [sys.executable, "-c", "raise ValueError('too warm')"], threads=1)
 
 
 @pytest.mark.parametrize(("wrong", "message"), [({"rows": 0}, "rows is 0"), ({"peer_python": Path("no/python")}, "no such program")])
@@ -127,7 +150,7 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str
 def test_a_whole_run_says_what_it_rests_on_and_names_no_folder(tmp_path: Path) -> None:
     told: list[str] = []
     record = run_benchmark(IndexBenchmark(tmp_path, rows=800, dimension=16, types=("flat",), queries=10, rounds=1), tell=told.append)
-    assert told[:2] == ["prepare", "build ours flat"]
+    assert told[:3] == ["prepare vectors", "store vectors without documents", "build llm2comp flat"]
     assert record["llm2comp flat"]["recall"] == record["plain FAISS flat"]["recall"] == 1
     assert record["ratios"]["flat"] == ratios_of(record["llm2comp flat"], record["plain FAISS flat"])
     assert record["hardware"]["threads"] == 1
@@ -135,6 +158,30 @@ def test_a_whole_run_says_what_it_rests_on_and_names_no_folder(tmp_path: Path) -
     assert str(tmp_path) not in json.dumps(record)
     assert not list((tmp_path / "indexes").iterdir())
     assert "plain FAISS flat" in format_record(record)
+
+
+@pytest.mark.slow
+def test_a_corpus_is_encoded_once_by_each_model(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": f"d{row}", "text": f"Ticket {row}\nis lost"}) + "\n" for row in range(700)), encoding="utf-8")
+    asked = {"folder": str(tmp_path / "set"), "corpus": str(corpus), "model": None, "rows": 1, "dimension": 1, "queries": 20, "seed": 0}
+    made = JOBS["prepare"](**asked)
+    assert (made["rows"], made["dimension"]) == (700 - 20 - 300, 256)
+    vectors = tmp_path / "set" / "vectors" / "vectors.npy"
+    written = vectors.stat().st_mtime_ns
+    assert JOBS["prepare"](**asked) == made
+    assert vectors.stat().st_mtime_ns == written
+    described = tmp_path / "set" / "set.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), "fingerprint": "another"}))
+    assert JOBS["prepare"](**asked)["fingerprint"] == made["fingerprint"]
+    assert vectors.stat().st_mtime_ns > written
+
+
+def test_an_environment_without_autofaiss_is_found_before_anything_is_built(tmp_path: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(LLM2CompError, match="open autofaiss: failed: .*autofaiss"):
+        run_benchmark(IndexBenchmark(tmp_path, peer_python=Path(sys.executable)), tell=told.append)
+    assert not told
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda path: path.stem)
@@ -145,7 +192,7 @@ def test_results_carry_settings_versions_and_hardware_and_no_folder_of_a_machine
     assert record["hardware"]["threads"] == record["settings"]["threads"]
     assert not re.search(r'[" ]/(?:tmp|home|root|work|usr)\b', text)
     for kind, ratios in record["ratios"].items():
-        ours, other = record[f"llm2comp {kind}"], record["autofaiss" if kind == "auto" else f"plain FAISS {kind}"]
+        ours, other = record[f"llm2comp {kind}"], record["autofaiss" if kind.startswith("auto") else f"plain FAISS {kind}"]
         assert ratios == pytest.approx(ratios_of(ours, other))
 
 

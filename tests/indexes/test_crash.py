@@ -18,7 +18,7 @@ from llm2comp_indexes.manifest import read_manifest, segment_folder
 from tests.indexes.faults import Fault, FaultServer
 from tests.word_encoder import WordEncoder
 
-WORDS = "bread moon list rain prime harbour tides oven butter numbers sea field stone light".split()
+WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
 OPTIONS = {"type": "hnsw", "hybrid": True}
 TASKS = ["build", "overwrite", "add", "delete", "merge"]
 BLOCK = 3  # documents, in the children

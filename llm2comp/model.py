@@ -16,6 +16,7 @@ from llm2comp.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
+from llm2comp.export import ExportReport, export_model
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
 from llm2comp.hardware import choose_device, inference_dtype
 from llm2comp.loading import find_source, load_tokenizer
@@ -61,6 +62,8 @@ def load(name_or_path: str | Path | None = None, *, device: str | None = None, d
     settings = {"pooling": config["pooling"], "query_instruction": config["query_instruction"], "normalize": config.get("normalize", True)}
     model = LLM2Comp(encoder, **settings, device=chosen)
     model.stages = list(config["stages"])
+    card = folder / "README.md"
+    model.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     if "content_sha256" in config:
         model._content = content_state(encoder), config["content_sha256"]
     return model
@@ -74,6 +77,7 @@ class LLM2Comp(SentenceTransformer):
 
     Attributes:
         stages: Training stages this model has been through, in order.
+        card: Text of the model card in the folder it was loaded from; none once it is trained further.
 
     Example:
         >>> import llm2comp
@@ -106,6 +110,7 @@ class LLM2Comp(SentenceTransformer):
             similarity_fn_name="cosine",
         )
         self.stages: list[str] = []
+        self.card = ""
         self._content: tuple[Any, str] | None = None
         self.eval()  # a trainer switches to training by itself
 
@@ -263,11 +268,16 @@ class LLM2Comp(SentenceTransformer):
             _write_card(self, unfinished, target)
             write_config(unfinished, entries)
 
+    def export(self, path: str | Path, *, dtype: str | torch.dtype = "float32") -> ExportReport:
+        """Writes a plain sentence-transformers model, checked against this one; arguments and errors as in `llm2comp.export.export_model`."""
+        return export_model(self, path, dtype=dtype)
+
     def changed(self, stage: str | None = None) -> None:
         """Notes that the weights are new, and by which training stage."""
         self._content = None
         if stage:
             self.stages.append(stage)
+            self.card = ""
 
     def _settings(self) -> dict[str, Any]:
         """What determines the vectors beside the encoder's content."""

@@ -15,7 +15,13 @@ from llm2comp.attention import PACKED_ATTENTION, Packing
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.probe import PROBE_TEXTS, probe
 
-__all__ = ["Way", "choose_way", "run_packed", "run_padded", "trunk"]
+__all__ = ["NO_WINDOW", "WINDOWS", "Way", "choose_way", "run_packed", "run_padded", "trunk"]
+
+WINDOWS = ("sliding_window", "attention_chunk_size")
+"""Settings of a configuration that keep a token from seeing distant ones."""
+
+NO_WINDOW = 2**30
+"""A window that holds any text."""
 
 Way = Literal["packed", "padded"]
 """How texts share a forward pass."""
@@ -104,7 +110,7 @@ def _causality(model: PreTrainedModel, causal: bool) -> Iterator[None]:
     switches: list[tuple[Any, str, Any]] = [(config, "is_causal", causal)]
     switches += [(module, "is_causal", causal) for module in model.modules() if hasattr(module, "is_causal")]
     if not causal:
-        switches += [(config, reach, 2**30) for reach in ("sliding_window", "attention_chunk_size") if getattr(config, reach, None) is not None]
+        switches += [(config, reach, NO_WINDOW) for reach in WINDOWS if getattr(config, reach, None) is not None]
     before = [getattr(holder, name, None) for holder, name, _ in switches]
     for holder, name, value in switches:
         setattr(holder, name, value)

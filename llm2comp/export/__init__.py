@@ -1,0 +1,139 @@
+"""A plain sentence-transformers model of an LLM2Comp model: programs that take such a folder get the same vectors without this package."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
+from llm2comp.export.card import write_card
+from llm2comp.export.comparison import Comparison, Expected
+from llm2comp.export.files import Attention, Vocabulary, check_exportable, round_weights, write_backbone, write_modules, write_tokenizer
+from llm2comp.hardware import inference_dtype
+from llm2comp.staging import staged_folder
+
+if TYPE_CHECKING:
+    from llm2comp.model import LLM2Comp
+
+__all__ = ["ExportReport", "check_target", "export_model"]
+
+_TOLERANCE = 1e-5
+_LEAST_COSINE = 0.99
+_ATTENTIONS: tuple[Attention, ...] = ("sdpa", "eager")
+_logger = logging.getLogger(__name__)
+
+
+class ExportReport(NamedTuple):
+    """What an export wrote, and how it compares with its original.
+
+    Attributes:
+        folder: Where it is.
+        size: Its size in bytes.
+        texts: How many texts both models encoded, each as a query and as a document.
+        difference: Largest difference of a component between the vectors of both, with float32 weights.
+        cosine: Smallest cosine between the vectors of both, with the weights as written.
+        attention: `sdpa`; or `eager`, where transformers' faster attention reads a text in one direction only.
+    """
+
+    folder: Path
+    size: int
+    texts: int
+    difference: float
+    cosine: float
+    attention: str
+
+
+def export_model(model: "LLM2Comp", folder: str | Path, *, dtype: str | torch.dtype = "float32") -> ExportReport:
+    """Writes a plain sentence-transformers model, loads it again, and compares its vectors with the original's.
+
+    `SentenceTransformer(folder)` loads it without this package and without `trust_remote_code`. It takes
+    sentence-transformers 6 and transformers 5.17 or newer; older ones would read texts in one direction only.
+
+    What a text holds is text, also where it looks like a special token (`</s>`, `<|memory_0|>`): the tokenizer's option
+    `split_special_tokens` sees to that. A program that reads `tokenizer.json` without transformers does not know the
+    option and takes such strings for tokens. Half a surrogate pair, which this package replaces, is an error there.
+
+    Args:
+        model: The model, loaded in float32; it stays as it is.
+        folder: A new or empty folder. It appears once everything has been checked, or not at all.
+        dtype: Precision of the weights written: `float32`, or `bfloat16` for half the size, at the price that
+            `ExportReport.cosine` tells. The comparison to 1e-5 is made before they are rounded.
+
+    Raises:
+        SettingsError: If the model is not in float32, or pools in a way that no module of sentence-transformers does.
+        BackboneError: If transformers' own classes do not do with the language model what this package does.
+        ModelFolderError: If the folder is not empty, or cannot be written.
+    """
+    precision = inference_dtype(dtype, "cpu")
+    target = Path(folder)
+    check_target(target)
+    _check_model(model)
+    with staged_folder(target) as unfinished:
+        vocabulary = write_tokenizer(unfinished, model.encoder)
+        _logger.info("merging and writing the weights")
+        write_backbone(unfinished, model.encoder, vocabulary.ids)
+        expected = Expected(model, vocabulary)
+        _logger.info("loading the plain model and comparing %d texts", len(expected.texts))
+        attention, found = _write_checked_modules(unfinished, model, vocabulary, expected)
+        difference = found.difference
+        if precision != torch.float32:
+            round_weights(unfinished, precision)
+            found = expected.compare(unfinished, model.device)
+            if found.cosine < _LEAST_COSINE:
+                raise BackboneError(
+                    f"with weights rounded to {dtype} the vectors are too far from the original's (cosine {found.cosine:.3f}); export in float32"
+                )
+        write_card(unfinished / "README.md", model, target.resolve().name, precision, found.cosine)
+        for file in unfinished.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner may read
+        size = sum(file.stat().st_size for file in unfinished.rglob("*") if file.is_file())
+    return ExportReport(target, size, len(expected.texts), difference, found.cosine, attention)
+
+
+def check_target(folder: Path) -> None:
+    """Refuses a folder that holds something, before a large model is loaded for it.
+
+    Raises:
+        ModelFolderError: If it is a file, or not empty.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ModelFolderError(f"{folder} is there already and not empty; give a new folder")
+
+
+def _check_model(model: "LLM2Comp") -> None:
+    if type(model[1]) is not Pooling:
+        raise SettingsError(
+            f"the pooling is {model.pooling}, and sentence-transformers has no module that does it: a model can be exported that pools by the mean, "
+            "such as this one with pooling={'mode': 'mean'} in its llm2comp.json "
+        )
+    if model.encoder.backbone.dtype != torch.float32:
+        raise SettingsError(
+            f"the model is in {str(model.encoder.backbone.dtype).removeprefix('torch.')}, which hides whether the export equals it: "
+            "load it with dtype='float32', and give the precision of the export as its own dtype"
+        )
+    check_exportable(model.encoder)
+
+
+def _write_checked_modules(folder: Path, model: "LLM2Comp", vocabulary: Vocabulary, expected: Expected) -> tuple[Attention, Comparison]:
+    """The modules with the first attention that gives the original's vectors.
+
+    Raises:
+        BackboneError: If none does, naming the model and what each gave.
+    """
+    failures = []
+    for attention in _ATTENTIONS:
+        write_modules(folder, vocabulary, model, attention)
+        found = expected.compare(folder, model.device)
+        _logger.debug("%s: %s", attention, found)
+        if found.difference <= _TOLERANCE:
+            if attention != "eager" and found.attention == "eager":  # chosen by this version of transformers; an older one might choose otherwise
+                attention = "eager"
+                write_modules(folder, vocabulary, model, attention)
+            return attention, found
+        failures.append(f"with {attention} attention " + (found.problem or f"the vectors differ by up to {found.difference:.1e}"))
+    raise BackboneError(
+        f"{type(model.encoder.backbone.language_model).__name__} cannot be exported: a plain model of transformers' own classes does not do what this "
+        f"package does with it ({'; '.join(failures)}); nothing was written"
+    )

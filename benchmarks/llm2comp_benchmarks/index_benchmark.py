@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.index_ratios import ratios_of
 from llm2comp_benchmarks.results import result_record
 
-__all__ = ["IndexBenchmark", "effort_parameters", "run_benchmark", "run_process", "same_training"]
+__all__ = ["THREAD_VARIABLES", "IndexBenchmark", "effort_parameters", "found_packages", "run_benchmark", "run_process", "same_training", "set_name"]
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that bound the threads of a process."""
 
 _PLAIN = "plain FAISS"
 _EQUAL = "auto at equal latency"
@@ -109,7 +113,7 @@ def run_process(what: str, command: list[str], threads: int) -> dict[str, Any]:
     Raises:
         LLM2CompError: It failed; the message says at what, with its last words.
     """
-    bounds = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    bounds = {name: str(threads) for name in THREAD_VARIABLES}
     done = subprocess.run(command, env={**os.environ, **bounds}, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -134,7 +138,7 @@ def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lam
     if settings.peer_python is not None:  # found out now rather than after an hour
         run_process("open autofaiss", [str(settings.peer_python), str(_PEER)], settings.threads)
     asked = {name: getattr(settings, name) for name in ("corpus", "model", "rows", "dimension", "queries", "seed")}
-    prepared = run.job("prepare vectors", "prepare", folder=str(settings.workdir / "sets" / _set_name(settings)), **asked)
+    prepared = run.job("prepare vectors", "prepare", folder=str(settings.workdir / "sets" / set_name(settings)), **asked)
     run.vectors = prepared.pop("folder")
     stored = run.job("store vectors without documents", "store_vectors", vectors=run.vectors, output=str(run.folder("bare")))
     run.store_vectors_seconds = stored["seconds"]
@@ -144,12 +148,13 @@ def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lam
     if settings.peer_python is not None:
         ratios |= _compare_with_autofaiss(run)
     record = result_record([], {"vectors": prepared, **_described(settings)})
-    record["versions"] |= {package: found for package in _PACKAGES if (found := _version(package))} | run.versions
+    record["versions"] |= found_packages() | run.versions
     record["hardware"]["threads"] = settings.threads
     return {**run.entries, "ratios": ratios, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 
 
-def _set_name(settings: IndexBenchmark) -> str:
+def set_name(settings: IndexBenchmark) -> str:
+    """Folder of the vectors of these settings, within `sets` of the working directory."""
     source = settings.corpus.replace(":", "-").strip("-").replace("/", "_") if settings.corpus else f"synthetic-{settings.rows}-{settings.dimension}"
     return f"{source}-queries{settings.queries}-seed{settings.seed}"
 
@@ -162,13 +167,9 @@ def _described(settings: IndexBenchmark) -> dict[str, Any]:
     return kept
 
 
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def found_packages() -> dict[str, str]:
+    """Versions of what an index depends on, as far as it is installed."""
+    return {distribution.name: distribution.version for distribution in distributions() if distribution.name in _PACKAGES}
 
 
 def _compare_with_faiss(run: _Run, kind: str, prepared: dict[str, Any]) -> dict[str, float]:

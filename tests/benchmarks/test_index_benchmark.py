@@ -17,10 +17,13 @@ from llm2comp_benchmarks import index_search
 from llm2comp_benchmarks.index_benchmark import IndexBenchmark, effort_parameters, run_benchmark, run_process, same_training
 from llm2comp_benchmarks.index_data import draw_vectors, open_set, write_synthetic
 from llm2comp_benchmarks.index_jobs import JOBS
+from llm2comp_benchmarks.index_memory import measure_memory, watch_process
 from llm2comp_benchmarks.index_ratios import RATIOS, format_record, ratios_of
 from llm2comp_benchmarks.index_search import count_found, exact_scores
 
-RESULTS = sorted((Path(__file__).resolve().parents[2] / "benchmarks" / "results").glob("index-*.json"))
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+MEMORY = FOLDER / "index-memory.json"
+RESULTS = sorted(set(FOLDER.glob("index-*.json")) - {MEMORY})
 
 
 def _draw(rows: int, seed: int = 0) -> Any:
@@ -194,6 +197,41 @@ def test_results_carry_settings_versions_and_hardware_and_no_folder_of_a_machine
     for kind, ratios in record["ratios"].items():
         ours, other = record[f"llm2comp {kind}"], record["autofaiss" if kind.startswith("auto") else f"plain FAISS {kind}"]
         assert ratios == pytest.approx(ratios_of(ours, other))
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@linux
+def test_memory_is_watched_with_and_without_mapped_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(50_000_000))
+    take = "import time; held = bytearray(100_000_000)"
+    look = f"import mmap, time; file = open({str(tmp_path / 'file')!r}, 'rb'); held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(held[::4096])"
+    base, taken, mapped = (watch_process([sys.executable, "-c", f"{code}; time.sleep(0.2)"], {}) for code in ("import time", take, look))
+    assert taken["anonymous"] - base["anonymous"] == pytest.approx(100e6, rel=0.05)
+    assert mapped["resident"] - base["resident"] == pytest.approx(50e6, rel=0.05)
+    assert mapped["anonymous"] - base["anonymous"] < 5e6
+    with pytest.raises(LLM2CompError, match="ValueError: too much"):
+        watch_process([sys.executable, "-c", "raise ValueError('too much')"], {})
+
+
+@linux
+@pytest.mark.slow
+def test_growth_is_what_the_larger_build_takes_beyond_the_smaller(tmp_path: Path) -> None:
+    record = measure_memory(tmp_path, rows=(500, 1000), types=("flat",))
+    small, large = record["flat"]["500"], record["flat"]["1000"]
+    assert record["flat"]["growth"] == {name: large[name] - small[name] for name in ("resident", "anonymous")}
+    assert 10e6 < small["anonymous"] < small["resident"]
+    assert not list((tmp_path / "indexes").iterdir())
+
+
+@pytest.mark.skipif(not MEMORY.is_file(), reason="not measured yet")
+def test_the_memory_of_a_build_does_not_grow_with_the_corpus() -> None:
+    record = json.loads(MEMORY.read_text(encoding="utf-8"))
+    assert record["hardware"]["threads"] == record["settings"]["threads"]
+    for kind in ("flat", "ivf"):
+        assert record[kind]["growth"] == {name: record[kind]["1000000"][name] - record[kind]["100000"][name] for name in ("resident", "anonymous")}
+        assert record[kind]["growth"]["anonymous"] < 300e6
 
 
 def test_the_command_refuses_a_result_file_in_no_folder(tmp_path: Path) -> None:

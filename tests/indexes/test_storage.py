@@ -12,6 +12,7 @@ import pytest
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.storage import STORES, StorageWriter, Store, open_storage, storage_bytes
 from tests.indexes.clustered import best_rows, draw_vectors, store_vectors, unit
+from tests.indexes.peak import ROOT
 
 TOLERANCE = {"float32": 0.0, "float16": 2**-11, "int8": 0.5 / 127 + 1e-7}  # largest rounding of a component within [-1, 1]
 
@@ -176,9 +177,10 @@ def test_int8_scores_follow_the_query_in_full_precision(tmp_path: Path) -> None:
 
 
 _MEMORY = """
-import resource, sys, numpy as np
+import sys, numpy as np
 from pathlib import Path
 from llm2comp_indexes.storage import StorageWriter, open_storage
+from tests.indexes.peak import peak_mib
 path, rows = Path(sys.argv[1]), int(sys.argv[2])
 with StorageWriter(path, 64, "float32") as writer:
     for _ in range(rows // 10_000):
@@ -187,13 +189,13 @@ with StorageWriter(path, 64, "float32") as writer:
 storage = open_storage(path, rows=rows, dimension=64, store="float32")
 assert sum(len(block) for block in storage.blocks(10_000)) == rows
 assert len(storage.fetch(np.arange(0, rows, rows // 1000))) == 1000
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_mib())
 """
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     peaks = []
     for rows in (10_000, 400_000):  # 2.5 and 100 MiB
-        done = subprocess.run([sys.executable, "-c", _MEMORY, str(tmp_path / "v"), str(rows)], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", _MEMORY, str(tmp_path / "v"), str(rows)], capture_output=True, text=True, check=True, cwd=ROOT)
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 20, peaks

@@ -17,12 +17,13 @@ from llm2comp_indexes.index_types import IndexType, parse_type
 from llm2comp_indexes.storage import Storage
 from llm2comp_indexes.structures import build_structure, open_structure
 from tests.indexes.clustered import draw_vectors, store_vectors
+from tests.indexes.peak import ROOT
 
 ROWS, DIMENSION, MUTATIONS = 400, 16, 300
 CHECKED = ["HNSW4", "IVF8,Flat", "IVF8,SQ8", "OPQ4_8,IVF8,PQ4x4", "IVF16_HNSW4,SQfp16", "PCA8,IVF8,SQ4"]
 
 _FUZZ = """
-import json, resource, sys
+import json, sys
 import numpy as np
 from pathlib import Path
 import faiss
@@ -30,6 +31,7 @@ from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.checked_files import FileRecord
 from llm2comp_indexes.storage import open_storage
 from llm2comp_indexes.structures import Effort, IndexType, open_structure
+from tests.indexes.peak import peak_mib
 folder, factory, mutations, rows, dimension = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 faiss.omp_set_num_threads(1)
 kind = IndexType(factory)
@@ -71,14 +73,15 @@ for number in range(mutations):
         searched += 1
     except IndexFolderError:
         refused += 1
-print(json.dumps({"refused": refused, "searched": searched, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+print(json.dumps({"refused": refused, "searched": searched, "peak": peak_mib()}))
 """
 
 
 def fuzz(folder: Path, factory: str, mutations: int) -> dict[str, int]:
     storage = store_vectors(folder / "v", draw_vectors(ROWS, DIMENSION))
     build_structure(IndexType(factory), storage, threads=1).save(folder / "i")
-    done = subprocess.run([sys.executable, "-c", _FUZZ, str(folder), factory, str(mutations), str(ROWS), str(DIMENSION)], capture_output=True, text=True)
+    program = [sys.executable, "-c", _FUZZ, str(folder), factory, str(mutations), str(ROWS), str(DIMENSION)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-3000:]}"
     return json.loads(done.stdout)
 

@@ -1,0 +1,19 @@
+"""Most memory that a process held, for tests that watch it in a process of its own."""
+
+import resource
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+"""Working directory for such a process, from which it can import this module."""
+
+
+def peak_mib() -> int:
+    """MiB that this process held at most, since it runs this program.
+
+    `ru_maxrss` is no measure of it on Linux: a process starts with that of the one it was forked from, here that of all tests before.
+    """
+    if sys.platform.startswith("linux"):
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1024)

@@ -1,6 +1,6 @@
 """The efforts that are tried for a type of index, least first."""
 
-import re
+from dataclasses import replace
 
 from llm2comp_indexes.index_types import IndexType
 from llm2comp_indexes.structures import Effort
@@ -18,17 +18,19 @@ def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
     """
     if kind.family == "flat":
         return (Effort(),)
-    if kind.family == "hnsw":
-        return tuple(Effort(ef_search=step, rerank=1) for step in _steps(max(k, 8), max(_MOST_EF, 2 * k)))
-    if kind.family == "other":
-        lists = re.search(r"IVF(\d+)", kind.factory)
-        steps: list[int | None] = [*_quarters(int(lists[1]))] if lists else [None]
-        return tuple(Effort(nprobe=step, rerank=rerank) for rerank in (1, 4, 16, 64) for step in steps)
-    return tuple(Effort(nprobe=step, rerank=rerank) for rerank in _reranks(kind) for step in _steps(1, kind.ivf.lists))
+    if kind.walks_graph:
+        steps = [Effort(ef_search=step) for step in _steps(max(k, 8), max(_MOST_EF, 2 * k))]
+    elif kind.lists:
+        steps = [Effort(nprobe=step) for step in _steps(1, kind.lists)]
+    else:
+        steps = [Effort()]
+    return tuple(replace(step, rerank=rerank) for rerank in _reranks(kind) for step in steps)
 
 
 def _reranks(kind: IndexType) -> tuple[int, ...]:
-    if kind.ivf.parts or kind.ivf.bits < 8:
+    if kind.family == "hnsw":
+        return (1,)
+    if kind.family == "other" or kind.ivf.parts or kind.ivf.bits < 8:
         return (1, 4, 16, 64)
     return (1, 2, 4) if kind.ivf.bits == 8 else (1,)
 

@@ -27,6 +27,7 @@ _IVF = re.compile(
 )
 _BITS = {"Flat": 32, "SQfp16": 16, "SQbf16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 _LONGEST = 200
+_MOST = 1 << 32
 _ID_BYTES = 8
 _MOST_BITS = 12
 
@@ -80,6 +81,17 @@ class IndexType:
         return int(match[1])
 
     @cached_property
+    def lists(self) -> int | None:
+        """Number of inverted lists, in which nprobe says how many are looked into; None without any."""
+        found = re.search(r"(?:^|,)IVF(\d+)", self.factory)
+        return int(found[1]) if found else None
+
+    @cached_property
+    def walks_graph(self) -> bool:
+        """Whether ef_search says how far an HNSW graph over the vectors is walked (one over centroids alone is none)."""
+        return re.search(r"(?:^|,)HNSW\d", self.factory) is not None
+
+    @cached_property
     def ivf(self) -> IvfParts:
         """The parts of an IVF index."""
         match = _IVF.fullmatch(self.factory)
@@ -90,31 +102,54 @@ class IndexType:
         return IvfParts(match["transform"], output, int(match["lists"]), number["links"], match["codes"], number["parts"], bits)
 
 
-def parse_type(text: str, *, rows: int, dimension: int) -> IndexType:
+def parse_type(text: str, *, rows: int | None, dimension: int) -> IndexType:
     """The index type that the text names: flat, hnsw, ivf or ivfpq with parameters for so many rows, or a FAISS factory string.
+
+    Args:
+        text: A name or a factory string.
+        rows: Of the index; None where they are not known yet: then what depends on them is not checked, and names have parameters for few.
+        dimension: Of a vector.
 
     Raises:
         SettingsError: FAISS knows no such type, it has no inner product, or its numbers don't suit the rows or the dimension.
     """
     if text in NAMES:
-        return default_type(text, rows=rows, dimension=dimension)
-    largest = max(rows, 1 << 16, dimension)
-    if len(text) > _LONGEST or not (text.isascii() and text.isprintable()) or any(int(number) > largest for number in re.findall(r"\d+", text)):
-        raise SettingsError(f"type is {text[:60]!r}, whose numbers are beyond an index of {rows:,} rows; expected {', '.join(NAMES)} or a FAISS factory string")
-    if "IMI" in text or any(int(bits) > _MOST_BITS for bits in re.findall(r"x(\d+)", text)):
-        raise SettingsError(f"type is {text!r}, whose tables have gigabytes whatever the rows; expected codes of at most {_MOST_BITS} bits and lists by IVF")
+        return default_type(text, rows=rows or 0, dimension=dimension)
+    _check_numbers(text, rows, dimension)
     hnsw = _HNSW.fullmatch(text)
     kind = IndexType(f"HNSW{hnsw[1]}" if hnsw else text)
-    if kind.family == "hnsw" and kind.links < 2:
-        raise SettingsError(f"type is {text!r}, expected at least HNSW2: two links for each row")
-    if kind.family == "ivf" and kind.ivf.lists > max(rows, 1):
+    if kind.family == "ivf" and rows is not None and kind.ivf.lists > max(rows, 1):
         raise SettingsError(
             f"type is {text!r}: {kind.ivf.lists:,} lists for {rows:,} rows; expected at most a list per row, or ivf, which chooses their number"
         )
-    memory_bytes(kind, rows=rows, dimension=dimension, store="float32")  # which makes one, and asks FAISS for its size where we don't know it
-    if kind.family in ("hnsw", "ivf"):
-        new_index(kind, dimension)
+    if kind.family != "flat":
+        _check_transforms(new_index(kind, dimension), kind)
+    memory_bytes(kind, rows=rows or 0, dimension=dimension, store="float32")  # which FAISS does not say of some
     return kind
+
+
+def _check_numbers(text: str, rows: int | None, dimension: int) -> None:
+    """Raises SettingsError for numbers with which FAISS would take memory without bound, or never end."""
+    largest = _MOST if rows is None else max(rows, 1 << 16, dimension)
+    numbers = [int(number) for number in re.findall(r"\d+", text[: _LONGEST + 1])]
+    if len(text) > _LONGEST or not (text.isascii() and text.isprintable()) or max(numbers, default=1) > largest:
+        size = "any size" if rows is None else f"{rows:,} rows"
+        raise SettingsError(f"type is {text[:60]!r}, whose numbers are beyond an index of {size}; expected {', '.join(NAMES)} or a FAISS factory string")
+    if "IMI" in text or any(int(bits) > _MOST_BITS for bits in re.findall(r"x(\d+)", text)):
+        raise SettingsError(f"type is {text!r}, whose tables have gigabytes whatever the rows; expected codes of at most {_MOST_BITS} bits and lists by IVF")
+    if min(numbers, default=1) < 1 or re.search(r"(HNSW|NSG)1(?!\d)", text):
+        raise SettingsError(f"type is {text!r}, expected numbers of at least 1, and at least two links for each row (HNSW2, NSG2)")
+
+
+def _check_transforms(index: Any, kind: IndexType) -> None:
+    """Raises SettingsError for a transform that could not be trained, which FAISS finds out when it is."""
+    faiss = import_faiss()
+    for place in range(index.chain.size() if isinstance(index, faiss.IndexPreTransform) else 0):
+        transform = faiss.downcast_VectorTransform(index.chain.at(place))
+        if isinstance(transform, faiss.PCAMatrix | faiss.ITQTransform) and transform.d_out > transform.d_in:
+            raise SettingsError(f"type is {kind.factory!r}: {transform.d_out} dimensions out of {transform.d_in}; expected at most as many as there are")
+        if isinstance(transform, faiss.OPQMatrix) and transform.d_out % transform.M:
+            raise SettingsError(f"type is {kind.factory!r}: {transform.d_out} dimensions in {transform.M} parts; expected a multiple, such as OPQ8_64")
 
 
 def new_index(kind: IndexType, dimension: int) -> Any:
@@ -125,13 +160,16 @@ def new_index(kind: IndexType, dimension: int) -> Any:
     """
     faiss = import_faiss()
     try:
-        return faiss.index_factory(dimension, kind.factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dimension, kind.factory, faiss.METRIC_INNER_PRODUCT)
+        cause = "" if index.metric_type == faiss.METRIC_INNER_PRODUCT else "it makes one by Euclidean distance"
     except (RuntimeError, MemoryError) as error:
-        cause = str(error).rsplit("Error: ", 1)[-1].strip() or type(error).__name__
+        cause = str(error).rsplit("Error: ", 1)[-1].strip().rsplit(": ", 1)[-1] or type(error).__name__
+    if cause:
         raise SettingsError(
             f"type is {kind.factory!r}, which FAISS cannot make for dimension {dimension} by inner product ({cause}); "
             f"expected {', '.join(NAMES)} or a FAISS factory string"
-        ) from error
+        )
+    return index
 
 
 def default_type(name: str, *, rows: int, dimension: int) -> IndexType:
@@ -198,7 +236,7 @@ def _faiss_bytes(index: Any) -> tuple[int, int]:
     if isinstance(index, faiss.IndexPreTransform):
         row, fixed = _faiss_bytes(index.index)
         transforms = [index.chain.at(place) for place in range(index.chain.size())]
-        return row, fixed + sum(4 * transform.d_in * transform.d_out for transform in transforms)
+        return row, fixed + sum(4 * transform.d_in * (transform.d_out + transform.d_in) for transform in transforms)  # PCA keeps all components
     if isinstance(index, faiss.IndexHNSW | faiss.IndexNSG):
         row, fixed = _faiss_bytes(index.storage)
         return row + (_graph_bytes(1, index.hnsw.nb_neighbors(1)) if isinstance(index, faiss.IndexHNSW) else 4 * (index.nsg.R + 1)), fixed

@@ -58,24 +58,37 @@ _NO_EFFORT = Effort()
 def default_effort(kind: IndexType) -> Effort:
     """The effort of a search that names none: 1/32 of the lists, at least 8, or an ef_search of 64.
 
-    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer.
+    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer, as with types whose codes we don't know.
     """
-    if kind.family == "hnsw":
-        return Effort(ef_search=64, rerank=1)
-    if kind.family == "ivf":
-        return Effort(nprobe=_probes(kind.ivf.lists), rerank=4 if kind.ivf.bits <= 8 else 1)
-    return Effort(rerank=4 if kind.family == "other" else 1)
+    rough = kind.family == "other" or (kind.family == "ivf" and kind.ivf.bits <= 8)
+    nprobe = min(kind.lists, max(8, kind.lists // 32)) if kind.lists else None
+    return Effort(nprobe, 64 if kind.walks_graph else None, 4 if rough else 1)
 
 
-def _probes(lists: int) -> int:
-    return min(lists, max(8, lists // 32))
+def _parameters(index: Any, effort: Effort, k: int, chosen: Any = None) -> Any:
+    """FAISS's parameters for a search for k with this effort, through what is wrapped around lists or a graph; None where it takes none.
 
-
-def _probed_lists(index: Any) -> int | None:
-    """Number of lists of an IVF index, transform in front or not; None of any other."""
+    Args:
+        index: Any FAISS index.
+        effort: With its nprobe and ef_search, where the index has a use for them.
+        k: Answers wanted.
+        chosen: Selector of rows; None for all.
+    """
     faiss = import_faiss()
-    innermost = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
-    return int(innermost.nlist) if isinstance(innermost, faiss.IndexIVF) else None
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexIDMap):
+        return _parameters(index.index, effort, k, chosen)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _parameters(index.index, effort, k, chosen)
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexRefine):
+        inner = _parameters(index.base_index, effort, k, chosen)
+        return inner and faiss.IndexRefineSearchParameters(base_index_params=inner)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=max(effort.ef_search or 1, k), sel=chosen)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=min(effort.nprobe or 1, int(index.nlist)), sel=chosen)
+    return None
 
 
 class Structure:
@@ -84,7 +97,6 @@ class Structure:
     def __init__(self, kind: IndexType, rows: int, storage: Storage, index: Any, file: Path | None = None) -> None:
         self.type, self.rows = kind, rows
         self._storage, self._index = storage, index
-        self._lists = _probed_lists(index)
         self._kept: dict[tuple[Effort, int], Any] = {}
         self._file = file  # temporary, where the index was built on disk
 
@@ -156,13 +168,8 @@ class Structure:
         return kept
 
     def _parameters(self, effort: Effort, k: int, chosen: Any) -> Any:
-        faiss, default = import_faiss(), default_effort(self.type)
-        if self.type.family == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=max(effort.ef_search or default.ef_search or 1, k), sel=chosen)
-        if self._lists is None:
-            return None
-        inner = faiss.SearchParametersIVF(nprobe=min(effort.nprobe or default.nprobe or _probes(self._lists), self._lists), sel=chosen)
-        return faiss.SearchParametersPreTransform(index_params=inner) if hasattr(self._index, "chain") else inner
+        default = default_effort(self.type)
+        return _parameters(self._index, Effort(effort.nprobe or default.nprobe, effort.ef_search or default.ef_search), k, chosen)
 
     def save(self, path: Path) -> FileRecord:
         """Record of the new file that holds the structure (of HNSW, the graph alone: its vectors are those of the storage).

@@ -1,5 +1,6 @@
 """Trains the parts of a FAISS index that learn from vectors, on a bounded, seeded sample."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp_indexes.faiss_module import import_faiss, ivf_of
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.index_types import IndexType
 from llm2comp_indexes.storage import Storage
 
@@ -19,6 +21,7 @@ SAMPLE_BYTES = 2 << 30
 _POINTS_PER_LIST = 64  # FAISS warns below 39 and drops what is beyond 256; k-means costs in proportion
 _POINTS_PER_CODE = 128
 _AT_LEAST = 16384
+_LEAST_OF_OTHERS = 1024  # beyond the 256 centroids that most codes have
 _ROTATION_POINTS, _ROTATION_ROUNDS = 16384, 8  # FAISS's own 65,536 and 50 take longer than everything else together
 
 
@@ -33,17 +36,24 @@ def sample_size(kind: IndexType, *, rows: int, dimension: int) -> int:
 
 
 def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, seed: int) -> None:
-    """Trains the index on rows drawn from the first `rows` of the storage. With one thread, equal seeds give equal results."""
+    """Trains the index on rows drawn from the first `rows` of the storage. With one thread, equal seeds give equal results.
+
+    Raises:
+        SettingsError: FAISS cannot train the type on these rows.
+    """
     if index.is_trained:
         return
     size = sample_size(kind, rows=rows, dimension=storage.dimension)
     chosen = np.sort(np.random.default_rng(seed).choice(rows, size, replace=False, shuffle=False)) if size < rows else np.arange(rows)
-    sample = storage.fetch(chosen.astype(np.int64))
-    if kind.family == "ivf":
-        sample = _repeat_few(sample, kind)
-        _settle(ivf_of(index), kind, seed)
-    with _settled_rotation(index, kind, seed):
-        index.train(sample)
+    sample = _repeat_few(storage.fetch(chosen.astype(np.int64)), kind)
+    _settle(index, kind, seed)
+    try:
+        with _settled_rotation(index, kind, seed):
+            index.train(sample)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"FAISS cannot train an index {kind.factory!r} on {rows:,} rows ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq or another string"
+        ) from error
 
 
 def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.float32]:
@@ -51,31 +61,45 @@ def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.floa
 
     K-means wants as many as it makes centroids; a rotation learned from fewer vectors than it has dimensions crashes FAISS 1.15.1.
     """
-    least = max(kind.ivf.lists, 2**kind.ivf.bits if kind.ivf.parts else 1) + 1
-    if kind.ivf.transform:
-        least = max(least, 2 * sample.shape[1], 2 * (kind.ivf.output or 0))
+    if kind.family == "ivf":
+        least = max(kind.ivf.lists, 2**kind.ivf.bits if kind.ivf.parts else 1) + 1
+        if kind.ivf.transform:
+            least = max(least, 2 * sample.shape[1], 2 * (kind.ivf.output or 0))
+    else:  # the largest number in the string may be that of lists or of dimensions
+        least = max(2 * sample.shape[1], 2 * max(map(int, re.findall(r"\d+", kind.factory)), default=0), _LEAST_OF_OTHERS)
     return sample if len(sample) >= least else np.resize(sample, (least, sample.shape[1]))
 
 
-def _settle(inner: Any, kind: IndexType, seed: int) -> None:
+def _settle(index: Any, kind: IndexType, seed: int) -> None:
     """Seeds every k-means, uses the whole sample, and keeps FAISS from printing advice about its size."""
-    for clustering in [inner.cp] + ([inner.pq.cp] if kind.ivf.parts else []):
-        clustering.seed = seed + 1
-        clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 30
-    if kind.ivf.parts:
-        inner.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
-        inner.do_polysemous_training = False  # orders centroids for a filter we don't use, and takes longer than k-means
+    for part in _parts(index):
+        for clustering in (owner.cp for owner in (part, getattr(part, "pq", None), getattr(part, "rq", None)) if hasattr(owner, "cp")):
+            clustering.seed = seed + 1
+            clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 30
+        if hasattr(part, "pq"):
+            part.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
+        if hasattr(part, "do_polysemous_training"):
+            part.do_polysemous_training = False  # orders centroids for a filter we don't use, and takes longer than k-means
+
+
+def _parts(index: Any) -> Iterator[Any]:
+    """The index, and those within it that are trained with it, by their own classes."""
+    index = import_faiss().downcast_index(index)
+    yield index
+    for name in ("index", "base_index", "refine_index", "storage"):  # of a transform, a refinement, a graph
+        if getattr(index, name, None) is not None:
+            yield from _parts(getattr(index, name))
 
 
 @contextmanager
 def _settled_rotation(index: Any, kind: IndexType, seed: int) -> Iterator[None]:
     """The same for the quantizer that an OPQ rotation is fitted to, and fewer rounds."""
-    if kind.family != "ivf" or kind.ivf.transform != "OPQ":
+    faiss = import_faiss()
+    rotation = faiss.downcast_VectorTransform(index.chain.at(0)) if isinstance(index, faiss.IndexPreTransform) else None
+    if not isinstance(rotation, faiss.OPQMatrix):
         yield
         return
-    faiss = import_faiss()
-    rotation = faiss.downcast_VectorTransform(index.chain.at(0))
-    quantizer = faiss.ProductQuantizer(rotation.d_out, rotation.M, kind.ivf.bits if kind.ivf.parts else 8)
+    quantizer = faiss.ProductQuantizer(rotation.d_out, rotation.M, kind.ivf.bits if kind.family == "ivf" and kind.ivf.parts else 8)
     quantizer.cp.min_points_per_centroid, quantizer.cp.seed = 1, seed + 1
     rotation.max_train_points, rotation.niter = _ROTATION_POINTS, _ROTATION_ROUNDS
     rotation.pq = quantizer

@@ -65,7 +65,15 @@ def test_lists_and_links_grow_with_the_rows() -> None:
     [
         ("", "FAISS cannot make"),
         ("fast", "'fast'.*flat, hnsw, ivf, ivfpq or a FAISS factory string"),
-        ("HNSW1", "at least HNSW2"),
+        ("HNSW1", "at least two links .*HNSW2"),
+        ("IVF20_HNSW1,Flat", "at least two links"),
+        ("NSG1", "at least two links .*NSG2"),
+        ("NSG0", "numbers of at least 1"),
+        ("IVF0,Flat", "numbers of at least 1"),
+        ("HNSW16,PQ16", "by inner product .it makes one by Euclidean distance"),
+        ("PCA40,Flat", "40 dimensions out of 32"),
+        ("ITQ40,SQ8", "40 dimensions out of 32"),
+        ("OPQ7,PQ8", "32 dimensions in 7 parts"),
         ("IVF2000,Flat", "2,000 lists for 1,000 rows"),
         ("IVF4,PQ5", "FAISS cannot make"),
         ("LSH", "FAISS cannot make"),
@@ -145,4 +153,13 @@ def test_memory_is_estimated_to_10_percent(name: str, tmp_path_factory: pytest.T
 
 def test_an_estimate_for_any_type() -> None:
     assert memory_bytes(IndexType("SQ8"), rows=1000, dimension=64, store="float32") == pytest.approx(64_000, rel=0.02)
-    assert memory_bytes(IndexType("IVF16,PQ16x4fs"), rows=100_000, dimension=64, store="float32") == pytest.approx(1_600_000, rel=0.05)
+    codes, ids = 8, 8  # bytes; the number that FAISS's own code size has on top, of the list, is kept by the list once
+    assert memory_bytes(IndexType("IVF16,PQ16x4fs"), rows=100_000, dimension=64, store="float32") == pytest.approx(100_000 * (codes + ids), rel=0.02)
+
+
+def test_a_type_is_checked_before_the_rows_are_known() -> None:
+    for text in ("flat", "ivf", "IVF50000,SQ8", "HNSW16_SQ8"):
+        parse_type(text, rows=None, dimension=64)
+    for text in ("fast", "IVF4,PQ5", "NSG1", "IVF99999999999,Flat"):
+        with pytest.raises(SettingsError):
+            parse_type(text, rows=None, dimension=64)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from llm2comp.documents import Document
 from llm2comp.errors import CorpusError, IndexFolderError
@@ -39,15 +39,15 @@ def document_line(document: Document) -> bytes:
     return line.encode("utf-8", "surrogatepass")  # JSON may escape half a surrogate pair, which Python accepts as text
 
 
-def _from_line(line: bytes) -> Document:
-    text = line.decode("utf-8", "surrogatepass")
-    fields, end = _scan(text)
-    if text[end:] != "\n":
-        raise ValueError("more than one object in a line")
-    document = Document(**fields)
-    if not (type(document.id) is type(document.title) is type(document.text) is str and type(document.metadata) is dict):
+def _parse(line: bytes) -> tuple[str, str, str, dict[str, Any]]:
+    content = line.decode("utf-8", "surrogatepass")
+    fields, end = _scan(content)
+    if content[end:] != "\n" or len(fields) != 4:
+        raise ValueError("not one object of four fields in a line")
+    identifier, title, text, metadata = fields["id"], fields["title"], fields["text"], fields["metadata"]
+    if not (type(identifier) is type(title) is type(text) is str and type(metadata) is dict):
         raise ValueError("id, title, text or metadata of another type")
-    return document
+    return identifier, title, text, metadata
 
 
 def digest_documents(documents: Iterable[Document]) -> str:
@@ -129,11 +129,21 @@ class DocumentReader:
         """The document of the row.
 
         Raises:
+            IndexError: There is no such row.
+            IndexFolderError: Its bytes are not those that were written.
+        """
+        return Document(*self.fields(row))
+
+    def fields(self, row: int) -> tuple[str, str, str, dict[str, Any]]:
+        """Id, title, text and metadata of the row's document, for callers that make something else of them.
+
+        Raises:
+            IndexError: There is no such row.
             IndexFolderError: Its bytes are not those that were written.
         """
         try:
-            return _from_line(self.line(row))
-        except (ValueError, TypeError, RecursionError) as error:
+            return _parse(self.line(row))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IndexFolderError(f"{self._path}: document {row + 1} is not one of ours: {error}; build the index again") from error
 
     def close(self) -> None:

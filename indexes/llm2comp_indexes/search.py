@@ -199,8 +199,8 @@ class Index:
     def fetch(self, row: int, score: float) -> Hit:
         """The document of a row that `search_vectors` gave."""
         place = bisect_right(self._starts, row) - 1
-        document = self.segments[place].documents[row - self._starts[place]]
-        return Hit(document.id, score, document.title, document.text, document.metadata)
+        identifier, title, text, metadata = self.segments[place].documents.fields(row - self._starts[place])
+        return Hit(identifier, score, title, text, metadata)
 
     def _search_block(self, queries: list[str], k: int, options: SearchOptions) -> list[list[Hit]]:
         _check_k(k)

@@ -52,9 +52,13 @@ class Reader:
             self.seen.append(json.loads(line))
 
     def finish(self) -> list[Any]:
-        out, errors = self.process.communicate(timeout=60)
-        assert self.process.returncode == 0, errors
-        self.seen += map(json.loads, out.splitlines())
+        assert self.process.stdout
+        assert self.process.stderr
+        self.seen += map(json.loads, self.process.stdout)
+        errors = self.process.stderr.read()
+        assert self.process.wait(60) == 0, errors
+        self.process.stdout.close()
+        self.process.stderr.close()
         return self.seen
 
 

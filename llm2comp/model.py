@@ -205,7 +205,7 @@ class LLM2Comp(SentenceTransformer):
             raise SettingsError(f"precision is {precision!r}; give one of {', '.join(_PRECISIONS)}")
         width = kwargs.get("truncate_dim") or self.truncate_dim
         if width is not None and self.normalize:
-            kwargs.setdefault("normalize_embeddings", True)
+            kwargs["normalize_embeddings"] = True  # encode_query and encode_document pass False
         as_vectors = kwargs.get("output_value", "sentence_embedding") == "sentence_embedding"
         if as_vectors and not texts and isinstance(texts, list):
             return self._no_embeddings(width, precision, tensor=bool(kwargs.get("convert_to_tensor")))

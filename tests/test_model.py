@@ -160,6 +160,7 @@ class TestPrecision:
         beginning = model.encode(TEXTS)[:, :16]
         expected = beginning / np.linalg.norm(beginning, axis=1, keepdims=True)
         close(model.encode(TEXTS, truncate_dim=16), expected)
+        close(model.encode_document(TEXTS, truncate_dim=16), expected)
         assert model.encode(TEXTS, truncate_dim=16, precision="ubinary").shape == (len(TEXTS), 2)
         shorter = make_model()
         shorter.truncate_dim = 16

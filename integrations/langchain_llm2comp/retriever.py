@@ -1,0 +1,70 @@
+"""`LLM2CompRetriever`: an index on disk as a LangChain retriever."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import run_in_executor
+from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, model_validator
+
+from llm2comp.errors import SettingsError
+from llm2comp_adapters import Mode, hit_metadata, open_with_model
+from llm2comp_indexes import Hit, Index, SearchOptions
+
+__all__ = ["LLM2CompRetriever"]
+
+
+class LLM2CompRetriever(BaseRetriever):
+    """Documents from a folder that `llm2comp index build` made, best first.
+
+    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of threads may
+    ask it. A document has its id, its metadata, its title as `title` (if it has one) and the score as `relevance_score`.
+
+    `invoke(question, k=3, where="year >= 2020")` changes `k` and `where` for that question.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_by_name=True)
+
+    index_dir: Path = Field(description="Folder of the index.", frozen=True)
+    k: int = Field(default=10, ge=1, validation_alias=AliasChoices("k", "similarity_top_k"), description="Documents to return; similarity_top_k is the same.")
+    mode: Mode = Field(default="dense", frozen=True, description="By vectors (dense), by words (bm25), or by both (hybrid).")
+    where: str | None = Field(default=None, description='Filter on metadata, such as year >= 2020 and lang in ("en", "de").')
+    options: SearchOptions = Field(default_factory=SearchOptions, description="Effort, weights, chunks or documents, threads; mode and where are set above.")
+    model: Any = Field(default=None, exclude=True, repr=False, frozen=True, description="The index's model, loaded, or the place to load it from.")
+
+    _index: Index = PrivateAttr()
+
+    def __init__(self, index_dir: str | Path, **settings: Any) -> None:
+        fields: dict[str, Any] = {"index_dir": index_dir, **settings}
+        super().__init__(**fields)
+
+    @model_validator(mode="after")
+    def _open(self) -> Self:
+        self._index = open_with_model(self.index_dir, self.mode, self.model)
+        return self
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        similarity_top_k: int | None = None,
+        where: str | None = None,
+    ) -> list[Document]:
+        if k is not None and similarity_top_k is not None:
+            raise SettingsError("k and similarity_top_k are the same; give one of them")
+        wanted = next((number for number in (k, similarity_top_k) if number is not None), self.k)
+        options = replace(self.options, mode=self.mode, where=self.where if where is None else where)
+        [hits] = self._index.search([query], wanted, options=options)
+        return [_document(hit) for hit in hits]
+
+    async def _aget_relevant_documents(self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **changes: Any) -> list[Document]:
+        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **changes)
+
+
+def _document(hit: Hit) -> Document:
+    return Document(hit.text, id=hit.id, metadata={**hit_metadata(hit), "relevance_score": hit.score})

@@ -1,0 +1,102 @@
+"""`LLM2CompRetriever`: an index on disk as a LlamaIndex retriever."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import MetadataFilters
+from llama_index.embeddings.llm2comp.filters import to_where
+from numpy.typing import NDArray
+
+from llm2comp.errors import SettingsError
+from llm2comp_adapters import Mode, hit_metadata, open_with_model
+from llm2comp_indexes import Encoder, Hit, SearchOptions
+
+__all__ = ["LLM2CompRetriever"]
+
+
+class LLM2CompRetriever(BaseRetriever):
+    """Nodes from a folder that `llm2comp index build` made, best first.
+
+    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of threads may
+    ask it. A node has the document's id, metadata and title (as metadata `title`, if there is one); its source is the document,
+    which is another id in an index of chunks.
+
+    Attributes:
+        similarity_top_k: Nodes to return; may be changed.
+
+    Raises:
+        IndexFolderError: No index there, or its model cannot be loaded, or is another one.
+        SettingsError: There is no such mode, or the filters cannot be expressed.
+    """
+
+    def __init__(
+        self,
+        index_dir: str | Path,
+        similarity_top_k: int = 10,
+        mode: Mode = "dense",
+        *,
+        filters: MetadataFilters | str | None = None,
+        options: SearchOptions | None = None,
+        model: str | Path | Encoder | None = None,
+        callback_manager: CallbackManager | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Opens the index.
+
+        Args:
+            index_dir: Folder of the index.
+            similarity_top_k: Nodes to return.
+            mode: By vectors (`dense`), by words (`bm25`), or by both (`hybrid`).
+            filters: On metadata: LlamaIndex's, or a text such as `year >= 2020 and lang in ("en", "de")`.
+            options: Effort, weights, chunks or documents, threads; its mode and where are those above.
+            model: The index's model, loaded, or the place to load it from.
+            callback_manager: As of every retriever.
+            verbose: As of every retriever.
+        """
+        where = to_where(filters) if isinstance(filters, MetadataFilters) else filters
+        self.similarity_top_k = similarity_top_k
+        self._options = replace(options or SearchOptions(), mode=mode, where=where)
+        self._index = open_with_model(index_dir, mode, model)
+        super().__init__(callback_manager=callback_manager, verbose=verbose)
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        vector = self._vector(query_bundle)
+        if vector is None:
+            [hits] = self._index.search([query_bundle.query_str], self.similarity_top_k, options=self._options)
+        else:
+            hits = list(self._nearest(vector))
+        return [NodeWithScore(node=_node(hit), score=hit.score) for hit in hits]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return await asyncio.to_thread(self._retrieve, query_bundle)
+
+    def _vector(self, query_bundle: QueryBundle) -> NDArray[np.float32] | None:
+        """The unit vector (1, dim) that the bundle asks for in place of its question: a vector, or other texts, such as HyDE's."""
+        if query_bundle.embedding is not None:
+            vectors = np.array([query_bundle.embedding], dtype=np.float32)
+        elif query_bundle.custom_embedding_strs:
+            vectors = np.asarray(self._index.model.encode_query(query_bundle.custom_embedding_strs, show_progress_bar=False))
+        else:
+            return None
+        if self._options.mode != "dense":
+            raise SettingsError(f"the query brings a vector or texts of its own to embed, which mode {self._options.mode!r} cannot use; take dense")
+        mean: NDArray[np.float32] = vectors.mean(axis=0, keepdims=True)
+        unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return unit
+
+    def _nearest(self, vector: NDArray[np.float32]) -> Iterator[Hit]:
+        found = self._index.search_vectors(vector, self.similarity_top_k, options=self._options)
+        for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True):
+            if row >= 0:
+                yield self._index.fetch(row, score)
+
+
+def _node(hit: Hit) -> TextNode:
+    source = RelatedNodeInfo(node_id=hit.document_id)
+    return TextNode(id_=hit.id, text=hit.text, metadata=hit_metadata(hit), relationships={NodeRelationship.SOURCE: source})

@@ -1,0 +1,66 @@
+"""The bundled model, loaded once; a small corpus, and indexes of it; no test here may open a connection."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_socket
+
+if TYPE_CHECKING:
+    from llm2comp import LLM2Comp
+
+ROWS: list[dict[str, Any]] = [
+    {"_id": "bread", "title": "Bread", "text": "Bread rises because yeast makes gas.\nThe oven sets it.", "year": 2001, "lang": "en", "tags": ["food"]},
+    {"_id": "butter", "title": "", "text": "Butter is churned from cream.", "year": 2005, "lang": "en", "tags": ["food", "milk"], "draft": True},
+    {"_id": "tides", "title": "Tides", "text": "The moon pulls the sea, and so the tides rise and fall.", "year": 2010, "lang": "de", "tags": ["sea"]},
+    {"_id": "harbour", "title": "Harbour", "text": "Ships wait in the harbour until the water is high.", "year": 2012, "lang": "fr", "tags": ["sea", "travel"]},
+    {"_id": "train", "title": "Train", "text": "The train leaves at nine, and children travel free.", "year": 2020, "lang": "en", "tags": ["travel"], "draft": False},
+    {"_id": "primes", "title": "Primes", "text": "A prime number has two divisors.", "year": 2020, "lang": "de", "note": "with 'quotes' and \"more\""},
+    {"_id": "root", "title": "Root", "text": "The square root of nine is three.", "lang": "en", "tags": []},
+    {"_id": "violin", "title": "Violin", "text": "A violin has four strings.", "year": 1999, "note": ""},
+]
+QUESTIONS = ("why does bread rise?", "when does the train leave?", "what do I multiply by itself to get nine?")
+
+
+@pytest.fixture(autouse=True)
+def _no_sockets() -> Iterator[None]:
+    pytest_socket.disable_socket(allow_unix_socket=True)  # event loops wake themselves through a pair of unix sockets
+    yield
+    pytest_socket.enable_socket()
+
+
+@pytest.fixture(scope="session")
+def bundled() -> "LLM2Comp":
+    """The bundled model: not to be changed."""
+    import llm2comp
+
+    return llm2comp.load(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def index_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the corpus, with words, made by the bundled model: not to be changed."""
+    from llm2comp_indexes import IndexOptions, build_index
+
+    folder = tmp_path_factory.mktemp("indexes") / "corpus.index"
+    build_index([corpus], folder, model=bundled, options=IndexOptions(hybrid=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chunk_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of chunks of the corpus: not to be changed."""
+    from llm2comp_indexes import IndexOptions, build_index
+
+    folder = tmp_path_factory.mktemp("indexes") / "chunks.index"
+    build_index([corpus], folder, model=bundled, options=IndexOptions(chunk_tokens=8, chunk_overlap=0))
+    return folder

@@ -32,6 +32,7 @@ __all__ = [
     "StorageWriter",
     "Store",
     "flat_header",
+    "join_graph",
     "new_graph_index",
     "open_storage",
     "row_bytes",
@@ -95,6 +96,12 @@ def new_graph_index(dimension: int, store: Store, links: int) -> Any:
         index.is_trained = True
     index.hnsw.efConstruction = 6 * links
     return index
+
+
+def join_graph(graph: Any, storage: "Storage") -> None:
+    """Gives the HNSW index the vectors of the storage, which must live as long; both free what is theirs."""
+    graph.storage, graph.own_fields = storage.index, False
+    storage.index.thisown = True  # giving it away had taken that, and the mapping would stay for as long as the process
 
 
 def fix_int8_range(index: Any) -> None:

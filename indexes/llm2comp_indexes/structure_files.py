@@ -16,7 +16,7 @@ from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.graph_files import Malformed, check_graph_file
 from llm2comp_indexes.index_types import IndexType
 from llm2comp_indexes.ivf_files import check_lists_file, map_lists
-from llm2comp_indexes.storage import Storage, new_graph_index
+from llm2comp_indexes.storage import Storage, join_graph, new_graph_index
 
 __all__ = ["load_structure"]
 
@@ -50,7 +50,7 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
     except (RuntimeError, MemoryError) as error:
         raise IndexFolderError(f"{path}: FAISS cannot read it ({str(error)[-120:]}); build the index again") from error
     if kind.family == "hnsw":
-        index.storage, index.own_fields = storage.index, False
+        join_graph(index, storage)
     elif (index.d, index.ntotal) != (storage.dimension, storage.rows):
         raise IndexFolderError(
             f"{path}: {index.ntotal:,} vectors of {index.d} numbers, expected {storage.rows:,} of {storage.dimension}; build the index again"

@@ -20,7 +20,7 @@ from llm2comp_indexes.faiss_module import bounded_threads, import_faiss
 from llm2comp_indexes.gpu import clustering_on_gpus, coarse_quantizer, resolve_device
 from llm2comp_indexes.index_types import IndexType, memory_bytes, new_index, parse_type
 from llm2comp_indexes.ivf_files import map_lists, write_lists
-from llm2comp_indexes.storage import Found, Selection, Storage, new_graph_index, selector
+from llm2comp_indexes.storage import Found, Selection, Storage, join_graph, new_graph_index, selector
 from llm2comp_indexes.structure_files import load_structure
 from llm2comp_indexes.training import train_index
 
@@ -264,7 +264,7 @@ def build_structure(
                 f"FAISS cannot add to an index {kind.factory!r} ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq or another string"
             ) from error
     if kind.family == "hnsw":
-        index.storage, index.own_fields = storage.index, False
+        join_graph(index, storage)
     return Structure(kind, count, storage, index)
 
 

@@ -1,16 +1,18 @@
-"""Answers: exact, in order, whole, from the model the index was built with."""
+"""Answers: in order, whole, for every type of index and every option, from the model the index was built with."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
 import llm2comp
 from llm2comp.errors import IndexFolderError, ModelFolderError, SettingsError
-from llm2comp_indexes import Hit, build, build_index, open_index, search, vectors
+from llm2comp_indexes import Effort, Hit, IndexOptions, SearchOptions, add_documents, build_index, delete_documents, open_index, row_blocks, search
+from llm2comp_indexes.open_segment import OpenSegment
 from tests.word_encoder import WordEncoder
 
 WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
@@ -25,7 +27,7 @@ def random_texts(count: int, words: int, seed: int) -> list[str]:
 def test_answers_equal_brute_force(
     tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch, queries: int
 ) -> None:
-    monkeypatch.setattr(build, "BLOCK", 64)  # several blocks
+    monkeypatch.setattr(row_blocks, "BLOCK", 64)  # several blocks
     texts = random_texts(300, 5, seed=1)
     build_index([write_corpus({"_id": f"d{row}", "text": text} for row, text in enumerate(texts))], tmp_path / "idx", model=encoder)
     questions = random_texts(queries, 3, seed=2)
@@ -43,12 +45,6 @@ def test_a_hit_holds_the_whole_document(index_folder: Path, encoder: WordEncoder
     assert hit._replace(score=0.0) == Hit("d1", 0.0, "Title 1", "the moon and the tides", {"year": 2001})
 
 
-def test_k_beyond_the_index_gives_every_document(index_folder: Path, encoder: WordEncoder) -> None:
-    [hits] = open_index(index_folder, model=encoder).search(["bread"], k=1000)
-    assert sorted(hit.id for hit in hits) == ["d0", "d1", "d2", "d3", "d4"]
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-
-
 def test_no_queries_give_no_answers(index_folder: Path, encoder: WordEncoder) -> None:
     assert open_index(index_folder, model=encoder).search([]) == []
 
@@ -60,13 +56,54 @@ def test_identical_documents_keep_the_corpus_order(tmp_path: Path, write_corpus:
     assert [hit.id for hit in hits] == [f"d{row}" for row in range(k)]
 
 
-def test_any_text_comes_back_as_it_was(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
-    texts = ["", "🦜 and ‮right to left‬", "\x00\x1b[31m\x7f\u2028", "long " * 250_000, "</s><|endoftext|>"]
-    ids = ["a b", "ü/../é", "-1", "0", "x" * 500]
+@pytest.mark.parametrize("kind", ["flat", "HNSW4"])
+def test_any_text_and_any_id_come_back_as_they_were(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, kind: str) -> None:
+    texts = ["", "🦜 and ‮right to left‬", "\x00\x1b[31m\x7f\u2028", "long " * 250_000, "</s><|endoftext|>", "a\nb", "x", "y"]
+    ids = ["a b", "ü/../é", "-1", "0", "x" * 500, "line\nbreak\t\x00", "🦜‮", "../../etc/passwd"]
     source = write_corpus({"_id": name, "text": text} for name, text in zip(ids, texts, strict=True))
-    build_index([source], tmp_path / "idx", model=encoder)
+    build_index([source], tmp_path / "idx", model=encoder, options=IndexOptions(kind))
     [hits] = open_index(tmp_path / "idx", model=encoder).search(["long"], k=10)
     assert {hit.id: hit.text for hit in hits} == dict(zip(ids, texts, strict=True))
+    assert delete_documents(tmp_path / "idx", ids[2:]).missing == ()
+    [hits] = open_index(tmp_path / "idx", model=encoder).search(["long"], k=10)
+    assert {hit.id for hit in hits} == set(ids[:2])
+
+
+def test_a_thousand_and_more_queries_are_answered_as_each_alone(index_folder: Path, encoder: WordEncoder) -> None:
+    questions = random_texts(1500, 3, seed=4)
+    index = open_index(index_folder, model=encoder)
+    answers = index.search(questions, k=2)
+    assert len(answers) == 1500
+    for position in (0, 1023, 1024, 1499):  # FAISS sums in another order when it is asked many at once
+        [alone] = index.search([questions[position]], k=2)
+        assert [hit.id for hit in answers[position]] == [hit.id for hit in alone]
+
+
+@pytest.mark.parametrize("kind", ["flat", "HNSW4", "IVF2,Flat"])
+def test_an_index_that_all_was_deleted_from_finds_nothing_and_can_be_filled_again(
+    tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, kind: str
+) -> None:
+    build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(kind, hybrid=True))
+    assert delete_documents(tmp_path / "idx", [f"d{row}" for row in range(5)]).deleted == 5
+    index = open_index(tmp_path / "idx", model=encoder)
+    assert len(index) == 0
+    for mode in ("dense", "bm25", "hybrid"):
+        assert index.search(["bread", "moon"], options=SearchOptions(mode=mode)) == [[], []]
+    found = index.search_vectors(encoder.encode_query(["bread", "moon"]), 3)
+    assert found.rows.shape == found.scores.shape == (2, 0)
+    add_documents(tmp_path / "idx", [write_corpus([{"_id": "new", "text": "moon"}], "new.jsonl")], model=encoder)
+    for mode in ("dense", "bm25", "hybrid"):
+        [hits] = open_index(tmp_path / "idx", model=encoder).search(["moon"], options=SearchOptions(mode=mode))
+        assert [hit.id for hit in hits] == ["new"]
+
+
+def test_rows_of_a_search_by_vectors_can_be_fetched(index_folder: Path, encoder: WordEncoder) -> None:
+    index = open_index(index_folder, model=encoder)
+    [hits] = index.search(["bread"], k=5)
+    found = index.search_vectors(encoder.encode_query(["bread"]), 5)
+    assert [index.fetch(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)] == hits
+    with pytest.raises(SettingsError, match="mode is 'hybrid', which needs the queries' words"):
+        index.search_vectors(encoder.encode_query(["bread"]), 5, options=SearchOptions(mode="hybrid"))
 
 
 def test_a_string_instead_of_a_list_is_refused(index_folder: Path, encoder: WordEncoder) -> None:
@@ -74,9 +111,72 @@ def test_a_string_instead_of_a_list_is_refused(index_folder: Path, encoder: Word
         open_index(index_folder, model=encoder).search("bread")
 
 
-def test_k_below_one_is_refused(index_folder: Path, encoder: WordEncoder) -> None:
-    with pytest.raises(SettingsError, match="k is 0"):
-        open_index(index_folder, model=encoder).search(["bread"], k=0)
+@pytest.mark.parametrize("k", [-1, 0, 1001, 10**9])
+def test_k_is_from_one_to_a_thousand(index_folder: Path, encoder: WordEncoder, k: int) -> None:
+    index = open_index(index_folder, model=encoder)
+    for find in (lambda: index.search(["bread"], k=k), lambda: index.search_vectors(encoder.encode_query(["bread"]), k)):
+        with pytest.raises(SettingsError, match=f"k is {k}, expected 1 to 1,000"):
+            find()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mode": "fuzzy"}, "mode is 'fuzzy', expected dense, bm25 or hybrid"),
+        ({"by": "page"}, "by is 'page'"),
+        ({"threads": 0}, "threads is 0"),
+        ({"weights": (0, 0)}, "weights is"),
+        ({"weights": (-1, 1)}, "weights is"),
+        ({"weights": (float("nan"), 1)}, "weights is"),
+        ({"where": "year >="}, "where 'year >='"),
+        ({"effort": {"nprobe": 0}}, "nprobe is 0"),
+        ({"effort": {"ef_search": -3}}, "ef_search is -3"),
+        ({"effort": {"rerank": 0}}, "rerank is 0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        SearchOptions(**{name: Effort(**value) if name == "effort" else value for name, value in settings.items()})
+
+
+@pytest.mark.parametrize("mode", ["bm25", "hybrid"])
+def test_words_need_an_index_of_them_which_is_said_before_a_model_is_loaded(index_folder: Path, mode: search.Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: pytest.fail("loaded a model"))
+    with pytest.raises(SettingsError, match="holds no BM25 index.*--hybrid"):
+        open_index(index_folder).search(["bread"], options=SearchOptions(mode=mode))
+
+
+def test_words_need_no_model(tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(hybrid=True))
+    monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: pytest.fail("loaded a model"))
+    [hits] = open_index(tmp_path / "idx").search(["moon tides"], options=SearchOptions(mode="bm25"))
+    assert [hit.id for hit in hits] == ["d1"]
+
+
+def test_a_field_that_no_document_has_is_refused_with_those_there_are(index_folder: Path, encoder: WordEncoder) -> None:
+    with pytest.raises(SettingsError, match='no document has the field "yaer"; did you mean "year"'):
+        open_index(index_folder, model=encoder).search(["bread"], options=SearchOptions(where="yaer == 2001"))
+
+
+def test_threads_are_bounded_during_the_search_only(tmp_path: Path, index_folder: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = OpenSegment.search
+
+    def watched(self: OpenSegment, *arguments: Any, **options: Any) -> Any:
+        seen.append(faiss.omp_get_max_threads())
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(OpenSegment, "search", watched)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        index = open_index(index_folder, model=encoder)
+        one, rest = index.search(["bread"], options=SearchOptions(threads=1)), index.search(["bread"])
+        assert seen == [1, 3]
+        assert one == rest
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_another_model_is_refused(index_folder: Path) -> None:
@@ -137,17 +237,20 @@ def test_an_index_overwritten_while_it_is_opened_opens_as_the_new_one(
 ) -> None:
     new = write_corpus([{"_id": "new", "text": "bread"}], "new.jsonl")
 
-    def overwrite_first(*arguments: Any) -> Any:
-        monkeypatch.undo()
-        build_index([new], index_folder, model=encoder, overwrite=True)
-        return vectors.read_flat(*arguments)
+    class OvertakenSegment(OpenSegment):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            monkeypatch.undo()
+            build_index([new], index_folder, model=encoder, overwrite=True)
+            super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(search, "read_flat", overwrite_first)
+    monkeypatch.setattr(search, "OpenSegment", OvertakenSegment)
     assert [hit.id for hit in open_index(index_folder, model=encoder).search(["bread"])[0]] == ["new"]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files through /proc")
-def test_a_closed_index_keeps_no_file_open(index_folder: Path, encoder: WordEncoder) -> None:
-    with open_index(index_folder, model=encoder) as index:
-        assert len(index.search(["bread"], k=2)[0]) == 2
-    assert not [name for name in os.listdir("/proc/self/fd") if str(index_folder) in os.path.realpath(f"/proc/self/fd/{name}")]
+@pytest.mark.parametrize("kind", ["HNSW8", "IVF8,SQ8"])
+def test_a_closed_index_keeps_no_file_open(tmp_path: Path, make_full_index: Callable[..., Path], encoder: WordEncoder, kind: str) -> None:
+    folder = make_full_index(tmp_path / "idx", kind)
+    with open_index(folder, model=encoder) as index:
+        assert len(index.search(["bread"], k=2, options=SearchOptions(mode="hybrid", where="year > 2003"))[0]) == 2
+    assert not [name for name in os.listdir("/proc/self/fd") if str(folder) in os.path.realpath(f"/proc/self/fd/{name}")]

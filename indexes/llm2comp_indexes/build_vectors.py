@@ -128,6 +128,8 @@ def _are_shards(vectors: VectorFiles) -> bool:
     """Whether folders are given, rather than files."""
     if isinstance(vectors.paths, str | Path) or not vectors.paths:
         raise SettingsError(f"vectors are {vectors.paths!r}, expected a list of .npy files, or of folders of shards")
+    if missing := next((path for path in vectors.paths if not Path(path).exists()), None):
+        raise IndexFolderError(f"{missing}: no such folder and no such file; expected vectors written by numpy.save, or shards that llm2comp encode wrote")
     folders = {Path(path).is_dir() for path in vectors.paths}
     if len(folders) > 1:
         raise SettingsError("vectors are .npy files and folders; give files, or folders of shards")

@@ -1,7 +1,6 @@
 """The last part of making a segment: its type is chosen, its structure built, its recall and latency measured, its BM25 index written."""
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,13 +58,8 @@ def segment_header(fingerprint: str, dimension: int, options: IndexOptions) -> d
 def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
     """Raises SettingsError for a type that FAISS does not know and for a GPU that is not there, before anything is encoded."""
     resolve_device(device)
-    if options.type == "auto":
-        return
-    smallest = re.sub(r"IVF\d{1,9}(?!\d)", "IVF1", options.type)  # how many lists there may be is known when all rows are
-    try:
-        parse_type(smallest, rows=1, dimension=dimension)
-    except SettingsError as error:
-        raise SettingsError(str(error).replace(smallest, options.type)) from error
+    if options.type != "auto":
+        parse_type(options.type, rows=None, dimension=dimension)
 
 
 class Queries(NamedTuple):

@@ -193,9 +193,10 @@ def test_settings_that_need_texts_or_a_model_are_refused(tmp_path: Path, encoder
         (VectorFiles(files.paths), {}, "--ids"),
         (VectorFiles([], files.ids), {}, "expected a list"),
         (VectorFiles([*files.paths, tmp_path], files.ids), {}, "files and folders"),
+        (VectorFiles([tmp_path / "missing.npy"], files.ids), {}, r"missing\.npy: no such folder and no such file"),
     ]
     for given, settings, words in wrong:
-        with pytest.raises(SettingsError, match=words):
+        with pytest.raises(LLM2CompError, match=words):
             build_from_vectors(given, tmp_path / "idx", **settings)
     assert not (tmp_path / "idx").exists()
 

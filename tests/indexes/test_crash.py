@@ -20,7 +20,7 @@ from tests.word_encoder import WordEncoder
 
 WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
 OPTIONS = {"type": "hnsw", "hybrid": True}
-TASKS = ["build", "overwrite", "add", "delete", "merge"]
+TASKS = ["build", "overwrite", "add", "delete", "merge", "restructure"]
 BLOCK = 3  # documents, in the children
 
 
@@ -61,12 +61,14 @@ def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "delete": {"ids": ["d1", "d21", "d4", "never there"]},
         "merge": {},
         "overwrite": {"corpus": str(second), "options": OPTIONS, "overwrite": True},
+        "restructure": {"options": {"type": "IVF2,SQ8"}},
     }
+    tasks = {"overwrite": "build", "restructure": "merge"}
     found: dict[str, Job] = {}
     before: Path | None = None
     for name, given in arguments.items():
-        task = "build" if name == "overwrite" else name
-        start = found["add"].after if name == "overwrite" else before
+        task = tasks.get(name, name)
+        start = found["add"].after if name in tasks else before
         counted = [server.run(task, copy(start, root / f"{name}-{kind}"), Fault(kind, 1 << 30), **given) for kind in ("kill", "full")]
         assert [run.error for run in counted] == ["", ""]
         found[name] = Job(task, given, start, root / f"{name}-kill", counted[0].encoded, counted[0].gates, counted[1].gates)
@@ -151,7 +153,7 @@ def out_of_space(run: Any) -> bool:
 @pytest.mark.parametrize("name", TASKS)
 def test_killed_at_some_changes_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
     job, draw = jobs[name], random.Random(f"kill {name}")
-    moments = draw.sample(range(1, job.gates + 1), min(24, job.gates))
+    moments = draw.sample(range(1, job.gates + 1), min(20, job.gates))
     for number, at in enumerate(moments):
         disturb(server, job, tmp_path / "idx", [Fault(("kill", "half")[number % 2], at)], killed)
 

@@ -210,14 +210,14 @@ class Sample:
         return open_storage(path, rows=len(rows), dimension=self._source.dimension, store=self._source.store)
 
     def try_out(self, candidate: Candidate, *, device: str, threads: int | None, seed: int, seconds: float) -> Candidate:
-        """The candidate with the points expected for the whole corpus; no point is begun after `seconds` of measuring."""
+        """The candidate with the points expected for the whole corpus, about the recall asked for; each is measured for an eighth of `seconds` at most."""
         kind, curves, tried = candidate.type, [], []
         for part in self._parts[: 1 if kind.family == "flat" else 2]:
             tried.append(_shrink(kind, part.storage.rows))
             structure: Structure | Storage = part.storage
             if kind.family != "flat":
                 structure = build_structure(tried[-1], part.storage, device=device, threads=threads, seed=seed, workdir=Path(self._folder.name))
-            curves.append(part.measure(structure, self._wishes.k, seconds, self._clock))
+            curves.append(part.measure(structure, self._wishes, seconds, self._clock))
         exponent = 0.0
         if len(curves) > 1:
             growth = self._parts[0].storage.rows / self._parts[1].storage.rows
@@ -239,8 +239,9 @@ class _Part:
         self.storage, self._queries = storage, queries
         self._truth = exact_search(storage, queries, k)[0]
 
-    def measure(self, structure: Structure | Storage, k: int, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
-        return measure_curve(structure, self.storage, self._queries, k=k, truth=self._truth, point_seconds=seconds / 8, seconds=seconds, clock=clock)
+    def measure(self, structure: Structure | Storage, wishes: Wishes, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
+        known = {"k": wishes.k, "recall": wishes.recall, "truth": self._truth}
+        return measure_curve(structure, self.storage, self._queries, **known, point_seconds=seconds / 8, seconds=0, clock=clock)
 
 
 def _rows_to_sample(dimension: int, slow: bool) -> int:

@@ -14,7 +14,7 @@ def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
     """Efforts for k answers: nprobe or efSearch in steps of about 1.4, for each number of candidates scored again.
 
     Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates per answer, smaller codes and
-    types unknown to us up to 64. Of an IVF type unknown to us, nprobe grows in steps of 4.
+    types unknown to us up to 64.
     """
     if kind.family == "flat":
         return (Effort(),)
@@ -42,8 +42,3 @@ def _steps(least: int, most: int) -> list[int]:
         power = 1 << (steps[-1].bit_length() - 1)
         steps.append(min(most, steps[-1] + max(1, power // 2)))
     return steps
-
-
-def _quarters(most: int) -> list[int]:
-    """1, 4, 16 … and `most`."""
-    return [*(4**power for power in range(16) if 4**power < most), most]

@@ -128,7 +128,7 @@ def finish_segment(
             structure = built
     progress("measuring", 0)
     with watch.phase("measure"):
-        points = measure_curve(structure, storage, asked.vectors, k=options.wishes.k)
+        points = measure_curve(structure, storage, asked.vectors, k=options.wishes.k, recall=options.wishes.recall)
         exact = _measure_exact(structure, storage, asked.vectors, options.wishes.k)
     files[Names.QUERIES] = _write_queries(folder / Names.QUERIES, asked.vectors)
     report = _report(kind, points, exact, options, storage, files, watch, asked.source, planned)

@@ -1,7 +1,7 @@
 """Recall against exact search, and the time of single queries, over a sweep of efforts."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -101,7 +101,9 @@ def search_rows(structure: "Structure | Storage", storage: Storage, query: NDArr
     if isinstance(structure, Storage):
         rows: NDArray[np.int64] = structure.search(query, min(k, structure.rows)).rows[0]
         return rows[rows >= 0]
-    candidates: NDArray[np.int64] = structure.search(query, min(k * (effort.rerank or 1), storage.rows), effort=effort).rows[0]
+    if structure.type.family == "flat":
+        return structure.search(query, k).rows[0]
+    candidates: NDArray[np.int64] = structure.find(query, min(k * (effort.rerank or 1), storage.rows), effort=effort).rows[0]
     candidates = candidates[candidates >= 0]
     best: NDArray[np.int64] = np.lexsort((candidates, -storage.scores(query[0], candidates)))[:k]
     return candidates[best]
@@ -113,6 +115,7 @@ def measure_curve(
     queries: NDArray[np.float32],
     *,
     k: int,
+    recall: float | None = None,
     efforts: Sequence[Effort] | None = None,
     truth: NDArray[np.float32] | None = None,
     point_seconds: float = 5.0,
@@ -132,10 +135,11 @@ def measure_curve(
         storage: The vectors that are searched, the truth.
         queries: (queries, dimension); not rows of `storage`, which would find themselves.
         k: Answers wanted per query.
+        recall: The recall asked for: where it is reached is found first, by halving, even if that takes longer than `seconds`. None: the sweep alone.
         efforts: All of them are measured. None: a sweep made for the type, which stops when recall is 1 or does not grow any more.
         truth: Scores (queries, k) of `exact_search`, where they are known already.
         point_seconds: No further query is asked for a point after so long (but at least 20 are).
-        seconds: No further point is begun after so long.
+        seconds: No further point of the sweep is begun after so long.
         clock: Gives seconds.
 
     Raises:
@@ -144,33 +148,75 @@ def measure_curve(
     if not len(queries):
         raise SettingsError("no queries to measure with, expected at least one")
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    truth = exact_search(storage, queries, k)[0] if truth is None else truth
+    known = exact_search(storage, queries, k)[0] if truth is None else truth
     end = clock() + seconds
 
-    def points(wanted: Iterable[Effort]) -> Iterator[Point]:
-        for number, effort in enumerate(wanted):
-            if number and clock() > end:
-                return
-            yield _measure_point(lambda query: search_rows(structure, storage, query, k, effort), storage, queries, truth, effort, point_seconds, clock)  # noqa: B023
+    def measure(effort: Effort) -> Point:
+        return _measure_point(lambda query: search_rows(structure, storage, query, k, effort), storage, queries, known, effort, point_seconds, clock)
 
-    if isinstance(structure, Storage):
-        return tuple(points([Effort()]))
-    if efforts is not None:
-        return tuple(points(efforts))
-    return tuple(_sweep(efforts_of(structure.type, k), points))
+    curve = _Curve(measure, lambda: clock() > end)
+    if isinstance(structure, Storage) or efforts is not None:
+        curve.follow(efforts or [Effort()])
+        return curve.points()
+    groups = [list(group) for _, group in groupby(efforts_of(structure.type, k), key=lambda effort: effort.rerank)]
+    if recall is not None:
+        curve.find(groups, recall)
+    for group in groups:
+        if curve.follow(group, until_flat=True):
+            break
+    return curve.points([effort for group in groups for effort in group])
 
 
-def _sweep(efforts: Sequence[Effort], points: Callable[[Iterable[Effort]], Iterator[Point]]) -> Iterator[Point]:
-    """Points of the efforts; those that cannot add recall are left out."""
-    for _, group in groupby(efforts, key=lambda effort: effort.rerank):
+class _Curve:
+    """Points measured so far, by effort; an effort is measured once."""
+
+    def __init__(self, measure: Callable[[Effort], Point], late: Callable[[], bool]) -> None:
+        self._measure, self._late = measure, late
+        self._points: dict[Effort, Point] = {}
+
+    def points(self, order: Sequence[Effort] = ()) -> tuple[Point, ...]:
+        """All of them, in the order of the efforts, or in that of their measuring."""
+        return tuple(self._points[effort] for effort in order or self._points if effort in self._points)
+
+    def follow(self, efforts: Sequence[Effort], *, until_flat: bool = False) -> bool:
+        """Measures the efforts, one after the other, while there is time; `until_flat`: as long as that adds recall. Whether all was found."""
         reached: list[float] = []
-        for point in points(group):
-            yield point
-            reached.append(point.recall)
-            if reached[-1] >= _PERFECT or (len(reached) > 4 and reached[-1] - reached[-3] < _GAIN):
+        for effort in efforts:
+            if self._points and self._late():
                 break
-        if reached and reached[-1] >= _PERFECT:
-            return
+            reached.append(self._at(effort).recall)
+            if until_flat and (reached[-1] >= _PERFECT or (len(reached) > 4 and reached[-1] - reached[-3] < _GAIN)):
+                break
+        return bool(reached) and reached[-1] >= _PERFECT
+
+    def find(self, groups: Sequence[Sequence[Effort]], recall: float) -> None:
+        """Halves each group of growing efforts until the least is known that surely reaches the recall; no further group once it is found and late."""
+        found = False
+        for group in groups:
+            if found and self._late():
+                return
+            found = self._halve(group, recall) or found
+
+    def _halve(self, efforts: Sequence[Effort], recall: float) -> bool:
+        low, high = 0, len(efforts)
+        least = self._at(efforts[0])
+        if least.sure_recall >= recall:
+            return True
+        while high - low > 1:
+            middle = (low + high) // 2
+            point = self._at(efforts[middle])
+            if point.sure_recall >= recall:
+                high = middle
+            elif middle - low > 1 and point.recall - least.recall < _GAIN:  # more effort does not help
+                break
+            else:
+                low, least = middle, point
+        return high < len(efforts)
+
+    def _at(self, effort: Effort) -> Point:
+        if effort not in self._points:
+            self._points[effort] = self._measure(effort)
+        return self._points[effort]
 
 
 def _measure_point(

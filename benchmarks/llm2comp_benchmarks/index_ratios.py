@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["RATIOS", "format_record", "ratios_of"]
+__all__ = ["RATIOS", "effort_words", "format_record", "ratios_of"]
 
 RATIOS = {
     "structure": "build: train, add, save",
@@ -60,7 +60,7 @@ def format_record(record: dict[str, Any]) -> str:
         "disk MB": lambda entry: f"{entry['bytes'] / 1e6:.1f}",
         "peak MB": lambda entry: f"{entry['peak_bytes'] / 1e6:.0f}",
         "open s": lambda entry: f"{entry['open_seconds']:.3f}",
-        "type": lambda entry: f"{entry['type']} {_tell_effort(entry)}".rstrip(),
+        "type": lambda entry: f"{entry['type']} {effort_words(entry)}".rstrip(),
     }
     entries = {name: entry for name, entry in record.items() if isinstance(entry, dict) and "median_ms" in entry}
     rows = [["", *columns], *([name, *(show(entry) for show in columns.values())] for name, entry in entries.items())]
@@ -71,7 +71,8 @@ def format_record(record: dict[str, Any]) -> str:
     return "\n".join([*_aligned(rows), *(["", *_aligned(ratios)] if kinds else [])])
 
 
-def _tell_effort(entry: dict[str, Any]) -> str:
+def effort_words(entry: dict[str, Any]) -> str:
+    """The effort that an index was searched with, such as `nprobe=16`; empty where there is none to set."""
     effort = entry.get("effort")
     return entry.get("parameters") or "" if effort is None else " ".join(f"{name}={value}" for name, value in effort.items() if value and value > 1)
 

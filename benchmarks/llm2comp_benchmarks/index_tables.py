@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm2comp_benchmarks.index_ratios import RATIOS
+from llm2comp_benchmarks.index_ratios import RATIOS, effort_words
 from llm2comp_indexes.index_types import IndexType, default_type, memory_bytes
 from llm2comp_indexes.storage import STORES, storage_bytes
 from llm2comp_indexes.wishes import tell_bytes
 
-__all__ = ["comparison_table", "fill_tables", "memory_table", "ratio_table", "storage_table", "types_table"]
+__all__ = ["comparison_table", "fill_tables", "growth_table", "memory_table", "ratio_table", "storage_table", "types_table"]
 
 _ROWS = (1_000_000, 10_000_000, 100_000_000)
 _DIMENSIONS = (256, 4096)
@@ -74,6 +74,7 @@ def comparison_table(record: dict[str, Any]) -> str:
         "on disk": lambda entry: tell_bytes(entry["bytes"]),
         "peak of the build": lambda entry: tell_bytes(entry["peak_bytes"]),
         "open s": lambda entry: f"{entry['open_seconds']:.3f}",
+        "effort": effort_words,
     }
     rows = [["", *(name.format(k=record["settings"]["k"]) for name in show)]]
     rows += [[name, *(value(entry) for value in show.values())] for name, entry in record.items() if isinstance(entry, dict) and "median_ms" in entry]
@@ -89,10 +90,23 @@ def ratio_table(record: dict[str, Any]) -> str:
     return _table(rows)
 
 
+def growth_table(record: dict[str, Any]) -> str:
+    """Peaks of memory of the builds in the result file of `index_memory`, and what the largest takes beyond the smallest."""
+    sizes = record["settings"]["rows"]
+    rows = [["documents", *(f"{kind}, {'in all' if what == 'resident' else 'without mapped files'}" for kind, what in _peaks(record))]]
+    rows += [[f"{count:,}", *(tell_bytes(record[kind][str(count)][what]) for kind, what in _peaks(record))] for count in sizes]
+    rows.append(["growth", *(tell_bytes(record[kind]["growth"][what]) for kind, what in _peaks(record))])
+    return _table(rows)
+
+
+def _peaks(record: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(kind, what) for kind, entry in record.items() if isinstance(entry, dict) and "growth" in entry for what in ("resident", "anonymous")]
+
+
 def fill_tables(text: str, results: Path) -> str:
     """The text with every table between `<!-- table NAME -->` and `<!-- end -->` made anew.
 
-    NAME is `storage`, `memory`, `types`, or `measured FILE` or `ratios FILE` with a result file `index-FILE.json`.
+    NAME is `storage`, `memory`, `types`, or `measured FILE`, `ratios FILE` or `growth FILE` with a result file `index-FILE.json`.
     """
 
     def make(found: re.Match[str]) -> str:
@@ -102,7 +116,7 @@ def fill_tables(text: str, results: Path) -> str:
             table = computed[what]()
         else:
             record = json.loads((results / f"index-{file}.json").read_text(encoding="utf-8"))
-            table = {"measured": comparison_table, "ratios": ratio_table}[what](record)
+            table = {"measured": comparison_table, "ratios": ratio_table, "growth": growth_table}[what](record)
         return f"<!-- table {found[1]} -->\n{table}\n<!-- end -->"
 
     return re.sub(r"<!-- table (.+?) -->\n.*?<!-- end -->", make, text, flags=re.DOTALL)

@@ -177,9 +177,14 @@ def _causes_explained(folder: Path) -> Iterator[None]:
             raise IndexFolderError(
                 f"{folder}: no space left ({error.strerror}); what was committed is whole, and what was encoded is kept: free some space and run this again"
             ) from error
-        if error.errno in _FORBIDDEN and error.filename is not None and folder in (place := Path(error.filename)).parents:
+        if error.errno in _FORBIDDEN and error.filename is not None and _touch(place := Path(error.filename), folder):
             raise IndexFolderError(f"{folder}: cannot be written ({place.name}: {error.strerror}); what was committed is whole") from error
         raise
+
+
+def _touch(place: Path, folder: Path) -> bool:
+    """Whether one lies in the other."""
+    return place == folder or folder in place.parents or place in folder.parents
 
 
 def _remove_empty_segments(change: Change) -> None:

@@ -13,8 +13,8 @@ _MOST_EF = 2048
 def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
     """Efforts for k answers: nprobe or efSearch in steps of about 1.4, for each number of candidates scored again.
 
-    Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates per answer, smaller codes and
-    types unknown to us up to 64.
+    Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates per answer, smaller codes, fewer
+    dimensions and types unknown to us up to 64.
     """
     if kind.family == "flat":
         return (Effort(),)
@@ -30,7 +30,7 @@ def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
 def _reranks(kind: IndexType) -> tuple[int, ...]:
     if kind.family == "hnsw":
         return (1,)
-    if kind.family == "other" or kind.ivf.parts or kind.ivf.bits < 8:
+    if kind.family == "other" or kind.ivf.parts or kind.ivf.bits < 8 or kind.ivf.output:
         return (1, 4, 16, 64)
     return (1, 2, 4) if kind.ivf.bits == 8 else (1,)
 

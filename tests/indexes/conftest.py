@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from llm2comp_indexes import IndexOptions, build_index, delete_documents
 from tests.word_encoder import WordEncoder
@@ -67,3 +69,15 @@ def make_full_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         return Path(shutil.copytree(folder, target))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def python_docs() -> NDArray[np.float32]:
+    """Vectors (3,600, dimension) by the bundled model of documents drawn from the Python documentation: about 15 seconds of work."""
+    import llm2comp
+    from llm2comp.corpus import read_corpus
+
+    documents = [document.content for document, _ in zip(read_corpus("python-docs:"), range(4000), strict=False)]
+    chosen = random.Random(0).sample(documents, 3600)
+    vectors: NDArray[np.float32] = llm2comp.load().encode_document(chosen)
+    return vectors

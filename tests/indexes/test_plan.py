@@ -308,20 +308,8 @@ def test_the_recall_asked_for_is_reached_on_clustered_vectors(tmp_path: Path, sh
     check_on_other_queries(draw_clustered(12_000, 64, seed=1), draw_clustered(600, 64, seed=2), tmp_path, wishes)
 
 
-@pytest.fixture(scope="session")
-def python_docs() -> NDArray[np.float32]:
-    """Vectors of 2,600 pieces of documentation by the bundled model."""
-    import llm2comp
-    from llm2comp.corpus import read_corpus
-
-    documents = [document.content for document, _ in zip(read_corpus("python-docs:"), range(4000), strict=False)]
-    chosen = np.random.default_rng(0).permutation(len(documents))[:2600]
-    vectors: NDArray[np.float32] = llm2comp.load().encode_document([documents[row] for row in chosen])
-    return vectors
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.7, 0.4])
 def test_the_recall_asked_for_is_reached_on_real_vectors(tmp_path: Path, python_docs: NDArray[np.float32], share: float) -> None:
-    rows, dimension = 2200, python_docs.shape[1]
+    rows, dimension = 3000, python_docs.shape[1]
     check_on_other_queries(python_docs[:rows], python_docs[rows:], tmp_path, Wishes(memory=int(share * rows * 4 * dimension), recall=0.9))

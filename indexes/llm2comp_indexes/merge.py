@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from llm2comp.documents import Document
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.build_vectors import HELD_OUT, move_queries
+from llm2comp_indexes.checked_files import check_content
 from llm2comp_indexes.commits import Change, change_index
 from llm2comp_indexes.finish import Progress, Queries, finish_segment, silent
 from llm2comp_indexes.index_types import parse_type
-from llm2comp_indexes.manifest import Manifest, Segment
+from llm2comp_indexes.manifest import Manifest, Names, Segment
 from llm2comp_indexes.open_segment import OpenSegment
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.report import Report
@@ -97,6 +98,7 @@ def _living_blocks(folder: Path, manifest: Manifest) -> Iterator[tuple[list[Docu
     """Rows that are not deleted and their vectors (rows, dimension), segment after segment; one is open at a time, however many there are."""
     for segment in manifest.segments:
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
+            check_content(opened.folder / Names.VECTORS, segment.files[Names.VECTORS])  # an altered one would get a checksum of its own
             for first in range(0, opened.rows, _BLOCK):
                 rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
                 rows = rows if opened.alive is None else rows[opened.alive[rows]]

@@ -63,6 +63,8 @@ class OpenSegment:
         self.documents = DocumentReader(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, segment.rows)
         self.alive = self._read_alive()
         # Opened now: a writer may remove the files of this commit, and what is open stays.
+        if not searchable:
+            check_content(self.folder / Names.IDS, segment.files[Names.IDS])  # a writer adds what it does not find
         self.ids = IdTable(self.folder / Names.IDS, self.rows)
         self.report: Report | None = self._checked(Names.REPORT, read_report)
         lexical = searchable and any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)

@@ -51,6 +51,14 @@ def saved_model(model: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.fixture(scope="session")
+def exported_model(model: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain sentence-transformers model made of the shared model: not to be changed."""
+    folder = tmp_path_factory.mktemp("exported") / "plain"
+    model.export(folder)
+    return folder
+
+
 @pytest.fixture
 def model_folder(saved_model: Path, tmp_path: Path) -> Path:
     """A copy of the saved model to tamper with."""

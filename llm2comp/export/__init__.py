@@ -73,7 +73,7 @@ def export_model(model: "LLM2Comp", folder: str | Path, *, dtype: str | torch.dt
     with staged_folder(target) as unfinished:
         vocabulary = write_tokenizer(unfinished, model.encoder)
         _logger.info("merging and writing the weights")
-        write_backbone(unfinished, model.encoder, vocabulary.ids)
+        write_backbone(unfinished, model.encoder, vocabulary)
         expected = Expected(model, vocabulary)
         _logger.info("loading the plain model and comparing %d texts", len(expected.texts))
         attention, found = _write_checked_modules(unfinished, model, vocabulary, expected)

@@ -36,11 +36,12 @@ Attention = Literal["sdpa", "eager"]
 
 
 class Vocabulary(NamedTuple):
-    """A tokenizer that appends memory tokens, and where they are in its vocabulary."""
+    """A tokenizer that appends memory tokens, their names and ids, and how many rows of embeddings it needs for what it adds."""
 
     tokenizer: Tokenizer
     names: list[str]
     ids: list[int]
+    rows: int
 
 
 def check_exportable(encoder: MemoryEncoder) -> None:
@@ -56,8 +57,8 @@ def check_exportable(encoder: MemoryEncoder) -> None:
         raise BackboneError(f"{type(encoder.tokenizer).__name__} is no tokenizer of the tokenizers library, so it cannot be made to append memory tokens")
 
 
-def write_backbone(folder: Path, encoder: MemoryEncoder, memory_ids: list[int]) -> None:
-    """Writes the language model without its head, the adapter merged, the memory vectors in the rows given, bidirectional by configuration.
+def write_backbone(folder: Path, encoder: MemoryEncoder, vocabulary: Vocabulary) -> None:
+    """Writes the language model without its head, the adapter merged, the memory vectors among its embeddings, bidirectional by configuration.
 
     The model in memory is copied and stays as it is.
     """
@@ -66,7 +67,7 @@ def write_backbone(folder: Path, encoder: MemoryEncoder, memory_ids: list[int]) 
         model = model.merge_and_unload(safe_merge=True)
     plain = trunk(model)
     assert isinstance(plain, PreTrainedModel)
-    _place_memory(plain, encoder.memory.detach(), memory_ids)
+    _place_memory(plain, encoder.memory.detach(), vocabulary)
     config: Any = plain.config
     config.is_causal = False
     for name in WINDOWS:
@@ -78,15 +79,15 @@ def write_backbone(folder: Path, encoder: MemoryEncoder, memory_ids: list[int]) 
         plain.save_pretrained(folder)
 
 
-def _place_memory(model: PreTrainedModel, memory: Tensor, ids: list[int]) -> None:
+def _place_memory(model: PreTrainedModel, memory: Tensor, vocabulary: Vocabulary) -> None:
     """Puts the memory vectors (k, hidden) in rows of the input embeddings, which grow where they have to."""
     embeddings: Any = model.get_input_embeddings()
     weight = embeddings.weight.data
     some = torch.arange(min(len(weight), 1024), device=weight.device)
     scale = (embeddings(some) * weight[some]).sum() / (weight[some] ** 2).sum()  # Gemma's embeddings multiply their rows
-    grown = weight.new_zeros(max(len(weight), max(ids) + 1), weight.shape[1])
+    grown = weight.new_zeros(max(len(weight), vocabulary.rows), weight.shape[1])
     grown[: len(weight)] = weight
-    grown[ids] = memory.to(weight) / scale
+    grown[vocabulary.ids] = memory.to(weight) / scale
     embeddings.weight = nn.Parameter(grown, requires_grad=False)
     embeddings.num_embeddings = len(grown)
     model.config.get_text_config().vocab_size = len(grown)
@@ -102,15 +103,14 @@ def write_tokenizer(folder: Path, encoder: MemoryEncoder) -> Vocabulary:
     tokenizer = Tokenizer.from_str(source.backend_tokenizer.to_str())
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    stem = "memory"
-    while any(tokenizer.token_to_id(f"<|{stem}_{number}|>") is not None for number in range(encoder.memory_tokens)):
-        stem += "_"
-    names = [f"<|{stem}_{number}|>" for number in range(encoder.memory_tokens)]
-    known = encoder.backbone.vocabulary_size
     special = {name: token for name, token in source.special_tokens_map.items() if name in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    usable = [token for token in (special.get("pad_token"), special.get("eos_token"), special.get("bos_token")) if token and _row(tokenizer, token) < known]
-    padding = usable[0] if usable else f"<|{stem}_padding|>"
-    added = names if usable else [*names, padding]
+    names = _free_names(tokenizer, encoder.memory_tokens + 1)
+    padding, names = names[-1], names[:-1]
+    for name in ("pad_token", "eos_token", "bos_token"):
+        if _row(tokenizer, special.get(name, "")) < encoder.backbone.vocabulary_size:
+            padding = special[name]
+            break
+    added = [*names, padding]
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in added])
     ids = [_row(tokenizer, name) for name in names]
     tokenizer.post_processor = TemplateProcessing(
@@ -133,7 +133,15 @@ def write_tokenizer(folder: Path, encoder: MemoryEncoder) -> Vocabulary:
         "clean_up_tokenization_spaces": False,
     }
     _write_json(folder / "tokenizer_config.json", settings)
-    return Vocabulary(tokenizer, names, ids)
+    return Vocabulary(tokenizer, names, ids, rows=max(_row(tokenizer, name) for name in added) + 1)
+
+
+def _free_names(tokenizer: Tokenizer, count: int) -> list[str]:
+    """Names that no token has yet."""
+    stem = "memory"
+    while any(tokenizer.token_to_id(f"<|{stem}_{number}|>") is not None for number in range(count)):
+        stem += "_"
+    return [f"<|{stem}_{number}|>" for number in range(count)]
 
 
 def _row(tokenizer: Tokenizer, token: str) -> int:

@@ -32,7 +32,7 @@ class Progress:
         self._totals: dict[str, tuple[int, str]] = {}
         if (known := about if total is None else total) is not None:
             self._totals[what] = known, "about " if total is None else ""
-        self._bar = tqdm(disable=None, leave=False, unit="")
+        self._bar = tqdm(disable=None, leave=False, unit="", desc=f"{what} …", bar_format=_PLAIN)
         self._begun = time.monotonic()
         self._opened = ExitStack()
         self._start(what)

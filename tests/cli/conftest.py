@@ -1,13 +1,17 @@
 """The command line run inside the test process, with what a shell would see: exit code, stdout, stderr."""
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+import llm2comp
 from llm2comp.cli import main
+from tests.word_encoder import WordEncoder
 
 
 class Run(NamedTuple):
@@ -31,3 +35,21 @@ def llm2comp_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     handler = signal.getsignal(signal.SIGTERM)
     yield run
     signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name loads the stand-in, and nothing depends on the width of the terminal."""
+    monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: WordEncoder(fingerprint=name or "words"))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def write_lines() -> Callable[[Path, list[Any]], Path]:
+    """Writes rows as JSON lines, strings as they are."""
+
+    def write(path: Path, rows: list[Any]) -> Path:
+        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        return path
+
+    return write

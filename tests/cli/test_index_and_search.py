@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import llm2comp
+from llm2comp.cli.progress import Progress
 from tests.word_encoder import WordEncoder
 
 DOCUMENTS = [
@@ -21,20 +22,12 @@ DOCUMENTS = [
 QUERIES = [{"_id": "q1", "text": "bread in the oven"}, {"_id": "q2", "text": "the moon"}]
 
 
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name loads the stand-in, and nothing depends on the width of the terminal."""
-    monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: WordEncoder(fingerprint=name or "words"))
-    monkeypatch.setenv("COLUMNS", "100")
-
-
-def write_lines(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
+pytestmark = pytest.mark.usefixtures("stand_in")
+Write = Callable[[Path, list[Any]], Path]
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def corpus(tmp_path: Path, write_lines: Write) -> Path:
     return write_lines(tmp_path / "corpus.jsonl", DOCUMENTS)
 
 
@@ -44,21 +37,28 @@ def folder(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) -
     return tmp_path / "idx"
 
 
-def test_build_says_what_it_made_and_how_to_go_on(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) -> None:
+def test_build_says_what_it_made_and_how_to_go_on(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Progress, "_SILENT_SECONDS", 600)  # on a machine under load this takes more than three seconds
     run = llm2comp_command("index", "build", corpus, "-o", tmp_path / "my idx")
     assert run.code == 0
     assert run.err == ""
-    assert re.fullmatch(r"3 documents, dimension 32, [\d.]+ kB, in [\d.]+ s \([\d,]+ encoded a second\)", run.out.splitlines()[0])
-    assert run.out.splitlines()[1] == f"Search it: llm2comp search '{tmp_path / 'my idx'}' \"your question\""
+    made, measured, how = run.out.splitlines()
+    assert re.fullmatch(r"3 documents, dimension 32, [\d.]+ kB, in [\d.]+ s \([\d,]+ encoded a second\)", made)
+    assert measured.startswith(
+        "Comparing all vectors is fast enough, so nothing faster was tried. The finished index of 3 vectors, exact search, measures recall@10 "
+    )
+    assert how == f"Search it: llm2comp search '{tmp_path / 'my idx'}' \"your question\""
 
 
 def test_build_report_as_json(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) -> None:
     report = json.loads(llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--json").out)
-    assert set(report) == {"output", "documents", "skipped", "dimension", "bytes", "seconds", "encode_seconds"}
+    assert set(report) == {"output", "documents", "skipped", "dimension", "bytes", "seconds", "encode_seconds", "measured"}
     assert (report["documents"], report["skipped"]) == (3, 0)
+    assert {"recall", "median_ms", "p99_ms"} <= set(report["measured"]["point"])
+    assert report["measured"]["met"] is True
 
 
-def test_skipped_rows_are_named_and_counted(tmp_path: Path, llm2comp_command: Callable[..., Any]) -> None:
+def test_skipped_rows_are_named_and_counted(tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
     source = write_lines(tmp_path / "corpus.jsonl", [*DOCUMENTS, *["not json"] * 15])
     failed = llm2comp_command("index", "build", source, "-o", tmp_path / "idx")
     assert failed.code == 1
@@ -113,7 +113,7 @@ def test_answers_for_people_fit_the_terminal(folder: Path, llm2comp_command: Cal
     assert re.match(r"  1 +0\.\d{3} Baking\n +bread\n +how bread rises in the", out)
 
 
-def test_a_text_cannot_steer_the_terminal(tmp_path: Path, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_text_cannot_steer_the_terminal(tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
     hostile = "\x1b]0;owned\x07 \x1b[2J \u202eevil\u0085 \r\n family 👨‍👩‍👧"
     source = write_lines(tmp_path / "corpus.jsonl", [{"_id": hostile, "title": hostile, "text": hostile}])
     llm2comp_command("index", "build", source, "-o", tmp_path / "idx")
@@ -122,7 +122,7 @@ def test_a_text_cannot_steer_the_terminal(tmp_path: Path, llm2comp_command: Call
     assert "👨‍👩‍👧" in out
 
 
-def test_a_run_is_written_in_the_trec_format(tmp_path: Path, folder: Path, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_run_is_written_in_the_trec_format(tmp_path: Path, folder: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
     queries = write_lines(tmp_path / "queries.jsonl", QUERIES)
     run = llm2comp_command("search", folder, "--queries", queries, "--run", tmp_path / "run.trec", "-k", "2")
     assert run.code == 0
@@ -135,7 +135,9 @@ def test_a_run_is_written_in_the_trec_format(tmp_path: Path, folder: Path, llm2c
 
 
 @pytest.mark.parametrize("row", [{"_id": "q 3", "text": "x"}, {"_id": "q\t3", "text": "x"}])
-def test_a_query_id_that_a_run_cannot_hold_is_refused(tmp_path: Path, folder: Path, llm2comp_command: Callable[..., Any], row: dict[str, str]) -> None:
+def test_a_query_id_that_a_run_cannot_hold_is_refused(
+    tmp_path: Path, folder: Path, write_lines: Write, llm2comp_command: Callable[..., Any], row: dict[str, str]
+) -> None:
     queries = write_lines(tmp_path / "queries.jsonl", [*QUERIES, row])
     run = llm2comp_command("search", folder, "--queries", queries, "--run", tmp_path / "run.trec")
     assert run.code == 1
@@ -143,7 +145,7 @@ def test_a_query_id_that_a_run_cannot_hold_is_refused(tmp_path: Path, folder: Pa
     assert not (tmp_path / "run.trec").exists()
 
 
-def test_a_document_id_that_a_run_cannot_hold_leaves_the_old_run(tmp_path: Path, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_document_id_that_a_run_cannot_hold_leaves_the_old_run(tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
     source = write_lines(tmp_path / "corpus.jsonl", [{"_id": "two words", "text": "bread"}])
     queries = write_lines(tmp_path / "queries.jsonl", QUERIES)
     (tmp_path / "run.trec").write_text("old")
@@ -155,7 +157,7 @@ def test_a_document_id_that_a_run_cannot_hold_leaves_the_old_run(tmp_path: Path,
     assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "queries.jsonl", "run.trec", "idx"}
 
 
-def test_a_run_never_replaces_a_device(folder: Path, tmp_path: Path, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_run_never_replaces_a_device(folder: Path, tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
     queries = write_lines(tmp_path / "queries.jsonl", QUERIES)
     run = llm2comp_command("search", folder, "--queries", queries, "--run", "/dev/null")
     assert run.code == 1
@@ -198,22 +200,14 @@ sys.argv = ["llm2comp", *sys.argv[1:], "--help"]
 try:
     main()
 finally:
-    assert "numpy" not in sys.modules
+    assert not {"torch", "faiss", "numpy"} & set(sys.modules)
 """
 
 
 def test_help_of_every_command_is_light() -> None:
-    for arguments in (["index", "build"], ["index", "info"], ["index", "verify"], ["search"], ["demo"]):
+    for arguments in (*(["index", name] for name in ("build", "add", "delete", "merge", "info", "verify")), ["encode"], ["search"], ["demo"]):
         done = subprocess.run([sys.executable, "-c", HELP, *arguments], capture_output=True, text=True, check=True)
         assert f"Usage: llm2comp {' '.join(arguments)}" in done.stdout
-
-
-def test_progress_without_a_terminal_is_plain_lines(
-    tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llm2comp.cli.output.Progress._SECONDS_BETWEEN_LINES", 0)
-    run = llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx")
-    assert re.fullmatch(r"3 documents after \d+ s\n", run.err)
 
 
 def test_demo_reuses_its_index_until_something_changes(tmp_path: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

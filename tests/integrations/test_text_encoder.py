@@ -21,8 +21,9 @@ from tests.conftest import QUERY_INSTRUCTION
 pytest.importorskip("llama_index.core", reason="needs the extra llama-index")
 pytest.importorskip("langchain_core", reason="needs the extra langchain")
 
-from langchain_llm2comp import LLM2CompEmbeddings
 from llama_index.embeddings.llm2comp import LLM2CompEmbedding
+
+from langchain_llm2comp import LLM2CompEmbeddings
 
 TEXTS = ["a line\nand another", "", " spaces ", "<s> </s> [MASK]", "Größe, 大きさ, \U0001f4cf", "half a pair: \ud83d", "word " * 700]
 QUERY = "How large\nis it?"

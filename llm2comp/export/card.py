@@ -58,6 +58,7 @@ def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cos
         f"- {model.get_embedding_dimension()} dimensions{', unit length' if model.normalize else ''}; up to {model.max_seq_length} tokens, of which "
         f"{model.memory_tokens} are memory tokens that the tokenizer puts behind every text; longer texts keep their beginning.",
         f"- {prompts}",
+        *([_ELSEWHERE.format(name=name, instruction=instruction)] if instruction else []),
         f"- Weights in {precision}. The vectors were compared with the original's when this was exported.{rounding}",
         "- Strings such as `</s>` inside a text are text, by the tokenizer's option `split_special_tokens`; a program that reads `tokenizer.json`",
         "  without transformers takes them for special tokens.",
@@ -68,6 +69,8 @@ def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cos
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
+_ELSEWHERE = """- Elsewhere the instruction has to be asked for: `HuggingFaceEmbedding("{name}", query_instruction={instruction!r})` in LlamaIndex,
+  `HuggingFaceEmbeddings(model_name="{name}", query_encode_kwargs={{"prompt_name": "query"}})` in LangChain."""
 _CAUSAL = "Older ones read a text in one direction only and give other vectors."
 
 

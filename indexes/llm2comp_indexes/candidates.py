@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from llm2comp_indexes.index_types import POINTS_PER_LIST, IndexType, default_type, memory_bytes
 from llm2comp_indexes.measure import Point, exact_search, measure_curve
 from llm2comp_indexes.storage import Storage, StorageWriter, Store, open_storage
-from llm2comp_indexes.structures import Structure, build_structure
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import Structure
 from llm2comp_indexes.wishes import Wishes
 
 __all__ = ["Candidate", "Sample", "growth_exponent", "list_candidates", "scale_point"]
@@ -240,8 +241,17 @@ class _Part:
         self._truth = exact_search(storage, queries, k)[0]
 
     def measure(self, structure: Structure | Storage, wishes: Wishes, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
-        known = {"k": wishes.k, "recall": wishes.recall, "truth": self._truth}
-        return measure_curve(structure, self.storage, self._queries, **known, point_seconds=seconds / 8, seconds=0, clock=clock)
+        return measure_curve(
+            structure,
+            self.storage,
+            self._queries,
+            k=wishes.k,
+            recall=wishes.recall,
+            truth=self._truth,
+            point_seconds=seconds / 8,
+            seconds=0,
+            clock=clock,
+        )
 
 
 def _rows_to_sample(dimension: int, slow: bool) -> int:

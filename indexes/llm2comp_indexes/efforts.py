@@ -1,13 +1,44 @@
-"""The efforts that are tried for a type of index, least first."""
+"""How hard a search tries, and the efforts that are tried for a type of index."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from llm2comp.errors import SettingsError
 from llm2comp_indexes.index_types import IndexType
-from llm2comp_indexes.structures import Effort
 
-__all__ = ["efforts_of"]
+__all__ = ["Effort", "default_effort", "efforts_of"]
 
 _MOST_EF = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a search tries; None: the index's own default (`default_effort`).
+
+    Attributes:
+        nprobe: Lists that an IVF index looks into.
+        ef_search: Candidates that an HNSW index keeps while it walks the graph.
+        rerank: Candidates fetched for each answer wanted, scored again with the stored vectors (1: the k best only).
+    """
+
+    nprobe: int | None = None
+    ef_search: int | None = None
+    rerank: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("nprobe", "ef_search", "rerank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} is {value}, expected at least 1")
+
+
+def default_effort(kind: IndexType) -> Effort:
+    """The effort of a search that names none: 1/32 of the lists, at least 8, or an ef_search of 64.
+
+    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer, as with types whose codes we don't know.
+    """
+    rough = kind.family == "other" or (kind.family == "ivf" and kind.ivf.bits <= 8)
+    nprobe = min(kind.lists, max(8, kind.lists // 32)) if kind.lists else None
+    return Effort(nprobe, 64 if kind.walks_graph else None, 4 if rough else 1)
 
 
 def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:

@@ -26,7 +26,8 @@ from llm2comp_indexes.plan import choose_type
 from llm2comp_indexes.report import Report, make_report, write_report
 from llm2comp_indexes.segment_writer import SegmentWriter
 from llm2comp_indexes.storage import Storage, open_storage
-from llm2comp_indexes.structures import IndexType, Structure, build_structure, memory_bytes, parse_type
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import IndexType, Structure, memory_bytes, parse_type
 
 __all__ = ["Progress", "Queries", "check_feasible", "finish_segment", "segment_header", "silent"]
 

@@ -101,8 +101,6 @@ def search_rows(structure: "Structure | Storage", storage: Storage, query: NDArr
     if isinstance(structure, Storage):
         rows: NDArray[np.int64] = structure.search(query, min(k, structure.rows)).rows[0]
         return rows[rows >= 0]
-    if structure.type.family == "flat":
-        return structure.search(query, k).rows[0]
     candidates: NDArray[np.int64] = structure.find(query, min(k * (effort.rerank or 1), storage.rows), effort=effort).rows[0]
     candidates = candidates[candidates >= 0]
     best: NDArray[np.int64] = np.lexsort((candidates, -storage.scores(query[0], candidates)))[:k]

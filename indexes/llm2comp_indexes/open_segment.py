@@ -21,7 +21,7 @@ from llm2comp_indexes.metadata import Metadata, open_metadata
 from llm2comp_indexes.report import Report, read_report
 from llm2comp_indexes.segment_writer import parent_id
 from llm2comp_indexes.storage import Found, open_storage
-from llm2comp_indexes.structures import Effort, open_structure
+from llm2comp_indexes.structures import Effort, Structure, open_structure
 from llm2comp_indexes.where import Where
 
 __all__ = ["OpenSegment"]
@@ -76,6 +76,16 @@ class OpenSegment:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def use_gpus(self) -> None:
+        """Searches on GPUs from now on: a copy of the structure goes there, of a flat segment its vectors in float16.
+
+        Raises:
+            SettingsError: FAISS has no such index for GPUs, or they have too little memory.
+        """
+        structure = self.structure or Structure(IndexType("Flat"), self.rows, self.storage, None)
+        structure.use_gpus()
+        self.structure = structure
 
     def close(self) -> None:
         """Unmaps the documents; the rest goes with the object."""

@@ -1,5 +1,6 @@
 """Opens an index and answers questions from it."""
 
+import logging
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.fusion import fuse
+from llm2comp_indexes.gpu import resolve_device
 from llm2comp_indexes.manifest import Manifest, read_manifest
 from llm2comp_indexes.mapped import limit_explained
 from llm2comp_indexes.open_segment import OpenSegment
@@ -31,6 +33,7 @@ _QUERIES_AT_ONCE = 1024
 _OPEN_TRIES = 20
 _FUSED_DEPTH = 100
 _MOST_ANSWERS = 1000
+_logger = logging.getLogger(__name__)
 
 
 class Hit(NamedTuple):
@@ -86,17 +89,26 @@ class SearchOptions:
             parse_where(self.where)
 
 
-def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None) -> "Index":
+def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None, device: str = "cpu") -> "Index":
     """The index in the folder, ready to search: its last commit, whatever is written meanwhile.
 
     Args:
         folder: What `build_index` wrote.
         model: The model the index was built with, loaded or to be loaded from another place than the manifest names.
+        device: Where to search: `cuda` copies the index to all GPUs that FAISS sees; `auto` does so where there are GPUs and FAISS has its type for them.
 
     Raises:
         IndexFolderError: No index there, one of a newer format, an incomplete or altered one, or another model's.
+        SettingsError: `cuda` without a GPU that FAISS can use, with too little memory there, or with a type that FAISS has not for GPUs.
     """
-    folder = Path(folder)
+    on_gpus = resolve_device(device) == "cuda"
+    index = _open(Path(folder), model)
+    if on_gpus:
+        index.use_gpus(required=device == "cuda")
+    return index
+
+
+def _open(folder: Path, model: str | Path | Encoder | None) -> "Index":
     manifest = read_manifest(folder)
     for _ in range(_OPEN_TRIES):
         try:
@@ -143,6 +155,23 @@ class Index:
         for segment in self.segments:
             segment.close()
         self.segments = []
+
+    def use_gpus(self, *, required: bool = True) -> None:
+        """Searches on all GPUs that FAISS sees from now on. Answers are scored with the stored vectors, as before.
+
+        Args:
+            required: A segment of a type that FAISS has not for GPUs is an error; else it is searched by the CPU, and the log says so.
+
+        Raises:
+            SettingsError: That, or the GPUs have too little memory.
+        """
+        for segment in self.segments:
+            try:
+                segment.use_gpus()
+            except SettingsError as error:
+                if required:
+                    raise
+                _logger.warning("segment %s is searched by the CPU: %s", segment.segment.name, error)
 
     @property
     def model(self) -> Encoder:

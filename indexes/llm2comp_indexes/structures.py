@@ -1,13 +1,8 @@
-"""Search structures over the stored vectors of a segment: built, saved, opened, searched."""
+"""Search structures over the stored vectors of a segment: saved, opened, searched, on the CPU or on GPUs."""
 
 import hashlib
 import os
 import shutil
-import tempfile
-import weakref
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +11,20 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.checked_files import FileRecord, HashedFile
-from llm2comp_indexes.faiss_module import bounded_threads, import_faiss
-from llm2comp_indexes.gpu import clustering_on_gpus, coarse_quantizer, resolve_device
-from llm2comp_indexes.index_types import IndexType, memory_bytes, new_index, parse_type
-from llm2comp_indexes.ivf_files import map_lists, write_lists
-from llm2comp_indexes.storage import Found, Selection, Storage, join_graph, new_graph_index, selector
+from llm2comp_indexes.efforts import Effort, default_effort
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.gpu_search import GpuCopy, copy_to_gpus
+from llm2comp_indexes.index_types import IndexType, memory_bytes, parse_type
+from llm2comp_indexes.storage import Found, Selection, Storage, selector
 from llm2comp_indexes.structure_files import load_structure
-from llm2comp_indexes.training import train_index
 
-__all__ = ["Effort", "IndexType", "Structure", "build_structure", "default_effort", "memory_bytes", "open_structure", "parse_type"]
+__all__ = ["Effort", "IndexType", "Structure", "default_effort", "memory_bytes", "open_structure", "parse_type"]
 
-_BLOCK_BYTES = 32 << 20
 _KEPT = 256
 """Parameters of searches that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How hard a search tries; None: the index's own default (`default_effort`).
-
-    Attributes:
-        nprobe: Lists that an IVF index looks into.
-        ef_search: Candidates that an HNSW index keeps while it walks the graph.
-        rerank: Candidates fetched for each answer wanted, scored again with the stored vectors (1: the k best only).
-    """
-
-    nprobe: int | None = None
-    ef_search: int | None = None
-    rerank: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("nprobe", "ef_search", "rerank"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} is {value}, expected at least 1")
-
-
 _NO_EFFORT = Effort()
-
-
-def default_effort(kind: IndexType) -> Effort:
-    """The effort of a search that names none: 1/32 of the lists, at least 8, or an ef_search of 64.
-
-    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer, as with types whose codes we don't know.
-    """
-    rough = kind.family == "other" or (kind.family == "ivf" and kind.ivf.bits <= 8)
-    nprobe = min(kind.lists, max(8, kind.lists // 32)) if kind.lists else None
-    return Effort(nprobe, 64 if kind.walks_graph else None, 4 if rough else 1)
 
 
 def _parameters(index: Any, effort: Effort, k: int, chosen: Any = None) -> Any:
@@ -99,6 +61,7 @@ class Structure:
         self._storage, self._index = storage, index
         self._kept: dict[tuple[Effort, int], Any] = {}
         self._file = file  # temporary, where the index was built on disk
+        self._gpus: GpuCopy | None = None
 
     def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort | None = None, allowed: NDArray[np.bool_] | None = None) -> Found:
         """The k best rows found for each query (queries, dimension), with FAISS's scores, which may be approximate.
@@ -117,15 +80,19 @@ class Structure:
         return _ordered(*self.find(queries, k, effort=effort, allowed=allowed), k)
 
     def find(self, queries: NDArray[np.float32], k: int, *, effort: Effort | None = None, allowed: NDArray[np.bool_] | None = None) -> Found:
-        """The same as FAISS gives it, (queries, up to k), for callers that score it again: equal scores in any order, -1 where fewer are found.
+        """The same as FAISS gives it, (queries, k or another number), for callers that score it again: equal scores in any order, -1 where fewer are found.
 
         Raises:
-            SettingsError: The type is flat.
             IndexFolderError: As for `search`.
         """
-        if self.type.family == "flat":
-            raise SettingsError("a flat index has no candidates to find: all its vectors are compared")
         queries = np.ascontiguousarray(queries, np.float32)
+        if self._gpus is not None:
+            nprobe, lists = self._stated(effort or _NO_EFFORT).nprobe, self.type.lists
+            found = self._gpus.find(queries, k, nprobe=min(nprobe, lists) if nprobe and lists else None, allowed=allowed)
+            if found is not None:
+                return found
+        if self.type.family == "flat":
+            return self._search_flat(queries, k, allowed)
         if allowed is not None and self.type.family == "other":
             return self._search_and_filter(queries, k, effort or _NO_EFFORT, allowed)
         return self._search(queries, k, effort or _NO_EFFORT, selector(allowed, self.rows))
@@ -168,8 +135,19 @@ class Structure:
         return kept
 
     def _parameters(self, effort: Effort, k: int, chosen: Any) -> Any:
+        return _parameters(self._index, self._stated(effort), k, chosen)
+
+    def _stated(self, effort: Effort) -> Effort:
         default = default_effort(self.type)
-        return _parameters(self._index, Effort(effort.nprobe or default.nprobe, effort.ef_search or default.ef_search), k, chosen)
+        return Effort(effort.nprobe or default.nprobe, effort.ef_search or default.ef_search)
+
+    def use_gpus(self) -> None:
+        """From now on searches on all GPUs that FAISS sees, by a copy there; what a GPU cannot do, such as a narrow filter, is searched here as before.
+
+        Raises:
+            SettingsError: FAISS has no such index for GPUs, or they have too little memory.
+        """
+        self._gpus = copy_to_gpus(self.type, self._index, self._storage)
 
     def save(self, path: Path) -> FileRecord:
         """Record of the new file that holds the structure (of HNSW, the graph alone: its vectors are those of the storage).
@@ -212,92 +190,6 @@ def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Fo
         return Found(scores, rows)
     missing = ((0, 0), (0, k - rows.shape[1]))
     return Found(np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1))
-
-
-def build_structure(
-    kind: IndexType,
-    storage: Storage,
-    *,
-    rows: int | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    seed: int = 0,
-    on_rows: Callable[[int], None] | None = None,
-    workdir: Path | None = None,
-) -> Structure:
-    """The structure over the first `rows` vectors of the storage.
-
-    Args:
-        kind: What to build.
-        storage: The vectors.
-        rows: How many of them, from the first; None for all.
-        device: "cpu", "cuda" or "auto" (CUDA where FAISS sees a GPU).
-        threads: FAISS threads; None for all cores.
-        seed: Of the training sample and k-means; with one thread, the same seed gives the same index.
-        on_rows: Called with the number of rows added so far.
-        workdir: Where temporary files lie; None for the system's folder.
-
-    Raises:
-        SettingsError: There is no row to index, FAISS cannot build the type, a vector is not finite, or there is no GPU for "cuda".
-    """
-    on_gpus = resolve_device(device) == "cuda" and kind.family == "ivf"
-    count = storage.rows if rows is None else rows
-    if not 0 <= count <= storage.rows:
-        raise SettingsError(f"rows is {rows}, expected at most the {storage.rows:,} that are stored")
-    if kind.family == "flat":
-        return Structure(kind, count, storage, None)
-    if not count:
-        raise SettingsError(f"no vectors to build {kind.factory} from; an empty index is flat")
-    with bounded_threads(threads):
-        index = new_graph_index(storage.dimension, storage.store, kind.links) if kind.family == "hnsw" else new_index(kind, storage.dimension)
-        with clustering_on_gpus(index) if on_gpus else nullcontext():
-            train_index(index, kind, storage, rows=count, seed=seed)
-        if kind.family == "ivf":
-            quantizer = coarse_quantizer(index) if on_gpus else None
-            return _build_lists(index, kind, storage, count, quantizer, on_rows, workdir)
-        if kind.family == "hnsw":
-            index.hnsw.rng = import_faiss().RandomGenerator(seed + 12345)
-        try:
-            _add(index, storage, count, on_rows)
-        except RuntimeError as error:
-            raise SettingsError(
-                f"FAISS cannot add to an index {kind.factory!r} ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq or another string"
-            ) from error
-    if kind.family == "hnsw":
-        join_graph(index, storage)
-    return Structure(kind, count, storage, index)
-
-
-def _add(index: Any, storage: Storage, count: int, on_rows: Callable[[int], None] | None) -> None:
-    done, numbered = 0, isinstance(index, import_faiss().IndexIDMap)  # which refuses vectors without a number
-    for block in storage.blocks(max(1024, min(65536, _BLOCK_BYTES // (4 * storage.dimension)))):
-        block = block[: count - done]
-        if numbered:
-            index.add_with_ids(block, np.arange(done, done + len(block)))
-        else:
-            index.add(block)
-        done += len(block)
-        if on_rows:
-            on_rows(done)
-        if done == count:
-            return
-
-
-def _build_lists(
-    index: Any, kind: IndexType, storage: Storage, count: int, quantizer: Any, on_rows: Callable[[int], None] | None, workdir: Path | None
-) -> Structure:
-    """Lists in a temporary file, which is mapped; it goes with the structure, unless that is saved before."""
-    descriptor, name = tempfile.mkstemp(suffix=".faiss", dir=workdir)
-    os.close(descriptor)
-    file = Path(name)
-    try:
-        write_lists(index, storage, file, rows=count, quantizer=quantizer, on_rows=on_rows)
-        structure = Structure(kind, count, storage, map_lists(file), file)
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
-    weakref.finalize(structure, file.unlink, missing_ok=True)
-    return structure
 
 
 def open_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord | None) -> Structure:

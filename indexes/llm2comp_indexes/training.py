@@ -73,7 +73,8 @@ def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.floa
 def _settle(index: Any, kind: IndexType, seed: int) -> None:
     """Seeds every k-means, uses the whole sample, and keeps FAISS from printing advice about its size."""
     for part in _parts(index):
-        for clustering in (owner.cp for owner in (part, getattr(part, "pq", None), getattr(part, "rq", None)) if hasattr(owner, "cp")):
+        owners: list[Any] = [part, getattr(part, "pq", None), getattr(part, "rq", None)]
+        for clustering in (owner.cp for owner in owners if hasattr(owner, "cp")):
             clustering.seed = seed + 1
             clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 30
         if hasattr(part, "pq"):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -40,6 +40,7 @@ def search(
     rerank: Annotated[int | None, typer.Option(min=1, help="Candidates scored again for each answer, with a compressed index.")] = None,
     weights: Annotated[tuple[float, float] | None, typer.Option(help="Of the vectors' and the words' ranks in --mode hybrid; left out: 1 1.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="FAISS threads; left out: all cores.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where FAISS searches: cuda copies the index to all GPUs first.")] = "cpu",
 ) -> None:
     """Find the documents that answer a question."""
     if (question is None) == (queries is None):
@@ -57,9 +58,9 @@ def search(
     with wrong_usage():
         options = SearchOptions(mode=mode, where=where, effort=Effort(nprobe, ef_search, rerank), weights=weights or (1.0, 1.0), threads=threads)
     if queries is not None and run is not None:
-        _write_run(folder, queries, run, k, model, options)
+        _write_run(lambda: open_index(folder, model=model, device=device), queries, run, k, options)
         return
-    with open_index(folder, model=model) as index:
+    with open_index(folder, model=model, device=device) as index:
         _tell_idle(index, options.effort)
         [hits] = index.search([question or ""], k, options=options)
     if as_json:
@@ -74,10 +75,10 @@ def _tell_idle(index: "Index", effort: "Effort") -> None:
     """Says which of the efforts that were asked for changes nothing."""
     from llm2comp_indexes.index_types import IndexType
 
-    families = {IndexType(segment.type).family for segment in index.manifest.segments}
-    idle = ["--nprobe"] if effort.nprobe and not families & {"ivf", "other"} else []
-    idle += ["--ef-search"] if effort.ef_search and "hnsw" not in families else []
-    idle += ["--rerank"] if effort.rerank and families <= {"flat"} else []
+    kinds = {IndexType(segment.type) for segment in index.manifest.segments}
+    idle = ["--nprobe"] if effort.nprobe and not any(kind.lists for kind in kinds) else []
+    idle += ["--ef-search"] if effort.ef_search and not any(kind.walks_graph for kind in kinds) else []
+    idle += ["--rerank"] if effort.rerank and all(kind.family == "flat" for kind in kinds) else []
     if idle:
         types = ", ".join(sorted({segment.type for segment in index.manifest.segments})) or "nothing"
         print(f"{' and '.join(idle)}: without effect, as the index is {types}", file=sys.stderr)
@@ -91,15 +92,14 @@ def _tell_nothing(index: "Index", options: "SearchOptions") -> str:
     return "nothing found: no document has a word of the question"
 
 
-def _write_run(folder: Path, queries: Path, run: Path, k: int, model: str | None, options: "SearchOptions") -> None:
+def _write_run(opened: "Callable[[], Index]", queries: Path, run: Path, k: int, options: "SearchOptions") -> None:
     from llm2comp.corpus import read_queries
-    from llm2comp_indexes import open_index
     from llm2comp_indexes.trec import check_run_id, write_run
 
     texts = read_queries(queries)
     for name in texts:
         check_run_id("query", name)
-    with open_index(folder, model=model) as index, Progress("queries", total=len(texts)) as progress:
+    with opened() as index, Progress("queries", total=len(texts)) as progress:
         _tell_idle(index, options.effort)
         start = time.perf_counter()
         lines = write_run(run, _answers(index, texts, k, replace(options, by="document"), progress))

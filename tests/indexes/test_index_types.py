@@ -96,7 +96,8 @@ import sys, numpy as np
 from pathlib import Path
 import faiss
 from llm2comp_indexes.storage import StorageWriter, open_storage
-from llm2comp_indexes.structures import build_structure, memory_bytes, open_structure, parse_type
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import memory_bytes, open_structure, parse_type
 faiss.omp_set_num_threads(1)
 name, dimension, folder, step = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 rows = 30_000

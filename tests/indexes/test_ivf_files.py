@@ -8,7 +8,8 @@ import pytest
 
 from llm2comp_indexes.ivf_files import map_lists
 from llm2comp_indexes.storage import StorageWriter, open_storage
-from llm2comp_indexes.structures import Effort, IndexType, build_structure, open_structure
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import Effort, IndexType, open_structure
 
 
 @pytest.mark.parametrize("factory", ["IVF16,SQfp16", "RR32,IVF16,Flat"])

@@ -14,7 +14,8 @@ from llm2comp_indexes import measure
 from llm2comp_indexes.efforts import efforts_of
 from llm2comp_indexes.measure import Point, best_point, exact_rows, measure_curve
 from llm2comp_indexes.storage import STORES, Found, Storage, Store
-from llm2comp_indexes.structures import Effort, IndexType, Structure, build_structure
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import Effort, IndexType, Structure
 from llm2comp_indexes.wishes import Wishes, tell_bytes, tell_ms
 from tests.indexes.vector_sets import brute_force, draw_clustered, store_vectors
 

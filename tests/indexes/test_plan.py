@@ -15,7 +15,8 @@ from llm2comp_indexes.candidates import Candidate, Sample, growth_exponent, list
 from llm2comp_indexes.measure import Point, best_point, measure_curve, search_rows
 from llm2comp_indexes.plan import choose_type, decide, tell_choice
 from llm2comp_indexes.storage import Storage
-from llm2comp_indexes.structures import Effort, IndexType, build_structure, memory_bytes
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import Effort, IndexType, memory_bytes
 from llm2comp_indexes.wishes import Wishes
 from tests.indexes.vector_sets import brute_force, draw_clustered, store_vectors
 

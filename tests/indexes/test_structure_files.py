@@ -15,7 +15,8 @@ from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.checked_files import FileRecord
 from llm2comp_indexes.index_types import IndexType, parse_type
 from llm2comp_indexes.storage import Storage
-from llm2comp_indexes.structures import build_structure, open_structure
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import open_structure
 from tests.indexes.clustered import draw_vectors, store_vectors
 from tests.indexes.peak import ROOT
 

@@ -11,7 +11,8 @@ import pytest
 
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.storage import STORES, Storage, Store
-from llm2comp_indexes.structures import Effort, Structure, build_structure, default_effort, memory_bytes, open_structure, parse_type
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import Effort, Structure, default_effort, memory_bytes, open_structure, parse_type
 from tests.indexes.clustered import best_rows, draw_vectors, recall, store_vectors
 from tests.indexes.peak import ROOT
 
@@ -228,7 +229,8 @@ _BUILD = """
 import sys, numpy as np
 from pathlib import Path
 from llm2comp_indexes.storage import StorageWriter, open_storage
-from llm2comp_indexes.structures import Effort, build_structure, open_structure, parse_type
+from llm2comp_indexes.structure_build import build_structure
+from llm2comp_indexes.structures import Effort, open_structure, parse_type
 from tests.indexes.peak import peak_mib
 folder, rows, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 generator = np.random.default_rng(0)

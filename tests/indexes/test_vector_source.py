@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
+from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError
 from llm2comp_indexes import Index, IndexOptions, VectorFiles, build_from_vectors, open_index, verify_index
 from llm2comp_indexes import build_vectors as building
 from llm2comp_indexes.vector_source import NpyVectors, read_ids

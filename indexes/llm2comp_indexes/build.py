@@ -29,6 +29,7 @@ class BuildReport:
         dimension: Numbers in a vector.
         bytes: Size of the index on disk, without its manifest.
         seconds: The whole build, loading the model left out.
+        encoded: Rows encoded by this run; fewer than there are where it went on with one that was stopped.
         encode_seconds: The encoding alone.
         measured: Type, recall and latency of the finished index.
     """
@@ -38,6 +39,7 @@ class BuildReport:
     dimension: int
     bytes: int
     seconds: float
+    encoded: int
     encode_seconds: float
     measured: Report
 
@@ -92,4 +94,4 @@ def build_index(
             segment, measured = finish_segment(writer, chosen, encoder=encoder, device=device, progress=told, seconds=spent)
         manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
     seconds = time.perf_counter() - start
-    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, seconds, encode.seconds, measured)
+    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, seconds, encode.rows, encode.seconds, measured)

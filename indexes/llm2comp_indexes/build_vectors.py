@@ -121,7 +121,7 @@ def build_from_vectors(
     with create_index(target, overwrite=overwrite) as change:
         segments, measured = _write(change, origin, queries, device, told)
         manifest = change.commit(Manifest(0, origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments), {}))
-    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, time.perf_counter() - start, 0.0, measured)
+    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, time.perf_counter() - start, 0, 0.0, measured)
 
 
 def _are_shards(vectors: VectorFiles) -> bool:

@@ -33,7 +33,10 @@ _logger = logging.getLogger(__name__)
 
 
 class ShardReport(NamedTuple):
-    """What was made: the shard's folder, its documents and those of the whole corpus, rows, and seconds; `skipped` counts malformed rows of the corpus."""
+    """What was made: the shard's folder, its documents and those of the whole corpus, rows, and seconds.
+
+    `skipped` counts malformed rows of the corpus, `encoded` the rows that this run encoded.
+    """
 
     folder: Path
     documents: int
@@ -44,6 +47,7 @@ class ShardReport(NamedTuple):
     skipped: int
     seconds: float
     encode_seconds: float
+    encoded: int
 
 
 class _Corpus:
@@ -119,7 +123,7 @@ def encode_shard(
             shard = _make(folder, corpus, part, encoder, name, encode, chosen, told)
     size = sum(record.bytes for record in shard.files.values())
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
-    return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds)
+    return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows)
 
 
 def _make(folder: Path, corpus: _Corpus, part: Part, encoder: Encoder, name: str | None, encode: RowEncoder, options: IndexOptions, told: Progress) -> Shard:

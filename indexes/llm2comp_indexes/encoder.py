@@ -63,6 +63,7 @@ class RowEncoder:
     Attributes:
         dimension: Numbers in a vector.
         seconds: Spent in encoding so far.
+        rows: Encoded so far.
 
     Raises:
         IndexFolderError: The model does not state its dimension.
@@ -74,6 +75,7 @@ class RowEncoder:
             raise IndexFolderError("the model does not state the dimension of its vectors; give one whose get_embedding_dimension() is a number")
         self.dimension = dimension
         self.seconds = 0.0
+        self.rows = 0
         self._encoder = encoder
 
     def __call__(self, rows: Sequence[Document]) -> NDArray[np.float32]:
@@ -81,4 +83,5 @@ class RowEncoder:
         start = time.perf_counter()
         vectors = encode(self._encoder.encode_document, [row.content for row in rows], self.dimension)
         self.seconds += time.perf_counter() - start
+        self.rows += len(rows)
         return vectors

@@ -221,8 +221,9 @@ def _load(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise IndexFolderError(f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}")
     if not path.is_file() or path.is_symlink():
-        begun = f"an unfinished build, which goes on when its command is run again (no {MANIFEST})" if (folder / "segments").is_dir() else f"no {MANIFEST}"
-        raise IndexFolderError(f"{folder}: holds no index ({begun}); build one with: llm2comp index build CORPUS -o FOLDER")
+        if (folder / "segments").is_dir():
+            raise IndexFolderError(f"{folder}: holds no index yet, but an unfinished build, which goes on when its command is run again")
+        raise IndexFolderError(f"{folder}: holds no index (no {MANIFEST}); build one with: llm2comp index build CORPUS -o FOLDER")
     try:
         content = json.loads(_read_text(folder))
     except (ValueError, RecursionError) as error:

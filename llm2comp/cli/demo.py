@@ -72,7 +72,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
             report = build_index([_CORPUS], folder, model=model, overwrite=overwrite, progress=progress.phase)
         print(
             f"Documents: Python {platform.python_version()}, {report.documents:,} read, encoded and written in {report.seconds:.1f} s "
-            f"({report.documents / report.encode_seconds:,.0f} encoded a second)"
+            f"({report.encoded / (report.encode_seconds or 1):,.0f} encoded a second)"
         )
     return open_index(folder, model=model)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from llm2comp.cli.index import Corpora, Model, OnError, Skips
+from llm2comp.cli.index import Corpora, Model, OnError, Skips, tell_encoded
 from llm2comp.cli.output import format_bytes, print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
@@ -54,10 +54,7 @@ def encode(
     if as_json:
         print_json({**report._asdict(), "folder": str(report.folder)})
         return
-    rate = f" ({report.documents / report.encode_seconds:,.0f} encoded a second)" if report.encode_seconds else ""
     whole = f" of {report.corpus_documents:,}" if part.shards > 1 else ""
-    print(
-        f"{part}: {report.documents:,}{whole} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{rate}: "
-        f"{report.folder}"
-    )
+    made = f"{report.documents:,}{whole} documents, dimension {report.dimension}, {format_bytes(report.bytes)}"
+    print(f"{part}: {made}, in {report.seconds:.1f} s{tell_encoded(report)}: {report.folder}")
     print(f"Once all shards are there: llm2comp index build --vectors {quote(str(output))} -o INDEX", file=sys.stderr)

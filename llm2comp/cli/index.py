@@ -13,7 +13,7 @@ from llm2comp.cli.progress import Progress, note
 from llm2comp.errors import IndexFolderError
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import IndexOptions
+    from llm2comp_indexes import BuildReport, IndexOptions, ShardReport
 
 __all__ = ["register"]
 
@@ -96,8 +96,7 @@ def build(
 
         print_json({"output": str(output), **asdict(report), "measured": report.measured.to_json()})
         return
-    rate = f" ({report.documents / report.encode_seconds:,.0f} encoded a second)" if report.encode_seconds else ""
-    print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{rate}")
+    print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{tell_encoded(report)}")
     print(report.measured.reason)
     known = " --model MODEL" if vectors and not shards else ""
     print(f'Search it: llm2comp search {quote(str(output))} "your question"{known}')
@@ -213,6 +212,15 @@ def _options(memory: str | None, latency_ms: float | None, recall: float, k: int
 
     with wrong_usage():
         return IndexOptions(wishes=Wishes(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k), **rest)
+
+
+def tell_encoded(report: "BuildReport | ShardReport") -> str:
+    """How many rows were encoded a second, in brackets; and how many were encoded at all, where some were there from a run that was stopped."""
+    if not report.encoded or not report.encode_seconds:
+        return ""
+    rows = report.measured.rows if hasattr(report, "measured") else report.rows
+    found = f"{report.encoded:,} encoded now, " if report.encoded < rows else ""
+    return f" ({found}{report.encoded / report.encode_seconds:,.0f} encoded a second)"
 
 
 def _read_ids(path: Path) -> list[str]:

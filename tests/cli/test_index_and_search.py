@@ -52,8 +52,8 @@ def test_build_says_what_it_made_and_how_to_go_on(tmp_path: Path, corpus: Path, 
 
 def test_build_report_as_json(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) -> None:
     report = json.loads(llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--json").out)
-    assert set(report) == {"output", "documents", "skipped", "dimension", "bytes", "seconds", "encode_seconds", "measured"}
-    assert (report["documents"], report["skipped"]) == (3, 0)
+    assert set(report) == {"output", "documents", "skipped", "dimension", "bytes", "seconds", "encoded", "encode_seconds", "measured"}
+    assert (report["documents"], report["skipped"], report["encoded"]) == (3, 0, 3)
     assert {"recall", "median_ms", "p99_ms"} <= set(report["measured"]["point"])
     assert report["measured"]["met"] is True
 

@@ -60,13 +60,14 @@ def finished_documents(output: Path) -> int:
 def assert_goes_on(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asserts that there is no index yet, that building again encodes the rest only, and that what comes of it is what comes of a build at once."""
     output = tmp_path / "idx"
-    with pytest.raises(IndexFolderError, match="holds no index .an unfinished build, which goes on when its command is run again"):
+    with pytest.raises(IndexFolderError, match="holds no index yet, but an unfinished build, which goes on when its command is run again"):
         open_index(output)
     monkeypatch.setattr(row_blocks, "BLOCK", 1)
     done, encoder = finished_documents(output), WordEncoder()
     assert done >= 1
-    build_index([corpus], output, model=encoder)
-    assert encoder.documents == 5 - done
+    report = build_index([corpus], output, model=encoder)
+    assert report.encoded == encoder.documents == 5 - done
+    assert report.documents == 5
     verify_index(output)
     build_index([corpus], tmp_path / "whole", model=WordEncoder())
     one, two = contents(output), contents(tmp_path / "whole")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llm2comp.cli.documents import read_ids, tell_documents, tell_ids
 from llm2comp.cli.index_facts import list_facts, tell_facts
 from llm2comp.cli.output import format_bytes, print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _SHOWN_SKIPS = 10
-_SHOWN_IDS = 10
+_MANY_SEGMENTS = 20
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]
 CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"
@@ -105,6 +106,7 @@ def build(
 def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = "auto", on_error: OnError = "raise", as_json: AsJson = False) -> None:
     """Add new documents and replace changed ones; those the index holds unchanged are not encoded again."""
     from llm2comp_indexes import add_documents
+    from llm2comp_indexes.manifest import read_manifest
 
     skips = Skips()
     with Progress("documents") as progress:
@@ -113,7 +115,11 @@ def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = 
     if as_json:
         print_json(report._asdict())
         return
-    print(f"{report.added:,} added, {report.changed:,} replaced, {report.unchanged:,} unchanged, in {report.seconds:.1f} s")
+    manifest = read_manifest(folder)
+    told = f"{report.added:,} added, {report.changed:,} replaced, {report.unchanged:,} unchanged"
+    print(f"{told}, in {report.seconds:.1f} s; {tell_documents(manifest.documents)} now")
+    if len(manifest.segments) >= _MANY_SEGMENTS:
+        note(f"{len(manifest.segments)} segments, each of which every search visits: `llm2comp index merge {quote(str(folder))}` makes one of them")
 
 
 def delete(
@@ -123,18 +129,23 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete documents by id; ids the index does not hold are named, and the rest is deleted all the same."""
-    from llm2comp_indexes import delete_documents
-
     if not identifiers and ids is None:
         raise typer.BadParameter("give ids, or --ids FILE with one a line")
-    report = delete_documents(folder, [*(identifiers or []), *(_read_ids(ids) if ids else [])])
+    wanted = [*(identifiers or []), *(read_ids(ids) if ids else [])]
+    from llm2comp_indexes import delete_documents
+    from llm2comp_indexes.manifest import read_manifest
+
+    report = delete_documents(folder, wanted)
+    manifest = read_manifest(folder)
     if report.missing:
-        more = f" and {len(report.missing) - _SHOWN_IDS:,} more" if len(report.missing) > _SHOWN_IDS else ""
-        print(f"not in the index: {', '.join(printable(name) for name in report.missing[:_SHOWN_IDS])}{more}", file=sys.stderr)
+        chunks = manifest.options.chunk_tokens is not None and any("#" in name for name in report.missing)
+        hint = " (documents are deleted whole: give the id without #N)" if chunks else ""
+        note(f"not in the index: {tell_ids(report.missing)}{hint}")
     if as_json:
         print_json(report._asdict())
         return
-    print(f"{report.deleted:,} deleted; `llm2comp index merge {quote(str(folder))}` frees their space")
+    merge_hint = f"; `llm2comp index merge {quote(str(folder))}` frees the space" if report.deleted and manifest.segments else ""
+    print(f"{report.deleted:,} deleted, {tell_documents(manifest.documents)} left{merge_hint}")
 
 
 def merge(
@@ -166,9 +177,10 @@ def merge(
     if as_json:
         print_json({**report._asdict(), "measured": report.measured and report.measured.to_json()})
     elif report.measured is None:
-        print(f"{folder}: nothing to merge: one segment, nothing deleted")
+        print(f"{folder}: nothing to merge: {'one segment, nothing deleted' if report.segments else 'it is empty; what is added will be as asked for'}")
     else:
-        print(f"{report.segments} segments merged, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s")
+        what = f"{report.segments} segments merged into one" if report.segments > 1 else "rewritten"
+        print(f"{what}, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s; {tell_documents(before.documents)}")
         print(report.measured.reason)
 
 
@@ -221,13 +233,6 @@ def tell_encoded(report: "BuildReport | ShardReport") -> str:
     rows = report.measured.rows if hasattr(report, "measured") else report.rows
     found = f"{report.encoded:,} encoded now, " if report.encoded < rows else ""
     return f" ({found}{report.encoded / report.encode_seconds:,.0f} encoded a second)"
-
-
-def _read_ids(path: Path) -> list[str]:
-    from llm2comp.text_file import open_text
-
-    with open_text(path) as file:
-        return [line.rstrip("\r\n") for line in file if line.strip()]
 
 
 class Skips:

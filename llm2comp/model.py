@@ -215,7 +215,7 @@ class LLM2Comp(SentenceTransformer):
             asked, kwargs = kwargs, {**kwargs, "convert_to_tensor": True}
         embeddings = super().encode(texts, *args, precision="float32" if ours else precision, **kwargs)
         count, truncated = 1 if isinstance(texts, str) else len(texts), self.encoder.pop_truncated()
-        if not add_truncated(count, truncated, self.max_seq_length) and truncated:
+        if not add_truncated(count, truncated, self.encoder.max_seq_length) and truncated:
             _logger.warning("%d of %d texts were cut to their first %d tokens", truncated, count, self.max_seq_length)
         if not ours:
             return embeddings

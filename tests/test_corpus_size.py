@@ -82,7 +82,8 @@ def test_parquet_files_and_folders_of_texts_are_counted(tmp_path: Path) -> None:
 def test_what_cannot_be_told_is_none_and_never_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl.gz").write_bytes(b"not an archive")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    for source in ("python-docs:", "hub:some/set", tmp_path / "missing.jsonl", *tmp_path.iterdir()):
+    sources: list[str | Path] = ["python-docs:", "hub:some/set", tmp_path / "missing.jsonl", *tmp_path.iterdir()]
+    for source in sources:
         assert estimate_documents([source]) is None
     small = tmp_path / "small.jsonl"
     small.write_bytes(json_lines(3))

@@ -55,6 +55,7 @@ def encode(
         print_json({**report._asdict(), "folder": str(report.folder)})
         return
     whole = f" of {report.corpus_documents:,}" if part.shards > 1 else ""
+    rate = tell_encoded(report.encoded, report.rows, report.encode_seconds)
     made = f"{report.documents:,}{whole} documents, dimension {report.dimension}, {format_bytes(report.bytes)}"
-    print(f"{part}: {made}, in {report.seconds:.1f} s{tell_encoded(report)}: {report.folder}")
+    print(f"{part}: {made}, in {report.seconds:.1f} s{rate}: {report.folder}")
     print(f"Once all shards are there: llm2comp index build --vectors {quote(str(output))} -o INDEX", file=sys.stderr)

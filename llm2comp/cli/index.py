@@ -14,7 +14,7 @@ from llm2comp.cli.progress import Progress, note
 from llm2comp.errors import IndexFolderError
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import BuildReport, IndexOptions, ShardReport
+    from llm2comp_indexes import IndexOptions
 
 __all__ = ["register"]
 
@@ -81,7 +81,7 @@ def build(
     from llm2comp.corpus_size import estimate_documents
     from llm2comp_indexes import VectorFiles, build_from_vectors, build_index
 
-    skips, shards = Skips(), bool(vectors) and Path(vectors[0]).is_dir()
+    skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
     with Progress("documents", about=estimate_documents(corpora) if corpora and not shards else None) as progress:
         settings: dict[str, Any] = {"model": model, "options": options, "device": device, "on_error": on_error, "overwrite": overwrite}
         settings |= {"on_skip": skips.add, "progress": progress.phase}
@@ -97,7 +97,8 @@ def build(
 
         print_json({"output": str(output), **asdict(report), "measured": report.measured.to_json()})
         return
-    print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{tell_encoded(report)}")
+    rate = tell_encoded(report.encoded, report.measured.rows, report.encode_seconds)
+    print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{rate}")
     print(report.measured.reason)
     known = " --model MODEL" if vectors and not shards else ""
     print(f'Search it: llm2comp search {quote(str(output))} "your question"{known}')
@@ -226,13 +227,12 @@ def _options(memory: str | None, latency_ms: float | None, recall: float, k: int
         return IndexOptions(wishes=Wishes(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k), **rest)
 
 
-def tell_encoded(report: "BuildReport | ShardReport") -> str:
-    """How many rows were encoded a second, in brackets; and how many were encoded at all, where some were there from a run that was stopped."""
-    if not report.encoded or not report.encode_seconds:
+def tell_encoded(encoded: int, rows: int, seconds: float) -> str:
+    """In brackets, how many rows were encoded a second; and how many at all, where some were there from a run that was stopped."""
+    if not encoded or not seconds:
         return ""
-    rows = report.measured.rows if hasattr(report, "measured") else report.rows
-    found = f"{report.encoded:,} encoded now, " if report.encoded < rows else ""
-    return f" ({found}{report.encoded / report.encode_seconds:,.0f} encoded a second)"
+    found = f"{encoded:,} encoded now, " if encoded < rows else ""
+    return f" ({found}{encoded / seconds:,.0f} encoded a second)"
 
 
 class Skips:

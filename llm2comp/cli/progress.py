@@ -30,6 +30,8 @@ class Progress:
         from tqdm import tqdm
 
         self._totals: dict[str, tuple[int, str]] = {}
+        self._seen: deque[tuple[float, int]] = deque()
+        self._last = 0.0
         if (known := about if total is None else total) is not None:
             self._totals[what] = known, "about " if total is None else ""
         self._bar = tqdm(disable=None, leave=False, unit="", desc=f"{what} …", bar_format=_PLAIN)

@@ -89,7 +89,7 @@ def attempts(folder: Path, count: int, draw: random.Random) -> list[tuple[str, C
         else:
             forge_file(folder, name, damage((folder / "segments" / "000001" / name).read_bytes(), random.Random(seed)))
 
-    found = [(f"type {kind[:40]!r}", partial(rename_type, kind)) for kind in TYPES]
+    found: list[tuple[str, Callable[[], None]]] = [(f"type {kind[:40]!r}", partial(rename_type, kind)) for kind in TYPES]
     for number in range(count):
         name, seed = draw.choice([*names, "manifest.json"]), draw.randrange(1 << 30)
         found.append((f"{number} {name} {seed}", partial(damage_file, name, seed)))

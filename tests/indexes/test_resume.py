@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_a_second_builder_is_refused_with_the_first_ones_number(tmp_path: Path, 
 
 def test_after_an_error_in_the_model_only_the_rest_is_encoded(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(WordEncoder):
-        def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> object:
+        def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> Any:
             if self.documents == 3:
                 raise MemoryError
             return super().encode_document(inputs)

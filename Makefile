@@ -1,4 +1,4 @@
-# make setup | demo | test | check. Another interpreter: make PYTHON=python3.12 …
+# make setup | demo | test | check | test-oldest. Another interpreter: make PYTHON=python3.12 …
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests left out of `make test`: long ones, and ones that need a GPU or the network.
 MARKERS ?= not slow and not gpu and not network
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check test-oldest
 
 setup: $(STAMP)
 
@@ -29,3 +29,13 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+# Takes minutes: an environment of its own, with the oldest LlamaIndex and LangChain that are supported.
+OLDEST := .venv-oldest
+
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	grep -Ev '^(langchain|llama-index|pytest)' constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install "$$(grep '^torch==' constraints.txt)"
+	$(OLDEST)/bin/pip install -c $(OLDEST)/constraints.txt -e ".[cpu,llama-index,langchain]" pytest pytest-asyncio langchain-tests langchain-experimental
+	$(OLDEST)/bin/python -m pytest tests/integrations -m "not gpu and not network"

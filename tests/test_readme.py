@@ -30,6 +30,12 @@ def test_the_index_example_finds_something(capsys: pytest.CaptureFixture[str], t
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_the_classes_of_both_frameworks_agree() -> None:
+    for framework in ("llama_index.core", "langchain_core"):
+        pytest.importorskip(framework, reason="needs the extras llama-index and langchain")
+    exec(compile(PYTHON[2], "README.md", "exec"), {})
+
+
 @pytest.mark.parametrize("line", [line for line in SHELL if not line.startswith("#")])
 def test_every_command_shown_exists_with_the_options_shown(line: str) -> None:
     words = shlex.split(line, comments=True)

@@ -41,10 +41,10 @@ def _no_sockets() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def bundled() -> "LLM2Comp":
-    """The bundled model: not to be changed."""
+    """The bundled model, in float32, where a vector depends on its own text only: not to be changed."""
     import llm2comp
 
-    return llm2comp.load(device="cpu")
+    return llm2comp.load(device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

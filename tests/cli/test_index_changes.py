@@ -12,15 +12,9 @@ import llm2comp
 from llm2comp_indexes import verify_index
 from llm2comp_indexes.lock import sole_writer
 from tests.indexes.live import ChunkingEncoder, make_documents
-from tests.word_encoder import WordEncoder
 
 Command = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: WordEncoder(fingerprint=str(name or "words")))
-    monkeypatch.setenv("COLUMNS", "100")
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 def write(path: Path, documents: list[dict[str, Any]]) -> Path:

@@ -28,7 +28,10 @@ _WRITES = {"write", "pwrite", "mkdir", "fsync"}  # what fails on a full device
 
 @dataclass(frozen=True)
 class Fault:
-    """When and how a child fails: `kill` before the `at`-th change of the disk, `half` within it, `full` from it on; `after` so many seconds, from outside."""
+    """When and how a child fails: `kill` before the `at`-th change of the disk, `half` within it, `full` from it on, `stop` (as by Ctrl-C) before that one.
+
+    With `after`, it is killed after so many seconds, from outside.
+    """
 
     kind: str = "none"
     at: int = 0
@@ -108,6 +111,8 @@ class _Gate:
             if fault.kind == "half" and due:
                 begin()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if fault.kind == "stop" and due:
+                raise KeyboardInterrupt
             if fault.kind == "full" and self.passed >= fault.at:
                 if due:
                     begin()

@@ -181,6 +181,25 @@ def test_killed_at_every_change_of_the_disk(server: FaultServer, jobs: dict[str,
         disturb(server, jobs[name], tmp_path / "idx", [Fault(kind, at)], killed)
 
 
+def stopped(run: Any) -> bool:
+    return run.code == 0 or run.error.startswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_interrupted_at_some_changes_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+    """Cleaning up, which a killed process does not do, harms nothing either."""
+    job, draw = jobs[name], random.Random(f"stop {name}")
+    for at in draw.sample(range(1, job.gates + 1), min(8, job.gates)):
+        disturb(server, job, tmp_path / "idx", [Fault("stop", at)], stopped)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_interrupted_at_every_change_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+    for at in range(1, jobs[name].gates + 1):
+        disturb(server, jobs[name], tmp_path / "idx", [Fault("stop", at)], stopped)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_a_device_that_is_full_at_some_writes(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
     job, draw = jobs[name], random.Random(f"full {name}")

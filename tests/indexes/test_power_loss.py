@@ -100,6 +100,17 @@ def test_the_power_fails(tmp_path: Path, changes: dict[str, Change], task: str, 
         shutil.rmtree(found)
 
 
+def test_an_index_in_folders_that_were_made_for_it_is_durable(tmp_path: Path, changes: dict[str, Change]) -> None:
+    (tmp_path / "disk").mkdir()
+    disk = Disk(tmp_path / "disk")
+    try:
+        with disk.watched():
+            changes["build"](tmp_path / "disk" / "new" / "er" / "idx", RecordingEncoder())
+        assert verify_index(lay_out(disk.certain, tmp_path / "found") / "new" / "er" / "idx").documents == 10
+    finally:
+        disk.close()
+
+
 @pytest.mark.parametrize(
     ("place", "task"),
     [

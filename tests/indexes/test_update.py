@@ -84,7 +84,7 @@ CHUNKED = {"chunk_tokens": 3, "chunk_overlap": 1}
 
 def test_a_document_of_chunks_is_replaced_and_deleted_as_a_whole(build: Callable[..., Path], write_corpus: Write, tmp_path: Path) -> None:
     encoder = ChunkingEncoder()
-    documents = [{"_id": "long", "text": "one two three four five six seven", "year": 1}, {"_id": "short", "text": "one"}]
+    documents: list[dict[str, Any]] = [{"_id": "long", "text": "one two three four five six seven", "year": 1}, {"_id": "short", "text": "one"}]
     build_index([write_corpus(documents)], tmp_path / "idx", model=encoder, options=IndexOptions(**CHUNKED))
     folder = tmp_path / "idx"
     assert identifiers(folder, encoder) == {"long#1", "long#2", "long#3", "short"}

@@ -218,6 +218,8 @@ def check_folders(folder: Path, segment: Segment) -> None:
 
 def _load(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    if folder.exists() and not folder.is_dir():
+        raise IndexFolderError(f"{folder}: a file, expected the folder of an index; to make one of it: llm2comp index build {folder} -o FOLDER")
     if not folder.is_dir():
         raise IndexFolderError(f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}")
     if not path.is_file() or path.is_symlink():

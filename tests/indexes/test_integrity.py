@@ -161,7 +161,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match=r"holds no index \(no manifest.json\)"):
         open_index(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(IndexFolderError, match="no such index folder"):
+    with pytest.raises(IndexFolderError, match="file: a file, expected the folder of an index"):
         open_index(tmp_path / "file")
 
 

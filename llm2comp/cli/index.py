@@ -1,6 +1,7 @@
 """`llm2comp index`: build an index of corpora, change it, describe it, verify it."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -33,8 +34,8 @@ OnError = Annotated[Literal["raise", "skip"], typer.Option(help="Stop at a malfo
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where FAISS trains and adds; auto takes a GPU if FAISS sees one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Type = Annotated[str, typer.Option("--type", "-t", help="auto (chosen by measuring), flat, hnsw, ivf, ivfpq, or a FAISS factory string.")]
-Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Most memory that searching may hold, such as 500M, 4G or 16GiB.")]
-Latency = Annotated[float | None, typer.Option(metavar="MS", help="Longest median time of one query, in milliseconds.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Most memory that searching may hold, such as 500M, 4G or 16GiB; left out: any.")]
+Latency = Annotated[float | None, typer.Option(metavar="MS", help="Longest median time of one query, in milliseconds; left out: 10.")]
 Recall = Annotated[float, typer.Option(help="Share of the true best answers to be found.")]
 Answers = Annotated[int, typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for.")]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="Keep a BM25 index too, for search --mode bm25 and hybrid.")]
@@ -43,8 +44,16 @@ Hybrid = Annotated[bool, typer.Option("--hybrid", help="Keep a BM25 index too, f
 def register(app: typer.Typer) -> None:
     """Adds the command group `index`."""
     group = typer.Typer(no_args_is_help=True, help="Build an index, change it, describe it, verify it.", rich_markup_mode=None)
-    for command in (build, add, delete, merge, info, verify):
-        group.command()(command)
+    summaries: dict[Callable[..., None], str] = {
+        build: "Encode documents and index them.",
+        add: "Add new documents, replace changed ones.",
+        delete: "Delete documents by id.",
+        merge: "Rewrite the index as one segment.",
+        info: "Say what an index holds, and how it searches.",
+        verify: "Compare every byte with its checksum.",
+    }
+    for command, summary in summaries.items():
+        group.command(short_help=summary)(command)
     app.add_typer(group, name="index")
 
 

@@ -22,6 +22,7 @@ _POINTS_PER_LIST = 64  # FAISS warns below 39 and drops what is beyond 256; k-me
 _POINTS_PER_CODE = 128
 _AT_LEAST = 16384
 _LEAST_OF_OTHERS = 1024  # beyond the 256 centroids that most codes have
+_NOT_TRAINED = ("SQfp16", "SQbf16")
 _ROTATION_POINTS, _ROTATION_ROUNDS = 16384, 8  # FAISS's own 65,536 and 50 take longer than everything else together
 
 
@@ -49,11 +50,23 @@ def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, see
     _settle(index, kind, seed)
     try:
         with _settled_rotation(index, kind, seed):
-            index.train(sample)
+            _train(index, kind, sample)
     except RuntimeError as error:
         raise SettingsError(
             f"FAISS cannot train an index {kind.factory!r} on {rows:,} rows ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq or another string"
         ) from error
+
+
+def _train(index: Any, kind: IndexType, sample: NDArray[np.float32]) -> None:
+    """Trains the index; of IVF types whose codes have nothing to learn, the lists only.
+
+    FAISS computes what remains of 100,000 vectors beside their lists for the training of codes, half-precision numbers too, which takes twice their memory.
+    """
+    if kind.family == "ivf" and kind.ivf.codes in _NOT_TRAINED and not kind.ivf.transform:
+        index.train_q1(len(sample), import_faiss().swig_ptr(sample), False, index.metric_type)
+        index.is_trained = True
+    else:
+        index.train(sample)
 
 
 def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.float32]:

@@ -115,8 +115,7 @@ def build_from_vectors(
         origin = _open_shards(vectors, corpora, model, chosen, told, wants_encoder=queries is None)
     else:
         origin = _open_arrays(vectors, corpora, model, chosen, on_error, skips)
-    if queries is not None and queries.vectors.shape[1] != origin.source.dimension:
-        raise IndexFolderError(f"{vectors.queries}: vectors of dimension {queries.vectors.shape[1]}, expected {origin.source.dimension} as in the index")
+    _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
         segments, measured = _write(change, origin, queries, device, told)
@@ -142,6 +141,11 @@ def _read_queries(path: Path) -> Queries:
         raise IndexFolderError(f"{path}: holds no vectors; give some to measure with, or leave it out")
     rows = np.linspace(0, vectors.rows - 1, min(vectors.rows, _HELD_OUT)).astype(np.int64)
     return Queries(vectors.read(rows), f"{len(rows)} of the {vectors.rows:,} vectors in {path.name}")
+
+
+def _check_queries(vectors: VectorFiles, queries: Queries | None, source: VectorSource) -> None:
+    if queries is not None and queries.vectors.shape[1] != source.dimension:
+        raise IndexFolderError(f"{vectors.queries}: vectors of dimension {queries.vectors.shape[1]}, expected {source.dimension} as in the index")
 
 
 def _open_arrays(

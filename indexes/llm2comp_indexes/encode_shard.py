@@ -103,8 +103,7 @@ def encode_shard(
         IndexFolderError: The folder holds another shard or something else, cannot be written, or is being written by another process.
     """
     import_faiss()
-    part = part or Part(1, 1)
-    chosen, told, skips = options or IndexOptions(), progress or silent, SkipCounter(on_skip)
+    part, chosen, told, skips = part or Part(1, 1), options or IndexOptions(), progress or silent, SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
     corpus = _Corpus(read_documents(corpora, on_error, skips), part)
     _check_folder(folder, overwrite=overwrite)
@@ -114,9 +113,7 @@ def encode_shard(
     with _writing(folder):
         _check_folder(folder, overwrite=overwrite)
         if overwrite:
-            (folder / SHARD).unlink(missing_ok=True)  # first: it must never promise more than there is
-            sync_folder(folder)
-            shutil.rmtree(folder / ROWS, ignore_errors=True)
+            _clear(folder)
         if (folder / SHARD).exists():
             shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, told)
         else:
@@ -124,6 +121,12 @@ def encode_shard(
     size = sum(record.bytes for record in shard.files.values())
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
     return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows)
+
+
+def _clear(folder: Path) -> None:
+    (folder / SHARD).unlink(missing_ok=True)  # first: it must never promise more than there is
+    sync_folder(folder)
+    shutil.rmtree(folder / ROWS, ignore_errors=True)
 
 
 def _make(folder: Path, corpus: _Corpus, part: Part, encoder: Encoder, name: str | None, encode: RowEncoder, options: IndexOptions, told: Progress) -> Shard:

@@ -147,12 +147,7 @@ def measure_curve(
         raise SettingsError("no queries to measure with, expected at least one")
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     known = exact_search(storage, queries, k)[0] if truth is None else truth
-    end = clock() + seconds
-
-    def measure(effort: Effort) -> Point:
-        return _measure_point(lambda query: search_rows(structure, storage, query, k, effort), storage, queries, known, effort, point_seconds, clock)
-
-    curve = _Curve(measure, lambda: clock() > end)
+    curve = _Curve(_Meter(structure, storage, queries, k, known, point_seconds, clock), clock() + seconds)
     if isinstance(structure, Storage) or efforts is not None:
         curve.follow(efforts or [Effort()])
         return curve.points()
@@ -165,11 +160,44 @@ def measure_curve(
     return curve.points([effort for group in groups for effort in group])
 
 
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """Measures points of one curve; the arguments are those of `measure_curve`."""
+
+    structure: "Structure | Storage"
+    storage: Storage
+    queries: NDArray[np.float32]
+    k: int
+    truth: NDArray[np.float32]
+    point_seconds: float
+    clock: Callable[[], float]
+
+    def measure(self, effort: Effort) -> Point:
+        """The point of the effort."""
+        for query in self.queries[:_WARM_UP]:
+            self._search(query, effort)
+        end = self.clock() + self.point_seconds
+        times: list[float] = []
+        found: list[NDArray[np.int64]] = []
+        for query in self.queries:
+            start = self.clock()
+            if start > end and len(times) >= _LEAST_QUERIES:
+                break
+            found.append(self._search(query, effort))
+            times.append(1e3 * (self.clock() - start))
+        shares = [_share(self.storage, *answer) for answer in zip(self.queries, found, self.truth, strict=False)]
+        error = float(np.std(shares) / np.sqrt(len(shares)))
+        return Point(effort, float(np.mean(shares)), float(np.median(times)), float(np.percentile(times, 99, method="higher")), error, len(times))
+
+    def _search(self, query: NDArray[np.float32], effort: Effort) -> NDArray[np.int64]:
+        return search_rows(self.structure, self.storage, query[None], self.k, effort)
+
+
 class _Curve:
     """Points measured so far, by effort; an effort is measured once."""
 
-    def __init__(self, measure: Callable[[Effort], Point], late: Callable[[], bool]) -> None:
-        self._measure, self._late = measure, late
+    def __init__(self, meter: _Meter, end: float) -> None:
+        self._meter, self._end = meter, end
         self._points: dict[Effort, Point] = {}
 
     def points(self, order: Sequence[Effort] = ()) -> tuple[Point, ...]:
@@ -213,33 +241,11 @@ class _Curve:
 
     def _at(self, effort: Effort) -> Point:
         if effort not in self._points:
-            self._points[effort] = self._measure(effort)
+            self._points[effort] = self._meter.measure(effort)
         return self._points[effort]
 
-
-def _measure_point(
-    search: Callable[[NDArray[np.float32]], NDArray[np.int64]],
-    storage: Storage,
-    queries: NDArray[np.float32],
-    truth: NDArray[np.float32],
-    effort: Effort,
-    seconds: float,
-    clock: Callable[[], float],
-) -> Point:
-    for query in queries[:_WARM_UP]:
-        search(query[None])
-    end = clock() + seconds
-    times: list[float] = []
-    found: list[NDArray[np.int64]] = []
-    for query in queries:
-        start = clock()
-        if start > end and len(times) >= _LEAST_QUERIES:
-            break
-        found.append(search(query[None]))
-        times.append(1e3 * (clock() - start))
-    shares = [_share(storage, *answer) for answer in zip(queries, found, truth, strict=False)]
-    error = float(np.std(shares) / np.sqrt(len(shares)))
-    return Point(effort, float(np.mean(shares)), float(np.median(times)), float(np.percentile(times, 99, method="higher")), error, len(times))
+    def _late(self) -> bool:
+        return self._meter.clock() > self._end
 
 
 def _share(storage: Storage, query: NDArray[np.float32], rows: NDArray[np.int64], truth: NDArray[np.float32]) -> float:

@@ -22,6 +22,7 @@ __all__ = ["Choice", "Plan", "choose_type", "decide", "tell_choice", "tell_effor
 
 _NEAR = 1.25
 """Expected latencies within this factor count as equal: timings on a sample say no more."""
+_NO_TIME = "no time left"
 
 
 class Choice(NamedTuple):
@@ -98,22 +99,47 @@ def choose_type(
         raise SettingsError(_tell_too_large(listed, storage, wishes))
     end = clock() + seconds / 2
     with bounded_threads(threads), ExitStack() as opened:
-        samples: dict[bool, Sample] = {}
 
-        def try_out(candidate: Candidate) -> Candidate:
-            if on_trial:
-                on_trial(candidate.type.factory)
-            if candidate.slow not in samples:
-                sample = Sample(storage, wishes, slow=candidate.slow, queries=queries, seed=seed, workdir=workdir, clock=clock)
-                samples[candidate.slow] = opened.enter_context(sample)
-            return samples[candidate.slow].try_out(candidate, device=device, threads=threads, seed=seed, seconds=seconds / 12)
+        def draw_sample(slow: bool) -> Sample:
+            return opened.enter_context(Sample(storage, wishes, slow=slow, queries=queries, seed=seed, workdir=workdir, clock=clock))
 
-        tried = {candidate.type: candidate for candidate in _try_in_order(fitting, wishes, try_out, lambda: clock() > end)}
-        conditions = _tell_conditions(list(samples.values()), storage.rows)
+        trials = _Trials(draw_sample, device=device, threads=threads, seed=seed, seconds=seconds / 12, on_trial=on_trial)
+        tried = {candidate.type: candidate for candidate in _try_in_order(fitting, wishes, trials, lambda: clock() > end)}
+        conditions = _tell_conditions(trials.samples(), storage.rows)
     candidates = tuple(tried.get(candidate.type, replace(candidate, skipped="over the memory limit")) for candidate in listed)
     choice = decide(candidates, wishes)
-    reason = f"{tell_choice(choice, candidates, wishes)} {conditions}"
+    reason = " ".join(filter(None, (tell_choice(choice, candidates, wishes), _tell_untried(candidates), conditions)))
     return Plan(choice.candidate.type, choice.point.effort, choice.point, choice.candidate.memory, reason, choice.met, candidates)
+
+
+class _Trials:
+    """Tries candidates on samples of the corpus, which are drawn when they are first needed."""
+
+    def __init__(
+        self,
+        draw_sample: Callable[[bool], Sample],
+        *,
+        device: str,
+        threads: int | None,
+        seed: int,
+        seconds: float,
+        on_trial: Callable[[str], None] | None,
+    ) -> None:
+        self._draw_sample, self._on_trial = draw_sample, on_trial
+        self._device, self._threads, self._seed, self._seconds = device, threads, seed, seconds
+        self._samples: dict[bool, Sample] = {}
+
+    def __call__(self, candidate: Candidate) -> Candidate:
+        """The candidate with what its trial said."""
+        if self._on_trial:
+            self._on_trial(candidate.type.factory)
+        if candidate.slow not in self._samples:
+            self._samples[candidate.slow] = self._draw_sample(candidate.slow)
+        return self._samples[candidate.slow].try_out(candidate, device=self._device, threads=self._threads, seed=self._seed, seconds=self._seconds)
+
+    def samples(self) -> list[Sample]:
+        """Those that were drawn."""
+        return list(self._samples.values())
 
 
 def _try_in_order(candidates: Sequence[Candidate], wishes: Wishes, try_out: Callable[[Candidate], Candidate], late: Callable[[], bool]) -> Iterator[Candidate]:
@@ -123,7 +149,7 @@ def _try_in_order(candidates: Sequence[Candidate], wishes: Wishes, try_out: Call
         if exact_met or (met and candidate.compressed):
             yield replace(candidate, skipped="not needed")
         elif number and late():
-            yield replace(candidate, skipped="no time left")
+            yield replace(candidate, skipped=_NO_TIME)
         else:
             yield (tried := try_out(candidate))
             met = met or rank(best_point(tried.points, wishes), wishes) < 2
@@ -204,6 +230,11 @@ def _tell_why(choice: Choice, candidates: Sequence[Candidate], wishes: Wishes) -
         return f"It is the only type tried that meets the wishes ({asked})." + (f" For comparison: {exact[0]}." if exact else "")
     why = "the fastest" if choice.point.median_ms <= meeting[0].point.median_ms else "the smallest of the fastest (within a quarter of the least time)"
     return f"Of the types that meet the wishes ({asked}) it is {why}; for comparison: {', '.join(said + exact)}."
+
+
+def _tell_untried(candidates: Sequence[Candidate]) -> str:
+    names = [candidate.type.factory for candidate in candidates if candidate.skipped == _NO_TIME]
+    return f"There was no time left to try {', '.join(names)}." if names else ""
 
 
 def _tell_conditions(samples: Sequence[Sample], rows: int) -> str:

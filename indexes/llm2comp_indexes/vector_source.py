@@ -76,7 +76,9 @@ def _load_array(path: Path) -> NDArray[Any]:
             return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError as error:
         raise IndexFolderError(f"{path}: no such file; expected vectors written by numpy.save") from error
-    except (ValueError, TypeError, EOFError, ArithmeticError, SyntaxError) as error:  # a crafted header makes numpy raise any of these
+    except OSError as error:
+        raise IndexFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a crafted header makes numpy raise whatever Python's own parser does
         raise IndexFolderError(f"{path}: not a whole .npy file of numbers ({' '.join(str(error).split())}); write it with numpy.save") from error
 
 

@@ -151,9 +151,9 @@ def test_callback_events_fire(bundled: LLM2Comp) -> None:
     embedding = LLM2CompEmbedding(model=bundled, callback_manager=CallbackManager([debug]), embed_batch_size=5)
     query = embedding.get_query_embedding("tree")
     vectors = embedding.get_text_embedding_batch(TEXTS)
-    ends = [end for _, end in debug.get_event_pairs(CBEventType.EMBEDDING)]
-    assert [end.payload[EventPayload.CHUNKS] for end in ends] == [["tree"], TEXTS[:5], TEXTS[5:]]
-    assert [end.payload[EventPayload.EMBEDDINGS] for end in ends] == [[query], vectors[:5], vectors[5:]]
+    ends = [end.payload or {} for _, end in debug.get_event_pairs(CBEventType.EMBEDDING)]
+    assert [end[EventPayload.CHUNKS] for end in ends] == [["tree"], TEXTS[:5], TEXTS[5:]]
+    assert [end[EventPayload.EMBEDDINGS] for end in ends] == [[query], vectors[:5], vectors[5:]]
 
 
 class _Recorder(BaseEventHandler):

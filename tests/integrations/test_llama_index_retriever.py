@@ -188,7 +188,7 @@ def test_wrong_folders_models_and_modes_are_refused_at_once(index_dir: Path, mod
     with pytest.raises(SettingsError, match="mode is 'sparse'"):
         LLM2CompRetriever(index_dir, mode="sparse")
     with pytest.raises(TypeError, match="top_k"):
-        LLM2CompRetriever(index_dir, top_k=3)
+        LLM2CompRetriever(index_dir, **{"top_k": 3})
     with pytest.raises(LLM2CompError, match="k is 0"):
         LLM2CompRetriever(index_dir, similarity_top_k=0, mode="bm25").retrieve("?")
 

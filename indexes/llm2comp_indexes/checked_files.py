@@ -1,5 +1,6 @@
 """Files that are hashed while they are written, and compared with their record before they are trusted."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -13,6 +14,7 @@ from llm2comp_indexes.mapped import Bytes
 __all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size", "sync_folder"]
 
 _READ_BYTES = 1 << 20
+_NOT_FOR_FOLDERS = {errno.EINVAL, errno.EBADF, errno.ENOTSUP}  # what some network file systems answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +106,8 @@ def sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NOT_FOR_FOLDERS:
+                raise
         finally:
             os.close(descriptor)

@@ -42,6 +42,7 @@ class Change:
 
     def __init__(self, folder: Path, before: Manifest | None) -> None:
         self.folder, self.before = folder, before
+        self._found = _identity(folder)
         self._taken = [segment.name for segment in before.segments] if before else []
 
     @property
@@ -53,6 +54,7 @@ class Change:
         """A writer for one more segment, which takes up what a killed run left under the same header."""
         segments = self.folder / _SEGMENTS
         segments.mkdir(exist_ok=True)
+        sync_folder(self.folder)  # or what is encoded from now on would go with a power failure
         folder = new_segment_folder(segments, self._taken, header, number=self.commit_number)
         self._taken.append(folder.name)
         return SegmentWriter(folder, dimension, store, header=header)
@@ -65,10 +67,21 @@ class Change:
         for parent in (self.folder / _SEGMENTS, self.folder, self.folder.parent):
             if parent.is_dir():  # an index that all was deleted from has no segments
                 sync_folder(parent)
+        if _identity(self.folder) != self._found:
+            raise IndexFolderError(f"{self.folder}: another index has been put in this place meanwhile, and stays as it is; run this again to change it")
         write_manifest(self.folder, numbered)
-        self.before = numbered
+        self.before, self._found = numbered, _identity(self.folder)
         _sweep(self.folder, numbered)
         return numbered
+
+
+def _identity(folder: Path) -> tuple[int, ...] | None:
+    """What tells the folder's manifest from another file of its name; None if there is none."""
+    try:
+        status = (folder / MANIFEST).lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def with_deleted(change: Change, segment: Segment, deleted: NDArray[np.bool_], *, documents: int) -> Segment:

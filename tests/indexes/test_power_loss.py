@@ -111,6 +111,29 @@ def test_an_index_in_folders_that_were_made_for_it_is_durable(tmp_path: Path, ch
         disk.close()
 
 
+@pytest.mark.parametrize("task", ["build", "overwrite", "add", "merge"])
+def test_what_was_encoded_outlives_a_power_failure(tmp_path: Path, changes: dict[str, Change], task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power fails when all is done but the commit: nothing is encoded again."""
+    root = prepare(tmp_path / "disk", changes, task, KINDS[0])
+    disk = Disk(root)
+    try:
+        with disk.watched(), monkeypatch.context() as patch:
+            patch.setattr("llm2comp_indexes.commits.write_manifest", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                changes[task](root / "idx", RecordingEncoder())
+        found = lay_out(disk.certain, tmp_path / "found")
+    finally:
+        disk.close()
+    encoder = RecordingEncoder()
+    changes[task](found / "idx", encoder)
+    assert encoder.texts == []
+    verify_index(found / "idx")
+
+
+def interrupt(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("place", "task"),
     [

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from llm2comp_indexes import Index, IndexOptions, add_documents, build_index, delete_documents, merge_index, open_index, verify_index
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes import Index, IndexOptions, add_documents, build_index, commits, delete_documents, merge_index, open_index, verify_index
 from llm2comp_indexes.manifest import read_manifest
 from tests.indexes.live import RecordingEncoder, answers, make_documents
 from tests.word_encoder import WordEncoder
@@ -148,6 +149,28 @@ def test_a_folder_that_was_moved_while_it_is_open_answers_and_takes_no_change_at
     assert add_documents(moved, [write_corpus(make_documents([1]))], model=encoder).changed == 1
     merge_index(moved)
     assert verify_index(moved).documents == 4
+
+
+def test_an_index_that_was_put_in_the_place_of_one_that_is_changed_stays(
+    tmp_path: Path, index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way that indexes are replaced in use: the old folder is renamed, the new one takes its name."""
+    build_index([write_corpus(make_documents(range(7)), "other.jsonl")], tmp_path / "other", model=encoder)
+    before = (tmp_path / "other" / "manifest.json").read_bytes()
+    sync = commits.sync_folder
+
+    def swap(folder: Path) -> None:
+        sync(folder)
+        if (tmp_path / "other").exists():
+            index_folder.rename(tmp_path / "old")
+            (tmp_path / "other").rename(index_folder)
+
+    monkeypatch.setattr("llm2comp_indexes.commits.sync_folder", swap)
+    with pytest.raises(IndexFolderError, match="another index has been put in this place meanwhile"):
+        delete_documents(index_folder, ["d1"])
+    assert (index_folder / "manifest.json").read_bytes() == before
+    assert verify_index(index_folder).documents == 7
+    assert verify_index(tmp_path / "old").documents == 5
 
 
 def look_dense(index: Index, encoder: WordEncoder) -> list[Any]:

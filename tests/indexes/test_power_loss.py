@@ -118,7 +118,7 @@ def test_what_was_encoded_outlives_a_power_failure(tmp_path: Path, changes: dict
     disk = Disk(root)
     try:
         with disk.watched(), monkeypatch.context() as patch:
-            patch.setattr("llm2comp_indexes.commits.write_manifest", interrupt)
+            patch.setattr("llm2comp_indexes.commits.Change.commit", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 changes[task](root / "idx", RecordingEncoder())
         found = lay_out(disk.certain, tmp_path / "found")

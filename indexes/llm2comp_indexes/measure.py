@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Point", "best_point", "exact_rows", "exact_search", "measure_curve", "rank", "search_rows"]
 
-_BLOCK_BYTES = 64 << 20  # of decoded vectors compared at once
+_BLOCK_BYTES = 16 << 20  # of decoded vectors compared at once
 _QUERIES_AT_ONCE = 4096
 _TIE = 1e-6  # inner products of unit vectors that differ by less are equal: rounding in float32
 _WARM_UP = 10
@@ -65,7 +65,7 @@ def exact_rows(storage: Storage, queries: NDArray[np.float32], k: int) -> NDArra
 def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and rows, both (queries, min(k, rows)), best first, by exhaustive comparison.
 
-    The stored vectors pass through memory once per 4,096 queries, in blocks of 64 MB: memory does not grow with the corpus.
+    The stored vectors pass through memory once per 4,096 queries, in blocks of 16 MB: memory does not grow with the corpus.
 
     Raises:
         SettingsError: k is below 1, or the queries have another shape than (queries, dimension).

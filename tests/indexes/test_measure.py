@@ -95,7 +95,7 @@ def test_exact_rows_hold_one_block_at_a_time(sets: Sets, monkeypatch: pytest.Mon
     monkeypatch.setattr(Storage, "blocks", record)
     exact_rows(sets.storage, sets.queries, K)
     assert sizes
-    assert max(sizes) <= 64 << 20
+    assert max(sizes) <= 16 << 20
 
 
 @pytest.mark.parametrize("queries", [np.zeros((2, DIMENSION + 1), np.float32), np.zeros(DIMENSION, np.float32)])

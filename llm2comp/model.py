@@ -1,5 +1,6 @@
 """LLM2Comp: a SentenceTransformer whose first module compresses each text into k memory tokens."""
 
+import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
@@ -62,6 +63,7 @@ def load(name_or_path: str | Path | None = None, *, device: str | None = None, d
     settings = {"pooling": config["pooling"], "query_instruction": config["query_instruction"], "normalize": config.get("normalize", True)}
     model = LLM2Comp(encoder, **settings, device=chosen)
     model.stages = list(config["stages"])
+    model.prompts = {**_saved_prompts(folder), **model.prompts}
     card = folder / "README.md"
     model.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     if "content_sha256" in config:
@@ -298,6 +300,13 @@ class LLM2Comp(SentenceTransformer):
         kinds = {"float32": np.float32, "int8": np.int8, "binary": np.int8, "uint8": np.uint8, "ubinary": np.uint8}
         nothing = np.zeros((0, dimension), dtype=kinds[precision])
         return torch.from_numpy(nothing) if tensor else nothing
+
+
+def _saved_prompts(folder: Path) -> dict[str, Any]:
+    """Prompts by name, those of mteb's tasks among them; the query instruction itself stands in the folder's own configuration."""
+    path = folder / "config_sentence_transformers.json"
+    prompts = json.loads(path.read_text(encoding="utf-8")).get("prompts") if path.is_file() else None
+    return prompts if isinstance(prompts, dict) else {}
 
 
 def _pooling(settings: dict[str, Any], dimension: int) -> nn.Module:

@@ -178,7 +178,8 @@ class TestRefusals:
             bos_token_id, all_special_tokens = 1, ()
 
         model = make_model()
-        model.encoder.tokenizer = Letters()
+        stand_in: Any = Letters()
+        model.encoder.tokenizer = stand_in
         with pytest.raises(BackboneError, match="Letters is no tokenizer of the tokenizers library"):
             model.export(tmp_path / "plain")
         assert left_in(tmp_path) == []

@@ -15,10 +15,10 @@ from typing import Any
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.metrics import Run
 
-__all__ = ["TaskResult", "check_task_names", "format_table", "result_record", "write_atomically", "write_results"]
+__all__ = ["TaskResult", "check_task_names", "format_main_metrics", "format_table", "result_record", "write_atomically", "write_results"]
 
 _RESERVED = ("settings", "versions", "hardware", "commit", "seconds")
-_PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy", "scipy", "pytrec_eval-terrier")
+_PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy", "scipy", "pytrec_eval-terrier", "mteb")
 
 
 @dataclass(frozen=True)
@@ -130,5 +130,19 @@ def format_table(results: list[TaskResult]) -> str:
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     rows = [["task", *metrics]]
     rows += [[result.task, *(f"{result.metrics[name]:.4f}" if name in result.metrics else "-" for name in metrics)] for result in results]
+    return _aligned(rows)
+
+
+def format_main_metrics(results: list[TaskResult]) -> str:
+    """A line a task: the metric that mteb ranks by, and its value."""
+    rows = [["task", "metric", "score"]]
+    for result in results:
+        metric = result.details["main_metric"]
+        value = result.metrics.get(metric, result.metrics.get("main_score"))
+        rows.append([result.task, metric, "-" if value is None else f"{value:.4f}"])
+    return _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows)

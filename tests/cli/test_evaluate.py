@@ -90,6 +90,10 @@ def test_a_model_its_run_and_its_scores_agree(llm2comp_command: Command, beir: P
         (["--beir", "a", "--json", "nowhere/x.json"], "there is no folder nowhere"),
         (["--python-docs", "some"], "python-docs"),
         (["--beir", "a", "--batch-size", "0"], "batch-size"),
+        (["--beir", "a", "--run", "r", "--tasks", "SciFact"], "--run takes one --beir folder"),
+        (["--beir", "a", "--instructions", "i.yaml"], "belong to --tasks"),
+        (["--beir", "a", "--output-folder", "o"], "belong to --tasks"),
+        (["--beir", "a", "--overwrite"], "belong to --tasks"),
     ],
 )
 def test_wrong_usage_is_2(llm2comp_command: Command, arguments: list[str], message: str) -> None:
@@ -112,3 +116,66 @@ def test_two_folders_of_one_name_are_refused_before_the_model_is_loaded(llm2comp
     done = llm2comp_command("eval", "--beir", beir, "--beir", beir, "--model", "no such model")
     assert done.code == 1
     assert "would be called 'fruit'" in done.err
+
+
+@pytest.fixture
+def fruit_as_scifact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mteb's task SciFact with the fruit for its data."""
+    mteb = pytest.importorskip("mteb", reason="needs the extra eval")
+    from datasets import Dataset
+
+    def load_data(self: Any, **_: Any) -> None:
+        corpus = Dataset.from_list([{"id": key, "title": "", "text": text} for key, text in DOCUMENTS])
+        queries = Dataset.from_list([{"id": key, "text": text} for key, text in QUERIES])
+        judged = {"q1": {"d2": 1}, "q2": {"d3": 1}}
+        self.dataset = {"default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": judged, "top_ranked": None}}}
+        self.data_loaded = True
+
+    monkeypatch.setattr(type(mteb.get_task("SciFact")), "load_data", load_data)
+
+
+@pytest.mark.usefixtures("fruit_as_scifact")
+def test_a_task_of_mteb_beside_a_folder(llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path) -> None:
+    instructions, out, folder = tmp_path / "instructions.yaml", tmp_path / "out.json", tmp_path / "mteb"
+    instructions.write_text("SciFact: 'banana '\n", encoding="utf-8")
+    command = ["eval", "--beir", beir, "--tasks", "SciFact", "--model", model_folder, "--json", out, "--output-folder", folder]
+    done = llm2comp_command(*command, "--model-name", "fruit/words", "--instructions", instructions)
+    assert (done.code, done.out.splitlines()) == (
+        0,
+        [
+            "task   ndcg_at_10  map_at_1000  recall_at_100  mrr_at_10",
+            "fruit      1.0000       1.0000         1.0000     1.0000",
+            "task         metric   score",
+            "SciFact  ndcg_at_10  1.0000",
+        ],
+    )
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["fruit"]["ndcg_at_10"] == written["SciFact"]["ndcg_at_10"] == 1
+    assert written["settings"]["tasks"]["SciFact"]["prompts"]["query"] == "banana "
+    assert written["versions"]["mteb"]
+    (result,) = folder.glob("results/fruit__words/*/SciFact.json")
+    assert json.loads(result.read_text())["scores"]["test"][0]["main_score"] == 1
+    assert all(line.endswith(" s") for line in done.err.splitlines()), done.err
+
+    without = llm2comp_command(*command, "--model-name", "fruit/words")
+    assert (without.code, without.err.count("made with other instructions")) == (1, 1)
+
+
+def test_no_such_task_is_one_line_and_1(llm2comp_command: Command) -> None:
+    pytest.importorskip("mteb", reason="needs the extra eval")
+    done = llm2comp_command("eval", "--tasks", "SciFct")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "llm2comp: error: mteb has no task or benchmark of this name: 'SciFct' not found. Did you mean: 'SciFact'?\n"
+
+
+def test_a_hub_that_does_not_answer_is_one_line_and_1_before_the_model_is_loaded(llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mteb", reason="needs the extra eval")
+    from huggingface_hub import HfApi
+
+    def no_network(*_: Any, **__: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(HfApi, "dataset_info", no_network)
+    done = llm2comp_command("eval", "--tasks", "NFCorpus", "--model", "no such model")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "NFCorpus: its data set mteb/nfcorpus cannot be loaded" in done.err

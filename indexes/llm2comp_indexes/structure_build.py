@@ -1,12 +1,12 @@
 """Builds search structures over the stored vectors of a segment."""
 
-import os
 import tempfile
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -108,9 +108,8 @@ def _build_lists(
     with clustering_on_gpus(index) if on_gpus else nullcontext():
         train_index(index, kind, storage, rows=count, seed=seed)
     quantizer = coarse_quantizer(index) if on_gpus else None
-    descriptor, name = tempfile.mkstemp(suffix=".faiss", dir=workdir)
-    os.close(descriptor)
-    file = Path(name)
+    file = (workdir or Path(tempfile.gettempdir())) / f"lists-{uuid4().hex}.faiss"
+    file.touch(exist_ok=False)  # mkstemp would make one that nobody else may read, and this becomes a file of the index
     try:
         write_lists(index, storage, file, rows=count, quantizer=quantizer, on_rows=on_rows)
         structure = Structure(kind, count, storage, map_lists(file), file)

@@ -147,7 +147,7 @@ class OpenSegment:
         filtered = where is not None and left < self.rows and left <= _EXACT_ROWS
         if self.structure is None or filtered or left <= max(_EXACT_SHARE * self.rows, _EXACT_ANSWERS * k):
             return self._compare(queries, k, allowed, left)
-        tuned = self.report.point.effort if self.report else Effort()
+        tuned = self.report.point.effort if self.report else _NONE
         chosen = _scaled(_overlaid(effort, tuned), self.rows / left)
         found = self._try(queries, k, chosen, allowed)
         while (lacking := found.rows[:, -1] < 0).any():
@@ -174,7 +174,8 @@ class OpenSegment:
         """The best k of each query's candidates (queries, any number), by the stored vectors."""
         best = [self._order(query, rows, k) for query, rows in zip(queries, candidates, strict=True)]
         if len(best) == 1 and len(best[0].rows) == k:  # nothing to fill up: a query asked alone need not wait for it
-            return Found(best[0].scores[None], best[0].rows[None])
+            [(scores, rows)] = best
+            return Found(scores[None], rows[None])
         found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         for (scores, rows), scores_out, rows_out in zip(best, *found, strict=True):
             scores_out[: len(rows)], rows_out[: len(rows)] = scores, rows

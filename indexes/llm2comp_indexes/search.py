@@ -89,6 +89,9 @@ class SearchOptions:
             parse_where(self.where)
 
 
+_USUAL = SearchOptions()
+
+
 def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None, device: str = "cpu") -> "Index":
     """The index in the folder, ready to search: its last commit, whatever is written meanwhile.
 
@@ -202,7 +205,7 @@ class Index:
         """
         if isinstance(queries, str):
             raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
-        chosen = options or SearchOptions()
+        chosen = options or _USUAL
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             hits += self._search_block(list(queries[start : start + _QUERIES_AT_ONCE]), k, chosen)
@@ -220,7 +223,7 @@ class Index:
         _check_k(k)
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             raise IndexFolderError(f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})")
-        chosen = options or SearchOptions()
+        chosen = options or _USUAL
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
         return self._dense(vectors, min(k, self._starts[-1]), chosen, self._filter(chosen.where))

@@ -45,6 +45,7 @@ STORES: tuple[Store, ...] = get_args(Store)
 
 _COMPONENT_BYTES: dict[Store, int] = {"float32": 4, "float16": 2, "int8": 1}
 _READ_BYTES = 1 << 20
+_SCORED_AT_ONCE = 8192
 _EXTRA = 16
 """Rows fetched beyond k, so that equal scores at the end of the list are seen."""
 
@@ -277,10 +278,12 @@ class Storage:
 
         Summed in double precision: a vector's score does not depend on what it is scored with, so that equal vectors have equal scores.
         """
-        exact = np.empty(len(rows), np.float32)
         wide = query.astype(np.float64)
-        for first in range(0, len(rows), 8192):
-            exact[first : first + 8192] = self.read(rows[first : first + 8192]).astype(np.float64) @ wide
+        if len(rows) <= _SCORED_AT_ONCE:
+            return cast(NDArray[np.float32], (self.read(rows).astype(np.float64) @ wide).astype(np.float32))
+        exact = np.empty(len(rows), np.float32)
+        for first in range(0, len(rows), _SCORED_AT_ONCE):
+            exact[first : first + _SCORED_AT_ONCE] = self.read(rows[first : first + _SCORED_AT_ONCE]).astype(np.float64) @ wide
         return exact
 
     def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Found:

@@ -42,6 +42,8 @@ class Names:
     REPORT = "report.json"
     QUERIES = "queries.npy"
     LEXICAL = "bm25"
+    JOURNAL = "journal.jsonl"
+    """Of an unfinished segment only."""
     ALWAYS = frozenset({VECTORS, DOCUMENTS, OFFSETS, IDS})
 
     @staticmethod
@@ -223,9 +225,7 @@ def _load(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise IndexFolderError(f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}")
     if not path.is_file() or path.is_symlink():
-        if (folder / "segments").is_dir():
-            raise IndexFolderError(f"{folder}: holds no index yet, but an unfinished build, which goes on when its command is run again")
-        raise IndexFolderError(f"{folder}: holds no index (no {MANIFEST}); build one with: llm2comp index build CORPUS -o FOLDER")
+        raise IndexFolderError(_tell_missing(folder, path))
     try:
         content = json.loads(_read_text(folder))
     except (ValueError, RecursionError) as error:
@@ -233,6 +233,17 @@ def _load(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise IndexFolderError(f"{path}: not the manifest of an index (not a JSON object)")
     return content
+
+
+def _tell_missing(folder: Path, path: Path) -> str:
+    """What is there in place of a manifest."""
+    if os.path.lexists(path):
+        return f"{path}: not a plain file; build the index again"
+    if any(folder.glob(f"segments/*/{Names.JOURNAL}")):
+        return f"{folder}: holds no index yet, but an unfinished build, which goes on when its command is run again"
+    if any(folder.glob(f"segments/*/{Names.VECTORS}")):
+        return f"{path}: missing, while files of an index are there; build the index again in a new folder"
+    return f"{folder}: holds no index (no {MANIFEST}); build one with: llm2comp index build CORPUS -o FOLDER"
 
 
 def _read_text(folder: Path) -> bytes:

@@ -28,7 +28,7 @@ from llm2comp_indexes.storage import StorageWriter, Store, storage_bytes
 
 __all__ = ["JOURNAL", "SegmentWriter", "is_segment_folder", "is_unfinished", "new_segment_folder", "parent_id"]
 
-JOURNAL = "journal.jsonl"
+JOURNAL = Names.JOURNAL
 _NAME = re.compile(r"[0-9]{6}")
 _NAMES = 999_999
 _logger = logging.getLogger(__name__)

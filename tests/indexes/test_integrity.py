@@ -370,7 +370,7 @@ def fuzz(folder: Path, count: int, seed: int) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds memory by setrlimit and /proc")
 @pytest.mark.parametrize("kind", KINDS)
 def test_forged_files_neither_crash_nor_fill_the_memory(tmp_path: Path, make_full_index: Callable[..., Path], kind: str) -> None:
-    fuzz(make_full_index(tmp_path / "idx", kind), 100, seed=1)
+    fuzz(make_full_index(tmp_path / "idx", kind), 80, seed=1)
 
 
 @pytest.mark.slow

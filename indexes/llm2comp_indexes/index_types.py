@@ -27,7 +27,9 @@ _IVF = re.compile(
 )
 _BITS = {"Flat": 32, "SQfp16": 16, "SQbf16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 _LONGEST = 200
-_MOST = 1 << 32
+_MOST_LINKS = 1000
+_MOST = 1 << 22
+"""Largest number in a factory string while the rows are not known: enough lists for billions of them, which FAISS makes at once."""
 _ID_BYTES = 8
 _MOST_BITS = 12
 
@@ -137,8 +139,8 @@ def _check_numbers(text: str, rows: int | None, dimension: int) -> None:
         raise SettingsError(f"type is {text[:60]!r}, whose numbers are beyond an index of {size}; expected {', '.join(NAMES)} or a FAISS factory string")
     if "IMI" in text or any(int(bits) > _MOST_BITS for bits in re.findall(r"x(\d+)", text)):
         raise SettingsError(f"type is {text!r}, whose tables have gigabytes whatever the rows; expected codes of at most {_MOST_BITS} bits and lists by IVF")
-    if min(numbers, default=1) < 1 or re.search(r"(HNSW|NSG)1(?!\d)", text):
-        raise SettingsError(f"type is {text!r}, expected numbers of at least 1, and at least two links for each row (HNSW2, NSG2)")
+    if min(numbers, default=1) < 1 or any(not 2 <= int(links) <= _MOST_LINKS for links in re.findall(r"(?:HNSW|NSG)(\d+)", text)):
+        raise SettingsError(f"type is {text!r}, expected numbers of at least 1, and two to {_MOST_LINKS:,} links for each row of a graph (HNSW32, NSG32)")
 
 
 def _check_transforms(index: Any, kind: IndexType) -> None:

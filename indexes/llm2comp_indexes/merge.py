@@ -15,6 +15,7 @@ from llm2comp_indexes.build_vectors import HELD_OUT, move_queries
 from llm2comp_indexes.checked_files import check_content
 from llm2comp_indexes.commits import Change, change_index
 from llm2comp_indexes.finish import Progress, Queries, finish_segment, silent
+from llm2comp_indexes.gpu import resolve_device
 from llm2comp_indexes.index_types import parse_type
 from llm2comp_indexes.manifest import Manifest, Names, Segment
 from llm2comp_indexes.open_segment import OpenSegment
@@ -49,6 +50,7 @@ def merge_index(folder: str | Path, *, options: IndexOptions | None = None, devi
         IndexFolderError: The index is damaged, or being written by another process.
         SettingsError: The options ask for other vectors or chunks than were stored.
     """
+    resolve_device(device)
     start, place = time.perf_counter(), Path(folder)
     with change_index(place) as change:
         assert change.before is not None

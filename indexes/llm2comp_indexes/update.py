@@ -17,6 +17,7 @@ from llm2comp_indexes.commits import Change, change_index, with_deleted
 from llm2comp_indexes.documents import document_line
 from llm2comp_indexes.encoder import Encoder, RowEncoder
 from llm2comp_indexes.finish import Progress, finish_segment, segment_header, silent
+from llm2comp_indexes.gpu import resolve_device
 from llm2comp_indexes.manifest import Manifest, Segment
 from llm2comp_indexes.open_segment import OpenSegment
 from llm2comp_indexes.row_blocks import Splitter, make_splitter, split_into_blocks, write_blocks
@@ -74,6 +75,7 @@ def add_documents(
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in what is added.
         IndexFolderError: The index is damaged, of another model, or being written by another process.
     """
+    resolve_device(device)
     skips, told = SkipCounter(on_skip), progress or silent
     documents = read_documents(corpora, on_error, skips)
     with change_index(Path(folder)) as change, Index(Path(folder), _before(change), model=model, searchable=False) as index:

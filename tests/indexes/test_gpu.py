@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes import IndexOptions, SearchOptions, VectorFiles, build_from_vectors, delete_documents, gpu, gpu_search, open_index, structure_build
+from llm2comp_indexes import (
+    IndexOptions,
+    SearchOptions,
+    VectorFiles,
+    add_documents,
+    build_from_vectors,
+    delete_documents,
+    gpu,
+    gpu_search,
+    merge_index,
+    open_index,
+    structure_build,
+)
 from llm2comp_indexes.gpu import adopt_graph, gpu_count, resolve_device
 from llm2comp_indexes.gpu_search import GpuCopy, copy_to_gpus, spread_flat
 from llm2comp_indexes.open_segment import OpenSegment
@@ -70,8 +82,9 @@ def test_cuda_without_a_gpu_says_what_to_install(storage: Storage, folder: Calla
         with pytest.raises(SettingsError, match="sees no GPU"):
             build_from_vectors(files, tmp_path / "idx", options=options, device="cuda")
     assert not (tmp_path / "idx").exists()
-    with pytest.raises(SettingsError, match="sees no GPU"):
-        open_index(folder("flat"), device="cuda")
+    for attempt in (open_index, merge_index, lambda index, device: add_documents(index, [tmp_path / "more.jsonl"], device=device)):
+        with pytest.raises(SettingsError, match="sees no GPU"):
+            attempt(folder("flat"), device="cuda")
     with open_index(folder("flat"), device="auto") as index:
         assert len(index.search_vectors(draw_vectors(1, DIMENSION), 3).rows[0]) == 3
 

@@ -49,7 +49,7 @@ def export_model(model: "LLM2Comp", folder: str | Path, *, dtype: str | torch.dt
     """Writes a plain sentence-transformers model, loads it again, and compares its vectors with the original's.
 
     `SentenceTransformer(folder)` loads it without this package and without `trust_remote_code`. It takes
-    sentence-transformers 6 and transformers 5.17 or newer; older ones would read texts in one direction only.
+    sentence-transformers 6.0.1 and transformers 5.17 or newer; older ones may overlook that texts are read both ways.
 
     What a text holds is text, also where it looks like a special token (`</s>`, `<|memory_0|>`): the tokenizer's option
     `split_special_tokens` sees to that. A program that reads `tokenizer.json` without transformers does not know the

@@ -71,7 +71,7 @@ def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cos
 
 _ELSEWHERE = """- Elsewhere the instruction has to be asked for: `HuggingFaceEmbedding("{name}", query_instruction={instruction!r})` in LlamaIndex,
   `HuggingFaceEmbeddings(model_name="{name}", query_encode_kwargs={{"prompt_name": "query"}})` in LangChain."""
-_CAUSAL = "Older ones read a text in one direction only and give other vectors."
+_CAUSAL = "Older ones may overlook that texts are read in both directions (`is_causal`), and give other vectors."
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:

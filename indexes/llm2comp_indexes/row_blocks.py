@@ -20,7 +20,9 @@ from llm2comp_indexes.segment_writer import SegmentWriter, parent_id
 __all__ = ["BLOCK", "RowBlock", "Splitter", "make_splitter", "split_into_blocks", "write_blocks"]
 
 BLOCK = 2048
-"""Documents that are read, then encoded together."""
+"""Documents that are read, then encoded, then written together."""
+_PIECE = 256
+"""Rows encoded at once, between which progress is told: always as many, so that a vector does not depend on the moment."""
 
 Splitter = Callable[[Document], list[Document]]
 _T = TypeVar("_T")
@@ -86,17 +88,21 @@ def write_blocks(
         writer: Of the segment.
         blocks: Rows; empty blocks are left out.
         encode: Unit vectors (rows, dimension) of rows.
-        on_block: Called with the documents encoded so far, or found to be.
+        on_block: Called with the documents encoded so far, or found to be, several times a block.
     """
     done = 0
     with count_truncated() as count, ThreadPoolExecutor(1, "write") as disk:
         written = None
         for block in _read_ahead(block for block in blocks if block.rows):
             if not writer.has(block.rows):
-                vectors = encode(block.rows)
+                parts = []
+                for first in range(0, len(block.rows), _PIECE):
+                    parts.append(encode(block.rows[first : first + _PIECE]))
+                    if on_block and first + _PIECE < len(block.rows):
+                        on_block(done + block.documents * (first + _PIECE) // len(block.rows))
                 if written:
                     written.result()
-                written = disk.submit(writer.append, block.rows, vectors)
+                written = disk.submit(writer.append, block.rows, np.concatenate(parts))
             done += block.documents
             if on_block:
                 on_block(done)

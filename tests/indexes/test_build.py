@@ -96,6 +96,13 @@ def test_progress_counts_what_is_encoded_and_names_each_phase(tmp_path: Path, co
     assert [count for phase, count in told if phase == "documents"] == [2, 4, 5]
     assert list(dict.fromkeys(phase for phase, _ in told)) == ["documents", "rows written", "rows in the structure", "measuring"]
     assert ("rows written", 5) in told
+    told.clear()
+    monkeypatch.setattr(row_blocks, "BLOCK", 4)
+    monkeypatch.setattr(row_blocks, "_PIECE", 1)
+    build_index([corpus], tmp_path / "other", model=encoder, progress=lambda phase, count: told.append((phase, count)))
+    assert [count for phase, count in told if phase == "documents"] == [1, 2, 3, 4, 5], "within a block too, as one may take minutes"
+    told.clear()
+    build_index([corpus], tmp_path / "idx", model=encoder, overwrite=True, options=IndexOptions("HNSW4"), progress=lambda *step: told.append(step))
     assert [count for phase, count in told if phase == "rows in the structure"][-1] == 5
 
 

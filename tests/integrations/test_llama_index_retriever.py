@@ -145,6 +145,11 @@ def _found(index_dir: Path, model: LLM2Comp, filters: Any) -> set[str]:
     return {node.node_id for node in LLM2CompRetriever(index_dir, len(ROWS), filters=filters, model=model).retrieve(anything)}
 
 
+def _leaves_out_documents_without_the_field() -> bool:
+    return not build_metadata_filter_fn(lambda _: {}, MetadataFilters(filters=[_filter("lang", FilterOperator.NE, "en")]))("")
+
+
+@pytest.mark.skipif(_leaves_out_documents_without_the_field(), reason="LlamaIndex's own store does it otherwise before 0.14.23")
 @pytest.mark.parametrize("condition", [FilterCondition.AND, FilterCondition.OR, FilterCondition.NOT])
 def test_filters_match_what_they_match_in_llama_indexs_own_store(condition: FilterCondition, index_dir: Path, bundled: LLM2Comp) -> None:
     for first in OPERATORS:

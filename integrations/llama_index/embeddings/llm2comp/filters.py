@@ -26,8 +26,8 @@ _JOINED = {FilterOperator.ANY: " or ", FilterOperator.ALL: " and "}
 def to_where(filters: MetadataFilters) -> str | None:
     """The filter as `SearchOptions.where` takes it, None if there is none; groups may hold groups.
 
-    A key is the name of a field, `journal.name` that of a field within a field. As in LlamaIndex's own store, a document without
-    the field matches `!=` and `nin` only. `is_empty` also matches 0 and False, as `not field` does.
+    A key is the name of a field, `journal.name` that of a field within a field. As in LlamaIndex's own store (since 0.14.23), a
+    document without the field matches `!=` and `nin` only. `is_empty` matches it too, and 0 and False, as `not field` does.
 
     Raises:
         SettingsError: Naming the key, where an operator or its value has no counterpart.

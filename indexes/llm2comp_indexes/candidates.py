@@ -238,7 +238,7 @@ class _Part:
 
     def __init__(self, storage: Storage, queries: NDArray[np.float32], k: int) -> None:
         self.storage, self._queries = storage, queries
-        self._truth = exact_search(storage, queries, k)[0]
+        self._truth = exact_search(storage, queries, k).scores
 
     def measure(self, structure: Structure | Storage, wishes: Wishes, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
         return measure_curve(

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.efforts import efforts_of
 from llm2comp_indexes.faiss_module import import_faiss
-from llm2comp_indexes.storage import Storage
+from llm2comp_indexes.storage import Found, Storage
 from llm2comp_indexes.structures import Effort
 from llm2comp_indexes.wishes import Wishes
 
 if TYPE_CHECKING:
     from llm2comp_indexes.structures import Structure
 
-__all__ = ["Point", "best_point", "exact_rows", "exact_search", "measure_curve", "rank", "search_rows"]
+__all__ = ["Point", "best_point", "exact_search", "measure_curve", "rank", "search_rows"]
 
 _BLOCK_BYTES = 16 << 20  # of decoded vectors compared at once
 _QUERIES_AT_ONCE = 4096
@@ -57,12 +57,7 @@ class Point:
         return self.recall - _SURE * self.error
 
 
-def exact_rows(storage: Storage, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Rows (queries, min(k, rows)) of the largest inner products with the stored vectors, best first, by exhaustive comparison."""
-    return exact_search(storage, queries, k)[1]
-
-
-def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> Found:
     """Scores and rows, both (queries, min(k, rows)), best first, by exhaustive comparison.
 
     The stored vectors pass through memory once per 4,096 queries, in blocks of 16 MB: memory does not grow with the corpus.
@@ -77,11 +72,11 @@ def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> tupl
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     parts = [_exact_block(storage, queries[start : start + _QUERIES_AT_ONCE], min(k, storage.rows)) for start in range(0, len(queries), _QUERIES_AT_ONCE)]
     if not parts:
-        return np.zeros((0, min(k, storage.rows)), np.float32), np.zeros((0, min(k, storage.rows)), np.int64)
-    return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])
+        return Found(np.zeros((0, min(k, storage.rows)), np.float32), np.zeros((0, min(k, storage.rows)), np.int64))
+    return Found(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> Found:
     faiss = import_faiss()
     scores = np.zeros((len(queries), 0), np.float32)
     rows = np.zeros((len(queries), 0), np.int64)
@@ -93,7 +88,7 @@ def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> tupl
         best = np.lexsort((rows, -scores))[:, :k]
         scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
         first += len(block)
-    return scores, rows
+    return Found(scores, rows)
 
 
 def search_rows(structure: "Structure | Storage", storage: Storage, query: NDArray[np.float32], k: int, effort: Effort) -> NDArray[np.int64]:
@@ -146,7 +141,7 @@ def measure_curve(
     if not len(queries):
         raise SettingsError("no queries to measure with, expected at least one")
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    known = exact_search(storage, queries, k)[0] if truth is None else truth
+    known = exact_search(storage, queries, k).scores if truth is None else truth
     curve = _Curve(_Meter(structure, storage, queries, k, known, point_seconds, clock), clock() + seconds)
     if isinstance(structure, Storage) or efforts is not None:
         curve.follow(efforts or [Effort()])

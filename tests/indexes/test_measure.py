@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from llm2comp.errors import SettingsError
 from llm2comp_indexes import measure
 from llm2comp_indexes.efforts import efforts_of
-from llm2comp_indexes.measure import Point, best_point, exact_rows, measure_curve
+from llm2comp_indexes.measure import Point, best_point, exact_search, measure_curve
 from llm2comp_indexes.storage import STORES, Found, Storage, Store
 from llm2comp_indexes.structure_build import build_structure
 from llm2comp_indexes.structures import Effort, IndexType, Structure
@@ -66,12 +66,12 @@ class FixedAnswers:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("k", [1, 10, 120])
-def test_exact_rows_equal_brute_force(tmp_path: Path, sets: Sets, store: Store, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_search_equals_brute_force(tmp_path: Path, sets: Sets, store: Store, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "_BLOCK_BYTES", 4 * DIMENSION * 700)  # several blocks
     monkeypatch.setattr(measure, "_QUERIES_AT_ONCE", 25)
     storage = store_vectors(tmp_path / "vectors.faiss", sets.vectors, store)
     decoded = storage.read(np.arange(ROWS))
-    found = exact_rows(storage, sets.queries, k)
+    found = exact_search(storage, sets.queries, k).rows
     assert found.dtype == np.int64
     scores = sets.queries.astype(np.float64) @ decoded.astype(np.float64).T
     expected = np.take_along_axis(scores, brute_force(decoded, sets.queries, k), axis=1)
@@ -79,12 +79,12 @@ def test_exact_rows_equal_brute_force(tmp_path: Path, sets: Sets, store: Store, 
     assert all(len(set(rows)) == k for rows in found.tolist())
 
 
-def test_exact_rows_of_fewer_rows_than_k(tmp_path: Path, sets: Sets) -> None:
+def test_exact_search_of_fewer_rows_than_k(tmp_path: Path, sets: Sets) -> None:
     storage = store_vectors(tmp_path / "vectors.faiss", sets.vectors[:4])
-    np.testing.assert_array_equal(exact_rows(storage, sets.queries, 10), brute_force(sets.vectors[:4], sets.queries, 4))
+    np.testing.assert_array_equal(exact_search(storage, sets.queries, 10).rows, brute_force(sets.vectors[:4], sets.queries, 4))
 
 
-def test_exact_rows_hold_one_block_at_a_time(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_search_holds_one_block_at_a_time(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     read = Storage.blocks
 
@@ -93,7 +93,7 @@ def test_exact_rows_hold_one_block_at_a_time(sets: Sets, monkeypatch: pytest.Mon
         return read(self, size)
 
     monkeypatch.setattr(Storage, "blocks", record)
-    exact_rows(sets.storage, sets.queries, K)
+    exact_search(sets.storage, sets.queries, K)
     assert sizes
     assert max(sizes) <= 16 << 20
 
@@ -101,7 +101,7 @@ def test_exact_rows_hold_one_block_at_a_time(sets: Sets, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("queries", [np.zeros((2, DIMENSION + 1), np.float32), np.zeros(DIMENSION, np.float32)])
 def test_queries_of_another_shape_are_refused(sets: Sets, queries: NDArray[np.float32]) -> None:
     with pytest.raises(SettingsError, match=r"expected \(queries, 32\)"):
-        exact_rows(sets.storage, queries, K)
+        exact_search(sets.storage, queries, K)
 
 
 @pytest.mark.parametrize("effort", [Effort(nprobe=1, rerank=1), Effort(nprobe=4, rerank=1), Effort(nprobe=4, rerank=4)])

@@ -296,7 +296,7 @@ def check_on_other_queries(vectors: NDArray[np.float32], queries: NDArray[np.flo
     assert plan.memory <= wishes.memory
     structure = build_structure(plan.type, storage, threads=1)
     half = len(queries) // 2
-    effort = best_point(measure_curve(structure, storage, queries[:half], k=wishes.k, point_seconds=0.5, seconds=8), wishes).effort
+    effort = best_point(measure_curve(structure, storage, queries[:half], k=wishes.k, recall=wishes.recall, seconds=0), wishes).effort
     truth = brute_force(vectors, queries[half:], wishes.k)
     answers = [search_rows(structure, storage, query[None], wishes.k, effort) for query in queries[half:]]
     found = np.mean([len(set(answer.tolist()) & set(best.tolist())) / wishes.k for answer, best in zip(answers, truth, strict=True)])

@@ -145,14 +145,15 @@ def test_settings_beside_shards(tmp_path: Path, write_corpus: Callable[..., Path
     corpus, encoder = write_corpus(rows(9)), WordEncoder()
     make_shards(corpus, tmp_path / "shards", 2, options=IndexOptions(store="float16"))
     given = VectorFiles([tmp_path / "shards"])
-    for files, settings, words in [
+    wrong: list[tuple[VectorFiles, dict[str, Any], str]] = [
         (VectorFiles([tmp_path / "shards"], ids=corpus), {}, "leave them out"),
         (given, {"corpora": [corpus]}, "leave them out"),
         (given, {"options": IndexOptions(chunk_tokens=9)}, r"\(9, 0\), those of the shards \(None, 0\)"),
         (given, {"model": WordEncoder(fingerprint="other")}, "fingerprint is other-32, that of the shards words-32"),
-    ]:
+    ]
+    for files, settings, words in wrong:
         with pytest.raises(LLM2CompError, match=words):
-            build_from_vectors(files, tmp_path / "idx", **{"model": encoder, **settings})  # type: ignore[arg-type]
+            build_from_vectors(files, tmp_path / "idx", **{"model": encoder, **settings})
     build_from_vectors(given, tmp_path / "idx", model=encoder)
     with open_index(tmp_path / "idx") as index:
         assert index.manifest.options.store == "float16"  # no more than the shards hold
@@ -185,9 +186,14 @@ def test_a_finished_shard_is_left_as_it_is(tmp_path: Path, write_corpus: Callabl
     assert encode_shard([corpus], tmp_path / "s", model=encoder).encode_seconds == 0
     assert encoder.documents == 9
     other = write_corpus(rows(10), "other.jsonl")
-    for source, settings in [(other, {}), (corpus, {"model": WordEncoder(fingerprint="x")}), (corpus, {"options": IndexOptions(store="int8")})]:
+    foreign: list[tuple[Path, dict[str, Any]]] = [
+        (other, {}),
+        (corpus, {"model": WordEncoder(fingerprint="x")}),
+        (corpus, {"options": IndexOptions("flat", "int8")}),
+    ]
+    for source, settings in foreign:
         with pytest.raises(IndexFolderError, match="already holds this shard of another"):
-            encode_shard([source], tmp_path / "s", **{"model": encoder, **settings})  # type: ignore[arg-type]
+            encode_shard([source], tmp_path / "s", **{"model": encoder, **settings})
     assert (folder / "shard.json").read_bytes() == before
     (folder / "notes.txt").write_text("mine")
     assert encode_shard([other], tmp_path / "s", model=encoder, overwrite=True).documents == 10

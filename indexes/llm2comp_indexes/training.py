@@ -32,7 +32,7 @@ def sample_size(kind: IndexType, *, rows: int, dimension: int) -> int:
     if kind.family == "ivf":
         wanted = max(wanted, _POINTS_PER_LIST * kind.ivf.lists, _POINTS_PER_CODE * 2**kind.ivf.bits if kind.ivf.parts else 0)
     elif kind.family == "other":
-        wanted = max(wanted, 1 << 16)
+        wanted = max(wanted, 1 << 16, _POINTS_PER_LIST * (kind.lists or 0))
     return min(rows, wanted, max(_AT_LEAST, SAMPLE_BYTES // (4 * dimension)))
 
 

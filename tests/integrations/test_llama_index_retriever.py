@@ -1,6 +1,7 @@
 """LLM2CompRetriever in LlamaIndex: what an index on disk finds, as nodes, in engines, under filters."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,14 @@ def test_wrong_folders_models_and_modes_are_refused_at_once(index_dir: Path, mod
         LLM2CompRetriever(index_dir, **{"top_k": 3})
     with pytest.raises(LLM2CompError, match="k is 0"):
         LLM2CompRetriever(index_dir, similarity_top_k=0, mode="bm25").retrieve("?")
+
+
+def test_many_threads_get_what_one_gets(retriever: LLM2CompRetriever) -> None:
+    questions = [f"{QUESTIONS[number % 3]} {number}" for number in range(24)]
+    expected = [[(node.node_id, node.score) for node in retriever.retrieve(question)] for question in questions]
+    with ThreadPoolExecutor(8) as threads:
+        found = threads.map(retriever.retrieve, questions)
+        assert [[(node.node_id, node.score) for node in nodes] for nodes in found] == expected
 
 
 def test_words_need_no_model(index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

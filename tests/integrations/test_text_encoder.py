@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -215,6 +218,28 @@ def test_pickled_it_names_the_model_and_holds_the_weights_only_of_one_given(make
     assert _query(pickle.loads(content), QUERY) == _query(named, QUERY)
     given = make(model=model, text_instruction="t: ")
     assert _texts(pickle.loads(pickle.dumps(given)), ["tree"]) == _texts(given, ["tree"])
+
+
+FORK = """
+import multiprocessing, pickle
+from langchain_llm2comp import LLM2CompEmbeddings
+
+def embed(pickled):
+    return pickle.loads(pickled).embed_documents(["tree"])
+
+embeddings = LLM2CompEmbeddings(device="cpu")
+embeddings.embed_documents(["starts the threads " * 50] * 8)
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    assert len(pool.apply_async(embed, [pickle.dumps(embeddings)]).get(120)[0]) == 256
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_does_not_wait_for_threads_it_has_not(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", FORK], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    assert run.returncode == 0, run.stderr
 
 
 @CLASSES

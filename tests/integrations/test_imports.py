@@ -1,7 +1,8 @@
-"""Without its framework, importing an adapter says which command installs it."""
+"""What users import, locked; without its framework, importing an adapter says which command installs it."""
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -19,3 +20,18 @@ def test_the_error_names_the_command(adapter: str, framework: str, command: str)
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: ")
     assert last.endswith(command)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "framework", "names"),
+    [
+        ("llama_index.embeddings.llm2comp", "llama_index.core", ["LLM2CompEmbedding", "LLM2CompRetriever"]),
+        ("langchain_llm2comp", "langchain_core", ["LLM2CompEmbeddings", "LLM2CompRetriever"]),
+    ],
+)
+def test_names(adapter: str, framework: str, names: list[str]) -> None:
+    pytest.importorskip(framework, reason="needs the framework's extra")
+    module = import_module(adapter)
+    assert module.__all__ == names
+    for name in names:
+        assert getattr(module, name).__doc__

@@ -24,7 +24,10 @@ def main(task: str) -> None:
     faiss = import_module("faiss")
     faiss.omp_set_num_threads(1)
     faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * wanted["bytes"]))
-    index = faiss.read_index(wanted["path"])
+    with open(wanted["path"], "rb") as file:
+        index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        if file.tell() != wanted["bytes"]:
+            raise ValueError("bytes behind the index")
     if (index.d, index.ntotal) != (wanted["dimension"], wanted["rows"]) or index.metric_type != faiss.METRIC_INNER_PRODUCT or not index.is_trained:
         raise ValueError("another dimension, count or metric")
     queries = np.random.default_rng(0).standard_normal((32, index.d), dtype=np.float32)

@@ -2,13 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.encoding import Encoder
 from llm2comp_benchmarks.results import TaskResult, check_task_names
 from llm2comp_benchmarks.retrieval import RetrievalTask, evaluate_run, read_beir, search_task
 from llm2comp_benchmarks.sts import StsTask, evaluate_sts, read_sts
+from llm2comp_benchmarks.systems import describe_model, load_model
 
 __all__ = ["Task", "describe_model", "evaluate", "evaluate_local", "load_model", "read_local"]
 
@@ -49,24 +49,3 @@ def evaluate_local(model: Encoder, data: str | Path, *, batch_size: int = 32) ->
     tasks = read_local(data)
     check_task_names([task.name for task in tasks])
     return {task.name: evaluate(model, task, batch_size=batch_size).metrics for task in tasks}
-
-
-def load_model(name: str | None = None) -> Encoder:
-    """The bundled model; or an LLM2Comp model by folder or Hub id; or the sentence-transformers model in a folder."""
-    if name is not None and (Path(name) / "modules.json").is_file() and not (Path(name) / "llm2comp.json").exists():
-        from sentence_transformers import SentenceTransformer
-
-        other: Encoder = SentenceTransformer(name)
-        return other
-    import llm2comp
-
-    ours: Encoder = llm2comp.load(name)
-    return ours
-
-
-def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
-    """What a result file says of the model: name, fingerprint, dimension, memory tokens and longest text; null where it has none."""
-    attributes = {"fingerprint": "fingerprint", "memory_tokens": "memory_tokens", "max_tokens": "max_seq_length"}
-    described = {key: getattr(model, attribute, None) for key, attribute in attributes.items()}
-    dimension = getattr(model, "get_embedding_dimension", None)
-    return {"model": name or "llm2comp-tiny (bundled)", "dimension": dimension() if dimension else None, **described}

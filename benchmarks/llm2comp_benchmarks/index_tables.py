@@ -4,13 +4,13 @@
 """
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llm2comp_benchmarks.index_ratios import RATIOS, effort_words
+from llm2comp_benchmarks.tables import fill_blocks, markdown_table
 from llm2comp_indexes.index_types import IndexType, default_type, memory_bytes
 from llm2comp_indexes.storage import STORES, storage_bytes
 from llm2comp_indexes.wishes import tell_bytes
@@ -21,18 +21,13 @@ _ROWS = (1_000_000, 10_000_000, 100_000_000)
 _DIMENSIONS = (256, 4096)
 
 
-def _table(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
-
-
 def storage_table() -> str:
     """Bytes of the stored vectors on disk, by documents, dimension and precision."""
     rows = [["documents", "dimension", *STORES]]
     rows += [
         [f"{count // 10**6}M", f"{dimension:,}", *(tell_bytes(storage_bytes(count, dimension, store)) for store in STORES)] for count, dimension in _cases()
     ]
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def memory_table() -> str:
@@ -42,7 +37,7 @@ def memory_table() -> str:
         kinds = [(default_type(name, rows=count, dimension=dimension), store) for name, store in _columns()]
         sizes = [tell_bytes(memory_bytes(kind, rows=count, dimension=dimension, store=store)) for kind, store in kinds]
         rows.append([f"{count // 10**6}M", f"{dimension:,}", *sizes])
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def _columns() -> list[tuple[str, Any]]:
@@ -59,7 +54,7 @@ def types_table() -> str:
     for count, dimension in _cases():
         kinds: list[IndexType] = [default_type(name, rows=count, dimension=dimension) for name in ("hnsw", "ivf", "ivfpq")]
         rows.append([f"{count // 10**6}M", f"{dimension:,}", *(f"`{kind.factory}`" for kind in kinds)])
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def comparison_table(record: dict[str, Any]) -> str:
@@ -78,7 +73,7 @@ def comparison_table(record: dict[str, Any]) -> str:
     }
     rows = [["", *(name.format(k=record["settings"]["k"]) for name in show)]]
     rows += [[name, *(value(entry) for value in show.values())] for name, entry in record.items() if isinstance(entry, dict) and "median_ms" in entry]
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def ratio_table(record: dict[str, Any]) -> str:
@@ -87,7 +82,7 @@ def ratio_table(record: dict[str, Any]) -> str:
     rows = [["ours / theirs", *kinds]]
     rows += [[words, *(f"{kinds[kind][name]:.2f}" for kind in kinds)] for name, words in RATIOS.items()]
     rows.append(["recall, ours minus theirs", *(f"{kinds[kind]['recall_gain']:+.4f}" for kind in kinds)])
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def growth_table(record: dict[str, Any]) -> str:
@@ -96,7 +91,7 @@ def growth_table(record: dict[str, Any]) -> str:
     rows = [["documents", *(f"{kind}, {'in all' if what == 'resident' else 'without mapped files'}" for kind, what in _peaks(record))]]
     rows += [[f"{count:,}", *(tell_bytes(record[kind][str(count)][what]) for kind, what in _peaks(record))] for count in sizes]
     rows.append(["growth", *(tell_bytes(record[kind]["growth"][what]) for kind, what in _peaks(record))])
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def _peaks(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -109,17 +104,15 @@ def fill_tables(text: str, results: Path) -> str:
     NAME is `storage`, `memory`, `types`, or `measured FILE`, `ratios FILE` or `growth FILE` with a result file `index-FILE.json`.
     """
 
-    def make(found: re.Match[str]) -> str:
-        what, _, file = found[1].partition(" ")
+    def make(name: str) -> str:
+        what, _, file = name.partition(" ")
         computed = {"storage": storage_table, "memory": memory_table, "types": types_table}
         if what in computed:
-            table = computed[what]()
-        else:
-            record = json.loads((results / f"index-{file}.json").read_text(encoding="utf-8"))
-            table = {"measured": comparison_table, "ratios": ratio_table, "growth": growth_table}[what](record)
-        return f"<!-- table {found[1]} -->\n{table}\n<!-- end -->"
+            return computed[what]()
+        record = json.loads((results / f"index-{file}.json").read_text(encoding="utf-8"))
+        return {"measured": comparison_table, "ratios": ratio_table, "growth": growth_table}[what](record)
 
-    return re.sub(r"<!-- table (.+?) -->\n.*?<!-- end -->", make, text, flags=re.DOTALL)
+    return fill_blocks(text, make)
 
 
 def main() -> None:

@@ -10,15 +10,64 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.metrics import Run
 
-__all__ = ["TaskResult", "check_task_names", "format_main_metrics", "format_table", "result_record", "write_atomically", "write_results"]
+__all__ = [
+    "RESERVED",
+    "Samples",
+    "TaskResult",
+    "check_task_names",
+    "format_main_metrics",
+    "format_table",
+    "result_record",
+    "write_atomically",
+    "write_record",
+    "write_results",
+]
 
-_RESERVED = ("settings", "versions", "hardware", "commit", "seconds")
-_PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy", "scipy", "pytrec_eval-terrier", "mteb")
+RESERVED = ("settings", "versions", "hardware", "commit", "seconds", "samples")
+"""Entries of a result file that stand beside the tasks."""
+_PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy", "scipy", "scikit-learn", "pytrec_eval-terrier", "mteb")
+_DIGITS = 5  # of sample values: a tenth of the last digit that tables show
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a task's main metric was computed from, part by part, so that intervals and paired tests can be drawn from it.
+
+    Attributes:
+        metric: Which of the task's metrics.
+        statistic: How the metric comes from the values: their mean; Spearman's correlation of values and truth; the average
+            precision of ranking by the values, where truth is 0 or 1.
+        unit: What one value stands for.
+        values: One for each unit.
+        truth: For all statistics but the mean: what people say of the same units.
+        ids: Names of the units, where they have any.
+    """
+
+    metric: str
+    statistic: Literal["mean", "spearman", "average_precision"]
+    unit: Literal["query", "pair", "example", "split"]
+    values: list[float]
+    truth: list[float] | None = None
+    ids: list[str] | None = None
+
+    @classmethod
+    def of_queries(cls, metric: str, per_query: dict[str, dict[str, float]]) -> "Samples":
+        """The metric of every query."""
+        return cls(metric, "mean", "query", [scores[metric] for scores in per_query.values()], ids=list(per_query))
+
+    def record(self) -> dict[str, Any]:
+        """The entry in a result file; values are rounded to five digits."""
+        entry = {"metric": self.metric, "statistic": self.statistic, "unit": self.unit, "ids": self.ids, "values": _rounded(self.values)}
+        return entry if self.truth is None else entry | {"truth": _rounded(self.truth)}
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(float(value), _DIGITS) for value in values]
 
 
 @dataclass(frozen=True)
@@ -32,6 +81,7 @@ class TaskResult:
         seconds: Wall time, the encoding included.
         per_query: The metrics of every query; empty where a task has no queries.
         run: The rankings the metrics were computed from; empty where a task has none.
+        samples: What the main metric was computed from; None where that is not known.
     """
 
     task: str
@@ -40,6 +90,7 @@ class TaskResult:
     seconds: float
     per_query: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
     run: Run = field(default_factory=dict, repr=False)
+    samples: Samples | None = field(default=None, repr=False)
 
 
 def check_task_names(names: list[str]) -> None:
@@ -49,12 +100,12 @@ def check_task_names(names: list[str]) -> None:
         SettingsError: Two tasks of one name, or a task named like an entry that stands beside the tasks.
     """
     for name in names:
-        if name in _RESERVED or names.count(name) > 1:
+        if name in RESERVED or names.count(name) > 1:
             raise SettingsError(f"two entries of the results would be called {name!r}; rename the folder or file, or evaluate them one by one")
 
 
 def result_record(results: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
-    """Task → metric → value, and beside the tasks settings, versions, hardware, commit and seconds."""
+    """Task → metric → value, and beside the tasks settings, versions, hardware, commit, seconds and samples."""
     check_task_names([result.task for result in results])
     return {
         **{result.task: result.metrics for result in results},
@@ -63,12 +114,21 @@ def result_record(results: list[TaskResult], settings: dict[str, Any]) -> dict[s
         "hardware": _hardware(),
         "commit": _commit(),
         "seconds": {result.task: round(result.seconds, 3) for result in results},
+        "samples": {result.task: result.samples.record() for result in results if result.samples},
     }
 
 
 def write_results(path: str | Path, results: list[TaskResult], settings: dict[str, Any]) -> None:
     """Write `result_record` as JSON, whole or not at all."""
-    write_atomically(path, [json.dumps(result_record(results, settings), indent=2, ensure_ascii=False), "\n"])
+    write_record(path, result_record(results, settings))
+
+
+def write_record(path: str | Path, record: dict[str, Any]) -> None:
+    """Write a result record as JSON, whole or not at all: indented, but the samples of a task in one line, or they would bury the rest."""
+    head = json.dumps({key: value for key, value in record.items() if key != "samples"}, indent=2, ensure_ascii=False).removesuffix("\n}")
+    lines = [f"    {json.dumps(task, ensure_ascii=False)}: {json.dumps(entry, ensure_ascii=False)}" for task, entry in record["samples"].items()]
+    samples = "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"
+    write_atomically(path, [head, ',\n  "samples": ', samples, "\n}\n"])
 
 
 def write_atomically(path: str | Path, parts: Iterable[str]) -> None:

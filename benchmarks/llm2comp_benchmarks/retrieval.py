@@ -11,7 +11,7 @@ from llm2comp.documents import Document
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.encoding import Encoder
 from llm2comp_benchmarks.metrics import Qrels, Run, load_pytrec_eval, score_rankings
-from llm2comp_benchmarks.results import TaskResult
+from llm2comp_benchmarks.results import Samples, TaskResult
 from llm2comp_benchmarks.search import exact_search
 
 __all__ = ["IdenticalIds", "RetrievalTask", "evaluate_run", "read_beir", "search_task"]
@@ -154,7 +154,8 @@ def evaluate_run(task: RetrievalTask, run: Run, *, seconds: float = 0.0) -> Task
     rankings = _without_self_matches(run, task.self_matches)
     scores = score_rankings(task.qrels, rankings)
     details = task.details | {"queries_missing_from_run": scores.missing}
-    return TaskResult(task.name, scores.metrics, details, seconds + time.perf_counter() - start, scores.per_query, rankings)
+    samples = Samples.of_queries("ndcg_at_10", scores.per_query)
+    return TaskResult(task.name, scores.metrics, details, seconds + time.perf_counter() - start, scores.per_query, rankings, samples)
 
 
 def _without_self_matches(run: Run, self_matches: frozenset[str]) -> Run:

@@ -12,7 +12,7 @@ from llm2comp.corpus import open_text
 from llm2comp.errors import CorpusError, LLM2CompError
 from llm2comp_benchmarks.encoding import Encoder, document_vectors
 from llm2comp_benchmarks.metrics import spearman
-from llm2comp_benchmarks.results import TaskResult
+from llm2comp_benchmarks.results import Samples, TaskResult
 
 __all__ = ["SentencePairs", "StsTask", "evaluate_sts", "read_pairs", "read_sts"]
 
@@ -92,4 +92,5 @@ def evaluate_sts(task: StsTask, model: Encoder, *, batch_size: int = 32) -> Task
     if np.ptp(cosines) == 0:
         raise LLM2CompError(f"{task.name}: the model gives all {len(cosines)} pairs the same cosine, {cosines[0]:.4f}, so no rank correlation is defined")
     metrics = {"cosine_spearman": spearman(cosines, np.asarray(pairs.scores))}
-    return TaskResult(task.name, metrics, task.details, time.perf_counter() - start)
+    samples = Samples("cosine_spearman", "spearman", "pair", cosines.tolist(), truth=pairs.scores)
+    return TaskResult(task.name, metrics, task.details, time.perf_counter() - start, samples=samples)

@@ -23,6 +23,16 @@ def test_a_model_that_agrees_with_people_in_all_but_one_place(tmp_path: Path, en
     assert not encoder.asked  # no sentence is a query
 
 
+def test_the_samples_give_the_metric_again(tmp_path: Path, encoder: Any) -> None:
+    from scipy.stats import spearmanr
+
+    (tmp_path / "pairs.tsv").write_text(PAIRS.replace("\t0\n", "\t1.5\n"), encoding="utf-8")
+    result = evaluate(encoder, read_sts(tmp_path / "pairs.tsv"))
+    assert result.samples.values == pytest.approx([1, 0.75, 0.5, 0.25, 0])  # of four words
+    assert result.samples.truth == [5, 4, 2.5, 1, 1.5]
+    assert spearmanr(result.samples.values, result.samples.truth).statistic == pytest.approx(result.metrics["cosine_spearman"])
+
+
 def test_names(tmp_path: Path) -> None:
     folder = tmp_path / "stsb"
     folder.mkdir()

@@ -1,9 +1,9 @@
-"""Tables in Markdown, and the blocks of a file that they fill."""
+"""Tables in Markdown and for terminals, and the blocks of a file that they fill."""
 
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["fill_blocks", "markdown_table"]
+__all__ = ["aligned_table", "fill_blocks", "markdown_table"]
 
 _BLOCK = re.compile(r"<!-- table (.+?) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -17,3 +17,14 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 def fill_blocks(text: str, make: Callable[[str], str]) -> str:
     """The text with everything between `<!-- table NAME -->` and `<!-- end -->` made anew by `make(NAME)`; NAME may hold spaces."""
     return _BLOCK.sub(lambda found: f"<!-- table {found[1]} -->\n{make(found[1])}\n<!-- end -->", text)
+
+
+def aligned_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
+    """The rows for a terminal: columns two blanks apart, numbers to the right, those of `left` to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [cell.ljust(width) if column in left else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(line, rows))

@@ -5,6 +5,7 @@ information retrieval evaluation*, CIKM 2007 (the randomisation test; it and the
 do not), and Sakai, *Evaluating evaluation metrics based on the bootstrap*, SIGIR 2006.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -103,16 +104,19 @@ def _bootstrap(size: int, score: Callable[[NDArray[Any]], NDArray[np.float64]], 
     """Scipy's bootstrap result over the positions of the samples; None for a single sample."""
     if size < 2:
         return None
-    return _scipy_stats().bootstrap(
-        (np.arange(size),),
-        lambda positions, axis: score(counts_of(positions)),
-        n_resamples=resamples,
-        batch=max(1, _NUMBERS_AT_ONCE // size),
-        vectorized=True,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    stats = _scipy_stats()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # a resample without a score, which the caller looks for
+        return stats.bootstrap(
+            (np.arange(size),),
+            lambda positions, axis: score(counts_of(positions)),
+            n_resamples=resamples,
+            batch=max(1, _NUMBERS_AT_ONCE // size),
+            vectorized=True,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
 
 
 def _ends(drawn: Any) -> Interval | None:

@@ -1,0 +1,96 @@
+"""The MNTP baseline through all stages, each in a folder of its own, resumable, as a recipe's stages are for our models."""
+
+import gc
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+
+from llm2comp.training.contrastive import train_contrastive
+from llm2comp.training.run_folder import check_settings, described, main_process_first, processes, remember_settings, sole_user
+from llm2comp.training.settings import ContrastiveSettings, ModelSettings, StageSettings
+from llm2comp_benchmarks.mntp import MntpSettings, train_masked
+from llm2comp_benchmarks.mntp_encoder import TEXT_MEAN_FILE, TextMeanModel, load_text_mean, text_mean_of
+
+__all__ = ["save_untrained_text_mean", "train_mntp", "train_text_mean"]
+
+_logger = logging.getLogger(__name__)
+
+
+def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model: ModelSettings) -> Path:
+    """MNTP on a language model, unless it is finished there already; run again, it goes on where it was.
+
+    Args:
+        backbone: Hub id or folder.
+        output: Gets checkpoints, `metrics.jsonl` and the finished `model/`.
+        settings: `mntp_like(stage)` has the budget of a compression stage: the same texts, in the same order, and as many updates.
+        model: As for our models: adapter, max_length, query_instruction.
+
+    Returns:
+        Folder of the finished model, for `load_text_mean` and `train_text_mean`.
+
+    Raises:
+        SettingsError: If the folder was begun with other settings.
+        LLM2CompError: As `train_masked`.
+    """
+    return _stage(
+        output, settings, model, lambda: text_mean_of(backbone, model, precision=settings.precision), lambda start: train_masked(start, settings, output)
+    )
+
+
+def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings, model: ModelSettings) -> Path:
+    """Stage 2 (settings with corpora) or 3 (with pairs) on a text-mean model, by the trainer of our own models.
+
+    Args:
+        previous: Folder of the model it starts from.
+        output: As `train_mntp`.
+        settings: As for our models. Lengths are counted in tokens of the model's input, which holds no memory tokens here.
+        model: Its adapter is the fresh one of `adapter: merge`.
+
+    Returns:
+        Folder of the finished model.
+
+    Raises:
+        SettingsError: If the folder was begun with other settings.
+        LLM2CompError: As `train_contrastive`.
+    """
+    dtype = "float32" if model.adapter is None else settings.precision
+    return _stage(
+        output,
+        settings,
+        model,
+        lambda: load_text_mean(previous, dtype=dtype),
+        lambda start: train_contrastive(start, settings, output, fresh_adapter=model.adapter),
+    )
+
+
+def save_untrained_text_mean(backbone: str | Path, folder: Path, model: ModelSettings) -> Path:
+    """The mean over the tokens of a language model that reads both ways and was not trained to: where MNTP starts."""
+    if not (folder / TEXT_MEAN_FILE).is_file():
+        text_mean_of(backbone, model).save(folder)
+    return folder
+
+
+def _stage(output: Path, settings: StageSettings, model: ModelSettings, start: Callable[[], TextMeanModel], train: Callable[[TextMeanModel], object]) -> Path:
+    finished, begun = output / "model", {**described(settings), "model": described(model)}
+    if finished.is_dir() or any(output.glob("checkpoint-*")):
+        check_settings(output, begun)
+    if (finished / TEXT_MEAN_FILE).is_file():
+        _logger.info("%s: finished before", output)
+        return finished
+    with sole_user(output):
+        if processes().is_main_process:
+            remember_settings(output, begun)
+        set_seed(settings.seed)  # a fresh adapter is drawn at random
+        trained = start()
+        train(trained)
+        with main_process_first() as main:
+            if main:
+                trained.save(finished)
+    del trained
+    gc.collect()  # trainer and model refer to each other, and the next stage needs the room
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return finished

@@ -7,7 +7,7 @@ from llm2comp_indexes.index_types import IndexType
 
 __all__ = ["Effort", "default_effort", "efforts_of"]
 
-_MOST_EF = 2048
+_MOST_EF = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from llm2comp.corpus import read_corpus, read_qrels, read_queries
 from llm2comp.documents import Document
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.encoding import Encoder
+from llm2comp_benchmarks.lexical_baseline import Searcher
 from llm2comp_benchmarks.metrics import Qrels, Run, load_pytrec_eval, score_rankings
 from llm2comp_benchmarks.results import Samples, TaskResult
 from llm2comp_benchmarks.search import exact_search
@@ -128,11 +129,14 @@ def _squeeze(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def search_task(task: RetrievalTask, model: Encoder, *, k: int = 1000, batch_size: int = 32) -> tuple[Run, float]:
+def search_task(task: RetrievalTask, model: Encoder | Searcher, *, k: int = 1000, batch_size: int = 32) -> tuple[Run, float]:
     """The model's k best documents of every query, self matches included, and the seconds that took with the encoding."""
     load_pytrec_eval()
     start = time.perf_counter()
-    run = exact_search(model, task.documents(), task.queries, k=k, batch_size=batch_size, name=task.name)
+    if isinstance(model, Searcher):
+        run = model.search(task.documents(), task.queries, k=k)
+    else:
+        run = exact_search(model, task.documents(), task.queries, k=k, batch_size=batch_size, name=task.name)
     return run, time.perf_counter() - start
 
 

@@ -17,7 +17,14 @@ __all__ = ["ALPHA", "Comparison", "Comparisons", "Refusal", "Score", "compare", 
 
 ALPHA = 0.05
 """A difference whose corrected p-value is below this is called better or worse."""
-_OF_THE_RUN = ("source", "queries_missing_from_run", "main_metric", "prompts", "batch_size")  # what tasks tell of the run rather than of the data
+_OF_THE_RUN = (
+    "source",
+    "queries_missing_from_run",
+    "main_metric",
+    "prompts",
+    "batch_size",
+    "not_converged",
+)  # what tasks tell of the run rather than of the data
 _TOLERANCE = 2e-4  # samples are written with five digits; a rank correlation of rounded values moves a little
 
 

@@ -75,7 +75,7 @@ def read_result_file(path: str | Path) -> ResultFile:
             tasks[name] = TaskScores(numbers, settings.get("tasks", {}).get(name) or {}, read)
     if not tasks:
         raise LLM2CompError(f"{file}: no task in it has a score")
-    return ResultFile(file, tasks, settings, {name: record.get(name) for name in ("versions", "hardware", "commit", "seconds")})
+    return ResultFile(file, tasks, settings, {name: record.get(name) for name in ("versions", "hardware", "commit", "seconds", "analysis")})
 
 
 def read_result_files(folder: Path) -> list[ResultFile]:
@@ -87,7 +87,7 @@ def read_result_files(folder: Path) -> list[ResultFile]:
     found = []
     for path in sorted(folder.glob("*.json")):
         settings = _read_json(path).get("settings")
-        if isinstance(settings, dict) and ("tasks" in settings or "ablation" in settings):
+        if isinstance(settings, dict) and settings.get("tasks"):
             found.append(read_result_file(path))
     return found
 

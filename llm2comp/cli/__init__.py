@@ -16,13 +16,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from llm2comp import __version__
-from llm2comp.cli import bench, compare, demo, encode, evaluate, export, index, search, train
+from llm2comp.cli import analyze, bench, compare, demo, encode, evaluate, export, index, report, search, train
 from llm2comp.cli.output import printable
 from llm2comp.errors import LLM2CompError
 
 __all__ = ["app", "main"]
 
-_MODULES: tuple[ModuleType, ...] = (demo, index, encode, search, evaluate, compare, train, bench, export)
+_MODULES: tuple[ModuleType, ...] = (demo, index, encode, search, evaluate, compare, report, train, bench, analyze, export)
 _OUR_LOGGERS = ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks")
 
 app = typer.Typer(name="llm2comp", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -1,0 +1,126 @@
+"""The tables of an ablation, in Markdown."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llm2comp_benchmarks.ablation_summary import PRETEXTS, STAGES, Ablation, Mean, Run, grouped, mean_over_seeds
+from llm2comp_benchmarks.tables import markdown_table
+
+__all__ = ["kind_score", "memory_runs", "memory_table", "pooling_table", "pretext_name", "pretexts_table", "samples_by_count", "samples_table"]
+
+_ABSENT = "–"
+_FIGURES = {"participation_ratio": "participation ratio", "entropy_rank": "entropy rank", "memory_similarity_mean": "memory-token cosine"}
+
+
+def pretext_name(pretext: str) -> str:
+    """What tables call it."""
+    return PRETEXTS.get(pretext, pretext)
+
+
+def pretexts_table(ablation: Ablation) -> str:
+    """Every pretext after every stage: tasks in columns, the average last, the best of each stage in bold, and what its embeddings look like."""
+    figures = {name: title for name, title in _FIGURES.items() if any(run.analysis.get(name) is not None for run in ablation.runs)}
+    rows = [["pretext", "seeds", *_headers(ablation.kinds), "average", *figures.values()]]
+    for stage, title in STAGES.items():
+        by_pretext = grouped(ablation.finished(stage), lambda run: run.pretext)
+        if by_pretext:
+            rows.append([f"*{title}*", *[""] * (len(rows[0]) - 1)])
+            rows += _stage_rows({name: by_pretext[name] for name in ablation.pretexts if name in by_pretext}, ablation, list(figures))
+    return markdown_table(rows)
+
+
+def _headers(kinds: dict[str, str]) -> list[str]:
+    return [f"{kind}<br>{task}" for task, kind in kinds.items()]
+
+
+def _stage_rows(by_pretext: dict[str, list[Run]], ablation: Ablation, figures: Sequence[str]) -> list[list[str]]:
+    columns = [_bold_best({name: mean_over_seeds([score(run) for run in runs]) for name, runs in by_pretext.items()}) for score in _scores(ablation)]
+    rows = []
+    for name, runs in by_pretext.items():
+        described = [_figure(runs, figure) for figure in figures]
+        rows.append([pretext_name(name), str(len(runs)), *(column[name] for column in columns), *described])
+    return rows
+
+
+def _scores(ablation: Ablation) -> list[Callable[[Run], float]]:
+    return [*((lambda run, task=task: float(run.scores[task])) for task in ablation.kinds), lambda run: run.average]
+
+
+def _bold_best(means: dict[str, Mean]) -> dict[str, str]:
+    best = max(round(mean.value, 3) for mean in means.values())
+    return {name: f"**{mean.told()}**" if len(means) > 1 and round(mean.value, 3) == best else mean.told() for name, mean in means.items()}
+
+
+def _figure(runs: Sequence[Run], figure: str) -> str:
+    values = [run.analysis[figure] for run in runs if run.analysis.get(figure) is not None]
+    return mean_over_seeds(values).told(2 if figure == "memory_similarity_mean" else 1) if values else _ABSENT
+
+
+def samples_by_count(ablation: Ablation, pretext: str) -> dict[int, list[Run]]:
+    """The pretext's models by how many supervised samples they have seen; 0: after stage 2."""
+    runs = [*ablation.pick(stage="unsupervised", pretext=pretext), *ablation.pick(stage="supervised", pretext=pretext)]
+    return dict(sorted(grouped(runs, lambda run: run.samples).items()))
+
+
+def samples_table(ablation: Ablation) -> str:
+    """The average over the tasks by pretext and number of supervised samples, the best of each column in bold."""
+    by_pretext = {name: samples_by_count(ablation, name) for name in ablation.pretexts}
+    counts = sorted({count for found in by_pretext.values() for count in found})
+    columns = {count: _bold_best({name: _average(found[count]) for name, found in by_pretext.items() if count in found}) for count in counts}
+    rows = [["pretext", *(f"{count:,} samples" for count in counts)]]
+    rows += [[pretext_name(name), *(columns[count].get(name, _ABSENT) for count in counts)] for name, found in by_pretext.items() if found]
+    return markdown_table(rows)
+
+
+def _average(runs: Sequence[Run]) -> Mean:
+    return mean_over_seeds([run.average for run in runs])
+
+
+def memory_table(ablation: Ablation) -> str:
+    """The scores of CTKD by number of memory tokens and kind of task, after every stage; over the seeds that every k was run with."""
+    kinds = list(dict.fromkeys(ablation.kinds.values()))
+    rows = [["memory tokens", "seeds", *kinds, "average"]]
+    for stage, title in STAGES.items():
+        by_k = memory_runs(ablation, stage)
+        if len(by_k) > 1:
+            rows.append([f"*{title}*", *[""] * (len(rows[0]) - 1)])
+            columns = [_bold_best({str(k): mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in by_k.items()}) for kind in kinds]
+            columns.append(_bold_best({str(k): _average(runs) for k, runs in by_k.items()}))
+            rows += [[str(k), str(len(runs)), *(column[str(k)] for column in columns)] for k, runs in by_k.items()]
+    return markdown_table(rows)
+
+
+def memory_runs(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
+    """CTKD's models at the end of the stage by number of memory tokens, with the seeds that all of them have."""
+    counts = sorted({run.memory_tokens for run in ablation.runs if run.memory_tokens})
+    by_k = {k: runs for k in counts if (runs := ablation.finished(stage, pretext="distillation", memory_tokens=k))}
+    shared = set.intersection(*({run.seed for run in runs} for runs in by_k.values())) if by_k else set()
+    return {k: [run for run in runs if run.seed in shared] for k, runs in by_k.items()} if shared else {}
+
+
+def kind_score(run: Run, ablation: Ablation, kind: str) -> float:
+    """Mean over the tasks of the kind."""
+    values = [score for task, score in run.scores.items() if ablation.kinds[task] == kind]
+    return sum(values) / len(values)
+
+
+def pooling_table(ablation: Ablation) -> str:
+    """The finished models of CTKD with the mean of the memory tokens, with clustering before it, and the difference on the same models."""
+    mean, cluster = ({run.seed: run for run in ablation.finished("supervised", pretext="distillation", pooling=pooling)} for pooling in ("mean", "cluster"))
+    seeds = sorted(mean.keys() & cluster.keys())
+    rows = [["pooling", "seeds", *_headers(ablation.kinds), "average"]]
+    for title, value in _pooling_rows(mean, cluster):
+        rows.append([title, str(len(seeds)), *(value(seeds, score) for score in _scores(ablation))])
+    return markdown_table(rows)
+
+
+def _pooling_rows(mean: dict[int, Run], cluster: dict[int, Run]) -> list[tuple[str, Any]]:
+    return [
+        ("mean", lambda seeds, score: mean_over_seeds([score(mean[seed]) for seed in seeds]).told()),
+        ("clustered, merged, then the mean", lambda seeds, score: mean_over_seeds([score(cluster[seed]) for seed in seeds]).told()),
+        ("difference", lambda seeds, score: _signed(mean_over_seeds([score(cluster[seed]) - score(mean[seed]) for seed in seeds]))),
+    ]
+
+
+def _signed(mean: Mean) -> str:
+    return ("+" if mean.value >= 0 else "") + mean.told(4)

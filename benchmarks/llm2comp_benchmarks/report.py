@@ -1,0 +1,125 @@
+"""Tables for people from the result files of a folder, and the Markdown files they stand in.
+
+A block of a file is filled by the name in its first line, `<!-- table NAME -->`:
+
+- `set FILE`: a line a task of one run, `FILE.json`;
+- `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the patterns;
+- `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
+- `ablation pretexts|order|samples|memory|pooling|pictures`: from the files in the folder `ablation`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from llm2comp.errors import LLM2CompError
+from llm2comp_benchmarks.ablation_order import order_words
+from llm2comp_benchmarks.ablation_plots import PLOTS
+from llm2comp_benchmarks.ablation_summary import Ablation, read_ablation_runs
+from llm2comp_benchmarks.ablation_tables import memory_table, pooling_table, pretexts_table, samples_table
+from llm2comp_benchmarks.paper_tables import paper_averages_table, paper_tasks_table
+from llm2comp_benchmarks.result_files import ResultFile, read_result_files
+from llm2comp_benchmarks.results import write_atomically
+from llm2comp_benchmarks.score_tables import intervals_table, runs_table, sets_table, systems_table
+from llm2comp_benchmarks.tables import fill_blocks
+
+__all__ = ["ABLATION_FOLDER", "Results", "fill_text", "read_results", "write_file"]
+
+ABLATION_FOLDER = "ablation"
+_NOT_YET = "*No result file yet.*"
+_OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {"systems": systems_table, "intervals": intervals_table, "runs": runs_table}
+_OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
+    "pretexts": pretexts_table,
+    "order": order_words,
+    "samples": samples_table,
+    "memory": memory_table,
+    "pooling": pooling_table,
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder of results holds: the runs by file name, and the ablation where there is one."""
+
+    folder: Path
+    runs: dict[str, ResultFile]
+    ablation: Ablation | None
+
+    def table(self, name: str, beside: Path | None = None) -> str:
+        """The table of a block, by the name in the block's first line.
+
+        Args:
+            name: As the head of this module lists them.
+            beside: Folder of the file the table will stand in, from where pictures are linked; left out: the current one.
+
+        Raises:
+            LLM2CompError: There is no such table, or no result file it could be made of.
+        """
+        what, *patterns = name.split()
+        if what == "set" and len(patterns) == 1:
+            return sets_table(self._chosen(patterns)[0])
+        if what in _OF_RUNS and patterns:
+            return _OF_RUNS[what](self._chosen(patterns))
+        if patterns == ["pictures"] and what == "ablation":
+            return self._pictures(beside or Path())
+        if what == "ablation" and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
+            return _OF_ABLATION[patterns[0]](self.ablation) if self.ablation else _NOT_YET
+        if what == "paper" and patterns in (["tasks"], ["averages"]):
+            return paper_averages_table(self.ablation) if patterns == ["averages"] else paper_tasks_table(list(self.runs.values()))
+        of_ablation = [f"ablation {part}" for part in (*_OF_ABLATION, "pictures")]
+        known = ["set FILE", *(f"{kind} PATTERN" for kind in _OF_RUNS), "paper tasks", "paper averages", *of_ablation]
+        raise LLM2CompError(f"no table is called {name!r}; there are: {', '.join(known)}")
+
+    def _chosen(self, patterns: list[str]) -> list[ResultFile]:
+        chosen: dict[str, ResultFile] = {}
+        for pattern in patterns:
+            fitting = {name: run for name, run in self.runs.items() if fnmatchcase(name, pattern)}
+            if not fitting:
+                raise LLM2CompError(f"no result file in {self.folder} is called {pattern}.json; there are: {', '.join(self.runs) or 'none'}")
+            chosen |= {name: run for name, run in fitting.items() if name not in chosen}
+        return list(chosen.values())
+
+    def _pictures(self, beside: Path) -> str:
+        texts = {"samples": "Score against supervised samples", "memory": "Score against memory tokens"}
+        there = {name: self.folder / ABLATION_FOLDER / file for name, file in PLOTS.items() if (self.folder / ABLATION_FOLDER / file).is_file()}
+        links = [f"![{texts[name]}]({Path(os.path.relpath(path, beside)).as_posix()})" for name, path in there.items()]
+        return "\n\n".join(links) or "*No picture yet.*"
+
+
+def read_results(folder: Path) -> Results:
+    """Every run of `llm2comp eval` in the folder, and the ablation in its folder `ablation`.
+
+    Raises:
+        LLM2CompError: There is no such folder, or a file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise LLM2CompError(f"{folder}: no such folder; name the one with the result files by --results")
+    return Results(folder, {run.name: run for run in read_result_files(folder)}, read_ablation_runs(folder / ABLATION_FOLDER))
+
+
+def fill_text(text: str, results: Results, beside: Path) -> str:
+    """The text with every block filled; `beside` is the folder of the file it comes from."""
+    return fill_blocks(text, lambda name: results.table(name, beside))
+
+
+def write_file(path: Path, results: Results) -> bool:
+    """Fills the blocks of a file; says whether that changed it.
+
+    Raises:
+        LLM2CompError: The file cannot be read or has no block, or a block asks for a table that cannot be made; the file is left as it is.
+    """
+    try:
+        before = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LLM2CompError(f"{path}: cannot be read ({error})") from error
+    if "<!-- table " not in before:
+        raise LLM2CompError(f"{path}: no block to fill; put `<!-- table NAME -->` and `<!-- end -->` where a table should stand")
+    try:
+        after = fill_text(before, results, path.parent)
+    except LLM2CompError as error:
+        raise LLM2CompError(f"{path}: {error}") from error
+    if after != before:
+        write_atomically(path, [after])
+    return after != before

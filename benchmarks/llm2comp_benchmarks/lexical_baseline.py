@@ -1,5 +1,6 @@
 """BM25, the lexical baseline, and what the harness asks of a system that searches instead of encoding."""
 
+import logging
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NoReturn, Protocol, runtime_checkable
@@ -39,6 +40,7 @@ class Bm25:
             from nltk.stem.snowball import SnowballStemmer
         except ImportError as error:
             raise LLM2CompError("bm25 needs bm25s and nltk; install them with: pip install 'llm2comp[eval]'") from error
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and a line of that for each index
         self._bm25s = bm25s
         self._stem = cache(SnowballStemmer("english").stem)
 

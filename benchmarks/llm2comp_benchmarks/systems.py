@@ -119,7 +119,7 @@ def check_kinds(model: Encoder | Searcher, others: Iterable[str]) -> None:
 
     Args:
         model: The system.
-        others: Names of the tasks that are neither retrieval nor reranking.
+        others: Names of the tasks that are no retrieval.
 
     Raises:
         SettingsError: There are such tasks, and the system has no vectors.

@@ -1,18 +1,18 @@
-"""BM25 through our reading and scoring gives the reference figures published with the evaluation sets.
+"""The system bm25 gives the reference figures published with the evaluation sets.
 
-Title and text as one field, English stop words, Porter2 stemming, Lucene scoring with k1 = 1.2, b = 0.75. The stemmer is
-NLTK's Porter2. Skipped where the sets are not at hand.
+Title and text as one field, English stop words, Porter2 stemming, Lucene scoring with k1 = 1.2, b = 0.75. Skipped where
+the sets are not at hand.
 """
 
 import os
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_beir, read_sts
 from llm2comp_benchmarks.metrics import Run
+from llm2comp_benchmarks.retrieval import search_task
+from llm2comp_benchmarks.systems import load_model
 
 DATA = Path(os.environ.get("LLM2COMP_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data")) / "eval"
 NEAR = 0.002
@@ -21,20 +21,9 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the evaluation sets a
 
 
 def rank_by_bm25(task: RetrievalTask) -> Run:
-    bm25s, snowball = pytest.importorskip("bm25s"), pytest.importorskip("nltk.stem.snowball")
-    stem = cache(snowball.SnowballStemmer("english").stem)
-
-    def tokenize(texts: list[str]) -> Any:
-        return bm25s.tokenize(texts, stopwords="en", stemmer=lambda words: [stem(word) for word in words], return_ids=False, show_progress=False)
-
-    documents = list(task.documents())
-    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-    index.index(tokenize([document.content for document in documents]), show_progress=False)
-    rows, scores = index.retrieve(tokenize(list(task.queries.values())), k=min(1000, len(documents)), show_progress=False)
-    return {
-        query: {documents[row].id: score for row, score in zip(own_rows, own_scores, strict=True)}
-        for query, own_rows, own_scores in zip(task.queries, rows.tolist(), scores.tolist(), strict=True)
-    }
+    for package in ("bm25s", "nltk"):
+        pytest.importorskip(package, reason="needs the extra eval")
+    return search_task(task, load_model("bm25"))[0]
 
 
 def read_source_documents() -> dict[str, str]:

@@ -24,7 +24,7 @@ _OF_THE_RUN = (
     "prompts",
     "batch_size",
     "not_converged",
-)  # what tasks tell of the run rather than of the data
+)  # told of the run, not of the data
 _TOLERANCE = 2e-4  # samples are written with five digits; a rank correlation of rounded values moves a little
 
 
@@ -91,7 +91,7 @@ def compare(files: Sequence[ResultFile], *, seed: int = 0, resamples: int = 10_0
         LLM2CompError: No two files have a task in common that can be compared.
     """
     if not 2 <= len(files) <= len(ascii_uppercase):
-        raise SettingsError(f"{len(files)} result files; give 2 to {len(ascii_uppercase)}")
+        raise SettingsError(f"give 2 to {len(ascii_uppercase)} result files, not {len(files)}")
     lettered = dict(zip(ascii_uppercase, files, strict=False))
     found: list[Comparison] = []
     refused: list[Refusal] = []

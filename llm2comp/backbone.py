@@ -110,6 +110,11 @@ class Backbone(nn.Module):
         return isinstance(self.model, PeftModel)
 
     @property
+    def has_other_reader(self) -> bool:
+        """Whether teacher and reader are a language model beside this one rather than its own weights."""
+        return bool(self._frozen)
+
+    @property
     def hidden_size(self) -> int:
         """Width of the hidden states, which is the dimension of the embeddings."""
         return self._embedding_matrix.shape[1]
@@ -247,6 +252,21 @@ class Backbone(nn.Module):
         head, embeddings = self.language_model.get_output_embeddings(), self.language_model.get_input_embeddings()
         if head.weight is not embeddings.weight:
             head.requires_grad_(False)  # encoding never reaches it
+
+    def read_with(self, reader: "Backbone") -> None:
+        """Makes another language model the teacher and reader, such as the one that this encoder began as before all its weights were trained.
+
+        Raises:
+            BackboneError: If its hidden states, vocabulary, positions or way of running are not those of this one.
+        """
+        facts = [
+            (model.hidden_size, model.vocabulary_size, getattr(model.language_model.config, "max_position_embeddings", None), model.attention)
+            for model in (self, reader)
+        ]
+        for what, own, others in zip(("width", "vocabulary", "longest text", "attention"), *facts, strict=True):
+            if own != others:
+                raise BackboneError(f"the reader's {what} is {others}, the encoder's {own}: give the language model that the encoder was trained from")
+        self._frozen = [reader.language_model.eval().requires_grad_(False)]
 
     def set_attention_dropout(self, share: float) -> None:
         """Drops a share of the attention weights when the encoder is trained; teacher and reader stay exact.

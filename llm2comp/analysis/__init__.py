@@ -1,0 +1,39 @@
+"""What a model looks like inside: effective dimension, alignment and uniformity, memory-token similarity, what a frozen reader makes of memory tokens."""
+
+from llm2comp.analysis.description import Description, describe, describe_embeddings
+from llm2comp.analysis.reading import Reading, read_held_out, split_texts, write_samples
+from llm2comp.analysis.report import Analysis, AnalysisSettings, ModelAnalysis, analyze
+from llm2comp.analysis.vectors import (
+    VectorFigures,
+    alignment,
+    analyze_vectors,
+    entropy_rank,
+    mean_cosine,
+    memory_similarity,
+    participation_ratio,
+    singular_values,
+    uniformity,
+)
+
+__all__ = [
+    "Analysis",
+    "AnalysisSettings",
+    "Description",
+    "ModelAnalysis",
+    "Reading",
+    "VectorFigures",
+    "alignment",
+    "analyze",
+    "analyze_vectors",
+    "describe",
+    "describe_embeddings",
+    "entropy_rank",
+    "mean_cosine",
+    "memory_similarity",
+    "participation_ratio",
+    "read_held_out",
+    "singular_values",
+    "split_texts",
+    "uniformity",
+    "write_samples",
+]

@@ -1,0 +1,111 @@
+"""A model and texts in, its figures out: the numbers of `vectors` for any encoder, those of the memory tokens for one of ours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+from llm2comp.analysis.vectors import VectorFigures, alignment, analyze_vectors, memory_similarity, singular_values
+from llm2comp.errors import SettingsError
+from llm2comp.model import LLM2Comp
+
+__all__ = ["Description", "DocumentEncoder", "describe", "describe_embeddings", "mean_off_diagonal"]
+
+_Floats = NDArray[np.floating[Any]]
+
+
+class DocumentEncoder(Protocol):
+    """What has vectors to describe: a SentenceTransformer, or anything with its `encode_document`."""
+
+    def encode_document(self, inputs: list[str], /, **_: Any) -> Any:
+        """Vectors, (texts, dim)."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a model spreads texts over its space.
+
+    Attributes:
+        figures: Of its document vectors.
+        spectrum: Singular values of the centred vectors, the largest first.
+        spectrum_uncentred: The same with the mean left in.
+        similarity: (k, k) mean cosines between a text's memory tokens; None for a model without.
+        alignment: Of positive pairs; None without pairs.
+    """
+
+    figures: VectorFigures
+    spectrum: NDArray[np.float64]
+    spectrum_uncentred: NDArray[np.float64]
+    similarity: NDArray[np.float64] | None
+    alignment: float | None
+
+    def numbers(self) -> dict[str, Any]:
+        """The figures by name, as JSON takes them; the spectra are left out."""
+        memory = {} if self.similarity is None else {"memory_tokens": len(self.similarity), "memory_similarity": self.similarity.tolist()}
+        if self.similarity is not None:
+            memory["memory_similarity_mean"] = mean_off_diagonal(self.similarity)
+        return {**self.figures._asdict(), **({} if self.alignment is None else {"alignment": self.alignment}), **memory}
+
+
+def describe_embeddings(model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+    """Effective dimension, uniformity, anisotropy and memory-token similarity of a model on texts, as plain numbers by name.
+
+    Args:
+        model: One of ours, or any encoder; the memory tokens' numbers are there for ours only.
+        texts: At least two.
+        pairs: (query, positive) texts for `alignment`, which is left out without.
+
+    Returns:
+        The fields of `VectorFigures`; `alignment`; `memory_tokens` (k), `memory_similarity` (k lists of k cosines) and
+        `memory_similarity_mean` (of two different tokens; None where k is 1).
+
+    Raises:
+        SettingsError: If there are fewer than two texts, or a vector is not finite.
+
+    Example:
+        >>> import llm2comp
+        >>> numbers = describe_embeddings(llm2comp.load(), ["a cat", "two dogs", "the sea"])
+        >>> numbers["dimension"], numbers["memory_tokens"]
+        (256, 8)
+    """
+    return describe(model, texts, pairs=pairs).numbers()
+
+
+def describe(model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = (), progress: bool = False) -> Description:
+    """As `describe_embeddings`, with spectra and arrays; sentence-transformers' own progress bar, if asked for."""
+    if len(texts) < 2:
+        raise SettingsError(f"{len(texts)} text{'s' if len(texts) != 1 else ''} to analyse; give at least 2")
+    vectors, similarity = _encode(model, list(texts), progress)
+    return Description(
+        figures=analyze_vectors(vectors),
+        spectrum=singular_values(vectors, centred=True),
+        spectrum_uncentred=singular_values(vectors, centred=False),
+        similarity=similarity,
+        alignment=_alignment(model, pairs) if pairs else None,
+    )
+
+
+def mean_off_diagonal(matrix: _Floats) -> float | None:
+    """Mean of what is not on the diagonal; None where there is nothing else."""
+    tokens = len(matrix)
+    return float((matrix.sum() - np.trace(matrix)) / (tokens * (tokens - 1))) if tokens > 1 else None
+
+
+def _encode(model: DocumentEncoder, texts: list[str], progress: bool) -> tuple[_Floats, NDArray[np.float64] | None]:
+    """Document vectors and memory similarity, from one pass over the texts."""
+    if not isinstance(model, LLM2Comp):
+        bar = {"show_progress_bar": progress} if isinstance(model, SentenceTransformer) else {}
+        return np.asarray(model.encode_document(texts, **bar), dtype=np.float32), None
+    rows: Any = model.encode_document(texts, output_value=None, show_progress_bar=progress)
+    vectors, memory = (np.stack([row[name].float().cpu().numpy() for row in rows]) for name in ("sentence_embedding", "token_embeddings"))
+    return vectors, memory_similarity(memory)
+
+
+def _alignment(model: Any, pairs: Sequence[tuple[str, str]]) -> float:
+    if not hasattr(model, "encode_query"):
+        raise SettingsError(f"alignment needs a model that encodes queries, which {type(model).__name__} does not")
+    queries, positives = (list(side) for side in zip(*pairs, strict=True))
+    return alignment(np.asarray(model.encode_query(queries)), np.asarray(model.encode_document(positives)))

@@ -1,0 +1,105 @@
+"""The spectra of one or two models, and the similarity of their memory tokens, as pictures."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.analysis.description import mean_off_diagonal
+from llm2comp.analysis.report import Analysis, ModelAnalysis
+from llm2comp.errors import LLM2CompError
+
+__all__ = ["check_matplotlib", "plot_memory", "plot_spectra"]
+
+_COLOURS = ("#0072B2", "#D55E00")  # blue and vermilion of Okabe and Ito: told apart in every kind of colour vision
+_MARKED_TOKENS = 12
+_NAME_CHARACTERS = 60
+
+
+def check_matplotlib() -> None:
+    """Raises before the work starts what a plot would raise after it.
+
+    Raises:
+        LLM2CompError: matplotlib is not installed; the message has the command.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise LLM2CompError('plots need matplotlib, which is not installed: pip install "llm2comp[plot]"') from error
+
+
+def plot_spectra(analysis: Analysis, path: Path) -> None:
+    """Writes a PNG (1,100 x 700) of the singular values over their rank, each divided by the largest, centred and not."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for model, colour in zip(analysis.models, _COLOURS, strict=False):
+        _draw_spectrum(axes, model, colour)
+    axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    axes.grid(which="major", alpha=0.3)
+    axes.set_xlabel("rank of the singular value (1: the largest)", fontsize=13)
+    axes.set_ylabel("singular value / the largest (log scale)", fontsize=13)
+    axes.tick_params(labelsize=11)
+    axes.set_title(f"Spectrum of the embeddings of {analysis.texts:,} texts", fontsize=14)
+    figure.legend(fontsize=11, loc="outside lower center")  # in the axes it would hide a line
+    _save(figure, path)
+
+
+def _draw_spectrum(axes: Any, model: ModelAnalysis, colour: str) -> None:
+    described, figures = model.description, model.description.figures
+    kinds = (
+        ("-", "centred", described.spectrum, figures.participation_ratio, figures.entropy_rank),
+        ("--", "mean left in", described.spectrum_uncentred, figures.participation_ratio_uncentred, figures.entropy_rank_uncentred),
+    )
+    for style, kind, values, ratio, rank in kinds:
+        shown = values[values > 0]  # zeros have no logarithm: a line that ends early is a collapse
+        label = f"{_short(model.name)}, {kind}: participation ratio {ratio:.1f}, entropy rank {rank:.1f}"
+        axes.plot(np.arange(1, len(shown) + 1), shown / values[0], style, color=colour, linewidth=2, label=label)
+
+
+def plot_memory(analysis: Analysis, path: Path) -> bool:
+    """Writes a PNG of the mean cosines between memory tokens, a panel a model, on one scale; False if no model has memory tokens."""
+    from matplotlib.figure import Figure
+
+    found = [(model, model.description.similarity) for model in analysis.models]
+    panels = [(model, similarity) for model, similarity in found if similarity is not None]
+    if not panels:
+        return False
+    figure = Figure(figsize=(1.5 + 5.2 * len(panels), 6.2), dpi=100, layout="constrained")
+    lowest = min(0.9, *(math.floor(10 * similarity.min()) / 10 for _, similarity in panels))
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (model, similarity) in zip(axes, panels, strict=True):
+        image = _draw_similarity(axis, model, similarity, lowest)
+    bar = figure.colorbar(image, ax=list(axes), shrink=0.85)
+    bar.set_label(f"mean cosine over {analysis.texts:,} texts", fontsize=12)
+    _save(figure, path)
+    return True
+
+
+def _draw_similarity(axis: Any, model: ModelAnalysis, similarity: NDArray[np.float64], lowest: float) -> Any:
+    tokens = len(similarity)
+    image = axis.imshow(similarity, cmap="cividis", vmin=lowest, vmax=1.0)
+    if tokens <= _MARKED_TOKENS:
+        for (row, column), value in np.ndenumerate(similarity):
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="black" if value > (1 + lowest) / 2 else "white")
+        axis.set_xticks(range(tokens), range(1, tokens + 1))
+        axis.set_yticks(range(tokens), range(1, tokens + 1))
+    axis.set_xlabel("memory token (position after the text)", fontsize=12)
+    axis.set_ylabel("memory token", fontsize=12)
+    mean = mean_off_diagonal(similarity)
+    told = "a single token" if mean is None else f"mean of different tokens {mean:.3f}"
+    axis.set_title(f"{_short(model.name)}\n{told}", fontsize=12)
+    return image
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, format="png", pil_kwargs={"optimize": True})
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which says more than its beginning."""
+    return name if len(name) <= _NAME_CHARACTERS else "…" + name[1 - _NAME_CHARACTERS :]

@@ -1,0 +1,217 @@
+"""An analysis from start to end: models by name, texts by source, the numbers of each model as JSON and as a table."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+import llm2comp
+from llm2comp.analysis.description import Description, describe
+from llm2comp.analysis.reading import MARGIN, Reading, Sample, find_own_reader, read_held_out, split_texts, write_samples
+from llm2comp.backbone import Backbone
+from llm2comp.corpus import read_corpus
+from llm2comp.errors import CorpusError, ModelFolderError, SettingsError
+from llm2comp.hardware import choose_device, inference_dtype
+from llm2comp.loading import find_source, load_tokenizer, one_line
+from llm2comp.model import LLM2Comp
+from llm2comp.model_folder import CONFIG_FILE, find_folder, read_config
+from llm2comp.training.triples import read_rows
+
+__all__ = ["BUNDLED_NAME", "Analysis", "AnalysisSettings", "ModelAnalysis", "analyze"]
+
+BUNDLED_NAME = "llm2comp-tiny"
+_PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSettings:
+    """What an analysis looks at, beside the models."""
+
+    corpus: str
+    """What `llm2comp.corpus.read_corpus` understands; title and text of a document are joined."""
+    limit: int = 2000
+    """Texts, the first of the corpus; empty ones among them are left out."""
+    pairs: str | None = None
+    """File of query/positive rows for the alignment, as `llm2comp.training.triples.read_rows` understands; the first `limit` rows."""
+    reader: str | None = None
+    """Folder or Hub id of the language model that reads memory tokens; None is each model's own, where it has one."""
+    reader_texts: int = 128
+    """Texts that are cut in two for the held-out losses."""
+    reader_tokens: int = 512
+    """Longest of these in tokens, both parts together."""
+    samples: int = 4
+    """Texts that the reader goes on with."""
+    sample_tokens: int = 32
+    seed: int = 0
+    """Of the places where texts are cut."""
+    device: str | None = None
+    dtype: str = "float32"
+    """Precision of the weights: rounding noise of bfloat16 hides where a spectrum ends."""
+
+
+@dataclass(frozen=True)
+class ModelAnalysis:
+    """What was found of one model.
+
+    Attributes:
+        name: As it was given.
+        fingerprint: Of a model of ours.
+        stages: Training stages of a model of ours.
+        description: Its vectors and memory tokens.
+        no_reading: Why there is no reading; empty if there is one.
+        reading: Held-out losses of the frozen reader.
+        samples: What the reader wrote.
+    """
+
+    name: str
+    fingerprint: str | None
+    stages: list[str]
+    description: Description
+    no_reading: str = ""
+    reading: Reading | None = None
+    samples: Sequence[Sample] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "model": self.name,
+            "fingerprint": self.fingerprint,
+            "stages": self.stages,
+            **self.description.numbers(),
+            "singular_values": self.description.spectrum.tolist(),
+            "singular_values_uncentred": self.description.spectrum_uncentred.tolist(),
+            "reading": None if self.reading is None else _plain(asdict(self.reading)),
+            "no_reading": self.no_reading or None,
+            "samples": [sample._asdict() for sample in self.samples],
+        }
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Models side by side, on the same texts."""
+
+    settings: AnalysisSettings
+    texts: int
+    empty: int
+    models: list[ModelAnalysis]
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings, versions and everything that was found."""
+        versions = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+        texts = {"texts": self.texts, "empty_texts_left_out": self.empty}
+        return {**texts, "models": [model.to_json() for model in self.models], "settings": asdict(self.settings), "versions": versions}
+
+
+def analyze(models: Sequence[str], settings: AnalysisSettings, *, tell: Tell = lambda line: None, progress: bool = False) -> Analysis:
+    """The figures of each model on the same texts; the models are loaded one after the other.
+
+    Args:
+        models: Folder or Hub id of a model of ours, `llm2comp-tiny` for the bundled one, or the folder of any sentence-transformers
+            model, which has vectors but neither memory tokens nor a reader.
+        settings: See `AnalysisSettings`.
+        tell: Gets a line before each long step.
+        progress: Whether sentence-transformers shows its bar.
+
+    Raises:
+        CorpusError: If the corpus cannot be read or has fewer than two texts that are not empty, or the pairs cannot be read.
+        ModelFolderError, BackboneError: If a model cannot be loaded, or the reader does not go with it.
+        SettingsError: If a reader is given and no model has memory tokens to read.
+    """
+    for name in models:
+        _check(name)
+    texts, empty = _read_texts(settings)
+    pairs = [(row.query, row.positives[0]) for _, row in islice(read_rows(settings.pairs), settings.limit)] if settings.pairs else []
+    if settings.pairs and not pairs:
+        raise CorpusError(f'{settings.pairs}: no pairs in it; expected lines such as {{"query": "…", "positive": "…"}}')
+    found = []
+    for name in models:
+        model = _load(name, settings)
+        tell(f"{name}: encoding {len(texts):,} texts")
+        found.append(_analyze_model(name, model, texts, pairs, settings, tell, progress))
+    return Analysis(settings, len(texts), empty, found)
+
+
+def _analyze_model(
+    name: str, model: SentenceTransformer, texts: list[str], pairs: list[tuple[str, str]], settings: AnalysisSettings, tell: Tell, progress: bool
+) -> ModelAnalysis:
+    if not isinstance(model, LLM2Comp):
+        if settings.reader:
+            raise SettingsError(f"{name} has no memory tokens that the reader {settings.reader} could read: leave the reader out, or give models of llm2comp")
+        description = describe(model, texts, pairs=pairs, progress=progress)
+        return ModelAnalysis(name, None, [], description, no_reading="it has no memory tokens")
+    encoder = model.encoder
+    if settings.reader:  # first, for what does not fit should be said before hours of encoding
+        _set_reader(model, settings.reader)
+    description = describe(model, texts, pairs=pairs, progress=progress)
+    identity = name, model.fingerprint, list(model.stages), description
+    if reason := find_own_reader(model):
+        return ModelAnalysis(*identity, no_reading=reason)
+    splits = split_texts(encoder, texts, limit=settings.reader_texts, max_tokens=settings.reader_tokens, seed=settings.seed)
+    encoder.pop_truncated()
+    if len(splits) < 2:
+        return ModelAnalysis(*identity, no_reading=f"fewer than two texts have the {2 * MARGIN + 1} tokens that a cut in two takes")
+    encoder.backbone.check_head()
+    tell(f"{name}: reading {len(splits)} of them from memory")
+    return ModelAnalysis(
+        *identity,
+        reading=read_held_out(encoder, splits),
+        samples=write_samples(encoder, splits, count=settings.samples, tokens=settings.sample_tokens),
+    )
+
+
+def _read_texts(settings: AnalysisSettings) -> tuple[list[str], int]:
+    documents = [document.content for document in islice(read_corpus(settings.corpus), settings.limit)]
+    texts = [text for text in documents if text.strip()]
+    if len(texts) >= 2:
+        return texts, len(documents) - len(texts)
+    found = f"{len(documents)} text{'s' if len(documents) != 1 else ''}" + (", all of them empty" if not texts else f", {len(texts)} of them not empty")
+    if len(documents) == 1 and texts:
+        found = "one text (a .txt or .md file is one; a folder of them, or a .jsonl file, is many)"
+    raise CorpusError(f"{settings.corpus}: {found}; an analysis compares at least 2")
+
+
+def _is_plain(name: str) -> bool:
+    return (Path(name) / "modules.json").is_file() and not (Path(name) / CONFIG_FILE).exists()
+
+
+def _is_bundled(name: str) -> bool:
+    return name == BUNDLED_NAME and not Path(name).exists()
+
+
+def _check(name: str) -> None:
+    """Whether the last model is there is to be known before the first has encoded for hours."""
+    if not _is_plain(name) and not _is_bundled(name):
+        read_config(find_folder(name))
+
+
+def _load(name: str, settings: AnalysisSettings) -> SentenceTransformer:
+    """A model of ours, or the sentence-transformers model in a folder."""
+    if _is_plain(name):
+        device = choose_device(settings.device)
+        arguments = {"dtype": inference_dtype(settings.dtype, device), "use_safetensors": True}
+        try:
+            return SentenceTransformer(name, device=device, model_kwargs=arguments)
+        except Exception as error:  # transformers, tokenizers and safetensors each raise kinds of their own
+            raise ModelFolderError(f"{name}: cannot be loaded as a sentence-transformers model: {one_line(error)}") from error
+    return llm2comp.load(None if _is_bundled(name) else name, device=settings.device, dtype=settings.dtype)
+
+
+def _set_reader(model: LLM2Comp, name: str) -> None:
+    encoder = model.encoder
+    reader = Backbone.load(name, dtype=encoder.backbone.dtype, attention=encoder.backbone.attention)
+    encoder.backbone.read_with(reader)
+    if load_tokenizer(find_source(name)).get_vocab() != encoder.tokenizer.get_vocab():
+        raise SettingsError(f"the reader {name} has another vocabulary than the encoder: give the language model that the encoder was trained from")
+
+
+def _plain(value: Any) -> Any:
+    """The value with named tuples as objects, not as the lists that JSON would make of them."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -1,47 +1,65 @@
-"""One model on one task of any kind, and the model and the tasks by the names a user gives."""
+"""One model on one task of any kind, and on those of a folder of data."""
 
 import logging
 from pathlib import Path
 
 from llm2comp.errors import CorpusError
+from llm2comp_benchmarks.classification import ClassificationTask, evaluate_classification
+from llm2comp_benchmarks.clustering import ClusteringTask, evaluate_clustering
 from llm2comp_benchmarks.encoding import Encoder
+from llm2comp_benchmarks.lexical_baseline import Searcher
+from llm2comp_benchmarks.pair_classification import PairTask, evaluate_pairs
+from llm2comp_benchmarks.reranking import evaluate_reranking
 from llm2comp_benchmarks.results import TaskResult, check_task_names
-from llm2comp_benchmarks.retrieval import RetrievalTask, evaluate_run, read_beir, search_task
-from llm2comp_benchmarks.sts import StsTask, evaluate_sts, read_sts
-from llm2comp_benchmarks.systems import describe_model, load_model
+from llm2comp_benchmarks.retrieval import RetrievalTask, evaluate_run, search_task
+from llm2comp_benchmarks.sts import StsTask, evaluate_sts
+from llm2comp_benchmarks.suites import Task, read_suite
+from llm2comp_benchmarks.systems import check_kinds
 
-__all__ = ["Task", "describe_model", "evaluate", "evaluate_local", "load_model", "read_local"]
-
-Task = RetrievalTask | StsTask
+__all__ = ["Task", "evaluate", "evaluate_local", "read_local"]
 
 _logger = logging.getLogger(__name__)
-_LOCAL_BEIR = ("scifact", "cranfield", "xquad")
-_LOCAL_STS = ("stsb/test.tsv.gz",)
+_LOCAL = ("sts", "retrieval")  # kinds that `read_local` takes from the suite local
 
 
-def evaluate(model: Encoder, task: Task, *, batch_size: int = 32) -> TaskResult:
-    """What the model scores on the task; retrieval is searched exactly, 1,000 documents deep."""
+def evaluate(model: Encoder | Searcher, task: Task, *, batch_size: int = 32) -> TaskResult:
+    """What the model scores on the task; retrieval is searched exactly, 1,000 documents deep.
+
+    Raises:
+        SettingsError: The task needs vectors, and the model only ranks documents.
+    """
+    if isinstance(task, RetrievalTask):
+        run, seconds = search_task(task, model, batch_size=batch_size)
+        return evaluate_run(task, run, seconds=seconds)
+    if isinstance(model, Searcher):
+        check_kinds(model, [task.name])
+        raise AssertionError("a system without vectors passed the check")
     if isinstance(task, StsTask):
         return evaluate_sts(task, model, batch_size=batch_size)
-    run, seconds = search_task(task, model, batch_size=batch_size)
-    return evaluate_run(task, run, seconds=seconds)
+    if isinstance(task, ClassificationTask):
+        return evaluate_classification(task, model, batch_size=batch_size)
+    if isinstance(task, ClusteringTask):
+        return evaluate_clustering(task, model, batch_size=batch_size)
+    if isinstance(task, PairTask):
+        return evaluate_pairs(task, model, batch_size=batch_size)
+    return evaluate_reranking(task, model, batch_size=batch_size)
 
 
 def read_local(data: str | Path) -> list[Task]:
-    """The tasks found in a data folder: `stsb/test.tsv.gz` and the BEIR folders scifact, cranfield, xquad; an absent one is logged.
+    """The retrieval and similarity tasks of the suite local that are found in a data folder; an absent one is logged.
 
     Raises:
         CorpusError: None of them is there, or one is malformed.
     """
     root = Path(data)
-    sts = [root / name for name in _LOCAL_STS if (root / name).is_file()]
-    beir = [root / name for name in _LOCAL_BEIR if (root / name).is_dir()]
-    absent = [name for name in (*_LOCAL_STS, *_LOCAL_BEIR) if root / name not in (*sts, *beir)]
-    if not sts and not beir:
-        raise CorpusError(f"{root}: holds none of {', '.join(absent)}; give the folder that holds them")
+    wanted = [entry for entry in read_suite("local").tasks if entry.path and entry.kind in _LOCAL]
+    there = [entry for entry in wanted if (root / str(entry.path)).exists()]
+    absent = ", ".join(str(entry.path) for entry in wanted if entry not in there)
+    if not there:
+        raise CorpusError(f"{root}: holds none of {absent}; give the folder that holds them")
     if absent:
-        _logger.warning("%s: not there and left out: %s", root, ", ".join(absent))
-    return [*map(read_sts, sts), *map(read_beir, beir)]
+        _logger.warning("%s: not there and left out: %s", root, absent)
+    return [entry.read(root) for entry in there]
 
 
 def evaluate_local(model: Encoder, data: str | Path, *, batch_size: int = 32) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from llm2comp_benchmarks.mteb_model import Identity, describe_for_mteb, import_m
 from llm2comp_benchmarks.mteb_prompts import UsedPrompts, leaves, prompts_of, resolve_prompts
 from llm2comp_benchmarks.results import TaskResult
 
-__all__ = ["check_data", "evaluate_mteb", "read_mteb_tasks"]
+__all__ = ["check_data", "evaluate_mteb", "known_details", "read_mteb_task", "read_mteb_tasks"]
 
 _HUB_TIMEOUT = 10.0
 
@@ -43,6 +43,22 @@ def read_mteb_tasks(names: Sequence[str], *, languages: Sequence[str] | None = N
             raise SettingsError(f"the task {name} has nothing in {', '.join(languages or [])}; leave --languages out or give others")
         tasks += [task for task in found if task.metadata.name not in {other.metadata.name for other in tasks}]
     return tasks
+
+
+def read_mteb_task(name: str, *, subsets: Sequence[str] | None = None, splits: Sequence[str] | None = None) -> Any:
+    """The task of this name, all of it or these parts of a multilingual task, on its usual splits or these.
+
+    Raises:
+        SettingsError: There is no such task, or it has no such part.
+        LLM2CompError: mteb is not installed.
+    """
+    mteb = import_mteb()
+    try:
+        return mteb.get_task(name, hf_subsets=subsets, eval_splits=splits)
+    except KeyError as error:
+        raise SettingsError(f"mteb has no task of this name: {str(error.args[0]).removeprefix('KeyError: ')}") from error
+    except ValueError as error:
+        raise SettingsError(f"mteb's task {name} has none of the subsets {', '.join(subsets or [])}; leave subsets out or give others") from error
 
 
 def _members(benchmark: str, languages: Sequence[str] | None, hint: str) -> list[Any]:
@@ -196,17 +212,24 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
+def known_details(task: Any, prompts: dict[str, str | None]) -> dict[str, Any]:
+    """What the details of a task's result say, as far as it is known before the task is run.
+
+    Args:
+        task: The task.
+        prompts: As `prompts_of` gives them.
+    """
+    details = {"benchmark": "mteb", "main_metric": task.metadata.main_score, "type": task.metadata.type, "data_set": task.metadata.revision, "prompts": prompts}
+    return details | ({"parts": {split: sorted(task.hf_subsets) for split in task.eval_splits}} if leaves(task) == [task] else {})
+
+
 def _task_result(task: Any, result: Any, prompts: dict[str, str | None], batch_size: int) -> TaskResult:
     rows = [row for rows in result.scores.values() for row in rows]
     shared = [key for key in rows[0] if all(_is_number(row.get(key)) for row in rows)]
     metrics = {key: float(math.fsum(row[key] for row in rows) / len(rows)) for key in shared}
-    details = {
-        "benchmark": "mteb",
-        "main_metric": task.metadata.main_score,
-        "type": task.metadata.type,
+    details = known_details(task, prompts) | {
         "data_set": result.dataset_revision,
-        "parts": {split: [row["hf_subset"] for row in rows] for split, rows in result.scores.items()},
-        "prompts": prompts,
+        "parts": {split: sorted(row["hf_subset"] for row in rows) for split, rows in result.scores.items()},
         "batch_size": batch_size,
     }
     return TaskResult(task.metadata.name, metrics, details, result.evaluation_time or 0.0)

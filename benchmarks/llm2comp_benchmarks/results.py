@@ -22,6 +22,7 @@ __all__ = [
     "check_task_names",
     "format_main_metrics",
     "format_table",
+    "format_tables",
     "result_record",
     "write_atomically",
     "write_record",
@@ -191,6 +192,14 @@ def format_table(results: list[TaskResult]) -> str:
     rows = [["task", *metrics]]
     rows += [[result.task, *(f"{result.metrics[name]:.4f}" if name in result.metrics else "-" for name in metrics)] for result in results]
     return _aligned(rows)
+
+
+def format_tables(results: list[TaskResult]) -> str:
+    """The results as one table (see `format_table`) for each set of metrics, in the order in which they come."""
+    kinds: dict[tuple[str, ...], list[TaskResult]] = {}
+    for result in results:
+        kinds.setdefault(tuple(sorted(result.metrics)), []).append(result)
+    return "\n\n".join(map(format_table, kinds.values()))
 
 
 def format_main_metrics(results: list[TaskResult]) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from llm2comp_benchmarks import RetrievalTask, StsTask, TaskResult
+    from llm2comp_benchmarks import Suite, TaskResult
+    from llm2comp_benchmarks.resuming import ResultStore
+    from llm2comp_benchmarks.suites import Task
 
 __all__ = ["evaluate", "register"]
 
@@ -39,6 +41,8 @@ def evaluate(
     sts: Annotated[list[Path] | None, typer.Option(help="Tab-separated sentence1, sentence2, score; may be repeated.")] = None,
     python_docs: Annotated[PythonDocs | None, typer.Option(help="Summary line to body, over the standard library or all installed packages.")] = None,
     local: Annotated[Path | None, typer.Option(help="Folder with stsb/test.tsv.gz, scifact/, cranfield/, xquad/: all of them.")] = None,
+    suite: Annotated[str | None, typer.Option(help="beir, local, paper, or a JSON file: all tasks of that suite.")] = None,
+    data: Annotated[Path | None, typer.Option(help="--suite: the folder in which the paths of the suite begin.")] = None,
     tasks: Annotated[list[str] | None, typer.Option(help="Task or benchmark of mteb, such as SciFact or 'MTEB(eng, v2)'; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model folder or Hub id; without it the bundled model.")] = None,
     run: Annotated[Path | None, typer.Option(help="Score this TREC run on the one --beir folder; no model is loaded.")] = None,
@@ -47,59 +51,80 @@ def evaluate(
         IdenticalIds, typer.Option(help="The document with the query's own id: drop it, keep it, or drop it where its text is the query (auto).")
     ] = IdenticalIds.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")] = 32,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write task, metric, value here, with settings and versions.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write task, metric, value here, with settings, versions, samples; a file with finished tasks is continued."),
+    ] = None,
     run_out: Annotated[Path | None, typer.Option(help="Write the rankings of the one retrieval task here, as a TREC run.")] = None,
     instructions: Annotated[
-        Path | None, typer.Option(help="--tasks: YAML or JSON, instruction by task (SciFact) or type (Retrieval, STS); put before the queries of retrieval.")
+        Path | None, typer.Option(help="mteb: YAML or JSON, instruction by task (SciFact) or type (Retrieval, STS); put before the queries of retrieval.")
     ] = None,
     languages: Annotated[list[str] | None, typer.Option(help="--tasks: ISO 639-3 code, such as eng, of multilingual tasks; may be repeated.")] = None,
-    output_folder: Annotated[
-        Path | None, typer.Option(help="--tasks: results in mteb's format, one file a task; those that are there are not run again.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="--tasks: run again what --output-folder has.")] = False,
-    model_name: Annotated[str | None, typer.Option(help="--tasks: owner/name in --output-folder, where --model is not that Hub id already.")] = None,
+    output_folder: Annotated[Path | None, typer.Option(help="mteb: results in mteb's format, one file a task; those that are there are not run again.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what --json and --output-folder have.")] = False,
+    model_name: Annotated[str | None, typer.Option(help="mteb: owner/name in --output-folder, where --model is not that Hub id already.")] = None,
 ) -> None:
-    """Score a model (nDCG@10, MAP, Recall@100, MRR@10; Spearman for sentence pairs), or a TREC run that is already there."""
-    if not tasks and (instructions or languages or output_folder or overwrite or model_name):
-        raise typer.BadParameter("--instructions, --languages, --output-folder, --overwrite and --model-name belong to --tasks")
-    _check_usage(len(beir or []), len(sts or []), bool(python_docs), bool(local), bool(tasks), run=run, run_out=run_out, model=model)
+    """Score a model (retrieval, similarity, classification, clustering, reranking, or a suite of them), or a TREC run that is already there."""
+    if not (tasks or suite) and (instructions or languages or output_folder or model_name):
+        raise typer.BadParameter("--instructions, --languages, --output-folder and --model-name belong to --tasks or --suite")
+    if overwrite and not (tasks or suite or json_file):
+        raise typer.BadParameter("--overwrite belongs to --json or --output-folder")
+    if data and not suite:
+        raise typer.BadParameter("--data belongs to --suite")
+    _check_usage(len(beir or []), len(sts or []), bool(python_docs), bool(local or suite), bool(tasks), run=run, run_out=run_out, model=model)
     for file in (json_file, run_out):
         if file and not file.absolute().parent.is_dir():
             raise typer.BadParameter(f"{file}: there is no folder {file.parent}; make it first")
 
-    from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_run, write_results, write_run
+    from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_run, read_suite, write_run
     from llm2comp_benchmarks import evaluate as evaluate_task
-    from llm2comp_benchmarks.evaluation import describe_model, load_model
-    from llm2comp_benchmarks.results import format_main_metrics, format_table
+    from llm2comp_benchmarks.results import check_task_names, format_main_metrics, format_tables
+    from llm2comp_benchmarks.resuming import ResultStore
+    from llm2comp_benchmarks.systems import check_kinds, describe_model, load_model
 
+    store = ResultStore(json_file, overwrite=overwrite)
+    chosen = read_suite(suite) if suite else None
+    plan = _MtebPlan.read(tasks or [], chosen, languages, instructions, output_folder, overwrite=overwrite, model_name=model_name)
     own_tasks = _read_tasks(beir or [], sts or [], python_docs, local, split, identical_ids)
-    plan = _MtebPlan.read(tasks, languages, instructions, output_folder, overwrite=overwrite, model_name=model_name) if tasks else None
+    own_tasks += chosen.read_own(data) if chosen else []
+    check_task_names([task.name for task in own_tasks] + plan.names)
+    plan.check_data(store)
+    results: list[TaskResult] = []
     if run:
-        results, settings = [evaluate_run(task, read_run(run)) for task in own_tasks if isinstance(task, RetrievalTask)], {"run": str(run)}
+        store.start({"run": str(run)}, keep=False)
+        results += [evaluate_run(task, read_run(run)) for task in own_tasks if isinstance(task, RetrievalTask)]
+        store.add(results[0])
     else:
         encoder = load_model(model)
-        results = []
+        check_kinds(encoder, [task.name for task in own_tasks if not isinstance(task, RetrievalTask)] + plan.names)
+        store.start(describe_model(encoder, model) | {"batch_size": batch_size})
+        finished = {task.name: None if run_out else store.finished(task.name, task.details) for task in own_tasks} | plan.look_up(encoder, store)
         for task in own_tasks:
-            results.append(evaluate_task(encoder, task, batch_size=batch_size))
-            print(f"{task.name}: {results[-1].seconds:.1f} s", file=sys.stderr)
-        settings = describe_model(encoder, model) | {"batch_size": batch_size}
+            results.append(finished[task.name] or evaluate_task(encoder, task, batch_size=batch_size))
+            _take(store, results[-1], found=bool(finished[task.name]))
     if results:
-        print(format_table(results))
+        print(format_tables(results))
         _print_notes(results)
-    if plan:
-        from_mteb = plan.evaluate(encoder, model, batch_size)
+    if plan.tasks:
+        from_mteb = plan.evaluate(encoder, model, batch_size, store, finished)
         print(format_main_metrics(from_mteb))
-        results += from_mteb
-    if json_file:
-        write_results(json_file, results, settings)
     for result in results:
         if run_out and result.run:
             write_run(run_out, result.run, tag="llm2comp")
 
 
+def _take(store: "ResultStore", result: "TaskResult", *, found: bool) -> None:
+    """Tells of a finished task on stderr, and writes it down if it is new."""
+    if found:
+        print(f"{result.task}: finished before, taken from {store.path}", file=sys.stderr)
+    else:
+        store.add(result)
+        print(f"{result.task}: {result.seconds:.1f} s", file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class _MtebPlan:
-    """What `--tasks` and the options that go with it ask for."""
+    """The tasks of mteb that `--tasks` and `--suite` name, and the options that go with them."""
 
     tasks: list[Any]
     instructions: dict[str, str]
@@ -109,61 +134,89 @@ class _MtebPlan:
 
     @classmethod
     def read(
-        cls, names: list[str], languages: list[str] | None, instructions: Path | None, output_folder: Path | None, *, overwrite: bool, model_name: str | None
+        cls,
+        names: list[str],
+        suite: "Suite | None",
+        languages: list[str] | None,
+        instructions: Path | None,
+        output_folder: Path | None,
+        *,
+        overwrite: bool,
+        model_name: str | None,
     ) -> "_MtebPlan":
         """Everything that can be wrong is found here, before a model is loaded."""
         from llm2comp_benchmarks.mteb_prompts import read_instructions, resolve_prompts
-        from llm2comp_benchmarks.mteb_tasks import check_data, read_mteb_tasks
+        from llm2comp_benchmarks.mteb_tasks import read_mteb_tasks
 
-        tasks = read_mteb_tasks(names, languages=languages)
+        tasks = (read_mteb_tasks(names, languages=languages) if names else []) + (suite.read_mteb() if suite else [])
+        if not tasks and (instructions or output_folder or model_name):
+            raise typer.BadParameter("no task is mteb's, so --instructions, --output-folder and --model-name have nothing to do")
+        if languages and not names:
+            raise typer.BadParameter("--languages belongs to --tasks; a suite says itself which parts of a task it takes")
         texts = read_instructions(instructions) if instructions else {}
-        resolve_prompts({}, texts, tasks)
-        check_data(tasks, output_folder)
+        if texts:
+            resolve_prompts({}, texts, tasks)
         return cls(tasks, texts, output_folder, overwrite, model_name)
 
-    def evaluate(self, encoder: Any, source: str | None, batch_size: int) -> "list[TaskResult]":
+    @property
+    def names(self) -> list[str]:
+        """The tasks by name."""
+        return [task.metadata.name for task in self.tasks]
+
+    def check_data(self, store: "ResultStore") -> None:
+        """Looks whether data can be had at all, if any are needed; see `mteb_tasks.check_data`."""
+        if self.tasks:
+            from llm2comp_benchmarks.mteb_tasks import check_data
+
+            check_data([task for task in self.tasks if not store.holds(task.metadata.name)], self.output_folder)
+
+    def look_up(self, encoder: Any, store: "ResultStore") -> "dict[str, TaskResult | None]":
+        """Results that are in the store already, by task."""
+        from llm2comp_benchmarks.mteb_prompts import prompts_of, resolve_prompts
+        from llm2comp_benchmarks.mteb_tasks import known_details
+
+        if not self.tasks:
+            return {}
+        prompts = resolve_prompts(getattr(encoder, "prompts", {}), self.instructions, self.tasks)
+        return {task.metadata.name: store.finished(task.metadata.name, known_details(task, prompts_of(task, prompts))) for task in self.tasks}
+
+    def evaluate(self, encoder: Any, source: str | None, batch_size: int, store: "ResultStore", finished: "dict[str, TaskResult | None]") -> "list[TaskResult]":
         from llm2comp_benchmarks.mteb_model import identify
         from llm2comp_benchmarks.mteb_tasks import evaluate_mteb
 
-        results = []
-        for result in evaluate_mteb(
-            encoder,
-            self.tasks,
-            identify(encoder, source, self.model_name),
-            instructions=self.instructions,
-            output_folder=self.output_folder,
-            batch_size=batch_size,
-            overwrite=self.overwrite,
-        ):
-            results.append(result)
-            print(f"{result.task}: {result.seconds:.1f} s", file=sys.stderr)
-        return results
+        results = {name: found for name in self.names if (found := finished[name])}
+        for result in results.values():
+            _take(store, result, found=True)
+        left = [task for task in self.tasks if task.metadata.name not in results]
+        if left:
+            identity = identify(encoder, source, self.model_name)
+            options: Any = {"instructions": self.instructions, "output_folder": self.output_folder, "overwrite": self.overwrite}
+            for result in evaluate_mteb(encoder, left, identity, batch_size=batch_size, **options):
+                results[result.task] = result
+                _take(store, result, found=False)
+        return [results[name] for name in self.names]
 
 
-def _check_usage(beir: int, sts: int, python_docs: bool, local: bool, mteb: bool, *, run: Path | None, run_out: Path | None, model: str | None) -> None:
-    retrieval = beir + python_docs + 3 * local
+def _check_usage(beir: int, sts: int, python_docs: bool, several: bool, mteb: bool, *, run: Path | None, run_out: Path | None, model: str | None) -> None:
+    retrieval = beir + python_docs + 3 * several
     if not (retrieval or sts or mteb):
-        raise typer.BadParameter("nothing to evaluate on; give --beir, --sts, --python-docs, --local or --tasks")
+        raise typer.BadParameter("nothing to evaluate on; give --beir, --sts, --python-docs, --local, --suite or --tasks")
     if run and (beir != 1 or retrieval != 1 or sts or mteb or model or run_out):
         raise typer.BadParameter("--run takes one --beir folder, and no model, no other task and no --run-out")
     if run_out and retrieval != 1:
         raise typer.BadParameter("--run-out takes exactly one retrieval task: one --beir folder or --python-docs")
 
 
-def _read_tasks(
-    beir: list[Path], sts: list[Path], python_docs: PythonDocs | None, local: Path | None, split: str, identical_ids: IdenticalIds
-) -> "list[RetrievalTask | StsTask]":
+def _read_tasks(beir: list[Path], sts: list[Path], python_docs: PythonDocs | None, local: Path | None, split: str, identical_ids: IdenticalIds) -> "list[Task]":
     """Every task, read and checked before a model is loaded, so that a mistake in the last one costs seconds."""
     from llm2comp_benchmarks import read_beir, read_local, read_python_docs_task, read_sts
-    from llm2comp_benchmarks.results import check_task_names
 
-    tasks: list[RetrievalTask | StsTask] = [read_beir(folder, split=split, identical_ids=identical_ids.value) for folder in beir]
+    tasks: list[Task] = [read_beir(folder, split=split, identical_ids=identical_ids.value) for folder in beir]
     tasks += map(read_sts, sts)
     if python_docs:
         tasks.append(read_python_docs_task(python_docs.value))
     if local:
         tasks += read_local(local)
-    check_task_names([task.name for task in tasks])
     return tasks
 
 

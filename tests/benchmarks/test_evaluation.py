@@ -10,22 +10,33 @@ import pytest
 import llm2comp_benchmarks
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks import evaluate_local
-from llm2comp_benchmarks.evaluation import describe_model
+from llm2comp_benchmarks.systems import describe_model
 
 
 def test_public_names() -> None:
     assert sorted(llm2comp_benchmarks.__all__) == [
+        "ClassificationTask",
+        "ClusteringTask",
+        "PairTask",
+        "RerankingTask",
         "RetrievalTask",
+        "Samples",
         "StsTask",
+        "Suite",
         "TaskResult",
         "evaluate",
         "evaluate_local",
         "evaluate_run",
         "read_beir",
+        "read_classification",
+        "read_clustering",
         "read_local",
+        "read_pair_classification",
         "read_python_docs_task",
+        "read_reranking",
         "read_run",
         "read_sts",
+        "read_suite",
         "write_results",
         "write_run",
     ]
@@ -54,4 +65,5 @@ def test_a_model_is_described_by_what_it_has(encoder: Any) -> None:
     encoder.fingerprint = "abc"
     encoder.memory_tokens = 8
     described = describe_model(encoder, "folder")
-    assert described == {"model": "folder", "dimension": None, "fingerprint": "abc", "memory_tokens": 8, "max_tokens": None}
+    expected = {"model": "folder", "dimension": None, "fingerprint": "abc", "memory_tokens": 8, "max_tokens": None}
+    assert {key: described[key] for key in expected} == expected

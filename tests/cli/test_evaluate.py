@@ -93,7 +93,9 @@ def test_a_model_its_run_and_its_scores_agree(llm2comp_command: Command, beir: P
         (["--beir", "a", "--run", "r", "--tasks", "SciFact"], "--run takes one --beir folder"),
         (["--beir", "a", "--instructions", "i.yaml"], "belong to --tasks"),
         (["--beir", "a", "--output-folder", "o"], "belong to --tasks"),
-        (["--beir", "a", "--overwrite"], "belong to --tasks"),
+        (["--beir", "a", "--overwrite"], "--overwrite belongs to --json or --output-folder"),
+        (["--beir", "a", "--data", "d"], "--data belongs to --suite"),
+        (["--suite", "local", "--run-out", "r"], "--run-out takes exactly one retrieval task"),
     ],
 )
 def test_wrong_usage_is_2(llm2comp_command: Command, arguments: list[str], message: str) -> None:

@@ -1,7 +1,7 @@
 """The `faiss` module, imported where it is needed, and its number of threads, bounded for the length of a call."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -29,17 +29,23 @@ def ivf_of(index: Any) -> Any:
     return faiss.downcast_index(faiss.extract_index_ivf(index))
 
 
-@contextmanager
-def bounded_threads(threads: int | None) -> Iterator[None]:
+_AS_IT_IS = nullcontext()
+
+
+def bounded_threads(threads: int | None) -> AbstractContextManager[None]:
     """FAISS with so many threads until the block ends, then as before; None leaves it alone.
 
     The number is one for the whole process: calls that run beside this one see it too.
     """
     if threads is None:
-        yield
-        return
+        return _AS_IT_IS
     if threads < 1:
         raise SettingsError(f"threads is {threads}, expected at least 1; leave it out for all cores")
+    return _bounded(threads)
+
+
+@contextmanager
+def _bounded(threads: int) -> Iterator[None]:
     faiss = import_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)

@@ -20,7 +20,7 @@ from llm2comp_indexes.mapped import Bytes, map_file
 from llm2comp_indexes.metadata import Metadata, open_metadata
 from llm2comp_indexes.report import Report, read_report
 from llm2comp_indexes.segment_writer import parent_id
-from llm2comp_indexes.storage import Found, open_storage
+from llm2comp_indexes.storage import Found, lowest, open_storage
 from llm2comp_indexes.structures import Effort, Structure, open_structure
 from llm2comp_indexes.where import Where
 
@@ -150,7 +150,8 @@ class OpenSegment:
         tuned = self.report.point.effort if self.report else _NONE
         chosen = _scaled(_overlaid(effort, tuned), self.rows / left)
         found = self._try(queries, k, chosen, allowed)
-        while (lacking := found.rows[:, -1] < 0).any():
+        while lowest(found.rows[:, -1]) < 0:
+            lacking = found.rows[:, -1] < 0
             harder = _scaled(chosen, 4) if max(chosen.nprobe or 0, chosen.ef_search or 0) < self.rows else chosen
             more = self._compare(queries[lacking], k, allowed, left) if harder == chosen else self._try(queries[lacking], k, harder, allowed)
             found.scores[lacking], found.rows[lacking] = more
@@ -172,7 +173,7 @@ class OpenSegment:
 
     def _rescore(self, queries: NDArray[np.float32], k: int, candidates: NDArray[np.int64]) -> Found:
         """The best k of each query's candidates (queries, any number), by the stored vectors."""
-        best = [self._order(query, rows, k) for query, rows in zip(queries, candidates, strict=True)]
+        best = [self._order(queries[number], candidates[number], k) for number in range(len(queries))]
         if len(best) == 1 and len(best[0].rows) == k:  # nothing to fill up: a query asked alone need not wait for it
             [(scores, rows)] = best
             return Found(scores[None], rows[None])
@@ -183,7 +184,8 @@ class OpenSegment:
 
     def _order(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
         """The best k of the query's candidates, those below 0 left out."""
-        rows = rows[rows >= 0]
+        if lowest(rows) < 0:
+            rows = rows[rows >= 0]
         scores = self.storage.scores(query, rows)
         best = np.lexsort((rows, -scores))[:k]
         return Found(scores[best], rows[best])

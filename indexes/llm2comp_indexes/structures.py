@@ -15,7 +15,7 @@ from llm2comp_indexes.efforts import Effort, default_effort
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.gpu_search import GpuCopy, copy_to_gpus
 from llm2comp_indexes.index_types import IndexType, memory_bytes, parse_type
-from llm2comp_indexes.storage import Found, Selection, Storage, selector
+from llm2comp_indexes.storage import Found, Selection, Storage, highest, lowest, selector
 from llm2comp_indexes.structure_files import load_structure
 
 __all__ = ["Effort", "IndexType", "Structure", "default_effort", "memory_bytes", "open_structure", "parse_type"]
@@ -100,7 +100,7 @@ class Structure:
     def _search(self, queries: NDArray[np.float32], k: int, effort: Effort, chosen: Selection | None) -> Found:
         parameters = self._parameters(effort, k, chosen.selector) if chosen else self._parameters_for_all(effort, k)
         found, rows = self._index.search(queries, min(k, self.rows), params=parameters)
-        if rows.size and (rows.max() >= self.rows or rows.min() < -1):
+        if highest(rows) >= self.rows or lowest(rows) < -1:
             raise IndexFolderError(f"the index of {self._storage.path.parent} names row {rows.max():,} of {self.rows:,}; it was altered: build it again")
         return Found(found, rows)
 

@@ -19,7 +19,7 @@ class Identity(NamedTuple):
     """What mteb files results under.
 
     Attributes:
-        name: owner/name; `local/FOLDER` for a folder that is on no Hub.
+        name: owner/name; `local/FOLDER` for a folder that is on no Hub, `local/POOLING-FOLDER` and the like for a baseline.
         revision: A Hub commit, or for a folder the checksum of what determines its vectors.
     """
 
@@ -54,6 +54,8 @@ def identify(model: Any, source: str | None, name: str | None = None) -> Identit
     """
     if name is not None and (name.count("/") != 1 or not all(name.split("/"))):
         raise SettingsError(f"the model's name in the results is {name!r}; give owner/name, as on the Hub")
+    if (label := getattr(model, "label", None)) is not None:
+        return Identity(name or f"local/{label}", model.revision or _digest(Path(model.source.name)))
     if source is not None and not Path(source).exists():
         from llm2comp.loading import find_source
 
@@ -74,13 +76,13 @@ def _digest(folder: Path) -> str:
 
 
 def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -> Any:
-    """The ModelMeta of a sentence-transformers model, ours or another; what is not known is None."""
+    """The ModelMeta of a sentence-transformers model, ours or another, or of a baseline; what is not known is None."""
     from mteb.models import ModelMeta
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
     from mteb.types import Licenses
 
     facts = _facts(getattr(model, "card", ""))
-    parameters = list(model.parameters())
+    parameters = list(model.parameters()) if hasattr(model, "parameters") else []  # random vectors have none
     known_licenses = [value for part in typing.get_args(Licenses) for value in (typing.get_args(part) or (part,))]
     ours = hasattr(model, "memory_tokens")
     reference = model.encoder.backbone.reference if ours else None
@@ -94,7 +96,7 @@ def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -
         n_parameters=sum(parameter.numel() for parameter in parameters),
         n_embedding_parameters=model.encoder.backbone.vocabulary_size * model.encoder.backbone.hidden_size if ours else None,
         memory_usage_mb=round(sum(parameter.numel() * parameter.element_size() for parameter in parameters) / 2**20, 1),
-        max_tokens=model.max_seq_length,
+        max_tokens=getattr(model, "max_seq_length", None),
         embed_dim=model.get_embedding_dimension(),
         license=facts["license"] if facts.get("license") in known_licenses else None,
         open_weights=True if on_hub or identity.name == _BUNDLED else None,

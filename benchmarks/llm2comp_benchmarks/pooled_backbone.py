@@ -1,6 +1,7 @@
 """A causal language model as a text encoder without any training: each text in a prompt, its hidden states pooled."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -159,6 +160,16 @@ class PooledBackbone(SentenceTransformer):
         self.eval()
         self.system = pooling
         self.source: Source = source
+
+    @property
+    def label(self) -> str:
+        """Pooling and language model in one word, to file results under."""
+        return f"{self.system}-{Path(self.source.name).resolve().name}"
+
+    @property
+    def revision(self) -> str | None:
+        """The language model's commit on the Hub; None for a folder."""
+        return self.source.revision
 
     @property
     def settings(self) -> dict[str, Any]:

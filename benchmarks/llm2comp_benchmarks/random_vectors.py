@@ -16,6 +16,8 @@ class RandomVectors:
     """
 
     system = "random"
+    label = "random"
+    revision = "sha256"
     similarity_fn_name = "cosine"
 
     def __init__(self, dimension: int = 256) -> None:
@@ -30,19 +32,14 @@ class RandomVectors:
         """Dimension of a vector."""
         return self.dimension
 
-    def encode(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> NDArray[np.float32]:
-        """Vectors (n, dimension) of n texts."""
+    def encode(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None, prompt: str | None = None) -> NDArray[np.float32]:
+        """Vectors (n, dimension) of n texts, the prompt before each."""
         vectors = np.empty((len(inputs), self.dimension), np.float32)
         for row, text in enumerate(inputs):
-            seed = np.frombuffer(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), np.dtype("<u4"))
-            vector = np.random.RandomState(seed).standard_normal(self.dimension)
+            digest = hashlib.sha256(((prompt or "") + text).encode("utf-8", "surrogatepass")).digest()
+            vector = np.random.RandomState(np.frombuffer(digest, np.dtype("<u4"))).standard_normal(self.dimension)
             vectors[row] = vector / np.linalg.norm(vector)
         return vectors
 
-    def encode_query(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> NDArray[np.float32]:
-        """As `encode`."""
-        return self.encode(inputs)
-
-    def encode_document(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> NDArray[np.float32]:
-        """As `encode`."""
-        return self.encode(inputs)
+    encode_query = encode
+    encode_document = encode

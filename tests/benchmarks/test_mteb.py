@@ -13,10 +13,12 @@ from llm2comp_benchmarks import evaluate, read_beir
 from llm2comp_benchmarks.mteb_model import Identity, describe_for_mteb, identify, load_for_mteb
 from llm2comp_benchmarks.mteb_prompts import leaves, prompts_of, read_instructions, resolve_prompts
 from llm2comp_benchmarks.mteb_tasks import check_data, evaluate_mteb, read_mteb_tasks
+from llm2comp_benchmarks.systems import load_model
 
 mteb = pytest.importorskip("mteb", reason="needs the extra eval")
 
 Rows = list[dict[str, Any]]
+BACKBONE = Path(__file__).parents[1] / "golden" / "backbone"
 IDENTITY = Identity("owner/name", "abc")
 QUESTIONS = {"q1": "delete a folder", "q2": "square root", "q3": "order the items of a list", "q4": "is this file there?", "q5": "join words into one text"}
 ANSWERS = [
@@ -83,6 +85,24 @@ def sts(monkeypatch: pytest.MonkeyPatch) -> Any:
 def tiny() -> LLM2Comp:
     """The bundled model; a copy for these tests alone, which change its prompts."""
     return load(device="cpu", dtype="float32")
+
+
+class TestBaselines:
+    @pytest.mark.parametrize("name", ["random", f"mean:{BACKBONE}"])
+    def test_the_same_as_ours(self, name: str, questions: Path, scifact: Any, tmp_path: Path) -> None:
+        system = load_model(name)
+        identity = identify(system, name)
+        (theirs,) = evaluate_mteb(system, [scifact], identity, output_folder=tmp_path)
+        ours = evaluate(system, read_beir(questions))
+        assert theirs.metrics["ndcg_at_10"] == pytest.approx(ours.metrics["ndcg_at_10"], abs=1e-5)
+        assert identity.name == ("local/random" if name == "random" else "local/mean-backbone")
+        assert list(tmp_path.glob(f"results/{identity.name.replace('/', '__')}/{identity.revision}/SciFact.json"))
+
+    def test_names_of_their_own(self) -> None:
+        mean, echo = (identify(load_model(f"{pooling}:{BACKBONE}"), f"{pooling}:{BACKBONE}") for pooling in ("mean", "echo"))
+        assert mean.name != echo.name
+        assert mean.revision == echo.revision
+        assert identify(load_model("random"), "random", "someone/else").name == "someone/else"
 
 
 class TestScores:

@@ -57,6 +57,14 @@ def test_systems_without_a_backbone_are_described() -> None:
     assert (random["system"], random["dimension"], random["fingerprint"]) == ("random", 256, None)
 
 
+def test_a_stand_in_is_described_by_what_it_has(encoder: Any) -> None:
+    nothing = dict.fromkeys(("parameters", "backbone", "dimension", "fingerprint", "memory_tokens", "max_tokens"))
+    assert describe_model(encoder, "folder") == {"model": "folder", "system": "WordHashes", **nothing}
+    encoder.fingerprint = "abc"
+    assert describe_model(encoder, None)["fingerprint"] == "abc"
+    assert describe_model(encoder, None)["model"] == "llm2comp-tiny (bundled)"
+
+
 def test_our_models_and_those_of_sentence_transformers(saved_model: Path, exported_model: Path) -> None:
     ours, theirs = (describe_model(load_model(str(folder)), str(folder)) for folder in (saved_model, exported_model))
     assert (ours["system"], ours["dimension"], ours["memory_tokens"]) == ("llm2comp", 64, 4)

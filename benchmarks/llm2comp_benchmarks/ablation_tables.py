@@ -1,7 +1,6 @@
 """The tables of an ablation, in Markdown."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from llm2comp_benchmarks.ablation_summary import PRETEXTS, STAGES, Ablation, Mean, Run, grouped, mean_over_seeds
 from llm2comp_benchmarks.tables import markdown_table
@@ -77,7 +76,7 @@ def _average(runs: Sequence[Run]) -> Mean:
 
 
 def memory_table(ablation: Ablation) -> str:
-    """The scores of CTKD by number of memory tokens and kind of task, after every stage; over the seeds that every k was run with."""
+    """The scores of CTKD by number of memory tokens and kind of task, after every stage; over the seeds that every k was run with; "" with one k."""
     kinds = list(dict.fromkeys(ablation.kinds.values()))
     rows = [["memory tokens", "seeds", *kinds, "average"]]
     for stage, title in STAGES.items():
@@ -87,7 +86,7 @@ def memory_table(ablation: Ablation) -> str:
             columns = [_bold_best({str(k): mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in by_k.items()}) for kind in kinds]
             columns.append(_bold_best({str(k): _average(runs) for k, runs in by_k.items()}))
             rows += [[str(k), str(len(runs)), *(column[str(k)] for column in columns)] for k, runs in by_k.items()]
-    return markdown_table(rows)
+    return markdown_table(rows) if rows[1:] else ""
 
 
 def memory_runs(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
@@ -105,21 +104,16 @@ def kind_score(run: Run, ablation: Ablation, kind: str) -> float:
 
 
 def pooling_table(ablation: Ablation) -> str:
-    """The finished models of CTKD with the mean of the memory tokens, with clustering before it, and the difference on the same models."""
+    """The finished models of CTKD with the mean of the memory tokens, with clustering before it, and the difference on the same models; "" without."""
     mean, cluster = ({run.seed: run for run in ablation.finished("supervised", pretext="distillation", pooling=pooling)} for pooling in ("mean", "cluster"))
     seeds = sorted(mean.keys() & cluster.keys())
+    if not seeds:
+        return ""
     rows = [["pooling", "seeds", *_headers(ablation.kinds), "average"]]
-    for title, value in _pooling_rows(mean, cluster):
-        rows.append([title, str(len(seeds)), *(value(seeds, score) for score in _scores(ablation))])
-    return markdown_table(rows)
-
-
-def _pooling_rows(mean: dict[int, Run], cluster: dict[int, Run]) -> list[tuple[str, Any]]:
-    return [
-        ("mean", lambda seeds, score: mean_over_seeds([score(mean[seed]) for seed in seeds]).told()),
-        ("clustered, merged, then the mean", lambda seeds, score: mean_over_seeds([score(cluster[seed]) for seed in seeds]).told()),
-        ("difference", lambda seeds, score: _signed(mean_over_seeds([score(cluster[seed]) - score(mean[seed]) for seed in seeds]))),
-    ]
+    for title, runs in (("mean", mean), ("clustered, merged, then the mean", cluster)):
+        rows.append([title, str(len(seeds)), *(mean_over_seeds([score(runs[seed]) for seed in seeds]).told() for score in _scores(ablation))])
+    differences = [mean_over_seeds([score(cluster[seed]) - score(mean[seed]) for seed in seeds]) for score in _scores(ablation)]
+    return markdown_table([*rows, ["difference", str(len(seeds)), *map(_signed, differences)]])
 
 
 def _signed(mean: Mean) -> str:

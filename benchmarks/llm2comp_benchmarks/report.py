@@ -65,7 +65,7 @@ class Results:
         if patterns == ["pictures"] and what == "ablation":
             return self._pictures(beside or Path())
         if what == "ablation" and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
-            return _OF_ABLATION[patterns[0]](self.ablation) if self.ablation else _NOT_YET
+            return (self.ablation and _OF_ABLATION[patterns[0]](self.ablation)) or _NOT_YET
         if what == "paper" and patterns in (["tasks"], ["averages"]):
             return paper_averages_table(self.ablation) if patterns == ["averages"] else paper_tasks_table(list(self.runs.values()))
         of_ablation = [f"ablation {part}" for part in (*_OF_ABLATION, "pictures")]

@@ -1,0 +1,117 @@
+"""Processes that hold one system of a benchmark each: systems take turns, while time and memory of each are its own."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from llm2comp.errors import LLM2CompError
+
+__all__ = ["Job", "Worker", "peak_bytes", "reset_peak", "serve"]
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+
+Job = Callable[..., dict[str, Any]]
+"""JSON keywords in, a JSON object out."""
+
+
+class Worker:
+    """A process that answers one job at a time, and is ended with the `with` block it was opened in.
+
+    Attributes:
+        name: The system's, for messages.
+        opened: What it said when it was ready.
+
+    Raises:
+        LLM2CompError: It could not start; the message has its last words.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], *, threads: int) -> None:
+        self.name = name
+        bounds = {variable: str(threads) for variable in _THREAD_VARIABLES}
+        self._errors = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # closed with the worker
+        self._process = subprocess.Popen(
+            list(command), env={**os.environ, **bounds}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, encoding="utf-8"
+        )
+        try:
+            self.opened = self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(self, job: str, **arguments: Any) -> dict[str, Any]:
+        """What a job gives.
+
+        Raises:
+            LLM2CompError: The process ended instead.
+        """
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended; its last words say why
+            self._process.stdin.write(json.dumps([job, arguments]) + "\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        status = self._process.wait()
+        self._errors.seek(0)
+        words = (self._errors.read().strip().splitlines() or [f"ended with status {status}"])[-1]
+        raise LLM2CompError(f"{self.name}: failed: {words[:400]}")
+
+
+def serve(open_system: Callable[[], tuple[dict[str, Any], Mapping[str, Job]]]) -> None:
+    """The other side of a `Worker`: opens a system, says what it is, and does the jobs it is asked for until its input ends.
+
+    What libraries print goes to standard error meanwhile.
+    """
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        facts, jobs = open_system()
+        answers.write(json.dumps(facts) + "\n")
+        answers.flush()
+        for line in sys.stdin:
+            name, arguments = json.loads(line)
+            answers.write(json.dumps(jobs[name](**arguments)) + "\n")
+            answers.flush()
+
+
+def peak_bytes() -> int:
+    """Most memory that this process held since it began or `reset_peak`; pages of mapped files count while they are resident."""
+    if sys.platform.startswith("linux"):  # where ru_maxrss begins with that of the process it was forked from
+        return _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak() -> int:
+    """Begins a new peak where the system can (Linux), so that what loading took does not count; memory held now, in bytes."""
+    if not sys.platform.startswith("linux"):
+        return peak_bytes()
+    with suppress(OSError):  # a container may forbid it: then the peak is that of loading, too
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status[name].split()[0])

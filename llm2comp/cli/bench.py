@@ -1,9 +1,10 @@
 """`llm2comp bench`: time, memory and quality side by side with named peers."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,17 +12,101 @@ from llm2comp.cli.output import printable
 
 __all__ = ["register"]
 
+_Json = Annotated[Path | None, typer.Option("--json", help="Write all numbers here, with settings, versions and hardware.")]
+_Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"], typer.Option(help="Of ours; auto: float32, and bfloat16 too where the processor multiplies it natively.")
+]
+_Threads = Annotated[int, typer.Option(min=1, help="In every process.")]
+_Workdir = Annotated[Path | None, typer.Option(metavar="DIR", help="For models and texts, which are removed at the end. Left out: temporary.")]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command group `bench`."""
     group = typer.Typer(no_args_is_help=True, help="Measure time, memory and quality side by side with named peers.", rich_markup_mode=None)
     group.callback()(_only_groups)
+    group.command()(encode)
+    group.command()(train)
     group.command()(index)
     app.add_typer(group, name="bench")
 
 
 def _only_groups() -> None:
     """Measure time, memory and quality side by side with named peers."""
+
+
+def encode(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Name or folder of a model; left out: the bundled model.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Random weights of this shape in place of a model: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE, such as 768x12x2048.")
+    ] = None,
+    corpus: Annotated[list[str] | None, typer.Option(help="Corpus that texts are drawn from, as `index build` takes it; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Texts, drawn at random.")] = 5000,
+    peers: Annotated[str, typer.Option(metavar="NAMES", help='With spaces between; "" for none.')] = "sentence-transformers transformers",
+    peer_llm2vec: Annotated[
+        Path | None, typer.Option(metavar="PYTHON", help="Python of an environment with llm2vec 0.2.3, compared on a random Llama of 15M parameters.")
+    ] = None,
+    precision: _Precision = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Of ours; left out: our default. Peers have their own default.")] = None,
+    threads: _Threads = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="In which every system encodes all texts once, in turn.")] = 3,
+    workdir: _Workdir = None,
+    json_file: _Json = None,
+) -> None:
+    """Encode texts beside sentence-transformers, bare transformers and llm2vec, and beside this machine's own matmul rate.
+
+    Same texts and same weights for all; sentence-transformers loads our plain export with its own modules.
+    """
+    _check_target(json_file)
+    from llm2comp_benchmarks.encode_benchmark import EncodeBenchmark, run_encode_benchmark
+    from llm2comp_benchmarks.throughput import format_encoding
+
+    with TemporaryDirectory(prefix="llm2comp-bench-") as temporary:
+        settings = EncodeBenchmark(
+            workdir=workdir or Path(temporary),
+            model=model,
+            shape=shape,
+            corpora=tuple(corpus or ["python-docs:all"]),
+            limit=limit,
+            peers=tuple(peers.split()),
+            peer_llm2vec=peer_llm2vec,
+            precision=precision,
+            batch_size=batch_size,
+            threads=threads,
+            rounds=rounds,
+        )
+        record = run_encode_benchmark(settings, tell=_tell)
+    _report(record, format_encoding, json_file)
+
+
+def train(
+    shape: Annotated[str, typer.Option(help="Of a random Llama: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE.")] = "15m",
+    vocabulary: Annotated[int, typer.Option(min=4, help="Its tokens.")] = 32_000,
+    texts: Annotated[int, typer.Option(min=1, help="In a batch.")] = 4,
+    tokens: Annotated[int, typer.Option(min=20, help="Of a text: context and continuation.")] = 300,
+    precision: _Precision = "auto",
+    vocabularies: Annotated[str, typer.Option(metavar="SIZES", help='Memory and time for each, such as "32000 64000 128000 256000".')] = "",
+    threads: _Threads = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="In which every system takes one step, in turn.")] = 5,
+    json_file: _Json = None,
+) -> None:
+    """Take steps of stage 1 beside a plain implementation of the method (two models, padded, all logits), at the same shapes on the same tokens."""
+    _check_target(json_file)
+    if not all(size.isascii() and size.isdigit() for size in vocabularies.split()):
+        raise typer.BadParameter(f"--vocabularies {vocabularies!r}: give whole numbers with spaces between")
+    from llm2comp_benchmarks.throughput import format_training
+    from llm2comp_benchmarks.train_benchmark import TrainBenchmark, run_train_benchmark
+
+    settings = TrainBenchmark(
+        shape=shape,
+        vocabulary=vocabulary,
+        texts=texts,
+        tokens=tokens,
+        precision=precision,
+        vocabularies=tuple(map(int, vocabularies.split())),
+        threads=threads,
+        rounds=rounds,
+    )
+    _report(run_train_benchmark(settings, tell=_tell), format_training, json_file)
 
 
 def index(
@@ -39,16 +124,12 @@ def index(
     rounds: Annotated[int, typer.Option(min=1, help="Times each query is asked; its least time counts.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of FAISS and BLAS, in every process.")] = 1,
     workdir: Annotated[Path | None, typer.Option(metavar="DIR", help="For vectors, which are kept for the next run, and indexes. Left out: temporary.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here, with settings, versions and hardware.")] = None,
+    json_file: _Json = None,
 ) -> None:
     """Build and search indexes beside plain FAISS, and beside autofaiss, on the same vectors."""
-    if json_file and not json_file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{json_file}: there is no folder {json_file.parent}; make it first")
-    import json
-
+    _check_target(json_file)
     from llm2comp_benchmarks.index_benchmark import IndexBenchmark, run_benchmark
     from llm2comp_benchmarks.index_ratios import format_record
-    from llm2comp_benchmarks.results import write_atomically
     from llm2comp_indexes.options import parse_bytes
 
     with TemporaryDirectory(prefix="llm2comp-bench-") as temporary:
@@ -68,7 +149,25 @@ def index(
             threads=threads,
             peer_python=autofaiss,
         )
-        record = run_benchmark(settings, tell=lambda line: print(printable(line), file=sys.stderr, flush=True))
-    print(format_record(record))
+        record = run_benchmark(settings, tell=_tell)
+    _report(record, format_record, json_file)
+
+
+def _check_target(json_file: Path | None) -> None:
+    """Refuses a result file in no folder, before an hour is spent on it."""
+    if json_file and not json_file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"{json_file}: there is no folder {json_file.parent}; make it first")
+
+
+def _tell(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def _report(record: dict[str, Any], show: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:
+    import json
+
+    from llm2comp_benchmarks.results import write_atomically
+
+    print(show(record))
     if json_file:
         write_atomically(json_file, [json.dumps(record, indent=2, ensure_ascii=False), "\n"])

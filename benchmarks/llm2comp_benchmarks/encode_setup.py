@@ -1,0 +1,168 @@
+"""What encoding is measured on: texts drawn from corpora, and a model with a plain sentence-transformers export of the same weights."""
+
+import json
+import random
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+from llm2comp.errors import SettingsError
+
+__all__ = ["PARTS", "SHAPES", "Shape", "count_parameters", "draw", "prepare"]
+
+_MEMORY_TOKENS = 8
+_MAX_LENGTH = 512
+
+
+class Shape(NamedTuple):
+    """A Llama's shape, without its vocabulary."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+
+    @classmethod
+    def parse(cls, name: str) -> "Shape":
+        """A shape by its name, or written HIDDENxLAYERSxINTERMEDIATE.
+
+        Raises:
+            SettingsError: It is neither, or no number of heads fits.
+        """
+        if name in SHAPES:
+            return SHAPES[name]
+        parts = name.split("x")
+        if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+            raise SettingsError(f"shape is {name!r}; give {', '.join(SHAPES)} or HIDDENxLAYERSxINTERMEDIATE, such as 768x12x2048")
+        shape = cls(*map(int, parts))
+        if shape.hidden % 2:
+            raise SettingsError(f"shape is {name!r}: hidden {shape.hidden} must be even, for rotary positions turn pairs of dimensions")
+        return shape
+
+    @property
+    def heads(self) -> int:
+        """The fewest heads of at most 64 dimensions, an even number of them."""
+        return next(heads for heads in range(1, self.hidden + 1) if self.hidden % (2 * heads) == 0 and self.hidden // heads <= 64)
+
+
+SHAPES = {"tiny": Shape(256, 4, 768), "15m": Shape(288, 6, 768), "85m": Shape(768, 12, 2048)}
+"""By name: the bundled model's, and two of 15 and 85 million parameters beside a vocabulary's."""
+
+PARTS = {"ours": "llm2comp", "plain": "plain", "backbone": "backbone", "texts": "texts.json"}
+"""Names within the folder `prepare` fills: the model, its plain export, the bare language model (of a shape only), and the texts."""
+
+
+def draw(file: str, corpora: Sequence[str], limit: int, seed: int) -> dict[str, Any]:
+    """Writes texts drawn from corpora at random, each document once (all if there are fewer), as a JSON list; says how many."""
+    from llm2comp.corpus import read_corpus
+
+    documents = [document.content for document in chain.from_iterable(map(read_corpus, corpora)) if document.content]
+    texts = random.Random(seed).sample(documents, min(limit, len(documents)))
+    if not texts:
+        raise SettingsError(f"no texts in {', '.join(corpora)}")
+    Path(file).write_text(json.dumps(texts), encoding="utf-8")
+    return {"texts": len(texts)}
+
+
+def prepare(
+    folder: str, texts: str, model: str | None = None, shape: str | None = None, *, count: int | None = None, vocabulary: int | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Fills a folder (see `PARTS`) and says what is in it.
+
+    Args:
+        folder: A new one.
+        texts: File of `draw`.
+        model: Name or folder of a model; None is the bundled one.
+        shape: Random weights of this shape instead, with the bundled model's tokenizer.
+        count: Of the texts, the first so many; None: all.
+        vocabulary: Rows of the embeddings of random weights; None: as many as the tokenizer has.
+        seed: Of random weights.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True)
+    chosen = json.loads(Path(texts).read_text(encoding="utf-8"))[:count]
+    (target / PARTS["texts"]).write_text(json.dumps(chosen), encoding="utf-8")
+    loaded = _open(target, model, shape, vocabulary, seed)
+    loaded.save(target / PARTS["ours"])
+    loaded.export(target / PARTS["plain"])
+    encoder = loaded.encoder
+    lengths = [len(tokens) + encoder.memory_tokens for tokens in encoder.token_ids(chosen)]
+    return {
+        "model": {"fingerprint": None if shape else loaded.fingerprint, **_described(loaded)},
+        "texts": {
+            "texts": len(chosen),
+            "tokens": sum(lengths),
+            "truncated": encoder.pop_truncated(),
+            "tokens_of_a_text": {"least": min(lengths), "median": median(lengths), "mean": round(mean(lengths), 1), "most": max(lengths)},
+        },
+    }
+
+
+def _open(target: Path, model: str | None, shape: str | None, vocabulary: int | None, seed: int) -> Any:
+    import llm2comp
+
+    bundled = llm2comp.load(model, dtype="float32", device="cpu") if model else llm2comp.load(dtype="float32", device="cpu")
+    if shape is None:
+        return bundled
+    _write_random(target / PARTS["backbone"], Shape.parse(shape), bundled.encoder.tokenizer, vocabulary, seed)
+    return llm2comp.LLM2Comp.from_backbone(target / PARTS["backbone"], _MEMORY_TOKENS, adapter=None, max_length=_MAX_LENGTH, device="cpu")
+
+
+def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | None, seed: int) -> None:
+    """A Llama of random weights and the tokenizer, in files that older transformers read, too."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token, pad_token=tokenizer.pad_token
+    )
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary or len(tokenizer),
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate,
+        max_position_embeddings=2 * _MAX_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    plain.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    named = {**json.loads(file.read_text(encoding="utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}  # its newer name means nothing to older versions
+    file.write_text(json.dumps(named), encoding="utf-8")
+
+
+def _described(model: Any) -> dict[str, Any]:
+    language_model = model.encoder.backbone.language_model
+    config = language_model.config
+    return {
+        "class": type(language_model).__name__,
+        "hidden": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "intermediate": config.intermediate_size,
+        "vocabulary": model.encoder.backbone.vocabulary_size,
+        "memory_tokens": model.memory_tokens,
+        "max_length": model.max_seq_length,
+        "multiplied_parameters": count_parameters(model.encoder.backbone),
+    }
+
+
+def count_parameters(backbone: Any) -> int:
+    """Parameters that a token is multiplied with in a forward pass: all but embeddings and head; an adapter counts as merged."""
+    from llm2comp.passes import trunk
+
+    language_model = backbone.language_model
+    embeddings = {id(parameter) for parameter in language_model.get_input_embeddings().parameters()}
+    named = trunk(language_model).named_parameters()
+    return sum(parameter.numel() for name, parameter in named if id(parameter) not in embeddings and ".lora_" not in name)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"draw": draw, "prepare": prepare}[sys.argv[1]](**json.loads(sys.argv[2]))))  # noqa: T201  # the answer to the parent process

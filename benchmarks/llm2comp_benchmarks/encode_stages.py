@@ -1,0 +1,87 @@
+"""Where the time of our own encoding goes: by stage from strings to a file of vectors, and by operation of PyTorch."""
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["measure_operations", "measure_stages", "slowest_stage"]
+
+_OPERATIONS = 12
+
+
+def measure_stages(model: Any, texts: list[str], file: Path, encode: Callable[[list[str]], Any]) -> dict[str, float]:
+    """Seconds that each stage was busy, in a run that is not one of the compared rounds.
+
+    `tokenise`: strings to ids; `forward`: the backbone's layers; `pack`: sorting within a batch, embedding, packing, gathering memory states; `pool`:
+    pooling and scaling; `rest`: what is left of the whole, such as sorting the texts and collecting vectors; `write`: float32 vectors into a file, durable.
+    `encode` is the whole without `write`. Stages that run beside one another add up to more than the whole, and then there is no rest.
+    """
+    encoder, busy = model.encoder, _Busy()
+    later = [module for module in model if module is not encoder]
+    watched = [(encoder, "preprocess"), (encoder, "token_ids"), (encoder, "forward"), (encoder.backbone, "encode"), *((module, "forward") for module in later)]
+    names = ["preprocess", "token_ids", "states", "forward", *("pool" for _ in later)]
+    with ExitStack() as stack:
+        for (holder, method), name in zip(watched, names, strict=True):
+            stack.enter_context(busy.watch(holder, method, name))
+        start = time.perf_counter()
+        vectors = encode(texts)
+        whole = time.perf_counter() - start
+    start = time.perf_counter()
+    with file.open("wb") as target:
+        np.save(target, np.asarray(vectors, dtype=np.float32))
+        target.flush()
+        os.fsync(target.fileno())
+    written = time.perf_counter() - start
+    seconds = busy.seconds
+    pack = max(0.0, seconds["preprocess"] - seconds["token_ids"]) + max(0.0, seconds["states"] - seconds["forward"])
+    stages = {"tokenise": seconds["token_ids"], "pack": pack, "forward": seconds["forward"], "pool": seconds["pool"]}
+    return {"encode": whole, **stages, "rest": max(0.0, whole - sum(stages.values())), "write": written}
+
+
+def slowest_stage(stages: dict[str, float]) -> str:
+    """The stage that was busy longest."""
+    return max((name for name in stages if name != "encode"), key=stages.__getitem__)
+
+
+def measure_operations(run: Callable[[], Any]) -> dict[str, float]:
+    """The operations that took most, by PyTorch's names, as shares of the time of all; each without what it calls."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    most = sorted(times, key=times.__getitem__, reverse=True)[:_OPERATIONS]
+    return {name: round(times[name] / sum(times.values()), 4) for name in most}
+
+
+class _Busy:
+    """Seconds spent within methods, by name; a method that runs in two threads at once counts twice."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def watch(self, holder: Any, method: str, name: str) -> Iterator[None]:
+        """Counts calls of a method of one object."""
+        original = getattr(holder, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                with self._lock:
+                    self.seconds[name] += time.perf_counter() - start
+
+        setattr(holder, method, timed)
+        try:
+            yield
+        finally:
+            delattr(holder, method)

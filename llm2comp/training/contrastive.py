@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from llm2comp.adapter import AdapterSettings
 from llm2comp.corpus import read_corpus
@@ -37,7 +37,14 @@ _SENTENCE_WORDS = (5, 60)
 _logger = logging.getLogger(__name__)
 
 
-def train_contrastive(model: LLM2Comp, settings: ContrastiveSettings, output: Path, *, fresh_adapter: AdapterSettings | None = None) -> LLM2Comp:
+def train_contrastive(
+    model: LLM2Comp,
+    settings: ContrastiveSettings,
+    output: Path,
+    *,
+    fresh_adapter: AdapterSettings | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> LLM2Comp:
     """Trains on sentences (stage 2) or pairs (stage 3); an interrupted run goes on from its last checkpoint.
 
     Args:
@@ -45,6 +52,7 @@ def train_contrastive(model: LLM2Comp, settings: ContrastiveSettings, output: Pa
         settings: See `ContrastiveSettings`.
         output: Folder of checkpoints and `metrics.jsonl`.
         fresh_adapter: The new adapter of `adapter: merge`.
+        callbacks: Of the trainer's own kind, to look at the model on the way.
 
     Returns:
         The model given.
@@ -77,7 +85,7 @@ def train_contrastive(model: LLM2Comp, settings: ContrastiveSettings, output: Pa
         backbone.enable_checkpointing()
     model.encoder.task_limits = {task: limit for task, limit in limits.items() if limit is not None}
     try:
-        _trainer(model, settings, arguments, data).run()
+        _trainer(model, settings, arguments, data, callbacks).run()
     finally:
         model.encoder.task_limits = {}
         model.encoder.memory.requires_grad_()
@@ -143,13 +151,14 @@ def _embedding_name(model: LLM2Comp) -> str:
     return re.escape(next(name for name, parameter in model.named_parameters() if parameter is embeddings)) + "$"
 
 
-def _trainer(model: LLM2Comp, settings: ContrastiveSettings, arguments: Any, data: _Data) -> "_ContrastiveTrainer":
+def _trainer(model: LLM2Comp, settings: ContrastiveSettings, arguments: Any, data: _Data, callbacks: Sequence[TrainerCallback]) -> "_ContrastiveTrainer":
     shared = {**_similarity(settings.temperature, settings.similarity), "gather_across_devices": arguments.world_size > 1}
     if settings.micro_batch is None:
         loss: torch.nn.Module = MultipleNegativesRankingLoss(model, **shared)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.micro_batch, **shared)
-    return _ContrastiveTrainer(settings, model=model, args=arguments, train_dataset=data.training, eval_dataset=data.heldout, loss=loss)
+    sets = {"train_dataset": data.training, "eval_dataset": data.heldout}
+    return _ContrastiveTrainer(settings, model=model, args=arguments, loss=loss, callbacks=list(callbacks), **sets)
 
 
 def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:

@@ -97,11 +97,13 @@ class Ablation:
         runs: The models.
         kinds: Kind by task, in the order of tables.
         k: Memory tokens of the models that differ by pretext; those with another k are there for the comparison of k alone.
+        files: The result files, in the order of the runs.
     """
 
     runs: list[Run]
     kinds: dict[str, str]
     k: int
+    files: list[ResultFile]
 
     def pick(self, **wanted: object) -> list[Run]:
         """The runs that have these attributes; with mean pooling and k memory tokens (none for mntp) where not said otherwise."""
@@ -141,7 +143,7 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
         raise LLM2CompError(f"{folder}: no task is in all {len(files)} result files; run the ablation to its end")
     runs = [_run(file, {task: file.tasks[task] for task in shared}) for file in files]
     counted = Counter(run.memory_tokens for run in runs if run.memory_tokens and run.pretext != "distillation") or Counter(run.memory_tokens for run in runs)
-    return Ablation(runs, shared, counted.most_common(1)[0][0])
+    return Ablation(runs, shared, counted.most_common(1)[0][0], files)
 
 
 def _run(file: ResultFile, tasks: dict[str, TaskScores]) -> Run:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from llm2comp_benchmarks.ablation_summary import PRETEXTS, STAGES, Ablation, Mean, Run, grouped, mean_over_seeds
+from llm2comp_benchmarks.score_tables import hardware_of
 from llm2comp_benchmarks.tables import markdown_table
 
-__all__ = ["kind_score", "memory_runs", "memory_table", "pooling_table", "pretext_name", "pretexts_table", "samples_by_count", "samples_table"]
+__all__ = ["cost_words", "kind_score", "memory_runs", "memory_table", "pooling_table", "pretext_name", "pretexts_table", "samples_by_count", "samples_table"]
 
 _ABSENT = "–"
 _FIGURES = {"participation_ratio": "participation ratio", "entropy_rank": "entropy rank", "memory_similarity_mean": "memory-token cosine"}
@@ -118,3 +119,14 @@ def pooling_table(ablation: Ablation) -> str:
 
 def _signed(mean: Mean) -> str:
     return ("+" if mean.value >= 0 else "") + mean.told(4)
+
+
+def cost_words(ablation: Ablation) -> str:
+    """How many models were measured, what each stage saw, on what, and how long the measuring took."""
+    hardware = "; ".join(dict.fromkeys(hardware_of(file) for file in ablation.files))
+    hours = sum(sum((file.beside["seconds"] or {}).values()) for file in ablation.files) / 3600
+    words = f"{len(ablation.runs)} models, measured in {hours:.1f} hours, training not counted, on {hardware}."
+    budgets = ablation.files[0].settings["ablation"].get("samples")
+    if isinstance(budgets, dict):
+        words += f" Samples of each stage: {', '.join(f'{stage} {count:,}' for stage, count in budgets.items())}."
+    return words

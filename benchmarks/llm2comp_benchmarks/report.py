@@ -5,7 +5,7 @@ A block of a file is filled by the name in its first line, `<!-- table NAME -->`
 - `set FILE`: a line a task of one run, `FILE.json`;
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the patterns;
 - `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
-- `ablation pretexts|order|samples|memory|pooling|pictures`: from the files in the folder `ablation`.
+- `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`.
 """
 
 import os
@@ -18,7 +18,7 @@ from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.ablation_order import order_words
 from llm2comp_benchmarks.ablation_plots import PLOTS
 from llm2comp_benchmarks.ablation_summary import Ablation, read_ablation_runs
-from llm2comp_benchmarks.ablation_tables import memory_table, pooling_table, pretexts_table, samples_table
+from llm2comp_benchmarks.ablation_tables import cost_words, memory_table, pooling_table, pretexts_table, samples_table
 from llm2comp_benchmarks.paper_tables import paper_averages_table, paper_tasks_table
 from llm2comp_benchmarks.result_files import ResultFile, read_result_files
 from llm2comp_benchmarks.results import write_atomically
@@ -29,6 +29,7 @@ __all__ = ["ABLATION_FOLDER", "Results", "fill_text", "read_results", "write_fil
 
 ABLATION_FOLDER = "ablation"
 _NOT_YET = "*No result file yet.*"
+_NO_SAMPLES = "*No result file has samples yet.*"
 _OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {"systems": systems_table, "intervals": intervals_table, "runs": runs_table}
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
@@ -36,6 +37,7 @@ _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "samples": samples_table,
     "memory": memory_table,
     "pooling": pooling_table,
+    "cost": cost_words,
 }
 
 
@@ -61,7 +63,7 @@ class Results:
         if what == "set" and len(patterns) == 1:
             return sets_table(self._chosen(patterns)[0])
         if what in _OF_RUNS and patterns:
-            return _OF_RUNS[what](self._chosen(patterns))
+            return _OF_RUNS[what](self._chosen(patterns)) or _NO_SAMPLES
         if patterns == ["pictures"] and what == "ablation":
             return self._pictures(beside or Path())
         if what == "ablation" and len(patterns) == 1 and patterns[0] in _OF_ABLATION:

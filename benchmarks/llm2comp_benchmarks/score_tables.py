@@ -7,7 +7,7 @@ from llm2comp_benchmarks.result_files import ResultFile, TaskScores
 from llm2comp_benchmarks.tables import markdown_table
 from llm2comp_benchmarks.task_kinds import ordered_tasks, task_title
 
-__all__ = ["grouped_table", "intervals_table", "runs_table", "sets_table", "systems_table"]
+__all__ = ["grouped_table", "hardware_of", "intervals_table", "runs_table", "sets_table", "systems_table"]
 
 _RESAMPLES = 2000
 _ABSENT = "–"
@@ -65,7 +65,9 @@ def _cell(column: dict[str, float], name: str, digits: int) -> str:
 
 
 def intervals_table(runs: Sequence[ResultFile]) -> str:
-    """The 95 % bootstrap intervals of `systems_table`, where the files have samples."""
+    """The 95 % bootstrap intervals of `systems_table`, where the files have samples; "" where none has any."""
+    if not any(task.samples for run in runs for task in run.tasks.values()):
+        return ""
     kinds = ordered_tasks(run.tasks for run in runs)
     rows = [["", *(_headed(task, kinds) for task in kinds)]]
     rows += [[run.name, *(_told(_interval(run.tasks[task])) if task in run.tasks else _ABSENT for task in kinds)] for run in runs]
@@ -89,12 +91,13 @@ def runs_table(runs: Sequence[ResultFile]) -> str:
         told = run.settings.get("model") or run.settings.get("system") or run.settings.get("run") or _ABSENT
         commit = (run.beside["commit"] or _ABSENT)[:10]
         rows.append(
-            [run.name, f"`{told}`", _hardware(run), f"{seconds / 60:.1f}", versions.get("torch") or _ABSENT, versions.get("transformers") or _ABSENT, commit]
+            [run.name, f"`{told}`", hardware_of(run), f"{seconds / 60:.1f}", versions.get("torch") or _ABSENT, versions.get("transformers") or _ABSENT, commit]
         )
     return markdown_table(rows)
 
 
-def _hardware(run: ResultFile) -> str:
+def hardware_of(run: ResultFile) -> str:
+    """What it ran on, in words."""
     hardware = run.beside["hardware"] or {}
     if hardware.get("gpus"):
         return ", ".join(hardware["gpus"])

@@ -48,7 +48,7 @@ def _print_all(found: "Results") -> None:
 
     sampled = any(task.samples for run in found.runs.values() for task in run.tasks.values())
     names = ["systems *", *(["intervals *"] if sampled else []), "runs *"] if found.runs else []
-    names += [f"ablation {part}" for part in ("pretexts", "order", "samples", "memory", "pooling")] if found.ablation else []
+    names += [f"ablation {part}" for part in ("pretexts", "order", "samples", "memory", "pooling", "cost")] if found.ablation else []
     if not names:
         raise LLM2CompError(f"{found.folder}: no result file of `llm2comp eval --json FILE` in it")
     names.append("paper averages")

@@ -1,0 +1,41 @@
+"""The tables of README.md and benchmarks/README.md are those of the result files, and the commands shown exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from llm2comp.cli import app
+from llm2comp_benchmarks.report import fill_text, read_results
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("llm2comp ")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_every_table_is_what_the_result_files_say(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- table " in text, "the tables are gone"
+    filled = fill_text(text, read_results(ROOT / "benchmarks" / "results"), (ROOT / page).parent)
+    assert filled == text, f"the tables are not those of the result files; run: llm2comp report --write {page}"
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_shown_exists_with_the_options_shown(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command = get_command(app)
+    while isinstance(command, typer.core.TyperGroup):
+        command = command.commands[words.pop(0)]
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if re.match(r"--?[a-z]", word)} <= options
+
+
+def test_links_and_pictures_are_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", GUIDE)
+    assert links
+    assert [link for link in links if not (ROOT / "benchmarks" / link).exists()] == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from operator import gt
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -35,6 +36,8 @@ _EXACT_ANSWERS = 4
 """Where at most so many times as many rows are left as answers are wanted, all are compared."""
 _GATHERED_SHARE = 1 / 256
 """Up to so small a share, rows are read one by one; above, FAISS passes over the others faster."""
+_FEW = 32
+"""Of up to so many candidates it is seen whether they are in order already before they are sorted, which takes longer."""
 
 
 class OpenSegment:
@@ -173,12 +176,13 @@ class OpenSegment:
 
     def _rescore(self, queries: NDArray[np.float32], k: int, candidates: NDArray[np.int64]) -> Found:
         """The best k of each query's candidates (queries, any number), by the stored vectors."""
-        best = [self._order(queries[number], candidates[number], k) for number in range(len(queries))]
-        if len(best) == 1 and len(best[0].rows) == k:  # nothing to fill up: a query asked alone need not wait for it
-            [(scores, rows)] = best
-            return Found(scores[None], rows[None])
+        if len(queries) == 1:  # asked alone, it need not wait for what filling up takes
+            scores, rows = self._order(queries[0], candidates[0], k)
+            if len(rows) == k:
+                return Found(scores[None], rows[None])
         found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
-        for (scores, rows), scores_out, rows_out in zip(best, *found, strict=True):
+        for query, some, scores_out, rows_out in zip(queries, candidates, *found, strict=True):
+            scores, rows = self._order(query, some, k)
             scores_out[: len(rows)], rows_out[: len(rows)] = scores, rows
         return found
 
@@ -187,6 +191,8 @@ class OpenSegment:
         if lowest(rows) < 0:
             rows = rows[rows >= 0]
         scores = self.storage.scores(query, rows)
+        if len(rows) <= _FEW and all(map(gt, (listed := scores.tolist()), listed[1:])):  # as FAISS's mostly are
+            return Found(scores[:k], rows[:k])
         best = np.lexsort((rows, -scores))[:k]
         return Found(scores[best], rows[best])
 

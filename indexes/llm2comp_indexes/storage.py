@@ -66,12 +66,12 @@ class Found(NamedTuple):
 
 def lowest(rows: NDArray[np.int64]) -> int:
     """The lowest of some row numbers; 0 of none. Of ten numbers it takes a third of the time that `min` takes."""
-    return int(rows.item(rows.argmin())) if rows.size else 0
+    return rows.item(rows.argmin()) if rows.size else 0
 
 
 def highest(rows: NDArray[np.int64]) -> int:
     """The highest of some row numbers; -1 of none."""
-    return int(rows.item(rows.argmax())) if rows.size else -1
+    return rows.item(rows.argmax()) if rows.size else -1
 
 
 def row_bytes(dimension: int, store: Store) -> int:

@@ -68,8 +68,10 @@ def truth(texts: list[str]) -> Callable[..., list[list[str]]]:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_at_full_effort_the_answers_are_exact(make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str) -> None:
-    answers = make(kind).search(QUESTIONS, k=10, options=SearchOptions(effort=FULL))
+    index, options = make(kind), SearchOptions(effort=FULL)
+    answers = index.search(QUESTIONS, k=10, options=options)
     assert [[hit.id for hit in hits] for hits in answers] == truth(QUESTIONS, 10)
+    assert [index.search([question], k=10, options=options)[0] for question in QUESTIONS] == answers, "asked alone"
 
 
 @pytest.mark.parametrize("kind", TYPES)

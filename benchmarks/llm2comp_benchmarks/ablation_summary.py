@@ -132,11 +132,14 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
     Scores are taken of the tasks that all files have.
 
     Raises:
-        LLM2CompError: A damaged file, one without the settings of an ablation, or no task that all have.
+        LLM2CompError: A damaged file, one without the settings of an ablation, files of two ablations, or no task that all have.
     """
     files = read_result_files(folder) if folder.is_dir() else []
     if not files:
         return None
+    names = {str((file.settings.get("ablation") or {}).get("ablation")) for file in files}
+    if len(names) > 1:
+        raise LLM2CompError(f"{folder}: files of {len(names)} ablations ({', '.join(sorted(names))}); give each a folder of its own")
     kinds = ordered_tasks(file.tasks for file in files)
     shared = {task: kind for task, kind in kinds.items() if all(task in file.tasks for file in files)}
     if not shared:

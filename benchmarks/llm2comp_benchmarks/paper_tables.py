@@ -9,6 +9,7 @@ from llm2comp_benchmarks.ablation_summary import Ablation, mean_over_seeds
 from llm2comp_benchmarks.result_files import ResultFile
 from llm2comp_benchmarks.score_tables import grouped_table
 from llm2comp_benchmarks.tables import markdown_table
+from llm2comp_benchmarks.task_kinds import plain_kind
 
 __all__ = ["paper_averages_table", "paper_tasks_table", "read_paper"]
 
@@ -44,7 +45,7 @@ def paper_tasks_table(runs: Sequence[ResultFile]) -> str:
     """The paper's scores task by task, in percent, and below them those of our runs on the same tasks, where there are any."""
     paper = read_paper()
     suite = json.loads((files("llm2comp_benchmarks") / "suites" / f"{paper['suite']}.json").read_text(encoding="utf-8"))
-    kinds = {task["mteb"]: task["kind"] for task in suite["tasks"]}
+    kinds = {task["mteb"]: plain_kind(task["kind"]) for task in suite["tasks"]}
     scores = {f"{entry['system']}, {' + '.join(entry['stages'])} (paper)": entry["tasks"] for entry in paper["systems"] if entry["tasks"]}
     for run in runs:
         if found := {name: 100 * task.score for name, task in run.tasks.items() if name in kinds}:

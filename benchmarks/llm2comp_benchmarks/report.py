@@ -5,7 +5,7 @@ A block of a file is filled by the name in its first line, `<!-- table NAME -->`
 - `set FILE`: a line a task of one run, `FILE.json`;
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the patterns;
 - `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
-- `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`.
+- `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`; `ablation-NAME …` from a folder of that name.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.ablation_order import order_words
-from llm2comp_benchmarks.ablation_plots import PLOTS
+from llm2comp_benchmarks.ablation_plots import PLOTS, plot_ablation
 from llm2comp_benchmarks.ablation_summary import Ablation, read_ablation_runs
 from llm2comp_benchmarks.ablation_tables import cost_words, memory_table, pooling_table, pretexts_table, samples_table
 from llm2comp_benchmarks.paper_tables import paper_averages_table, paper_tasks_table
@@ -25,9 +25,9 @@ from llm2comp_benchmarks.results import write_atomically
 from llm2comp_benchmarks.score_tables import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.tables import fill_blocks
 
-__all__ = ["ABLATION_FOLDER", "Results", "fill_text", "read_results", "write_file"]
+__all__ = ["Results", "fill_text", "read_results", "write_file"]
 
-ABLATION_FOLDER = "ablation"
+_ABLATION = "ablation"
 _NOT_YET = "*No result file yet.*"
 _NO_SAMPLES = "*No result file has samples yet.*"
 _OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {"systems": systems_table, "intervals": intervals_table, "runs": runs_table}
@@ -43,11 +43,11 @@ _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds: the runs by file name, and the ablation where there is one."""
+    """What a folder of results holds: the runs by file name, and the ablations by the name of their folder."""
 
     folder: Path
     runs: dict[str, ResultFile]
-    ablation: Ablation | None
+    ablations: dict[str, Ablation]
 
     def table(self, name: str, beside: Path | None = None) -> str:
         """The table of a block, by the name in the block's first line.
@@ -64,12 +64,12 @@ class Results:
             return sets_table(self._chosen(patterns)[0])
         if what in _OF_RUNS and patterns:
             return _OF_RUNS[what](self._chosen(patterns)) or _NO_SAMPLES
-        if patterns == ["pictures"] and what == "ablation":
-            return self._pictures(beside or Path())
-        if what == "ablation" and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
-            return (self.ablation and _OF_ABLATION[patterns[0]](self.ablation)) or _NOT_YET
+        if patterns == ["pictures"] and _names_ablation(what):
+            return self._pictures(what, beside or Path())
+        if _names_ablation(what) and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
+            return (what in self.ablations and _OF_ABLATION[patterns[0]](self.ablations[what])) or _NOT_YET
         if what == "paper" and patterns in (["tasks"], ["averages"]):
-            return paper_averages_table(self.ablation) if patterns == ["averages"] else paper_tasks_table(list(self.runs.values()))
+            return paper_averages_table(self.ablations.get(_ABLATION)) if patterns == ["averages"] else paper_tasks_table(list(self.runs.values()))
         of_ablation = [f"ablation {part}" for part in (*_OF_ABLATION, "pictures")]
         known = ["set FILE", *(f"{kind} PATTERN" for kind in _OF_RUNS), "paper tasks", "paper averages", *of_ablation]
         raise LLM2CompError(f"no table is called {name!r}; there are: {', '.join(known)}")
@@ -83,22 +83,31 @@ class Results:
             chosen |= {name: run for name, run in fitting.items() if name not in chosen}
         return list(chosen.values())
 
-    def _pictures(self, beside: Path) -> str:
+    def _pictures(self, ablation: str, beside: Path) -> str:
         texts = {"samples": "Score against supervised samples", "memory": "Score against memory tokens"}
-        there = {name: self.folder / ABLATION_FOLDER / file for name, file in PLOTS.items() if (self.folder / ABLATION_FOLDER / file).is_file()}
+        there = {name: path for name, file in PLOTS.items() if (path := self.folder / ablation / file).is_file()}
         links = [f"![{texts[name]}]({Path(os.path.relpath(path, beside)).as_posix()})" for name, path in there.items()]
         return "\n\n".join(links) or "*No picture yet.*"
 
+    def plot(self) -> list[Path]:
+        """Draws the curves of each ablation beside its files, and says which files that made."""
+        return [path for name, ablation in self.ablations.items() for path in plot_ablation(ablation, self.folder / name)]
+
+
+def _names_ablation(word: str) -> bool:
+    return word == _ABLATION or word.startswith(f"{_ABLATION}-")
+
 
 def read_results(folder: Path) -> Results:
-    """Every run of `llm2comp eval` in the folder, and the ablation in its folder `ablation`.
+    """Every run of `llm2comp eval` in the folder, and the ablations in its folders `ablation` and `ablation-NAME`.
 
     Raises:
         LLM2CompError: There is no such folder, or a file in it is damaged.
     """
     if not folder.is_dir():
         raise LLM2CompError(f"{folder}: no such folder; name the one with the result files by --results")
-    return Results(folder, {run.name: run for run in read_result_files(folder)}, read_ablation_runs(folder / ABLATION_FOLDER))
+    ablations = {path.name: read_ablation_runs(path) for path in sorted(folder.iterdir()) if path.is_dir() and _names_ablation(path.name)}
+    return Results(folder, {run.name: run for run in read_result_files(folder)}, {name: found for name, found in ablations.items() if found})
 
 
 def fill_text(text: str, results: Results, beside: Path) -> str:

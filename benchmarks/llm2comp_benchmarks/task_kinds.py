@@ -7,19 +7,24 @@ from importlib.resources import files
 
 from llm2comp_benchmarks.result_files import TaskScores
 
-__all__ = ["kind_of", "ordered_tasks", "task_title"]
+__all__ = ["kind_of", "ordered_tasks", "plain_kind", "task_title"]
 
 _KINDS = ("clustering", "retrieval", "STS", "classification", "pair classification", "reranking")  # the paper's order
 _OF_METRIC = {"v_measure": "clustering", "ndcg_at_10": "retrieval", "cosine_spearman": "STS", "accuracy": "classification"}
 
 
 def kind_of(scores: TaskScores) -> str:
-    """The task's kind: what the file says (`PairClassification`, of mteb, is pair classification), else what its main metric tells."""
+    """The task's kind: what the file says, else what its main metric tells."""
     told = scores.details.get("type")
     if isinstance(told, str):
-        return told if told.isupper() else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", told).lower()
+        return plain_kind(told)
     metric = scores.main_metric
     return _OF_METRIC.get(metric) or ("reranking" if metric.startswith("map") else "pair classification" if metric.endswith("ap") else "other")
+
+
+def plain_kind(name: str) -> str:
+    """What tables call a kind that mteb (`PairClassification`) or a suite (`pair-classification`) names."""
+    return "STS" if name.upper() == "STS" else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("-", " ")).lower()
 
 
 def ordered_tasks(scores: Iterable[dict[str, TaskScores]]) -> dict[str, str]:

@@ -18,25 +18,20 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result files; those of an ablation in its folder `ablation`.")] = Path(
-        "benchmarks/results"
-    ),
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of result files, with those of ablations in `ablation` or `ablation-NAME` therein.")
+    ] = Path("benchmarks/results"),
     write: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Markdown file whose blocks `<!-- table NAME -->` are filled; may be repeated.")
     ] = None,
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw the curves of the ablation into this folder.")] = None,
+    plots: Annotated[bool, typer.Option("--plots", help="Draw the curves of each ablation, beside its files.")] = False,
 ) -> None:
     """Make Markdown tables of result files: to the terminal, or into the blocks of files."""
-    if plots and not plots.is_dir():
-        raise typer.BadParameter(f"{plots}: no such folder; make it first")
-
-    from llm2comp_benchmarks.ablation_plots import plot_ablation
     from llm2comp_benchmarks.report import read_results, write_file
 
     found = read_results(results)
     if plots:
-        drawn = plot_ablation(found.ablation, plots) if found.ablation else []
-        print("\n".join(map(str, drawn)) or f"{results}/ablation: nothing to draw", file=sys.stderr)
+        print("\n".join(map(str, found.plot())) or f"{results}: no ablation to draw", file=sys.stderr)
     for path in write or []:
         print(f"{path}: {'changed' if write_file(path, found) else 'as it was'}", file=sys.stderr)
     if not write and not plots:
@@ -48,7 +43,7 @@ def _print_all(found: "Results") -> None:
 
     sampled = any(task.samples for run in found.runs.values() for task in run.tasks.values())
     names = ["systems *", *(["intervals *"] if sampled else []), "runs *"] if found.runs else []
-    names += [f"ablation {part}" for part in ("pretexts", "order", "samples", "memory", "pooling", "cost")] if found.ablation else []
+    names += [f"{name} {part}" for name in found.ablations for part in ("pretexts", "order", "samples", "memory", "pooling", "cost")]
     if not names:
         raise LLM2CompError(f"{found.folder}: no result file of `llm2comp eval --json FILE` in it")
     names.append("paper averages")

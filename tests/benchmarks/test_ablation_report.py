@@ -8,7 +8,7 @@ from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.ablation_order import measured_order, order_words
 from llm2comp_benchmarks.ablation_plots import plot_ablation
 from llm2comp_benchmarks.ablation_summary import Ablation, mean_over_seeds, read_ablation_runs
-from llm2comp_benchmarks.report import Results
+from llm2comp_benchmarks.report import read_results
 from tests.benchmarks.made_up_results import write_ablation_run, write_result
 
 LEVEL = {"distillation": 0.4, "continuation": 0.35, "reconstruction": 0.38, "mntp": 0.395, "none": 0.2}
@@ -39,7 +39,7 @@ def _read(folder: Path) -> Ablation:
 
 
 def _table(folder: Path, name: str) -> list[list[str]]:
-    table = Results(folder.parent, {}, read_ablation_runs(folder)).table(f"ablation {name}")
+    table = read_results(folder.parent).table(f"ablation {name}")
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if not line.startswith("|---")]
 
 
@@ -119,7 +119,7 @@ def test_pretexts_are_compared_on_equal_seeds_only(tmp_path: Path) -> None:
 
 
 def test_the_papers_averages_beside_ours(folder: Path) -> None:
-    table = Results(folder.parent, {}, _read(folder)).table("paper averages")
+    table = read_results(folder.parent).table("paper averages")
     assert "| LLM2Comp KL | pretext | 32,000 | 52.49 | 39.7 ± 3.8 |" in table
     assert "| LLM2Comp RC | pretext + UCL + SCL | 360,000 | 65.49 | 57.8 ± 1.9 |" in table
     assert "| PromptEOL | no training | 0 | 43.55 | – |" in table
@@ -138,8 +138,8 @@ def test_curves_are_drawn_readable_and_small(folder: Path, tmp_path: Path) -> No
 
 
 def test_pictures_that_are_there_are_linked_from_where_the_page_stands(folder: Path) -> None:
-    plot_ablation(_read(folder), folder)
-    results = Results(folder.parent, {}, _read(folder))
+    results = read_results(folder.parent)
+    assert results.plot()
     assert results.table("ablation pictures", folder.parent.parent).splitlines()[0].endswith(f"({folder.parent.name}/ablation/score-by-samples.png)")
 
 
@@ -163,3 +163,15 @@ def test_files_without_a_task_in_common_are_told(tmp_path: Path) -> None:
 
 def test_no_ablation(tmp_path: Path) -> None:
     assert read_ablation_runs(tmp_path / "none") is None
+
+
+def test_two_ablations_stand_in_two_folders(folder: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for pretext, level in (("distillation", 0.5), ("continuation", 0.6)):
+            write_ablation_run(tmp_path / "ablation-large", pretext, "pretext", seed, level, level, ablation="large")
+    results = read_results(tmp_path)
+    assert "CTKD below continuation (NLL) by 0.100" in results.table("ablation-large order")
+    assert "CTKD above continuation (NLL) by 0.050" in results.table("ablation order")
+    write_ablation_run(tmp_path / "ablation-large", "none", "pretext", 0, 0.5, 0.5, ablation="small")
+    with pytest.raises(LLM2CompError, match=r"files of 2 ablations \(large, small\)"):
+        read_results(tmp_path)

@@ -29,7 +29,7 @@ def test_all_tables_to_the_terminal(llm2comp_command: Command, results: Path) ->
 def test_files_are_filled_and_curves_drawn(llm2comp_command: Command, results: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- table set ours -->\n<!-- end -->\n", encoding="utf-8")
-    run = llm2comp_command("report", "--results", results, "--write", page, "--plots", results / "ablation")
+    run = llm2comp_command("report", "--results", results, "--write", page, "--plots")
     assert run.code == 0
     assert run.out == ""
     assert "| SciFact, test | `scifact.ndcg_at_10` | 0.500 |" in page.read_text(encoding="utf-8")
@@ -38,8 +38,7 @@ def test_files_are_filled_and_curves_drawn(llm2comp_command: Command, results: P
     assert f"{page}: as it was" in llm2comp_command("report", "--results", results, "--write", page).err
 
 
-def test_wrong_usage_and_bad_input(llm2comp_command: Command, results: Path, tmp_path: Path) -> None:
-    assert llm2comp_command("report", "--results", results, "--plots", tmp_path / "none").code == 2
+def test_bad_input_is_one_line(llm2comp_command: Command, tmp_path: Path) -> None:
     run = llm2comp_command("report", "--results", tmp_path / "none")
     assert (run.code, len(run.err.splitlines())) == (1, 1)
     (tmp_path / "empty").mkdir()

@@ -44,7 +44,9 @@ def evaluate(
     suite: Annotated[str | None, typer.Option(help="beir, local, paper, or a JSON file: all tasks of that suite.")] = None,
     data: Annotated[Path | None, typer.Option(help="--suite: the folder in which the paths of the suite begin.")] = None,
     tasks: Annotated[list[str] | None, typer.Option(help="Task or benchmark of mteb, such as SciFact or 'MTEB(eng, v2)'; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model folder or Hub id; without it the bundled model.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Folder or Hub id, or bm25, random, mean:BACKBONE …; without it the bundled model.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Score this TREC run on the one --beir folder; no model is loaded.")] = None,
     split: Annotated[str, typer.Option(help="Judgements of --beir: qrels/SPLIT.tsv.")] = "test",
     identical_ids: Annotated[

@@ -1,6 +1,7 @@
 """Suites: those that are shipped name what they say, and one that cannot be read says which entry is wrong."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,17 @@ class TestFiles:
         entries = {"path": fruit.name, "kind": "retrieval", "name": "fruit"}, {"path": "pairs.tsv", "kind": "sts"}
         tasks = read_suite(write(tmp_path / "suite.json", *entries)).read_own(tmp_path)
         assert [(task.name, type(task)) for task in tasks] == [("fruit", RetrievalTask), ("pairs", StsTask)]
+
+    def test_the_example_in_the_guide(self, tmp_path: Path) -> None:
+        guide = (Path(__file__).parents[2] / "benchmarks" / "README.md").read_text(encoding="utf-8")
+        (example,) = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
+        (tmp_path / "suite.json").write_text(example, encoding="utf-8")
+        suite = read_suite(str(tmp_path / "suite.json"))
+        assert [(entry.kind, entry.path or entry.mteb) for entry in suite.tasks] == [
+            ("retrieval", "scifact"),
+            ("classification", "banking77"),
+            ("sts", "STS17"),
+        ]
 
     @pytest.mark.parametrize(
         ("entry", "message"),

@@ -46,8 +46,10 @@ def analyze_vectors(vectors: _Array) -> VectorFigures:
         SettingsError: If it is no matrix of at least two rows, or holds a value that is not finite.
     """
     centred, uncentred = (singular_values(vectors, centred=choice) for choice in (True, False))
+    texts, dimension = np.shape(vectors)
     return VectorFigures(
-        *np.shape(vectors),
+        texts=texts,
+        dimension=dimension,
         participation_ratio=participation_ratio(centred),
         entropy_rank=entropy_rank(centred),
         participation_ratio_uncentred=participation_ratio(uncentred),

@@ -102,9 +102,10 @@ def _write(analysis: "Analysis", folder: Path) -> list[Path]:
 def _print_notes(analysis: "Analysis") -> None:
     """What a reader of the table should know, on stderr."""
     if analysis.empty:
-        print(f"{analysis.empty:,} empty texts were left out", file=sys.stderr)
+        print(f"{analysis.empty:,} empty text{'s were' if analysis.empty > 1 else ' was'} left out", file=sys.stderr)
     if analysis.settings.pairs is None:
         print('no alignment, which needs pairs: --pairs FILE with lines {"query", "positive"}', file=sys.stderr)
     for model in analysis.models:
         if model.no_reading:
-            print(f"{model.name}: no reading from memory, for {model.no_reading}", file=sys.stderr)
+            fix = "" if model.fingerprint is None or analysis.settings.reader else "; --reader names the language model to read with"
+            print(f"{model.name}: no reading from memory, for {model.no_reading}{fix}", file=sys.stderr)

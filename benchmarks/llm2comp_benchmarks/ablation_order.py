@@ -11,10 +11,10 @@ __all__ = ["CLAIMED", "VERDICTS", "Ordering", "measured_order", "order_words"]
 CLAIMED = (("distillation", "continuation"), ("continuation", "reconstruction"), ("distillation", "mntp"), ("mntp", "none"))
 """What Zhang et al. (AAAI 2026) find, after every stage: the first of each pair is the better pretext."""
 VERDICTS = {
-    "as in the paper": "come out as in the paper",
-    "the other way round": "come out the other way round",
-    "no clear difference": "show no clear difference",
-    "one seed": "rest on one seed, which says nothing",
+    "as in the paper": "as in the paper",
+    "the other way round": "the other way round",
+    "no clear difference": "without a clear difference",
+    "one seed": "of one seed, which says nothing",
 }
 """What a comparison can come to, and how a summary says it."""
 _TITLES = {"pretext": "After the pretext alone", "unsupervised": "After stage 2 (UCL)", "supervised": "After stage 3 (UCL and SCL)"}
@@ -77,7 +77,7 @@ def order_words(ablation: Ablation) -> str:
 
 def _summary(found: Sequence[Ordering]) -> str:
     told = [f"{count} {words}" for verdict, words in VERDICTS.items() if (count := sum(one.verdict == verdict for one in found))]
-    return f"Of {len(found)} comparisons " + (", ".join(told[:-1]) + " and " if told[1:] else "") + told[-1] + "."
+    return f"Of {len(found)} comparisons: {', '.join(told)}."
 
 
 def _sentence(one: Ordering) -> str:

@@ -42,6 +42,8 @@ class PromptedBackbone(InputModule):
         BackboneError: The tokenizer does not say where in the text its tokens stand.
     """
 
+    tokenizer: PreTrainedTokenizerBase
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooling: Pooling, *, max_length: int = 512) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         if not tokenizer.is_fast:
@@ -58,10 +60,10 @@ class PromptedBackbone(InputModule):
         most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if most is None:
             return 1 << 30
-        rooms = []
+        rooms: list[int] = []
         for prompt in self.pooling.prompts:
             parts = prompt.split(SLOT)
-            prompt_tokens = len(self._opening) + sum(map(len, self.tokenizer(parts, add_special_tokens=False)["input_ids"]))
+            prompt_tokens = len(self._opening) + sum(len(ids) for ids in self.tokenizer(parts, add_special_tokens=False)["input_ids"])
             places = len(parts) - 1
             rooms.append((most - prompt_tokens) // places - (_SEAM if len(prompt) > len(SLOT) else 0))
         if min(rooms) < 1:

@@ -26,12 +26,14 @@ class Measurer:
         tasks: What every model is measured on.
         settings: What all results rest on, beside the model: name of the ablation, budgets.
         texts: Whose embeddings are described (effective dimension, similarity of memory tokens).
+        end_only: Tasks for models at the end of a stage only.
     """
 
     results: Path
     tasks: list[Task]
     settings: dict[str, Any]
     texts: list[str] = field(default_factory=list)
+    end_only: tuple[str, ...] = ()
 
     def measure(self, lineage: Lineage, stage: Stage) -> None:
         """Adds what the result file of this model lacks."""
@@ -39,7 +41,8 @@ class Measurer:
         name = "-".join([lineage.name, stage.name, *([str(stage.samples)] if stage.samples else []), *(["cluster"] if stage.pooling else [])])
         path = self.results / f"{name}.json"
         before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        missing = [task for task in self.tasks if task.name not in before]
+        skipped = () if stage.finished else self.end_only
+        missing = [task for task in self.tasks if task.name not in (*before, *skipped)]
         if not missing and (not self.texts or "analysis" in before):
             return
         model = _load(lineage, stage)
@@ -66,6 +69,7 @@ def _joined(before: dict[str, Any], done: list[TaskResult], settings: dict[str, 
     old_tasks = before.get("settings", {}).get("tasks", {})
     record["settings"]["tasks"] = {**old_tasks, **record["settings"]["tasks"]}
     record["seconds"] = {**before.get("seconds", {}), **record["seconds"]}
+    record["samples"] = {**before.get("samples", {}), **record["samples"]}
     return {**{task: before[task] for task in old_tasks}, **record}
 
 

@@ -150,7 +150,7 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
 
 
 def _run(file: ResultFile, tasks: dict[str, TaskScores]) -> Run:
-    told = file.settings.get("ablation")
+    told: Any = file.settings.get("ablation")
     try:
         pretext, stage, pooling = str(told["pretext"]), str(told["stage"]), str(told.get("pooling", "mean"))
         k, seed, samples = int(told["memory_tokens"]), int(told["seed"]), int(told.get("supervised_samples", 0))

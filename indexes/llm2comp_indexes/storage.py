@@ -290,12 +290,12 @@ class Storage:
 
         Summed in double precision: a vector's score does not depend on what it is scored with, so that equal vectors have equal scores.
         """
-        wide = query.astype(np.float64)
+        wide = query.astype(np.float64)  # `dot`: the same bits as `@`, which takes twice as long for ten rows
         if len(rows) <= _SCORED_AT_ONCE:
-            return cast("NDArray[np.float32]", (self.read(rows).astype(np.float64) @ wide).astype(np.float32))
+            return cast("NDArray[np.float32]", self.read(rows).astype(np.float64).dot(wide).astype(np.float32))
         exact = np.empty(len(rows), np.float32)
         for first in range(0, len(rows), _SCORED_AT_ONCE):
-            exact[first : first + _SCORED_AT_ONCE] = self.read(rows[first : first + _SCORED_AT_ONCE]).astype(np.float64) @ wide
+            exact[first : first + _SCORED_AT_ONCE] = self.read(rows[first : first + _SCORED_AT_ONCE]).astype(np.float64).dot(wide)
         return exact
 
     def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Found:

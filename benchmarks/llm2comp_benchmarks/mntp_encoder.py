@@ -87,6 +87,11 @@ class TextMeanEncoder(MemoryEncoder):
 class TextMeanModel(LLM2Comp):
     """A model whose embedding is the mean over a text's tokens. `save` writes a folder of this module's own kind."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What result files say of it beside its dimension."""
+        return {"system": "text-mean", "parameters": {"stages": self.stages}}
+
     def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
         """Writes the folder that `load_text_mean` reads, whole or not at all; arguments as `LLM2Comp.save`.
 

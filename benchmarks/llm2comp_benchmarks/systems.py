@@ -22,18 +22,30 @@ def _pooled(pooling: str, backbone: str) -> Encoder:
     return encoder
 
 
+def _text_mean(folder: str) -> Encoder:
+    from llm2comp_benchmarks.mntp_encoder import load_text_mean
+
+    encoder: Encoder = load_text_mean(folder)
+    return encoder
+
+
 _ALONE: dict[str, Callable[[], Encoder]] = {"bm25": Bm25, "random": RandomVectors}
 """Systems that are a name and nothing else."""
 
 _OF_A_BACKBONE: dict[str, Callable[[str], Encoder]] = {pooling: partial(_pooled, pooling) for pooling in POOLINGS}
 """Systems named PREFIX:BACKBONE, made from the folder or Hub id after the colon."""
 
+_OF_A_FOLDER: dict[str, Callable[[str], Encoder]] = {"text-mean": _text_mean}
+"""Systems named PREFIX:FOLDER, trained here and saved there: what the MNTP baseline writes."""
+
+_PREFIXED = {**_OF_A_BACKBONE, **_OF_A_FOLDER}
+
 _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 def system_names() -> list[str]:
     """What `load_model` takes beside folders and Hub ids."""
-    return [*_ALONE, *(f"{prefix}:BACKBONE" for prefix in _OF_A_BACKBONE)]
+    return [*_ALONE, *(f"{prefix}:BACKBONE" for prefix in _OF_A_BACKBONE), *(f"{prefix}:FOLDER" for prefix in _OF_A_FOLDER)]
 
 
 def load_model(name: str | None = None) -> Encoder:
@@ -57,11 +69,13 @@ def load_model(name: str | None = None) -> Encoder:
 
 
 def _load_prefixed(prefix: str, backbone: str) -> Encoder:
-    if prefix not in _OF_A_BACKBONE:
-        raise SettingsError(f"no system is called {prefix!r}: before a colon stands one of {', '.join(_OF_A_BACKBONE)}{_OTHERS}")
+    if prefix not in _PREFIXED:
+        raise SettingsError(f"no system is called {prefix!r}: before a colon stands one of {', '.join(_PREFIXED)}{_OTHERS}")
+    if not backbone and prefix in _OF_A_FOLDER:
+        raise SettingsError(f"{prefix}: the folder is missing; give {prefix}:FOLDER")
     if not backbone:
         raise SettingsError(f"{prefix}: the language model is missing; give {prefix}:FOLDER or {prefix}:HUB-ID")
-    return _OF_A_BACKBONE[prefix](backbone)
+    return _PREFIXED[prefix](backbone)
 
 
 def _load_encoder(name: str | None) -> Encoder:

@@ -20,6 +20,7 @@ from llm2comp.training.settings import ModelSettings
 from llm2comp_benchmarks.mntp import save_untrained_text_mean, train_mntp, train_text_mean
 from llm2comp_benchmarks.mntp_encoder import TextMeanModel, load_text_mean, text_mean_of
 from llm2comp_benchmarks.mntp_training import Masked, MaskedTexts, MntpSettings, mask, mask_token_of, mntp_like, mntp_loss, train_masked
+from llm2comp_benchmarks.systems import describe_model, load_model, system_names
 from tests.training.tiny import BACKBONE, LORA, compression, small_model, supervised, text, unsupervised, weights_of, write_corpus, write_pairs
 
 FULL = ModelSettings(adapter=None, max_length=96)
@@ -247,6 +248,22 @@ def test_a_saved_model_gives_the_same_vectors(tmp_path: Path, settings: ModelSet
     np.testing.assert_allclose(loaded.encode_document(TEXTS), model.encode_document(TEXTS), rtol=0, atol=1e-6)
     assert loaded.fingerprint == model.fingerprint
     assert loaded.max_seq_length == 96
+
+
+def test_it_is_a_system_of_the_harness(tmp_path: Path) -> None:
+    folder = save_untrained_text_mean(BACKBONE, tmp_path / "model", FULL)
+    name = f"text-mean:{folder}"
+    model = load_model(name)
+    described = describe_model(model, name)
+    assert (described["model"], described["system"], described["dimension"], described["memory_tokens"]) == (name, "text-mean", 64, 0)
+    assert described["parameters"] == {"stages": []}
+    expected = load_text_mean(folder).encode_document(TEXTS)
+    assert np.array_equal(model.encode_document(TEXTS), expected)
+    assert "text-mean:FOLDER" in system_names()
+    with pytest.raises(SettingsError, match="give text-mean:FOLDER"):
+        load_model("text-mean:")
+    with pytest.raises(ModelFolderError, match=r"has no text_mean\.json"):
+        load_model(f"text-mean:{BACKBONE}")
 
 
 def test_it_is_not_taken_for_a_model_with_memory_tokens(tmp_path: Path) -> None:

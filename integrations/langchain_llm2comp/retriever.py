@@ -11,7 +11,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, model_validator
 
 from llm2comp.errors import SettingsError
-from llm2comp_adapters import Mode, hit_metadata, open_with_model
+from llm2comp_adapters import Mode, check_query, hit_metadata, open_to_ask
 from llm2comp_indexes import Hit, Index, SearchOptions
 
 __all__ = ["LLM2CompRetriever"]
@@ -43,7 +43,7 @@ class LLM2CompRetriever(BaseRetriever):
 
     @model_validator(mode="after")
     def _open(self) -> Self:
-        self._index = open_with_model(self.index_dir, self.mode, self.model)
+        self._index = open_to_ask(self.index_dir, self.model, self.k, self._search_options(self.where))
         return self
 
     def _get_relevant_documents(
@@ -58,9 +58,12 @@ class LLM2CompRetriever(BaseRetriever):
         if k is not None and similarity_top_k is not None:
             raise SettingsError("k and similarity_top_k are the same; give one of them")
         wanted = next((number for number in (k, similarity_top_k) if number is not None), self.k)
-        options = replace(self.options, mode=self.mode, where=self.where if where is None else where)
-        [hits] = self._index.search([query], wanted, options=options)
+        options = self._search_options(self.where if where is None else where)
+        [hits] = self._index.search([check_query(query)], wanted, options=options)
         return [_document(hit) for hit in hits]
+
+    def _search_options(self, where: str | None) -> SearchOptions:
+        return replace(self.options, mode=self.mode, where=where)
 
     async def _aget_relevant_documents(self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **changes: Any) -> list[Document]:
         return await run_in_executor(None, self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **changes)

@@ -14,7 +14,7 @@ import llm2comp
 from llm2comp import LLM2Comp
 from llm2comp.encoder import MemoryEncoder
 
-__all__ = ["BUNDLED", "LOADED", "TextEncoder"]
+__all__ = ["BUNDLED", "LOADED", "TextEncoder", "check_query", "check_texts"]
 
 BUNDLED = "llm2comp-tiny"
 """The `model_name` of the model that comes with the package; a folder of that name is `./llm2comp-tiny`."""
@@ -27,6 +27,12 @@ def _name(value: Any) -> Any:
     return BUNDLED if value is None else str(value) if isinstance(value, Path) else value
 
 
+def _loaded(value: Any) -> Any:
+    if isinstance(value, str | Path):
+        raise ValueError(f"it takes a model already loaded (llm2comp.load); give the folder or Hub id {str(value)!r} as model_name")
+    return value
+
+
 class TextEncoder(BaseModel):
     """Settings of an encoder, which is loaded when the object is made; mixed into each framework's class of embeddings.
 
@@ -35,10 +41,10 @@ class TextEncoder(BaseModel):
     only where they were given as `model`.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), validate_assignment=True)
 
     model_name: Annotated[str, BeforeValidator(_name)] = Field(default=BUNDLED, frozen=True, description="Folder or Hub id; left out: the bundled model.")
-    model: LLM2Comp = Field(  # None only until it is loaded
+    model: Annotated[LLM2Comp, BeforeValidator(_loaded)] = Field(  # None only until it is loaded
         default=cast("LLM2Comp", None), exclude=True, repr=False, frozen=True, description="A model already loaded, in place of model_name and device."
     )
     device: str | None = Field(default=None, frozen=True, description="cpu, cuda, cuda:1 …; None takes a GPU if there is one.")
@@ -46,7 +52,7 @@ class TextEncoder(BaseModel):
     query_instruction: str | None = Field(default=None, description="Put before queries as it stands; None: the saved model's, an empty text: none.")
     text_instruction: str | None = Field(default=None, description="Put before texts as it stands; None: the saved model's, which is none.")
     max_length: int | None = Field(default=None, frozen=True, description="Longest input in tokens, memory tokens included; longer ones keep their beginning.")
-    truncate_dim: int | None = Field(default=None, gt=0, description="Components kept of each vector, which has unit length again.")
+    truncate_dim: int | None = Field(default=None, gt=0, frozen=True, description="Components kept of each vector, which has unit length again.")
     normalize: bool | None = Field(default=None, frozen=True, description="Whether vectors have unit length; None: as the model was saved.")
     show_progress: bool = Field(default=False, description="Show a progress bar when many texts are embedded.")
 
@@ -108,9 +114,8 @@ class TextEncoder(BaseModel):
         Raises:
             TypeError: It is not a string.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"the query is {_show(text)}; it must be a string")
-        vector: list[float] = self._encoder.encode_query(text, prompt=self.query_instruction, truncate_dim=self.truncate_dim, show_progress_bar=False).tolist()
+        query = check_query(text)
+        vector: list[float] = self._encoder.encode_query(query, prompt=self.query_instruction, truncate_dim=self.truncate_dim, show_progress_bar=False).tolist()
         return vector
 
     def _encode_texts(self, texts: Sequence[str], *, show_progress: bool = False) -> list[list[float]]:
@@ -127,6 +132,17 @@ class TextEncoder(BaseModel):
             show_progress_bar=show_progress,
         ).tolist()
         return vectors
+
+
+def check_query(text: str) -> str:
+    """The query.
+
+    Raises:
+        TypeError: It is not a string.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"the query is {_show(text)}; it must be a string")
+    return text
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

@@ -76,7 +76,7 @@ def test_the_page_runs_and_finds_what_it_asks_for(page: str, tmp_path: Path, mon
     for name in ("datetime.date.fromisoformat", "datetime.datetime.fromisoformat", "datetime.datetime.strptime", "random.Random.shuffle"):
         assert name in out
         assert f"`{name}`" in _read(page) or name.startswith("random")
-    for line in re.findall(r"^print\(.*\)  # (\S.*)$", _read(page), re.MULTILINE):
+    for line in re.findall(r"^ *print\(.*\)  # (\S.*)$", _read(page), re.MULTILINE):
         assert f"\n{line}\n" in f"\n{out}", line
     assert len(space["vector"]) == 256
 

@@ -1,5 +1,8 @@
 """LLM2CompRetriever in LangChain: what an index on disk finds, as documents, in chains, under filters."""
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ from pydantic import ValidationError
 
 from llm2comp import LLM2Comp
 from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes import Effort, SearchOptions, open_index
+from llm2comp_indexes import Effort, Index, SearchOptions, open_index
 from tests.integrations.conftest import QUESTIONS, ROWS
 
 pytest.importorskip("langchain_core", reason="needs the extra langchain")
@@ -98,11 +101,48 @@ def test_settings_that_cannot_be_are_named(settings: dict[str, Any], message: st
         LLM2CompRetriever(index_dir, **settings)
 
 
-def test_wrong_folders_and_models_are_refused_at_once(index_dir: Path, model: LLM2Comp, tmp_path: Path) -> None:
+def test_wrong_folders_and_models_are_refused_at_once(index_dir: Path, chunk_dir: Path, model: LLM2Comp, bundled: LLM2Comp, tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match=str(tmp_path)):
         LLM2CompRetriever(tmp_path)
     with pytest.raises(IndexFolderError, match="dimension"):
         LLM2CompRetriever(index_dir, model=model)
+    for settings, message in (({"where": "year >>"}, "invalid syntax"), ({"where": "yaer > 3"}, 'did you mean "year"'), ({"k": 5000}, "k is 5000")):
+        with pytest.raises(ValidationError, match=message):
+            LLM2CompRetriever(index_dir, model=bundled, **settings)
+    with pytest.raises(ValidationError, match="holds no BM25 index"):
+        LLM2CompRetriever(chunk_dir, mode="hybrid", model=bundled)
+
+
+@pytest.mark.parametrize("bad", [None, 3, b"bytes", [], ["a list"]])
+@pytest.mark.parametrize("mode", ["dense", "bm25"])
+async def test_a_question_that_is_no_string_is_refused(mode: Any, bad: Any, index_dir: Path, bundled: LLM2Comp) -> None:
+    retriever = LLM2CompRetriever(index_dir, mode=mode, model=bundled)
+    with pytest.raises(TypeError, match=f"the query is {type(bad).__name__}"):
+        retriever.invoke(bad)
+    with pytest.raises(TypeError, match=f"the query is {type(bad).__name__}"):
+        await retriever.ainvoke(bad)
+
+
+async def test_asked_asynchronously_it_searches_in_a_thread(retriever: LLM2CompRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop_runs, waited, search = threading.Event(), [], Index.search
+
+    def wait_for_the_loop(self: Index, *args: Any, **settings: Any) -> Any:
+        waited.append(loop_runs.wait(20))  # never set if the loop stands still
+        return search(self, *args, **settings)
+
+    async def run_the_loop() -> None:
+        loop_runs.set()
+
+    monkeypatch.setattr(Index, "search", wait_for_the_loop)
+    documents, _ = await asyncio.gather(retriever.ainvoke(QUESTIONS[1]), run_the_loop())
+    assert (documents[0].id, waited) == ("train", [True])
+
+
+def test_many_threads_get_what_one_gets(retriever: LLM2CompRetriever) -> None:
+    questions = [f"{QUESTIONS[number % 3]} {number}" for number in range(24)]
+    expected = [retriever.invoke(question) for question in questions]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(retriever.invoke, questions)) == expected
 
 
 def test_words_need_no_model(index_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """LLM2CompRetriever in LlamaIndex: what an index on disk finds, as nodes, in engines, under filters."""
 
+import asyncio
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -186,7 +188,7 @@ def test_filters_without_a_counterpart_are_refused(part: MetadataFilter, message
         LLM2CompRetriever(index_dir, filters=MetadataFilters(filters=[part]))
 
 
-def test_wrong_folders_models_and_modes_are_refused_at_once(index_dir: Path, model: LLM2Comp, tmp_path: Path) -> None:
+def test_wrong_folders_models_and_modes_are_refused_at_once(index_dir: Path, chunk_dir: Path, model: LLM2Comp, bundled: LLM2Comp, tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match=str(tmp_path)):
         LLM2CompRetriever(tmp_path)
     with pytest.raises(IndexFolderError, match="dimension"):
@@ -196,7 +198,49 @@ def test_wrong_folders_models_and_modes_are_refused_at_once(index_dir: Path, mod
     with pytest.raises(TypeError, match="top_k"):
         LLM2CompRetriever(index_dir, **{"top_k": 3})
     with pytest.raises(LLM2CompError, match="k is 0"):
-        LLM2CompRetriever(index_dir, similarity_top_k=0, mode="bm25").retrieve("?")
+        LLM2CompRetriever(index_dir, similarity_top_k=0, mode="bm25")
+    for filters, message in (("year >>", "invalid syntax"), ("yaer > 3", 'did you mean "year"'), ({"year": 3}, "filters is dict")):
+        with pytest.raises(SettingsError, match=message):
+            LLM2CompRetriever(index_dir, filters=filters, model=bundled)
+    with pytest.raises(SettingsError, match="holds no BM25 index"):
+        LLM2CompRetriever(chunk_dir, mode="hybrid", model=bundled)
+
+
+@pytest.mark.parametrize("bad", [None, 3, b"bytes", [], ["a list"], QueryBundle(None)])
+@pytest.mark.parametrize("mode", ["dense", "bm25"])
+async def test_a_question_that_is_no_string_is_refused(mode: Any, bad: Any, index_dir: Path, bundled: LLM2Comp) -> None:
+    retriever = LLM2CompRetriever(index_dir, mode=mode, model=bundled)
+    kind = type(bad.query_str if isinstance(bad, QueryBundle) else bad).__name__
+    with pytest.raises(TypeError, match=f"the query is {kind}"):
+        retriever.retrieve(bad)
+    with pytest.raises(TypeError, match=f"the query is {kind}"):
+        await retriever.aretrieve(bad)
+
+
+def test_an_empty_question_has_a_vector_and_no_words(index_dir: Path, bundled: LLM2Comp) -> None:
+    hits = open_index(index_dir, model=bundled).search([""])[0]
+    assert [node.node_id for node in LLM2CompRetriever(index_dir, model=bundled).retrieve("")] == [hit.id for hit in hits]
+    assert LLM2CompRetriever(index_dir, mode="bm25").retrieve("") == []
+
+
+def test_a_vector_that_is_not_finite_is_refused(retriever: LLM2CompRetriever) -> None:
+    with pytest.raises(SettingsError, match="not finite"):
+        retriever.retrieve(QueryBundle("?", embedding=[float("nan")] * 256))
+
+
+async def test_asked_asynchronously_it_searches_in_a_thread(retriever: LLM2CompRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop_runs, waited, retrieve = threading.Event(), [], LLM2CompRetriever._retrieve
+
+    def wait_for_the_loop(self: LLM2CompRetriever, bundle: QueryBundle) -> Any:
+        waited.append(loop_runs.wait(20))  # never set if the loop stands still
+        return retrieve(self, bundle)
+
+    async def run_the_loop() -> None:
+        loop_runs.set()
+
+    monkeypatch.setattr(LLM2CompRetriever, "_retrieve", wait_for_the_loop)
+    nodes, _ = await asyncio.gather(retriever.aretrieve(QUESTIONS[1]), run_the_loop())
+    assert (nodes[0].node_id, waited) == ("train", [True])
 
 
 def test_many_threads_get_what_one_gets(retriever: LLM2CompRetriever) -> None:

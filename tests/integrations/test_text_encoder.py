@@ -119,7 +119,8 @@ def test_texts_in_several_batches_keep_their_order(make: Make, bundled: LLM2Comp
         ({"truncate_dim": 257}, "truncate_dim is 257, the model's vectors have 256 components"),
         ({"max_length": 9}, "a maximum length of 9 tokens: give between 10"),
         ({"device": "cuda:99"}, "device is 'cuda:99'"),
-        ({"model": "a name"}, "model\n.*instance of LLM2Comp"),
+        ({"model": 3}, "model\n.*instance of LLM2Comp"),
+        ({"model": "a name"}, "give the folder or Hub id 'a name' as model_name"),
         ({"query_instruction": 3}, "query_instruction\n"),
         ({"model_name": "a loaded model"}, "give that model again"),
     ],
@@ -142,11 +143,14 @@ def test_a_model_is_either_given_or_loaded(make: Make, bundled: LLM2Comp) -> Non
 @CLASSES
 def test_what_the_model_was_loaded_with_cannot_be_assigned_later(make: Make, bundled: LLM2Comp) -> None:
     made = make(model=bundled)
-    for name, value in (("model_name", "a/b"), ("device", "cuda"), ("max_length", 32), ("normalize", False), ("model", bundled)):
+    for name, value in (("model_name", "a/b"), ("device", "cuda"), ("max_length", 32), ("truncate_dim", 8), ("normalize", False), ("model", bundled)):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(made, name, value)
     made.query_instruction = "find: "
     assert _query(made, QUERY) == bundled.encode("find: " + QUERY).tolist()
+    for name, wrong in (("embed_batch_size", 0), ("query_instruction", 3)):
+        with pytest.raises(ValidationError, match=name):
+            setattr(made, name, wrong)
 
 
 @CLASSES
@@ -154,6 +158,15 @@ def test_what_the_model_was_loaded_with_cannot_be_assigned_later(make: Make, bun
 def test_a_query_that_is_no_string_is_refused(make: Make, bad: Any, bundled: LLM2Comp) -> None:
     with pytest.raises(TypeError, match=f"the query is {type(bad).__name__}"):
         _query(make(model=bundled), bad)
+
+
+@CLASSES
+def test_an_empty_text_is_a_text(make: Make, bundled: LLM2Comp) -> None:
+    made = make(model=bundled)
+    assert _query(made, "") == bundled.encode_query("").tolist()
+    assert _texts(made, [""]) == [bundled.encode_document("").tolist()]
+    with pytest.raises(TypeError, match="expected a list of strings, got str ''"):
+        _texts(made, "")
 
 
 @CLASSES
@@ -246,9 +259,9 @@ def test_a_forked_process_does_not_wait_for_threads_it_has_not(tmp_path: Path) -
 def test_many_threads_get_what_one_gets(make: Make, bundled: LLM2Comp) -> None:
     made = make(model=bundled)
     questions = [f"{'very ' * (number % 9)}question {number}" for number in range(48)]
-    expected = [_query(made, question) for question in questions]
+    expected = [(_query(made, question), _texts(made, [question, "tree"])) for question in questions]
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(lambda question: _query(made, question), questions)) == expected
+        assert list(threads.map(lambda question: (_query(made, question), _texts(made, [question, "tree"])), questions)) == expected
 
 
 @CLASSES

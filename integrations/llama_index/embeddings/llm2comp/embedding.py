@@ -8,8 +8,7 @@ from typing import Any, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 
 from llm2comp.truncation import count_truncated
-from llm2comp_adapters import TextEncoder
-from llm2comp_adapters.text_encoder import check_texts
+from llm2comp_adapters import TextEncoder, check_texts
 
 __all__ = ["LLM2CompEmbedding"]
 

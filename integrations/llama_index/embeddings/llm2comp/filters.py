@@ -23,15 +23,19 @@ _LIST_FORMS = {FilterOperator.IN: "{field} in ({items})", FilterOperator.NIN: "{
 _JOINED = {FilterOperator.ANY: " or ", FilterOperator.ALL: " and "}
 
 
-def to_where(filters: MetadataFilters) -> str | None:
-    """The filter as `SearchOptions.where` takes it, None if there is none; groups may hold groups.
+def to_where(filters: MetadataFilters | str | None) -> str | None:
+    """The filter as `SearchOptions.where` takes it, None if there is none; groups may hold groups, and a text is one already.
 
     A key is the name of a field, `journal.name` that of a field within a field. As in LlamaIndex's own store (since 0.14.23), a
     document without the field matches `!=` and `nin` only. `is_empty` matches it too, and 0 and False, as `not field` does.
 
     Raises:
-        SettingsError: Naming the key, where an operator or its value has no counterpart.
+        SettingsError: Naming the key, where an operator or its value has no counterpart; or these are no filters.
     """
+    if filters is None or isinstance(filters, str):
+        return filters
+    if not isinstance(filters, MetadataFilters):
+        raise SettingsError(f"filters is {type(filters).__name__} {_show(filters)}; expected MetadataFilters, or a text such as year >= 2020")
     parts = [part for part in (_to_part(part) for part in filters.filters) if part is not None]
     if not parts:
         return None

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
+from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, QueryType, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
 from llama_index.embeddings.llm2comp.filters import to_where
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
-from llm2comp_adapters import Mode, hit_metadata, open_with_model
+from llm2comp_adapters import Mode, check_query, hit_metadata, open_to_ask
 from llm2comp_indexes import Encoder, Hit, SearchOptions
 
 __all__ = ["LLM2CompRetriever"]
@@ -32,7 +32,7 @@ class LLM2CompRetriever(BaseRetriever):
 
     Raises:
         IndexFolderError: No index there, or its model cannot be loaded, or is another one.
-        SettingsError: There is no such mode, or the filters cannot be expressed.
+        SettingsError: The index cannot be searched so: by the mode, the number of nodes, or the filters.
     """
 
     def __init__(
@@ -59,11 +59,22 @@ class LLM2CompRetriever(BaseRetriever):
             callback_manager: As of every retriever.
             verbose: As of every retriever.
         """
-        where = to_where(filters) if isinstance(filters, MetadataFilters) else filters
         self.similarity_top_k = similarity_top_k
-        self._options = replace(options or SearchOptions(), mode=mode, where=where)
-        self._index = open_with_model(index_dir, mode, model)
+        self._options = replace(options or SearchOptions(), mode=mode, where=to_where(filters))
+        self._index = open_to_ask(index_dir, model, similarity_top_k, self._options)
         super().__init__(callback_manager=callback_manager, verbose=verbose)
+
+    def retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
+        """The nodes nearest to a question.
+
+        Raises:
+            TypeError: It is neither a string nor a QueryBundle of one.
+        """
+        return super().retrieve(_check(str_or_query_bundle))
+
+    async def aretrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
+        """As `retrieve`, in a thread."""
+        return await super().aretrieve(_check(str_or_query_bundle))
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         vector = self._vector(query_bundle)
@@ -86,6 +97,8 @@ class LLM2CompRetriever(BaseRetriever):
             return None
         if self._options.mode != "dense":
             raise SettingsError(f"the query brings a vector or texts of its own to embed, which mode {self._options.mode!r} cannot use; take dense")
+        if not np.isfinite(vectors).all():
+            raise SettingsError("the query brings a vector of its own that is not finite")
         mean: NDArray[np.float32] = vectors.mean(axis=0, keepdims=True)
         unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return unit
@@ -95,6 +108,11 @@ class LLM2CompRetriever(BaseRetriever):
         for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True):
             if row >= 0:
                 yield self._index.fetch(row, score)
+
+
+def _check(query: QueryType) -> QueryType:
+    check_query(query.query_str if isinstance(query, QueryBundle) else query)
+    return query
 
 
 def _node(hit: Hit) -> TextNode:

@@ -34,10 +34,10 @@ def main() -> None:
     model = LLM2Vec.from_pretrained(given["backbone"], device_map="cpu", torch_dtype=torch.float32, pooling_mode="mean", max_length=_MAX_LENGTH)
     texts = json.loads(Path(given["texts"]).read_text(encoding="utf-8"))[: given["count"]]
 
-    def encode(several):  # type: ignore[no-untyped-def]
-        return model.encode(several, batch_size=given["batch_size"], show_progress_bar=False)
+    def encode(several: list[str]) -> None:
+        model.encode(several, batch_size=given["batch_size"], show_progress_bar=False)
 
-    def tell(answer):  # type: ignore[no-untyped-def]
+    def tell(answer: dict[str, float]) -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -3,7 +3,7 @@
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import mean, median
@@ -133,9 +133,18 @@ def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | 
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     plain.save_pretrained(folder)
-    file = folder / "tokenizer_config.json"
-    named = {**json.loads(file.read_text(encoding="utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}  # its newer name means nothing to older versions
-    file.write_text(json.dumps(named), encoding="utf-8")
+    _rewrite(folder / "tokenizer_config.json", lambda settings: settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    _rewrite(folder / "tokenizer.json", _with_older_merges)
+
+
+def _rewrite(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    file.write_text(json.dumps(change(json.loads(file.read_text(encoding="utf-8"))), ensure_ascii=False), encoding="utf-8")
+
+
+def _with_older_merges(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Merges as tokenizers before 0.20 write them: two tokens with a space between, which no token of a byte-level vocabulary holds."""
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"].get("merges", [])]
+    return {**tokenizer, "model": {**tokenizer["model"], "merges": merges}}
 
 
 def _described(model: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from llm2comp.cli import app
 from llm2comp.errors import LLM2CompError, SettingsError
-from llm2comp_benchmarks import encode_jobs
+from llm2comp_benchmarks import encode_benchmark, encode_jobs
 from llm2comp_benchmarks.encode_benchmark import EncodeBenchmark, least_cosine, run_encode_benchmark
 from llm2comp_benchmarks.encode_jobs import open_system
 from llm2comp_benchmarks.encode_setup import PARTS, Shape, draw, prepare
@@ -151,22 +151,60 @@ def test_the_lowest_cosine_is_that_of_the_worst_text() -> None:
     assert least_cosine(np.eye(2, dtype=np.float32), np.array([[2, 0], [3, 4]], np.float32)) == pytest.approx(0.8)
 
 
-@pytest.mark.slow
-def test_a_whole_run_compares_round_by_round_and_leaves_nothing(tmp_path: Path) -> None:
-    corpus = _write_corpus(tmp_path / "corpus.jsonl")
-    settings = EncodeBenchmark(tmp_path / "work", shape=SHAPE, corpora=(str(corpus),), limit=30, precision="float32", rounds=2)
+class _Here:
+    """A worker without a process."""
+
+    def __init__(self, name: str, command: list[str], *, threads: int) -> None:
+        assert command[1:3] == ["-m", "llm2comp_benchmarks.encode_jobs"]
+        self.opened: dict[str, Any] = {}
+        self._jobs = open_system(**json.loads(command[3]))
+
+    def __enter__(self) -> "_Here":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, job: str, **arguments: Any) -> dict[str, Any]:
+        answer = self._jobs[job](**arguments)
+        json.dumps(answer)  # a process could tell it
+        return answer
+
+
+def _check_run(folder: Path) -> None:
+    corpus = _write_corpus(folder / "corpus.jsonl")
+    settings = EncodeBenchmark(folder / "work", shape=SHAPE, corpora=(str(corpus),), limit=30, precision="float32", rounds=2)
     record = run_encode_benchmark(settings)
     ours, other = record["llm2comp float32"], record["sentence-transformers float32"]
     ratios = [theirs / one for one, theirs in zip(ours["seconds"], other["seconds"], strict=True)]
     speed = record["ratios"]["llm2comp float32"]["sentence-transformers float32"]["speed"]
     assert (speed["least"], speed["most"]) == pytest.approx((min(ratios), max(ratios)))
     assert ours["least_cosine"] >= 0.9999
+    assert ours["texts"] == other["texts"] == 30
     assert ours["tokens"] == other["tokens"] == record["settings"]["texts"]["tokens"]
+    operations = 2 * record["settings"]["model"]["multiplied_parameters"] * ours["tokens"]
+    assert ours["gflops"]["most"] == pytest.approx(operations / min(ours["seconds"]) / 1e9)
     assert set(record["ratios"]["llm2comp float32"]) == {"sentence-transformers float32", "transformers float32"}
     assert 0 < ours["matmul_share"]["least"] <= ours["matmul_share"]["most"]
+    assert ours["slowest_stage"] in STAGES
     assert record["hardware"]["threads"] == 1
-    assert not list((tmp_path / "work").iterdir())
-    assert format_encoding(record).startswith("ours over theirs")
+    assert not list((folder / "work").iterdir())
+    shown = format_encoding(record)
+    assert shown.startswith("ours over theirs")
+    assert f"slowest stage {ours['slowest_stage']}" in shown
+
+
+def test_a_run_compares_round_by_round_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode_benchmark, "Worker", _Here)
+    monkeypatch.setattr(encode_benchmark, "_set_up", lambda what, job, arguments, settings, tell: {"draw": draw, "prepare": prepare}[job](**arguments))
+    monkeypatch.setattr(encode_jobs, "_SIZES", (64,))
+    monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)
+    _check_run(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_in_processes_of_their_own(tmp_path: Path) -> None:
+    _check_run(tmp_path)
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from llm2comp.cli import app
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks import train_jobs
+from llm2comp_benchmarks import train_benchmark, train_jobs
 from llm2comp_benchmarks.encode_setup import Shape
 from llm2comp_benchmarks.throughput import format_training
 from llm2comp_benchmarks.train_benchmark import PEER, TrainBenchmark, run_train_benchmark
@@ -91,8 +91,24 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str
         TrainBenchmark(**wrong)
 
 
-@pytest.mark.slow
-def test_a_whole_run_compares_round_by_round() -> None:
+class _Here:
+    """A worker without a process."""
+
+    def __init__(self, name: str, command: list[str], *, threads: int) -> None:
+        assert command[1:3] == ["-m", "llm2comp_benchmarks.train_jobs"]
+        self.opened, self._jobs = open_system(**json.loads(command[3]))
+
+    def __enter__(self) -> "_Here":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, job: str, **arguments: Any) -> dict[str, Any]:
+        return self._jobs[job](**arguments)
+
+
+def _check_run() -> None:
     settings = TrainBenchmark(shape=SHAPE, **SIZE, precision="float32", rounds=2, vocabularies=(90, 5000))
     record = run_train_benchmark(settings)
     ours, plain = record["llm2comp float32"], record[PEER]
@@ -100,10 +116,23 @@ def test_a_whole_run_compares_round_by_round() -> None:
     ratios = [other / one for one, other in zip(ours["seconds"], plain["seconds"], strict=True)]
     speed = record["ratios"]["llm2comp float32"][PEER]["speed"]
     assert (speed["least"], speed["most"]) == (min(ratios), max(ratios))
+    assert ours["tokens_per_second"]["most"] == pytest.approx(3 * 40 / min(ours["seconds"]))
     assert list(record["vocabulary"]) == ["90", "5000"]
     assert record["hardware"]["threads"] == 1
     assert record["settings"]["shape"] == SHAPE
-    assert format_training(record).splitlines()[0].startswith("ours over theirs")
+    shown = format_training(record)
+    assert shown.startswith("ours over theirs")
+    assert f"vocabulary 5000, {PEER}" in shown
+
+
+def test_a_run_compares_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_benchmark, "Worker", _Here)
+    _check_run()
+
+
+@pytest.mark.slow
+def test_a_run_in_processes_of_their_own() -> None:
+    _check_run()
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda path: path.stem)

@@ -58,7 +58,7 @@ def measured_order(ablation: Ablation, claims: Sequence[tuple[str, str]] = CLAIM
             first, second = ({run.seed: run for run in ablation.finished(stage, pretext=pretext)} for pretext in (better, worse))
             if seeds := sorted(first.keys() & second.keys()):
                 won = [first[seed].scores[task] > second[seed].scores[task] for seed in seeds for task in ablation.kinds]
-                difference = mean_over_seeds([first[seed].average - second[seed].average for seed in seeds])
+                difference = mean_over_seeds([first[seed].average(ablation.kinds) - second[seed].average(ablation.kinds) for seed in seeds])
                 found.append(Ordering(stage, better, worse, difference, sum(won), len(won)))
     return found
 

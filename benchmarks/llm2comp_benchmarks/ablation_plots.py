@@ -41,7 +41,7 @@ def plot_ablation(ablation: Ablation, folder: Path) -> list[Path]:
 def _draw_samples(axes: Any, ablation: Ablation) -> bool:
     counts: set[int] = set()
     for number, pretext in enumerate(ablation.pretexts):
-        points = {count: mean_over_seeds([run.average for run in runs]) for count, runs in samples_by_count(ablation, pretext).items()}
+        points = {count: mean_over_seeds([run.average(ablation.curve) for run in runs]) for count, runs in samples_by_count(ablation, pretext).items()}
         if len(points) > 1:
             _line(axes, points, number, pretext_name(pretext))
             counts.update(points)
@@ -50,7 +50,7 @@ def _draw_samples(axes: Any, ablation: Ablation) -> bool:
     axes.set_xscale("symlog", linthresh=(first := min(count for count in counts if count)), linscale=0.3)
     _ticks(axes, sorted(counts), [f"{count:,}" if count else "0\n(after stage 2)" for count in sorted(counts)])
     axes.set_xlabel(f"supervised samples (log scale from {first:,} on)")
-    axes.set_ylabel(f"average of {', '.join(ablation.kinds)}")
+    axes.set_ylabel(f"average of {', '.join(ablation.curve)}")
     axes.set_title(f"Score against supervised samples{_seeds(ablation)}", fontsize=11)
     axes.legend(frameon=False)
     return True

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm2comp.errors import LLM2CompError
-from llm2comp_benchmarks.result_files import ResultFile, TaskScores, read_result_files
+from llm2comp_benchmarks.result_files import ResultFile, read_result_files
 from llm2comp_benchmarks.task_kinds import ordered_tasks
 
 __all__ = ["PRETEXTS", "STAGES", "Ablation", "Mean", "Run", "grouped", "mean_over_seeds", "read_ablation_runs"]
@@ -83,25 +83,27 @@ class Run:
     scores: dict[str, float]
     analysis: dict[str, Any]
 
-    @property
-    def average(self) -> float:
+    def average(self, tasks: Iterable[str]) -> float:
         """Mean over the tasks."""
-        return sum(self.scores.values()) / len(self.scores)
+        values = [self.scores[task] for task in tasks]
+        return sum(values) / len(values)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """All models of an ablation, scored on the same tasks.
+    """All models of an ablation.
 
     Attributes:
         runs: The models.
-        kinds: Kind by task, in the order of tables.
+        kinds: Kind by task, in the order of tables: the tasks that all models at the end of a stage were measured on.
+        curve: Those of them that the models on the way through stage 3 were measured on too.
         k: Memory tokens of the models that differ by pretext; those with another k are there for the comparison of k alone.
         files: The result files, in the order of the runs.
     """
 
     runs: list[Run]
     kinds: dict[str, str]
+    curve: list[str]
     k: int
     files: list[ResultFile]
 
@@ -129,8 +131,6 @@ class Ablation:
 def read_ablation_runs(folder: Path) -> Ablation | None:
     """The ablation whose result files stand in the folder; None where there is none.
 
-    Scores are taken of the tasks that all files have.
-
     Raises:
         LLM2CompError: A damaged file, one without the settings of an ablation, files of two ablations, or no task that all have.
     """
@@ -140,23 +140,25 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
     names = {str((file.settings.get("ablation") or {}).get("ablation")) for file in files}
     if len(names) > 1:
         raise LLM2CompError(f"{folder}: files of {len(names)} ablations ({', '.join(sorted(names))}); give each a folder of its own")
+    runs = [_run(file) for file in files]
+    last = max(run.samples for run in runs)
     kinds = ordered_tasks(file.tasks for file in files)
-    shared = {task: kind for task, kind in kinds.items() if all(task in file.tasks for file in files)}
-    if not shared:
+    ends = {task: kind for task, kind in kinds.items() if all(task in run.scores for run in runs if run.stage != "supervised" or run.samples == last)}
+    curve = [task for task in ends if all(task in run.scores for run in runs)]
+    if not curve:
         raise LLM2CompError(f"{folder}: no task is in all {len(files)} result files; run the ablation to its end")
-    runs = [_run(file, {task: file.tasks[task] for task in shared}) for file in files]
     counted = Counter(run.memory_tokens for run in runs if run.memory_tokens and run.pretext != "distillation") or Counter(run.memory_tokens for run in runs)
-    return Ablation(runs, shared, counted.most_common(1)[0][0], files)
+    return Ablation(runs, ends, curve, counted.most_common(1)[0][0], files)
 
 
-def _run(file: ResultFile, tasks: dict[str, TaskScores]) -> Run:
+def _run(file: ResultFile) -> Run:
     told: Any = file.settings.get("ablation")
     try:
         pretext, stage, pooling = str(told["pretext"]), str(told["stage"]), str(told.get("pooling", "mean"))
         k, seed, samples = int(told["memory_tokens"]), int(told["seed"]), int(told.get("supervised_samples", 0))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LLM2CompError(f"{file.path}: settings.ablation does not name pretext, stage, memory_tokens and seed ({error}); run the ablation again") from error
-    return Run(pretext, stage, k, seed, samples, pooling, {task: scores.score for task, scores in tasks.items()}, file.beside.get("analysis") or {})
+    return Run(pretext, stage, k, seed, samples, pooling, {task: scores.score for task, scores in file.tasks.items()}, file.beside.get("analysis") or {})
 
 
 def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:

@@ -1,6 +1,6 @@
 """The tables of an ablation, in Markdown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from llm2comp_benchmarks.ablation_summary import PRETEXTS, STAGES, Ablation, Mean, Run, grouped, mean_over_seeds
 from llm2comp_benchmarks.score_tables import hardware_of
@@ -43,7 +43,7 @@ def _stage_rows(by_pretext: dict[str, list[Run]], ablation: Ablation, figures: S
 
 
 def _scores(ablation: Ablation) -> list[Callable[[Run], float]]:
-    return [*((lambda run, task=task: float(run.scores[task])) for task in ablation.kinds), lambda run: run.average]
+    return [*((lambda run, task=task: float(run.scores[task])) for task in ablation.kinds), lambda run: run.average(ablation.kinds)]
 
 
 def _bold_best(means: dict[str, Mean]) -> dict[str, str]:
@@ -63,17 +63,17 @@ def samples_by_count(ablation: Ablation, pretext: str) -> dict[int, list[Run]]:
 
 
 def samples_table(ablation: Ablation) -> str:
-    """The average over the tasks by pretext and number of supervised samples, the best of each column in bold."""
+    """The average over the tasks of the curve by pretext and number of supervised samples, the best of each column in bold."""
     by_pretext = {name: samples_by_count(ablation, name) for name in ablation.pretexts}
     counts = sorted({count for found in by_pretext.values() for count in found})
-    columns = {count: _bold_best({name: _average(found[count]) for name, found in by_pretext.items() if count in found}) for count in counts}
-    rows = [["pretext", *(f"{count:,} samples" for count in counts)]]
+    columns = {count: _bold_best({name: _average(found[count], ablation.curve) for name, found in by_pretext.items() if count in found}) for count in counts}
+    rows = [[f"average of {', '.join(ablation.curve)}", *(f"{count:,} samples" for count in counts)]]
     rows += [[pretext_name(name), *(columns[count].get(name, _ABSENT) for count in counts)] for name, found in by_pretext.items() if found]
     return markdown_table(rows)
 
 
-def _average(runs: Sequence[Run]) -> Mean:
-    return mean_over_seeds([run.average for run in runs])
+def _average(runs: Sequence[Run], tasks: Iterable[str]) -> Mean:
+    return mean_over_seeds([run.average(tasks) for run in runs])
 
 
 def memory_table(ablation: Ablation) -> str:
@@ -85,7 +85,7 @@ def memory_table(ablation: Ablation) -> str:
         if len(by_k) > 1:
             rows.append([f"*{title}*", *[""] * (len(rows[0]) - 1)])
             columns = [_bold_best({str(k): mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in by_k.items()}) for kind in kinds]
-            columns.append(_bold_best({str(k): _average(runs) for k, runs in by_k.items()}))
+            columns.append(_bold_best({str(k): _average(runs, ablation.kinds) for k, runs in by_k.items()}))
             rows += [[str(k), str(len(runs)), *(column[str(k)] for column in columns)] for k, runs in by_k.items()]
     return markdown_table(rows) if rows[1:] else ""
 
@@ -100,8 +100,7 @@ def memory_runs(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
 
 def kind_score(run: Run, ablation: Ablation, kind: str) -> float:
     """Mean over the tasks of the kind."""
-    values = [score for task, score in run.scores.items() if ablation.kinds[task] == kind]
-    return sum(values) / len(values)
+    return run.average(task for task, of in ablation.kinds.items() if of == kind)
 
 
 def pooling_table(ablation: Ablation) -> str:

@@ -38,7 +38,7 @@ def paper_averages_table(ablation: Ablation | None) -> str:
 def _ours(entry: dict[str, Any], ablation: Ablation) -> str:
     pretext, stage = _PRETEXT_OF.get(entry["system"]), _STAGE_OF.get(tuple(entry["stages"]))
     runs = ablation.finished(stage, pretext=pretext) if pretext and stage else []
-    return mean_over_seeds([100 * run.average for run in runs]).told(1) if runs else _ABSENT
+    return mean_over_seeds([100 * run.average(ablation.kinds) for run in runs]).told(1) if runs else _ABSENT
 
 
 def paper_tasks_table(runs: Sequence[ResultFile]) -> str:

@@ -23,10 +23,10 @@ def queries(values: list[float], ids: list[str] | None = None, *, metric: str = 
 
 
 def write_ablation_run(folder: Path, pretext: str, stage: str, seed: int, stsb: float, xquad: float, **settings: Any) -> Path:
-    """A model of an ablation, scored on one task of each of two kinds."""
+    """A model of an ablation, scored on one task of each of two kinds, and on `more`."""
+    scores = {"stsb": {"cosine_spearman": stsb}, "xquad": {"ndcg_at_10": xquad}, **settings.pop("more", {})}
     k = 0 if pretext == "mntp" else 8
     told = {"pretext": pretext, "stage": stage, "seed": seed, "memory_tokens": k, "supervised_samples": 0, "pooling": "mean", **settings}
     name = "-".join(map(str, (pretext, stage, seed, told["memory_tokens"], told["supervised_samples"], told["pooling"])))
-    scores = {"stsb": {"cosine_spearman": stsb}, "xquad": {"ndcg_at_10": xquad}}
     analysis = {"participation_ratio": 10.0 + seed, "memory_similarity_mean": None if pretext == "mntp" else 0.5}
     return write_result(folder / f"{name}.json", scores, settings={"ablation": told}, analysis=analysis)

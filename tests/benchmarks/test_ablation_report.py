@@ -68,8 +68,22 @@ def test_pretexts_stage_by_stage(folder: Path) -> None:
 
 def test_scores_by_supervised_samples(folder: Path) -> None:
     rows = _table(folder, "samples")
-    assert rows[0] == ["pretext", "0 samples", "1,000 samples", "4,000 samples"]
+    assert rows[0] == ["average of xquad, stsb", "0 samples", "1,000 samples", "4,000 samples"]
     assert [cell.split(" ")[0] for cell in rows[1]] == ["CTKD", "**0.448", "**0.498", "**0.598"]
+
+
+def test_tasks_that_only_models_at_the_end_of_a_stage_have_are_no_part_of_the_curve(tmp_path: Path) -> None:
+    folder = tmp_path / "ablation"
+    for stage, samples, more in (
+        ("unsupervised", 0, {"banking77": {"accuracy": 0.9}}),
+        ("supervised", 10, {}),
+        ("supervised", 20, {"banking77": {"accuracy": 0.9}}),
+    ):
+        write_ablation_run(folder, "distillation", stage, 0, 0.3, 0.3, supervised_samples=samples, more=more)
+    assert _table(folder, "samples") == [["average of xquad, stsb", "0 samples", "10 samples", "20 samples"], ["CTKD", "0.300", "0.300", "0.300"]]
+    rows = _table(folder, "pretexts")
+    assert rows[0][2:6] == ["retrieval<br>xquad", "STS<br>stsb", "classification<br>banking77", "average"]
+    assert rows[-1][2:6] == ["0.300", "0.300", "0.900", "0.500"]
 
 
 def test_memory_tokens_on_the_seeds_that_all_have(folder: Path) -> None:

@@ -47,7 +47,7 @@ class ResultStore:
         Raises:
             SettingsError: The file holds results of another model, or made with other settings.
         """
-        self._settings = settings
+        self._settings = settings = json.loads(json.dumps(settings))  # as they are in a file
         if self._found:
             _check_settings(self._found, settings)
             if keep:

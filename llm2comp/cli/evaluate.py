@@ -82,7 +82,7 @@ def evaluate(
     from llm2comp_benchmarks import evaluate as evaluate_task
     from llm2comp_benchmarks.results import check_task_names, format_main_metrics, format_tables
     from llm2comp_benchmarks.resuming import ResultStore
-    from llm2comp_benchmarks.systems import check_kinds, describe_model, load_model
+    from llm2comp_benchmarks.systems import check_kinds, load_model
 
     store = ResultStore(json_file, overwrite=overwrite)
     chosen = read_suite(suite) if suite else None
@@ -99,7 +99,7 @@ def evaluate(
     else:
         encoder = load_model(model)
         check_kinds(encoder, [task.name for task in own_tasks if not isinstance(task, RetrievalTask)] + plan.names)
-        store.start(describe_model(encoder, model) | {"batch_size": batch_size})
+        store.start(_describe(encoder, model) | {"batch_size": batch_size})
         finished = {task.name: None if run_out else store.finished(task.name, task.details) for task in own_tasks} | plan.look_up(encoder, store)
         for task in own_tasks:
             results.append(finished[task.name] or evaluate_task(encoder, task, batch_size=batch_size))
@@ -113,6 +113,17 @@ def evaluate(
     for result in results:
         if run_out and result.run:
             write_run(run_out, result.run, tag="llm2comp")
+
+
+def _describe(encoder: Any, model: str | None) -> dict[str, Any]:
+    """As `describe_model`; a model of sentence-transformers, which has no fingerprint, gets one, or one trained anew would pass for the same."""
+    from llm2comp_benchmarks.mteb_model import identify
+    from llm2comp_benchmarks.systems import describe_model
+
+    settings = describe_model(encoder, model)
+    if settings["system"] == "sentence-transformers" and settings["fingerprint"] is None:
+        settings["fingerprint"] = identify(encoder, model).revision
+    return settings
 
 
 def _take(store: "ResultStore", result: "TaskResult", *, found: bool) -> None:

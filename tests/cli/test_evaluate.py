@@ -1,6 +1,7 @@
 """`llm2comp eval` as a user runs it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def test_a_model_its_run_and_its_scores_agree(llm2comp_command: Command, beir: P
     query, _, document, rank, score, tag = run_out.read_text(encoding="utf-8").splitlines()[0].split(" ")
     assert (query, document, rank, tag) == ("q1", "d2", "1", "llm2comp")
     assert float(score) == pytest.approx(1)
+    assert len(written["settings"]["fingerprint"]) == 64
     again = tmp_path / "again.json"
     assert llm2comp_command("eval", "--beir", beir, "--run", run_out, "--json", again).code == 0
     assert json.loads(again.read_text(encoding="utf-8"))["fruit"] == written["fruit"]
@@ -181,3 +183,18 @@ def test_a_hub_that_does_not_answer_is_one_line_and_1_before_the_model_is_loaded
     done = llm2comp_command("eval", "--tasks", "NFCorpus", "--model", "no such model")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert "NFCorpus: its data set mteb/nfcorpus cannot be loaded" in done.err
+
+
+def test_a_model_trained_anew_in_the_same_folder_is_not_taken_for_the_same(llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model_folder, copied)
+    command = ["eval", "--beir", beir, "--model", copied, "--json", tmp_path / "out.json"]
+    assert llm2comp_command(*command).code == 0
+    again = llm2comp_command(*command)
+    assert (again.code, again.err.count("fruit: finished before")) == (0, 1)
+    (weights,) = copied.rglob("*.safetensors")
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    other = llm2comp_command(*command)
+    assert (other.code, other.err.count("holds results of another model")) == (1, 1)

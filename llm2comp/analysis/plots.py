@@ -15,7 +15,7 @@ __all__ = ["check_matplotlib", "plot_memory", "plot_spectra"]
 
 _COLOURS = ("#0072B2", "#D55E00")  # blue and vermilion of Okabe and Ito: told apart in every kind of colour vision
 _MARKED_TOKENS = 12
-_NAME_CHARACTERS = 60
+_NAME_CHARACTERS = 45
 
 
 def check_matplotlib() -> None:
@@ -82,12 +82,13 @@ def plot_memory(analysis: Analysis, path: Path) -> bool:
 
 def _draw_similarity(axis: Any, model: ModelAnalysis, similarity: NDArray[np.float64], lowest: float) -> Any:
     tokens = len(similarity)
-    image = axis.imshow(similarity, cmap="cividis", vmin=lowest, vmax=1.0)
+    ends = (0.5, tokens + 0.5)
+    image = axis.imshow(similarity, cmap="cividis", vmin=lowest, vmax=1.0, extent=(*ends, *reversed(ends)))  # tokens count from 1
     if tokens <= _MARKED_TOKENS:
         for (row, column), value in np.ndenumerate(similarity):
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color="black" if value > (1 + lowest) / 2 else "white")
-        axis.set_xticks(range(tokens), range(1, tokens + 1))
-        axis.set_yticks(range(tokens), range(1, tokens + 1))
+            axis.text(column + 1, row + 1, f"{value:.2f}", ha="center", va="center", fontsize=9, color="black" if value > (1 + lowest) / 2 else "white")
+        axis.set_xticks(range(1, tokens + 1))
+        axis.set_yticks(range(1, tokens + 1))
     axis.set_xlabel("memory token (position after the text)", fontsize=12)
     axis.set_ylabel("memory token", fontsize=12)
     mean = mean_off_diagonal(similarity)

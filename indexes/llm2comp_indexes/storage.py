@@ -65,7 +65,7 @@ class Found(NamedTuple):
 
 
 def lowest(rows: NDArray[np.int64]) -> int:
-    """The lowest of some row numbers; 0 of none. Of ten numbers it takes a third of the time that `min` takes."""
+    """The lowest of some row numbers; 0 of none. Of ten numbers it takes half the time that `min` takes."""
     return rows.item(rows.argmin()) if rows.size else 0
 
 

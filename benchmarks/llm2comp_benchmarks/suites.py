@@ -1,6 +1,7 @@
 """Suites: lists of tasks in JSON files, of mteb by name or of this machine by path."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ SUITES = ("beir", "local", "paper")
 """The suites that come with the package."""
 
 _FOLDER = Path(__file__).parent / "suites"
-_FILE_READERS = {"sts": read_sts, "clustering": read_clustering, "pair-classification": read_pair_classification, "reranking": read_reranking}
+_FILE_READERS: dict[str, Callable[[str | Path], Task]] = {
+    "sts": read_sts,
+    "clustering": read_clustering,
+    "pair-classification": read_pair_classification,
+    "reranking": read_reranking,
+}
 _KINDS = ("retrieval", "classification", *_FILE_READERS)
 
 

@@ -189,7 +189,7 @@ def _compare_with_llm2vec(settings: EncodeBenchmark, texts: Path, record: dict[s
     asked = {"texts": str(texts), "shape": "15m", "count": _LLM2VEC_TEXTS, "vocabulary": _LLM2VEC_VOCABULARY, "seed": settings.seed}
     wanted = [("llm2comp", kind) for kind in precisions(settings.precision)]
     with _opened(settings, "15m", asked, wanted, tell) as contest, ExitStack() as stack:
-        given = {"backbone": str(contest.folder / PARTS["backbone"]), "texts": str(contest.folder / PARTS["texts"])}
+        given: dict[str, Any] = {"backbone": str(contest.folder / PARTS["backbone"]), "texts": str(contest.folder / PARTS["texts"])}
         given |= {"count": _LLM2VEC_TEXTS, "batch_size": _LLM2VEC_BATCH}
         tell("open llm2vec")
         command = [str(settings.peer_llm2vec), "-I", str(_PEER), json.dumps(given)]
@@ -265,6 +265,7 @@ def _add_cosines(contest: _Contest, record: dict[str, Any]) -> None:
 
 def least_cosine(found: np.ndarray, expected: np.ndarray) -> float:
     """The lowest cosine between rows of two arrays (texts, dim); NaN if a vector is not finite."""
-    one, other = (vectors.astype(np.float64) for vectors in (found, expected))
+    one: np.ndarray = found.astype(np.float64)
+    other: np.ndarray = expected.astype(np.float64)
     cosines = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
     return float(cosines.min())

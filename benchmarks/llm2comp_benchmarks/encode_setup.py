@@ -173,5 +173,7 @@ def count_parameters(backbone: Any) -> int:
     return sum(parameter.numel() for name, parameter in named if id(parameter) not in embeddings and ".lora_" not in name)
 
 
+_JOBS: dict[str, Callable[..., dict[str, Any]]] = {"draw": draw, "prepare": prepare}
+
 if __name__ == "__main__":
-    print(json.dumps({"draw": draw, "prepare": prepare}[sys.argv[1]](**json.loads(sys.argv[2]))))  # noqa: T201  # the answer to the parent process
+    print(json.dumps(_JOBS[sys.argv[1]](**json.loads(sys.argv[2]))))  # noqa: T201  # the answer to the parent process

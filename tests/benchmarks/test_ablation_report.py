@@ -74,11 +74,8 @@ def test_scores_by_supervised_samples(folder: Path) -> None:
 
 def test_tasks_that_only_models_at_the_end_of_a_stage_have_are_no_part_of_the_curve(tmp_path: Path) -> None:
     folder = tmp_path / "ablation"
-    for stage, samples, more in (
-        ("unsupervised", 0, {"banking77": {"accuracy": 0.9}}),
-        ("supervised", 10, {}),
-        ("supervised", 20, {"banking77": {"accuracy": 0.9}}),
-    ):
+    ends = {"banking77": {"accuracy": 0.9}}
+    for stage, samples, more in (("unsupervised", 0, ends), ("supervised", 10, {}), ("supervised", 20, ends)):
         write_ablation_run(folder, "distillation", stage, 0, 0.3, 0.3, supervised_samples=samples, more=more)
     assert _table(folder, "samples") == [["average of xquad, stsb", "0 samples", "10 samples", "20 samples"], ["CTKD", "0.300", "0.300", "0.300"]]
     rows = _table(folder, "pretexts")
@@ -171,7 +168,8 @@ def test_a_file_that_does_not_name_its_model_is_told(folder: Path) -> None:
 
 def test_files_without_a_task_in_common_are_told(tmp_path: Path) -> None:
     for task in ("stsb", "xquad"):
-        write_result(tmp_path / f"{task}.json", {task: {"accuracy": 0.5}})
+        told = {"pretext": "none", "stage": "pretext", "memory_tokens": 8, "seed": 0}
+        write_result(tmp_path / f"{task}.json", {task: {"accuracy": 0.5}}, settings={"ablation": told})
     with pytest.raises(LLM2CompError, match="no task is in all 2 result files"):
         read_ablation_runs(tmp_path)
 

@@ -133,7 +133,8 @@ def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | 
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     plain.save_pretrained(folder)
-    _rewrite(folder / "tokenizer_config.json", lambda settings: settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}  # older defaults name a third input
+    _rewrite(folder / "tokenizer_config.json", lambda settings: settings | names)
     _rewrite(folder / "tokenizer.json", _with_older_merges)
 
 

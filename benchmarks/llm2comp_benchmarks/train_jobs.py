@@ -111,7 +111,7 @@ def open_system(
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         found = forward(number)
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         torch.nn.utils.clip_grad_norm_(trained, _CLIP)
         optimizer.step()
         return {"seconds": time.perf_counter() - start, "loss": float(found.detach())}

@@ -7,7 +7,7 @@ a result file of its own (see `benchmarks/results/README.md`). Two processes may
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -22,8 +22,7 @@ from llm2comp.training.recipe_file import Recipe, read_recipe
 from llm2comp.training.settings_file import read_fields, read_text_file, to_settings
 from llm2comp_benchmarks.ablation_models import Lineage, train_lineage
 from llm2comp_benchmarks.ablation_results import Measurer
-from llm2comp_benchmarks.evaluation import Task, read_local
-from llm2comp_benchmarks.python_docs_task import read_python_docs_task
+from llm2comp_benchmarks.suites import read_suite
 
 _HELDOUT_TEXTS = 1000
 _logger = logging.getLogger(__name__)
@@ -47,18 +46,19 @@ class Ablation:
     """Of everything random: fresh weights, splits, order, dropout."""
     curve: tuple[int, ...]
     """Updates of stage 3 after which the model is measured; the last is the end of the stage."""
-    tasks: tuple[str, ...]
-    """Names within the local suite."""
+    suite: str
+    """What is measured: the name of a suite, or a file beside this one; tasks of mteb are left out."""
+    end_only: tuple[str, ...] = ()
+    """Tasks measured at the end of each stage only, not along the curve."""
     memory_tokens: tuple[int, ...] = ()
     """k that are compared, with distillation."""
     memory_seeds: tuple[int, ...] = (0,)
     cluster_threshold: float = 0.9
     """The finished models of distillation are measured with clustered pooling too, at this cosine."""
-    folder: Path = field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
-        if not self.pretexts or not self.seeds or not self.curve or not self.tasks:
-            raise SettingsError("pretexts, seeds, curve and tasks need at least one entry each")
+        if not self.pretexts or not self.seeds or not self.curve:
+            raise SettingsError("pretexts, seeds and curve need at least one entry each")
         if list(self.curve) != sorted(set(self.curve)) or self.curve[0] < 1:
             raise SettingsError(f"curve is {list(self.curve)}; give rising numbers of updates, each once")
 
@@ -74,12 +74,17 @@ def read_ablation(name_or_file: str, *, data: Path | None, pairs: Path) -> tuple
     if not path.is_file():
         raise SettingsError(f"no ablation {name_or_file!r}: give a .yaml file or the name of one in {shipped}")
     ablation = to_settings(Ablation, read_fields(read_text_file(path), str(path)), where=str(path))
-    beside = path.parent / ablation.recipe
-    recipe = read_recipe(beside if beside.is_file() else ablation.recipe, data=data, pairs=pairs)
+    recipe = read_recipe(_beside(path, ablation.recipe), data=data, pairs=pairs)
     steps = recipe.supervised.steps if recipe.supervised else 0
     if ablation.curve[-1] != steps:
         raise SettingsError(f"{path}: curve ends at {ablation.curve[-1]} updates, stage 3 of the recipe at {steps}; they must agree")
-    return ablation, recipe
+    return replace(ablation, suite=_beside(path, ablation.suite)), recipe
+
+
+def _beside(path: Path, name: str) -> str:
+    """The file of this name in the folder of the path, if there is one; else the name."""
+    file = path.parent / name
+    return str(file) if file.is_file() else name
 
 
 def lineages(ablation: Ablation, k: int) -> Iterator[Lineage]:
@@ -108,7 +113,7 @@ def run_ablation(ablation: Ablation, recipe: Recipe, output: Path, measurer: Mea
         _logger.info("%s", lineage.name)
         for stage in train_lineage(lineage, recipe, backbone, output / lineage.name, ablation.curve):
             measurer.measure(lineage, stage)
-            if lineage.pretext == "distillation" and stage.folder.name == "model" and stage.name == "supervised":
+            if lineage.pretext == "distillation" and stage.name == "supervised" and stage.finished:
                 measurer.measure(lineage, replace(stage, pooling={"mode": "cluster", "threshold": ablation.cluster_threshold}))
 
 
@@ -132,15 +137,9 @@ def main(
         for one in lineages(plan, k)
         if (not seeds or one.seed in seeds) and (not pretexts or one.pretext in pretexts) and (memory is None or memory == (one.memory_tokens not in (0, k)))
     ]
-    measurer = Measurer(results, _read_tasks(plan, data / "eval"), _budgets(plan, recipe), _heldout(recipe) if analysis else [])
+    tasks = read_suite(plan.suite).read_own(data / "eval")
+    measurer = Measurer(results, tasks, _budgets(plan, recipe), _heldout(recipe) if analysis else [], end_only=plan.end_only)
     run_ablation(plan, recipe, output, measurer, wanted)
-
-
-def _read_tasks(ablation: Ablation, folder: Path) -> list[Task]:
-    known = {task.name: task for task in [*read_local(folder), read_python_docs_task("standard")]}
-    if unknown := [name for name in ablation.tasks if name not in known]:
-        raise SettingsError(f"tasks: {', '.join(unknown)} unknown; there are {', '.join(known)}")
-    return [known[name] for name in ablation.tasks]
 
 
 def _budgets(ablation: Ablation, recipe: Recipe) -> dict[str, Any]:

@@ -51,12 +51,14 @@ class Stage:
         name: The stage it has been through last.
         folder: The saved model.
         samples: Supervised pairs it was trained on.
+        finished: Whether the stage is at its end.
         pooling: Other than its own, to measure it with.
     """
 
     name: Literal["pretext", "unsupervised", "supervised"]
     folder: Path
     samples: int = 0
+    finished: bool = True
     pooling: dict[str, Any] | None = None
 
 
@@ -95,7 +97,7 @@ def train_lineage(lineage: Lineage, recipe: Recipe, backbone: str | Path, folder
     finished = _contrastive(replace(supervised, seed=lineage.seed), settings, lambda: read(after_views), folder / "supervised", curve)
     for updates in curve:
         kept = finished if updates == curve[-1] else finished.with_name(f"model-{updates}")
-        yield Stage("supervised", kept, updates * supervised.batch_size)
+        yield Stage("supervised", kept, updates * supervised.batch_size, kept == finished)
 
 
 def _pretext(lineage: Lineage, settings: CompressionSettings, model: ModelSettings, backbone: str | Path, folder: Path) -> Path:

@@ -163,7 +163,7 @@ def compare(vectors: str, ours: dict[str, Any], plain: dict[str, Any], k: int, r
 
 
 def equal_effort(vectors: str, folder: str, plain: dict[str, Any], k: int) -> dict[str, Any]:
-    """The effort of our index with the highest recall among those that take no longer than the other index; see `find_equal_effort`."""
+    """The highest effort with which our index takes no longer than the other one; see `find_equal_effort`."""
     return asdict(find_equal_effort(_opened(vectors), Path(folder), plain, k=k))
 
 

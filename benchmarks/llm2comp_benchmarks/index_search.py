@@ -96,17 +96,21 @@ def _numbers(seconds: NDArray[np.float64], shares: list[float]) -> dict[str, Any
 
 
 def find_equal_effort(source: VectorSet, folder: Path, plain: dict[str, Any], *, k: int, rounds: int = 3) -> "Effort":
-    """Of the efforts on our index's curve the one of highest recall whose median is not above the other index's; the quickest, if all are.
+    """The highest effort with which our index takes no longer than the other one (by the median query); the least, if all take longer.
 
-    Asked are the queries that the index was tuned with, in turn: those that recall is compared with later have no part in it.
+    Tried are the efforts that the index was tuned among, with as many candidates scored again as it was tuned to. Asked are the queries that it was
+    tuned with, in turn: those that recall is compared with later have no part in it.
     """
     from llm2comp_indexes import open_index
+    from llm2comp_indexes.efforts import efforts_of
+    from llm2comp_indexes.index_types import IndexType
 
     index, other = open_index(folder), _faiss_index(plain["file"], plain.get("parameters"), None, k)
     [segment] = index.segments
     assert segment.report is not None
-    points = segment.report.points
-    searches = [other.search, *(_search_of(index, k, point.effort) for point in points)]
+    report = segment.report
+    efforts = [effort for effort in efforts_of(IndexType(report.type), k) if effort.rerank in (None, report.point.effort.rerank)]
+    searches = [other.search, *(_search_of(index, k, effort) for effort in efforts)]
     queries = source.load("tuning")
     times = np.full((len(searches), len(queries)), np.inf)
     for number, query in [*enumerate(queries)] * rounds:
@@ -115,9 +119,8 @@ def find_equal_effort(source: VectorSet, folder: Path, plain: dict[str, Any], *,
             search(query[None])
             row[number] = min(row[number], time.perf_counter() - start)
     limit, *medians = np.median(times, axis=1).tolist()
-    quick = [(point.recall, -median, point.effort) for point, median in zip(points, medians, strict=True) if median <= limit]
-    slowest = [(-median, 0.0, point.effort) for point, median in zip(points, medians, strict=True)]
-    return max(quick or slowest, key=lambda found: found[:2])[2]
+    quick = [effort for effort, median in zip(efforts, medians, strict=True) if median <= limit]
+    return (quick or efforts[:1])[-1]
 
 
 def _search_of(index: "Index", k: int, effort: "Effort | None") -> Search:

@@ -24,7 +24,7 @@ compression: {{corpora: [{corpus}], min_characters: 100, max_tokens: 50, steps: 
 unsupervised: {{corpora: [{corpus}], steps: 2, batch_size: 4, learning_rate: 1.0e-2, heldout_rows: 0}}
 supervised: {{pairs: [{pairs}], steps: 3, batch_size: 4, learning_rate: 1.0e-2, heldout_rows: 0}}
 """
-PLAN = {"about": "a test", "recipe": "recipe.yaml", "curve": [1, 3], "tasks": ["similar"]}
+PLAN = {"about": "a test", "recipe": "recipe.yaml", "curve": [1, 3], "suite": "local"}
 
 
 def _task(name: str) -> StsTask:

@@ -64,12 +64,12 @@ def _load(lineage: Lineage, stage: Stage) -> LLM2Comp:
 
 
 def _joined(before: dict[str, Any], done: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
-    """The record of what was measured now, and of what the file had before."""
+    """The record of what was measured now, and of what the file had before; without samples, for an ablation's intervals are over seeds."""
     record = result_record(done, settings)
     old_tasks = before.get("settings", {}).get("tasks", {})
     record["settings"]["tasks"] = {**old_tasks, **record["settings"]["tasks"]}
     record["seconds"] = {**before.get("seconds", {}), **record["seconds"]}
-    record["samples"] = {**before.get("samples", {}), **record["samples"]}
+    del record["samples"]
     return {**{task: before[task] for task in old_tasks}, **record}
 
 

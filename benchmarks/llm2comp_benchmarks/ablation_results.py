@@ -60,7 +60,7 @@ def _load(lineage: Lineage, stage: Stage) -> LLM2Comp:
     model = load(stage.folder)
     if stage.pooling is None:
         return model
-    return LLM2Comp(model.encoder, pooling=stage.pooling, query_instruction=model.prompts["query"], normalize=model.normalize)
+    return LLM2Comp(model.encoder, pooling=stage.pooling, query_instruction=model.prompts["query"] or "", normalize=model.normalize)
 
 
 def _joined(before: dict[str, Any], done: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,8 @@ class _Contest:
 
     def work(self, name: str) -> float:
         """Floating-point operations of a round, counted as a multiplication and an addition for each parameter and token; attention is not counted."""
-        return 2.0 * self.facts["model"]["multiplied_parameters"] * self.tokens(name)
+        parameters: int = self.facts["model"]["multiplied_parameters"]
+        return 2.0 * parameters * self.tokens(name)
 
     def entry(self, name: str) -> dict[str, Any]:
         """A system's own numbers."""

@@ -47,7 +47,7 @@ class PlainTransformers(nn.Module):
         model.config.is_causal = False
         settings = LoraConfig(r=16, lora_alpha=32, lora_dropout=dropout, target_modules=_TARGETS, task_type="CAUSAL_LM")
         self.student: Any = get_peft_model(model, settings)
-        embeddings = model.get_input_embeddings().weight
+        embeddings: Any = model.get_input_embeddings().weight
         with torch.no_grad():
             embeddings[self._first :] = memory
         embeddings.requires_grad_()

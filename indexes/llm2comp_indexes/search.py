@@ -201,10 +201,14 @@ class Index:
         Equal scores keep the order of the index.
 
         Raises:
-            SettingsError: k is not from 1 to 1,000, `queries` is a single string, the filter cannot be read, or the index has no BM25 part.
+            SettingsError: k is not from 1 to 1,000, `queries` is a single string or holds something else than strings, the filter cannot be read, or the
+                index has no BM25 part.
         """
         if isinstance(queries, str):
             raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
+        for place, query in enumerate(queries):
+            if not isinstance(query, str):
+                raise SettingsError(f"query {place} is {type(query).__name__} {str(query)[:40]!r}, expected a string")
         chosen = options or _USUAL
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):

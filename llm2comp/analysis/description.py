@@ -20,7 +20,7 @@ _Floats = NDArray[np.floating[Any]]
 class DocumentEncoder(Protocol):
     """What has vectors to describe: a SentenceTransformer, or anything with its `encode_document`."""
 
-    def encode_document(self, inputs: list[str], /, **_: Any) -> Any:
+    def encode_document(self, *args: Any, **kwargs: Any) -> Any:
         """Vectors, (texts, dim)."""
 
 
@@ -97,7 +97,7 @@ def mean_off_diagonal(matrix: _Floats) -> float | None:
 def _encode(model: DocumentEncoder, texts: list[str], progress: bool) -> tuple[_Floats, NDArray[np.float64] | None]:
     """Document vectors and memory similarity, from one pass over the texts."""
     if not isinstance(model, LLM2Comp):
-        bar = {"show_progress_bar": progress} if isinstance(model, SentenceTransformer) else {}
+        bar: dict[str, bool] = {"show_progress_bar": progress} if isinstance(model, SentenceTransformer) else {}
         return np.asarray(model.encode_document(texts, **bar), dtype=np.float32), None
     rows: Any = model.encode_document(texts, output_value=None, show_progress_bar=progress)
     vectors, memory = (np.stack([row[name].float().cpu().numpy() for row in rows]) for name in ("sentence_embedding", "token_embeddings"))

@@ -40,7 +40,7 @@ def model() -> WordHashes:
     return WordHashes(64)  # few places: different words share some, so that no task is solved completely
 
 
-def score_by_mteb(name: str, dataset: Any, model: WordHashes, **settings: Any) -> dict[str, float]:
+def score_by_mteb(name: str, dataset: Any, model: WordHashes, **settings: Any) -> dict[str, Any]:
     """The scores that mteb's task of this name gives the model on these data instead of its own."""
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ModelMeta, ScoringFunction

@@ -111,6 +111,13 @@ def test_a_string_instead_of_a_list_is_refused(index_folder: Path, encoder: Word
         open_index(index_folder, model=encoder).search("bread")
 
 
+@pytest.mark.parametrize("mode", ["dense", "bm25"])
+def test_a_query_that_is_no_string_is_refused_with_its_place(index_folder: Path, encoder: WordEncoder, mode: search.Mode) -> None:
+    queries: Any = ["a cat", None]
+    with pytest.raises(SettingsError, match="query 1 is NoneType 'None', expected a string"):
+        open_index(index_folder, model=encoder).search(queries, options=SearchOptions(mode=mode))
+
+
 @pytest.mark.parametrize("k", [-1, 0, 1001, 10**9])
 def test_k_is_from_one_to_a_thousand(index_folder: Path, encoder: WordEncoder, k: int) -> None:
     index = open_index(index_folder, model=encoder)

@@ -4,15 +4,18 @@ A block of a file is filled by the name in its first line, `<!-- table NAME -->`
 
 - `set FILE`: a line a task of one run, `FILE.json`;
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the patterns;
+- `bench FILE`: what `llm2comp bench encode` or `bench train` printed, from `FILE.json`, whose name begins with `encode` or `train`;
 - `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
 - `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`; `ablation-NAME …` from a folder of that name.
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.ablation_order import order_words
@@ -24,6 +27,7 @@ from llm2comp_benchmarks.result_files import ResultFile, read_result_files
 from llm2comp_benchmarks.results import write_atomically
 from llm2comp_benchmarks.score_tables import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.tables import fill_blocks
+from llm2comp_benchmarks.throughput import format_encoding, format_training
 
 __all__ = ["Results", "fill_text", "read_results", "write_file"]
 
@@ -31,6 +35,7 @@ _ABLATION = "ablation"
 _NOT_YET = "*No result file yet.*"
 _NO_SAMPLES = "*No result file has samples yet.*"
 _OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {"systems": systems_table, "intervals": intervals_table, "runs": runs_table}
+_OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {"encode": format_encoding, "train": format_training}
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
     "order": order_words,
@@ -68,11 +73,20 @@ class Results:
             return self._pictures(what, beside or Path())
         if _names_ablation(what) and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
             return (what in self.ablations and _OF_ABLATION[patterns[0]](self.ablations[what])) or _NOT_YET
+        if what == "bench" and len(patterns) == 1:
+            return self._bench(patterns[0])
         if what == "paper" and patterns in (["tasks"], ["averages"]):
             return paper_averages_table(self.ablations.get(_ABLATION)) if patterns == ["averages"] else paper_tasks_table(list(self.runs.values()))
         of_ablation = [f"ablation {part}" for part in (*_OF_ABLATION, "pictures")]
-        known = ["set FILE", *(f"{kind} PATTERN" for kind in _OF_RUNS), "paper tasks", "paper averages", *of_ablation]
+        known = ["set FILE", *(f"{kind} PATTERN" for kind in _OF_RUNS), "bench FILE", "paper tasks", "paper averages", *of_ablation]
         raise LLM2CompError(f"no table is called {name!r}; there are: {', '.join(known)}")
+
+    def _bench(self, name: str) -> str:
+        file = self.folder / f"{name}.json"
+        show = next((show for begin, show in _OF_BENCH.items() if name.startswith(begin)), None)
+        if show is None or not file.is_file():
+            raise LLM2CompError(f"{file}: no such result file of `llm2comp bench encode` or `bench train`")
+        return f"```\n{show(json.loads(file.read_text(encoding='utf-8')))}\n```"
 
     def _chosen(self, patterns: list[str]) -> list[ResultFile]:
         chosen: dict[str, ResultFile] = {}

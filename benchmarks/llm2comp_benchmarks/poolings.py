@@ -36,7 +36,7 @@ class Pooling(NamedTuple):
 POOLINGS = {
     "last-token": Pooling("plain", "last"),
     "mean": Pooling("plain", "mean"),
-    "weighted-mean": Pooling("plain", "weighted"),  # Muennighoff, SGPT, 2022 (arXiv 2202.08904), section 3.2.1
+    "weighted-mean": Pooling("plain", "weighted"),  # Muennighoff, SGPT, 2022 (arXiv 2202.08904)
     "echo": Pooling("echo", "mean"),
     "prompteol": Pooling("prompteol", "last", sentence=True),
     "metaeol": Pooling("metaeol", "last", sentence=True),

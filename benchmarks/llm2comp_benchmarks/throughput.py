@@ -67,8 +67,8 @@ def _times(spread: dict[str, float]) -> list[str]:
     return [f"{spread['median']:.2f}x", f"{spread['least']:.2f}-{spread['most']:.2f}"]
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}%"
 
 
 def _megabytes(size: int) -> str:

@@ -128,6 +128,6 @@ def _entry(worker: Worker, seconds: list[float], settings: TrainBenchmark) -> di
 
 
 def _ratio(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """How many steps of ours go into one of the other's, round by round, and ours over the other's memory."""
-    memory = {name: ours[f"{name}_bytes"] / other[f"{name}_bytes"] for name in ("peak", "step")}
+    """How many steps of ours go into one of the other's, round by round, and ours over the other's memory; None where loading took the most."""
+    memory = {name: ours[f"{name}_bytes"] / other[f"{name}_bytes"] if other[f"{name}_bytes"] else None for name in ("peak", "step")}
     return {"speed": Spread.ratio(other["seconds"], ours["seconds"]).to_json(), "peak_memory": memory["peak"], "step_memory": memory["step"]}

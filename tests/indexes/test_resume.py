@@ -22,6 +22,7 @@ sys.path[:0] = {paths!r}
 from llm2comp_indexes import build_index, row_blocks
 from tests.word_encoder import WordEncoder
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is begun with it ignored
 row_blocks.BLOCK = 1
 class Slow(WordEncoder):
     def encode_document(self, inputs, /, **options):

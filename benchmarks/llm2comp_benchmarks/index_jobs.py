@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import sys
 import time
@@ -15,8 +14,9 @@ import numpy as np
 
 from llm2comp_benchmarks.index_data import VectorSet, encode_corpus, open_set, write_synthetic
 from llm2comp_benchmarks.index_search import compare_searches, find_equal_effort
+from llm2comp_benchmarks.workers import peak_bytes
 
-__all__ = ["JOBS", "build_faiss", "build_ours", "equal_effort", "open_faiss", "open_ours", "peak_bytes", "store_vectors"]
+__all__ = ["JOBS", "build_faiss", "build_ours", "equal_effort", "open_faiss", "open_ours", "store_vectors"]
 
 _BLOCK = 8192  # vectors given at once
 _PROBES = 100  # queries asked after opening, before memory is read
@@ -165,14 +165,6 @@ def compare(vectors: str, ours: dict[str, Any], plain: dict[str, Any], k: int, r
 def equal_effort(vectors: str, folder: str, plain: dict[str, Any], k: int) -> dict[str, Any]:
     """The highest effort with which our index takes no longer than the other one; see `find_equal_effort`."""
     return asdict(find_equal_effort(_opened(vectors), Path(folder), plain, k=k))
-
-
-def peak_bytes() -> int:
-    """Most memory that this process held; pages of mapped files count while they are resident."""
-    if sys.platform.startswith("linux"):  # where ru_maxrss begins with that of the process it was forked from
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return 1024 * int(status["VmHWM"].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {

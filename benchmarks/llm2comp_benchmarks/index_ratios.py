@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from llm2comp_benchmarks.tables import aligned_table
+
 __all__ = ["RATIOS", "effort_words", "format_record", "ratios_of"]
 
 RATIOS = {
@@ -68,15 +70,10 @@ def format_record(record: dict[str, Any]) -> str:
     ratios = [["ours / theirs", *kinds]]
     ratios += [[words, *(f"{kind[name]:.2f}" for kind in kinds.values())] for name, words in RATIOS.items()]
     ratios.append(["recall, ours - theirs", *(f"{kind['recall_gain']:+.4f}" for kind in kinds.values())])
-    return "\n".join([*_aligned(rows), *(["", *_aligned(ratios)] if kinds else [])])
+    return "\n\n".join(map(aligned_table, [rows, *([ratios] if kinds else [])]))
 
 
 def effort_words(entry: dict[str, Any]) -> str:
     """The effort that an index was searched with, such as `nprobe=16`; empty where there is none to set."""
     effort = entry.get("effort")
     return entry.get("parameters") or "" if effort is None else " ".join(f"{name}={value}" for name, value in effort.items() if value and value > 1)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.metrics import Run
+from llm2comp_benchmarks.tables import aligned_table
 
 __all__ = [
     "RESERVED",
@@ -191,7 +192,7 @@ def format_table(results: list[TaskResult]) -> str:
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     rows = [["task", *metrics]]
     rows += [[result.task, *(f"{result.metrics[name]:.4f}" if name in result.metrics else "-" for name in metrics)] for result in results]
-    return _aligned(rows)
+    return aligned_table(rows)
 
 
 def format_tables(results: list[TaskResult]) -> str:
@@ -209,9 +210,4 @@ def format_main_metrics(results: list[TaskResult]) -> str:
         metric = result.details["main_metric"]
         value = result.metrics.get(metric, result.metrics.get("main_score"))
         rows.append([result.task, metric, "-" if value is None else f"{value:.4f}"])
-    return _aligned(rows)
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows)
+    return aligned_table(rows)

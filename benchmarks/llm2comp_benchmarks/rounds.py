@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Spread", "aligned", "in_turn"]
+__all__ = ["Spread", "in_turn"]
 
 _Item = TypeVar("_Item")
 
@@ -41,9 +41,3 @@ def in_turn(items: Sequence[_Item], rounds: int) -> Iterator[tuple[int, _Item]]:
         first = number % len(items) if items else 0
         for item in (*items[first:], *items[:first]):
             yield number, item
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows]

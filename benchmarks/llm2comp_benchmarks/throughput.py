@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from llm2comp_benchmarks.rounds import aligned
+from llm2comp_benchmarks.tables import aligned_table
 
 __all__ = ["format_encoding", "format_training"]
 
@@ -30,7 +30,7 @@ def format_encoding(record: dict[str, Any]) -> str:
     ]
     stages = [_stages(name, entry) for name, entry in systems.items() if "stages" in entry]
     tables = [table for table in (ratios, shown, matmul) if len(table) > 1]
-    return "\n\n".join(["\n".join(aligned(table)) for table in tables] + ["\n".join(stages)])
+    return "\n\n".join([*map(aligned_table, tables), "\n".join(stages)])
 
 
 def format_training(record: dict[str, Any]) -> str:
@@ -44,7 +44,7 @@ def format_training(record: dict[str, Any]) -> str:
     heads = ["s/step", "least-most", "tokens/s", "peak MB", "beyond loading"]
     shown = [["", *heads], *([name, *_step(entry)] for name, entry in record.items() if isinstance(entry, dict) and "step_seconds" in entry)]
     grown = [[f"vocabulary {size}, {name}", *_step(entry)] for size, systems in record["vocabulary"].items() for name, entry in systems.items()]
-    return "\n\n".join("\n".join(aligned(table)) for table in (ratios, [*shown, *grown]))
+    return "\n\n".join(map(aligned_table, (ratios, [*shown, *grown])))
 
 
 def _step(entry: dict[str, Any]) -> list[str]:

@@ -1,23 +1,22 @@
 """The models of an ablation: one pretext, one number of memory tokens and one seed, carried through all stages."""
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llm2comp import LLM2Comp, load
 from llm2comp.errors import SettingsError
+from llm2comp.model_folder import CONFIG_FILE
 from llm2comp.training.contrastive import train_contrastive
 from llm2comp.training.fresh_layers import restart_layers
-from llm2comp.training.recipe import run_stage, starting_point
+from llm2comp.training.recipe import run_stage, starting_point, train_once
 from llm2comp.training.recipe_file import Recipe
-from llm2comp.training.run_folder import check_settings, described, remember_settings, sole_user
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings
 from llm2comp_benchmarks.mntp import train_mntp
-from llm2comp_benchmarks.mntp_encoder import load_text_mean
+from llm2comp_benchmarks.mntp_encoder import TEXT_MEAN_FILE, load_text_mean
 from llm2comp_benchmarks.mntp_training import mntp_like
 
 __all__ = ["Lineage", "Stage", "train_lineage"]
@@ -90,11 +89,11 @@ def train_lineage(lineage: Lineage, recipe: Recipe, backbone: str | Path, folder
             restart_layers(model.encoder.backbone.language_model, seed=lineage.seed)
         return model
 
-    read = _reader(lineage)
+    read, mark = _reader(lineage), TEXT_MEAN_FILE if lineage.pretext == "mntp" else CONFIG_FILE
     start = (lambda: read(previous)) if previous is not None else first
-    after_views = _contrastive(replace(unsupervised, seed=lineage.seed), settings, start, folder / "unsupervised", ())
+    after_views = _contrastive(replace(unsupervised, seed=lineage.seed), settings, start, folder / "unsupervised", (), mark)
     yield Stage("unsupervised", after_views)
-    finished = _contrastive(replace(supervised, seed=lineage.seed), settings, lambda: read(after_views), folder / "supervised", curve)
+    finished = _contrastive(replace(supervised, seed=lineage.seed), settings, lambda: read(after_views), folder / "supervised", curve, mark)
     for updates in curve:
         kept = finished if updates == curve[-1] else finished.with_name(f"model-{updates}")
         yield Stage("supervised", kept, updates * supervised.batch_size, kept == finished)
@@ -114,22 +113,13 @@ def _reader(lineage: Lineage) -> Callable[[Path], LLM2Comp]:
     return lambda folder: load(folder, dtype="float32")
 
 
-def _contrastive(settings: ContrastiveSettings, model: ModelSettings, start: Callable[[], LLM2Comp], folder: Path, keep: Sequence[int]) -> Path:
+def _contrastive(settings: ContrastiveSettings, model: ModelSettings, start: Callable[[], LLM2Comp], folder: Path, keep: Sequence[int], mark: str) -> Path:
     """Stage 2 or 3, unless its model is there; what it was after `keep` updates lies beside it."""
-    finished = folder / "model"
-    begun = {**described(settings), "model": described(model)}
-    check_settings(folder, begun)
-    if finished.is_dir():
-        return finished
-    with sole_user(folder):
-        remember_settings(folder, begun)
-        set_seed(settings.seed)
-        trained = start()
+
+    def train(trained: LLM2Comp) -> None:
         train_contrastive(trained, settings, folder, fresh_adapter=model.adapter, callbacks=[_Keep(trained, folder, keep[:-1])])
-        trained.save(finished)
-    del trained
-    gc.collect()  # trainer and model refer to each other, and the next stage needs the room
-    return finished
+
+    return train_once(folder.name, settings, folder, start, model, train, mark=mark)
 
 
 class _Keep(TrainerCallback):

@@ -3,22 +3,15 @@
 The loss is in `mntp_training`, the model in `mntp_encoder`.
 """
 
-import gc
-import logging
-from collections.abc import Callable
 from pathlib import Path
 
-from transformers import set_seed
-
 from llm2comp.training.contrastive import train_contrastive
-from llm2comp.training.run_folder import check_settings, described, main_process_first, processes, remember_settings, sole_user
-from llm2comp.training.settings import ContrastiveSettings, ModelSettings, StageSettings
-from llm2comp_benchmarks.mntp_encoder import TEXT_MEAN_FILE, TextMeanModel, load_text_mean, text_mean_of
+from llm2comp.training.recipe import train_once
+from llm2comp.training.settings import ContrastiveSettings, ModelSettings
+from llm2comp_benchmarks.mntp_encoder import TEXT_MEAN_FILE, load_text_mean, text_mean_of
 from llm2comp_benchmarks.mntp_training import MntpSettings, train_masked
 
 __all__ = ["save_untrained_text_mean", "train_mntp", "train_text_mean"]
-
-_logger = logging.getLogger(__name__)
 
 
 def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model: ModelSettings) -> Path:
@@ -37,8 +30,14 @@ def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model
         SettingsError: If the folder was begun with other settings.
         LLM2CompError: As `train_masked`.
     """
-    return _stage(
-        output, settings, model, lambda: text_mean_of(backbone, model, precision=settings.precision), lambda start: train_masked(start, settings, output)
+    return train_once(
+        "mntp",
+        settings,
+        output,
+        lambda: text_mean_of(backbone, model, precision=settings.precision),
+        model,
+        lambda start: train_masked(start, settings, output),
+        mark=TEXT_MEAN_FILE,
     )
 
 
@@ -59,12 +58,14 @@ def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings,
         LLM2CompError: As `train_contrastive`.
     """
     dtype = "float32" if model.adapter is None else settings.precision
-    return _stage(
-        output,
+    return train_once(
+        "text-mean",
         settings,
-        model,
+        output,
         lambda: load_text_mean(previous, dtype=dtype),
+        model,
         lambda start: train_contrastive(start, settings, output, fresh_adapter=model.adapter),
+        mark=TEXT_MEAN_FILE,
     )
 
 
@@ -73,24 +74,3 @@ def save_untrained_text_mean(backbone: str | Path, folder: Path, model: ModelSet
     if not (folder / TEXT_MEAN_FILE).is_file():
         text_mean_of(backbone, model).save(folder)
     return folder
-
-
-def _stage(output: Path, settings: StageSettings, model: ModelSettings, start: Callable[[], TextMeanModel], train: Callable[[TextMeanModel], object]) -> Path:
-    finished, begun = output / "model", {**described(settings), "model": described(model)}
-    if finished.is_dir() or any(output.glob("checkpoint-*")):
-        check_settings(output, begun)
-    if (finished / TEXT_MEAN_FILE).is_file():
-        _logger.info("%s: finished before", output)
-        return finished
-    with sole_user(output):
-        if processes().is_main_process:
-            remember_settings(output, begun)
-        set_seed(settings.seed)  # a fresh adapter is drawn at random
-        trained = start()
-        train(trained)
-        with main_process_first() as main:
-            if main:
-                trained.save(finished)
-    del trained
-    gc.collect()  # trainer and model refer to each other, and the next stage needs the room
-    return finished

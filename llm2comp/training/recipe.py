@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import set_seed
@@ -24,7 +24,9 @@ from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.run_folder import check_settings, described, main_process_first, processes, remember_settings, sole_user, write_whole
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 
-__all__ = ["run_recipe", "run_stage", "starting_point"]
+__all__ = ["run_recipe", "run_stage", "starting_point", "train_once"]
+
+_Model = TypeVar("_Model", bound=LLM2Comp)
 
 _STAGES = ("compression", "unsupervised", "supervised", "lengthen")
 _DERIVED = (("derive", "pairs"), ("derive_long", "long_pairs"))
@@ -73,10 +75,36 @@ def run_stage(name: str, settings: StageSettings, folder: Path, start: Callable[
     from llm2comp.training.compression import train_compression
     from llm2comp.training.contrastive import train_contrastive
 
+    def train(model: LLM2Comp) -> None:
+        if isinstance(settings, CompressionSettings):
+            train_compression(model, settings, folder)
+        else:
+            assert isinstance(settings, ContrastiveSettings)
+            train_contrastive(model, settings, folder, fresh_adapter=model_settings.adapter)
+
+    return train_once(name, settings, folder, start, model_settings, train)
+
+
+def train_once(
+    name: str,
+    settings: StageSettings,
+    folder: Path,
+    start: Callable[[], _Model],
+    model_settings: ModelSettings,
+    train: Callable[[_Model], object],
+    *,
+    mark: str = CONFIG_FILE,
+) -> Path:
+    """Trains what `start` gives by `train` and saves it, unless a model with the file `mark` is there already; returns its folder.
+
+    Raises:
+        SettingsError: If the folder was begun with other settings.
+        LLM2CompError: As `train` does.
+    """
     finished = folder / "model"
     begun = _begun_with(settings, model_settings)
     _check_trained(folder, begun)
-    if (finished / CONFIG_FILE).is_file():
+    if (finished / mark).is_file():
         _logger.info("%s: finished before", name)
         return finished
     with sole_user(folder):
@@ -84,11 +112,7 @@ def run_stage(name: str, settings: StageSettings, folder: Path, start: Callable[
             remember_settings(folder, begun)
         set_seed(settings.seed)  # a fresh adapter is drawn at random
         model = start()
-        if isinstance(settings, CompressionSettings):
-            train_compression(model, settings, folder)
-        else:
-            assert isinstance(settings, ContrastiveSettings)
-            train_contrastive(model, settings, folder, fresh_adapter=model_settings.adapter)
+        train(model)
         with main_process_first() as main:
             if main:
                 model.save(finished)

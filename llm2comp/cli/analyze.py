@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llm2comp.cli.output import printable
+from llm2comp.cli.output import printable, tell
 
 if TYPE_CHECKING:
     from llm2comp.analysis import Analysis
@@ -63,7 +63,7 @@ def analyze(
         dtype=dtype,
     )
     models = [model] if against is None else [model, against]
-    analysis = analyze_models(models, settings, tell=lambda line: print(printable(line), file=sys.stderr, flush=True), progress=sys.stderr.isatty())
+    analysis = analyze_models(models, settings, tell=tell, progress=sys.stderr.isatty())
     print(format_analysis(analysis))
     for found in analysis.models:
         if found.samples:

@@ -1,6 +1,5 @@
 """`llm2comp bench`: time, memory and quality side by side with named peers."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llm2comp.cli.output import printable
+from llm2comp.cli.output import check_target, tell
 
 __all__ = ["register"]
 
@@ -56,7 +55,7 @@ def encode(
 
     Same texts and same weights for all; sentence-transformers loads our plain export with its own modules.
     """
-    _check_target(json_file)
+    check_target(json_file)
     from llm2comp_benchmarks.encode_benchmark import EncodeBenchmark, run_encode_benchmark
     from llm2comp_benchmarks.throughput import format_encoding
 
@@ -74,7 +73,7 @@ def encode(
             threads=threads,
             rounds=rounds,
         )
-        record = run_encode_benchmark(settings, tell=_tell)
+        record = run_encode_benchmark(settings, tell=tell)
     _report(record, format_encoding, json_file)
 
 
@@ -90,7 +89,7 @@ def train(
     json_file: _Json = None,
 ) -> None:
     """Take steps of stage 1 beside a plain implementation of the method (two models, padded, all logits), at the same shapes on the same tokens."""
-    _check_target(json_file)
+    check_target(json_file)
     if not all(size.isascii() and size.isdigit() for size in vocabularies.split()):
         raise typer.BadParameter(f"--vocabularies {vocabularies!r}: give whole numbers with spaces between")
     from llm2comp_benchmarks.throughput import format_training
@@ -106,7 +105,7 @@ def train(
         threads=threads,
         rounds=rounds,
     )
-    _report(run_train_benchmark(settings, tell=_tell), format_training, json_file)
+    _report(run_train_benchmark(settings, tell=tell), format_training, json_file)
 
 
 def index(
@@ -127,7 +126,7 @@ def index(
     json_file: _Json = None,
 ) -> None:
     """Build and search indexes beside plain FAISS, and beside autofaiss, on the same vectors."""
-    _check_target(json_file)
+    check_target(json_file)
     from llm2comp_benchmarks.index_benchmark import IndexBenchmark, run_benchmark
     from llm2comp_benchmarks.index_ratios import format_record
     from llm2comp_indexes.options import parse_bytes
@@ -149,18 +148,8 @@ def index(
             threads=threads,
             peer_python=autofaiss,
         )
-        record = run_benchmark(settings, tell=_tell)
+        record = run_benchmark(settings, tell=tell)
     _report(record, format_record, json_file)
-
-
-def _check_target(json_file: Path | None) -> None:
-    """Refuses a result file in no folder, before an hour is spent on it."""
-    if json_file and not json_file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{json_file}: there is no folder {json_file.parent}; make it first")
-
-
-def _tell(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _report(record: dict[str, Any], show: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:

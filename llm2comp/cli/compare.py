@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llm2comp.cli.output import printable
+from llm2comp.cli.output import check_target, printable
 
 __all__ = ["compare", "register"]
 
@@ -25,8 +25,7 @@ def compare(
     """Compare runs with the first of them: scores and differences with 95 % intervals, and a paired test for each task."""
     if len(results) < 2:
         raise typer.BadParameter("one result file; give the one to compare with first, then the others")
-    if json_file and not json_file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{json_file}: there is no folder {json_file.parent}; make it first")
+    check_target(json_file)
     import json
 
     from llm2comp_benchmarks.compare import compare as compare_files

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm2comp.cli.output import check_target
+
 if TYPE_CHECKING:
     from llm2comp_benchmarks import Suite, TaskResult
     from llm2comp_benchmarks.resuming import ResultStore
@@ -75,8 +77,7 @@ def evaluate(
         raise typer.BadParameter("--data belongs to --suite")
     _check_usage(len(beir or []), len(sts or []), bool(python_docs), bool(local or suite), bool(tasks), run=run, run_out=run_out, model=model)
     for file in (json_file, run_out):
-        if file and not file.absolute().parent.is_dir():
-            raise typer.BadParameter(f"{file}: there is no folder {file.parent}; make it first")
+        check_target(file)
 
     from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_run, read_suite, write_run
     from llm2comp_benchmarks import evaluate as evaluate_task

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,7 +17,7 @@ from llm2comp.errors import SettingsError
 if TYPE_CHECKING:
     from llm2comp_indexes import Hit
 
-__all__ = ["format_bytes", "format_hits", "print_json", "printable", "wrong_usage"]
+__all__ = ["check_target", "format_bytes", "format_hits", "print_json", "printable", "tell", "wrong_usage"]
 
 _WIDEST = 100
 _INDENT = 12
@@ -28,6 +30,17 @@ def printable(text: str) -> str:
     """The text in one line, with `\N{REPLACEMENT CHARACTER}` for characters that steer a terminal or turn the direction of what follows."""
     line = " ".join(text.split())
     return "".join("\N{REPLACEMENT CHARACTER}" if character in _TURNS_TEXT or unicodedata.category(character) in _UNSAFE else character for character in line)
+
+
+def tell(line: str) -> None:
+    """Says on stderr, in one line, what has begun."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def check_target(file: Path | None) -> None:
+    """Refuses a file to be written in no folder, before an hour is spent on it."""
+    if file and not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"{file}: there is no folder {file.parent}; make it first")
 
 
 def format_hits(hits: Sequence["Hit"]) -> str:

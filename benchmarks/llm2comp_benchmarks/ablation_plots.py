@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import LLM2CompError
-from llm2comp_benchmarks.ablation_summary import STAGES, Ablation, Mean, mean_over_seeds
-from llm2comp_benchmarks.ablation_tables import kind_score, memory_runs, pretext_name, samples_by_count
+from llm2comp_benchmarks.ablation_summary import STAGES, Ablation, Mean, Run, mean_over_seeds
+from llm2comp_benchmarks.ablation_tables import kind_score, memory_runs, memory_runs_of_all_seeds, pretext_name, samples_by_count
 
 __all__ = ["PLOTS", "plot_ablation"]
 
@@ -60,23 +60,41 @@ def _draw_memory(axes: Any, ablation: Ablation) -> bool:
     stage = next((stage for stage in reversed(STAGES) if len(memory_runs(ablation, stage)) > 1), None)
     if stage is None:
         return False
-    by_k = memory_runs(ablation, stage)
+    by_k, more = memory_runs(ablation, stage), memory_runs_of_all_seeds(ablation, stage)
     for number, kind in enumerate(dict.fromkeys(ablation.kinds.values())):
         tasks = [task for task, of in ablation.kinds.items() if of == kind]
         points = {k: mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in by_k.items()}
         _line(axes, points, number, f"{kind} ({', '.join(tasks)})")
+        spreads = {k: mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in more.items() if len(runs) > len(by_k[k])}
+        axes.vlines(
+            list(spreads),
+            [mean.lowest for mean in spreads.values()],
+            [mean.highest for mean in spreads.values()],
+            color=_colour(number),
+            alpha=0.4,
+            linewidth=5,
+        )
     axes.set_xscale("log", base=2)
     _ticks(axes, list(by_k), [str(k) for k in by_k])
     axes.set_xlabel("memory tokens k (log scale)")
     axes.set_ylabel("score, mean over the tasks of a kind")
-    count = len(next(iter(by_k.values())))
-    axes.set_title(f"CTKD, {STAGES[stage]}: score against memory tokens ({count} seed{'s' if count != 1 else ''})", fontsize=11)
+    axes.set_title(f"CTKD {STAGES[stage]}: score against memory tokens, {_seeds_of_memory_runs(by_k, more)}", fontsize=11)
     axes.legend(frameon=False)
     return True
 
 
+def _seeds_of_memory_runs(compared: dict[int, list[Run]], of_all_seeds: dict[int, list[Run]]) -> str:
+    count = len(next(iter(compared.values())))
+    more = [f"{len(runs)} seeds of k = {k}" for k, runs in of_all_seeds.items() if len(runs) > len(compared[k])]
+    return f"{count} seed{'s' if count != 1 else ''}" + (f" (bars: {', '.join(more)})" if more else "")
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
 def _line(axes: Any, points: dict[int, Mean], number: int, label: str) -> None:
-    colour, places = _COLOURS[number % len(_COLOURS)], list(points)
+    colour, places = _colour(number), list(points)
     means = list(points.values())
     axes.plot(places, [mean.value for mean in means], marker=_MARKERS[number % len(_MARKERS)], color=colour, label=label)
     if any(mean.seeds > 1 for mean in means):

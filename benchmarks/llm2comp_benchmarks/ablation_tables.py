@@ -6,7 +6,18 @@ from llm2comp_benchmarks.ablation_summary import PRETEXTS, STAGES, Ablation, Mea
 from llm2comp_benchmarks.score_tables import hardware_of
 from llm2comp_benchmarks.tables import markdown_table
 
-__all__ = ["cost_words", "kind_score", "memory_runs", "memory_table", "pooling_table", "pretext_name", "pretexts_table", "samples_by_count", "samples_table"]
+__all__ = [
+    "cost_words",
+    "kind_score",
+    "memory_runs",
+    "memory_runs_of_all_seeds",
+    "memory_table",
+    "pooling_table",
+    "pretext_name",
+    "pretexts_table",
+    "samples_by_count",
+    "samples_table",
+]
 
 _ABSENT = "–"
 _FIGURES = {"participation_ratio": "participation ratio", "entropy_rank": "entropy rank", "memory_similarity_mean": "memory-token cosine"}
@@ -77,7 +88,10 @@ def _average(runs: Sequence[Run], tasks: Iterable[str]) -> Mean:
 
 
 def memory_table(ablation: Ablation) -> str:
-    """The scores of CTKD by number of memory tokens and kind of task, after every stage; over the seeds that every k was run with; "" with one k."""
+    """The scores of CTKD by number of memory tokens and kind of task, after every stage; over the seeds that every k was run with; "" with one k.
+
+    Beneath it, of a k that has more seeds, how far its average moves between them.
+    """
     kinds = list(dict.fromkeys(ablation.kinds.values()))
     rows = [["memory tokens", "seeds", *kinds, "average"]]
     for stage, title in STAGES.items():
@@ -87,13 +101,30 @@ def memory_table(ablation: Ablation) -> str:
             columns = [_bold_best({str(k): mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in by_k.items()}) for kind in kinds]
             columns.append(_bold_best({str(k): _average(runs, ablation.kinds) for k, runs in by_k.items()}))
             rows += [[str(k), str(len(runs)), *(column[str(k)] for column in columns)] for k, runs in by_k.items()]
-    return markdown_table(rows) if rows[1:] else ""
+    return "\n\n".join(filter(None, [markdown_table(rows), _spread_words(ablation)])) if rows[1:] else ""
+
+
+def _spread_words(ablation: Ablation) -> str:
+    """How far the average moves between seeds where there are more of them than the table compares, to judge its differences by; "" without."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for stage, title in STAGES.items():
+        compared = memory_runs(ablation, stage)
+        for k, runs in memory_runs_of_all_seeds(ablation, stage).items():
+            if len(compared) > 1 and len(runs) > len(compared[k]):
+                mean = _average(runs, ablation.kinds)
+                found.setdefault((k, mean.seeds), []).append(f"{mean.lowest:.3f} to {mean.highest:.3f} ({title})")
+    return "\n".join(f"The {seeds} seeds of k = {k} have averages of {', '.join(spreads)}." for (k, seeds), spreads in found.items())
+
+
+def memory_runs_of_all_seeds(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
+    """CTKD's models at the end of the stage by number of memory tokens."""
+    counts = sorted({run.memory_tokens for run in ablation.runs if run.memory_tokens})
+    return {k: runs for k in counts if (runs := ablation.finished(stage, pretext="distillation", memory_tokens=k))}
 
 
 def memory_runs(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
-    """CTKD's models at the end of the stage by number of memory tokens, with the seeds that all of them have."""
-    counts = sorted({run.memory_tokens for run in ablation.runs if run.memory_tokens})
-    by_k = {k: runs for k in counts if (runs := ablation.finished(stage, pretext="distillation", memory_tokens=k))}
+    """As `memory_runs_of_all_seeds`, with the seeds that all numbers of memory tokens have."""
+    by_k = memory_runs_of_all_seeds(ablation, stage)
     shared = set.intersection(*({run.seed for run in runs} for runs in by_k.values())) if by_k else set()
     return {k: [run for run in runs if run.seed in shared] for k, runs in by_k.items()} if shared else {}
 
@@ -104,16 +135,33 @@ def kind_score(run: Run, ablation: Ablation, kind: str) -> float:
 
 
 def pooling_table(ablation: Ablation) -> str:
-    """The finished models of CTKD with the mean of the memory tokens, with clustering before it, and the difference on the same models; "" without."""
-    mean, cluster = ({run.seed: run for run in ablation.finished("supervised", pretext="distillation", pooling=pooling)} for pooling in ("mean", "cluster"))
-    seeds = sorted(mean.keys() & cluster.keys())
-    if not seeds:
+    """The finished models of CTKD with the mean of the memory tokens, with clustering before it, and the difference on the same models; "" without.
+
+    Of other numbers of memory tokens the difference alone.
+    """
+    pairs = _pooled_both_ways(ablation, ablation.k)
+    if not pairs:
         return ""
     rows = [["pooling", "seeds", *_headers(ablation.kinds), "average"]]
-    for title, runs in (("mean", mean), ("clustered, merged, then the mean", cluster)):
-        rows.append([title, str(len(seeds)), *(mean_over_seeds([score(runs[seed]) for seed in seeds]).told() for score in _scores(ablation))])
-    differences = [mean_over_seeds([score(cluster[seed]) - score(mean[seed]) for seed in seeds]) for score in _scores(ablation)]
-    return markdown_table([*rows, ["difference", str(len(seeds)), *map(_signed, differences)]])
+    for place, title in enumerate(("mean", "clustered, merged, then the mean")):
+        rows.append([title, str(len(pairs)), *(mean_over_seeds([score(pair[place]) for pair in pairs]).told() for score in _scores(ablation))])
+    rows.append(_difference_row("difference", pairs, ablation))
+    for k in sorted({run.memory_tokens for run in ablation.runs if run.pooling == "cluster"} - {ablation.k}):
+        if others := _pooled_both_ways(ablation, k):
+            rows.append(_difference_row(f"difference, k = {k}", others, ablation))
+    return markdown_table(rows)
+
+
+def _pooled_both_ways(ablation: Ablation, k: int) -> list[tuple[Run, Run]]:
+    """Of each seed that has both: the finished model of CTKD with the mean, and clustered."""
+    wanted = {"pretext": "distillation", "memory_tokens": k}
+    mean, cluster = ({run.seed: run for run in ablation.finished("supervised", pooling=pooling, **wanted)} for pooling in ("mean", "cluster"))
+    return [(mean[seed], cluster[seed]) for seed in sorted(mean.keys() & cluster.keys())]
+
+
+def _difference_row(title: str, pairs: Sequence[tuple[Run, Run]], ablation: Ablation) -> list[str]:
+    differences = [mean_over_seeds([score(cluster) - score(mean) for mean, cluster in pairs]) for score in _scores(ablation)]
+    return [title, str(len(pairs)), *map(_signed, differences)]
 
 
 def _signed(mean: Mean) -> str:

@@ -38,6 +38,7 @@ class Packing:
         dropout: Share of attention weights dropped in this pass, whatever the layers would drop by themselves.
         boundaries: Cumulated lengths, (texts + 1,), int32, on the batch's device.
         positions: Position of each token within its text, (1, tokens).
+        padding: Rows after the last text, at position 0, that see nothing and nobody sees; attention gives 0 for them.
     """
 
     lengths: tuple[int, ...]
@@ -45,15 +46,17 @@ class Packing:
     dropout: float
     boundaries: Tensor
     positions: Tensor
+    padding: int = 0
 
     @classmethod
-    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device, dropout: float = 0.0) -> "Packing":
+    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device, dropout: float = 0.0, padding: int = 0) -> "Packing":
         """The packing of texts with these lengths."""
         sizes = torch.tensor(lengths, dtype=torch.int64)
         ends = sizes.cumsum(0)
         positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
-        return cls(tuple(int(size) for size in lengths), causal, dropout, boundaries.to(device), positions[None].to(device))
+        places = functional.pad(positions, (0, padding))[None]
+        return cls(tuple(int(size) for size in lengths), causal, dropout, boundaries.to(device), places.to(device), padding)
 
     def runs(self) -> list[tuple[int, int]]:
         """(texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
@@ -103,18 +106,20 @@ def packed_attention(
         raise BackboneError(f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed attention does not know")
     window = _window(module, sliding_window) if packing.causal else None
     plain = softcap is None and s_aux is None
-    if plain and not packing.dropout and _has_kernel(query.device) and (halves := _in_half_precision(query, key, value)):
+    if plain and not packing.dropout and not packing.padding and _has_kernel(query.device) and (halves := _in_half_precision(query, key, value)):
         return _varlen(*halves, packing, scaling, window), None
     runs = packing.runs()
-    sizes = [texts * length for texts, length in runs]
+    sizes = [*(texts * length for texts, length in runs), packing.padding]
     whole = (query, _all_heads(key, query), _all_heads(value, query))
     of_runs = [states[0].split(sizes, dim=1) for states in whole]  # split: slicing would fill whole tensors in its backward
     parts = []
-    for (texts, length), *states in zip(runs, *of_runs, strict=True):
+    for (texts, length), *states in zip(runs, *of_runs, strict=False):  # the padding, which comes last, attends to nothing
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
         attended = _fused(q, k, v, mask, packing, scaling) if plain else _written_out(q, k, v, mask, packing, scaling, softcap, s_aux)
         parts.append(attended.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
+    if packing.padding:
+        parts.append(parts[-1].new_zeros(packing.padding, *parts[-1].shape[1:]))
     return torch.cat(parts)[None], None
 
 

@@ -26,7 +26,7 @@ from llm2comp.adapter import AdapterSettings
 from llm2comp.attention import Packing
 from llm2comp.errors import BackboneError
 from llm2comp.loading import find_source, load_language_model, one_line, quiet
-from llm2comp.passes import Way, choose_way, run_packed, run_padded
+from llm2comp.passes import Way, choose_way, rows_of_padding, run_packed, run_padded
 
 __all__ = ["Backbone", "BackboneReference"]
 
@@ -334,7 +334,8 @@ class Backbone(nn.Module):
 
     def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool, dropout: float = 0.0) -> Tensor:
         if self.attention == "packed":
-            return run_packed(model, embeddings, Packing.of(lengths, causal=causal, device=embeddings.device, dropout=dropout))
+            padding = rows_of_padding(embeddings)
+            return run_packed(model, embeddings, Packing.of(lengths, causal=causal, device=embeddings.device, dropout=dropout, padding=padding))
         return run_padded(model, embeddings, lengths, causal=causal)
 
 

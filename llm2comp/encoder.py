@@ -18,8 +18,8 @@ from llm2comp.model_folder import read_encoder, write_encoder
 
 __all__ = ["MemoryEncoder"]
 
-_TOKENS_PER_PASS = 16_384
-"""Tokens of one forward pass when no gradient is needed: enough to fill a processor, little enough to bound memory."""
+_TOKENS_PER_PASS = {"cpu": 2_048, "cuda": 16_384}
+"""Tokens of one forward pass when no gradient is needed: on a CPU as many as its caches hold, on a GPU as many as fill it."""
 
 _CHARACTERS_PER_TOKEN = 16
 """Several times what a token stands for in any language; of a longer text only the beginning is tokenised, as far as it is needed."""
@@ -172,11 +172,12 @@ class MemoryEncoder(InputModule):
         if torch.is_grad_enabled() or self.training:
             yield order
             return
+        limit = _TOKENS_PER_PASS.get(self.memory.device.type, _TOKENS_PER_PASS["cpu"])
         rows: list[int] = []
         tokens = 0
         for row in order:
             size = lengths[row] + self.memory_tokens
-            if rows and tokens + size > _TOKENS_PER_PASS:
+            if rows and tokens + size > limit:
                 yield rows
                 rows, tokens = [], 0
             rows.append(row)

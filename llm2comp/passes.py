@@ -9,19 +9,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from llm2comp.attention import PACKED_ATTENTION, Packing
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.probe import PROBE_TEXTS, probe
 
-__all__ = ["NO_WINDOW", "WINDOWS", "Way", "choose_way", "run_packed", "run_padded", "trunk"]
+__all__ = ["NO_WINDOW", "WINDOWS", "Way", "choose_way", "rows_of_padding", "run_packed", "run_padded", "trunk"]
 
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """Settings of a configuration that keep a token from seeing distant ones."""
 
 NO_WINDOW = 2**30
 """A window that holds any text."""
+
+_ROWS = 64
+"""Packed bfloat16 passes on CPUs have a multiple of so many rows."""
 
 Way = Literal["packed", "padded"]
 """How texts share a forward pass."""
@@ -36,9 +40,21 @@ def trunk(model: PreTrainedModel) -> nn.Module:
 
 
 def run_packed(model: PreTrainedModel, embeddings: Tensor, packing: Packing) -> Tensor:
-    """Final hidden states of packed texts, (tokens, hidden), from their input embeddings, (tokens, hidden)."""
-    states: Tensor = trunk(model)(inputs_embeds=embeddings[None], position_ids=packing.positions, packing=packing, use_cache=False).last_hidden_state
-    return states[0]
+    """Final hidden states of packed texts, (tokens, hidden), from their input embeddings, (tokens, hidden); the packing's padding is added and taken off."""
+    given = functional.pad(embeddings, (0, 0, 0, packing.padding)) if packing.padding else embeddings
+    states: Tensor = trunk(model)(inputs_embeds=given[None], position_ids=packing.positions, packing=packing, use_cache=False).last_hidden_state
+    return states[0, : len(embeddings)]
+
+
+def rows_of_padding(embeddings: Tensor) -> int:
+    """Rows to add to a packed pass so that few numbers of rows occur.
+
+    On CPUs oneDNN prepares code for every new shape of a bfloat16 product, which takes as long as the product; in float32, and on GPUs,
+    nothing is prepared, and nothing added.
+    """
+    device = embeddings.device.type
+    half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
+    return -len(embeddings) % _ROWS if device == "cpu" and half == torch.bfloat16 else 0
 
 
 def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from llm2comp.attention import Packing, packed_attention
 from llm2comp.backbone import Backbone
 from llm2comp.errors import BackboneError
+from llm2comp.passes import run_packed
 from tests.families import PACKED, PADDED, WINDOW, build, padded_states, some_texts, states_by_hand
 
 LENGTHS = (5, 17, 17, 9, 1, 24)
@@ -39,6 +40,28 @@ def test_states_are_those_of_the_padded_classes(family: str) -> None:
 
     close(backbone.encode(embedded, LENGTHS), bidirectional)
     close(backbone.read(embedded, LENGTHS), causal)
+
+
+@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("causal", [False, True])
+@torch.no_grad()
+def test_padding_changes_no_text(family: str, causal: bool) -> None:
+    backbone = Backbone(build(family))
+    embedded = backbone.embed(torch.cat(some_texts(*LENGTHS)))
+    plain, padded = (run_packed(backbone.language_model, embedded, Packing.of(LENGTHS, causal=causal, device=CPU, padding=rows)) for rows in (0, 7))
+    assert padded.shape == embedded.shape
+    close(padded, plain)
+
+
+@pytest.mark.parametrize(("dtype", "autocast", "rows"), [("float32", False, 0), ("bfloat16", False, 55), ("float32", True, 55)])
+def test_passes_in_bfloat16_have_few_numbers_of_rows(dtype: str, autocast: bool, rows: int) -> None:
+    backbone = Backbone(build("llama").to(getattr(torch, dtype)))
+    seen = []
+    backbone.language_model.model.layers[0].mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        states = backbone.encode(backbone.embed(torch.cat(some_texts(*LENGTHS))), LENGTHS)
+    assert seen == [sum(LENGTHS) + rows]  # 73 and 128
+    assert len(states) == sum(LENGTHS)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "qwen2", "gpt2"])

@@ -152,13 +152,13 @@ def test_neither_company_nor_order_nor_passes_matter(encoder: MemoryEncoder, mon
     alone = torch.cat([states_of(encoder, [text]) for text in texts])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(states_of(encoder, texts[::-1]).flip(0), together, atol=1e-5, rtol=1e-5)
-    monkeypatch.setattr(encoder_module, "_TOKENS_PER_PASS", 20)
+    monkeypatch.setattr(encoder_module, "_TOKENS_PER_PASS", {"cpu": 20})
     torch.testing.assert_close(states_of(encoder, texts), together, atol=1e-5, rtol=1e-5)
 
 
 def test_passes_keep_to_their_tokens(make_model: Callable[..., LLM2Comp], monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_model().encoder
-    monkeypatch.setattr(encoder_module, "_TOKENS_PER_PASS", 20)
+    monkeypatch.setattr(encoder_module, "_TOKENS_PER_PASS", {"cpu": 20})
     lengths = [3, 30, 5, 1, 8]
     with torch.no_grad():
         passes = list(encoder._passes(lengths))

@@ -55,7 +55,13 @@ def _footnote(found: Comparisons) -> str:
         ]
     if without:
         lines.append(f"No interval and no test can be given for {_counted(without)}: the file has no samples. Evaluate again to have them.")
+        if any(_of_mteb(found, one) for one in found.comparisons if not one.difference):
+            lines.append("Of mteb's tasks those with several subsets or splits and those of rarer kinds have none; for the others, evaluate with --overwrite.")
     return "\n".join(lines)
+
+
+def _of_mteb(found: Comparisons, one: Comparison) -> bool:
+    return found.files["A"].tasks[one.task].details.get("benchmark") == "mteb"
 
 
 def _tests(tested: list[Comparison]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.mteb_model import Identity, describe_for_mteb, import_mteb, wrap_for_mteb
 from llm2comp_benchmarks.mteb_prompts import UsedPrompts, leaves, prompts_of, resolve_prompts
-from llm2comp_benchmarks.results import TaskResult
+from llm2comp_benchmarks.mteb_samples import has_samples, read_samples
+from llm2comp_benchmarks.results import Samples, TaskResult
 
 __all__ = ["check_data", "evaluate_mteb", "known_details", "read_mteb_task", "read_mteb_tasks"]
 
@@ -123,21 +124,22 @@ def evaluate_mteb(
             used.check(cache, [leaf for task in tasks for leaf in leaves(task)], prompts)
         for task in tasks:
             for leaf in leaves(task):
-                result = _evaluate(leaf, wrapper, cache, batch_size, overwrite=overwrite)
+                result, samples = _evaluate(leaf, wrapper, cache, batch_size, overwrite=overwrite)
                 used.note(leaf, prompts)
             if leaves(task) != [task]:
-                result = mteb.evaluate(wrapper, task, cache=cache, co2_tracker=False, show_progress_bar=False).task_results[0]
-            yield _task_result(task, result, prompts_of(task, prompts), batch_size)
+                result, samples = mteb.evaluate(wrapper, task, cache=cache, co2_tracker=False, show_progress_bar=False).task_results[0], None
+            yield _task_result(task, result, prompts_of(task, prompts), batch_size, samples)
 
 
-def _evaluate(task: Any, wrapper: Any, cache: Any, batch_size: int, *, overwrite: bool) -> Any:
-    """The result of one task, which may be there already."""
+def _evaluate(task: Any, wrapper: Any, cache: Any, batch_size: int, *, overwrite: bool) -> tuple[Any, Samples | None]:
+    """The result of one task, which may be there already, and what it was computed from, which is known only of one that was not."""
     mteb = import_mteb()
     there = None if overwrite else cache.load_task_result(task.metadata.name, wrapper.mteb_model_meta)
     if there is None or there.get_missing_evaluations(task):
         _load_data(task)
+    wanted = has_samples(task)
     try:
-        with warnings.catch_warnings(), _bars_on_terminals_only():
+        with warnings.catch_warnings(), _bars_on_terminals_only(), tempfile.TemporaryDirectory() as predictions:
             warnings.filterwarnings("ignore", "The task .* is superseded", UserWarning)  # mteb logs that too
             found = mteb.evaluate(
                 wrapper,
@@ -145,13 +147,16 @@ def _evaluate(task: Any, wrapper: Any, cache: Any, batch_size: int, *, overwrite
                 cache=cache,
                 co2_tracker=False,
                 encode_kwargs={"batch_size": batch_size, "show_progress_bar": sys.stderr.isatty()},
+                prediction_folder=predictions if wanted else None,
                 overwrite_strategy="always" if overwrite else "only-missing",
                 show_progress_bar=False,
             )
+            result = found.task_results[0]
+            samples = read_samples(task, result.scores[task.eval_splits[0]][0], Path(predictions)) if wanted else None
     finally:
         if task.data_loaded:
             task.unload_data()
-    return found.task_results[0]
+    return result, samples
 
 
 def _load_data(task: Any) -> None:
@@ -223,7 +228,7 @@ def known_details(task: Any, prompts: dict[str, str | None]) -> dict[str, Any]:
     return details | ({"parts": {split: sorted(task.hf_subsets) for split in task.eval_splits}} if leaves(task) == [task] else {})
 
 
-def _task_result(task: Any, result: Any, prompts: dict[str, str | None], batch_size: int) -> TaskResult:
+def _task_result(task: Any, result: Any, prompts: dict[str, str | None], batch_size: int, samples: Samples | None) -> TaskResult:
     rows = [row for rows in result.scores.values() for row in rows]
     shared = [key for key in rows[0] if all(_is_number(row.get(key)) for row in rows)]
     metrics = {key: float(math.fsum(row[key] for row in rows) / len(rows)) for key in shared}
@@ -232,7 +237,7 @@ def _task_result(task: Any, result: Any, prompts: dict[str, str | None], batch_s
         "parts": {split: sorted(row["hf_subset"] for row in rows) for split, rows in result.scores.items()},
         "batch_size": batch_size,
     }
-    return TaskResult(task.metadata.name, metrics, details, result.evaluation_time or 0.0)
+    return TaskResult(task.metadata.name, metrics, details, result.evaluation_time or 0.0, samples=samples)
 
 
 def _is_number(value: Any) -> bool:

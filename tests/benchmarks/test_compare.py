@@ -72,6 +72,13 @@ def test_files_without_samples_show_their_difference_and_say_why_there_is_no_mor
     shown = format_comparisons(found)
     assert f"{BETTER.mean() - 0.25:+.3f}" in shown
     assert "No interval and no test can be given for 1 comparison" in shown
+    assert "mteb" not in shown
+
+
+def test_tasks_of_mteb_that_cannot_have_samples_are_not_to_be_evaluated_again_in_vain(tmp_path: Path) -> None:
+    details = {"STS17": {"benchmark": "mteb", "main_metric": "cosine_spearman"}}
+    files = [read_result_file(write_result(tmp_path / f"{score}.json", {"STS17": {"cosine_spearman": score}}, details=details)) for score in (0.5, 0.6)]
+    assert "those with several subsets or splits and those of rarer kinds have none" in format_comparisons(_compared(*files))
 
 
 def test_too_few_samples_are_told(tmp_path: Path) -> None:

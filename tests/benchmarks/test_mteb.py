@@ -10,9 +10,13 @@ import pytest
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.model import LLM2Comp, load
 from llm2comp_benchmarks import evaluate, read_beir
+from llm2comp_benchmarks.compare import compare
 from llm2comp_benchmarks.mteb_model import Identity, describe_for_mteb, identify, load_for_mteb
 from llm2comp_benchmarks.mteb_prompts import leaves, prompts_of, read_instructions, resolve_prompts
-from llm2comp_benchmarks.mteb_tasks import check_data, evaluate_mteb, read_mteb_tasks
+from llm2comp_benchmarks.mteb_samples import has_samples
+from llm2comp_benchmarks.mteb_tasks import check_data, evaluate_mteb, read_mteb_task, read_mteb_tasks
+from llm2comp_benchmarks.result_files import read_result_file
+from llm2comp_benchmarks.results import write_results
 from llm2comp_benchmarks.systems import load_model
 
 mteb = pytest.importorskip("mteb", reason="needs the extra eval")
@@ -113,6 +117,11 @@ class TestScores:
         for metric in ("ndcg_at_10", "map_at_1000", "recall_at_100", "mrr_at_10"):
             assert theirs.metrics[metric] == pytest.approx(ours.metrics[metric], abs=1e-5)  # which mteb rounds to
         assert (theirs.task, theirs.details["main_metric"]) == ("SciFact", "ndcg_at_10")
+        assert theirs.samples is not None
+        assert ours.samples is not None
+        assert dict(zip(theirs.samples.ids or [], theirs.samples.values, strict=True)) == pytest.approx(
+            dict(zip(ours.samples.ids or [], ours.samples.values, strict=True))
+        )
 
     def test_other_kinds_of_tasks(self, tiny: LLM2Comp, sts: Any) -> None:
         from scipy.stats import spearmanr
@@ -122,6 +131,23 @@ class TestScores:
         cosines = [float(vectors[left] @ vectors[right]) for left, right in ((0, 2), (0, 3), (1, 4), (1, 5))]
         assert result.metrics["cosine_spearman"] == pytest.approx(spearmanr(cosines, [5, 4, 3, 0]).statistic, abs=1e-5)
         json.dumps(result.metrics, allow_nan=False)
+        assert result.samples is not None
+        assert result.samples.values == pytest.approx(cosines, abs=1e-5)
+        assert result.samples.truth == [5, 4, 3, 0]
+
+    def test_two_models_are_compared_query_by_query(self, tiny: LLM2Comp, scifact: Any, tmp_path: Path) -> None:
+        for name, model in (("tiny", tiny), ("random", load_model("random"))):
+            write_results(tmp_path / f"{name}.json", list(evaluate_mteb(model, [scifact], IDENTITY)), {})
+        (found,) = compare([read_result_file(tmp_path / f"{name}.json") for name in ("random", "tiny")], resamples=200).comparisons
+        assert found.difference is not None
+        assert found.count == (5, "query")
+        assert found.words == "too few to tell (5)"
+
+    def test_the_mean_over_several_parts_has_no_samples(self) -> None:
+        (task,) = read_mteb_tasks(["STS17"])
+        assert len(task.hf_subsets) > 1
+        assert not has_samples(task)
+        assert has_samples(read_mteb_task("STS17", subsets=["en-en"]))
 
     @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of mteb about sentence-transformers and itself
     def test_an_exported_model_in_plain_mteb(self, tiny: LLM2Comp, scifact: Any, tmp_path: Path) -> None:

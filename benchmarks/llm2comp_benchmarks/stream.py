@@ -1,7 +1,8 @@
 """Memory over time while `llm2comp index build` encodes a long stream of short texts, and what it encodes again after it was killed on the way.
 
 `python -m llm2comp_benchmarks.stream WORKDIR benchmarks/results/stream-1000000.json 1000000` measures it: sentences of the documentation of Python's
-standard library, with a number behind each so that no two are the same.
+standard library, with a number behind each so that no two are the same. A shape behind it, such as 64x1x64, makes a model of random weights encode
+them in place of the bundled one: memory does not depend on what the weights are.
 """
 
 import json
@@ -21,6 +22,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_benchmarks.encode_setup import PARTS, prepare
 from llm2comp_benchmarks.index_benchmark import THREAD_VARIABLES, found_packages
 from llm2comp_benchmarks.results import result_record, write_record
 
@@ -108,7 +110,20 @@ def watch_build(
     Raises:
         LLM2CompError: It failed; the message has its last words.
     """
-    command = [sys.executable, "-m", "llm2comp", "index", "build", str(corpus), "-o", str(output), "--type", "flat", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "llm2comp",
+        "index",
+        "build",
+        str(corpus),
+        "-o",
+        str(output),
+        "--type",
+        "flat",
+        "--json",
+        *(["--model", model] if model else []),
+    ]
     watched, start = Watched(), time.perf_counter()
     with TemporaryFile("w+") as answer, TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, env={**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}}, stdout=answer, stderr=errors)
@@ -170,7 +185,7 @@ def _read_status(pid: int) -> dict[str, int]:
 
 
 def measure_stream(
-    workdir: Path, texts: int, *, corpus: str = "python-docs:", threads: int = 1, tell: Callable[[str], None] = lambda line: None
+    workdir: Path, texts: int, *, shape: str | None = None, corpus: str = "python-docs:", threads: int = 1, tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
     """The record: memory over time of a build that is killed half-way and of the same command again, and what that one still had to encode.
 
@@ -187,23 +202,42 @@ def measure_stream(
     workdir.mkdir(parents=True, exist_ok=True)
     file, output, start = workdir / "stream.jsonl", workdir / "stream-index", time.perf_counter()
     sample = write_stream(file, corpus, texts)
-    encoder = llm2comp.load().encoder
+    model, described = _make_model(workdir / "stream-model", shape) if shape else (None, "the bundled one")
+    encoder = llm2comp.load(model).encoder
     lengths = [len(ids) + encoder.memory_tokens for ids in encoder.token_ids(sample)]
     shutil.rmtree(output, ignore_errors=True)
-    killed = watch_build(file, output, block=BLOCK, threads=threads, kill_at=texts // 2, tell=tell)
+    killed = watch_build(file, output, model=model, block=BLOCK, threads=threads, kill_at=texts // 2, tell=tell)
     finished = BLOCK * _finished_blocks(output)
     tell(f"killed with {finished:,} texts in finished blocks")
-    resumed = watch_build(file, output, block=BLOCK, threads=threads, tell=tell)
+    resumed = watch_build(file, output, model=model, block=BLOCK, threads=threads, tell=tell)
     assert resumed.report is not None
     verify_index(output)
-    facts = {"texts": texts, "corpus": corpus, "tokens_of_a_text": {"mean": round(mean(lengths), 2), "most": max(lengths)}, "block": BLOCK, "threads": threads}
+    facts = {
+        "texts": texts,
+        "model": described,
+        "corpus": corpus,
+        "tokens_of_a_text": {"mean": round(mean(lengths), 2), "most": max(lengths)},
+        "block": BLOCK,
+        "threads": threads,
+    }
     record = result_record([], {**facts, "command": "llm2comp index build stream.jsonl -o INDEX --type flat --json"})
     record["hardware"]["threads"] = threads
     record["versions"] |= found_packages()
     parts = {"killed": _part(killed), "resumed": _part(resumed), "restart": _restart(killed, resumed, texts, finished, BLOCK)}
     shutil.rmtree(output)
+    shutil.rmtree(workdir / "stream-model", ignore_errors=True)
     file.unlink()
     return {**parts, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}, "samples": {"killed": killed.samples(), "resumed": resumed.samples()}}
+
+
+def _make_model(folder: Path, shape: str) -> tuple[str, dict[str, Any]]:
+    """A model of random weights, and what it is."""
+    shutil.rmtree(folder, ignore_errors=True)
+    texts = folder.with_suffix(".json")
+    texts.write_text('["text"]', encoding="utf-8")
+    facts: dict[str, Any] = prepare(str(folder), str(texts), shape=shape)["model"]
+    texts.unlink()
+    return str(folder / PARTS["ours"]), facts
 
 
 def _part(watched: Watched) -> dict[str, Any]:
@@ -233,8 +267,9 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Measures in the folder named first, writes the file named second, with as many texts as the third says."""
-    write_record(sys.argv[2], measure_stream(Path(sys.argv[1]), int(sys.argv[3]), tell=_say))
+    """Measures in the folder named first, writes the file named second, with as many texts as the third says and, if there is a fourth, a model of that shape."""
+    workdir, file, texts, *shape = sys.argv[1:]
+    write_record(file, measure_stream(Path(workdir), int(texts), shape=shape[0] if shape else None, tell=_say))
 
 
 if __name__ == "__main__":

@@ -103,27 +103,22 @@ def write_stream(file: Path, corpus: str, count: int) -> list[str]:
 
 
 def watch_build(
-    corpus: Path, output: Path, *, block: int, threads: int = 1, kill_at: int | None = None, tell: Callable[[str], None] = lambda line: None
+    corpus: Path,
+    output: Path,
+    *,
+    block: int,
+    model: str | None = None,
+    threads: int = 1,
+    kill_at: int | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Watched:
     """Runs `llm2comp index build` to its end, or kills it (SIGKILL) in the middle of the block behind `kill_at` finished texts.
 
     Raises:
         LLM2CompError: It failed; the message has its last words.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "llm2comp",
-        "index",
-        "build",
-        str(corpus),
-        "-o",
-        str(output),
-        "--type",
-        "flat",
-        "--json",
-        *(["--model", model] if model else []),
-    ]
+    chosen = ["--model", model] if model else []
+    command = [sys.executable, "-m", "llm2comp", "index", "build", str(corpus), "-o", str(output), "--type", "flat", "--json", *chosen]
     watched, start = Watched(), time.perf_counter()
     with TemporaryFile("w+") as answer, TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, env={**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}}, stdout=answer, stderr=errors)
@@ -267,7 +262,7 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Measures in the folder named first, writes the file named second, with as many texts as the third says and, if there is a fourth, a model of that shape."""
+    """Measures in the folder named first, writes the file named second, with as many texts as the third says, and with a model of the shape given last."""
     workdir, file, texts, *shape = sys.argv[1:]
     write_record(file, measure_stream(Path(workdir), int(texts), shape=shape[0] if shape else None, tell=_say))
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llm2comp.errors import SettingsError
+from llm2comp.hardware import choose_device
 from llm2comp_benchmarks.encode_setup import PARTS, Shape
 from llm2comp_benchmarks.encode_stages import slowest_stage
 from llm2comp_benchmarks.index_benchmark import run_process
@@ -46,6 +47,7 @@ class EncodeBenchmark:
         threads: In every process.
         rounds: In which every system encodes all texts once.
         seed: Of the draw and of random weights.
+        device: That all systems run on; on a GPU memory is the GPU's, and weights are written in the one precision asked for.
     """
 
     workdir: Path
@@ -60,6 +62,7 @@ class EncodeBenchmark:
     threads: int = 1
     rounds: int = 3
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("limit", "threads", "rounds", "batch_size"):
@@ -73,6 +76,9 @@ class EncodeBenchmark:
             raise SettingsError(f"model {self.model} and shape {self.shape}: give one of them")
         if self.shape is not None:
             Shape.parse(self.shape)
+        if self.device != "cpu" and self.peer_llm2vec is not None:
+            raise SettingsError(f"llm2vec is compared on the CPU only; leave it out with device {self.device}")
+        choose_device(self.device)
         if self.peer_llm2vec is not None and not shutil.which(self.peer_llm2vec):
             raise SettingsError(f"{self.peer_llm2vec}: no such program; give the Python of an environment with llm2vec: bin/python in it")
 
@@ -118,11 +124,11 @@ class _Contest:
         return {**spreads, "texts": texts, "tokens": tokens, "seconds": seconds, **memory}
 
 
-def precisions(wanted: str) -> tuple[str, ...]:
+def precisions(wanted: str, device: str) -> tuple[str, ...]:
     """Precisions that ours is measured in, float32 first."""
     from llm2comp.hardware import multiplies_bfloat16
 
-    return ("float32", *(("bfloat16",) if multiplies_bfloat16("cpu") else ())) if wanted == "auto" else (wanted,)
+    return ("float32", *(("bfloat16",) if multiplies_bfloat16(device) else ())) if wanted == "auto" else (wanted,)
 
 
 def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -165,13 +171,15 @@ def _set_up(what: str, job: str, arguments: dict[str, Any], settings: EncodeBenc
 
 def _compare_with_peers(settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
     """Adds entries and ratios on the model asked for; says what model and texts are."""
-    kinds = precisions(settings.precision)
-    references = ("float32",) if "sentence-transformers" in settings.peers else ()
+    kinds = precisions(settings.precision, settings.device)
+    on_cpu = settings.device == "cpu"
+    references = ("float32",) if on_cpu and "sentence-transformers" in settings.peers else ()
     wanted = [("llm2comp", kind) for kind in kinds]
     wanted += [("sentence-transformers", kind) for kind in dict.fromkeys((*references, *kinds)) if "sentence-transformers" in settings.peers]
     wanted += [("transformers", kind) for kind in kinds if "transformers" in settings.peers]
     wanted += [("matmul", kind) for kind in kinds]
-    asked = {"texts": str(texts), "model": settings.model, "shape": settings.shape, "seed": settings.seed}
+    written = "float32" if on_cpu else kinds[0]
+    asked = {"texts": str(texts), "model": settings.model, "shape": settings.shape, "seed": settings.seed, "plain": bool(settings.peers), "dtype": written}
     with _opened(settings, "main", asked, wanted, tell) as contest:
         contest.measure(settings.rounds, tell)
         _add_entries(contest, record)
@@ -188,7 +196,7 @@ def _compare_with_peers(settings: EncodeBenchmark, texts: Path, record: dict[str
 def _compare_with_llm2vec(settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
     """The same on the language model that llm2vec is given; its vectors are others, so there is no cosine."""
     asked = {"texts": str(texts), "shape": "15m", "count": _LLM2VEC_TEXTS, "vocabulary": _LLM2VEC_VOCABULARY, "seed": settings.seed}
-    wanted = [("llm2comp", kind) for kind in precisions(settings.precision)]
+    wanted = [("llm2comp", kind) for kind in precisions(settings.precision, "cpu")]
     with _opened(settings, "15m", asked, wanted, tell) as contest, ExitStack() as stack:
         given: dict[str, Any] = {"backbone": str(contest.folder / PARTS["backbone"]), "texts": str(contest.folder / PARTS["texts"])}
         given |= {"count": _LLM2VEC_TEXTS, "batch_size": _LLM2VEC_BATCH}
@@ -214,7 +222,7 @@ def _opened(settings: EncodeBenchmark, name: str, asked: dict[str, Any], wanted:
             for system, kind in wanted:
                 label = f"{system}{suffix} {kind}"
                 tell(f"open {label}")
-                given = {"system": system, "folder": str(folder), "precision": kind, "batch_size": settings.batch_size}
+                given = {"system": system, "folder": str(folder), "precision": kind, "batch_size": settings.batch_size, "device": settings.device}
                 worker = Worker(label, [sys.executable, "-m", "llm2comp_benchmarks.encode_jobs", json.dumps(given)], threads=settings.threads)
                 workers[label] = stack.enter_context(worker)
             yield _Contest(folder, facts, workers)

@@ -43,12 +43,22 @@ class Shape(NamedTuple):
 
     @property
     def heads(self) -> int:
-        """The fewest heads of at most 64 dimensions, an even number of them."""
-        return next(heads for heads in range(1, self.hidden + 1) if self.hidden % (2 * heads) == 0 and self.hidden // heads <= 64)
+        """The fewest heads of at most 64 dimensions, of 128 from a width of 1,024 on, an even number of them."""
+        most = 64 if self.hidden < _WIDE else 128
+        return next(heads for heads in range(1, self.hidden + 1) if self.hidden % (2 * heads) == 0 and self.hidden // heads <= most)
 
 
-SHAPES = {"tiny": Shape(256, 4, 768), "15m": Shape(288, 6, 768), "85m": Shape(768, 12, 2048)}
-"""By name: the bundled model's, and two of 15 and 85 million parameters beside a vocabulary's."""
+_WIDE = 1024
+SHAPES = {
+    "tiny": Shape(256, 4, 768),
+    "15m": Shape(288, 6, 768),
+    "85m": Shape(768, 12, 2048),
+    "0.6b": Shape(1024, 28, 3072),
+    "1.5b": Shape(1536, 28, 8960),
+    "7b": Shape(4096, 32, 11_008),
+}
+"""By name: the bundled model's, two of 15 and 85 million parameters beside a vocabulary's, and those of Qwen3-0.6B, Qwen2.5-1.5B (all heads their
+own keys) and Llama-2-7B."""
 
 PARTS = {"ours": "llm2comp", "plain": "plain", "backbone": "backbone", "texts": "texts.json"}
 """Names within the folder `prepare` fills: the model, its plain export, the bare language model (of a shape only), and the texts."""
@@ -67,7 +77,16 @@ def draw(file: str, corpora: Sequence[str], limit: int, seed: int) -> dict[str, 
 
 
 def prepare(
-    folder: str, texts: str, model: str | None = None, shape: str | None = None, *, count: int | None = None, vocabulary: int | None = None, seed: int = 0
+    folder: str,
+    texts: str,
+    model: str | None = None,
+    shape: str | None = None,
+    *,
+    count: int | None = None,
+    vocabulary: int | None = None,
+    seed: int = 0,
+    plain: bool = True,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Fills a folder (see `PARTS`) and says what is in it.
 
@@ -79,14 +98,17 @@ def prepare(
         count: Of the texts, the first so many; None: all.
         vocabulary: Rows of the embeddings of random weights; None: as many as the tokenizer has.
         seed: Of random weights.
+        plain: Whether to write the plain export, too.
+        dtype: Precision that weights are written in, for all systems.
     """
     target = Path(folder)
     target.mkdir(parents=True)
     chosen = json.loads(Path(texts).read_text(encoding="utf-8"))[:count]
     (target / PARTS["texts"]).write_text(json.dumps(chosen), encoding="utf-8")
-    loaded = _open(target, model, shape, vocabulary, seed)
+    loaded = _open(target, model, shape, vocabulary, seed, dtype)
     loaded.save(target / PARTS["ours"])
-    loaded.export(target / PARTS["plain"])
+    if plain:
+        loaded.export(target / PARTS["plain"], dtype=dtype)
     encoder = loaded.encoder
     lengths = [len(tokens) + encoder.memory_tokens for tokens in encoder.token_ids(chosen)]
     return {
@@ -100,17 +122,17 @@ def prepare(
     }
 
 
-def _open(target: Path, model: str | None, shape: str | None, vocabulary: int | None, seed: int) -> Any:
+def _open(target: Path, model: str | None, shape: str | None, vocabulary: int | None, seed: int, dtype: str) -> Any:
     import llm2comp
 
-    bundled = llm2comp.load(model, dtype="float32", device="cpu") if model else llm2comp.load(dtype="float32", device="cpu")
+    bundled = llm2comp.load(model, dtype=dtype, device="cpu")
     if shape is None:
         return bundled
-    _write_random(target / PARTS["backbone"], Shape.parse(shape), bundled.encoder.tokenizer, vocabulary, seed)
-    return llm2comp.LLM2Comp.from_backbone(target / PARTS["backbone"], _MEMORY_TOKENS, adapter=None, max_length=_MAX_LENGTH, device="cpu")
+    _write_random(target / PARTS["backbone"], Shape.parse(shape), bundled.encoder.tokenizer, vocabulary, seed, dtype)
+    return llm2comp.LLM2Comp.from_backbone(target / PARTS["backbone"], _MEMORY_TOKENS, adapter=None, max_length=_MAX_LENGTH, dtype=dtype, device="cpu")
 
 
-def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | None, seed: int) -> None:
+def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | None, seed: int, dtype: str) -> None:
     """A Llama of random weights and the tokenizer, in files that older transformers read, too."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -131,7 +153,7 @@ def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
     plain.save_pretrained(folder)
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}  # older defaults name a third input
     _rewrite(folder / "tokenizer_config.json", lambda settings: settings | names)

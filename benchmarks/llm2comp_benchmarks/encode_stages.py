@@ -17,14 +17,15 @@ __all__ = ["measure_operations", "measure_stages", "slowest_stage"]
 _OPERATIONS = 12
 
 
-def measure_stages(model: Any, texts: list[str], file: Path, encode: Callable[[list[str]], Any]) -> dict[str, float]:
+def measure_stages(model: Any, texts: list[str], file: Path, encode: Callable[[list[str]], Any], finish: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Seconds that each stage was busy, in a run that is not one of the compared rounds.
 
     `tokenise`: strings to ids; `forward`: the backbone's layers; `pack`: sorting within a batch, embedding, packing, gathering memory states; `pool`:
     pooling and scaling; `rest`: what is left of the whole, such as sorting the texts and collecting vectors; `write`: float32 vectors into a file, durable.
     `encode` is the whole without `write`. Stages that run beside one another add up to more than the whole, and then there is no rest.
+    `finish` waits for a GPU, so that its work counts for the stage that asked for it.
     """
-    encoder, busy = model.encoder, _Busy()
+    encoder, busy = model.encoder, _Busy(finish)
     later = [module for module in model if module is not encoder]
     watched = [(encoder, "preprocess"), (encoder, "token_ids"), (encoder, "forward"), (encoder.backbone, "encode"), *((module, "forward") for module in later)]
     names = ["preprocess", "token_ids", "states", "forward", *("pool" for _ in later)]
@@ -51,19 +52,29 @@ def slowest_stage(stages: dict[str, float]) -> str:
     return max((name for name in stages if name != "encode"), key=stages.__getitem__)
 
 
-def measure_operations(run: Callable[[], Any]) -> dict[str, float]:
-    """The operations that took most, by PyTorch's names, as shares of the time of all; each without what it calls."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+def measure_operations(run: Callable[[], Any], device: str = "cpu") -> dict[str, Any]:
+    """`operations`: those that took most, by PyTorch's names, as shares of the time of all; each without what it calls.
+
+    On a GPU these are its kernels, and `busy` is their share of the time that passed: what is missing, it waited for.
+    """
+    gpu = torch.device(device).type == "cuda"
+    activity = torch.profiler.ProfilerActivity.CUDA if gpu else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profile:
+        start = time.perf_counter()
         run()
-    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+        whole = time.perf_counter() - start
+    times = {event.key: event.self_device_time_total if gpu else event.self_cpu_time_total for event in profile.key_averages()}
+    total = sum(times.values())
     most = sorted(times, key=times.__getitem__, reverse=True)[:_OPERATIONS]
-    return {name: round(times[name] / sum(times.values()), 4) for name in most}
+    operations = {name: round(times[name] / total, 4) for name in most}
+    return {"operations": operations, **({"busy": round(total / 1e6 / whole, 4)} if gpu else {})}
 
 
 class _Busy:
     """Seconds spent within methods, by name; a method that runs in two threads at once counts twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, finish: Callable[[], None]) -> None:
+        self._finish = finish
         self.seconds: dict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
 
@@ -75,7 +86,9 @@ class _Busy:
         def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:
-                return original(*args, **kwargs)
+                result = original(*args, **kwargs)
+                self._finish()
+                return result
             finally:
                 with self._lock:
                     self.seconds[name] += time.perf_counter() - start

@@ -60,6 +60,8 @@ def _stages(name: str, entry: dict[str, Any]) -> str:
     shares = ", ".join(f"{stage} {_percent(seconds / whole)}" for stage, seconds in stages.items())
     most: Sequence[tuple[str, float]] = list(entry["operations"].items())[:6]
     operations = ", ".join(f"{operation.removeprefix('aten::')} {_percent(share)}" for operation, share in most)
+    if "busy" in entry:
+        operations += f"; the GPU was busy {_percent(entry['busy'])} of the time"
     return f"{name}: slowest stage {entry['slowest_stage']} ({shares}); operations: {operations}"
 
 

@@ -36,7 +36,7 @@ def _only_groups() -> None:
 def encode(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Name or folder of a model; left out: the bundled model.")] = None,
     shape: Annotated[
-        str | None, typer.Option(help="Random weights of this shape in place of a model: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE, such as 768x12x2048.")
+        str | None, typer.Option(help="Random weights of this shape in place of a model: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE.")
     ] = None,
     corpus: Annotated[list[str] | None, typer.Option(help="Corpus that texts are drawn from, as `index build` takes it; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Texts, drawn at random.")] = 5000,
@@ -46,6 +46,7 @@ def encode(
     ] = None,
     precision: _Precision = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Of ours; left out: our default. Peers have their own default.")] = None,
+    device: Annotated[str, typer.Option(help="Of all systems: cpu, cuda, cuda:1 …; memory is then the GPU's.")] = "cpu",
     threads: _Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="In which every system encodes all texts once, in turn.")] = 3,
     workdir: _Workdir = None,
@@ -70,6 +71,7 @@ def encode(
             peer_llm2vec=peer_llm2vec,
             precision=precision,
             batch_size=batch_size,
+            device=device,
             threads=threads,
             rounds=rounds,
         )

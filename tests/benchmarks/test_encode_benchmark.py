@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from llm2comp.cli import app
@@ -93,12 +95,32 @@ def test_bare_forward_passes_have_rows_of_one_length_and_no_padding(prepared: tu
 
 
 def test_the_matmul_rate_is_operations_over_seconds(prepared: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_jobs, "_SIZES", (64, 128))
+    monkeypatch.setattr(encode_jobs, "_SIZES", {"cpu": (64, 128)})
     monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)
     times = iter(range(1000))
     monkeypatch.setattr(encode_jobs.time, "perf_counter", lambda: float(next(times)))
     measured = open_system("matmul", str(prepared[0]))["round"]()
     assert measured == {"flops": 2 * 128**3, "model_shapes_flops": 2 * 4096 * (4 * 32 * 32 + 3 * 32 * 48)}
+
+
+def test_large_models_are_written_once_and_in_their_precision(prepared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    facts = prepare(str(made), str(prepared[0] / PARTS["texts"]), shape=SHAPE, plain=False, dtype="bfloat16")
+    assert facts["model"]["multiplied_parameters"] == prepared[1]["model"]["multiplied_parameters"]
+    assert not (made / PARTS["plain"]).exists()
+    (weights,) = (load_file(file) for file in (made / PARTS["ours"]).rglob("model*.safetensors"))
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert open_system("llm2comp", str(made), precision="bfloat16")["round"]()["texts"] == 41
+    assert open_system("matmul", str(made), precision="bfloat16").keys() == {"warm_up", "round", "peak"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_memory_is_the_gpus_and_its_busy_share_is_told(prepared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    jobs = open_system("llm2comp", str(prepared[0]), device="cuda")
+    assert 0 < jobs["warm_up"]()["loaded_bytes"] < 50_000_000  # of a small model, where a process alone holds more
+    assert jobs["round"]()["texts"] == 41
+    assert 0 < jobs["stages"](file=str(tmp_path / "vectors.npy"))["busy"] <= 1
+    assert open_system("matmul", str(prepared[0]), device="cuda")["round"]()["flops"] > 0
 
 
 def test_stages_add_up_to_the_whole_and_leave_the_model_as_it_was(prepared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -117,8 +139,8 @@ def test_the_slowest_stage_is_none_of_the_sums() -> None:
     assert slowest_stage({"encode": 9.0, "tokenise": 1.0, "forward": 3.0, "write": 5.0}) == "write"
 
 
-@pytest.mark.parametrize(("name", "heads"), [("tiny", 4), ("15m", 6), ("85m", 12), ("100x1x10", 2), ("2x1x1", 1)])
-def test_shapes_have_heads_of_at_most_64_even_dimensions(name: str, heads: int) -> None:
+@pytest.mark.parametrize(("name", "heads"), [("tiny", 4), ("15m", 6), ("85m", 12), ("100x1x10", 2), ("2x1x1", 1), ("1.5b", 12), ("7b", 32)])
+def test_shapes_have_heads_of_at_most_64_even_dimensions_and_wide_ones_of_128(name: str, heads: int) -> None:
     assert Shape.parse(name).heads == heads
 
 
@@ -133,6 +155,8 @@ def test_shapes_have_heads_of_at_most_64_even_dimensions(name: str, heads: int) 
         ({"shape": "0x1x2"}, "shape is '0x1x2'"),
         ({"shape": "33x1x2"}, "must be even"),
         ({"precision": "int8"}, "precision is 'int8'"),
+        ({"device": "abacus"}, "device is 'abacus'"),
+        ({"device": "cuda", "peer_llm2vec": Path(sys.executable)}, "llm2vec is compared on the CPU only"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -197,7 +221,7 @@ def _check_run(folder: Path) -> None:
 def test_a_run_compares_round_by_round_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode_benchmark, "Worker", _Here)
     monkeypatch.setattr(encode_benchmark, "_set_up", lambda what, job, arguments, settings, tell: {"draw": draw, "prepare": prepare}[job](**arguments))
-    monkeypatch.setattr(encode_jobs, "_SIZES", (64,))
+    monkeypatch.setattr(encode_jobs, "_SIZES", {"cpu": (64,)})
     monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)
     _check_run(tmp_path)
 

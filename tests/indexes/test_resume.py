@@ -23,7 +23,7 @@ from llm2comp_indexes import build_index, row_blocks
 from tests.word_encoder import WordEncoder
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is begun with it ignored
-row_blocks.BLOCK = 1
+row_blocks.BLOCK, row_blocks._PIECE = {block}, 1
 class Slow(WordEncoder):
     def encode_document(self, inputs, /, **options):
         print("encoding", self.documents, flush=True)
@@ -41,9 +41,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def start_slow_build(corpus: Path, output: Path, *, finished: int = 1, seconds: float = 0.3) -> "subprocess.Popen[str]":
-    """A process that builds with blocks of one document, `finished` of which are on the device."""
-    script = SLOW_BUILD.format(paths=PATHS, seconds=seconds, corpus=str(corpus), output=str(output))
+def start_slow_build(corpus: Path, output: Path, *, finished: int = 1, seconds: float = 0.3, block: int = 1) -> "subprocess.Popen[str]":
+    """A process that builds with blocks of one document (or `block`), `finished` of which are on the device; it encodes one document at a time."""
+    script = SLOW_BUILD.format(paths=PATHS, seconds=seconds, block=block, corpus=str(corpus), output=str(output))
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -54,7 +54,7 @@ def start_slow_build(corpus: Path, output: Path, *, finished: int = 1, seconds: 
 
 
 def finished_documents(output: Path) -> int:
-    """Blocks of one document that the journal says are finished."""
+    """Blocks, of one document unless said otherwise, that the journal says are finished."""
     [journal] = output.glob("segments/*/journal.jsonl")
     return journal.read_bytes().count(b"\n") - 1
 
@@ -84,6 +84,18 @@ def test_a_stopped_build_goes_on_behind_its_last_finished_block(tmp_path: Path, 
         process.communicate(timeout=30)
     assert process.returncode != 0
     assert_goes_on(tmp_path, corpus, monkeypatch)
+
+
+def test_a_build_killed_within_a_block_encodes_that_one_again_and_no_other(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with start_slow_build(corpus, tmp_path / "idx", finished=2, block=2) as process:  # of five documents, the fourth: the second of the second block
+        process.kill()
+        process.communicate(timeout=30)
+    assert finished_documents(tmp_path / "idx") == 1  # the first block was written while the third document was encoded
+    monkeypatch.setattr(row_blocks, "BLOCK", 2)
+    encoder = WordEncoder()
+    report = build_index([corpus], tmp_path / "idx", model=encoder)
+    assert report.encoded == encoder.documents == 3
+    assert (report.documents, verify_index(tmp_path / "idx").documents) == (5, 5)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

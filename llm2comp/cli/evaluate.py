@@ -69,21 +69,14 @@ def evaluate(
     model_name: Annotated[str | None, typer.Option(help="mteb: owner/name in --output-folder, where --model is not that Hub id already.")] = None,
 ) -> None:
     """Score a model (retrieval, similarity, classification, clustering, reranking, or a suite of them), or a TREC run that is already there."""
-    if not (tasks or suite) and (instructions or languages or output_folder or model_name):
-        raise typer.BadParameter("--instructions, --languages, --output-folder and --model-name belong to --tasks or --suite")
-    if overwrite and not (tasks or suite or json_file):
-        raise typer.BadParameter("--overwrite belongs to --json or --output-folder")
-    if data and not suite:
-        raise typer.BadParameter("--data belongs to --suite")
+    _check_belonging(bool(tasks or suite), bool(instructions or languages or output_folder or model_name), suite, data, json_file, overwrite=overwrite)
     _check_usage(len(beir or []), len(sts or []), bool(python_docs), bool(local or suite), bool(tasks), run=run, run_out=run_out, model=model)
     for file in (json_file, run_out):
         check_target(file)
 
-    from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_run, read_suite, write_run
-    from llm2comp_benchmarks import evaluate as evaluate_task
-    from llm2comp_benchmarks.results import check_task_names, format_main_metrics, format_tables
+    from llm2comp_benchmarks import read_suite
+    from llm2comp_benchmarks.results import check_task_names
     from llm2comp_benchmarks.resuming import ResultStore
-    from llm2comp_benchmarks.systems import check_kinds, load_model
 
     store = ResultStore(json_file, overwrite=overwrite)
     chosen = read_suite(suite) if suite else None
@@ -92,28 +85,51 @@ def evaluate(
     own_tasks += chosen.read_own(data) if chosen else []
     check_task_names([task.name for task in own_tasks] + plan.names)
     plan.check_data(store)
-    results: list[TaskResult] = []
     if run:
-        store.start({"run": str(run)}, keep=False)
-        results += [evaluate_run(task, read_run(run)) for task in own_tasks if isinstance(task, RetrievalTask)]
-        store.add(results[0])
+        _score_run(run, own_tasks, store)
     else:
-        encoder = load_model(model)
-        check_kinds(encoder, [task.name for task in own_tasks if not isinstance(task, RetrievalTask)] + plan.names)
-        store.start(_describe(encoder, model) | {"batch_size": batch_size})
-        finished = {task.name: None if run_out else store.finished(task.name, task.details) for task in own_tasks} | plan.look_up(encoder, store)
-        for task in own_tasks:
-            results.append(finished[task.name] or evaluate_task(encoder, task, batch_size=batch_size))
-            _take(store, results[-1], found=bool(finished[task.name]))
-    if results:
-        print(format_tables(results))
-        _print_notes(results)
+        _evaluate_model(model, own_tasks, plan, store, batch_size, run_out)
+
+
+def _score_run(run: Path, tasks: "list[Task]", store: "ResultStore") -> None:
+    """Scores a ranking made elsewhere, on the one task there is."""
+    from llm2comp_benchmarks import RetrievalTask, evaluate_run, read_run
+
+    store.start({"run": str(run)}, keep=False)
+    results = [evaluate_run(task, read_run(run)) for task in tasks if isinstance(task, RetrievalTask)]
+    store.add(results[0])
+    _show(results)
+
+
+def _evaluate_model(model: str | None, own_tasks: "list[Task]", plan: "_MtebPlan", store: "ResultStore", batch_size: int, run_out: Path | None) -> None:
+    """Evaluates what the store does not have, and shows everything: our own tasks, then mteb's."""
+    from llm2comp_benchmarks import RetrievalTask, write_run
+    from llm2comp_benchmarks import evaluate as evaluate_task
+    from llm2comp_benchmarks.results import format_main_metrics
+    from llm2comp_benchmarks.systems import check_kinds, load_model
+
+    encoder = load_model(model)
+    check_kinds(encoder, [task.name for task in own_tasks if not isinstance(task, RetrievalTask)] + plan.names)
+    store.start(_describe(encoder, model) | {"batch_size": batch_size})
+    finished = {task.name: None if run_out else store.finished(task.name, task.details) for task in own_tasks} | plan.look_up(encoder, store)
+    results = []
+    for task in own_tasks:
+        results.append(finished[task.name] or evaluate_task(encoder, task, batch_size=batch_size))
+        _take(store, results[-1], found=bool(finished[task.name]))
+    _show(results)
     if plan.tasks:
-        from_mteb = plan.evaluate(encoder, model, batch_size, store, finished)
-        print(format_main_metrics(from_mteb))
+        print(format_main_metrics(plan.evaluate(encoder, model, batch_size, store, finished)))
     for result in results:
         if run_out and result.run:
             write_run(run_out, result.run, tag="llm2comp")
+
+
+def _show(results: "list[TaskResult]") -> None:
+    from llm2comp_benchmarks.results import format_tables
+
+    if results:
+        print(format_tables(results))
+        _print_notes(results)
 
 
 def _describe(encoder: Any, model: str | None) -> dict[str, Any]:
@@ -209,6 +225,16 @@ class _MtebPlan:
                 results[result.task] = result
                 _take(store, result, found=False)
         return [results[name] for name in self.names]
+
+
+def _check_belonging(named: bool, of_mteb: bool, suite: str | None, data: Path | None, json_file: Path | None, *, overwrite: bool) -> None:
+    """Refuses options that go with others which are not given; `named`: tasks of mteb, or a suite that may have some."""
+    if of_mteb and not named:
+        raise typer.BadParameter("--instructions, --languages, --output-folder and --model-name belong to --tasks or --suite")
+    if overwrite and not (named or json_file):
+        raise typer.BadParameter("--overwrite belongs to --json or --output-folder")
+    if data and not suite:
+        raise typer.BadParameter("--data belongs to --suite")
 
 
 def _check_usage(beir: int, sts: int, python_docs: bool, several: bool, mteb: bool, *, run: Path | None, run_out: Path | None, model: str | None) -> None:

@@ -24,8 +24,8 @@ WINDOWS = ("sliding_window", "attention_chunk_size")
 NO_WINDOW = 2**30
 """A window that holds any text."""
 
-_ROWS = 64
-"""Packed bfloat16 passes on CPUs have a multiple of so many rows."""
+_LEAST_STEP = 16
+"""Rows that padded passes differ by at least."""
 
 Way = Literal["packed", "padded"]
 """How texts share a forward pass."""
@@ -47,14 +47,15 @@ def run_packed(model: PreTrainedModel, embeddings: Tensor, packing: Packing) -> 
 
 
 def rows_of_padding(embeddings: Tensor) -> int:
-    """Rows to add to a packed pass so that few numbers of rows occur.
+    """Rows to add to a packed pass, at most an eighth, so that only eight numbers of rows occur between a number and its double.
 
-    On CPUs oneDNN prepares code for every new shape of a bfloat16 product, which takes as long as the product; in float32, and on GPUs,
+    On CPUs oneDNN prepares code for every new shape of a bfloat16 product, which takes longer than the product; in float32, and on GPUs,
     nothing is prepared, and nothing added.
     """
-    device = embeddings.device.type
-    half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
-    return -len(embeddings) % _ROWS if device == "cpu" and half == torch.bfloat16 else 0
+    device, rows = embeddings.device.type, len(embeddings)
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
+    step = max(_LEAST_STEP, 1 << (rows.bit_length() - 4)) if rows >= 8 else _LEAST_STEP
+    return -rows % step if device == "cpu" and dtype == torch.bfloat16 else 0
 
 
 def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool) -> Tensor:

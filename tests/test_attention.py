@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from llm2comp.attention import Packing, packed_attention
 from llm2comp.backbone import Backbone
 from llm2comp.errors import BackboneError
-from llm2comp.passes import run_packed
+from llm2comp.passes import rows_of_padding, run_packed
 from tests.families import PACKED, PADDED, WINDOW, build, padded_states, some_texts, states_by_hand
 
 LENGTHS = (5, 17, 17, 9, 1, 24)
@@ -53,15 +53,22 @@ def test_padding_changes_no_text(family: str, causal: bool) -> None:
     close(padded, plain)
 
 
-@pytest.mark.parametrize(("dtype", "autocast", "rows"), [("float32", False, 0), ("bfloat16", False, 55), ("float32", True, 55)])
+@pytest.mark.parametrize(("dtype", "autocast", "rows"), [("float32", False, 0), ("bfloat16", False, 7), ("float32", True, 7)])
 def test_passes_in_bfloat16_have_few_numbers_of_rows(dtype: str, autocast: bool, rows: int) -> None:
     backbone = Backbone(build("llama").to(getattr(torch, dtype)))
     seen = []
     backbone.language_model.model.layers[0].mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         states = backbone.encode(backbone.embed(torch.cat(some_texts(*LENGTHS))), LENGTHS)
-    assert seen == [sum(LENGTHS) + rows]  # 73 and 128
+    assert seen == [sum(LENGTHS) + rows]  # 73, and 80, the next multiple of 16
     assert len(states) == sum(LENGTHS)
+
+
+def test_padding_adds_at_most_an_eighth_beyond_small_passes() -> None:
+    rows = [*range(1, 300), *range(1000, 20_000, 7)]
+    padded = [count + rows_of_padding(torch.empty(count, 1, dtype=torch.bfloat16)) for count in rows]
+    assert all(count <= more <= max(count + count // 8 + 1, count + 15) for count, more in zip(rows, padded, strict=True))
+    assert len({more for more in padded if 1024 < more <= 16_384}) == 4 * 8
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "qwen2", "gpt2"])

@@ -54,7 +54,7 @@ class ResultStore:
                 self._results = _results_of(self._found, settings)
 
     def finished(self, name: str, details: dict[str, Any]) -> TaskResult | None:
-        """The result of a task, if the file has it with its samples; those of mteb's tasks have none.
+        """The result of a task, if the file has it with its samples, which not all of mteb's tasks have.
 
         Args:
             name: The task.

@@ -4,7 +4,7 @@ A block of a file is filled by the name in its first line, `<!-- table NAME -->`
 
 - `set FILE`: a line a task of one run, `FILE.json`;
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the patterns;
-- `bench FILE`: what `llm2comp bench encode` or `bench train` printed, from `FILE.json`, whose name begins with `encode` or `train`;
+- `bench FILE`: what `llm2comp bench encode`, `train` or `growth` printed, from `FILE.json`, whose name begins with that word;
 - `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
 - `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`; `ablation-NAME …` from a folder of that name.
 """
@@ -27,7 +27,7 @@ from llm2comp_benchmarks.result_files import ResultFile, read_result_files
 from llm2comp_benchmarks.results import write_atomically
 from llm2comp_benchmarks.score_tables import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.tables import fill_blocks
-from llm2comp_benchmarks.throughput import format_encoding, format_training
+from llm2comp_benchmarks.throughput import format_encoding, format_growth, format_training
 
 __all__ = ["Results", "fill_text", "read_results", "write_file"]
 
@@ -35,7 +35,7 @@ _ABLATION = "ablation"
 _NOT_YET = "*No result file yet.*"
 _NO_SAMPLES = "*No result file has samples yet.*"
 _OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {"systems": systems_table, "intervals": intervals_table, "runs": runs_table}
-_OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {"encode": format_encoding, "train": format_training}
+_OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {"encode": format_encoding, "train": format_training, "growth": format_growth}
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
     "order": order_words,
@@ -85,7 +85,7 @@ class Results:
         file = self.folder / f"{name}.json"
         show = next((show for begin, show in _OF_BENCH.items() if name.startswith(begin)), None)
         if show is None or not file.is_file():
-            raise LLM2CompError(f"{file}: no such result file of `llm2comp bench encode` or `bench train`")
+            raise LLM2CompError(f"{file}: no such result file of `llm2comp bench encode`, `train` or `growth`")
         return f"```\n{show(json.loads(file.read_text(encoding='utf-8')))}\n```"
 
     def _chosen(self, patterns: list[str]) -> list[ResultFile]:

@@ -1,11 +1,11 @@
-"""Results of the encoding and training benchmarks as tables for a terminal, ratios first."""
+"""Results of the benchmarks of encoding, training and growth as tables for a terminal, ratios first."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from llm2comp_benchmarks.tables import aligned_table
 
-__all__ = ["format_encoding", "format_training"]
+__all__ = ["format_encoding", "format_growth", "format_training"]
 
 
 def format_encoding(record: dict[str, Any]) -> str:
@@ -45,6 +45,22 @@ def format_training(record: dict[str, Any]) -> str:
     shown = [["", *heads], *([name, *_step(entry)] for name, entry in record.items() if isinstance(entry, dict) and "step_seconds" in entry)]
     grown = [[f"vocabulary {size}, {name}", *_step(entry)] for size, systems in record["vocabulary"].items() for name, entry in systems.items()]
     return "\n\n".join(map(aligned_table, (ratios, [*shown, *grown])))
+
+
+def format_growth(record: dict[str, Any]) -> str:
+    """A line a curve, with the law fitted and how well it fits; then each curve's points."""
+    laws = [["", "from", "to", "law", "largest deviation", "coefficients"]]
+    tables = []
+    for name, curve in record["curves"].items():
+        law, points, unit = curve["law"], curve["points"], 1e6 if curve["cost"] == "bytes" else 1.0
+        coefficients = ", ".join(f"{term} = {value / unit:.3g}" for term, value in law["coefficients"].items())
+        laws.append([name, f"{points[0]['at']:,}", f"{points[-1]['at']:,}", law["form"], f"{100 * law['largest_deviation']:.1f}%", coefficients])
+        rows = [[name, "MB" if curve["cost"] == "bytes" else "seconds", "least-most", "law"]]
+        for point, fitted in zip(points, law["fitted"], strict=True):
+            median, least, most = (f"{point[part] / unit:.4g}" for part in ("median", "least", "most"))
+            rows.append([f"{point['at']:,}", median, f"{least}-{most}", f"{fitted / unit:.4g}"])
+        tables.append(rows)
+    return "\n\n".join([aligned_table(laws, left=(0, 3, 5)), *map(aligned_table, tables)])
 
 
 def _step(entry: dict[str, Any]) -> list[str]:

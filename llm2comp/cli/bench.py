@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     group.command()(encode)
     group.command()(train)
     group.command()(index)
+    group.command()(growth)
     app.add_typer(group, name="bench")
 
 
@@ -92,8 +93,7 @@ def train(
 ) -> None:
     """Take steps of stage 1 beside a plain implementation of the method (two models, padded, all logits), at the same shapes on the same tokens."""
     check_target(json_file)
-    if not all(size.isascii() and size.isdigit() for size in vocabularies.split()):
-        raise typer.BadParameter(f"--vocabularies {vocabularies!r}: give whole numbers with spaces between")
+    sizes = _sizes("--vocabularies", vocabularies)
     from llm2comp_benchmarks.throughput import format_training
     from llm2comp_benchmarks.train_benchmark import TrainBenchmark, run_train_benchmark
 
@@ -103,7 +103,7 @@ def train(
         texts=texts,
         tokens=tokens,
         precision=precision,
-        vocabularies=tuple(map(int, vocabularies.split())),
+        vocabularies=sizes,
         threads=threads,
         rounds=rounds,
     )
@@ -152,6 +152,66 @@ def index(
         )
         record = run_benchmark(settings, tell=tell)
     _report(record, format_record, json_file)
+
+
+def growth(
+    shape: Annotated[str, typer.Option(help="Random weights of this shape: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE.")] = "tiny",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Name or folder of a model to encode with; training steps keep to the shape.")] = None,
+    counts: Annotated[
+        str, typer.Option(metavar="SIZES", help='Texts of 64 tokens, for time against tokens; "" leaves a curve out.')
+    ] = "64 128 256 512 1024 2048",
+    memory_tokens: Annotated[str, typer.Option(metavar="SIZES", help="k, behind texts of 32 tokens, for time against k.")] = "1 2 4 8 16 32",
+    lengths: Annotated[str, typer.Option(metavar="SIZES", help="Tokens of each text, for time against length.")] = "16 32 64 128 256 512 1024",
+    texts: Annotated[int, typer.Option(min=1, help="For the curves of k and of length.")] = 128,
+    corpora: Annotated[str, typer.Option(metavar="SIZES", help="Texts of 16 tokens in a stream, for memory.")] = "4096 8192 16384 32768 65536",
+    vocabularies: Annotated[str, typer.Option(metavar="SIZES", help="For a step of stage 1.")] = "16000 32000 64000 128000 256000",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 where the processor multiplies it natively, else float32.")
+    ] = "auto",
+    threads: _Threads = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="In which every size is measured once, in turn.")] = 5,
+    workdir: _Workdir = None,
+    json_file: _Json = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the curves here.")] = None,
+) -> None:
+    """Measure how costs grow, each beside the law expected of it.
+
+    Encode time against tokens, memory tokens and length; peak memory against the size of a stream; a step of stage 1 against the vocabulary.
+    """
+    check_target(json_file)
+    check_target(png)
+    from llm2comp_benchmarks.growth import GrowthBenchmark, run_growth_benchmark
+    from llm2comp_benchmarks.growth_plots import check_plots, plot_growth
+    from llm2comp_benchmarks.throughput import format_growth
+
+    if png:
+        check_plots()
+    with TemporaryDirectory(prefix="llm2comp-bench-") as temporary:
+        settings = GrowthBenchmark(
+            workdir=workdir or Path(temporary),
+            shape=shape,
+            model=model,
+            counts=_sizes("--counts", counts),
+            memory_tokens=_sizes("--memory-tokens", memory_tokens),
+            lengths=_sizes("--lengths", lengths),
+            texts=texts,
+            corpora=_sizes("--corpora", corpora),
+            vocabularies=_sizes("--vocabularies", vocabularies),
+            precision=precision,
+            threads=threads,
+            rounds=rounds,
+        )
+        record = run_growth_benchmark(settings, tell=tell)
+    _report(record, format_growth, json_file)
+    if png:
+        plot_growth(record, png)
+
+
+def _sizes(option: str, given: str) -> tuple[int, ...]:
+    """Whole numbers with spaces between."""
+    if not all(size.isascii() and size.isdigit() for size in given.split()):
+        raise typer.BadParameter(f"{option} {given!r}: give whole numbers with spaces between")
+    return tuple(map(int, given.split()))
 
 
 def _report(record: dict[str, Any], show: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:

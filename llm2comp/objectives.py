@@ -1,7 +1,8 @@
 """The training objectives of compression, as functions of hidden states: distillation, continuation, reconstruction.
 
 All three read logits only through a `head` (hidden states to vocabulary logits) and only a chunk of rows at a time, so
-the memory they need does not grow with rows x vocabulary: each chunk's gradient is taken as soon as its logits exist.
+the memory they need does not grow with rows x vocabulary: each chunk's gradient is taken as soon as its logits exist. The
+gradient of the logits is written down, softmax(student) - softmax(teacher), and only the head is left to autograd.
 Source: Zhang et al., "Learning to Compress", AAAI 2026, section 3; the row bookkeeping is in `training.compression`.
 """
 
@@ -16,8 +17,14 @@ __all__ = ["Head", "cross_entropy", "distillation"]
 Head = Callable[[Tensor], Tensor]
 """Hidden states (rows, hidden) to logits (rows, vocabulary)."""
 
+_CHUNK_LOGITS = {"cpu": 2**23, "gpu": 2**26}
+"""Logits of a chunk, whatever the vocabulary. Few rows make its products slow, for each reads the whole output layer; many take memory."""
 
-def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, *, parameters: Iterable[Tensor] = (), chunk_rows: int = 256) -> Tensor:
+_BLOCK_LOGITS = 2**17
+"""On CPUs what is done number by number is done in float32 on blocks of half a MiB, which stay in the cache."""
+
+
+def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, *, parameters: Iterable[Tensor] = (), chunk_rows: int | None = None) -> Tensor:
     """KL(teacher || student) at temperature 1, summed over rows with the given weights (CTKD).
 
     Computed from float32 `log_softmax`: `softmax().log()` overflows from logit gaps of about 100.
@@ -28,23 +35,28 @@ def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, 
         weights: (rows,); 1 / (rows of the sample x samples) gives the paper's mean over rows, then over samples.
         head: Hidden states to logits.
         parameters: Parameters of the head that are being trained, if any.
-        chunk_rows: Rows whose logits exist at one time.
+        chunk_rows: Rows whose logits exist at one time; None takes as many as the same memory holds at any vocabulary.
 
     Returns:
         A scalar in nats.
     """
 
-    def loss_of_chunk(rows: slice, states: Tensor) -> Tensor:
+    def score(rows: slice, logits: Tensor) -> _Scored:
         with torch.no_grad():
-            expected = functional.log_softmax(head(teacher[rows]).float(), dim=-1)
-        found = functional.log_softmax(head(states).float(), dim=-1)
-        divergence = functional.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
-        return (divergence * weights[rows]).sum()
+            taught = head(teacher[rows])
 
-    return _chunked(loss_of_chunk, student, parameters, chunk_rows)
+        def of_block(block: slice, found: Tensor) -> _Scored:
+            expected = _log_softmax(taught[block])
+            shares = expected.exp()
+            losses = expected.sub_(found).mul_(shares).sum(-1)
+            return losses, found.exp_().sub_(shares)
+
+        return _by_block(of_block, logits, weights[rows])
+
+    return _chunked(score, head, student, parameters, chunk_rows)
 
 
-def cross_entropy(states: Tensor, targets: Tensor, weights: Tensor, head: Head, *, parameters: Iterable[Tensor] = (), chunk_rows: int = 256) -> Tensor:
+def cross_entropy(states: Tensor, targets: Tensor, weights: Tensor, head: Head, *, parameters: Iterable[Tensor] = (), chunk_rows: int | None = None) -> Tensor:
     """Cross-entropy of the next token, summed over rows with the given weights (continuation, reconstruction).
 
     Args:
@@ -53,28 +65,57 @@ def cross_entropy(states: Tensor, targets: Tensor, weights: Tensor, head: Head, 
         weights: (rows,); 1 / rows gives the token mean over the batch.
         head: Hidden states to logits.
         parameters: Parameters of the head that are being trained, if any.
-        chunk_rows: Rows whose logits exist at one time.
+        chunk_rows: Rows whose logits exist at one time; None takes as many as the same memory holds at any vocabulary.
 
     Returns:
         A scalar in nats.
     """
 
-    def loss_of_chunk(rows: slice, chunk: Tensor) -> Tensor:
-        losses = functional.cross_entropy(head(chunk).float(), targets[rows], reduction="none")
-        return (losses * weights[rows]).sum()
+    def score(rows: slice, logits: Tensor) -> _Scored:
+        chosen = targets[rows, None]
 
-    return _chunked(loss_of_chunk, states, parameters, chunk_rows)
+        def of_block(block: slice, found: Tensor) -> _Scored:
+            losses = -found.gather(1, chosen[block])[:, 0]
+            return losses, found.exp_().scatter_add_(1, chosen[block], -torch.ones_like(losses)[:, None])
+
+        return _by_block(of_block, logits, weights[rows])
+
+    return _chunked(score, head, states, parameters, chunk_rows)
 
 
-_LossOfChunk = Callable[[slice, Tensor], Tensor]
+_Scored = tuple[Tensor, Tensor]
+"""Losses, and their gradient with respect to the logits (rows, vocabulary)."""
+
+_Score = Callable[[slice, Tensor], _Scored]
+"""Of these rows, given their logits; a block's are log-probabilities, which it may overwrite."""
 
 
-def _chunked(loss_of_chunk: _LossOfChunk, states: Tensor, parameters: Iterable[Tensor], chunk_rows: int) -> Tensor:
+def _log_softmax(logits: Tensor) -> Tensor:
+    return functional.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _by_block(of_block: _Score, logits: Tensor, weights: Tensor) -> _Scored:
+    """The weighted sum of a chunk's losses, and its gradient in the precision of the logits."""
+    rows = max(1, _BLOCK_LOGITS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    gradient, totals = torch.empty_like(logits), []
+    for block in _chunks(len(logits), rows):
+        losses, of_logits = of_block(block, _log_softmax(logits[block]))
+        totals.append((losses * weights[block]).sum())
+        gradient[block] = of_logits.mul_(weights[block, None])
+    return torch.stack(totals).sum(), gradient
+
+
+def _chunked(score: _Score, head: Head, states: Tensor, parameters: Iterable[Tensor], chunk_rows: int | None) -> Tensor:
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if chunk_rows is None:
+        with torch.no_grad():
+            vocabulary = head(states[:1]).shape[-1]
+        chunk_rows = max(1, _CHUNK_LOGITS["cpu" if states.device.type == "cpu" else "gpu"] // vocabulary)
     if torch.is_grad_enabled() and (states.requires_grad or trained):
-        loss: Tensor = _ChunkedLoss.apply(loss_of_chunk, chunk_rows, states, *trained)  # type: ignore[no-untyped-call]
+        loss: Tensor = _ChunkedLoss.apply(score, head, chunk_rows, states, *trained)  # type: ignore[no-untyped-call]
         return loss
-    return torch.stack([loss_of_chunk(rows, states[rows]) for rows in _chunks(len(states), chunk_rows)]).sum()
+    with torch.no_grad():
+        return torch.stack([score(rows, head(states[rows]))[0] for rows in _chunks(len(states), chunk_rows)]).sum()
 
 
 def _chunks(rows: int, chunk_rows: int) -> Iterator[slice]:
@@ -85,22 +126,23 @@ class _ChunkedLoss(torch.autograd.Function):
     """Sum of a loss over chunks of rows whose gradients are taken during the forward pass, one chunk at a time."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, loss_of_chunk: _LossOfChunk, chunk_rows: int, states: Tensor, *parameters: Tensor) -> Tensor:
-        total = torch.zeros((), device=states.device)
+    def forward(ctx: torch.autograd.function.FunctionCtx, score: _Score, head: Head, chunk_rows: int, states: Tensor, *parameters: Tensor) -> Tensor:
+        losses = []
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         state_gradient = torch.empty_like(states)
         for rows in _chunks(len(states), chunk_rows):
             chunk = states[rows].detach().requires_grad_()
             with torch.enable_grad():
-                loss = loss_of_chunk(rows, chunk)
-            of_chunk, *of_parameters = torch.autograd.grad(loss, [chunk, *parameters])
+                logits = head(chunk)
+            loss, of_logits = score(rows, logits.detach())
+            of_chunk, *of_parameters = torch.autograd.grad(logits, [chunk, *parameters], of_logits)
             state_gradient[rows] = of_chunk
             for gradient, part in zip(gradients, of_parameters, strict=True):
                 gradient += part
-            total += loss.detach()
+            losses.append(loss)
         ctx.save_for_backward(state_gradient, *gradients)
-        return total
+        return torch.stack(losses).sum()
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(gradient * outputs[0] for gradient in ctx.saved_tensors))  # type: ignore[attr-defined]
+        return (None, None, None, *(gradient * outputs[0] for gradient in ctx.saved_tensors))  # type: ignore[attr-defined]

@@ -24,9 +24,9 @@ class Inputs:
         self.teacher = torch.randn(rows, HIDDEN)
         self.targets = torch.randint(vocabulary, (rows,))
         self.weights = torch.rand(rows)
-        self.head = nn.Linear(HIDDEN, vocabulary, bias=False)
+        self.head: Any = nn.Linear(HIDDEN, vocabulary, bias=False)
 
-    def chunked(self, objective: str, chunk_rows: int, **options: Any) -> Tensor:
+    def chunked(self, objective: str, chunk_rows: int | None, **options: Any) -> Tensor:
         if objective == "distillation":
             return distillation(self.student, self.teacher, self.weights, self.head, chunk_rows=chunk_rows, **options)
         return cross_entropy(self.student, self.targets, self.weights, self.head, chunk_rows=chunk_rows, **options)
@@ -61,6 +61,23 @@ def test_a_trained_head_gets_its_gradient(chunk_rows: int) -> None:
     found = inputs.chunked("cross_entropy", chunk_rows, parameters=[inputs.head.weight])
     for gradient, reference in zip(torch.autograd.grad(found, [inputs.student, inputs.head.weight]), expected, strict=True):
         torch.testing.assert_close(gradient, reference)
+
+
+@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("objective", ["distillation", "cross_entropy"])
+def test_gradients_in_double_precision(objective: str, cap: float | None) -> None:
+    """Those of the formula by autograd, through a head that is linear or caps its logits."""
+    inputs = Inputs()
+    inputs.student, inputs.teacher, inputs.weights = (values.detach().double() for values in (inputs.student, inputs.teacher, inputs.weights))
+    inputs.student.requires_grad_()
+    weight = inputs.head.weight.detach().double().requires_grad_()
+    inputs.head = lambda states: states @ weight.T if cap is None else torch.tanh(states @ weight.T / cap) * cap
+    wanted = [inputs.student] if objective == "distillation" else [inputs.student, weight]  # the teacher's share of the weight is a constant
+    expected = inputs.at_once(objective)
+    found = inputs.chunked(objective, 4, parameters=wanted[1:])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    for gradient, reference in zip(torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-14)
 
 
 def test_a_frozen_head_gets_none() -> None:
@@ -122,3 +139,13 @@ def test_memory_does_not_grow_with_rows_times_vocabulary(objective: str) -> None
         largest[rows] = met.numbers
         assert met_at_once.numbers >= rows * vocabulary, "the formula at once is what must be avoided"
     assert largest[64] == largest[256] == chunk * vocabulary
+
+
+@pytest.mark.parametrize("objective", ["distillation", "cross_entropy"])
+def test_memory_does_not_grow_with_the_vocabulary(objective: str) -> None:
+    for vocabulary in (200_000, 400_000):
+        inputs = Inputs(64, vocabulary)
+        inputs.head.requires_grad_(False)
+        with Largest() as met:
+            inputs.chunked(objective, None).backward()
+        assert 2**22 < met.numbers <= 2**23 < 64 * vocabulary

@@ -132,7 +132,7 @@ class MaskedTexts(Dataset[dict[str, Any]]):
         return {"id": row["id"], **masked._asdict()}
 
 
-def mntp_loss(encoder: MemoryEncoder, shown: _Rows, places: _Rows, targets: _Rows, *, chunk_rows: int = 256) -> Tensor:
+def mntp_loss(encoder: MemoryEncoder, shown: _Rows, places: _Rows, targets: _Rows, *, chunk_rows: int | None = None) -> Tensor:
     """Cross-entropy of the tokens chosen, in nats, mean over those of the batch.
 
     Args:
@@ -140,7 +140,7 @@ def mntp_loss(encoder: MemoryEncoder, shown: _Rows, places: _Rows, targets: _Row
         shown: Token ids of each text.
         places: Places of the tokens chosen in each text; that at i is predicted from the state at i-1.
         targets: What stood there.
-        chunk_rows: Rows whose logits exist at one time.
+        chunk_rows: Rows whose logits exist at one time; see `llm2comp.objectives`.
     """
     backbone, device = encoder.backbone, encoder.memory.device
     lengths = [len(tokens) for tokens in shown]

@@ -91,7 +91,7 @@ def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Pa
     return model
 
 
-def compression_loss(encoder: MemoryEncoder, contexts: _Tokens, continuations: _Tokens, objective: Objective, *, chunk_rows: int = 256) -> Tensor:
+def compression_loss(encoder: MemoryEncoder, contexts: _Tokens, continuations: _Tokens, objective: Objective, *, chunk_rows: int | None = None) -> Tensor:
     """Loss of a batch in nats.
 
     Args:
@@ -99,7 +99,7 @@ def compression_loss(encoder: MemoryEncoder, contexts: _Tokens, continuations: _
         contexts: Token ids of each context, beginning token first.
         continuations: Token ids of each continuation; not looked at by reconstruction.
         objective: distillation: mean over a text's rows, then over texts; the others: mean over the batch's tokens.
-        chunk_rows: Rows whose logits exist at one time.
+        chunk_rows: Rows whose logits exist at one time; see `objectives`.
 
     Returns:
         A scalar.

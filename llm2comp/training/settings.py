@@ -174,15 +174,17 @@ class CompressionSettings(StageSettings):
     """Longest text in tokens, context and continuation together; longer ones are cut before the split is drawn."""
     margin: int = 10
     """Fewest tokens on either side of the split, which is drawn uniformly between the margins."""
-    chunk_rows: int = 256
-    """Rows whose logits exist at one time."""
+    chunk_rows: int | None = None
+    """Rows whose logits exist at one time; None chooses them so that memory is the same for every vocabulary."""
     restart_layers: bool = False
     """Where all weights are trained: the encoder keeps the token embeddings and begins with fresh layers, of which the first and the
     last average; teacher and reader stay the language model as it was. For small backbones (see `fresh_layers`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, least={1: ("margin", "chunk_rows"), 0: ("min_characters",)})
+        check_fields(self, least={1: ("margin",), 0: ("min_characters",)})
+        if self.chunk_rows is not None and self.chunk_rows < 1:
+            raise SettingsError(f"chunk_rows is {self.chunk_rows}; give at least 1, or None")
         if not self.corpora:
             raise SettingsError("corpora is empty; name at least one source of running text")
         if self.heldout in self.corpora:

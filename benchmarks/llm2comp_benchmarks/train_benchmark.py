@@ -72,7 +72,7 @@ def run_train_benchmark(settings: TrainBenchmark, *, tell: Callable[[str], None]
         LLM2CompError: A part failed.
     """
     start = time.perf_counter()
-    ours = [f"llm2comp {kind}" for kind in precisions(settings.precision)]
+    ours = [f"llm2comp {kind}" for kind in precisions(settings.precision, "cpu")]
     steps = _compare([*ours, PEER], settings, settings.vocabulary, settings.rounds, tell)
     ratios = {name: {PEER: _ratio(steps[name], steps[PEER])} for name in ours}
     grown = {}

@@ -54,7 +54,7 @@ def rows_of_padding(embeddings: Tensor) -> int:
     """
     device, rows = embeddings.device.type, len(embeddings)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
-    step = max(_LEAST_STEP, 1 << (rows.bit_length() - 4)) if rows >= 8 else _LEAST_STEP
+    step = max(_LEAST_STEP, 2 ** (rows.bit_length() - 4))
     return -rows % step if device == "cpu" and dtype == torch.bfloat16 else 0
 
 

@@ -170,7 +170,7 @@ def test_the_table_names_every_law_and_the_picture_is_one(record: dict[str, Any]
 def test_a_run_in_processes_of_their_own(tmp_path: Path) -> None:
     sizes = ["--counts", "8 16 32", "--memory-tokens", "1 2 4", "--lengths", "16 32 64", "--corpora", "500 1000 2000", "--vocabularies", "100 200 400"]
     files = ["--json", str(tmp_path / "growth.json"), "--png", str(tmp_path / "growth.png"), "--workdir", str(tmp_path / "work")]
-    run = CliRunner().invoke(app, ["bench", "growth", "--shape", SHAPE, "--texts", "4", "--rounds", "2", *sizes, *files])
+    run = CliRunner().invoke(app, ["bench", "growth", "--shape", SHAPE, "--texts", "4", "--rounds", "1", *sizes, *files])
     assert run.exit_code == 0, run.output
     record = json.loads((tmp_path / "growth.json").read_text())
     assert list(record["curves"]) == list(CURVES)

@@ -193,7 +193,7 @@ def _stepping(settings: GrowthBenchmark, tell: Callable[[str], None]) -> Iterato
     """Seconds of a step of stage 1 with a vocabulary of that size; each size has a process of its own."""
     numbers = dict.fromkeys(settings.sizes("vocabulary"), 0)
     with ExitStack() as stack:
-        workers = {}
+        workers: dict[int, Worker] = {}
 
         def step(size: int) -> float:
             numbers[size] += 1

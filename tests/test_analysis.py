@@ -240,11 +240,21 @@ class TestReading:
         texts = ["short", *(" ".join(f"word{number}" for number in range(length)) for length in (9, 12, 40))]
         splits = split_texts(model.encoder, texts, limit=10, max_tokens=30, seed=1)
         ids = [tokens[:30] for tokens in model.encoder.token_ids(texts)]
-        assert [split.context + split.continuation for split in splits] == [tokens for tokens in ids if len(tokens) >= 21]
+        assert sorted(split.context + split.continuation for split in splits) == sorted(tokens for tokens in ids if len(tokens) >= 21)
         assert splits
         assert all(min(len(split.context), len(split.continuation)) >= 10 for split in splits)
         assert splits == split_texts(model.encoder, texts, limit=10, max_tokens=30, seed=1)
         assert len(split_texts(model.encoder, texts, limit=1, max_tokens=30, seed=1)) == 1
+
+    def test_texts_are_drawn_from_the_whole_corpus_and_their_neighbours_are_not_its_neighbours(self, model: LLM2Comp) -> None:
+        texts = [" ".join(f"word{number}" for number in range(row, row + 12)) for row in range(200)]
+        row_of = {tuple(ids[:30]): row for row, ids in enumerate(model.encoder.token_ids(texts))}
+        splits = split_texts(model.encoder, texts, limit=40, max_tokens=30, seed=1)
+        rows = [row_of[tuple(split.context + split.continuation)] for split in splits]
+        assert len(set(rows)) == 40
+        assert min(rows) < 50
+        assert max(rows) > 150
+        assert sum(abs(first - second) == 1 for first, second in itertools.pairwise(rows)) < 5
 
 
 class TestReader:

@@ -94,12 +94,15 @@ def find_own_reader(model: LLM2Comp) -> str:
 
 
 def split_texts(encoder: MemoryEncoder, texts: Sequence[str], *, limit: int, max_tokens: int, seed: int) -> list[Split]:
-    """The first texts of at least two margins, cut to `max_tokens` and then in two at a place drawn from the seed and the text's number."""
+    """Texts of at least two margins, cut to `max_tokens` and then in two at a place drawn from the seed and the text's number.
+
+    They are drawn from all texts: the first of a corpus are often of one document, and then `another text` says nearly as much as the text itself.
+    """
     splits: list[Split] = []
-    for row, text in enumerate(texts):
+    for row in random.Random(seed).sample(range(len(texts)), len(texts)):
         if len(splits) == limit:
             break
-        tokens = encoder.token_ids([text])[0][:max_tokens]
+        tokens = encoder.token_ids([texts[row]])[0][:max_tokens]
         if len(tokens) >= 2 * MARGIN + 1:
             cut = random.Random(f"{seed}:{row}").randint(MARGIN, len(tokens) - MARGIN)
             splits.append(Split(tokens[:cut], tokens[cut:]))

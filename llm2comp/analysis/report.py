@@ -42,14 +42,14 @@ class AnalysisSettings:
     reader: str | None = None
     """Folder or Hub id of the language model that reads memory tokens; None is each model's own, where it has one."""
     reader_texts: int = 128
-    """Texts that are cut in two for the held-out losses."""
+    """Texts, drawn from all, that are cut in two for the held-out losses."""
     reader_tokens: int = 512
     """Longest of these in tokens, both parts together."""
     samples: int = 4
     """Texts that the reader goes on with."""
     sample_tokens: int = 32
     seed: int = 0
-    """Of the places where texts are cut."""
+    """Of the draw of these texts and the places where they are cut."""
     device: str | None = None
     dtype: str = "float32"
     """Precision of the weights: rounding noise of bfloat16 hides where a spectrum ends."""

@@ -31,11 +31,11 @@ def analyze(
     reader: Annotated[
         str | None, typer.Option(help="Folder or Hub id of the language model that an encoder with all weights trained began as, to read its memory tokens.")
     ] = None,
-    reader_texts: Annotated[int, typer.Option(min=2, help="Texts cut in two for the held-out losses.")] = 128,
+    reader_texts: Annotated[int, typer.Option(min=2, help="Texts, drawn from all, cut in two for the held-out losses.")] = 128,
     reader_tokens: Annotated[int, typer.Option(min=21, help="Longest of these, in tokens.")] = 512,
-    samples: Annotated[int, typer.Option(min=0, help="Texts that the reader goes on with.")] = 4,
+    samples: Annotated[int, typer.Option(min=0, help="Of these, how many the reader goes on with.")] = 4,
     sample_tokens: Annotated[int, typer.Option(min=1, help="Tokens it writes.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of the places where texts are cut.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of texts and the places where they are cut.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; left out: a GPU if there is one.")] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "auto"], typer.Option(help="Precision of the weights; below float32, rounding hides where a spectrum ends.")

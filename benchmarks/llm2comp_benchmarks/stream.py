@@ -26,7 +26,7 @@ from llm2comp_benchmarks.encode_setup import PARTS, prepare
 from llm2comp_benchmarks.index_benchmark import THREAD_VARIABLES, found_packages
 from llm2comp_benchmarks.results import result_record, write_record
 
-__all__ = ["Watched", "measure_stream", "short_sentences", "thinned", "watch_build", "write_stream"]
+__all__ = ["Watched", "measure_stream", "peaks_by_phase", "short_sentences", "thinned", "watch_build", "write_stream"]
 
 _WORDS = range(3, 8)  # of a sentence
 _CHARACTERS = 40
@@ -218,11 +218,13 @@ def measure_stream(
     record = result_record([], {**facts, "command": "llm2comp index build stream.jsonl -o INDEX --type flat --json"})
     record["hardware"]["threads"] = threads
     record["versions"] |= found_packages()
-    parts = {"killed": _part(killed), "resumed": _part(resumed), "restart": _restart(killed, resumed, texts, finished, BLOCK)}
+    samples = {"killed": killed.samples(), "resumed": resumed.samples()}
+    runs = {name: _part(watched, samples[name]) for name, watched in (("killed", killed), ("resumed", resumed))}
+    parts = {**runs, "restart": _restart(killed, resumed, texts, finished, BLOCK)}
     shutil.rmtree(output)
     shutil.rmtree(workdir / "stream-model", ignore_errors=True)
     file.unlink()
-    return {**parts, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}, "samples": {"killed": killed.samples(), "resumed": resumed.samples()}}
+    return {**parts, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}, "samples": samples}
 
 
 def _make_model(folder: Path, shape: str) -> tuple[str, dict[str, Any]]:
@@ -235,18 +237,19 @@ def _make_model(folder: Path, shape: str) -> tuple[str, dict[str, Any]]:
     return str(folder / PARTS["ours"]), facts
 
 
-def _part(watched: Watched) -> dict[str, Any]:
-    """Peaks of a run: over all, and in both halves of the time in which it encoded; and what it said of itself."""
-    encoding = [number for number, texts in enumerate(watched.texts) if texts > watched.texts[0]]  # not while loading, nor when it is finished
-    middle = encoding[len(encoding) // 2]
-    halves = {
-        "all": range(len(watched.texts)),
-        "first_half": [number for number in encoding if number < middle],
-        "second_half": [number for number in encoding if number >= middle],
-    }
-    peaks = {half: {name: max(getattr(watched, name)[number] for number in numbers) for name in ("resident", "anonymous")} for half, numbers in halves.items()}
+def _part(watched: Watched, samples: dict[str, list[Any]]) -> dict[str, Any]:
+    """What was seen of a run, and what it said of itself."""
     told = {name: watched.report[name] for name in ("documents", "encoded", "encode_seconds", "seconds")} if watched.report else {}
-    return {"peak_bytes": peaks, "wall_seconds": watched.seconds[-1], **told}
+    return {"peak_bytes": peaks_by_phase(samples), "wall_seconds": watched.seconds[-1], **told}
+
+
+def peaks_by_phase(samples: dict[str, list[Any]]) -> dict[str, dict[str, int]]:
+    """Peaks of a run's curve: in both halves of the encoding, without what came before the first block and after the last, and in all."""
+    texts = samples["texts"]
+    encoding = [number for number, count in enumerate(texts) if texts[0] < count < max(texts)]
+    half = len(encoding) // 2
+    phases = {"encoding_first_half": encoding[:half], "encoding_second_half": encoding[half:], "all": range(len(texts))}
+    return {phase: {name: max(samples[name][number] for number in numbers) for name in ("resident", "anonymous")} for phase, numbers in phases.items()}
 
 
 def _restart(killed: Watched, resumed: Watched, texts: int, finished: int, block: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm2comp.errors import LLM2CompError, SettingsError
-from llm2comp_benchmarks.stream import Watched, measure_stream, short_sentences, thinned, write_stream
+from llm2comp_benchmarks.stream import Watched, measure_stream, peaks_by_phase, short_sentences, thinned, write_stream
 
 RESULTS = sorted((Path(__file__).resolve().parents[2] / "benchmarks" / "results").glob("stream-*.json"))
 
@@ -55,6 +55,14 @@ def test_a_thinned_curve_keeps_its_highest_points() -> None:
     assert samples["seconds"][-1] == 399
 
 
+def test_peaks_of_the_encoding_are_without_loading_and_finishing() -> None:
+    curve = {"texts": [0, 0, 10, 20, 30, 40, 50, 50], "resident": [1, 2, 3, 4, 6, 5, 9, 8], "anonymous": [1, 1, 2, 2, 3, 3, 3, 7]}
+    peaks = peaks_by_phase(curve)
+    assert peaks["encoding_first_half"] == {"resident": 4, "anonymous": 2}
+    assert peaks["encoding_second_half"] == {"resident": 6, "anonymous": 3}
+    assert peaks["all"] == {"resident": 9, "anonymous": 7}
+
+
 def test_too_few_texts_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="100 texts, expected at least 16,384, which are 8 blocks"):
         measure_stream(tmp_path / "work", 100)
@@ -73,7 +81,7 @@ def test_a_killed_build_run_again_encodes_what_was_not_finished(tmp_path: Path) 
     assert restart["finished_but_encoded_again"] == 0
     assert record["resumed"]["documents"] == 20_000
     for run in ("killed", "resumed"):
-        assert 0 < record[run]["peak_bytes"]["all"]["anonymous"] < record[run]["peak_bytes"]["all"]["resident"]
+        assert 0 < record[run]["peak_bytes"]["encoding_second_half"]["anonymous"] < record[run]["peak_bytes"]["all"]["resident"]
         assert len(record["samples"][run]["seconds"]) == len(record["samples"][run]["resident"])
     assert record["settings"]["model"]["hidden"] == 32
     assert os.listdir(tmp_path / "work") == []
@@ -85,4 +93,6 @@ def test_results_carry_what_they_rest_on_and_no_folder_of_a_machine(file: Path) 
     record = json.loads(text)
     assert {"restart", "settings", "versions", "hardware", "commit", "seconds"} <= set(record)
     assert record["restart"]["finished_before_the_kill"] + record["restart"]["encoded_after_it"] == record["settings"]["texts"]
+    for run in ("killed", "resumed"):
+        assert record[run]["peak_bytes"] == peaks_by_phase(record["samples"][run])
     assert not re.search(r'[" ]/(?:tmp|home|root|work|usr)\b', text)

@@ -26,6 +26,7 @@ from llm2comp.adapter import AdapterSettings
 from llm2comp.attention import Packing
 from llm2comp.errors import BackboneError
 from llm2comp.loading import find_source, load_language_model, one_line, quiet
+from llm2comp.lora import speed_up_adapter
 from llm2comp.passes import Way, choose_way, rows_of_padding, run_packed, run_padded
 
 __all__ = ["Backbone", "BackboneReference"]
@@ -302,6 +303,7 @@ class Backbone(nn.Module):
     def _wrap(self, config: LoraConfig) -> None:
         with quiet():
             self.model = get_peft_model(self.language_model, config)
+        speed_up_adapter(self.model)
         self.model.eval()
 
     def _reader(self, device: torch.device) -> PreTrainedModel:

@@ -35,32 +35,41 @@ class Packing:
     Attributes:
         lengths: Tokens of each text, in order; at least one text, and none of 0 tokens.
         causal: Whether a token sees only those before it.
-        dropout: Share of attention weights dropped in this pass, whatever the layers would drop by themselves.
         boundaries: Cumulated lengths, (texts + 1,), int32, on the batch's device.
         positions: Position of each token within its text, (1, tokens).
+        dropout: Share of attention weights dropped in this pass, whatever the layers would drop by themselves.
         padding: Rows after the last text, at position 0, that see nothing and nobody sees; attention gives 0 for them.
+        tail: Tokens at the end of each text that are read from the last layer; 0: all.
+        tails_of: The attention module whose output is wanted for the tails only, and is 0 for other tokens.
     """
 
     lengths: tuple[int, ...]
     causal: bool
-    dropout: float
     boundaries: Tensor
     positions: Tensor
+    dropout: float = 0.0
     padding: int = 0
+    tail: int = 0
+    tails_of: nn.Module | None = None
 
     @classmethod
-    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device, dropout: float = 0.0, padding: int = 0) -> "Packing":
-        """The packing of texts with these lengths."""
+    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device, **others: Any) -> "Packing":
+        """The packing of texts with these lengths; `others` are attributes."""
         sizes = torch.tensor(lengths, dtype=torch.int64)
         ends = sizes.cumsum(0)
         positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
-        places = functional.pad(positions, (0, padding))[None]
-        return cls(tuple(int(size) for size in lengths), causal, dropout, boundaries.to(device), places.to(device), padding)
+        places = functional.pad(positions, (0, others.get("padding", 0)))[None]
+        return cls(tuple(int(size) for size in lengths), causal=causal, boundaries=boundaries.to(device), positions=places.to(device), **others)
 
     def runs(self) -> list[tuple[int, int]]:
         """(texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
         return [(len(list(group)), length) for length, group in groupby(self.lengths)]
+
+    def tail_rows(self) -> Tensor:
+        """Where the tails stand among all tokens, (texts x tail,)."""
+        ends = self.boundaries[1:].to(torch.int64)
+        return (ends[:, None] - torch.arange(self.tail, 0, -1, device=ends.device)).flatten()
 
 
 def packed_attention(
@@ -106,6 +115,7 @@ def packed_attention(
         raise BackboneError(f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed attention does not know")
     window = _window(module, sliding_window) if packing.causal else None
     plain = softcap is None and s_aux is None
+    tail = packing.tail if plain and module is packing.tails_of else 0
     if plain and not packing.dropout and not packing.padding and _has_kernel(query.device) and (halves := _in_half_precision(query, key, value)):
         return _varlen(*halves, packing, scaling, window), None
     runs = packing.runs()
@@ -116,7 +126,10 @@ def packed_attention(
     for (texts, length), *states in zip(runs, *of_runs, strict=False):  # the padding, which comes last, attends to nothing
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
-        attended = _fused(q, k, v, mask, packing, scaling) if plain else _written_out(q, k, v, mask, packing, scaling, softcap, s_aux)
+        asked = q[:, :, -tail:] if tail else q
+        attended = _fused(asked, k, v, mask, packing, scaling) if plain else _written_out(q, k, v, mask, packing, scaling, softcap, s_aux)
+        if tail:
+            attended = functional.pad(attended, (0, 0, length - tail, 0))
         parts.append(attended.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
     if packing.padding:
         parts.append(parts[-1].new_zeros(packing.padding, *parts[-1].shape[1:]))

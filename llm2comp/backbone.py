@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from llm2comp.adapter import AdapterSettings
 from llm2comp.attention import Packing
 from llm2comp.errors import BackboneError
+from llm2comp.last_layer import last_attention, only_tails
 from llm2comp.loading import find_source, load_language_model, one_line, quiet
 from llm2comp.lora import speed_up_adapter
 from llm2comp.passes import Way, choose_way, rows_of_padding, run_packed, run_padded
@@ -64,6 +65,7 @@ class Backbone(nn.Module):
         self.model = model
         self.reference: BackboneReference | None = None
         self._attention_dropout = 0.0
+        self._running: tuple[PreTrainedModel, Packing] | None = None
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
         self._lock = threading.RLock()
         self.eval()
@@ -140,19 +142,20 @@ class Backbone(nn.Module):
         embedded: Tensor = self._reader(tokens.device).get_input_embeddings()(tokens)
         return embedded
 
-    def encode(self, embeddings: Tensor, lengths: Sequence[int]) -> Tensor:
+    def encode(self, embeddings: Tensor, lengths: Sequence[int], *, tail: int = 0) -> Tensor:
         """Final hidden states with the adapter on and every token seeing its whole text.
 
         Args:
             embeddings: Input embeddings of all texts, end to end, (tokens, hidden).
             lengths: Tokens of each text.
+            tail: How many tokens at the end of each text are wanted; the states of others may then be anything. 0: all.
 
         Returns:
             (tokens, hidden), after the final norm.
         """
         dropout = self._attention_dropout if self.training else 0.0
         with self._lock:
-            return self._run(self.language_model, embeddings, lengths, causal=False, dropout=dropout)
+            return self._run(self.language_model, embeddings, lengths, causal=False, dropout=dropout, tail=tail)
 
     def read(self, embeddings: Tensor, lengths: Sequence[int]) -> Tensor:
         """Final hidden states of the frozen language model, causal; shapes as in `encode`. Gradients reach the embeddings."""
@@ -332,13 +335,33 @@ class Backbone(nn.Module):
 
     def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         layers = self._adapter_layers()
-        return nullcontext(), self._adapters(disabled=bool(layers) and layers[0]._disable_adapters)
+        return nullcontext(), self._again(self._running, disabled=bool(layers) and layers[0]._disable_adapters)
 
-    def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool, dropout: float = 0.0) -> Tensor:
-        if self.attention == "packed":
-            padding = rows_of_padding(embeddings)
-            return run_packed(model, embeddings, Packing.of(lengths, causal=causal, device=embeddings.device, dropout=dropout, padding=padding))
-        return run_padded(model, embeddings, lengths, causal=causal)
+    @contextmanager
+    def _again(self, running: tuple[PreTrainedModel, Packing] | None, *, disabled: bool) -> Iterator[None]:
+        """The state that a pass was in, for what is recomputed of it."""
+        with self._adapters(disabled=disabled), only_tails(*running) if running else nullcontext():
+            yield
+
+    def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool, dropout: float = 0.0, tail: int = 0) -> Tensor:
+        if self.attention == "padded":
+            return run_padded(model, embeddings, lengths, causal=causal)
+        shortens = tail and embeddings.device.type == "cpu"
+        packing = Packing.of(
+            lengths,
+            causal=causal,
+            device=embeddings.device,
+            dropout=dropout,
+            padding=rows_of_padding(embeddings),
+            tail=tail,
+            tails_of=last_attention(model) if shortens else None,
+        )
+        self._running = model, packing
+        try:
+            with only_tails(model, packing):
+                return run_packed(model, embeddings, packing)
+        finally:
+            self._running = None
 
 
 def _scaled(logits: Tensor, config: Any) -> Tensor:

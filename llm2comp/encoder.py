@@ -164,7 +164,7 @@ class MemoryEncoder(InputModule):
         packed = embedded.new_empty(len(tokens) + k * texts, embedded.shape[1])
         packed = packed.index_copy(0, text_places, embedded)
         packed = packed.index_copy(0, memory_places.flatten(), self.memory.to(embedded.dtype).repeat(texts, 1))
-        return self.backbone.encode(packed, [length + k for length in lengths])[memory_places]
+        return self.backbone.encode(packed, [length + k for length in lengths], tail=k)[memory_places]
 
     def _passes(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Rows in order of length, at most so many tokens at a time; in training one pass, so that dropout falls alike with and without gradients."""

@@ -37,6 +37,8 @@ def test_attention_of_the_first_and_the_last_layer_averages_all_tokens(layer: in
     model = small_model(adapter=None)
     restart_layers(model.encoder.backbone.language_model)
     given, found = attention_of(model, layer, text(1, 30))
+    if layer == 2:
+        found = found[-model.memory_tokens :]  # the last layer computes no others
     average = given.mean(0).expand_as(found)
     torch.testing.assert_close(found, average, rtol=0, atol=0.05 * float(given.std()))
 

@@ -152,8 +152,18 @@ def test_not_a_number_on_one_device_stops_them_all(data: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
-    fields = {"steps": 4, "batch_size": 4, "warmup_steps": 1, "log_steps": 1, "save_steps": 2, "min_characters": 60, "max_tokens": 40, "precision": "float32"}
-    arguments = [str(BACKBONE), "-c", str(data / "corpus.jsonl"), "--max-length", "64", "--rank", "4"]
+    fields = {
+        "steps": 4,
+        "batch_size": 4,
+        "warmup_steps": 1,
+        "learning_rate": 2e-3,
+        "log_steps": 1,
+        "save_steps": 2,
+        "min_characters": 60,
+        "max_tokens": 40,
+        "precision": "float32",
+    }
+    arguments = [str(BACKBONE), "-c", str(data / "corpus.jsonl"), "--max-length", "64", "--rank", "0"]
     for name, value in fields.items():
         arguments += ["--set", f"{name}={value}"]
     found = {}
@@ -165,6 +175,7 @@ def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
         assert ran.stdout.splitlines().count(str(tmp_path / str(devices) / "model")) == 1
         assert sum(line.startswith("step 1 ") for line in ran.stdout.splitlines()) == 1
         found[devices] = [entry["loss"] for entry in read_metrics(tmp_path / str(devices)) if "loss" in entry]
-    assert found[2] == pytest.approx(found[1], abs=1e-3)  # the adapter's dropout is drawn by each device; the curves without dropout are compared above
+    assert len(found[1]) == 4
+    assert found[2] == pytest.approx(found[1], abs=1e-4)  # all weights are trained, for an adapter's dropout is drawn by each device
     assert (tmp_path / "2" / "model" / "llm2comp.json").is_file()
     assert not [path for path in os.listdir(tmp_path / "2") if path.startswith(".model")]

@@ -44,7 +44,7 @@ def format_training(record: dict[str, Any]) -> str:
     heads = ["s/step", "least-most", "tokens/s", "peak MB", "beyond loading"]
     shown = [["", *heads], *([name, *_step(entry)] for name, entry in record.items() if isinstance(entry, dict) and "step_seconds" in entry)]
     grown = [[f"vocabulary {size}, {name}", *_step(entry)] for size, systems in record["vocabulary"].items() for name, entry in systems.items()]
-    return "\n\n".join(map(aligned_table, (ratios, [*shown, *grown])))
+    return "\n\n".join(aligned_table(table) for table in (ratios, [*shown, *grown]) if len(table) > 1)
 
 
 def format_growth(record: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from llm2comp.errors import SettingsError
+from llm2comp.hardware import choose_device
 from llm2comp_benchmarks.encode_benchmark import precisions
 from llm2comp_benchmarks.encode_setup import Shape
 from llm2comp_benchmarks.results import result_record
@@ -34,10 +35,12 @@ class TrainBenchmark:
         texts: In a batch.
         tokens: Of a text, context and continuation together.
         precision: Of ours: `float32`, `bfloat16`, or `auto` for both where the processor multiplies bfloat16, else float32. The peer's is float32.
-        vocabularies: For each, peak memory and time of a step of both in float32, in a process of its own.
+        vocabularies: For each, peak memory and time of a step of both, ours in its first precision, in a process of its own.
         threads: In every process.
         rounds: In which every system takes one step on the same batch.
         seed: Of weights.
+        device: That ours runs on; on a GPU there is no peer, and memory is the GPU's.
+        checkpointing: Whether ours recomputes activations in the backward pass.
     """
 
     shape: str = "15m"
@@ -49,6 +52,8 @@ class TrainBenchmark:
     threads: int = 1
     rounds: int = 5
     seed: int = 0
+    device: str = "cpu"
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {"vocabulary": 4, "texts": 1, "tokens": 20, "threads": 1, "rounds": 1}.items():
@@ -59,6 +64,7 @@ class TrainBenchmark:
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingsError(f"precision is {self.precision!r}; give auto, float32 or bfloat16")
         Shape.parse(self.shape)
+        choose_device(self.device)
 
 
 def run_train_benchmark(settings: TrainBenchmark, *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -72,13 +78,14 @@ def run_train_benchmark(settings: TrainBenchmark, *, tell: Callable[[str], None]
         LLM2CompError: A part failed.
     """
     start = time.perf_counter()
-    ours = [f"llm2comp {kind}" for kind in precisions(settings.precision, "cpu")]
-    steps = _compare([*ours, PEER], settings, settings.vocabulary, settings.rounds, tell)
-    ratios = {name: {PEER: _ratio(steps[name], steps[PEER])} for name in ours}
+    ours = [f"llm2comp {kind}" for kind in precisions(settings.precision, settings.device)]
+    peers = [PEER] if settings.device == "cpu" else []
+    steps = _compare([*ours, *peers], settings, settings.vocabulary, settings.rounds, tell)
+    ratios = {name: {peer: _ratio(steps[name], steps[peer]) for peer in peers} for name in ours}
     grown = {}
     for vocabulary in settings.vocabularies:
         tell(f"vocabulary {vocabulary}")
-        grown[str(vocabulary)] = {name: _alone(name, settings, vocabulary) for name in ("llm2comp float32", PEER)}
+        grown[str(vocabulary)] = {name: _alone(name, settings, vocabulary) for name in (ours[0], *peers)}
     record = result_record([], asdict(settings))
     record["hardware"]["threads"] = settings.threads
     return {"ratios": ratios, **steps, "vocabulary": grown, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
@@ -88,6 +95,7 @@ def _open(name: str, settings: TrainBenchmark, vocabulary: int) -> Worker:
     system, _, precision = name.rpartition(" ")
     given = {"system": system, "precision": precision, "shape": settings.shape, "vocabulary": vocabulary}
     given |= {"texts": settings.texts, "tokens": settings.tokens, "seed": settings.seed}
+    given |= {"device": settings.device, "checkpointing": settings.checkpointing}
     return Worker(name, [sys.executable, "-m", "llm2comp_benchmarks.train_jobs", json.dumps(given)], threads=settings.threads)
 
 

@@ -15,9 +15,10 @@ from llm2comp.adapter import AdapterSettings
 from llm2comp.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.training.compression import compression_loss
+from llm2comp_benchmarks.devices import device_memory_peak, finish, start_memory
 from llm2comp_benchmarks.encode_setup import Shape
 from llm2comp_benchmarks.train_plain import PlainTransformers
-from llm2comp_benchmarks.workers import Job, peak_bytes, reset_peak, serve
+from llm2comp_benchmarks.workers import Job, serve
 
 __all__ = ["SYSTEMS", "draw_batch", "open_system"]
 
@@ -85,20 +86,33 @@ SYSTEMS: dict[str, Callable[[Shape, int, int, int, str], tuple[nn.Module, Loss]]
 
 
 def open_system(
-    system: str, *, shape: str, vocabulary: int, texts: int, tokens: int, precision: str = "float32", seed: int = 0
+    system: str,
+    *,
+    shape: str,
+    vocabulary: int,
+    texts: int,
+    tokens: int,
+    precision: str = "float32",
+    seed: int = 0,
+    device: str = "cpu",
+    checkpointing: bool = False,
 ) -> tuple[dict[str, Any], Mapping[str, Job]]:
     """What a system says of itself, and its jobs: `loss` without dropout, `step`, `peak`.
 
     Both systems take the same steps: loss, gradient, clipping to 2, AdamW; in bfloat16 the loss is computed under autocast, as the trainer does.
+    On a GPU memory is the GPU's. Checkpointing is ours: activations are recomputed in the backward pass.
     """
     module, loss_of = SYSTEMS[system](Shape.parse(shape), vocabulary, tokens, seed, precision)
     _start_adapter(module)
+    module.to(device)
+    if checkpointing and isinstance(module, MemoryEncoder):
+        module.backbone.enable_checkpointing()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=1e-5)
     size = {"vocabulary": vocabulary, "texts": texts, "tokens": tokens}
 
     def forward(number: int) -> Tensor:
-        with nullcontext() if precision == "float32" else torch.autocast("cpu", torch.bfloat16):
+        with nullcontext() if precision == "float32" else torch.autocast(torch.device(device).type, torch.bfloat16):
             return loss_of(*draw_batch(number, **size))
 
     def loss(number: int) -> dict[str, Any]:
@@ -114,10 +128,11 @@ def open_system(
         found.backward()
         torch.nn.utils.clip_grad_norm_(trained, _CLIP)
         optimizer.step()
+        finish(device)
         return {"seconds": time.perf_counter() - start, "loss": float(found.detach())}
 
-    facts = {"loaded_bytes": reset_peak(), "trained_parameters": sum(parameter.numel() for parameter in trained)}
-    return facts, {"loss": loss, "step": step, "peak": lambda: {"peak_bytes": peak_bytes()}}
+    facts = {"loaded_bytes": start_memory(device), "trained_parameters": sum(parameter.numel() for parameter in trained)}
+    return facts, {"loss": loss, "step": step, "peak": lambda: {"peak_bytes": device_memory_peak(device)}}
 
 
 def _start_adapter(module: nn.Module) -> None:

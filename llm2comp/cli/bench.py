@@ -81,12 +81,14 @@ def encode(
 
 
 def train(
-    shape: Annotated[str, typer.Option(help="Of a random Llama: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE.")] = "15m",
+    shape: Annotated[str, typer.Option(help="Of a random Llama: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE.")] = "15m",
     vocabulary: Annotated[int, typer.Option(min=4, help="Its tokens.")] = 32_000,
     texts: Annotated[int, typer.Option(min=1, help="In a batch.")] = 4,
     tokens: Annotated[int, typer.Option(min=20, help="Of a text: context and continuation.")] = 300,
     precision: _Precision = "auto",
     vocabularies: Annotated[str, typer.Option(metavar="SIZES", help='Memory and time for each, such as "32000 64000 128000 256000".')] = "",
+    device: Annotated[str, typer.Option(help="cpu, or a GPU's name: then without the plain implementation, and memory is the GPU's.")] = "cpu",
+    checkpointing: Annotated[bool, typer.Option(help="Recompute activations in the backward pass.")] = False,
     threads: _Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="In which every system takes one step, in turn.")] = 5,
     json_file: _Json = None,
@@ -104,6 +106,8 @@ def train(
         tokens=tokens,
         precision=precision,
         vocabularies=sizes,
+        device=device,
+        checkpointing=checkpointing,
         threads=threads,
         rounds=rounds,
     )

@@ -81,6 +81,33 @@ def test_steps_lower_the_loss(system: str) -> None:
     assert jobs["peak"]()["peak_bytes"] > 0
 
 
+def test_checkpointed_steps_are_the_same_steps() -> None:
+    losses = []
+    for checkpointing in (False, True):
+        _, jobs = open_system("llm2comp", shape=SHAPE, **SIZE, checkpointing=checkpointing)
+        torch.manual_seed(5)
+        losses.append([jobs["step"](number=number)["loss"] for number in range(4)])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert losses[0][0] != pytest.approx(losses[0][3], abs=1e-4)
+
+
+def test_on_a_gpu_ours_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_benchmark, "Worker", _Here)
+    monkeypatch.setattr(train_benchmark, "choose_device", str)
+    monkeypatch.setattr(train_benchmark, "precisions", lambda wanted, device: ("float32",))
+    record = run_train_benchmark(TrainBenchmark(shape=SHAPE, **SIZE, rounds=1, device="cpu:0", vocabularies=(90,)))  # a processor that does not say cpu
+    assert record["ratios"] == {"llm2comp float32": {}}
+    assert PEER not in record
+    assert record["vocabulary"]["90"].keys() == {"llm2comp float32"}
+    assert format_training(record).splitlines()[0].split() == ["s/step", "least-most", "tokens/s", "peak", "MB", "beyond", "loading"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_steps_on_a_gpu_begin_at_the_loss_of_the_cpu() -> None:
+    losses = [open_system("llm2comp", shape=SHAPE, **SIZE, device=device)[1]["loss"](number=0)["loss"] for device in ("cpu", "cuda")]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"rounds": 0}, "rounds is 0"), ({"tokens": 5}, "tokens is 5"), ({"shape": "big"}, "shape is 'big'"), ({"precision": "half"}, "precision is 'half'")],

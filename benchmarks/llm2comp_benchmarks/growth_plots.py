@@ -33,7 +33,7 @@ _PANELS = {
     "vocabulary": _Panel("Stage-1 step against vocabulary", "tokens in the vocabulary", "seconds a step"),
 }
 _MEASURED, _LAW, _OTHER = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, told apart by the colour-blind too
-_LEAST_GAP = 0.06  # between ticks, of the axis
+_LEAST_GAP = 0.09  # between ticks, of the axis
 
 
 def check_plots() -> None:
@@ -117,7 +117,7 @@ def _short(size: int) -> str:
     """A size as a tick: 16k for 16,384 and for 16,000 alike."""
     if size < 1000:
         return str(size)
-    return f"{round(size / (1024 if size % 1024 == 0 else 1000))}k"
+    return f"{round(size / (1000 if size % 1000 == 0 or size % 1024 else 1024))}k"
 
 
 def _add_key(axes: Any, record: dict[str, Any]) -> None:

@@ -122,6 +122,14 @@ def _chunks(rows: int, chunk_rows: int) -> Iterator[slice]:
     return (slice(start, min(start + chunk_rows, rows)) for start in range(0, max(rows, 1), chunk_rows))
 
 
+def _loss_and_gradients(score: _Score, head: Head, rows: slice, states: Tensor, parameters: Iterable[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Of one chunk; a function of its own, so that a chunk's logits are gone before the next one's are made."""
+    with torch.enable_grad():
+        logits = head(states)
+    loss, of_logits = score(rows, logits.detach())
+    return loss, torch.autograd.grad(logits, [states, *parameters], of_logits)
+
+
 class _ChunkedLoss(torch.autograd.Function):
     """Sum of a loss over chunks of rows whose gradients are taken during the forward pass, one chunk at a time."""
 
@@ -131,11 +139,7 @@ class _ChunkedLoss(torch.autograd.Function):
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         state_gradient = torch.empty_like(states)
         for rows in _chunks(len(states), chunk_rows):
-            chunk = states[rows].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = head(chunk)
-            loss, of_logits = score(rows, logits.detach())
-            of_chunk, *of_parameters = torch.autograd.grad(logits, [chunk, *parameters], of_logits)
+            loss, (of_chunk, *of_parameters) = _loss_and_gradients(score, head, rows, states[rows].detach().requires_grad_(), parameters)
             state_gradient[rows] = of_chunk
             for gradient, part in zip(gradients, of_parameters, strict=True):
                 gradient += part

@@ -1,4 +1,4 @@
-"""The tables of README.md and benchmarks/README.md are those of the result files, and the commands shown exist."""
+"""The tables of README.md, benchmarks/README.md and docs/performance.md are those of the result files, and the commands shown exist."""
 
 import re
 import shlex
@@ -12,12 +12,12 @@ from llm2comp.cli import app
 from llm2comp_benchmarks.report import fill_text, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDE = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
+GUIDES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("benchmarks/README.md", "docs/performance.md")}
+BLOCKS = [block for guide in GUIDES.values() for block in re.findall(r"```bash\n(.*?)```", guide, re.DOTALL)]
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("llm2comp ")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", ["README.md", *GUIDES])
 def test_every_table_is_what_the_result_files_say(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- table " in text, "the tables are gone"
@@ -35,7 +35,8 @@ def test_every_command_shown_exists_with_the_options_shown(line: str) -> None:
     assert {word for word in words if re.match(r"--?[a-z]", word)} <= options
 
 
-def test_links_and_pictures_are_there() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", GUIDE)
+@pytest.mark.parametrize("guide", GUIDES)
+def test_links_and_pictures_are_there(guide: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", GUIDES[guide]) if "://" not in link]
     assert links
-    assert [link for link in links if not (ROOT / "benchmarks" / link).exists()] == []
+    assert [link for link in links if not ((ROOT / guide).parent / link).exists()] == []

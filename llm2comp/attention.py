@@ -5,10 +5,10 @@ stays within each text. The same function serves the encoder (each token sees it
 (causal); which of them is a property of the call, so nothing shared is switched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 
 from llm2comp.errors import BackboneError
 
-__all__ = ["PACKED_ATTENTION", "Packing", "packed_attention"]
+__all__ = ["PACKED_ATTENTION", "Packing", "packed_attention", "tail_places"]
 
 PACKED_ATTENTION = "llm2comp_packed"
 """The name to pass to transformers as `attn_implementation`."""
@@ -35,9 +35,9 @@ class Packing:
     Attributes:
         lengths: Tokens of each text, in order; at least one text, and none of 0 tokens.
         causal: Whether a token sees only those before it.
+        dropout: Share of attention weights dropped in this pass, whatever the layers would drop by themselves.
         boundaries: Cumulated lengths, (texts + 1,), int32, on the batch's device.
         positions: Position of each token within its text, (1, tokens).
-        dropout: Share of attention weights dropped in this pass, whatever the layers would drop by themselves.
         padding: Rows after the last text, at position 0, that see nothing and nobody sees; attention gives 0 for them.
         tail: Tokens at the end of each text that are read from the last layer; 0: all.
         tails_of: The attention module whose output is wanted for the tails only, and is 0 for other tokens.
@@ -45,22 +45,32 @@ class Packing:
 
     lengths: tuple[int, ...]
     causal: bool
+    dropout: float
     boundaries: Tensor
     positions: Tensor
-    dropout: float = 0.0
-    padding: int = 0
-    tail: int = 0
-    tails_of: nn.Module | None = None
+    padding: int
+    tail: int
+    tails_of: nn.Module | None
 
     @classmethod
-    def of(cls, lengths: Sequence[int], *, causal: bool, device: torch.device, **others: Any) -> "Packing":
-        """The packing of texts with these lengths; `others` are attributes."""
+    def of(
+        cls,
+        lengths: Sequence[int],
+        *,
+        causal: bool,
+        device: torch.device,
+        dropout: float = 0.0,
+        padding: int = 0,
+        tail: int = 0,
+        tails_of: nn.Module | None = None,
+    ) -> "Packing":
+        """The packing of texts with these lengths."""
         sizes = torch.tensor(lengths, dtype=torch.int64)
         ends = sizes.cumsum(0)
         positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
-        places = functional.pad(positions, (0, others.get("padding", 0)))[None]
-        return cls(tuple(int(size) for size in lengths), causal=causal, boundaries=boundaries.to(device), positions=places.to(device), **others)
+        places = functional.pad(positions, (0, padding))[None]
+        return cls(tuple(map(int, lengths)), causal, dropout, boundaries.to(device), places.to(device), padding, tail, tails_of)
 
     def runs(self) -> list[tuple[int, int]]:
         """(texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
@@ -68,8 +78,12 @@ class Packing:
 
     def tail_rows(self) -> Tensor:
         """Where the tails stand among all tokens, (texts x tail,)."""
-        ends = self.boundaries[1:].to(torch.int64)
-        return (ends[:, None] - torch.arange(self.tail, 0, -1, device=ends.device)).flatten()
+        return tail_places(self.boundaries[1:].to(torch.int64), self.tail).flatten()
+
+
+def tail_places(ends: Tensor, tail: int) -> Tensor:
+    """Where the last tokens of each text stand, (texts, tail), given where each text ends, (texts,)."""
+    return ends[:, None] - torch.arange(tail, 0, -1, device=ends.device)
 
 
 def packed_attention(
@@ -115,9 +129,17 @@ def packed_attention(
         raise BackboneError(f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed attention does not know")
     window = _window(module, sliding_window) if packing.causal else None
     plain = softcap is None and s_aux is None
-    tail = packing.tail if plain and module is packing.tails_of else 0
     if plain and not packing.dropout and not packing.padding and _has_kernel(query.device) and (halves := _in_half_precision(query, key, value)):
         return _varlen(*halves, packing, scaling, window), None
+    attend = partial(_fused, packing=packing, scaling=scaling)
+    if not plain:
+        attend = partial(_written_out, packing=packing, scaling=scaling, softcap=softcap, sinks=s_aux)
+    tail = packing.tail if plain and module is packing.tails_of else 0
+    return _by_length(query, key, value, packing, window, tail, attend), None
+
+
+def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, window: int | None, tail: int, attend: Callable[..., Tensor]) -> Tensor:
+    """Attention of each run of texts of one length in a call of its own, (1, tokens, heads, value dim); with a tail, 0 for the tokens before it."""
     runs = packing.runs()
     sizes = [*(texts * length for texts, length in runs), packing.padding]
     whole = (query, _all_heads(key, query), _all_heads(value, query))
@@ -126,14 +148,13 @@ def packed_attention(
     for (texts, length), *states in zip(runs, *of_runs, strict=False):  # the padding, which comes last, attends to nothing
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
-        asked = q[:, :, -tail:] if tail else q
-        attended = _fused(asked, k, v, mask, packing, scaling) if plain else _written_out(q, k, v, mask, packing, scaling, softcap, s_aux)
+        attended = attend(q[:, :, -tail:] if tail else q, k, v, mask)
         if tail:
             attended = functional.pad(attended, (0, 0, length - tail, 0))
         parts.append(attended.transpose(1, 2).reshape(texts * length, query.shape[1], -1))
     if packing.padding:
         parts.append(parts[-1].new_zeros(packing.padding, *parts[-1].shape[1:]))
-    return torch.cat(parts)[None], None
+    return torch.cat(parts)[None]
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None) -> Tensor:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from llm2comp.attention import tail_places
 from llm2comp.backbone import Backbone
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.hardware import inference_dtype
@@ -158,7 +159,7 @@ class MemoryEncoder(InputModule):
         k, texts = self.memory_tokens, len(lengths)
         sizes = torch.tensor(lengths, device=tokens.device)
         ends = (sizes + k).cumsum(0)
-        memory_places = ends[:, None] - torch.arange(k, 0, -1, device=tokens.device)  # (texts, k)
+        memory_places = tail_places(ends, k)
         text_places = torch.arange(len(tokens), device=tokens.device) + k * torch.repeat_interleave(torch.arange(texts, device=tokens.device), sizes)
         embedded = self.backbone.embed(tokens)
         packed = embedded.new_empty(len(tokens) + k * texts, embedded.shape[1])

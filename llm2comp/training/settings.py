@@ -14,7 +14,7 @@ Objective = Literal["distillation", "continuation", "reconstruction"]
 
 
 def check_fields(settings: Any, *, least: Mapping[float, Sequence[str]]) -> None:
-    """Refuses numbers that are not finite or below their least value, and words that are none of a field's choices.
+    """Refuses numbers that are not finite or below their least value (None is none), and words that are none of a field's choices.
 
     Raises:
         SettingsError: Naming the field.
@@ -27,8 +27,8 @@ def check_fields(settings: Any, *, least: Mapping[float, Sequence[str]]) -> None
             raise SettingsError(f"{name} is {value!r}; give {' or '.join(map(str, get_args(hint)))}")
     for bound, names in least.items():
         for name in names:
-            if getattr(settings, name) < bound:
-                raise SettingsError(f"{name} is {getattr(settings, name)}; it must be at least {bound:g}")
+            if (value := getattr(settings, name)) is not None and value < bound:
+                raise SettingsError(f"{name} is {value}; it must be at least {bound:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +182,7 @@ class CompressionSettings(StageSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, least={1: ("margin",), 0: ("min_characters",)})
-        if self.chunk_rows is not None and self.chunk_rows < 1:
-            raise SettingsError(f"chunk_rows is {self.chunk_rows}; give at least 1, or None")
+        check_fields(self, least={1: ("margin", "chunk_rows"), 0: ("min_characters",)})
         if not self.corpora:
             raise SettingsError("corpora is empty; name at least one source of running text")
         if self.heldout in self.corpora:

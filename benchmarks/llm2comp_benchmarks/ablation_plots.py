@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm2comp.errors import LLM2CompError
+from llm2comp.plotting import check_matplotlib
 from llm2comp_benchmarks.ablation_summary import STAGES, Ablation, Mean, Run, mean_over_seeds
 from llm2comp_benchmarks.ablation_tables import kind_score, memory_runs, memory_runs_of_all_seeds, pretext_name, samples_by_count
 
@@ -22,13 +22,12 @@ def plot_ablation(ablation: Ablation, folder: Path) -> list[Path]:
     Raises:
         LLM2CompError: matplotlib is not installed; the message has the command.
     """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise LLM2CompError('plots need matplotlib, which is not installed: pip install "llm2comp[plot]"') from error
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
     written = []
     for name, draw in (("samples", _draw_samples), ("memory", _draw_memory)):
-        figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=100, layout="constrained")
+        figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
         axes = figure.subplots()
         if draw(axes, ablation):
             axes.grid(alpha=0.3)

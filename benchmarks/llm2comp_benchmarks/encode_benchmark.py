@@ -157,9 +157,8 @@ def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Callable[[str], Non
         described |= _compare_with_peers(settings, texts, record, tell)
     finally:
         texts.unlink(missing_ok=True)
-    record |= result_record([], described)
+    record |= result_record([], described, threads=settings.threads)
     record["versions"] |= {name if name == "llm2vec" else f"{name} beside llm2vec": version for name, version in versions.items()}
-    record["hardware"]["threads"] = settings.threads
     return {**record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 
 

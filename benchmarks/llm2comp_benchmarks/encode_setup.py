@@ -78,7 +78,7 @@ def draw(file: str, corpora: Sequence[str], limit: int, seed: int) -> dict[str, 
 
 def prepare(
     folder: str,
-    texts: str,
+    texts: str | None = None,
     model: str | None = None,
     shape: str | None = None,
     *,
@@ -92,7 +92,7 @@ def prepare(
 
     Args:
         folder: A new one.
-        texts: File of `draw`.
+        texts: File of `draw`; None: only the model is wanted.
         model: Name or folder of a model; None is the bundled one.
         shape: Random weights of this shape instead, with the bundled model's tokenizer.
         count: Of the texts, the first so many; None: all.
@@ -103,16 +103,19 @@ def prepare(
     """
     target = Path(folder)
     target.mkdir(parents=True)
-    chosen = json.loads(Path(texts).read_text(encoding="utf-8"))[:count]
-    (target / PARTS["texts"]).write_text(json.dumps(chosen), encoding="utf-8")
     loaded = _open(target, model, shape, vocabulary, seed, dtype)
     loaded.save(target / PARTS["ours"])
     if plain:
         loaded.export(target / PARTS["plain"], dtype=dtype)
+    facts = {"model": {"fingerprint": None if shape else loaded.fingerprint, **_described(loaded)}}
+    if texts is None:
+        return facts
+    chosen = json.loads(Path(texts).read_text(encoding="utf-8"))[:count]
+    (target / PARTS["texts"]).write_text(json.dumps(chosen), encoding="utf-8")
     encoder = loaded.encoder
     lengths = [len(tokens) + encoder.memory_tokens for tokens in encoder.token_ids(chosen)]
     return {
-        "model": {"fingerprint": None if shape else loaded.fingerprint, **_described(loaded)},
+        **facts,
         "texts": {
             "texts": len(chosen),
             "tokens": sum(lengths),

@@ -17,6 +17,7 @@ from llm2comp_benchmarks.index_benchmark import THREAD_VARIABLES, run_process
 from llm2comp_benchmarks.index_memory import watch_process
 from llm2comp_benchmarks.results import result_record
 from llm2comp_benchmarks.rounds import Spread, in_turn
+from llm2comp_benchmarks.train_benchmark import TrainBenchmark, open_steps
 from llm2comp_benchmarks.workers import Worker
 
 __all__ = ["CURVES", "GrowthBenchmark", "run_growth_benchmark"]
@@ -38,7 +39,7 @@ class GrowthBenchmark:
     """What is measured; a curve without sizes is left out.
 
     Attributes:
-        workdir: For a model and texts, which are removed at the end.
+        workdir: For a model and corpora, which are removed at the end.
         shape: Random weights of this shape; see `encode_setup.Shape`. Training steps are always of random weights.
         model: Name or folder of a model to be encoded with, in place of the shape's; None: none.
         counts: Texts of 64 tokens, memory tokens among them, for encode time against tokens.
@@ -104,8 +105,7 @@ def run_growth_benchmark(settings: GrowthBenchmark, *, tell: Callable[[str], Non
         with _prepared(settings, tell) as (folder, facts):
             curves |= _encoding_curves(folder, facts, settings, tell)
     described = {name: value for name, value in asdict(settings).items() if name not in ("workdir", "model")}
-    record = result_record([], {**described, "model": facts})
-    record["hardware"]["threads"] = settings.threads
+    record = result_record([], {**described, "model": facts}, threads=settings.threads)
     return {"curves": {name: curves[name] for name in CURVES if name in curves}, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 
 
@@ -126,18 +126,16 @@ def _curve(name: str, law: Law, unit: str, costs: Mapping[int, Sequence[float]])
 @contextmanager
 def _prepared(settings: GrowthBenchmark, tell: Callable[[str], None]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A folder with the model, and what it is."""
-    folder, seed = settings.workdir / "growth", settings.workdir / "growth-texts.json"
+    folder = settings.workdir / "growth"
     shutil.rmtree(folder, ignore_errors=True)
     settings.workdir.mkdir(parents=True, exist_ok=True)
     try:
-        seed.write_text('["text"]', encoding="utf-8")
         tell("make a model")
         chosen = {"model": settings.model} if settings.model is not None else {"shape": settings.shape}
-        given = json.dumps({"folder": str(folder), "texts": str(seed), "seed": settings.seed, **chosen})
+        given = json.dumps({"folder": str(folder), "seed": settings.seed, "plain": False, **chosen})
         yield folder, run_process("make a model", [sys.executable, "-m", "llm2comp_benchmarks.encode_setup", "prepare", given], settings.threads)["model"]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        seed.unlink(missing_ok=True)
 
 
 def _encoding_curves(folder: Path, facts: dict[str, Any], settings: GrowthBenchmark, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -210,6 +208,5 @@ def _open_step(vocabulary: int, settings: GrowthBenchmark) -> Worker:
     from llm2comp.hardware import inference_dtype
 
     precision = str(inference_dtype(settings.precision, "cpu")).removeprefix("torch.")
-    given = {"system": "llm2comp", "precision": precision, "shape": settings.shape, "vocabulary": vocabulary}
-    given |= {"texts": _TRAIN_TEXTS, "tokens": _TRAIN_TOKENS, "seed": settings.seed}
-    return Worker(f"vocabulary {vocabulary}", [sys.executable, "-m", "llm2comp_benchmarks.train_jobs", json.dumps(given)], threads=settings.threads)
+    steps = TrainBenchmark(shape=settings.shape, texts=_TRAIN_TEXTS, tokens=_TRAIN_TOKENS, threads=settings.threads, seed=settings.seed)
+    return open_steps(f"llm2comp {precision}", steps, vocabulary)

@@ -3,15 +3,14 @@
 `python -m llm2comp_benchmarks.growth_plots FILE.json FILE.png` draws a result file again.
 """
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm2comp.errors import LLM2CompError
+from llm2comp.plotting import check_matplotlib
 
-__all__ = ["check_plots", "plot_growth"]
+__all__ = ["plot_growth"]
 
 
 class _Panel(NamedTuple):
@@ -36,23 +35,13 @@ _MEASURED, _LAW, _OTHER = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, to
 _LEAST_GAP = 0.09  # between ticks, of the axis
 
 
-def check_plots() -> None:
-    """Raises unless pictures can be drawn, before an hour is spent on what they show.
-
-    Raises:
-        LLM2CompError: matplotlib is not installed; the message has the command.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise LLM2CompError('plots need matplotlib, which is not installed: pip install "llm2comp[plot]"')
-
-
 def plot_growth(record: dict[str, Any], path: Path) -> None:
     """Draws a record of `growth.run_growth_benchmark` as a PNG.
 
     Raises:
         LLM2CompError: matplotlib is not installed; the message has the command.
     """
-    check_plots()
+    check_matplotlib()
     from matplotlib.figure import Figure
 
     curves = record["curves"]

@@ -148,9 +148,8 @@ def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lam
         ratios[kind] = _compare_with_faiss(run, kind, prepared)
     if settings.peer_python is not None:
         ratios |= _compare_with_autofaiss(run)
-    record = result_record([], {"vectors": prepared, **_described(settings)})
+    record = result_record([], {"vectors": prepared, **_described(settings)}, threads=settings.threads)
     record["versions"] |= found_packages() | run.versions
-    record["hardware"]["threads"] = settings.threads
     return {**run.entries, "ratios": ratios, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.index_benchmark import THREAD_VARIABLES, IndexBenchmark, found_packages, run_process, set_name
 from llm2comp_benchmarks.results import result_record, write_atomically
+from llm2comp_benchmarks.workers import memory_of
 
 __all__ = ["measure_memory", "watch_process"]
 
@@ -37,23 +38,14 @@ def watch_process(command: list[str], environment: dict[str, str]) -> dict[str, 
     with TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=errors)
         while process.poll() is None:
-            for name, found in _read_status(process.pid).items():
-                peaks[name] = max(peaks[name], found)
+            held = memory_of(process.pid)
+            peaks = {name: max(peak, held.get(name, 0)) for name, peak in peaks.items()}
             time.sleep(_EVERY_SECONDS)
         errors.seek(0)
         words = errors.read().strip().splitlines() or ["no message"]
     if process.returncode:
         raise LLM2CompError(f"{' '.join(command[1:4])[:80]}: failed: {words[-1][:400]}")
     return {"resident": peaks["VmHWM"], "anonymous": peaks["RssAnon"]}
-
-
-def _read_status(pid: int) -> dict[str, int]:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it ended just now
-        return {}
-    fields = dict(line.split(":", 1) for line in lines)
-    return {name: 1024 * int(fields[name].split()[0]) for name in ("VmHWM", "RssAnon") if name in fields}
 
 
 def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000), types: Sequence[str] = ("flat", "ivf"), threads: int = 1) -> dict[str, Any]:
@@ -70,8 +62,7 @@ def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000
     for entry in entries.values():
         small, large = (entry[str(count)] for count in rows)
         entry["growth"] = {name: large[name] - small[name] for name in small}
-    record = result_record([], {"rows": list(rows), "dimension": settings.dimension, "threads": threads})
-    record["hardware"]["threads"] = threads
+    record = result_record([], {"rows": list(rows), "dimension": settings.dimension, "threads": threads}, threads=threads)
     record["versions"] |= found_packages()
     return {**entries, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 

@@ -106,14 +106,20 @@ def check_task_names(names: list[str]) -> None:
             raise SettingsError(f"two entries of the results would be called {name!r}; rename the folder or file, or evaluate them one by one")
 
 
-def result_record(results: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
-    """Task → metric → value, and beside the tasks settings, versions, hardware, commit, seconds and samples."""
+def result_record(results: list[TaskResult], settings: dict[str, Any], *, threads: int | None = None) -> dict[str, Any]:
+    """Task → metric → value, and beside the tasks settings, versions, hardware, commit, seconds and samples.
+
+    Args:
+        results: Of the tasks.
+        settings: What the run was asked for.
+        threads: Of the processes that did the work; None: of this one.
+    """
     check_task_names([result.task for result in results])
     return {
         **{result.task: result.metrics for result in results},
         "settings": settings | {"tasks": {result.task: result.details for result in results}},
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in _PACKAGES},
-        "hardware": _hardware(),
+        "hardware": _hardware() | ({} if threads is None else {"threads": threads}),
         "commit": _commit(),
         "seconds": {result.task: round(result.seconds, 3) for result in results},
         "samples": {result.task: result.samples.record() for result in results if result.samples},

@@ -25,6 +25,7 @@ from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.encode_setup import PARTS, prepare
 from llm2comp_benchmarks.index_benchmark import THREAD_VARIABLES, found_packages
 from llm2comp_benchmarks.results import result_record, write_record
+from llm2comp_benchmarks.workers import memory_of
 
 __all__ = ["Watched", "measure_stream", "peaks_by_phase", "short_sentences", "thinned", "watch_build", "write_stream"]
 
@@ -144,8 +145,8 @@ def _follow(
     seen, due = -1, 0.0
     while process.poll() is None:
         now, texts = time.perf_counter() - start, block * _finished_blocks(output)
-        status = _read_status(process.pid)
-        if status and (now >= due or texts > seen):
+        status = memory_of(process.pid)
+        if "RssAnon" in status and (now >= due or texts > seen):
             watched.add(now, texts, status)
             due = now + _EVERY_SECONDS
         if texts > seen:
@@ -168,15 +169,6 @@ def _finished_blocks(output: Path) -> int:
         return sum(max(0, journal.read_bytes().count(b"\n") - 1) for journal in output.glob("segments/*/journal.jsonl"))
     except OSError:
         return 0
-
-
-def _read_status(pid: int) -> dict[str, int]:
-    try:
-        fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    except OSError:  # it ended just now
-        return {}
-    names = ("VmRSS", "RssAnon")
-    return {name: 1024 * int(fields[name].split()[0]) for name in names} if all(name in fields for name in names) else {}
 
 
 def measure_stream(
@@ -215,8 +207,7 @@ def measure_stream(
         "block": BLOCK,
         "threads": threads,
     }
-    record = result_record([], {**facts, "command": "llm2comp index build stream.jsonl -o INDEX --type flat --json"})
-    record["hardware"]["threads"] = threads
+    record = result_record([], {**facts, "command": "llm2comp index build stream.jsonl -o INDEX --type flat --json"}, threads=threads)
     record["versions"] |= found_packages()
     samples = {"killed": killed.samples(), "resumed": resumed.samples()}
     runs = {name: _part(watched, samples[name]) for name, watched in (("killed", killed), ("resumed", resumed))}
@@ -230,10 +221,7 @@ def measure_stream(
 def _make_model(folder: Path, shape: str) -> tuple[str, dict[str, Any]]:
     """A model of random weights, and what it is."""
     shutil.rmtree(folder, ignore_errors=True)
-    texts = folder.with_suffix(".json")
-    texts.write_text('["text"]', encoding="utf-8")
-    facts: dict[str, Any] = prepare(str(folder), str(texts), shape=shape)["model"]
-    texts.unlink()
+    facts: dict[str, Any] = prepare(str(folder), shape=shape, plain=False)["model"]
     return str(folder / PARTS["ours"]), facts
 
 

@@ -16,7 +16,7 @@ from llm2comp_benchmarks.results import result_record
 from llm2comp_benchmarks.rounds import Spread, in_turn
 from llm2comp_benchmarks.workers import Worker
 
-__all__ = ["PEER", "TrainBenchmark", "run_train_benchmark"]
+__all__ = ["PEER", "TrainBenchmark", "open_steps", "run_train_benchmark"]
 
 PEER = "plain transformers float32"
 """See `train_plain.PlainTransformers`."""
@@ -86,12 +86,12 @@ def run_train_benchmark(settings: TrainBenchmark, *, tell: Callable[[str], None]
     for vocabulary in settings.vocabularies:
         tell(f"vocabulary {vocabulary}")
         grown[str(vocabulary)] = {name: _alone(name, settings, vocabulary) for name in (ours[0], *peers)}
-    record = result_record([], asdict(settings))
-    record["hardware"]["threads"] = settings.threads
+    record = result_record([], asdict(settings), threads=settings.threads)
     return {"ratios": ratios, **steps, "vocabulary": grown, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 
 
-def _open(name: str, settings: TrainBenchmark, vocabulary: int) -> Worker:
+def open_steps(name: str, settings: TrainBenchmark, vocabulary: int) -> Worker:
+    """The process that takes the steps of a system, called by its name and precision; see `train_jobs.open_system`."""
     system, _, precision = name.rpartition(" ")
     given = {"system": system, "precision": precision, "shape": settings.shape, "vocabulary": vocabulary}
     given |= {"texts": settings.texts, "tokens": settings.tokens, "seed": settings.seed}
@@ -105,7 +105,7 @@ def _compare(names: Sequence[str], settings: TrainBenchmark, vocabulary: int, ro
         workers, losses = {}, {}
         for name in names:
             tell(f"open {name}")
-            workers[name] = stack.enter_context(_open(name, settings, vocabulary))
+            workers[name] = stack.enter_context(open_steps(name, settings, vocabulary))
             losses[name] = workers[name].ask("loss", number=0)["loss"]
             for number in range(_WARM_UPS):
                 workers[name].ask("step", number=number)
@@ -117,7 +117,7 @@ def _compare(names: Sequence[str], settings: TrainBenchmark, vocabulary: int, ro
 
 
 def _alone(name: str, settings: TrainBenchmark, vocabulary: int) -> dict[str, Any]:
-    with _open(name, settings, vocabulary) as worker:
+    with open_steps(name, settings, vocabulary) as worker:
         return _entry(worker, [worker.ask("step", number=number)["seconds"] for number in range(_VOCABULARY_STEPS)][1:], settings)
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Literal
 
 from llm2comp.errors import LLM2CompError
 
-__all__ = ["Job", "Worker", "peak_bytes", "reset_peak", "serve"]
+__all__ = ["Job", "Worker", "memory_of", "peak_bytes", "reset_peak", "serve"]
 
+_MEMORY_FIELDS = ("VmRSS", "VmHWM", "RssAnon")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 Job = Callable[..., dict[str, Any]]
@@ -99,7 +100,7 @@ def serve(open_system: Callable[[], tuple[dict[str, Any], Mapping[str, Job]]]) -
 def peak_bytes() -> int:
     """Most memory that this process held since it began or `reset_peak`; pages of mapped files count while they are resident."""
     if sys.platform.startswith("linux"):  # where ru_maxrss begins with that of the process it was forked from
-        return _status("VmHWM")
+        return memory_of("self")["VmHWM"]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -109,9 +110,14 @@ def reset_peak() -> int:
         return peak_bytes()
     with suppress(OSError):  # a container may forbid it: then the peak is that of loading, too
         Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return memory_of("self")["VmRSS"]
 
 
-def _status(name: str) -> int:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(status[name].split()[0])
+def memory_of(process: int | Literal["self"]) -> dict[str, int]:
+    """Bytes that a process holds, by Linux's names: VmRSS now, VmHWM at most, RssAnon now without pages of mapped files; nothing once it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    fields = dict(line.split(":", 1) for line in lines)
+    return {name: 1024 * int(fields[name].split()[0]) for name in _MEMORY_FIELDS if name in fields}

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from llm2comp.errors import LLM2CompError
+from llm2comp.plotting import check_matplotlib
 from llm2comp_indexes.index_types import IndexType
 from llm2comp_indexes.plan import tell_effort
 from llm2comp_indexes.report import Report
@@ -22,10 +22,9 @@ def plot_curve(report: Report, path: Path) -> None:
     Raises:
         LLM2CompError: matplotlib is not installed; the message has the command.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise LLM2CompError('plots need matplotlib, which is not installed: pip install "llm2comp[plot]"') from error
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 8), dpi=100, layout="constrained")
     axes = figure.subplots()
     _draw_curves(axes, report)

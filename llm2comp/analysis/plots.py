@@ -9,25 +9,12 @@ from numpy.typing import NDArray
 
 from llm2comp.analysis.description import mean_off_diagonal
 from llm2comp.analysis.report import Analysis, ModelAnalysis
-from llm2comp.errors import LLM2CompError
 
-__all__ = ["check_matplotlib", "plot_memory", "plot_spectra"]
+__all__ = ["plot_memory", "plot_spectra"]
 
 _COLOURS = ("#0072B2", "#D55E00")  # blue and vermilion of Okabe and Ito: told apart in every kind of colour vision
 _MARKED_TOKENS = 12
 _NAME_CHARACTERS = 45
-
-
-def check_matplotlib() -> None:
-    """Raises before the work starts what a plot would raise after it.
-
-    Raises:
-        LLM2CompError: matplotlib is not installed; the message has the command.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise LLM2CompError('plots need matplotlib, which is not installed: pip install "llm2comp[plot]"') from error
 
 
 def plot_spectra(analysis: Analysis, path: Path) -> None:

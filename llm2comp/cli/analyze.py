@@ -44,8 +44,8 @@ def analyze(
     """Spectrum, effective dimension, uniformity, memory-token similarity, and what the frozen language model reads from the memory tokens."""
     from llm2comp.analysis import AnalysisSettings
     from llm2comp.analysis import analyze as analyze_models
-    from llm2comp.analysis.plots import check_matplotlib
     from llm2comp.analysis.table import format_analysis, format_samples
+    from llm2comp.plotting import check_matplotlib
 
     check_matplotlib()
     _make_folder(out)

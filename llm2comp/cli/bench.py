@@ -184,12 +184,13 @@ def growth(
     """
     check_target(json_file)
     check_target(png)
+    from llm2comp.plotting import check_matplotlib
     from llm2comp_benchmarks.growth import GrowthBenchmark, run_growth_benchmark
-    from llm2comp_benchmarks.growth_plots import check_plots, plot_growth
+    from llm2comp_benchmarks.growth_plots import plot_growth
     from llm2comp_benchmarks.throughput import format_growth
 
     if png:
-        check_plots()
+        check_matplotlib()
     with TemporaryDirectory(prefix="llm2comp-bench-") as temporary:
         settings = GrowthBenchmark(
             workdir=workdir or Path(temporary),

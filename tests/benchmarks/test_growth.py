@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import llm2comp
 from llm2comp.cli import app
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks import growth
+from llm2comp_benchmarks import growth, train_benchmark
 from llm2comp_benchmarks.encode_setup import prepare
 from llm2comp_benchmarks.growth import CURVES, GrowthBenchmark, run_growth_benchmark
 from llm2comp_benchmarks.growth_jobs import draw_texts, one_token_words, open_encoder
@@ -135,7 +135,8 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return {"resident": 600 * 10**6, "anonymous": 400 * 10**6}
 
     described = {"model": {"fingerprint": None, "hidden": 32, "layers": 2, "intermediate": 48}}
-    monkeypatch.setattr(growth, "Worker", _Machine)
+    for module in (growth, train_benchmark):
+        monkeypatch.setattr(module, "Worker", _Machine)
     monkeypatch.setattr(growth, "watch_process", watch)
     monkeypatch.setattr(growth, "run_process", lambda *_: described)
     return run_growth_benchmark(GrowthBenchmark(tmp_path / "work", rounds=3))

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from llm2comp.adapter import AdapterSettings
 from llm2comp.attention import Packing
 from llm2comp.errors import BackboneError
+from llm2comp.heap import keep_freed_memory
 from llm2comp.last_layer import last_attention, only_tails
 from llm2comp.loading import find_source, load_language_model, one_line, quiet
 from llm2comp.lora import speed_up_adapter
@@ -344,9 +345,11 @@ class Backbone(nn.Module):
             yield
 
     def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool, dropout: float = 0.0, tail: int = 0) -> Tensor:
+        on_cpu = embeddings.device.type == "cpu"
+        if on_cpu:
+            keep_freed_memory()
         if self.attention == "padded":
             return run_padded(model, embeddings, lengths, causal=causal)
-        shortens = tail and embeddings.device.type == "cpu"
         packing = Packing.of(
             lengths,
             causal=causal,
@@ -354,7 +357,7 @@ class Backbone(nn.Module):
             dropout=dropout,
             padding=rows_of_padding(embeddings),
             tail=tail,
-            tails_of=last_attention(model) if shortens else None,
+            tails_of=last_attention(model) if tail and on_cpu else None,
         )
         self._running = model, packing
         try:

@@ -1,0 +1,50 @@
+"""Freed memory stays in the process, unless the user has said what becomes of it."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+_ROUNDS = """
+import resource, torch
+from llm2comp.heap import keep_freed_memory
+told = keep_freed_memory()
+def work():
+    pieces = [torch.ones(2**21) for _ in range(4)]  # 8 MiB each, as a pass's activations are
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    work()
+print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+_PAGES = 20 * 4 * 2**23 // os.sysconf("SC_PAGE_SIZE")
+"""That the rounds touch."""
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what becomes of freed memory is told to glibc only")
+
+
+def _run(**environment: str) -> tuple[str, int]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    answer = subprocess.run([sys.executable, "-c", _ROUNDS], env={**inherited, **environment}, capture_output=True, text=True, check=True).stdout.split()
+    return answer[0], int(answer[1])
+
+
+def test_freed_memory_is_used_again_without_asking_the_system() -> None:
+    told, faults = _run()
+    assert told == "True"
+    assert faults < _PAGES / 5
+
+
+@pytest.mark.parametrize(
+    "setting", [{"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}]
+)
+def test_a_users_own_setting_stands(setting: dict[str, str]) -> None:
+    told, faults = _run(**setting)
+    assert told == "False"
+    assert faults > _PAGES / 2
+
+
+def test_a_setting_of_something_else_does_not_count() -> None:
+    assert _run(GLIBC_TUNABLES="glibc.cpu.x86_hwcaps=AVX2_Usable")[0] == "True"

@@ -1,4 +1,4 @@
-"""What becomes of freed memory on CPUs: on Linux with glibc, the process keeps up to 64 MiB of it.
+"""What becomes of freed memory on CPUs: on Linux with glibc, the process keeps up to 128 MiB of it.
 
 Every layer of a forward pass frees some megabytes that the next one asks for again. By itself glibc hands them back to the system, which gives them
 again page by page, zeroed, at first touch: a sixth of the time of encoding with a small model. The peak of memory stays what it is.
@@ -15,14 +15,14 @@ __all__ = ["keep_freed_memory"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Names of glibc's malloc.h."""
 
-_KEPT = 64 * 2**20
+_KEPT = 128 * 2**20
 _LARGEST = 32 * 2**20
 """Larger pieces, such as weights, go back to the system by themselves when freed. glibc takes no larger number."""
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep up to 64 MiB of freed memory; the first call decides for the process.
+    """Tells glibc to keep up to 128 MiB of freed memory; the first call decides for the process.
 
     Returns:
         Whether it was told: not where another C library runs, nor where the environment sets these thresholds itself (`MALLOC_TRIM_THRESHOLD_`,

@@ -15,7 +15,7 @@ from torch.nn import functional
 __all__ = ["Head", "cross_entropy", "distillation"]
 
 Head = Callable[[Tensor], Tensor]
-"""Hidden states (rows, hidden) to logits (rows, vocabulary)."""
+"""Hidden states (rows, hidden) to logits (rows, vocabulary), in a tensor of their own: it is written over."""
 
 _CHUNK_LOGITS = {"cpu": 2**23, "gpu": 2**26}
 """Logits of a chunk, whatever the vocabulary. Few rows make its products slow, for each reads the whole output layer; many take memory."""
@@ -27,7 +27,8 @@ _BLOCK_LOGITS = 2**17
 def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, *, parameters: Iterable[Tensor] = (), chunk_rows: int | None = None) -> Tensor:
     """KL(teacher || student) at temperature 1, summed over rows with the given weights (CTKD).
 
-    Computed from float32 `log_softmax`: `softmax().log()` overflows from logit gaps of about 100.
+    Computed in float32 as sum of p (t - s) - log Z_t + log Z_s, with p the teacher's probabilities, t and s the logits, Z the sums of their exponentials:
+    two exponentials a logit, and finite whatever the gaps between logits, where `softmax().log()` overflows from about 100.
 
     Args:
         student: Final hidden states of the reader given memory tokens, (rows, hidden).
@@ -46,10 +47,11 @@ def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, 
             taught = head(teacher[rows])
 
         def of_block(block: slice, found: Tensor) -> _Scored:
-            expected = _log_softmax(taught[block])
-            shares = expected.exp()
-            losses = expected.sub_(found).mul_(shares).sum(-1)
-            return losses, found.exp_().sub_(shares)
+            expected = _exact(taught[block])
+            shares, norms = _softmax(found)
+            wanted, wanted_norms = _softmax(expected)
+            losses = torch.linalg.vecdot(wanted, expected - found) - wanted_norms + norms
+            return losses, shares.sub_(wanted)
 
         return _by_block(of_block, logits, weights[rows])
 
@@ -75,8 +77,9 @@ def cross_entropy(states: Tensor, targets: Tensor, weights: Tensor, head: Head, 
         chosen = targets[rows, None]
 
         def of_block(block: slice, found: Tensor) -> _Scored:
-            losses = -found.gather(1, chosen[block])[:, 0]
-            return losses, found.exp_().scatter_add_(1, chosen[block], -torch.ones_like(losses)[:, None])
+            shares, norms = _softmax(found)
+            losses = norms - found.gather(1, chosen[block])[:, 0]
+            return losses, shares.scatter_add_(1, chosen[block], -torch.ones_like(losses)[:, None])
 
         return _by_block(of_block, logits, weights[rows])
 
@@ -87,22 +90,28 @@ _Scored = tuple[Tensor, Tensor]
 """Losses, and their gradient with respect to the logits (rows, vocabulary)."""
 
 _Score = Callable[[slice, Tensor], _Scored]
-"""Of these rows, given their logits; a block's are log-probabilities, which it may overwrite."""
+"""Of these rows, given their logits in float32 or more."""
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
-    return functional.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities, and the logarithm of what they were divided by, (rows,): the largest is at least 1 / vocabulary, so that its logarithm is exact."""
+    shares = functional.softmax(logits, dim=-1)
+    return shares, logits.amax(-1) - shares.amax(-1).log()
 
 
 def _by_block(of_block: _Score, logits: Tensor, weights: Tensor) -> _Scored:
-    """The weighted sum of a chunk's losses, and its gradient in the precision of the logits."""
+    """The weighted sum of a chunk's losses, and its gradient, which takes the place of the logits."""
     rows = max(1, _BLOCK_LOGITS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    gradient, totals = torch.empty_like(logits), []
+    totals = []
     for block in _chunks(len(logits), rows):
-        losses, of_logits = of_block(block, _log_softmax(logits[block]))
+        losses, of_logits = of_block(block, _exact(logits[block]))
         totals.append((losses * weights[block]).sum())
-        gradient[block] = of_logits.mul_(weights[block, None])
-    return torch.stack(totals).sum(), gradient
+        logits[block] = of_logits.mul_(weights[block, None])
+    return torch.stack(totals).sum(), logits
 
 
 def _chunked(score: _Score, head: Head, states: Tensor, parameters: Iterable[Tensor], chunk_rows: int | None) -> Tensor:

@@ -50,8 +50,8 @@ def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, 
             expected = _exact(taught[block])
             shares, norms = _softmax(found)
             wanted, wanted_norms = _softmax(expected)
-            losses = torch.linalg.vecdot(wanted, expected - found) - wanted_norms + norms
-            return losses, shares.sub_(wanted)
+            of_logits = shares.sub_(wanted)
+            return wanted.mul_(expected.sub_(found)).sum(-1) - wanted_norms + norms, of_logits
 
         return _by_block(of_block, logits, weights[rows])
 
@@ -90,7 +90,7 @@ _Scored = tuple[Tensor, Tensor]
 """Losses, and their gradient with respect to the logits (rows, vocabulary)."""
 
 _Score = Callable[[slice, Tensor], _Scored]
-"""Of these rows, given their logits in float32 or more."""
+"""Of these rows, given their logits, a block's in float32 or more; logits may be written over."""
 
 
 def _exact(logits: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def _chunked(score: _Score, head: Head, states: Tensor, parameters: Iterable[Ten
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if chunk_rows is None:
         with torch.no_grad():
-            vocabulary = head(states[:1]).shape[-1]
+            vocabulary = head(states[:0]).shape[-1]
         chunk_rows = max(1, _CHUNK_LOGITS["cpu" if states.device.type == "cpu" else "gpu"] // vocabulary)
     if torch.is_grad_enabled() and (states.requires_grad or trained):
         loss: Tensor = _ChunkedLoss.apply(score, head, chunk_rows, states, *trained)  # type: ignore[no-untyped-call]

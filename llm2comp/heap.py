@@ -1,13 +1,15 @@
-"""What becomes of freed memory on CPUs: on Linux with glibc, the process keeps up to 128 MiB of it.
+"""What becomes of freed memory on CPUs: on Linux with glibc, a process that encodes or trains in its main thread keeps up to 128 MiB of it.
 
 Every layer of a forward pass frees some megabytes that the next one asks for again. By itself glibc hands them back to the system, which gives them
 again page by page, zeroed, at first touch: a sixth of the time of encoding with a small model. The peak of memory stays what it is.
+Other threads have heaps of their own, which would each keep as much, in a server dozens of them; so the first pass in another thread ends it.
 """
 
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from functools import cache
 
 __all__ = ["keep_freed_memory"]
@@ -19,19 +21,46 @@ _KEPT = 128 * 2**20
 _LARGEST = 32 * 2**20
 """Larger pieces, such as weights, go back to the system by themselves when freed. glibc takes no larger number."""
 
+_KEPT_BY_A_THREAD, _LARGEST_OF_A_THREAD = 8 * 2**20, 4 * 2**20
+"""About what glibc arrives at by itself, which cannot be asked for again once it has been told something."""
 
-@cache
+_lock = threading.Lock()
+_kept: bool | None = None
+"""Whether glibc has been told to keep memory; None before the first pass. Once it is False, it stays so."""
+
+
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep up to 128 MiB of freed memory; the first call decides for the process.
+    """Tells glibc before the first pass in the main thread to keep freed memory, and before the first one in another thread to keep none any more.
 
     Returns:
-        Whether it was told: not where another C library runs, nor where the environment sets these thresholds itself (`MALLOC_TRIM_THRESHOLD_`,
+        Whether memory is kept: not where another C library runs, nor where the environment sets these thresholds itself (`MALLOC_TRIM_THRESHOLD_`,
         `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`).
     """
+    global _kept
+    wanted = threading.current_thread() is threading.main_thread()
+    if _kept is False or _kept is wanted:
+        return _kept
+    with _lock:
+        tell = _mallopt()
+        if tell is None:
+            _kept = False
+        elif wanted and _kept is None:
+            _kept = tell(_M_MMAP_THRESHOLD, _LARGEST) == 1 == tell(_M_TRIM_THRESHOLD, _KEPT)
+        elif not wanted:
+            if _kept:
+                tell(_M_MMAP_THRESHOLD, _LARGEST_OF_A_THREAD)
+                tell(_M_TRIM_THRESHOLD, _KEPT_BY_A_THREAD)
+            _kept = False
+        return bool(_kept)
+
+
+@cache
+def _mallopt() -> Callable[[int, int], int] | None:
+    """Glibc's function of that name, where it is glibc that runs and nobody else has told it anything."""
     if platform.libc_ver()[0] != "glibc" or _set_by_user(os.environ):
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT))
+        return None
+    function: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
+    return function
 
 
 def _set_by_user(environment: Mapping[str, str]) -> bool:

@@ -48,3 +48,47 @@ def test_a_users_own_setting_stands(setting: dict[str, str]) -> None:
 
 def test_a_setting_of_something_else_does_not_count() -> None:
     assert _run(GLIBC_TUNABLES="glibc.cpu.x86_hwcaps=AVX2_Usable")[0] == "True"
+
+
+_THREAD_BETWEEN = """
+import threading
+from llm2comp.heap import keep_freed_memory
+answers = [keep_freed_memory()]
+thread = threading.Thread(target=lambda: answers.append(keep_freed_memory()))
+thread.start()
+thread.join()
+print(*answers, keep_freed_memory())
+"""
+
+
+def test_another_thread_ends_it_for_good() -> None:
+    answer = subprocess.run([sys.executable, "-c", _THREAD_BETWEEN], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["True", "False", "False"]
+
+
+_THREADS = """
+import threading
+from pathlib import Path
+import torch
+import llm2comp
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+torch.set_num_threads(1)
+model, texts = llm2comp.load(dtype="float32"), ["so many words " * 60] * 12
+model.encode(texts)
+before = resident()
+threads = [threading.Thread(target=model.encode, args=[texts]) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(resident() - before)
+"""
+
+
+def test_threads_that_have_encoded_keep_nothing() -> None:
+    """By itself each would keep the activations of a pass, some 40 MB."""
+    answer = subprocess.run([sys.executable, "-c", _THREADS], capture_output=True, text=True, check=True)
+    assert int(answer.stdout) * os.sysconf("SC_PAGE_SIZE") < 80e6

@@ -1,7 +1,7 @@
 """What becomes of freed memory on CPUs: on Linux with glibc, a process that encodes or trains in its main thread keeps up to 128 MiB of it.
 
 Every layer of a forward pass frees some megabytes that the next one asks for again. By itself glibc hands them back to the system, which gives them
-again page by page, zeroed, at first touch: a sixth of the time of encoding with a small model. The peak of memory stays what it is.
+again page by page, zeroed, at first touch: up to a sixth of the time of encoding with a small model. The peak of memory stays what it is.
 Other threads have heaps of their own, which would each keep as much, in a server dozens of them; so the first pass in another thread ends it.
 """
 

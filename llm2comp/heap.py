@@ -9,8 +9,6 @@ import ctypes
 import os
 import platform
 import threading
-from collections.abc import Callable, Mapping
-from functools import cache
 
 __all__ = ["keep_freed_memory"]
 
@@ -41,28 +39,19 @@ def keep_freed_memory() -> bool:
     if _kept is False or _kept is wanted:
         return _kept
     with _lock:
-        tell = _mallopt()
-        if tell is None:
-            _kept = False
-        elif wanted and _kept is None:
-            _kept = tell(_M_MMAP_THRESHOLD, _LARGEST) == 1 == tell(_M_TRIM_THRESHOLD, _KEPT)
-        elif not wanted:
+        if wanted:
+            _kept = _kept is None and _tell(_LARGEST, _KEPT)
+        else:
             if _kept:
-                tell(_M_MMAP_THRESHOLD, _LARGEST_OF_A_THREAD)
-                tell(_M_TRIM_THRESHOLD, _KEPT_BY_A_THREAD)
+                _tell(_LARGEST_OF_A_THREAD, _KEPT_BY_A_THREAD)
             _kept = False
-        return bool(_kept)
+        return _kept
 
 
-@cache
-def _mallopt() -> Callable[[int, int], int] | None:
-    """Glibc's function of that name, where it is glibc that runs and nobody else has told it anything."""
-    if platform.libc_ver()[0] != "glibc" or _set_by_user(os.environ):
-        return None
-    function: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
-    return function
-
-
-def _set_by_user(environment: Mapping[str, str]) -> bool:
-    own = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-    return any(environment.get(name) for name in own) or "glibc.malloc." in environment.get("GLIBC_TUNABLES", "")
+def _tell(largest: int, kept: int) -> bool:
+    """Whether it is glibc that runs, nobody else has told it anything, and it took what it was told."""
+    own = any(os.environ.get(name) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"))
+    if platform.libc_ver()[0] != "glibc" or own or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_M_MMAP_THRESHOLD, largest)) and bool(mallopt(_M_TRIM_THRESHOLD, kept))

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from llm2comp.attention import tail_places
-from llm2comp.backbone import Backbone
+from llm2comp.backbone.attention import tail_places
+from llm2comp.backbone.backbone import Backbone
+from llm2comp.backbone.hardware import inference_dtype
 from llm2comp.errors import BackboneError, SettingsError
-from llm2comp.hardware import inference_dtype
 from llm2comp.model_folder import read_encoder, write_encoder
 
 __all__ = ["MemoryEncoder"]

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from llm2comp.backbone import Backbone
+from llm2comp.backbone.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
 
 __all__ = ["content_digest", "content_state", "fingerprint"]

@@ -13,17 +13,17 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from torch import Tensor, nn
 
-from llm2comp.adapter import PAPER_ADAPTER, AdapterSettings
-from llm2comp.backbone import Backbone
+from llm2comp.atomic import staged_folder
+from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
+from llm2comp.backbone.backbone import Backbone
+from llm2comp.backbone.hardware import choose_device, inference_dtype
+from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.export import ExportReport, export_model
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
-from llm2comp.hardware import choose_device, inference_dtype
-from llm2comp.loading import find_source, load_tokenizer
 from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
 from llm2comp.pooling import ClusterMerge
-from llm2comp.staging import staged_folder
 from llm2comp.truncation import add_truncated
 
 __all__ = ["BUNDLED_MODEL", "LLM2Comp", "load"]

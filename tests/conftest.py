@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.paths import BACKBONE
+
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp
 
-BACKBONE = Path(__file__).parent / "golden" / "backbone"
 QUERY_INSTRUCTION = "find: "
 
 
@@ -19,7 +20,7 @@ def make_model() -> "Callable[..., LLM2Comp]":
     """Builds a model from the golden backbone; the options are those of `from_backbone`."""
     import torch
 
-    from llm2comp.adapter import AdapterSettings
+    from llm2comp.backbone.adapter import AdapterSettings
     from llm2comp.model import LLM2Comp
 
     def make(backbone: Path = BACKBONE, memory_tokens: int = 4, **options: Any) -> LLM2Comp:

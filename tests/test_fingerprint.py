@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.model import LLM2Comp
 
 

@@ -12,7 +12,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.model import LLM2Comp
 from llm2comp.training.compression import compression_loss
 from llm2comp.training.contrastive import contrastive_loss

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model import LLM2Comp
 from tests.conftest import BACKBONE, QUERY_INSTRUCTION

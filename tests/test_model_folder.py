@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 import llm2comp
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import ModelFolderError
 from llm2comp.model import LLM2Comp
 from tests.conftest import BACKBONE, QUERY_INSTRUCTION
@@ -121,9 +121,9 @@ class TestRoundTrip:
         assert capfd.readouterr() == ("", "")
 
     def test_a_backbone_of_the_hub_is_named_and_not_copied(self, make_model: Callable[..., LLM2Comp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from llm2comp import backbone as backbone_module
-        from llm2comp.backbone import BackboneReference
-        from llm2comp.loading import Source
+        from llm2comp.backbone import backbone as backbone_module
+        from llm2comp.backbone.backbone import BackboneReference
+        from llm2comp.backbone.loading import Source
 
         model = make_model()
         model.encoder.backbone.reference = BackboneReference("owner/name", "c0ffee")
@@ -149,9 +149,9 @@ class TestRoundTrip:
 
     def test_training_all_weights_saves_them(self, make_model: Callable[..., LLM2Comp], monkeypatch: pytest.MonkeyPatch) -> None:
         """Also of a backbone that came from the Hub: its name alone would bring back the weights before training."""
-        from llm2comp import backbone as backbone_module
         from llm2comp import model as model_module
-        from llm2comp.loading import Source
+        from llm2comp.backbone import backbone as backbone_module
+        from llm2comp.backbone.loading import Source
 
         def found(name: Any, revision: str | None = None) -> Source:
             return Source("owner/name", "c0ffee", str(BACKBONE))
@@ -217,7 +217,7 @@ class TestHub:
 
     def test_a_model_of_the_hub(self, saved_model: Path, model: LLM2Comp, monkeypatch: pytest.MonkeyPatch) -> None:
         from llm2comp import model_folder as module
-        from llm2comp.loading import Source
+        from llm2comp.backbone.loading import Source
 
         asked: list[dict[str, Any]] = []
         monkeypatch.setattr(module, "find_source", lambda name: Source(name, "c0ffee", name))
@@ -237,7 +237,7 @@ class TestHub:
         from huggingface_hub.errors import EntryNotFoundError
 
         from llm2comp import model_folder as module
-        from llm2comp.loading import Source
+        from llm2comp.backbone.loading import Source
 
         def absent(*_: Any, **__: Any) -> Any:
             raise EntryNotFoundError("404 Client Error.\nEntry Not Found")

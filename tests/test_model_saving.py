@@ -137,7 +137,7 @@ class TestSaving:
         assert [path.name for path in model_folder.parent.iterdir()] == [model_folder.name]
 
     def test_two_at_once(self, model: LLM2Comp, tmp_path: Path) -> None:
-        from llm2comp.staging import staged_folder
+        from llm2comp.atomic import staged_folder
 
         with staged_folder(tmp_path / "model") as stage:
             (stage / "file").write_text("first")

@@ -1,17 +1,17 @@
 """FAISS indexes on disk: build one from corpora, add, delete and merge, open it, search it, verify it."""
 
-from llm2comp_indexes.build import BuildReport, build_index
-from llm2comp_indexes.build_vectors import VectorFiles, build_from_vectors
-from llm2comp_indexes.encode_shard import ShardReport, encode_shard
+from llm2comp_indexes.builder.encode_shard import ShardReport, encode_shard
+from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
+from llm2comp_indexes.builder.index import BuildReport, build_index
+from llm2comp_indexes.builder.shard_file import Part, parse_part
+from llm2comp_indexes.change.merge import MergeReport, merge_index
+from llm2comp_indexes.change.update import AddReport, DeleteReport, add_documents, delete_documents
 from llm2comp_indexes.encoder import Encoder
-from llm2comp_indexes.merge import MergeReport, merge_index
+from llm2comp_indexes.format.verify import verify_index
 from llm2comp_indexes.options import IndexOptions
-from llm2comp_indexes.report import Report
-from llm2comp_indexes.search import Hit, Index, SearchOptions, open_index
-from llm2comp_indexes.shards import Part, parse_part
-from llm2comp_indexes.structures import Effort
-from llm2comp_indexes.update import AddReport, DeleteReport, add_documents, delete_documents
-from llm2comp_indexes.verify import verify_index
+from llm2comp_indexes.search.index import Hit, Index, SearchOptions, open_index
+from llm2comp_indexes.structures.structure import Effort
+from llm2comp_indexes.tuning.report import Report
 from llm2comp_indexes.wishes import Wishes
 
 __all__ = [

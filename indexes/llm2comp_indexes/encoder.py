@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import llm2comp
-from llm2comp.documents import Document
+from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 
 __all__ = ["Encoder", "RowEncoder", "encode", "load_encoder"]

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.storage import STORES, Store
+from llm2comp_indexes.format.vectors import STORES, Store
 from llm2comp_indexes.wishes import Wishes
 
 __all__ = ["IndexOptions", "parse_bytes"]

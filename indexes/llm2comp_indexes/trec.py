@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from llm2comp.errors import CorpusError, SettingsError
-from llm2comp_indexes.search import Hit
+from llm2comp_indexes.search.index import Hit
 
 __all__ = ["check_run_id", "write_run"]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.model import LLM2Comp
-from llm2comp.objectives import cross_entropy, distillation
+from llm2comp.training.objectives import cross_entropy, distillation
 
 __all__ = ["BEGINNINGS", "MARGIN", "Reading", "Sample", "Share", "Split", "find_own_reader", "read_held_out", "split_texts", "write_samples"]
 

@@ -13,14 +13,14 @@ from sentence_transformers import SentenceTransformer
 import llm2comp
 from llm2comp.analysis.description import Description, describe
 from llm2comp.analysis.reading import MARGIN, Reading, Sample, find_own_reader, read_held_out, split_texts, write_samples
-from llm2comp.backbone import Backbone
-from llm2comp.corpus import read_corpus
+from llm2comp.backbone.backbone import Backbone
+from llm2comp.backbone.hardware import choose_device, inference_dtype
+from llm2comp.backbone.loading import find_source, load_tokenizer, one_line
+from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import CorpusError, ModelFolderError, SettingsError
-from llm2comp.hardware import choose_device, inference_dtype
-from llm2comp.loading import find_source, load_tokenizer, one_line
 from llm2comp.model import LLM2Comp
 from llm2comp.model_folder import CONFIG_FILE, find_folder, read_config
-from llm2comp.training.triples import read_rows
 
 __all__ = ["BUNDLED_NAME", "Analysis", "AnalysisSettings", "ModelAnalysis", "analyze"]
 
@@ -34,11 +34,11 @@ class AnalysisSettings:
     """What an analysis looks at, beside the models."""
 
     corpus: str
-    """What `llm2comp.corpus.read_corpus` understands; title and text of a document are joined."""
+    """What `llm2comp.corpus.read.read_corpus` understands; title and text of a document are joined."""
     limit: int = 2000
     """Texts, the first of the corpus; empty ones among them are left out."""
     pairs: str | None = None
-    """File of query/positive rows for the alignment, as `llm2comp.training.triples.read_rows` understands; the first `limit` rows."""
+    """File of query/positive rows for the alignment, as `llm2comp.corpus.triples.read_rows` understands; the first `limit` rows."""
     reader: str | None = None
     """Folder or Hub id of the language model that reads memory tokens; None is each model's own, where it has one."""
     reader_texts: int = 128

@@ -45,7 +45,7 @@ def analyze(
     from llm2comp.analysis import AnalysisSettings
     from llm2comp.analysis import analyze as analyze_models
     from llm2comp.analysis.table import format_analysis, format_samples
-    from llm2comp.plotting import check_matplotlib
+    from llm2comp.optional import check_matplotlib
 
     check_matplotlib()
     _make_folder(out)

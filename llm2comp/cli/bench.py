@@ -58,8 +58,8 @@ def encode(
     Same texts and same weights for all; sentence-transformers loads our plain export with its own modules.
     """
     check_target(json_file)
-    from llm2comp_benchmarks.encode_benchmark import EncodeBenchmark, run_encode_benchmark
-    from llm2comp_benchmarks.throughput import format_encoding
+    from llm2comp_benchmarks.cost.encode.run import EncodeBenchmark, run_encode_benchmark
+    from llm2comp_benchmarks.cost.tables import format_encoding
 
     with TemporaryDirectory(prefix="llm2comp-bench-") as temporary:
         settings = EncodeBenchmark(
@@ -96,8 +96,8 @@ def train(
     """Take steps of stage 1 beside a plain implementation of the method (two models, padded, all logits), at the same shapes on the same tokens."""
     check_target(json_file)
     sizes = _sizes("--vocabularies", vocabularies)
-    from llm2comp_benchmarks.throughput import format_training
-    from llm2comp_benchmarks.train_benchmark import TrainBenchmark, run_train_benchmark
+    from llm2comp_benchmarks.cost.tables import format_training
+    from llm2comp_benchmarks.cost.train.run import TrainBenchmark, run_train_benchmark
 
     settings = TrainBenchmark(
         shape=shape,
@@ -133,8 +133,8 @@ def index(
 ) -> None:
     """Build and search indexes beside plain FAISS, and beside autofaiss, on the same vectors."""
     check_target(json_file)
-    from llm2comp_benchmarks.index_benchmark import IndexBenchmark, run_benchmark
-    from llm2comp_benchmarks.index_ratios import format_record
+    from llm2comp_benchmarks.cost.index.ratios import format_record
+    from llm2comp_benchmarks.cost.index.run import IndexBenchmark, run_benchmark
     from llm2comp_indexes.options import parse_bytes
 
     with TemporaryDirectory(prefix="llm2comp-bench-") as temporary:
@@ -184,10 +184,10 @@ def growth(
     """
     check_target(json_file)
     check_target(png)
-    from llm2comp.plotting import check_matplotlib
-    from llm2comp_benchmarks.growth import GrowthBenchmark, run_growth_benchmark
-    from llm2comp_benchmarks.growth_plots import plot_growth
-    from llm2comp_benchmarks.throughput import format_growth
+    from llm2comp.optional import check_matplotlib
+    from llm2comp_benchmarks.cost.growth.plots import plot_growth
+    from llm2comp_benchmarks.cost.growth.run import GrowthBenchmark, run_growth_benchmark
+    from llm2comp_benchmarks.cost.tables import format_growth
 
     if png:
         check_matplotlib()
@@ -222,7 +222,7 @@ def _sizes(option: str, given: str) -> tuple[int, ...]:
 def _report(record: dict[str, Any], show: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:
     import json
 
-    from llm2comp_benchmarks.results import write_atomically
+    from llm2comp_benchmarks.results.record import write_atomically
 
     print(show(record))
     if json_file:

@@ -28,11 +28,11 @@ def compare(
     check_target(json_file)
     import json
 
-    from llm2comp_benchmarks.compare import compare as compare_files
-    from llm2comp_benchmarks.compare import record_of
-    from llm2comp_benchmarks.compare_table import format_comparisons
-    from llm2comp_benchmarks.result_files import read_result_file
-    from llm2comp_benchmarks.results import write_atomically
+    from llm2comp_benchmarks.compare.compare import compare as compare_files
+    from llm2comp_benchmarks.compare.compare import record_of
+    from llm2comp_benchmarks.compare.table import format_comparisons
+    from llm2comp_benchmarks.results.read import read_result_file
+    from llm2comp_benchmarks.results.record import write_atomically
 
     files = [read_result_file(path) for path in results]
     found = compare_files(files, seed=seed, resamples=resamples)

@@ -14,7 +14,7 @@ from llm2comp.cli.progress import Progress
 
 if TYPE_CHECKING:
     from llm2comp_indexes import Index
-    from llm2comp_indexes.manifest import Manifest
+    from llm2comp_indexes.format.manifest import Manifest
 
 __all__ = ["register"]
 
@@ -56,9 +56,9 @@ def _default_folder() -> Path:
 def _prepare(folder: Path, *, overwrite: bool) -> "Index":
     """The index of this Python's documentation: the one in the folder if neither documents nor model changed, else a new one."""
     import llm2comp
-    from llm2comp.corpus import read_corpus
+    from llm2comp.corpus.read import read_corpus
     from llm2comp_indexes import build_index, open_index
-    from llm2comp_indexes.documents import digest_documents
+    from llm2comp_indexes.format.documents import digest_documents
 
     start = time.perf_counter()
     model = llm2comp.load()
@@ -78,13 +78,13 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
 
 
 def _read_manifest(folder: Path) -> "Manifest | None":
-    from llm2comp_indexes.manifest import MANIFEST, read_manifest
+    from llm2comp_indexes.format.manifest import MANIFEST, read_manifest
 
     return read_manifest(folder) if (folder / MANIFEST).exists() else None
 
 
 def _holds(manifest: "Manifest", digest: str) -> bool:
     """Whether the index holds exactly the documents with this digest."""
-    from llm2comp_indexes.manifest import Names
+    from llm2comp_indexes.format.manifest import Names
 
     return [(segment.files[Names.DOCUMENTS].sha256, segment.deleted) for segment in manifest.segments] == [(digest, 0)]

@@ -17,7 +17,7 @@ def read_ids(path: Path) -> list[str]:
     Raises:
         CorpusError: The file is missing, not text, or holds no id.
     """
-    from llm2comp.text_file import open_text
+    from llm2comp.corpus.text import open_text
 
     with open_text(path) as file:
         ids = [line.rstrip("\r\n") for line in file if line.strip()]

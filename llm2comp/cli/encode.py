@@ -39,7 +39,7 @@ def encode(
     A run that was cut off goes on where it was when it is run again. On a host of several GPUs, run one command for each, with
     another CUDA_VISIBLE_DEVICES and another shard.
     """
-    from llm2comp.corpus_size import estimate_documents
+    from llm2comp.corpus.size import estimate_documents
     from llm2comp_indexes import IndexOptions, encode_shard, parse_part
 
     with wrong_usage():

@@ -12,8 +12,8 @@ from llm2comp.cli.output import check_target
 
 if TYPE_CHECKING:
     from llm2comp_benchmarks import Suite, TaskResult
-    from llm2comp_benchmarks.resuming import ResultStore
-    from llm2comp_benchmarks.suites import Task
+    from llm2comp_benchmarks.evaluate.suites import Task
+    from llm2comp_benchmarks.results.store import ResultStore
 
 __all__ = ["evaluate", "register"]
 
@@ -75,8 +75,8 @@ def evaluate(
         check_target(file)
 
     from llm2comp_benchmarks import read_suite
-    from llm2comp_benchmarks.results import check_task_names
-    from llm2comp_benchmarks.resuming import ResultStore
+    from llm2comp_benchmarks.results.record import check_task_names
+    from llm2comp_benchmarks.results.store import ResultStore
 
     store = ResultStore(json_file, overwrite=overwrite)
     chosen = read_suite(suite) if suite else None
@@ -105,8 +105,8 @@ def _evaluate_model(model: str | None, own_tasks: "list[Task]", plan: "_MtebPlan
     """Evaluates what the store does not have, and shows everything: our own tasks, then mteb's."""
     from llm2comp_benchmarks import RetrievalTask, write_run
     from llm2comp_benchmarks import evaluate as evaluate_task
-    from llm2comp_benchmarks.results import format_main_metrics
-    from llm2comp_benchmarks.systems import check_kinds, load_model
+    from llm2comp_benchmarks.results.record import format_main_metrics
+    from llm2comp_benchmarks.systems.load import check_kinds, load_model
 
     encoder = load_model(model)
     check_kinds(encoder, [task.name for task in own_tasks if not isinstance(task, RetrievalTask)] + plan.names)
@@ -125,7 +125,7 @@ def _evaluate_model(model: str | None, own_tasks: "list[Task]", plan: "_MtebPlan
 
 
 def _show(results: "list[TaskResult]") -> None:
-    from llm2comp_benchmarks.results import format_tables
+    from llm2comp_benchmarks.results.record import format_tables
 
     if results:
         print(format_tables(results))
@@ -134,8 +134,8 @@ def _show(results: "list[TaskResult]") -> None:
 
 def _describe(encoder: Any, model: str | None) -> dict[str, Any]:
     """As `describe_model`; a model of sentence-transformers, which has no fingerprint, gets one, or one trained anew would pass for the same."""
-    from llm2comp_benchmarks.mteb_model import identify
-    from llm2comp_benchmarks.systems import describe_model
+    from llm2comp_benchmarks.mteb.model import identify
+    from llm2comp_benchmarks.systems.load import describe_model
 
     settings = describe_model(encoder, model)
     if settings["system"] == "sentence-transformers" and settings["fingerprint"] is None:
@@ -175,8 +175,8 @@ class _MtebPlan:
         model_name: str | None,
     ) -> "_MtebPlan":
         """Everything that can be wrong is found here, before a model is loaded."""
-        from llm2comp_benchmarks.mteb_prompts import read_instructions, resolve_prompts
-        from llm2comp_benchmarks.mteb_tasks import read_mteb_tasks
+        from llm2comp_benchmarks.mteb.prompts import read_instructions, resolve_prompts
+        from llm2comp_benchmarks.mteb.tasks import read_mteb_tasks
 
         tasks = (read_mteb_tasks(names, languages=languages) if names else []) + (suite.read_mteb() if suite else [])
         if not tasks and (instructions or output_folder or model_name):
@@ -196,14 +196,14 @@ class _MtebPlan:
     def check_data(self, store: "ResultStore") -> None:
         """Looks whether data can be had at all, if any are needed; see `mteb_tasks.check_data`."""
         if self.tasks:
-            from llm2comp_benchmarks.mteb_tasks import check_data
+            from llm2comp_benchmarks.mteb.tasks import check_data
 
             check_data([task for task in self.tasks if not store.holds(task.metadata.name)], self.output_folder)
 
     def look_up(self, encoder: Any, store: "ResultStore") -> "dict[str, TaskResult | None]":
         """Results that are in the store already, by task."""
-        from llm2comp_benchmarks.mteb_prompts import prompts_of, resolve_prompts
-        from llm2comp_benchmarks.mteb_tasks import known_details
+        from llm2comp_benchmarks.mteb.prompts import prompts_of, resolve_prompts
+        from llm2comp_benchmarks.mteb.tasks import known_details
 
         if not self.tasks:
             return {}
@@ -211,8 +211,8 @@ class _MtebPlan:
         return {task.metadata.name: store.finished(task.metadata.name, known_details(task, prompts_of(task, prompts))) for task in self.tasks}
 
     def evaluate(self, encoder: Any, source: str | None, batch_size: int, store: "ResultStore", finished: "dict[str, TaskResult | None]") -> "list[TaskResult]":
-        from llm2comp_benchmarks.mteb_model import identify
-        from llm2comp_benchmarks.mteb_tasks import evaluate_mteb
+        from llm2comp_benchmarks.mteb.model import identify
+        from llm2comp_benchmarks.mteb.tasks import evaluate_mteb
 
         results = {name: found for name in self.names if (found := finished[name])}
         for result in results.values():

@@ -87,7 +87,7 @@ def build(
     if not vectors and (ids or query_vectors):
         raise typer.BadParameter("--ids and --query-vectors go with --vectors")
     options = _options(memory, latency_ms, recall, k, type=index_type, store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, hybrid=hybrid)
-    from llm2comp.corpus_size import estimate_documents
+    from llm2comp.corpus.size import estimate_documents
     from llm2comp_indexes import VectorFiles, build_from_vectors, build_index
 
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
@@ -116,7 +116,7 @@ def build(
 def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = "auto", on_error: OnError = "raise", as_json: AsJson = False) -> None:
     """Add new documents and replace changed ones; those the index holds unchanged are not encoded again."""
     from llm2comp_indexes import add_documents
-    from llm2comp_indexes.manifest import read_manifest
+    from llm2comp_indexes.format.manifest import read_manifest
 
     skips = Skips()
     with Progress("documents") as progress:
@@ -143,7 +143,7 @@ def delete(
         raise typer.BadParameter("give ids, or --ids FILE with one a line")
     wanted = [*(identifiers or []), *(read_ids(ids) if ids else [])]
     from llm2comp_indexes import delete_documents
-    from llm2comp_indexes.manifest import read_manifest
+    from llm2comp_indexes.format.manifest import read_manifest
 
     report = delete_documents(folder, wanted)
     manifest = read_manifest(folder)
@@ -173,7 +173,7 @@ def merge(
     from dataclasses import replace
 
     from llm2comp_indexes import merge_index
-    from llm2comp_indexes.manifest import read_manifest
+    from llm2comp_indexes.format.manifest import read_manifest
     from llm2comp_indexes.options import parse_bytes
 
     before = read_manifest(folder)
@@ -200,14 +200,14 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what an index holds, which model made it, and how well it searches."""
-    from llm2comp_indexes.manifest import Names, read_manifest, segment_folder
-    from llm2comp_indexes.report import read_report
+    from llm2comp_indexes.format.manifest import Names, read_manifest, segment_folder
+    from llm2comp_indexes.tuning.report import read_report
 
     manifest = read_manifest(folder)
     largest = max(manifest.segments, key=lambda segment: segment.rows, default=None)
     report = read_report(segment_folder(folder, largest) / Names.REPORT) if largest and Names.REPORT in largest.files else None
     if plot is not None:
-        from llm2comp_indexes.plot import plot_curve
+        from llm2comp_indexes.tuning.plot import plot_curve
 
         if report is None:
             raise IndexFolderError(f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index holds documents")

@@ -6,7 +6,7 @@ from llm2comp.cli.output import format_bytes
 
 if TYPE_CHECKING:
     from llm2comp_indexes import Report
-    from llm2comp_indexes.manifest import Manifest, Segment
+    from llm2comp_indexes.format.manifest import Manifest, Segment
 
 __all__ = ["list_facts", "tell_facts"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from llm2comp_benchmarks.report import Results
+    from llm2comp_benchmarks.report.pages import Results
 
 __all__ = ["register", "report"]
 
@@ -27,7 +27,7 @@ def report(
     plots: Annotated[bool, typer.Option("--plots", help="Draw the curves of each ablation, beside its files.")] = False,
 ) -> None:
     """Make Markdown tables of result files: to the terminal, or into the blocks of files."""
-    from llm2comp_benchmarks.report import read_results, write_file
+    from llm2comp_benchmarks.report.pages import read_results, write_file
 
     found = read_results(results)
     if plots:

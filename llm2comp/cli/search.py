@@ -73,7 +73,7 @@ def search(
 
 def _tell_idle(index: "Index", effort: "Effort") -> None:
     """Says which of the efforts that were asked for changes nothing."""
-    from llm2comp_indexes.index_types import IndexType
+    from llm2comp_indexes.structures.types import IndexType
 
     kinds = {IndexType(segment.type) for segment in index.manifest.segments}
     idle = ["--nprobe"] if effort.nprobe and not any(kind.lists for kind in kinds) else []
@@ -93,7 +93,7 @@ def _tell_nothing(index: "Index", options: "SearchOptions") -> str:
 
 
 def _write_run(opened: "Callable[[], Index]", queries: Path, run: Path, k: int, options: "SearchOptions") -> None:
-    from llm2comp.corpus import read_queries
+    from llm2comp.corpus.read import read_queries
     from llm2comp_indexes.trec import check_run_id, write_run
 
     texts = read_queries(queries)

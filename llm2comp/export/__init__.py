@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from llm2comp.atomic import staged_folder
+from llm2comp.backbone.hardware import inference_dtype
 from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
 from llm2comp.export.card import write_card
 from llm2comp.export.comparison import Comparison, Expected
 from llm2comp.export.files import Attention, Vocabulary, check_exportable, round_weights, write_backbone, write_modules, write_tokenizer
-from llm2comp.hardware import inference_dtype
-from llm2comp.staging import staged_folder
 
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp

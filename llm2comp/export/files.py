@@ -20,11 +20,11 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llm2comp.backbone.forward import NO_WINDOW, WINDOWS, trunk
+from llm2comp.backbone.loading import quiet
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import BackboneError
-from llm2comp.loading import quiet
 from llm2comp.model_folder import cast_weights
-from llm2comp.passes import NO_WINDOW, WINDOWS, trunk
 
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp

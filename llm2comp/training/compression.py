@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer
 
-from llm2comp.corpus import read_corpus
-from llm2comp.documents import Document
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.python_docs import is_held_out
+from llm2comp.corpus.read import read_corpus
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.objectives import cross_entropy, distillation
-from llm2comp.python_docs import is_held_out
 from llm2comp.training.batches import RunRows, enough_rows
 from llm2comp.training.fresh_layers import restart_layers
 from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
+from llm2comp.training.objectives import cross_entropy, distillation
 from llm2comp.training.settings import CompressionSettings, Objective
 
 __all__ = ["ContextGain", "Splits", "compression_loss", "context_gain", "passages", "train_compression"]

@@ -20,16 +20,16 @@ from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
-from llm2comp.adapter import AdapterSettings
-from llm2comp.corpus import read_corpus
+from llm2comp.backbone.adapter import AdapterSettings
+from llm2comp.corpus.python_docs import is_held_out
+from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.triples import dataset_name, read_triples
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.python_docs import is_held_out
 from llm2comp.training.batches import RunBatches, enough_rows
 from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
-from llm2comp.training.sentences import split_sentences
+from llm2comp.training.pairs.sentences import split_sentences
 from llm2comp.training.settings import ContrastiveSettings
-from llm2comp.training.triples import dataset_name, read_triples
 
 __all__ = ["contrastive_loss", "train_contrastive"]
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
+from llm2comp.backbone.hardware import multiplies_bfloat16
 from llm2comp.errors import SettingsError, TrainingError
-from llm2comp.hardware import multiplies_bfloat16
 from llm2comp.training.checkpoints import discard, last_checkpoint, load_trained, prune, save_trained, seal, step_of, trained_weights
 from llm2comp.training.metrics import append_metrics, rewind_metrics
 from llm2comp.training.run_folder import processes

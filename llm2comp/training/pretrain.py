@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer
 
-from llm2comp.corpus import read_corpus
-from llm2comp.objectives import cross_entropy
-from llm2comp.python_docs import is_held_out
+from llm2comp.corpus.python_docs import is_held_out
+from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.triples import read_rows
 from llm2comp.training.batches import RunRows, enough_rows
 from llm2comp.training.loop import StageMixin, trainer_arguments
+from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.run_folder import check_settings, described, main_process_first, remember_settings, sole_user
 from llm2comp.training.settings import BackboneShape, PretrainSettings
-from llm2comp.training.triples import read_rows
 
 __all__ = ["Rows", "pretrain", "train_tokenizer", "training_texts"]
 

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import torch
 from transformers import set_seed
 
+from llm2comp.backbone.hardware import multiplies_bfloat16
 from llm2comp.errors import SettingsError
-from llm2comp.hardware import multiplies_bfloat16
 from llm2comp.model import LLM2Comp, load
 from llm2comp.model_folder import CONFIG_FILE
-from llm2comp.training.pair_settings import PairSettings
+from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.run_folder import check_settings, described, main_process_first, processes, remember_settings, sole_user, write_whole
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
@@ -142,7 +142,7 @@ def _backbone(recipe: Recipe, output: Path) -> str | Path:
 def _derive(field: str, settings: PairSettings | None, pairs: Path) -> None:
     if settings is None or pairs.is_dir():
         return
-    from llm2comp.training.pairs import derive_pairs
+    from llm2comp.training.pairs.derive import derive_pairs
 
     with main_process_first() as main:
         if main:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import SettingsError
-from llm2comp.training.pair_settings import PairSettings
+from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
 from llm2comp.training.settings_file import parse_yaml, read_text_file, to_settings
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from llm2comp.adapter import PAPER_ADAPTER, AdapterSettings
+from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.errors import SettingsError
 
 __all__ = ["AdapterSettings", "BackboneShape", "CompressionSettings", "ContrastiveSettings", "ModelSettings", "Objective", "PretrainSettings", "StageSettings"]
@@ -136,7 +136,7 @@ class PretrainSettings(StageSettings):
     """Stage 0: a tokenizer and a small causal language model from raw text."""
 
     corpora: tuple[str, ...]
-    """Sources that `llm2comp.corpus.read_corpus` understands."""
+    """Sources that `llm2comp.corpus.read.read_corpus` understands."""
     heldout: str
     """Source of the held-out loss; never trained on."""
     shape: BackboneShape
@@ -163,7 +163,7 @@ class CompressionSettings(StageSettings):
     """Stage 1: memory tokens learn to replace a text when the frozen language model continues it."""
 
     corpora: tuple[str, ...]
-    """Sources that `llm2comp.corpus.read_corpus` understands, of running text."""
+    """Sources that `llm2comp.corpus.read.read_corpus` understands, of running text."""
     heldout: str | None = None
     """Source of the held-out loss; never trained on."""
     objective: Objective = "distillation"
@@ -202,7 +202,7 @@ class ContrastiveSettings(StageSettings):
     corpora: tuple[str, ...] = ()
     """Sources of running text whose sentences are the data of stage 2."""
     pairs: tuple[str, ...] = ()
-    """Training files, or folders of them, that `llm2comp.training.triples.read_triples` understands: the data of stage 3."""
+    """Training files, or folders of them, that `llm2comp.corpus.triples.read_triples` understands: the data of stage 3."""
     mixture: Mapping[str, float] = field(default_factory=dict)
     """How many times the rows of a file count, by its stem; 1 for those not named, 0 leaves one out."""
     max_negatives: int = 1

@@ -55,7 +55,7 @@ def load_breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """From here on every name loads a model that can be asked so often."""
 
     def load(times: int, fingerprint: str = "abc") -> None:
-        monkeypatch.setattr("llm2comp_benchmarks.systems.load_model", lambda name=None: Breaking(times, fingerprint))
+        monkeypatch.setattr("llm2comp_benchmarks.systems.load.load_model", lambda name=None: Breaking(times, fingerprint))
 
     return load
 

@@ -211,10 +211,10 @@ def test_help_of_every_command_is_light() -> None:
 
 
 def test_demo_reuses_its_index_until_something_changes(tmp_path: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm2comp.documents import Document
+    from llm2comp.corpus.documents import Document
 
     documents = [Document("shutil.disk_usage", "shutil.disk_usage(path)", "Return disk usage statistics.", {"source": "shutil.py:1"})]
-    monkeypatch.setattr("llm2comp.corpus.read_python_docs", lambda packages: iter(documents))
+    monkeypatch.setattr("llm2comp.corpus.read.read_python_docs", lambda packages: iter(documents))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = llm2comp_command("demo")
     assert first.code == 0
@@ -229,7 +229,7 @@ def test_demo_reuses_its_index_until_something_changes(tmp_path: Path, llm2comp_
 
 
 def test_demo_does_not_replace_an_index_it_was_pointed_at(folder: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm2comp.corpus.read_python_docs", lambda packages: iter(()))
+    monkeypatch.setattr("llm2comp.corpus.read.read_python_docs", lambda packages: iter(()))
     run = llm2comp_command("demo", "-o", folder)
     assert run.code == 1
     assert "already holds an index" in run.err

@@ -10,7 +10,7 @@ import pytest
 
 import llm2comp
 from llm2comp_indexes import verify_index
-from llm2comp_indexes.lock import sole_writer
+from llm2comp_indexes.format.lock import sole_writer
 from tests.indexes.live import ChunkingEncoder, make_documents
 
 Command = Callable[..., Any]

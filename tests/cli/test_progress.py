@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from llm2comp.cli.progress import Progress
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 ON_A_TERMINAL = """
 import sys, time
 sys.path[:0] = {paths!r}
 import llm2comp
 from llm2comp.cli import main
-from llm2comp_indexes import row_blocks
+from llm2comp_indexes.builder import blocks as row_blocks
 from tests.word_encoder import WordEncoder
 class Slow(WordEncoder):
     def encode_document(self, inputs, /, **options):

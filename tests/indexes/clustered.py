@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp_indexes.storage import Storage, StorageWriter, Store, open_storage
+from llm2comp_indexes.format.vectors import Storage, StorageWriter, Store, open_storage
 
 
 def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> NDArray[np.float32]:

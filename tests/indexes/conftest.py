@@ -75,7 +75,7 @@ def make_full_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def python_docs() -> NDArray[np.float32]:
     """Vectors (3,600, dimension) by the bundled model of documents drawn from the Python documentation: about 15 seconds of work."""
     import llm2comp
-    from llm2comp.corpus import read_corpus
+    from llm2comp.corpus.read import read_corpus
 
     documents = [document.content for document, _ in zip(read_corpus("python-docs:"), range(4000), strict=False)]
     chosen = random.Random(0).sample(documents, 3600)

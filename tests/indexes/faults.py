@@ -20,9 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Self
 
+from tests.paths import ROOT
 from tests.word_encoder import WordEncoder
 
-ROOT = Path(__file__).parents[2]
 _WRITES = {"write", "pwrite", "mkdir", "fsync"}  # what fails on a full device
 
 
@@ -168,9 +168,11 @@ class _RecordingEncoder(WordEncoder):
 
 
 def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any]) -> Any:
-    from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index, row_blocks, update
+    from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index
+    from llm2comp_indexes.builder import blocks as row_blocks
+    from llm2comp_indexes.change import update
 
-    for module, name, value in ((row_blocks, "BLOCK", 3), (update, "_IDS_AT_ONCE", 4), (sys.modules["llm2comp_indexes.merge"], "_BLOCK", 3)):
+    for module, name, value in ((row_blocks, "BLOCK", 3), (update, "_IDS_AT_ONCE", 4), (sys.modules["llm2comp_indexes.change.merge"], "_BLOCK", 3)):
         assert hasattr(module, name)
         setattr(module, name, value)
     encoder = _RecordingEncoder(record)

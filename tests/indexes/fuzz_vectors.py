@@ -16,9 +16,9 @@ from pathlib import Path
 
 from llm2comp.errors import LLM2CompError
 from llm2comp_indexes import IndexOptions, VectorFiles, build_from_vectors
-from llm2comp_indexes.join_shards import ShardSource
-from llm2comp_indexes.shards import SHARD
-from llm2comp_indexes.vector_source import NpySource, NpyVectors
+from llm2comp_indexes.builder.join_shards import ShardSource
+from llm2comp_indexes.builder.shard_file import SHARD
+from llm2comp_indexes.builder.vector_files import NpySource, NpyVectors
 from tests.indexes.fuzz import SPARE_BYTES, damage, damage_number
 from tests.word_encoder import WordEncoder
 

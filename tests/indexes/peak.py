@@ -4,7 +4,6 @@ import resource
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 """Working directory for such a process, from which it can import this module."""
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import open_index, verify_index
-from llm2comp_indexes.manifest import read_manifest, segment_folder
+from llm2comp_indexes.format.manifest import read_manifest, segment_folder
 from tests.indexes.faults import Fault, FaultServer
 from tests.word_encoder import WordEncoder
 

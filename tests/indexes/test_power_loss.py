@@ -118,7 +118,7 @@ def test_what_was_encoded_outlives_a_power_failure(tmp_path: Path, changes: dict
     disk = Disk(root)
     try:
         with disk.watched(), monkeypatch.context() as patch:
-            patch.setattr("llm2comp_indexes.commits.Change.commit", interrupt)
+            patch.setattr("llm2comp_indexes.format.commits.Change.commit", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 changes[task](root / "idx", RecordingEncoder())
         found = lay_out(disk.certain, tmp_path / "found")
@@ -137,10 +137,10 @@ def interrupt(*arguments: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "task"),
     [
-        ("llm2comp_indexes.commits.sync_folder", "add"),
-        ("llm2comp_indexes.manifest.sync_folder", "delete"),
-        ("llm2comp_indexes.checked_files.HashedFile.sync", "merge"),
-        ("llm2comp_indexes.storage.StorageWriter.sync", "merge"),
+        ("llm2comp_indexes.format.commits.sync_folder", "add"),
+        ("llm2comp_indexes.format.manifest.sync_folder", "delete"),
+        ("llm2comp_indexes.format.files.HashedFile.sync", "merge"),
+        ("llm2comp_indexes.format.vectors.StorageWriter.sync", "merge"),
     ],
 )
 def test_an_fsync_that_is_forgotten_is_noticed(tmp_path: Path, changes: dict[str, Change], task: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from llm2comp.cli import app
 from llm2comp_adapters import TextEncoder
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = pytest.mark.parametrize("page", ["llamaindex", "langchain"])
 MODULES = ("datetime", "_datetime", "_strptime", "calendar", "random", "shutil", "string", "textwrap", "time")
 
@@ -28,7 +28,7 @@ def _blocks(page: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def _few_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """The documentation of some modules in place of all: what the pages ask is answered there."""
-    from llm2comp import corpus
+    from llm2comp.corpus import read as corpus
 
     whole = corpus.read_python_docs
     monkeypatch.setattr(corpus, "read_python_docs", lambda **asked: (page for page in whole(**asked) if page.metadata["module"] in MODULES))

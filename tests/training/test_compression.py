@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from llm2comp.adapter import AdapterSettings
-from llm2comp.documents import Document
+from llm2comp.backbone.adapter import AdapterSettings
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.python_docs import is_held_out
 from llm2comp.training import compression as stage
 from llm2comp.training.checkpoints import trained_weights
 from llm2comp.training.compression import Splits, compression_loss, context_gain, passages, train_compression

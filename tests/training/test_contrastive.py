@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 import llm2comp
-from llm2comp.adapter import AdapterSettings
-from llm2comp.documents import Document
+from llm2comp.backbone.adapter import AdapterSettings
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.python_docs import is_held_out
 from llm2comp.training import contrastive as stage
 from llm2comp.training.batches import RunBatches
 from llm2comp.training.checkpoints import trained_weights

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import llm2comp
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.training.compression import _CompressionTrainer, train_compression
 from llm2comp.training.contrastive import train_contrastive
 from llm2comp.training.metrics import read_metrics

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.model import LLM2Comp
 from llm2comp.training import loop

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import random
 from collections.abc import Iterator
 from itertools import islice
@@ -11,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from llm2comp.corpus import read_corpus
-from llm2comp.documents import Document
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.python_docs import is_held_out
+from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.triples import read_triples
 from llm2comp.errors import CorpusError, SettingsError
-from llm2comp.python_docs import is_held_out
-from llm2comp.training.article_pairs import article_pairs
-from llm2comp.training.docstring_pairs import docstring_pairs
-from llm2comp.training.pairs import PAIR_LIMITS, Pair, PairSettings, derive_pairs
-from llm2comp.training.questions import ask
-from llm2comp.training.sentences import split_sentences
-from llm2comp.training.triples import read_triples
+from llm2comp.training.pairs.articles import article_pairs
+from llm2comp.training.pairs.derive import PAIR_LIMITS, Pair, PairSettings, derive_pairs
+from llm2comp.training.pairs.docstrings import docstring_pairs
+from llm2comp.training.pairs.questions import ask
+from llm2comp.training.pairs.sentences import split_sentences
+from tests.paths import SHARED
 
 LEAD = (
     "The Marlow Bridge is a suspension bridge over the Thames in Buckinghamshire. It was designed by William Tierney Clark between 1829 and 1832. "
@@ -261,8 +261,7 @@ def test_output_is_never_overwritten_or_left_half_written(tmp_path: Path) -> Non
 
 
 def test_real_articles_give_every_kind() -> None:
-    shared = Path(os.environ.get("LLM2COMP_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-    articles = shared / "data" / "wiki" / "articles.jsonl.xz"
+    articles = SHARED / "data" / "wiki" / "articles.jsonl.xz"
     if not articles.exists():
         pytest.skip("the Wikipedia articles are not beside the repository")
     settings = PairSettings(articles=(str(articles),))

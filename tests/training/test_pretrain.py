@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from llm2comp.documents import Document
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.python_docs import is_held_out
 from llm2comp.training import pretrain as stage
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.pretrain import Rows, pretrain, train_tokenizer, training_texts

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 import llm2comp
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import SettingsError
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.recipe import run_recipe

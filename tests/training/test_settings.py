@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import SettingsError
 from llm2comp.training.settings import BackboneShape, CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
 from llm2comp.training.settings_file import read_fields, to_settings
@@ -166,7 +166,7 @@ def test_numbers_lists_and_nothing_are_taken_as_written() -> None:
 
 
 def test_settings_load_nothing_heavy() -> None:
-    modules = "llm2comp.training.recipe_file, llm2comp.training.settings, llm2comp.training.pair_settings, llm2comp.training.sources, llm2comp.cli"
+    modules = "llm2comp.training.recipe_file, llm2comp.training.settings, llm2comp.training.pairs.settings, llm2comp.training.sources, llm2comp.cli"
     code = f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'datasets', 'numpy', 'peft', 'faiss'}} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

@@ -11,13 +11,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from llm2comp.adapter import AdapterSettings
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.model import LLM2Comp
 from llm2comp.training.checkpoints import trained_weights
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings
+from tests.paths import BACKBONE, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-BACKBONE = ROOT / "tests" / "golden" / "backbone"
 """A random Llama of two layers whose tokenizer knows a few hundred words."""
 
 _WORDS = """

@@ -1,0 +1,134 @@
+"""The models of an ablation: one pretext, one number of memory tokens and one seed, carried through all stages."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llm2comp import LLM2Comp, load
+from llm2comp.errors import SettingsError
+from llm2comp.model_folder import CONFIG_FILE
+from llm2comp.training.contrastive import train_contrastive
+from llm2comp.training.fresh_layers import restart_layers
+from llm2comp.training.recipe import run_stage, starting_point, train_once
+from llm2comp.training.recipe_file import Recipe
+from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings
+from llm2comp_benchmarks.systems.mntp.encoder import TEXT_MEAN_FILE, load_text_mean
+from llm2comp_benchmarks.systems.mntp.objective import mntp_like
+from llm2comp_benchmarks.systems.mntp.train import train_mntp
+
+__all__ = ["Lineage", "Stage", "train_lineage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Models that descend from one start.
+
+    Attributes:
+        pretext: Objective of stage 1, `mntp`, or `none`.
+        memory_tokens: k; 0 where the text's own tokens are averaged instead (mntp).
+        seed: Of every stage.
+    """
+
+    pretext: str
+    memory_tokens: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its result files."""
+        return f"{self.pretext}-k{self.memory_tokens}-seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A model that is there to be measured.
+
+    Attributes:
+        name: The stage it has been through last.
+        folder: The saved model.
+        samples: Supervised pairs it was trained on.
+        finished: Whether the stage is at its end.
+        pooling: Other than its own, to measure it with.
+    """
+
+    name: Literal["pretext", "unsupervised", "supervised"]
+    folder: Path
+    samples: int = 0
+    finished: bool = True
+    pooling: dict[str, Any] | None = None
+
+
+def train_lineage(lineage: Lineage, recipe: Recipe, backbone: str | Path, folder: Path, curve: Sequence[int]) -> Iterator[Stage]:
+    """Trains stage by stage what is not there yet, and gives each model as soon as it is.
+
+    Args:
+        lineage: Which one.
+        recipe: Its three stages and model settings.
+        backbone: The language model.
+        folder: Gets a folder for each stage.
+        curve: Updates of stage 3 after which the model is kept.
+
+    Raises:
+        SettingsError: The recipe lacks a stage, or the folder was begun with other settings.
+    """
+    settings = replace(recipe.model, memory_tokens=max(1, lineage.memory_tokens))
+    compression, unsupervised, supervised = recipe.compression, recipe.unsupervised, recipe.supervised
+    if compression is None or unsupervised is None or supervised is None:
+        raise SettingsError(f"recipe {recipe.name} needs all three stages")
+    previous: Path | None = None
+    if lineage.pretext != "none":
+        previous = _pretext(lineage, replace(compression, seed=lineage.seed), settings, backbone, folder / "pretext")
+        yield Stage("pretext", previous)
+
+    def first() -> LLM2Comp:
+        model = starting_point(settings, backbone, None, unsupervised)()
+        if compression.restart_layers:
+            restart_layers(model.encoder.backbone.language_model, seed=lineage.seed)
+        return model
+
+    read, mark = _reader(lineage), TEXT_MEAN_FILE if lineage.pretext == "mntp" else CONFIG_FILE
+    start = (lambda: read(previous)) if previous is not None else first
+    after_views = _contrastive(replace(unsupervised, seed=lineage.seed), settings, start, folder / "unsupervised", (), mark)
+    yield Stage("unsupervised", after_views)
+    finished = _contrastive(replace(supervised, seed=lineage.seed), settings, lambda: read(after_views), folder / "supervised", curve, mark)
+    for updates in curve:
+        kept = finished if updates == curve[-1] else finished.with_name(f"model-{updates}")
+        yield Stage("supervised", kept, updates * supervised.batch_size, kept == finished)
+
+
+def _pretext(lineage: Lineage, settings: CompressionSettings, model: ModelSettings, backbone: str | Path, folder: Path) -> Path:
+    if lineage.pretext == "mntp":
+        return train_mntp(backbone, folder, mntp_like(settings), model)
+    stage = replace(settings, objective=lineage.pretext)  # type: ignore[arg-type]
+    return run_stage("compression", stage, folder, starting_point(model, backbone, None, stage), model)
+
+
+def _reader(lineage: Lineage) -> Callable[[Path], LLM2Comp]:
+    """What loads a model of the lineage to train it further: in full precision, as all weights are trained."""
+    if lineage.pretext == "mntp":
+        return lambda folder: load_text_mean(folder, dtype="float32")
+    return lambda folder: load(folder, dtype="float32")
+
+
+def _contrastive(settings: ContrastiveSettings, model: ModelSettings, start: Callable[[], LLM2Comp], folder: Path, keep: Sequence[int], mark: str) -> Path:
+    """Stage 2 or 3, unless its model is there; what it was after `keep` updates lies beside it."""
+
+    def train(trained: LLM2Comp) -> None:
+        train_contrastive(trained, settings, folder, fresh_adapter=model.adapter, callbacks=[_Keep(trained, folder, keep[:-1])])
+
+    return train_once(folder.name, settings, folder, start, model, train, mark=mark)
+
+
+class _Keep(TrainerCallback):
+    """Saves the model as it is after some numbers of updates."""
+
+    def __init__(self, model: LLM2Comp, folder: Path, updates: Sequence[int]) -> None:
+        self._model, self._folder, self._updates = model, folder, updates
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step in self._updates:
+            self._model.changed()
+            self._model.save(self._folder / f"model-{state.global_step}")

@@ -1,0 +1,169 @@
+"""The result files of an ablation brought together: means over seeds, and differences between pretexts on equal seeds and tasks."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llm2comp.errors import LLM2CompError
+from llm2comp_benchmarks.results.kinds import ordered_tasks
+from llm2comp_benchmarks.results.read import ResultFile, read_result_files
+
+__all__ = ["PRETEXTS", "STAGES", "Ablation", "Mean", "Run", "grouped", "mean_over_seeds", "read_ablation_runs"]
+
+PRETEXTS = {
+    "distillation": "CTKD",
+    "continuation": "continuation (NLL)",
+    "reconstruction": "reconstruction (RC)",
+    "mntp": "LLM2Vec's MNTP",
+    "none": "no pretext",
+}
+"""What tables call the pretexts, in the order of the paper's claim; one that is not listed comes last under its own name."""
+STAGES = {"pretext": "pretext only", "unsupervised": "+ UCL", "supervised": "+ UCL + SCL"}
+
+
+class Mean(NamedTuple):
+    """Mean over seeds.
+
+    Attributes:
+        value: The mean.
+        half: Half of the 95 % t-interval of the mean over seeds; None with a single seed.
+        lowest: Least value of a seed.
+        highest: Greatest value of a seed.
+        seeds: How many.
+    """
+
+    value: float
+    half: float | None
+    lowest: float
+    highest: float
+    seeds: int
+
+    def told(self, digits: int = 3) -> str:
+        """As `0.512 ± 0.013`; with one seed the value alone."""
+        return f"{self.value:.{digits}f}" + (f" ± {self.half:.{digits}f}" if self.half is not None else "")
+
+
+def mean_over_seeds(values: Sequence[float]) -> Mean:
+    """The mean of one value a seed, with Student's t-interval for so many."""
+    found = np.asarray(values, np.float64)
+    half = None
+    if len(found) > 1:
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
+    return Mean(float(found.mean()), half, float(found.min()), float(found.max()), len(found))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model of the ablation.
+
+    Attributes:
+        pretext: Objective of stage 1.
+        stage: The stage it has been through last.
+        memory_tokens: k; 0 for mntp.
+        seed: Of all stages.
+        samples: Supervised samples it has seen.
+        pooling: "mean" or "cluster".
+        scores: Main metric by task.
+        analysis: Figures of its embeddings by name; empty where not measured.
+    """
+
+    pretext: str
+    stage: str
+    memory_tokens: int
+    seed: int
+    samples: int
+    pooling: str
+    scores: dict[str, float]
+    analysis: dict[str, Any]
+
+    def average(self, tasks: Iterable[str]) -> float:
+        """Mean over the tasks."""
+        values = [self.scores[task] for task in tasks]
+        return sum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """All models of an ablation.
+
+    Attributes:
+        runs: The models.
+        kinds: Kind by task, in the order of tables: the tasks that all models at the end of a stage were measured on.
+        curve: Those of them that the models on the way through stage 3 were measured on too.
+        k: Memory tokens of the models that differ by pretext; those with another k are there for the comparison of k alone.
+        files: The result files, in the order of the runs.
+    """
+
+    runs: list[Run]
+    kinds: dict[str, str]
+    curve: list[str]
+    k: int
+    files: list[ResultFile]
+
+    def pick(self, **wanted: object) -> list[Run]:
+        """The runs that have these attributes; with mean pooling and k memory tokens (none for mntp) where not said otherwise."""
+        wanted = {"pooling": "mean", **wanted}
+        chosen = [run for run in self.runs if all(getattr(run, name) == value for name, value in wanted.items())]
+        return chosen if "memory_tokens" in wanted else [run for run in chosen if run.memory_tokens in (0, self.k)]
+
+    @property
+    def most_samples(self) -> int:
+        """Supervised samples of the finished models."""
+        return max((run.samples for run in self.runs if run.stage == "supervised"), default=0)
+
+    def finished(self, stage: str, **wanted: object) -> list[Run]:
+        """The runs at the end of the stage."""
+        return self.pick(stage=stage, samples=self.most_samples if stage == "supervised" else 0, **wanted)
+
+    @property
+    def pretexts(self) -> list[str]:
+        """Those that were run, in the order of the claim."""
+        return sorted({run.pretext for run in self.runs}, key=lambda name: list(PRETEXTS).index(name) if name in PRETEXTS else len(PRETEXTS))
+
+
+def read_ablation_runs(folder: Path) -> Ablation | None:
+    """The ablation whose result files stand in the folder; None where there is none.
+
+    Raises:
+        LLM2CompError: A damaged file, one without the settings of an ablation, files of two ablations, or no task that all have.
+    """
+    files = read_result_files(folder) if folder.is_dir() else []
+    if not files:
+        return None
+    names = {str((file.settings.get("ablation") or {}).get("ablation")) for file in files}
+    if len(names) > 1:
+        raise LLM2CompError(f"{folder}: files of {len(names)} ablations ({', '.join(sorted(names))}); give each a folder of its own")
+    runs = [_run(file) for file in files]
+    last = max(run.samples for run in runs)
+    kinds = ordered_tasks(file.tasks for file in files)
+    ends = {task: kind for task, kind in kinds.items() if all(task in run.scores for run in runs if run.stage != "supervised" or run.samples == last)}
+    curve = [task for task in ends if all(task in run.scores for run in runs)]
+    if not curve:
+        raise LLM2CompError(f"{folder}: no task is in all {len(files)} result files; run the ablation to its end")
+    counted = Counter(run.memory_tokens for run in runs if run.memory_tokens and run.pretext != "distillation") or Counter(run.memory_tokens for run in runs)
+    return Ablation(runs, ends, curve, counted.most_common(1)[0][0], files)
+
+
+def _run(file: ResultFile) -> Run:
+    told: Any = file.settings.get("ablation")
+    try:
+        pretext, stage, pooling = str(told["pretext"]), str(told["stage"]), str(told.get("pooling", "mean"))
+        k, seed, samples = int(told["memory_tokens"]), int(told["seed"]), int(told.get("supervised_samples", 0))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LLM2CompError(f"{file.path}: settings.ablation does not name pretext, stage, memory_tokens and seed ({error}); run the ablation again") from error
+    return Run(pretext, stage, k, seed, samples, pooling, {task: scores.score for task, scores in file.tasks.items()}, file.beside.get("analysis") or {})
+
+
+def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
+    """Runs by what they have in common, in order of appearance."""
+    found: dict[Any, list[Run]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return found

@@ -1,0 +1,4 @@
+"""Which differences between two result files mean something: bootstrap intervals, paired tests, Holm's correction.
+
+Imports `results`.
+"""

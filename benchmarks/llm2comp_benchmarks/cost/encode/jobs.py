@@ -1,0 +1,171 @@
+"""The systems of an encoding benchmark, each in a process of its own that does one thing at a time for `encode_benchmark`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from llm2comp_benchmarks.cost.devices import device_memory_peak, finish, start_memory
+from llm2comp_benchmarks.cost.encode.setup import PARTS
+from llm2comp_benchmarks.cost.encode.stages import measure_operations, measure_stages
+from llm2comp_benchmarks.cost.worker import Job, serve
+
+__all__ = ["SYSTEMS", "open_system"]
+
+_WARM_UP = 64  # texts
+_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square matrices; the rate of the faster counts
+_ROWS = {"cpu": 4096, "cuda": 16_384}  # of products in the model's own shapes
+_MATMUL_SECONDS = 0.5  # for each product
+_BARE_TEXTS = 32  # of a forward pass without a library around it: sentence-transformers' default batch
+
+Encode = Callable[[list[str]], Any]
+
+
+def _open_ours(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+    import llm2comp
+
+    model = llm2comp.load(str(folder / PARTS["ours"]), device=device, dtype=precision)
+    options = {} if batch_size is None else {"batch_size": batch_size}
+
+    def encode(several: list[str]) -> Any:
+        return model.encode(several, show_progress_bar=False, **options)
+
+    def stages(file: str) -> dict[str, Any]:
+        busy = measure_stages(model, texts, Path(file), encode, lambda: finish(device))
+        return {"stages": busy, **measure_operations(lambda: encode(texts[: 4 * _WARM_UP]), device)}
+
+    return {**_encoding(encode, texts, device), "stages": stages}
+
+
+def _open_sentence_transformers(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+    """The plain export with the library's own modules and the batch that it takes by itself."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder / PARTS["plain"]), device=device, local_files_only=True, model_kwargs={"dtype": precision})
+    return _encoding(lambda several: model.encode(several, show_progress_bar=False), texts, device)
+
+
+def _open_transformers(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+    """Nothing but forward passes over token ids of one length, the texts' mean, in batches of 32: no text, no padding, no pooling."""
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(folder / PARTS["plain"], dtype=getattr(torch, precision), local_files_only=True).eval().to(device)
+    tokenizer = AutoTokenizer.from_pretrained(folder / PARTS["plain"], local_files_only=True)
+    tokens = [token for ids in tokenizer(texts, truncation=True)["input_ids"] for token in ids]
+    length = max(1, round(len(tokens) / len(texts)))
+    rows = torch.tensor(tokens[: len(tokens) // length * length]).reshape(-1, length)
+
+    def forward(several: torch.Tensor) -> None:
+        with torch.inference_mode():
+            for batch in several.split(_BARE_TEXTS):
+                model(input_ids=batch.to(device), use_cache=False)
+        finish(device)
+
+    def encode_all() -> dict[str, Any]:
+        start = time.perf_counter()
+        forward(rows)
+        return {"seconds": time.perf_counter() - start, "texts": len(rows), "tokens": rows.numel()}
+
+    def warm_up() -> dict[str, Any]:
+        forward(rows[:_WARM_UP])
+        return {"loaded_bytes": start_memory(device)}
+
+    return {"warm_up": warm_up, "round": encode_all, "peak": lambda: _peak(device)}
+
+
+def _open_matmul(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+    """Products of square matrices, and of the model's own shapes: what is left when nothing but the linear layers is computed."""
+    backbone = folder / PARTS["plain"] if (folder / PARTS["plain"]).is_dir() else folder / PARTS["ours"] / "backbone"
+    config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
+    hidden, intermediate = config["hidden_size"], config.get("intermediate_size") or 4 * config["hidden_size"]
+    kind = torch.device(device).type
+    drawn = {"dtype": getattr(torch, precision), "device": device}
+    square = [(torch.randn(size, size, **drawn), torch.randn(size, size, **drawn)) for size in _SIZES[kind]]
+    shapes = [(hidden, hidden)] * 4 + [(hidden, intermediate)] * 2 + [(intermediate, hidden)]
+    layer = [(torch.randn(_ROWS[kind], width, **drawn), torch.randn(out, width, **drawn)) for width, out in shapes]
+
+    def measure() -> dict[str, Any]:
+        return {"flops": max(_rate([pair], device) for pair in square), "model_shapes_flops": _rate(layer, device)}
+
+    def warm_up() -> dict[str, Any]:
+        measure()
+        return {"loaded_bytes": start_memory(device)}
+
+    return {"warm_up": warm_up, "round": measure, "peak": lambda: _peak(device)}
+
+
+def _rate(products: Sequence[tuple[torch.Tensor, torch.Tensor]], device: str) -> float:
+    """Floating-point operations a second of the products one after another, (rows, width) x (out, width): the median of half a second."""
+    work = sum(2 * len(states) * weight.numel() for states, weight in products)
+    seconds: list[float] = []
+    with torch.inference_mode():
+        while sum(seconds) < _MATMUL_SECONDS or len(seconds) < 3:
+            finish(device)
+            start = time.perf_counter()
+            for states, weight in products:
+                functional.linear(states, weight)
+            finish(device)
+            seconds.append(time.perf_counter() - start)
+    return work / median(seconds)
+
+
+def _encoding(encode: Encode, texts: list[str], device: str) -> Mapping[str, Job]:
+    """The jobs of a system that turns texts into vectors."""
+    vectors: list[Any] = []
+
+    def warm_up() -> dict[str, Any]:
+        encode(texts[:_WARM_UP])
+        return {"loaded_bytes": start_memory(device)}
+
+    def encode_all() -> dict[str, Any]:
+        vectors.clear()
+        start = time.perf_counter()
+        vectors.append(encode(texts))
+        return {"seconds": time.perf_counter() - start, "texts": len(texts)}
+
+    def save(file: str) -> dict[str, Any]:
+        np.save(file, np.asarray(vectors[-1], dtype=np.float32))
+        return {}
+
+    return {"warm_up": warm_up, "round": encode_all, "save": save, "peak": lambda: _peak(device)}
+
+
+def _peak(device: str) -> dict[str, Any]:
+    return {"peak_bytes": device_memory_peak(device)}
+
+
+SYSTEMS: dict[str, Callable[[Path, list[str], str, int | None, str], Mapping[str, Job]]] = {
+    "llm2comp": _open_ours,
+    "sentence-transformers": _open_sentence_transformers,
+    "transformers": _open_transformers,
+    "matmul": _open_matmul,
+}
+"""What can be measured, by name."""
+
+
+def open_system(
+    system: str, folder: str, texts: int | None = None, precision: str = "float32", batch_size: int | None = None, device: str = "cpu"
+) -> Mapping[str, Job]:
+    """The jobs of a system on what `encode_setup.prepare` left in a folder: `warm_up`, `round`, `peak`, and, of encoders, `save`.
+
+    Args:
+        system: One of `SYSTEMS`.
+        folder: As prepared.
+        texts: How many of the texts; None: all.
+        precision: float32 or bfloat16.
+        batch_size: Of ours; None, and for all others: their own default.
+        device: `cpu`, or a GPU's name: then memory is the GPU's, and a time ends when the GPU is done.
+    """
+    given = json.loads((Path(folder) / PARTS["texts"]).read_text(encoding="utf-8"))
+    return SYSTEMS[system](Path(folder), given[:texts], precision, batch_size, device)
+
+
+if __name__ == "__main__":
+    serve(lambda: ({}, open_system(**json.loads(sys.argv[1]))))

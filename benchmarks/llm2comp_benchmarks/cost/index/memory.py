@@ -1,0 +1,85 @@
+"""How the memory of a build grows with the corpus: `index build corpus.jsonl --vectors …` of 100,000 and of a million synthetic documents.
+
+`python -m llm2comp_benchmarks.cost.index.memory WORKDIR benchmarks/results/index-memory.json` measures it; vectors are kept in WORKDIR, where
+`llm2comp bench index --workdir WORKDIR --rows 1000000` finds them too.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from llm2comp.errors import LLM2CompError
+from llm2comp_benchmarks.cost.index.run import THREAD_VARIABLES, IndexBenchmark, found_packages, run_process, set_name
+from llm2comp_benchmarks.cost.worker import memory_of
+from llm2comp_benchmarks.results.record import result_record, write_atomically
+
+__all__ = ["measure_memory", "watch_process"]
+
+_EVERY_SECONDS = 0.02
+_JOB = [sys.executable, "-m", "llm2comp_benchmarks.cost.index.jobs"]
+
+
+def watch_process(command: list[str], environment: dict[str, str]) -> dict[str, int]:
+    """Most bytes that the process held: `resident` in all, as the kernel counts; `anonymous`, without pages of mapped files, as seen every 20 ms.
+
+    Pages of mapped files are the system's to take back: an index larger than memory can be built and searched. Anonymous ones are what a build needs.
+
+    Raises:
+        LLM2CompError: It failed; the message has its last words.
+    """
+    peaks = {"VmHWM": 0, "RssAnon": 0}
+    with TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=errors)
+        while process.poll() is None:
+            held = memory_of(process.pid)
+            peaks = {name: max(peak, held.get(name, 0)) for name, peak in peaks.items()}
+            time.sleep(_EVERY_SECONDS)
+        errors.seek(0)
+        words = errors.read().strip().splitlines() or ["no message"]
+    if process.returncode:
+        raise LLM2CompError(f"{' '.join(command[1:4])[:80]}: failed: {words[-1][:400]}")
+    return {"resident": peaks["VmHWM"], "anonymous": peaks["RssAnon"]}
+
+
+def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000), types: Sequence[str] = ("flat", "ivf"), threads: int = 1) -> dict[str, Any]:
+    """The record: for each type the peaks of a build of so many documents, and `growth`, what the larger one takes beyond the smaller."""
+    start = time.perf_counter()
+    entries: dict[str, dict[str, Any]] = {kind: {} for kind in types}
+    for count in rows:
+        settings = IndexBenchmark(workdir, rows=count, threads=threads)
+        folder = workdir / "sets" / set_name(settings)
+        asked = {name: getattr(settings, name) for name in ("corpus", "model", "rows", "dimension", "queries", "seed")}
+        run_process("prepare vectors", [*_JOB, "prepare", json.dumps({"folder": str(folder), **asked})], threads)
+        for kind in types:
+            entries[kind][str(count)] = _watch_build(folder, kind, workdir / "indexes" / "memory", threads)
+    for entry in entries.values():
+        small, large = (entry[str(count)] for count in rows)
+        entry["growth"] = {name: large[name] - small[name] for name in small}
+    record = result_record([], {"rows": list(rows), "dimension": settings.dimension, "threads": threads}, threads=threads)
+    record["versions"] |= found_packages()
+    return {**entries, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
+
+
+def _watch_build(vectors: Path, kind: str, output: Path, threads: int) -> dict[str, int]:
+    shutil.rmtree(output, ignore_errors=True)
+    arguments = {"vectors": str(vectors), "output": str(output), "options": {"type": kind}, "wishes": {}}
+    peaks = watch_process([*_JOB, "build_ours", json.dumps(arguments)], {name: str(threads) for name in THREAD_VARIABLES})
+    shutil.rmtree(output)
+    return peaks
+
+
+def main() -> None:
+    """Measures in the folder named first, writes the file named second."""
+    record = measure_memory(Path(sys.argv[1]))
+    write_atomically(sys.argv[2], [json.dumps(record, indent=2), "\n"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Suites: lists of tasks in JSON files, of mteb by name or of this machine by path."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llm2comp.errors import SettingsError
+from llm2comp_benchmarks.mteb.tasks import read_mteb_task
+from llm2comp_benchmarks.tasks.classification import ClassificationTask, read_classification
+from llm2comp_benchmarks.tasks.clustering import ClusteringTask, read_clustering
+from llm2comp_benchmarks.tasks.pair_classification import PairTask, read_pair_classification
+from llm2comp_benchmarks.tasks.python_docs import read_python_docs_task
+from llm2comp_benchmarks.tasks.reranking import RerankingTask, read_reranking
+from llm2comp_benchmarks.tasks.retrieval import RetrievalTask, read_beir
+from llm2comp_benchmarks.tasks.sts import StsTask, read_sts
+
+__all__ = ["SUITES", "Suite", "SuiteTask", "Task", "read_suite"]
+
+Task = RetrievalTask | StsTask | ClassificationTask | ClusteringTask | PairTask | RerankingTask
+"""A task that is not mteb's: its data have been read."""
+
+SUITES = ("beir", "local", "paper")
+"""The suites that come with the package."""
+
+_FOLDER = Path(__file__).parents[1] / "suites"
+_FILE_READERS: dict[str, Callable[[str | Path], Task]] = {
+    "sts": read_sts,
+    "clustering": read_clustering,
+    "pair-classification": read_pair_classification,
+    "reranking": read_reranking,
+}
+_KINDS = ("retrieval", "classification", *_FILE_READERS)
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """One entry of a suite; exactly one of path, mteb and python_docs is given.
+
+    Attributes:
+        kind: retrieval, sts, classification, clustering, pair-classification or reranking.
+        path: A folder (retrieval, classification) or file (all others) under the folder of data.
+        mteb: A task of mteb by its name.
+        python_docs: The retrieval task of `read_python_docs_task`: "all" or "standard".
+        name: Key of the results; None for the name the reader gives.
+        split: With path, of retrieval and classification.
+        subsets: With mteb: the parts of a multilingual task.
+        splits: With mteb.
+    """
+
+    kind: str
+    path: str | None = None
+    mteb: str | None = None
+    python_docs: str | None = None
+    name: str | None = None
+    split: str = "test"
+    subsets: list[str] | None = None
+    splits: list[str] | None = None
+
+    def read(self, data: str | Path) -> Task:
+        """The task, which is not of mteb, read and checked; data is the folder that its path starts from.
+
+        Raises:
+            CorpusError: It is missing or malformed.
+        """
+        task: Task
+        if self.python_docs:
+            task = read_python_docs_task("standard" if self.python_docs == "standard" else "all")
+        elif self.kind == "retrieval":
+            task = read_beir(Path(data) / str(self.path), split=self.split)
+        elif self.kind == "classification":
+            task = read_classification(Path(data) / str(self.path), split=self.split)
+        else:
+            task = _FILE_READERS[self.kind](Path(data) / str(self.path))
+        return replace(task, name=self.name) if self.name else task
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A list of tasks, what it is called, and what it is for."""
+
+    name: str
+    about: str
+    tasks: tuple[SuiteTask, ...]
+
+    def read_own(self, data: str | Path | None) -> list[Task]:
+        """The tasks that are not of mteb, read and checked.
+
+        Raises:
+            SettingsError: They lie in a folder of data, and none is given.
+            CorpusError: One is missing or malformed.
+        """
+        first = next((entry.path for entry in self.tasks if entry.path), None)
+        if first and data is None:
+            raise SettingsError(f"the suite {self.name} has tasks in a folder of data ({first} and others); give that folder with --data")
+        return [entry.read(data or "") for entry in self.tasks if not entry.mteb]
+
+    def read_mteb(self) -> list[Any]:
+        """The tasks of mteb; their data are not loaded.
+
+        Raises:
+            SettingsError: There is no such task, or it has no such subset or split.
+        """
+        return [read_mteb_task(entry.mteb, subsets=entry.subsets, splits=entry.splits) for entry in self.tasks if entry.mteb]
+
+
+def read_suite(source: str) -> Suite:
+    """The suite of a name (`SUITES`), or in a JSON file: `{"name", "about", "tasks": [{"kind", "path" or "mteb" or "python_docs", …}]}`.
+
+    Raises:
+        SettingsError: There is no such suite or file, or it is malformed; the message says which entry.
+    """
+    file = _FOLDER / f"{source}.json" if source in SUITES else Path(source)
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{source}: no such suite ({error.strerror}); give {', '.join(SUITES)} or a JSON file") from error
+    except ValueError as error:
+        raise SettingsError(f"{source}: not JSON ({error})") from error
+    if not isinstance(record, dict) or not isinstance(record.get("tasks"), list) or not record["tasks"]:
+        raise SettingsError(f'{source}: not a suite; expected {{"name": …, "about": …, "tasks": [{{"kind": …, "path": …}}, …]}}')
+    tasks = tuple(_entry(entry, f"{source}: task {number}") for number, entry in enumerate(record["tasks"], 1))
+    return Suite(str(record.get("name", file.stem)), str(record.get("about", "")), tasks)
+
+
+def _entry(record: Any, place: str) -> SuiteTask:
+    known = SuiteTask.__dataclass_fields__
+    if not isinstance(record, dict) or not record.keys() <= known.keys():
+        raise SettingsError(f"{place}: {json.dumps(record):.80} has other keys than {', '.join(known)}")
+    if record.get("kind") not in _KINDS:
+        raise SettingsError(f"{place}: the kind is {record.get('kind')!r}, expected one of {', '.join(_KINDS)}")
+    lists = [record[key] for key in ("subsets", "splits") if record.get(key) is not None]
+    if not all(isinstance(value, list) and value and all(isinstance(item, str) for item in value) for value in lists):
+        raise SettingsError(f"{place}: subsets and splits are lists of names")
+    if not all(isinstance(value, str) for key, value in record.items() if key not in ("subsets", "splits")):
+        raise SettingsError(f"{place}: expected text for everything but subsets and splits")
+    if sum(key in record for key in ("path", "mteb", "python_docs")) != 1:
+        raise SettingsError(f"{place}: expected exactly one of path, mteb and python_docs")
+    if "mteb" in record and record.keys() & {"name", "split"} or "mteb" not in record and lists:
+        raise SettingsError(f"{place}: subsets and splits go with mteb, name and split with path or python_docs")
+    if record.get("python_docs", "all") not in ("all", "standard"):
+        raise SettingsError(f"{place}: python_docs is {record['python_docs']!r}, expected all or standard")
+    return SuiteTask(**record)

@@ -1,0 +1,130 @@
+"""What is put before the texts of mteb's tasks: the model's prompts, instructions for single tasks, and a record of what was used."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm2comp.errors import SettingsError
+from llm2comp_benchmarks.mteb.model import import_mteb
+from llm2comp_benchmarks.results.record import write_atomically
+
+__all__ = ["UsedPrompts", "leaves", "prompts_of", "read_instructions", "resolve_prompts"]
+
+_PROMPTS_FILE = "llm2comp_prompts.json"
+"""Beside mteb's `results` folder, for mteb does not write down with which prompts a result was made."""
+
+
+def read_instructions(path: str | Path) -> dict[str, str]:
+    """Instructions of a YAML or JSON file: text by task (`SciFact`), by type (`STS`), or by mteb's longer keys (`SciFact-query`).
+
+    Raises:
+        SettingsError: The file cannot be read, or holds anything else.
+    """
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: no instructions can be read ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(found, dict) or not all(isinstance(key, str) and isinstance(text, str) for key, text in found.items()):
+        raise SettingsError(f"{path}: expected a mapping of task to instruction, such as SciFact: 'Find evidence for the claim: '")
+    return found
+
+
+def resolve_prompts(model_prompts: Mapping[str, str | None], instructions: Mapping[str, str], tasks: Sequence[Any]) -> dict[str, str]:
+    """Prompts by mteb's keys: the model's own, and over them the instructions.
+
+    Where queries and documents differ, an instruction for a task or type is put before its queries only; elsewhere before
+    every text.
+
+    Raises:
+        SettingsError: An instruction is for no task and no type that mteb knows.
+    """
+    prompts = {key: prompt or "" for key, prompt in model_prompts.items()}
+    for key, text in instructions.items():
+        base, _, side = key.rpartition("-")
+        if key in ("query", "document") or (side in ("query", "document") and _kind(base, tasks)):
+            prompts[key] = text
+        elif kind := _kind(key, tasks):
+            for name in (key, *_parts(key, tasks)):
+                if kind == "retrieval":
+                    prompts.pop(name, None)
+                prompts[f"{name}-query" if kind == "retrieval" else name] = text
+        else:
+            raise SettingsError(f"an instruction is for {key!r}, which is no task and no type of task in mteb; types are Retrieval, STS, Classification …")
+    return prompts
+
+
+def _kind(name: str, tasks: Sequence[Any]) -> str | None:
+    """`retrieval` for a task or type with queries and documents, `other` for other tasks and types, None for neither."""
+    mteb = import_mteb()
+    from mteb.abstasks.task_metadata import _TASKTYPE2SIMPLIFIEDTASKTYPE
+
+    kind = next((task.metadata.type for task in tasks if task.metadata.name == name), name)
+    if kind not in _TASKTYPE2SIMPLIFIEDTASKTYPE:
+        try:
+            kind = mteb.get_task(name).metadata.type
+        except KeyError:
+            return None
+    return "retrieval" if _TASKTYPE2SIMPLIFIEDTASKTYPE.get(kind) == "retrieval" else "other"
+
+
+def _parts(name: str, tasks: Sequence[Any]) -> list[str]:
+    """Names of the tasks that a task is made up of."""
+    return [part.metadata.name for task in tasks if task.metadata.name == name for part in leaves(task) if part is not task]
+
+
+def leaves(task: Any) -> list[Any]:
+    """The tasks that a task is made up of, or the task itself."""
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+    return [leaf for part in task.metadata.tasks for leaf in leaves(part)] if isinstance(task, AbsTaskAggregate) else [task]
+
+
+def prompts_of(task: Any, prompts: dict[str, str]) -> dict[str, str | None]:
+    """What is put before the texts of a task."""
+    from mteb.models.abs_encoder import get_prompt_name
+    from mteb.types import PromptType
+
+    sides = {"query": PromptType.query, "document": PromptType.document} if _kind(task.metadata.name, [task]) == "retrieval" else {"text": None}
+    return {side: prompts.get(get_prompt_name(prompts, task.metadata, kind) or "") for side, kind in sides.items()}
+
+
+class UsedPrompts:
+    """The file that says with which prompts each result of a folder was made."""
+
+    def __init__(self, folder: Path, meta: Any) -> None:
+        self._path = folder / _PROMPTS_FILE
+        self._model = f"{meta.name}@{meta.revision}"
+        self._meta = meta
+
+    def check(self, cache: Any, tasks: Sequence[Any], prompts: dict[str, str]) -> None:
+        """Refuses to take results made with other prompts for those asked for.
+
+        Raises:
+            SettingsError: Naming the first such task.
+        """
+        known = self._read().get(self._model, {})
+        for task in tasks:
+            name, asked = task.metadata.name, prompts_of(task, prompts)
+            if known.get(name, asked) != asked and cache.load_task_result(name, self._meta) is not None:
+                raise SettingsError(
+                    f"{self._path.parent}: its result of {name} was made with other instructions ({json.dumps(known[name], ensure_ascii=False)}); "
+                    "give another --output-folder, or --overwrite"
+                )
+
+    def note(self, task: Any, prompts: dict[str, str]) -> None:
+        """Writes down the prompts of a task that is finished."""
+        everything = self._read()
+        everything.setdefault(self._model, {})[task.metadata.name] = prompts_of(task, prompts)
+        write_atomically(self._path, [json.dumps(everything, indent=2, ensure_ascii=False), "\n"])
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self._path.is_file():
+            return {}
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SettingsError(f"{self._path}: not JSON ({error}); remove it, or give another --output-folder") from error
+        return found if isinstance(found, dict) else {}

@@ -1,0 +1,150 @@
+"""Tables for people from the result files of a folder, and the Markdown files they stand in.
+
+A block of a file is filled by the name in its first line, `<!-- table NAME -->`:
+
+- `set FILE`: a line a task of one run, `FILE.json`;
+- `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the patterns;
+- `bench FILE`: what `llm2comp bench encode`, `train` or `growth` printed, from `FILE.json`, whose name begins with that word;
+- `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
+- `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`; `ablation-NAME …` from a folder of that name.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from llm2comp.errors import LLM2CompError
+from llm2comp_benchmarks.ablation.claims import order_words
+from llm2comp_benchmarks.ablation.plots import PLOTS, plot_ablation
+from llm2comp_benchmarks.ablation.summary import Ablation, read_ablation_runs
+from llm2comp_benchmarks.ablation.tables import cost_words, memory_table, pooling_table, pretexts_table, samples_table
+from llm2comp_benchmarks.cost.tables import format_encoding, format_growth, format_training
+from llm2comp_benchmarks.report.paper import paper_averages_table, paper_tasks_table
+from llm2comp_benchmarks.report.scores import intervals_table, runs_table, sets_table, systems_table
+from llm2comp_benchmarks.results.read import ResultFile, read_result_files
+from llm2comp_benchmarks.results.record import write_atomically
+from llm2comp_benchmarks.results.tables import fill_blocks
+
+__all__ = ["Results", "fill_text", "read_results", "write_file"]
+
+_ABLATION = "ablation"
+_NOT_YET = "*No result file yet.*"
+_NO_SAMPLES = "*No result file has samples yet.*"
+_OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {"systems": systems_table, "intervals": intervals_table, "runs": runs_table}
+_OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {"encode": format_encoding, "train": format_training, "growth": format_growth}
+_OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
+    "pretexts": pretexts_table,
+    "order": order_words,
+    "samples": samples_table,
+    "memory": memory_table,
+    "pooling": pooling_table,
+    "cost": cost_words,
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder of results holds: the runs by file name, and the ablations by the name of their folder."""
+
+    folder: Path
+    runs: dict[str, ResultFile]
+    ablations: dict[str, Ablation]
+
+    def table(self, name: str, beside: Path | None = None) -> str:
+        """The table of a block, by the name in the block's first line.
+
+        Args:
+            name: As the head of this module lists them.
+            beside: Folder of the file the table will stand in, from where pictures are linked; left out: the current one.
+
+        Raises:
+            LLM2CompError: There is no such table, or no result file it could be made of.
+        """
+        what, *patterns = name.split()
+        if what == "set" and len(patterns) == 1:
+            return sets_table(self._chosen(patterns)[0])
+        if what in _OF_RUNS and patterns:
+            return _OF_RUNS[what](self._chosen(patterns)) or _NO_SAMPLES
+        if patterns == ["pictures"] and _names_ablation(what):
+            return self._pictures(what, beside or Path())
+        if _names_ablation(what) and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
+            return (what in self.ablations and _OF_ABLATION[patterns[0]](self.ablations[what])) or _NOT_YET
+        if what == "bench" and len(patterns) == 1:
+            return self._bench(patterns[0])
+        if what == "paper" and patterns in (["tasks"], ["averages"]):
+            return paper_averages_table(self.ablations.get(_ABLATION)) if patterns == ["averages"] else paper_tasks_table(list(self.runs.values()))
+        of_ablation = [f"ablation {part}" for part in (*_OF_ABLATION, "pictures")]
+        known = ["set FILE", *(f"{kind} PATTERN" for kind in _OF_RUNS), "bench FILE", "paper tasks", "paper averages", *of_ablation]
+        raise LLM2CompError(f"no table is called {name!r}; there are: {', '.join(known)}")
+
+    def _bench(self, name: str) -> str:
+        file = self.folder / f"{name}.json"
+        show = next((show for begin, show in _OF_BENCH.items() if name.startswith(begin)), None)
+        if show is None or not file.is_file():
+            raise LLM2CompError(f"{file}: no such result file of `llm2comp bench encode`, `train` or `growth`")
+        return f"```\n{show(json.loads(file.read_text(encoding='utf-8')))}\n```"
+
+    def _chosen(self, patterns: list[str]) -> list[ResultFile]:
+        chosen: dict[str, ResultFile] = {}
+        for pattern in patterns:
+            fitting = {name: run for name, run in self.runs.items() if fnmatchcase(name, pattern)}
+            if not fitting:
+                raise LLM2CompError(f"no result file in {self.folder} is called {pattern}.json; there are: {', '.join(self.runs) or 'none'}")
+            chosen |= {name: run for name, run in fitting.items() if name not in chosen}
+        return list(chosen.values())
+
+    def _pictures(self, ablation: str, beside: Path) -> str:
+        texts = {"samples": "Score against supervised samples", "memory": "Score against memory tokens"}
+        there = {name: path for name, file in PLOTS.items() if (path := self.folder / ablation / file).is_file()}
+        links = [f"![{texts[name]}]({Path(os.path.relpath(path, beside)).as_posix()})" for name, path in there.items()]
+        return "\n\n".join(links) or "*No picture yet.*"
+
+    def plot(self) -> list[Path]:
+        """Draws the curves of each ablation beside its files, and says which files that made."""
+        return [path for name, ablation in self.ablations.items() for path in plot_ablation(ablation, self.folder / name)]
+
+
+def _names_ablation(word: str) -> bool:
+    return word == _ABLATION or word.startswith(f"{_ABLATION}-")
+
+
+def read_results(folder: Path) -> Results:
+    """Every run of `llm2comp eval` in the folder, and the ablations in its folders `ablation` and `ablation-NAME`.
+
+    Raises:
+        LLM2CompError: There is no such folder, or a file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise LLM2CompError(f"{folder}: no such folder; name the one with the result files by --results")
+    ablations = {path.name: read_ablation_runs(path) for path in sorted(folder.iterdir()) if path.is_dir() and _names_ablation(path.name)}
+    return Results(folder, {run.name: run for run in read_result_files(folder)}, {name: found for name, found in ablations.items() if found})
+
+
+def fill_text(text: str, results: Results, beside: Path) -> str:
+    """The text with every block filled; `beside` is the folder of the file it comes from."""
+    return fill_blocks(text, lambda name: results.table(name, beside))
+
+
+def write_file(path: Path, results: Results) -> bool:
+    """Fills the blocks of a file; says whether that changed it.
+
+    Raises:
+        LLM2CompError: The file cannot be read or has no block, or a block asks for a table that cannot be made; the file is left as it is.
+    """
+    try:
+        before = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LLM2CompError(f"{path}: cannot be read ({error})") from error
+    if "<!-- table " not in before:
+        raise LLM2CompError(f"{path}: no block to fill; put `<!-- table NAME -->` and `<!-- end -->` where a table should stand")
+    try:
+        after = fill_text(before, results, path.parent)
+    except LLM2CompError as error:
+        raise LLM2CompError(f"{path}: {error}") from error
+    if after != before:
+        write_atomically(path, [after])
+    return after != before

@@ -1,0 +1,4 @@
+"""Result files: their records, read and written, resumed; tables of them; resampling of their samples.
+
+Imports only `metrics`.
+"""

@@ -1,0 +1,89 @@
+"""BM25, the lexical baseline, and what the harness asks of a system that searches instead of encoding."""
+
+import logging
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, NoReturn, Protocol, runtime_checkable
+
+from llm2comp.corpus.documents import Document
+from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_benchmarks.metrics import Run
+
+__all__ = ["Bm25", "Searcher"]
+
+_K1, _B = 1.2, 0.75
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """A system that ranks documents without a vector of each."""
+
+    def search(self, documents: Iterable[Document], queries: dict[str, str], *, k: int) -> Run:
+        """Up to k documents of every query, by id, with scores; documents that do not match at all are left out."""
+
+
+class Bm25:
+    """BM25 as Lucene scores it (k1 = 1.2, b = 0.75): title and text as one field, English stop words left out, Porter2 stems.
+
+    Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009; the variant is Lucene's, as in
+    Kamphuis et al., Which BM25 Do You Mean?, 2020. Counting and scoring are bm25s's, the stemmer is NLTK's.
+
+    Raises:
+        LLM2CompError: One of the two is not installed.
+    """
+
+    system = "bm25"
+
+    def __init__(self) -> None:
+        try:
+            import bm25s
+            from nltk.stem.snowball import SnowballStemmer
+        except ImportError as error:
+            raise LLM2CompError("bm25 needs bm25s and nltk; install them with: pip install 'llm2comp[eval]'") from error
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and a line of that for each index
+        self._bm25s = bm25s
+        self._stem = cache(SnowballStemmer("english").stem)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result file says of it beside its name."""
+        parameters = {"scoring": "lucene", "k1": _K1, "b": _B, "stop_words": "english", "stemmer": "porter2", "field": "title and text"}
+        return {"system": self.system, "parameters": parameters}
+
+    def search(self, documents: Iterable[Document], queries: dict[str, str], *, k: int) -> Run:
+        """The k best documents of every query that share a word with it, or all where there are fewer."""
+        ids, texts = [], []
+        for document in documents:
+            ids.append(document.id)
+            texts.append(document.content)
+        words = self._words(texts)
+        asked = self._words(list(queries.values()))
+        known = {word for text in words for word in text}
+        if not known:  # bm25s would refuse
+            return {query: {} for query in queries}
+        index = self._bm25s.BM25(method="lucene", k1=_K1, b=_B, backend="numpy")
+        index.index(words, show_progress=False)
+        run: Run = {}
+        for query, own in zip(queries, asked, strict=True):
+            rows, scores = (
+                index.retrieve([own], k=min(k, len(ids)), show_progress=False, backend_selection="numpy") if known.intersection(own) else ([[]], [[]])
+            )
+            run[query] = {ids[row]: float(score) for row, score in zip(rows[0], scores[0], strict=True) if score > 0}
+        return run
+
+    def _words(self, texts: list[str]) -> list[list[str]]:
+        words: list[list[str]] = self._bm25s.tokenize(
+            texts, stopwords="en", stemmer=lambda vocabulary: [self._stem(word) for word in vocabulary], return_ids=False, show_progress=False
+        )
+        return words
+
+    def encode_query(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> NoReturn:
+        """Refuses: there is no vector of a text.
+
+        Raises:
+            SettingsError: Always.
+        """
+        raise SettingsError("bm25 ranks documents and has no vectors: give it retrieval tasks only (--beir, --python-docs)")
+
+    encode_document = encode_query
+    encode = encode_query

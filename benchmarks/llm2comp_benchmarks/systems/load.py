@@ -1,0 +1,172 @@
+"""The evaluated systems by the names a user gives: models, baselines, and poolings of a language model."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llm2comp.errors import BackboneError, LLM2CompError, SettingsError
+from llm2comp_benchmarks.systems.bm25 import Bm25, Searcher
+from llm2comp_benchmarks.systems.poolings import POOLINGS
+from llm2comp_benchmarks.systems.random_vectors import RandomVectors
+from llm2comp_benchmarks.tasks.encoding import Encoder
+
+__all__ = ["check_kinds", "describe_model", "load_model", "system_names"]
+
+
+def _pooled(pooling: str, backbone: str) -> Encoder:
+    from llm2comp_benchmarks.systems.pooled_backbone import PooledBackbone
+
+    encoder: Encoder = PooledBackbone(pooling, backbone)
+    return encoder
+
+
+def _text_mean(folder: str) -> Encoder:
+    from llm2comp_benchmarks.systems.mntp.encoder import load_text_mean
+
+    encoder: Encoder = load_text_mean(folder)
+    return encoder
+
+
+_ALONE: dict[str, Callable[[], Encoder]] = {"bm25": Bm25, "random": RandomVectors}
+"""Systems that are a name and nothing else."""
+
+_OF_A_BACKBONE: dict[str, Callable[[str], Encoder]] = {pooling: partial(_pooled, pooling) for pooling in POOLINGS}
+"""Systems named PREFIX:BACKBONE, made from the folder or Hub id after the colon."""
+
+_OF_A_FOLDER: dict[str, Callable[[str], Encoder]] = {"text-mean": _text_mean}
+"""Systems named PREFIX:FOLDER, trained here and saved there: what the MNTP baseline writes."""
+
+_PREFIXED = {**_OF_A_BACKBONE, **_OF_A_FOLDER}
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+
+
+def system_names() -> list[str]:
+    """What `load_model` takes beside folders and Hub ids."""
+    return [*_ALONE, *(f"{prefix}:BACKBONE" for prefix in _OF_A_BACKBONE), *(f"{prefix}:FOLDER" for prefix in _OF_A_FOLDER)]
+
+
+def load_model(name: str | None = None) -> Encoder:
+    """The system of a name.
+
+    Args:
+        name: None for the bundled model; the folder or Hub id of a model of this package or of sentence-transformers; or
+            one of `system_names`, BACKBONE being the folder or Hub id of a causal language model. A folder that has such a
+            name is `./NAME`.
+
+    Raises:
+        SettingsError: There is no such system; the message lists them.
+        LLM2CompError: It cannot be loaded.
+    """
+    if name in _ALONE:
+        return _ALONE[name]()
+    prefix, colon, backbone = (name or "").partition(":")
+    if name is not None and colon and not Path(name).exists():
+        return _load_prefixed(prefix, backbone)
+    return _load_encoder(name)
+
+
+def _load_prefixed(prefix: str, backbone: str) -> Encoder:
+    if prefix not in _PREFIXED:
+        raise SettingsError(f"no system is called {prefix!r}: before a colon stands one of {', '.join(_PREFIXED)}{_OTHERS}")
+    if not backbone and prefix in _OF_A_FOLDER:
+        raise SettingsError(f"{prefix}: the folder is missing; give {prefix}:FOLDER")
+    if not backbone:
+        raise SettingsError(f"{prefix}: the language model is missing; give {prefix}:FOLDER or {prefix}:HUB-ID")
+    return _PREFIXED[prefix](backbone)
+
+
+def _load_encoder(name: str | None) -> Encoder:
+    import llm2comp
+    from llm2comp.backbone.loading import find_source
+
+    if name is None:
+        bundled: Encoder = llm2comp.load()
+        return bundled
+    if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
+        raise SettingsError(f"no model at {name!r}: there is no such folder, and it is no Hub id; {_CHOICES}")
+    try:
+        source = find_source(name)
+    except BackboneError as error:
+        raise SettingsError(f"{error}; {_CHOICES}") from error
+    if _has(source.place, "llm2comp.json", source.revision):
+        ours: Encoder = llm2comp.load(name)
+        return ours
+    if not _has(source.place, "modules.json", source.revision):
+        raise SettingsError(f"{name!r} is no encoder (neither llm2comp.json nor modules.json is there); if it is a language model, pool it: mean:{name}")
+    return _load_sentence_transformer(source.place, source.revision)
+
+
+def _has(place: str, file: str, revision: str | None) -> bool:
+    """Whether a folder, or else a model on the Hub, has the file."""
+    if Path(place).is_dir():
+        return (Path(place) / file).is_file()
+    from huggingface_hub import file_exists
+
+    try:
+        return file_exists(place, file, revision=revision)
+    except Exception as error:  # a dozen kinds, from the hub's client and from the HTTP library below it
+        raise LLM2CompError(f"cannot look into the model {place!r}: the Hub stopped answering ({' '.join(str(error).split())[:200]}); try again") from error
+
+
+def _load_sentence_transformer(place: str, revision: str | None) -> Encoder:
+    from sentence_transformers import SentenceTransformer
+
+    from llm2comp.backbone.loading import one_line, quiet
+
+    try:
+        with quiet():
+            encoder: Encoder = SentenceTransformer(place, revision=None if Path(place).is_dir() else revision)
+    except Exception as error:  # sentence-transformers, transformers, safetensors and the hub each raise kinds of their own
+        raise LLM2CompError(f"cannot load the sentence-transformers model {place!r}: {one_line(error)}") from error
+    return encoder
+
+
+_OTHERS = f"; systems without one are {', '.join(_ALONE)}, folders and Hub ids"
+_CHOICES = f"give the folder or Hub id of a model, {', '.join(system_names())}, or nothing for the bundled model"
+
+
+def check_kinds(model: Encoder | Searcher, others: Iterable[str]) -> None:
+    """Raise before the work starts if a system that only ranks documents is to do something else.
+
+    Args:
+        model: The system.
+        others: Names of the tasks that are no retrieval.
+
+    Raises:
+        SettingsError: There are such tasks, and the system has no vectors.
+    """
+    names = list(others)
+    if names and isinstance(model, Searcher):
+        what = getattr(model, "system", type(model).__name__)
+        raise SettingsError(f"{what} ranks documents and has no vectors: it cannot do {', '.join(names)}; give it retrieval tasks only")
+
+
+def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
+    """What a result file says of the model; null where it has none.
+
+    `model` is the name as given; `system` what it is (llm2comp, sentence-transformers, or the name of a baseline), `parameters`
+    what that system was set to, `backbone` the language model by name and revision; then dimension, fingerprint, memory tokens
+    and longest text.
+    """
+    attributes = {"fingerprint": "fingerprint", "memory_tokens": "memory_tokens", "max_tokens": "max_seq_length"}
+    described = {key: getattr(model, attribute, None) for key, attribute in attributes.items()}
+    dimension = getattr(model, "get_embedding_dimension", None)
+    return {
+        "model": name or "llm2comp-tiny (bundled)",
+        "system": _kind(model),
+        "parameters": None,
+        "backbone": None,
+        "dimension": dimension() if dimension else None,
+        **described,
+        **getattr(model, "settings", {}),
+    }
+
+
+def _kind(model: Encoder) -> str:
+    if hasattr(model, "memory_tokens"):
+        return "llm2comp"
+    classes = [kind.__name__ for kind in type(model).__mro__]
+    return "sentence-transformers" if "SentenceTransformer" in classes else classes[0]

@@ -1,0 +1,167 @@
+"""An encoder without memory tokens: the mean over a text's own tokens, read both ways, as LLM2Vec makes its embeddings.
+
+It is a MemoryEncoder in all else, so that the trainers of stages 2 and 3 and the harness take it as they take ours.
+Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders", COLM 2024, sections 2
+and 3.2: bidirectional attention, mean over the last hidden states, the instruction's tokens (and the beginning token) left out.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from llm2comp.atomic import staged_folder
+from llm2comp.backbone.backbone import Backbone
+from llm2comp.backbone.hardware import choose_device, inference_dtype
+from llm2comp.encoder import MemoryEncoder
+from llm2comp.errors import ModelFolderError
+from llm2comp.model import LLM2Comp
+from llm2comp.model_folder import cast_weights, read_encoder, write_config, write_encoder
+from llm2comp.training.run_folder import write_whole
+from llm2comp.training.settings import ModelSettings
+
+__all__ = ["TEXT_MEAN_FILE", "TextMeanEncoder", "TextMeanModel", "load_text_mean", "text_mean_of"]
+
+TEXT_MEAN_FILE = "text_mean.json"
+"""Names a folder as one of this module's; `llm2comp.load` refuses it."""
+
+_FORMAT_VERSION = 1
+_ENTRIES = {"query_instruction": str, "normalize": bool, "stages": list}
+_BEGINNING_OF_TEXT = 64
+"""Characters of a text tokenised with and without the instruction, to count the instruction's tokens."""
+
+
+class TextMeanEncoder(MemoryEncoder):
+    """One state a text: the mean over its own tokens, without the beginning token and the instruction.
+
+    `memory` has shape (0, hidden). A text without a token of its own is the mean over what there is.
+    """
+
+    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
+        super().__init__(backbone, tokenizer, torch.zeros(0, backbone.hidden_size), max_length=max_length)
+        self.memory.requires_grad_(False)
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
+        """As MemoryEncoder, with `counted` (texts, tokens): 1 for the tokens that the mean is taken over."""
+        features = super().preprocess(inputs, prompt, **kwargs)
+        counted = features["attention_mask"].clone()
+        skipped = [1 + self._instruction_tokens(prompt, text) for text in inputs] if prompt else [1] * len(inputs)
+        for row, first in enumerate(skipped):
+            counted[row, :first] = 0
+        nothing = counted.sum(1) == 0
+        counted[nothing] = features["attention_mask"][nothing]
+        return {**features, "counted": counted}
+
+    def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
+        """Adds `token_embeddings` (texts, 1, hidden), float32, and an `attention_mask` of ones (texts, 1)."""
+        mask: Tensor = features["attention_mask"]
+        tokens, counted = features["input_ids"], features["counted"]
+        lengths: list[int] = mask.sum(1).tolist()
+        parts, order = [], []
+        for rows in self._passes(lengths):
+            seen = mask[rows].bool()
+            parts.append(self._means(tokens[rows][seen], [lengths[row] for row in rows], counted[rows][seen]))
+            order += rows
+        states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()][:, None].float()
+        return {**features, "token_embeddings": states, "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device)}
+
+    def _means(self, tokens: Tensor, lengths: Sequence[int], counted: Tensor) -> Tensor:
+        """Means over the counted tokens of texts laid end to end, (texts, hidden), float32."""
+        states = self.backbone.encode(self.backbone.embed(tokens), lengths).float()
+        rows = torch.repeat_interleave(torch.arange(len(lengths), device=tokens.device), torch.tensor(lengths, device=tokens.device))
+        weights = counted.to(states.dtype)
+        sums = states.new_zeros(len(lengths), states.shape[1]).index_add(0, rows, states * weights[:, None])
+        return sums / weights.new_zeros(len(lengths)).index_add(0, rows, weights)[:, None]
+
+    def _instruction_tokens(self, prompt: str, text: str) -> int:
+        """Tokens before those the text has by itself; one that spans the border counts as the text's."""
+        beginning = text[:_BEGINNING_OF_TEXT]
+        whole, own = self._tokenize([prompt + beginning, beginning])
+        return max(0, len(whole) - len(own))
+
+
+class TextMeanModel(LLM2Comp):
+    """A model whose embedding is the mean over a text's tokens. `save` writes a folder of this module's own kind."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What result files say of it beside its dimension."""
+        return {"system": "text-mean", "parameters": {"stages": self.stages}}
+
+    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
+        """Writes the folder that `load_text_mean` reads, whole or not at all; arguments as `LLM2Comp.save`.
+
+        Raises:
+            ModelFolderError: If the path holds something else, or the folder cannot be written.
+        """
+        target = Path(path)
+        if target.exists() and not (target / TEXT_MEAN_FILE).is_file() and (target.is_file() or any(target.iterdir())):
+            raise ModelFolderError(f"{target} exists and holds no text-mean model; give a new or empty folder")
+        encoder = self.encoder
+        unused = torch.zeros(1, encoder.get_embedding_dimension())  # the format of an encoder's folder wants a memory token
+        with staged_folder(target) as unfinished:
+            write_encoder(unfinished / "encoder", encoder.backbone, encoder.tokenizer, unused, encoder.max_seq_length)
+            if weights_dtype is not None:
+                cast_weights(unfinished / "encoder", weights_dtype)
+                write_config(unfinished / "encoder", {})
+            told = {"query_instruction": self.prompts.get("query", ""), "normalize": self.normalize, "stages": self.stages}
+            write_whole(unfinished / TEXT_MEAN_FILE, json.dumps({"format_version": _FORMAT_VERSION, **told}, indent=2) + "\n")
+
+
+def text_mean_of(backbone: str | Path, settings: ModelSettings, *, precision: str = "auto", device: str | None = None) -> TextMeanModel:
+    """An untrained model around a causal language model.
+
+    Args:
+        backbone: Hub id or folder.
+        settings: As for our models; memory_tokens, pooling and weights have no meaning here.
+        precision: That of the stage to come: where an adapter is trained, the backbone may lie in memory in bfloat16.
+        device: None takes a GPU if there is one.
+
+    Raises:
+        BackboneError, SettingsError: As `LLM2Comp.from_backbone`.
+    """
+    model = LLM2Comp.from_backbone(
+        backbone,
+        memory_tokens=1,
+        adapter=settings.adapter,
+        max_length=settings.max_length,
+        revision=settings.revision,
+        dtype="float32" if settings.adapter is None else precision,
+        device=device,
+    )
+    encoder = TextMeanEncoder(model.encoder.backbone, model.encoder.tokenizer, max_length=settings.max_length)
+    return TextMeanModel(encoder, query_instruction=settings.query_instruction, device=str(model.device))
+
+
+def load_text_mean(folder: str | Path, *, device: str | None = None, dtype: str = "auto") -> TextMeanModel:
+    """A model saved by `TextMeanModel.save`; arguments as `llm2comp.load`.
+
+    Raises:
+        ModelFolderError: If the folder holds no such model, or files are missing or altered.
+        BackboneError: If the backbone cannot be loaded.
+    """
+    chosen = choose_device(device)
+    config = _read_config(Path(folder))
+    parts = read_encoder(Path(folder) / "encoder", dtype=inference_dtype(dtype, chosen))
+    encoder = TextMeanEncoder(parts.backbone, parts.tokenizer, max_length=parts.max_length)
+    model = TextMeanModel(encoder, query_instruction=config["query_instruction"], normalize=config["normalize"], device=chosen)
+    model.stages = list(config["stages"])
+    return model
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / TEXT_MEAN_FILE
+    if not path.is_file():
+        raise ModelFolderError(f"{folder} has no {TEXT_MEAN_FILE}: give a folder that the MNTP baseline wrote")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name, kind in _ENTRIES.items() if not isinstance(config.get(name), kind)]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelFolderError(f"{path} is not a model configuration ({error}): train the model again") from error
+    if wrong or config.get("format_version") != _FORMAT_VERSION:
+        raise ModelFolderError(f"{path} lacks or misstates {', '.join(wrong) or 'format_version'}: train the model again")
+    return dict(config)

@@ -1,0 +1,69 @@
+"""Pair classification: are the vectors of two texts that belong together nearer to each other than those of two that don't?"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm2comp.errors import CorpusError
+from llm2comp_benchmarks.results.record import Samples, TaskResult
+from llm2comp_benchmarks.tasks.classification import import_sklearn
+from llm2comp_benchmarks.tasks.encoding import Encoder
+from llm2comp_benchmarks.tasks.sts import SentencePairs, encode_pairs
+from llm2comp_benchmarks.tasks.tsv import read_rows, task_name
+
+__all__ = ["PairTask", "evaluate_pairs", "read_pair_classification"]
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """A pair classification set: its name (key of its results), its pairs, whose scores are 0 or 1, and where they come from."""
+
+    name: str
+    pairs: SentencePairs
+    details: dict[str, Any]
+
+
+def read_pair_classification(path: str | Path) -> PairTask:
+    """The task in a tab-separated file with the columns sentence1, sentence2 and label, named like `read_sts` names its own.
+
+    Raises:
+        CorpusError: The file cannot be read, is malformed, has a label that is not 0 or 1, or does not have both.
+    """
+    pairs = SentencePairs([], [], [])
+    for place, (first, second, label) in read_rows(path, ("sentence1", "sentence2", "label")):
+        if label not in ("0", "1"):
+            raise CorpusError(f"{place}: the label is {label!r:.40}, expected 1 for a pair that belongs together or 0")
+        pairs.first.append(first)
+        pairs.second.append(second)
+        pairs.scores.append(float(label))
+    positives = int(sum(pairs.scores))
+    if not 0 < positives < len(pairs.scores):
+        raise CorpusError(f"{path}: {positives} of {len(pairs.scores)} pairs are labelled 1, expected some of both labels")
+    name, split = task_name(path)
+    return PairTask(name, pairs, {"source": str(path), "split": split, "pairs": len(pairs.scores), "positives": positives})
+
+
+def evaluate_pairs(task: PairTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
+    """Average precision of ranking the pairs by cosine (`cosine_ap`), and the best of four rankings (`max_ap`).
+
+    As mteb's AbsTaskPairClassification does it, whose four are cosine, dot product, Euclidean and Manhattan distance;
+    `max_ap` is what it ranks models by. Both texts are encoded as documents, without instruction.
+    """
+    start = time.perf_counter()
+    sklearn = import_sklearn()
+    first, second = encode_pairs(model, task.pairs, batch_size, cosine=False)
+    distances = sklearn.metrics.pairwise
+    cosines = 1 - distances.paired_cosine_distances(first, second)  # exactly 1 for equal vectors, so that such pairs are tied
+    rankings = {
+        "cosine": cosines,
+        "dot": np.einsum("nd,nd->n", first, second),
+        "euclidean": -distances.paired_euclidean_distances(first, second),
+        "manhattan": -distances.paired_manhattan_distances(first, second),
+    }
+    precision = {name: float(sklearn.metrics.average_precision_score(task.pairs.scores, scores)) for name, scores in rankings.items()}
+    metrics = {"cosine_ap": precision["cosine"], "max_ap": max(precision.values())}
+    samples = Samples("cosine_ap", "average_precision", "pair", cosines.tolist(), truth=task.pairs.scores)
+    return TaskResult(task.name, metrics, task.details, time.perf_counter() - start, samples=samples)

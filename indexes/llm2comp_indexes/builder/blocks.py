@@ -1,0 +1,124 @@
+"""From a stream of documents to written rows: split into chunks, gathered into blocks, encoded, written; the three overlap."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.corpus.documents import Document
+from llm2comp.errors import SettingsError
+from llm2comp.truncation import count_truncated
+from llm2comp_indexes.format.segment_writer import SegmentWriter, parent_id
+from llm2comp_indexes.options import IndexOptions
+
+__all__ = ["BLOCK", "RowBlock", "Splitter", "make_splitter", "split_into_blocks", "write_blocks"]
+
+BLOCK = 2048
+"""Documents that are read, then encoded, then written together."""
+_PIECE = 256
+"""Rows encoded at once, between which progress is told: always as many, so that a vector does not depend on the moment."""
+
+Splitter = Callable[[Document], list[Document]]
+_T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
+
+
+class RowBlock(NamedTuple):
+    """Some documents' rows, and how many documents these are."""
+
+    rows: list[Document]
+    documents: int
+
+
+def make_splitter(options: IndexOptions, encoder: Any) -> Splitter:
+    """What makes rows of a document: itself, or chunks of at most `chunk_tokens` tokens of the model's tokenizer.
+
+    A chunk has the document's title and metadata, its own part of the text, the id `DOCUMENT#N` (N from 1) and in its
+    metadata `document` (the id) and `chunk` (N). Documents that fit one chunk are left as they are.
+
+    Raises:
+        SettingsError: Chunks are asked for, and the model has no fast tokenizer.
+    """
+    if options.chunk_tokens is None:
+        return lambda document: [document]
+    tokenizer = deepcopy(getattr(encoder, "tokenizer", None))  # its own: splitting runs beside encoding, and tokenizers keep settings between calls
+    if not getattr(tokenizer, "is_fast", False):
+        raise SettingsError(
+            "chunk_tokens needs a model with a fast tokenizer, which knows where its tokens begin in the text; leave it out, or split the texts yourself"
+        )
+    return lambda document: _split(document, tokenizer, options.chunk_tokens or 0, options.chunk_overlap)
+
+
+def _split(document: Document, tokenizer: Any, size: int, overlap: int) -> list[Document]:
+    places = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    if len(places) <= size and parent_id(document.id, document.metadata) == document.id:  # else it looks like a chunk of another document
+        return [document]
+    starts = range(0, max(1, len(places) - overlap), size - overlap)
+    return [_chunk(document, number, places[start][0], places[min(start + size, len(places)) - 1][1]) for number, start in enumerate(starts, start=1)]
+
+
+def _chunk(document: Document, number: int, start: int, end: int) -> Document:
+    metadata = {**document.metadata, "document": document.id, "chunk": number}
+    return replace(document, id=f"{document.id}#{number}", text=document.text[start:end].strip(), metadata=metadata)
+
+
+def split_into_blocks(rows: Iterable[Sequence[Document]]) -> Iterator[RowBlock]:
+    """Blocks of the rows of `BLOCK` documents each; a document's rows stay together."""
+    remaining = iter(rows)
+    while block := list(islice(remaining, BLOCK)):
+        yield RowBlock([row for document in block for row in document], len(block))
+
+
+def write_blocks(
+    writer: SegmentWriter,
+    blocks: Iterable[RowBlock],
+    encode: Callable[[Sequence[Document]], NDArray[np.float32]],
+    *,
+    on_block: Callable[[int], None] | None = None,
+) -> None:
+    """Writes all blocks; those an earlier run wrote are passed over. While one is encoded, the next is read and the last is written.
+
+    Args:
+        writer: Of the segment.
+        blocks: Rows; empty blocks are left out.
+        encode: Unit vectors (rows, dimension) of rows.
+        on_block: Called with the documents encoded so far, or found to be, several times a block.
+    """
+    done = 0
+    with count_truncated() as count, ThreadPoolExecutor(1, "write") as disk:
+        written = None
+        for block in _read_ahead(block for block in blocks if block.rows):
+            if not writer.has(block.rows):
+                parts = []
+                for first in range(0, len(block.rows), _PIECE):
+                    parts.append(encode(block.rows[first : first + _PIECE]))
+                    if on_block and first + _PIECE < len(block.rows):
+                        on_block(done + block.documents * (first + _PIECE) // len(block.rows))
+                if written:
+                    written.result()
+                written = disk.submit(writer.append, block.rows, np.concatenate(parts))
+            done += block.documents
+            if on_block:
+                on_block(done)
+        if written:
+            written.result()
+    if count.cut:
+        hint = "--chunk-tokens (chunk_tokens) makes several rows of longer ones"
+        _logger.warning("%s of %s texts were cut to their first %d tokens; %s", f"{count.cut:,}", f"{count.texts:,}", count.tokens, hint)
+
+
+def _read_ahead(items: Iterable[_T]) -> Iterator[_T]:
+    """The items, the next of which is being made while one is used."""
+    remaining = iter(items)
+    end = object()
+    with ThreadPoolExecutor(1, "read") as reader:
+        coming = reader.submit(next, remaining, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, remaining, end)
+            yield item  # type: ignore[misc]  # not the end

@@ -1,0 +1,204 @@
+"""Makes one shard: the documents of one part of a corpus, encoded and written block by block, so that a killed run loses one block at most."""
+
+import errno
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from llm2comp.corpus.documents import Document
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
+from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
+from llm2comp_indexes.builder.finish_segment import Progress, segment_header, silent
+from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
+from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.format.commits import versions
+from llm2comp_indexes.format.documents import document_line
+from llm2comp_indexes.format.files import sync_folder
+from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
+from llm2comp_indexes.format.segment_writer import JOURNAL, SegmentWriter
+from llm2comp_indexes.options import IndexOptions
+
+__all__ = ["ShardReport", "encode_shard"]
+
+_OURS = {ROWS, SHARD, f"{SHARD}.new"}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_logger = logging.getLogger(__name__)
+
+
+class ShardReport(NamedTuple):
+    """What was made: the shard's folder, its documents and those of the whole corpus, rows, and seconds.
+
+    `skipped` counts malformed rows of the corpus, `encoded` the rows that this run encoded.
+    """
+
+    folder: Path
+    documents: int
+    corpus_documents: int
+    rows: int
+    dimension: int
+    bytes: int
+    skipped: int
+    seconds: float
+    encode_seconds: float
+    encoded: int
+
+
+class _Corpus:
+    """A corpus of which one part is taken, while the whole is counted and hashed: shards of two corpora do not fit together."""
+
+    def __init__(self, documents: Iterable[Document], part: Part) -> None:
+        self.documents = self.taken = 0
+        self._source, self._part, self._digest = documents, part, hashlib.sha256()
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._source:
+            self._digest.update(document_line(document))
+            if self.documents % self._part.shards == self._part.shard - 1:
+                self.taken += 1
+                yield document
+            self.documents += 1
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def encode_shard(
+    corpora: Sequence[str | Path],
+    output: str | Path,
+    part: Part | None = None,
+    *,
+    model: str | Path | Encoder | None = None,
+    options: IndexOptions | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    overwrite: bool = False,
+    on_skip: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> ShardReport:
+    """Report of the shard written to the folder `shard-I-of-N` in `output`.
+
+    Every host reads the whole corpus and encodes its part: documents I, I + N, I + 2N and so on. A run that was killed goes on
+    behind its last finished block when it is run again; a finished shard is left as it is, once the corpus is found to be the same.
+
+    Args:
+        corpora: Sources that `llm2comp.corpus.read.read_corpus` takes, the same for all shards.
+        output: A folder for shards.
+        part: Which shard of how many; None: the whole corpus as one.
+        model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
+        options: Store and chunking; the rest is decided when the shards are joined.
+        on_error: What a malformed row or a duplicate id does: raise, or be skipped and counted.
+        overwrite: Make the shard anew, whatever its folder holds of another one.
+        on_skip: Called with the message of each skipped row; left out, messages go to the log.
+        progress: Called with the name of the phase and how far it is.
+
+    Raises:
+        CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
+        IndexFolderError: The folder holds another shard or something else, cannot be written, or is being written by another process.
+    """
+    import_faiss()
+    part, chosen, told, skips = part or Part(1, 1), options or IndexOptions(), progress or silent, SkipCounter(on_skip)
+    folder = Path(output).resolve() / part.folder
+    corpus = _Corpus(read_documents(corpora, on_error, skips), part)
+    _check_folder(folder, overwrite=overwrite)
+    encoder, name = load_encoder(model)
+    start = time.perf_counter()
+    encode = RowEncoder(encoder)
+    with _writing(folder):
+        _check_folder(folder, overwrite=overwrite)
+        if overwrite:
+            _clear(folder)
+        if (folder / SHARD).exists():
+            shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, told)
+        else:
+            shard = _make(folder, corpus, part, encoder, name, encode, chosen, told)
+    size = sum(record.bytes for record in shard.files.values())
+    counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
+    return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows)
+
+
+def _clear(folder: Path) -> None:
+    (folder / SHARD).unlink(missing_ok=True)  # first: it must never promise more than there is
+    sync_folder(folder)
+    shutil.rmtree(folder / ROWS, ignore_errors=True)
+
+
+def _make(folder: Path, corpus: _Corpus, part: Part, encoder: Encoder, name: str | None, encode: RowEncoder, options: IndexOptions, told: Progress) -> Shard:
+    header = {**segment_header(encoder.fingerprint, encode.dimension, options), "shard": list(part)}
+    split = make_splitter(options, encoder)
+    (folder / ROWS).mkdir(exist_ok=True)
+    with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
+        write_blocks(writer, split_into_blocks(map(split, corpus)), encode, on_block=lambda count: told("documents", count))
+        told("finishing", 0)
+        files = writer.finish()
+    counts = (writer.rows, corpus.taken, corpus.documents, corpus.sha256)
+    shard = Shard(part, name, encoder.fingerprint, encode.dimension, options, *counts, files, versions())
+    write_shard(folder, shard)
+    (folder / ROWS / JOURNAL).unlink()
+    return shard
+
+
+def _check_same(folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, options: IndexOptions, told: Progress) -> Shard:
+    """The finished shard, if it is of this corpus, model and settings."""
+    asked = (fingerprint, options.store, options.chunk_tokens, options.chunk_overlap)
+    if asked == (shard.fingerprint, shard.options.store, shard.options.chunk_tokens, shard.options.chunk_overlap):
+        for count, _ in enumerate(corpus, start=1):
+            if not count % 4096:
+                told("documents compared", count)
+        if corpus.sha256 == shard.corpus_sha256:
+            _logger.info("%s: finished already; nothing to encode", folder)
+            return shard
+    raise IndexFolderError(f"{folder}: already holds this shard of another corpus, model, store or chunking; name another folder with -o, or --overwrite it")
+
+
+def _check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raises IndexFolderError unless a shard may be written there: nothing, an empty folder, or what such a run left."""
+    for path in (folder, folder / ROWS):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise IndexFolderError(f"{path}: a link or a file, expected a folder; name another with -o")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if names - LOCK_FILES and not names & _OURS:
+        raise IndexFolderError(f"{folder}: a folder that holds something else than a shard, which is left alone; name another with -o")
+    if SHARD in names and not overwrite:
+        read_shard(folder)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """The shard's folder, locked. Without a finished block nothing stays behind after an error, if this run made the folder."""
+    made = [path for path in folder.parents if not path.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+        made.insert(0, folder)
+    except FileExistsError:
+        made = []  # another run may be at work there, even begun a moment ago
+    for path in made:
+        sync_folder(path.parent)
+    try:
+        with sole_writer(folder):
+            yield
+    except BaseException as error:
+        if made and not _has_block(folder):
+            _remove_made(made)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise IndexFolderError(f"{folder}: no space left ({error.strerror}); what was encoded is kept: free some space and run this again") from error
+        raise
+
+
+def _has_block(folder: Path) -> bool:
+    journal = folder / ROWS / JOURNAL
+    return (folder / SHARD).exists() or (journal.is_file() and journal.read_bytes().count(b"\n") > 1)
+
+
+def _remove_made(made: Sequence[Path]) -> None:
+    shutil.rmtree(made[0], ignore_errors=True)
+    for path in made:
+        with suppress(OSError):
+            path.rmdir()

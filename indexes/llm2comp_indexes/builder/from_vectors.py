@@ -1,0 +1,275 @@
+"""Builds an index of vectors that are there already: from .npy files, or from shards. What is measured is measured with rows the index does not hold."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.corpus.documents import Document
+from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
+from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
+from llm2comp_indexes.builder.finish_segment import Progress, Queries, check_feasible, finish_segment, segment_header, silent
+from llm2comp_indexes.builder.index import BuildReport
+from llm2comp_indexes.builder.join_shards import ShardSource
+from llm2comp_indexes.builder.shard_file import Shard
+from llm2comp_indexes.builder.vector_files import NpySource, NpyVectors, VectorBlock, VectorSource
+from llm2comp_indexes.encoder import Encoder, load_encoder
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.format.commits import Change, check_output, create_index
+from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.vectors import STORES
+from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.tuning.report import Report
+
+__all__ = ["HELD_OUT", "VectorFiles", "build_from_vectors", "move_queries"]
+
+HELD_OUT = "random documents that are held out of the rows measured"
+"""What queries are, in a report, that are rows of another segment."""
+
+_HELD_OUT = 300
+_HELD_OUT_OF = 10_000
+"""Documents from which on some are held out of what is measured."""
+_MOVED = (32, 100)
+"""Fewest and most queries made of rows where there are fewer."""
+_MOVED_BY = 0.5
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFiles:
+    """Vectors to build an index of.
+
+    Attributes:
+        paths: .npy files of shape (n, dimension), one behind the other; or shards, or folders of shards, that `encode_shard` wrote.
+        ids: File with an id for each row of the .npy files: a text file, one a line, or a .npy file of strings or whole numbers.
+        queries: .npy file of query vectors (n, dimension) to measure with, of which 300 are used.
+    """
+
+    paths: Sequence[str | Path]
+    ids: str | Path | None = None
+    queries: str | Path | None = None
+
+
+class _Origin(NamedTuple):
+    """Where vectors come from, and the model that made them, as far as it is known."""
+
+    source: VectorSource
+    name: str | None
+    fingerprint: str
+    options: IndexOptions
+    encoder: Encoder | None
+
+
+def build_from_vectors(
+    vectors: VectorFiles,
+    output: str | Path,
+    *,
+    corpora: Sequence[str | Path] = (),
+    model: str | Path | Encoder | None = None,
+    options: IndexOptions | None = None,
+    device: str = "auto",
+    on_error: Literal["raise", "skip"] = "raise",
+    overwrite: bool = False,
+    on_skip: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Report of the index written to the folder `output`; it appears when it is complete, and a killed build goes on as `build_index` does.
+
+    Vectors of .npy files are scaled to unit length. The index of them knows no model: search it with vectors, or name a model
+    when it is opened. Shards give the index that `build_index` makes of their corpus, of the same model.
+
+    Recall is measured with `vectors.queries`. Without: with passages of the documents, if the vectors are those of shards whose
+    model can be loaded. Else 300 random documents go into a second segment, and their vectors are the queries for the first;
+    with fewer than 10,000 documents, the queries are rows moved by noise of half their length.
+
+    Args:
+        vectors: The files or shards.
+        output: As for `build_index`.
+        corpora: With .npy files: the documents of the ids; left out, a row has its id only.
+        model: With shards: their model, if it lies elsewhere now than they say.
+        options: As for `build_index`. Chunking is that of the shards; stored vectors are as precise as asked, or as the shards if these hold less.
+        device: As for `build_index`.
+        on_error: As for `build_index`; an id without a document and a document without an id count too.
+        overwrite: As for `build_index`.
+        on_skip: As for `build_index`.
+        progress: As for `build_index`.
+
+    Raises:
+        CorpusError: Ids or documents are missing, malformed or there twice.
+        IndexFolderError: A file is no .npy file of vectors; a vector is zero or not finite; a shard is missing, there twice, altered,
+            or of another model, store, chunking or corpus; `output` holds something, or is being written by another process.
+        SettingsError: Options that do not go together.
+    """
+    import_faiss()
+    target, start = Path(output).resolve(), time.perf_counter()
+    check_output(target, overwrite=overwrite)
+    told, skips, chosen = progress or silent, SkipCounter(on_skip), options or IndexOptions()
+    queries = _read_queries(Path(vectors.queries)) if vectors.queries is not None else None
+    if _are_shards(vectors):
+        origin = _open_shards(vectors, corpora, model, chosen, told, wants_encoder=queries is None)
+    else:
+        origin = _open_arrays(vectors, corpora, model, chosen, on_error, skips)
+    _check_queries(vectors, queries, origin.source)
+    check_feasible(origin.options, origin.source.dimension, device)
+    with create_index(target, overwrite=overwrite) as change:
+        segments, measured = _write(change, origin, queries, device, told)
+        manifest = change.commit(Manifest(0, origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments), {}))
+    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, time.perf_counter() - start, 0, 0.0, measured)
+
+
+def _are_shards(vectors: VectorFiles) -> bool:
+    """Whether folders are given, rather than files."""
+    if isinstance(vectors.paths, str | Path) or not vectors.paths:
+        raise SettingsError(f"vectors are {vectors.paths!r}, expected a list of .npy files, or of folders of shards")
+    if missing := next((path for path in vectors.paths if not Path(path).exists()), None):
+        raise IndexFolderError(f"{missing}: no such folder and no such file; expected vectors written by numpy.save, or shards that llm2comp encode wrote")
+    folders = {Path(path).is_dir() for path in vectors.paths}
+    if len(folders) > 1:
+        raise SettingsError("vectors are .npy files and folders; give files, or folders of shards")
+    return folders == {True}
+
+
+def _read_queries(path: Path) -> Queries:
+    vectors = NpyVectors([path])
+    if not vectors.rows:
+        raise IndexFolderError(f"{path}: holds no vectors; give some to measure with, or leave it out")
+    rows = np.linspace(0, vectors.rows - 1, min(vectors.rows, _HELD_OUT)).astype(np.int64)
+    return Queries(vectors.read(rows), f"{len(rows)} of the {vectors.rows:,} vectors in {path.name}")
+
+
+def _check_queries(vectors: VectorFiles, queries: Queries | None, source: VectorSource) -> None:
+    if queries is not None and queries.vectors.shape[1] != source.dimension:
+        raise IndexFolderError(f"{vectors.queries}: vectors of dimension {queries.vectors.shape[1]}, expected {source.dimension} as in the index")
+
+
+def _open_arrays(
+    vectors: VectorFiles, corpora: Sequence[str | Path], model: Any, options: IndexOptions, on_error: Literal["raise", "skip"], skips: SkipCounter
+) -> _Origin:
+    if vectors.ids is None:
+        raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
+    if model is not None:
+        raise SettingsError("a model is given with vectors made elsewhere, which nothing is encoded by; name it when searching (--model)")
+    if options.chunk_tokens is not None:
+        raise SettingsError("chunk_tokens is given with vectors made elsewhere: they cannot be split; make a vector and an id for each chunk")
+    if options.hybrid and not corpora:
+        raise SettingsError("hybrid needs texts, and there are vectors only: give the corpus that they were made of too")
+    if corpora:
+        read_documents(corpora, on_error, skips)  # a missing one is reported before the ids are read
+    corpus = (lambda: read_documents(corpora, on_error, skips)) if corpora else None
+    source = NpySource([Path(path) for path in vectors.paths], Path(vectors.ids), corpus, on_missing=skips if on_error == "skip" else None)
+    return _Origin(source, None, "", options, None)
+
+
+def _open_shards(vectors: VectorFiles, corpora: Sequence[str | Path], model: Any, options: IndexOptions, told: Progress, *, wants_encoder: bool) -> _Origin:
+    if vectors.ids is not None or corpora:
+        raise SettingsError("ids or a corpus are given with shards, which hold their documents; leave them out")
+    source = ShardSource([Path(path) for path in vectors.paths], told)
+    shard = source.shard
+    asked, chunks = (options.chunk_tokens, options.chunk_overlap), (shard.options.chunk_tokens, shard.options.chunk_overlap)
+    if options.chunk_tokens is not None and asked != chunks:
+        raise SettingsError(f"chunk_tokens and chunk_overlap are {asked}, those of the shards {chunks}; leave them out, or make the shards again")
+    store = max(options.store, shard.options.store, key=STORES.index)  # from the most precise to the least
+    merged = replace(options, store=store, chunk_tokens=chunks[0], chunk_overlap=chunks[1])
+    encoder, name = _find_encoder(model, shard) if wants_encoder or model is not None else (None, shard.model)
+    return _Origin(source, name, shard.fingerprint, merged, encoder)
+
+
+def _find_encoder(model: Any, shard: Shard) -> tuple[Encoder | None, str | None]:
+    """The shards' model and its name; without a model, if it is not at hand and was not named."""
+    try:
+        encoder, name = load_encoder(shard.model if model is None else model)
+    except (LLM2CompError, OSError) as error:
+        if model is not None:
+            raise
+        _logger.warning("recall is measured with vectors held out of the index: the model of the shards cannot be loaded: %s", error)
+        return None, shard.model
+    if encoder.fingerprint == shard.fingerprint:
+        return encoder, shard.model if model is None else name
+    if model is not None:
+        raise IndexFolderError(
+            f"the model's fingerprint is {encoder.fingerprint[:12]}, that of the shards {shard.fingerprint[:12]}; name the one that made them"
+        )
+    _logger.warning("recall is measured with vectors held out of the index: the model at hand is not the shards' (name that with --model)")
+    return None, shard.model
+
+
+class _Drawn:
+    """Documents drawn at random for measuring: their rows leave the index's first segment (`held_out`), or stay and are moved by noise."""
+
+    def __init__(self, documents: int) -> None:
+        self.held_out = documents >= _HELD_OUT_OF
+        wanted = _HELD_OUT if self.held_out else min(documents, max(_MOVED[0], min(_MOVED[1], documents // 100)))
+        self._mask: NDArray[np.bool_] = np.zeros(documents, np.bool_)
+        self._mask[random.Random(0).sample(range(documents), wanted)] = True  # the same after a killed build
+        self._numbers: list[int] = []
+        self._vectors: list[NDArray[np.float32]] = []
+        self.rows: list[Document] = []
+
+    def take(self, block: VectorBlock) -> VectorBlock:
+        """The block without the documents that are held out."""
+        mine = self._mask[block.numbers]
+        if not mine.any():
+            return block
+        chosen = np.flatnonzero(mine)
+        self.rows += [block.rows[row] for row in chosen]
+        self._numbers += block.numbers[chosen].tolist()
+        self._vectors += list(block.read()[chosen])
+        if not self.held_out:
+            return block
+        kept = np.flatnonzero(~mine)
+        return VectorBlock([block.rows[row] for row in kept], block.numbers[kept], lambda: block.read()[kept])
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """Vectors (rows, dimension) of the drawn rows."""
+        return np.stack(self._vectors)
+
+    def queries(self, others: NDArray[np.float32]) -> Queries:
+        """One for each drawn document: its first row, or that moved; with `others` (rows, dimension) in their place if they are not in the index."""
+        firsts = self.vectors[np.unique(self._numbers, return_index=True)[1]] if self.rows else others
+        if self.held_out and self.rows:
+            return Queries(firsts, f"{len(firsts)} {HELD_OUT} (they are in a segment of their own)")
+        return move_queries(firsts)
+
+
+def move_queries(rows: NDArray[np.float32]) -> Queries:
+    """Queries near the rows (queries, dimension), which would find themselves."""
+    noise = np.random.default_rng(0).standard_normal(rows.shape)
+    moved = rows + _MOVED_BY * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    unit = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    return Queries(unit, f"{len(unit)} rows, each moved by noise of half its length (none are held out)")
+
+
+def _write(change: Change, origin: _Origin, queries: Queries | None, device: str, told: Progress) -> tuple[list[Segment], Report]:
+    source, options, start = origin.source, origin.options, time.perf_counter()
+    drawn = _Drawn(source.documents) if queries is None and origin.encoder is None else None
+    header = {**segment_header(origin.fingerprint, source.dimension, options), "vectors": source.identity, "held_out": bool(drawn and drawn.held_out)}
+    sample: NDArray[np.float32] | None = None
+    with change.new_segment(source.dimension, options.store, header=header) as writer:
+        for block in source.blocks():
+            kept = drawn.take(block) if drawn else block
+            if not kept.rows:
+                continue
+            if drawn and sample is None:
+                sample = kept.read()[: _MOVED[0]]
+            if not writer.has(kept.rows):
+                writer.append(kept.rows, kept.read())
+            told("documents", writer.documents)
+        if not writer.rows:
+            raise CorpusError("no vector has a document: there is nothing to index; give the corpus that the vectors were made of")
+        asked = drawn.queries(sample) if drawn and sample is not None else queries
+        spent = {"documents": time.perf_counter() - start}
+        segment, measured = finish_segment(writer, options, queries=asked, encoder=origin.encoder, device=device, progress=told, seconds=spent)
+    if drawn is None or sample is None or not (drawn.held_out and drawn.rows):
+        return [segment], measured
+    with change.new_segment(source.dimension, options.store, header={**header, "held_out": "these"}) as writer:
+        writer.append(drawn.rows, drawn.vectors)
+        rest = Queries(sample, f"{len(sample)} rows of the other segment")
+        small, _ = finish_segment(writer, options, queries=rest, device=device, progress=silent, small_exact=True)
+    return [segment, small], measured

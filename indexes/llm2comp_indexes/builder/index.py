@@ -1,0 +1,97 @@
+"""Builds an index: documents are read, encoded and written block by block, then structured, measured and committed at once."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
+from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
+from llm2comp_indexes.builder.finish_segment import Progress, check_feasible, finish_segment, segment_header, silent
+from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.format.commits import check_output, create_index
+from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.tuning.report import Report
+
+__all__ = ["BuildReport", "build_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        documents: In the index.
+        skipped: Malformed or duplicate rows left out (with `on_error="skip"`).
+        dimension: Numbers in a vector.
+        bytes: Size of the index on disk, without its manifest.
+        seconds: The whole build, loading the model left out.
+        encoded: Rows encoded by this run; fewer than there are where it went on with one that was stopped.
+        encode_seconds: The encoding alone.
+        measured: Type, recall and latency of the finished index.
+    """
+
+    documents: int
+    skipped: int
+    dimension: int
+    bytes: int
+    seconds: float
+    encoded: int
+    encode_seconds: float
+    measured: Report
+
+
+def build_index(
+    corpora: Sequence[str | Path],
+    output: str | Path,
+    *,
+    model: str | Path | Encoder | None = None,
+    options: IndexOptions | None = None,
+    device: str = "auto",
+    on_error: Literal["raise", "skip"] = "raise",
+    overwrite: bool = False,
+    on_skip: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Report of the index written to the folder `output`.
+
+    The index appears when it is complete, and one that is being overwritten stays as it was until then. A build that was
+    killed, interrupted or ran out of space goes on behind its last finished block when it is run again.
+
+    Args:
+        corpora: Sources that `llm2comp.corpus.read.read_corpus` takes; an id must not occur in two of them.
+        output: A folder that does not exist, is empty, or holds what such a build left.
+        model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
+        options: Type, wishes and parts; left out: type and parameters are chosen by measuring.
+        device: Where FAISS trains and adds: `cpu`, `cuda`, or `auto` for CUDA where FAISS sees a GPU.
+        on_error: What a malformed row or a duplicate id does: raise, or be skipped and counted.
+        overwrite: Replace the index that `output` holds; a folder with anything else in it is still refused.
+        on_skip: Called with the message of each skipped row; left out, messages go to the log.
+        progress: Called with the name of the phase and how far it is.
+
+    Raises:
+        CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
+        SettingsError: FAISS cannot make the type, or there is no GPU for `cuda`.
+        IndexFolderError: `output` holds something, cannot be written, or is being written by another process.
+    """
+    import_faiss()
+    target = Path(output).resolve()
+    check_output(target, overwrite=overwrite)
+    chosen, told = options or IndexOptions(), progress or silent
+    skips = SkipCounter(on_skip)
+    documents = read_documents(corpora, on_error, skips)
+    encoder, name = load_encoder(model)
+    encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
+    check_feasible(chosen, encode.dimension, device)
+    start = time.perf_counter()
+    with create_index(target, overwrite=overwrite) as change:
+        with change.new_segment(encode.dimension, chosen.store, header=segment_header(encoder.fingerprint, encode.dimension, chosen)) as writer:
+            write_blocks(writer, split_into_blocks(map(split, documents)), encode, on_block=lambda count: told("documents", count))
+            spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
+            segment, measured = finish_segment(writer, chosen, encoder=encoder, device=device, progress=told, seconds=spent)
+        manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
+    seconds = time.perf_counter() - start
+    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, seconds, encode.rows, encode.seconds, measured)

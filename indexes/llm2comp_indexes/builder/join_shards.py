@@ -1,0 +1,148 @@
+"""Joins shards: their rows in the order of the corpus, read as a stream, once every byte of every file was compared with its checksum."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.id_set import IdSet
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.builder.finish_segment import Progress
+from llm2comp_indexes.builder.shard_file import ROWS, Shard, find_shards
+from llm2comp_indexes.builder.vector_files import VectorBlock
+from llm2comp_indexes.format.documents import DocumentReader
+from llm2comp_indexes.format.files import check_content
+from llm2comp_indexes.format.manifest import Names
+from llm2comp_indexes.format.segment_writer import parent_id
+from llm2comp_indexes.format.vectors import Storage, open_storage
+
+__all__ = ["ShardSource"]
+
+_BLOCK = 2048
+
+
+class ShardSource:
+    """All shards of one corpus as one stream of rows, in the order an unsharded build has.
+
+    Attributes:
+        shard: What all shards agree on, and the first one's part.
+        documents: In all shards.
+        dimension: Numbers in a vector.
+        identity: SHA-256 of the files the rows come from.
+
+    Raises:
+        IndexFolderError: A shard is missing, unfinished, there twice, altered, or does not fit the rest.
+    """
+
+    def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
+        self._found = find_shards(paths)
+        for done, (folder, shard) in enumerate(self._found):
+            progress("shards verified", done)
+            for name, record in shard.files.items():
+                check_content(folder / ROWS / name, record)
+        self.shard = self._found[0][1]
+        self.documents, self.dimension = self.shard.corpus_documents, self.shard.dimension
+        self.identity: Any = [[shard.files[name].sha256 for name in (Names.DOCUMENTS, Names.VECTORS)] for _, shard in self._found]
+
+    def blocks(self) -> Iterator[VectorBlock]:
+        """All rows.
+
+        Raises:
+            IndexFolderError: An id occurs twice, or a document cannot be read.
+        """
+        cursors = [_Cursor(folder, shard) for folder, shard in self._found if shard.rows]
+        seen = IdSet()
+        for first in range(0, self.documents, _BLOCK):
+            block = _Gathered(cursors, self.dimension)
+            for number in range(first, min(first + _BLOCK, self.documents)):
+                place = number % len(self._found)
+                rows = cursors[place].take()
+                name = cursors[place].document_id(rows[0])
+                if not seen.add(name):
+                    raise IndexFolderError(f'{self._found[place][0]}: the document "{name[:80]}" is in another shard too; make both again')
+                block.add(place, rows, number)
+            yield VectorBlock(block.rows, np.array(block.numbers, np.int64), block.read)
+            for cursor in cursors:
+                cursor.release()
+        for cursor in cursors:
+            cursor.check_end()
+
+
+class _Gathered:
+    """Rows of a block, with the shard and the row there of each."""
+
+    def __init__(self, cursors: "Sequence[_Cursor]", dimension: int) -> None:
+        self.rows: list[Document] = []
+        self.numbers: list[int] = []
+        self._places: list[int] = []
+        self._cursors, self._dimension = cursors, dimension
+        self._firsts = [cursor.row for cursor in cursors]
+
+    def add(self, place: int, rows: Sequence[Document], number: int) -> None:
+        self.rows += rows
+        self.numbers += [number] * len(rows)
+        self._places += [place] * len(rows)
+
+    def read(self) -> NDArray[np.float32]:
+        """Vectors (rows, dimension), as stored in the shards."""
+        vectors = np.empty((len(self.rows), self._dimension), np.float32)
+        places = np.array(self._places)
+        for place, (cursor, first) in enumerate(zip(self._cursors, self._firsts, strict=True)):
+            mine = np.flatnonzero(places == place)
+            if len(mine):
+                vectors[mine] = cursor.storage.fetch(np.arange(first, first + len(mine), dtype=np.int64))
+        return vectors
+
+
+class _Cursor:
+    """Reads the documents of a shard in order. Its files are mapped for a block at a time, so that memory does not fill with their pages."""
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        self.row = 0
+        self._folder, self._rows, self._shard = folder, folder / ROWS, shard
+        self._chunked = shard.options.chunk_tokens is not None
+        self._reader: DocumentReader | None = None
+        self._coming: Document | None = None
+        self.storage: Storage = open_storage(self._rows / Names.VECTORS, rows=shard.rows, dimension=shard.dimension, store=shard.options.store)
+
+    def take(self) -> list[Document]:
+        """The rows of the next document."""
+        rows = [self._next()]
+        name = self.document_id(rows[0])
+        while self._chunked and (following := self._peek()) is not None and self.document_id(following) == name:
+            rows.append(self._next())
+        return rows
+
+    def document_id(self, row: Document) -> str:
+        """Id of the document that the row is, or is a chunk of."""
+        return parent_id(row.id, row.metadata) if self._chunked else row.id
+
+    def release(self) -> None:
+        """Unmaps the files until they are needed again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def check_end(self) -> None:
+        """Raises IndexFolderError if rows are left over."""
+        self.release()
+        if self.row != self._shard.rows:
+            raise IndexFolderError(f"{self._folder}: holds more documents than the {self._shard.documents:,} its shard.json says; make the shard again")
+
+    def _next(self) -> Document:
+        row = self._peek()
+        if row is None:
+            raise IndexFolderError(f"{self._folder}: holds fewer documents than the {self._shard.documents:,} its shard.json says; make the shard again")
+        self._coming = None
+        self.row += 1
+        return row
+
+    def _peek(self) -> Document | None:
+        if self._coming is None and self.row < self._shard.rows:
+            if self._reader is None:
+                self._reader = DocumentReader(self._rows / Names.DOCUMENTS, self._rows / Names.OFFSETS, self._shard.rows)
+            self._coming = self._reader[self.row]
+        return self._coming

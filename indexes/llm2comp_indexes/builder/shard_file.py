@@ -1,0 +1,279 @@
+"""Shards: the vectors of a part of a corpus, made on one host or GPU of several. A shard is a folder with `shard.json` and the files of its rows."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp_indexes.format.documents import ROW_BYTES
+from llm2comp_indexes.format.files import FileRecord, HashedFile, check_size, sync_folder
+from llm2comp_indexes.format.ids import ID_BYTES
+from llm2comp_indexes.format.manifest import Names
+from llm2comp_indexes.format.segment_writer import JOURNAL
+from llm2comp_indexes.format.vectors import storage_bytes
+from llm2comp_indexes.options import IndexOptions
+
+__all__ = ["ROWS", "SHARD", "Part", "Shard", "find_shards", "parse_part", "read_shard", "write_shard"]
+
+SHARD = "shard.json"
+ROWS = "rows"
+"""Folder of the files of the shard's rows."""
+_FORMAT = 1
+_MOST_BYTES = 1 << 20  # of shard.json
+_MOST_SHARDS = 1 << 20
+_MOST_ROWS = (1 << 32) - 1
+_FOLDER = re.compile(r"shard-([0-9]{1,7})-of-([0-9]{1,7})", re.ASCII)
+_NAMED = 8
+"""Shards that a message names."""
+
+
+class Part(NamedTuple):
+    """Which part of a corpus: of its documents, numbered from 0, shard I of N has those whose number leaves the remainder I - 1 when divided by N."""
+
+    shard: int
+    shards: int
+
+    def __str__(self) -> str:
+        return f"shard {self.shard} of {self.shards}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of the shard."""
+        return f"shard-{self.shard}-of-{self.shards}"
+
+    def documents_of(self, total: int) -> int:
+        """How many of so many documents are in the part."""
+        return len(range(self.shard - 1, total, self.shards))
+
+
+def parse_part(text: str) -> Part:
+    """The part meant by `I/N`, such as 2/3: the second of three.
+
+    Raises:
+        SettingsError: It is of another form, or I is not in 1 to N.
+    """
+    found = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", text.strip(), re.ASCII)
+    if not found or not 1 <= int(found[1]) <= int(found[2]) <= _MOST_SHARDS:
+        raise SettingsError(f"shard is {text[:40]!r}, expected I/N with I from 1 to N, such as 1/4, 2/4, 3/4 and 4/4 on four hosts")
+    return Part(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What `shard.json` says.
+
+    Attributes:
+        part: Which part of the corpus.
+        model: Name or folder to load the model by, on the host that made the shard; None: the bundled one, or one given as an object.
+        fingerprint: The model's.
+        dimension: Numbers in a vector.
+        options: Store and chunking; the rest is of no account.
+        rows: Vectors in the shard.
+        documents: Documents in the shard.
+        corpus_documents: Documents in the whole corpus.
+        corpus_sha256: Of the lines of all its documents: equal for all shards of one corpus.
+        files: Records by name.
+        created_by: Versions of the software that wrote it.
+    """
+
+    part: Part
+    model: str | None
+    fingerprint: str
+    dimension: int
+    options: IndexOptions
+    rows: int
+    documents: int
+    corpus_documents: int
+    corpus_sha256: str
+    files: Mapping[str, FileRecord]
+    created_by: Mapping[str, str]
+
+
+def write_shard(folder: Path, shard: Shard) -> None:
+    """Makes the shard a finished one: at once, and durable on return. Its files are on the device already."""
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "created_by": dict(shard.created_by),
+        "shard": shard.part.shard,
+        "shards": shard.part.shards,
+        "model": {"name": shard.model, "fingerprint": shard.fingerprint},
+        "dimension": shard.dimension,
+        "store": shard.options.store,
+        "chunk_tokens": shard.options.chunk_tokens,
+        "chunk_overlap": shard.options.chunk_overlap,
+        "rows": shard.rows,
+        "documents": shard.documents,
+        "corpus": {"documents": shard.corpus_documents, "sha256": shard.corpus_sha256},
+        "files": {name: asdict(record) for name, record in shard.files.items()},
+    }
+    content["checksum"] = _checksum(content)
+    unfinished = folder / f"{SHARD}.new"
+    unfinished.unlink(missing_ok=True)
+    with HashedFile(unfinished) as file:
+        file.write(json.dumps(content, indent=1).encode())
+        file.finish()
+    os.replace(unfinished, folder / SHARD)
+    sync_folder(folder)
+
+
+def read_shard(folder: Path) -> Shard:
+    """The shard in the folder, after `shard.json` was checked and every file it names was found to be a plain file of the recorded size.
+
+    Raises:
+        IndexFolderError: No finished shard there, or one that is incomplete, altered, or of another format.
+    """
+    path = folder / SHARD
+    if path.is_symlink():
+        raise IndexFolderError(f"{path}: a link, expected a plain file; copy the shard with the files it links to")
+    if not path.is_file():
+        raise IndexFolderError(f"{folder}: {_tell_unfinished(folder)}")
+    if path.stat().st_size > _MOST_BYTES:
+        raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not one of ours")
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or type(content.get("format")) is not int or content["format"] < 1:
+            raise ValueError("no format number")
+        if content["format"] == _FORMAT:
+            shard = _parse(content)
+    except (ValueError, RecursionError, SettingsError) as error:
+        raise IndexFolderError(f"{path}: damaged or altered: {error}; make the shard again with llm2comp encode --overwrite") from error
+    if content["format"] > _FORMAT:
+        raise IndexFolderError(f"{path}: shard format {content['format']}, this llm2comp reads {_FORMAT}: pip install --upgrade llm2comp")
+    if (folder / ROWS).is_symlink():
+        raise IndexFolderError(f"{folder / ROWS}: a link, expected a folder; copy the shard with the files it links to")
+    for name, record in shard.files.items():
+        check_size(folder / ROWS / name, record)
+    return shard
+
+
+def _tell_unfinished(folder: Path) -> str:
+    if (folder / ROWS / JOURNAL).is_file():
+        return "an unfinished shard; run its llm2comp encode command again, and it goes on where it was"
+    return f"holds no shard (no {SHARD}); make shards with: llm2comp encode CORPUS --shard I/N -o DIR"
+
+
+def _parse(content: dict[str, Any]) -> Shard:
+    if _take(content, "checksum", str) != _checksum(content):
+        raise ValueError("its content does not match its checksum")
+    part = Part(shard := _count(content, "shard", 1, _MOST_SHARDS), _count(content, "shards", shard, _MOST_SHARDS))
+    model, corpus, versions = (_take(content, name, dict) for name in ("model", "corpus", "created_by"))
+    chunk_tokens = content.get("chunk_tokens")
+    if model.get("name") is not None:
+        _take(model, "name", str)
+    if chunk_tokens is not None:
+        _take(content, "chunk_tokens", int)
+    chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": _take(content, "chunk_overlap", int)}
+    options = IndexOptions(store=_take(content, "store", str), **chunks)
+    rows, total = _count(content, "rows", 0, _MOST_ROWS), _count(corpus, "documents", 1, 1 << 50)
+    documents, dimension = _count(content, "documents", 0, rows), _count(content, "dimension", 1, 1 << 16)
+    if documents != part.documents_of(total) or (chunk_tokens is None and rows != documents) or bool(rows) != bool(documents):
+        raise ValueError(f"{documents:,} documents in {rows:,} rows cannot be {part} of {total:,} documents")
+    digest, fingerprint = _take(corpus, "sha256", str), _take(model, "fingerprint", str)
+    if not fingerprint or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("a fingerprint of the model or a SHA-256 of the corpus that cannot be one")
+    files = {name: _record(record) for name, record in _take(content, "files", dict).items()}
+    _check_files(files, {Names.VECTORS: storage_bytes(rows, dimension, options.store), Names.OFFSETS: ROW_BYTES * rows, Names.IDS: ID_BYTES * rows})
+    return Shard(part, model.get("name"), fingerprint, dimension, options, rows, documents, total, digest, files, versions)
+
+
+def _record(content: Any) -> FileRecord:
+    if not isinstance(content, dict):
+        raise ValueError("a file's record is no JSON object")
+    return FileRecord(_count(content, "bytes", 0, 1 << 60), _take(content, "sha256", str))
+
+
+def _check_files(files: Mapping[str, FileRecord], expected: Mapping[str, int]) -> None:
+    if missing := Names.ALWAYS - set(files):
+        raise ValueError(f"without {', '.join(sorted(missing))}")
+    if others := set(files) - Names.ALWAYS - {Names.METADATA}:
+        raise ValueError(f"names a file {min(others)[:80]!r}, which is none of ours")
+    for name, size in expected.items():
+        if files[name].bytes != size:
+            raise ValueError(f"{name} of {files[name].bytes:,} bytes does not fit its rows")
+
+
+def _take(content: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = content.get(name)
+    if type(value) is not kind:
+        raise ValueError(f'"{name}" is not of type {kind.__name__}')
+    return value
+
+
+def _count(content: Mapping[str, Any], name: str, least: int, most: int) -> int:
+    value = int(_take(content, name, int))
+    if not least <= value <= most:
+        raise ValueError(f'"{name}" is outside {least} to {most}')
+    return value
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def find_shards(paths: Iterable[Path]) -> list[tuple[Path, Shard]]:
+    """The shards of one corpus, all of them, in order: each path is a shard's folder, or a folder of such folders.
+
+    Raises:
+        IndexFolderError: A shard is missing, unfinished, there twice, altered, or of another model, store, chunking or corpus than the rest.
+    """
+    found = [(folder, read_shard(folder)) for path in paths for folder in _shard_folders(path)]
+    if not found:
+        raise IndexFolderError("no folder of shards is given; make shards with: llm2comp encode CORPUS --shard I/N -o DIR")
+    found.sort(key=lambda entry: entry[1].part)
+    _check_alike(found)
+    shards = found[0][1].part.shards
+    for (folder, shard), (other, following) in zip(found, found[1:], strict=False):
+        if shard.part == following.part:
+            raise IndexFolderError(f"{folder} and {other}: both are {shard.part}; give each shard once")
+    if missing := sorted(set(range(1, shards + 1)) - {shard.part.shard for _, shard in found}):
+        named = ", ".join(map(str, missing[:_NAMED])) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+        plural = len(missing) > 1
+        raise IndexFolderError(
+            f"shard{'s' * plural} {named} of {shards} {'are' if plural else 'is'} missing; make "
+            f"{'them' if plural else 'it'} with llm2comp encode CORPUS --shard {missing[0]}/{shards}, or name the folder too"
+        )
+    return found
+
+
+def _shard_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise IndexFolderError(f"{path}: no such folder; expected a shard, or a folder of shards, that llm2comp encode wrote")
+    if (path / SHARD).exists() or _FOLDER.fullmatch(path.name):
+        return [path]
+    folders = [folder for folder in sorted(path.iterdir()) if _FOLDER.fullmatch(folder.name)]
+    for folder in folders:
+        if folder.is_symlink() or not folder.is_dir():
+            raise IndexFolderError(f"{folder}: a link or a file, expected the folder of a shard; name the folder itself if it lies elsewhere")
+    if not folders:
+        raise IndexFolderError(f"{path}: {_tell_unfinished(path)}")
+    return folders
+
+
+def _check_alike(found: Sequence[tuple[Path, Shard]]) -> None:
+    """Raises IndexFolderError unless all shards are parts of the same vectors."""
+    base_folder, base = found[0]
+    expected = _traits(base)
+    for folder, shard in found[1:]:
+        for name, value in _traits(shard).items():
+            if value != expected[name]:
+                raise IndexFolderError(
+                    f"{base_folder} and {folder}: shards of another {name} ({expected[name]} and {value}) do not fit together; make them again alike"
+                )
+
+
+def _traits(shard: Shard) -> dict[str, str]:
+    options = shard.options
+    return {
+        "split": f"in {shard.part.shards}",
+        "model": f"fingerprint {shard.fingerprint[:80]}",
+        "dimension": str(shard.dimension),
+        "store": options.store,
+        "chunking": "none" if options.chunk_tokens is None else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
+        "corpus": f"{shard.corpus_documents:,} documents, SHA-256 {shard.corpus_sha256}",
+    }

@@ -1,0 +1,118 @@
+"""Rewrites an index as one segment, without what was deleted; with other options if asked."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.corpus.documents import Document
+from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp_indexes.builder.finish_segment import Progress, Queries, finish_segment, silent
+from llm2comp_indexes.builder.from_vectors import HELD_OUT, move_queries
+from llm2comp_indexes.format.commits import Change, change_index
+from llm2comp_indexes.format.files import check_content
+from llm2comp_indexes.format.manifest import Manifest, Names, Segment
+from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.search.segment import OpenSegment
+from llm2comp_indexes.structures.gpu import resolve_device
+from llm2comp_indexes.structures.types import parse_type
+from llm2comp_indexes.tuning.report import Report
+
+__all__ = ["MergeReport", "merge_index"]
+
+_BLOCK = 4096
+_FIXED = ("store", "chunk_tokens", "chunk_overlap")
+
+
+class MergeReport(NamedTuple):
+    """What a merge did: segments before, rows dropped for good, seconds, and what was measured; None where there was nothing to do."""
+
+    segments: int
+    dropped: int
+    seconds: float
+    measured: Report | None
+
+
+def merge_index(folder: str | Path, *, options: IndexOptions | None = None, device: str = "auto", progress: Progress | None = None) -> MergeReport:
+    """Merges all segments into one, in one commit: deleted rows leave the files, one structure covers all rows. Nothing is encoded.
+
+    Args:
+        folder: The index.
+        options: Other wishes, another type, or a BM25 index from now on; left out: those the index was built with.
+        device: As for `build_index`.
+        progress: As for `build_index`.
+
+    Raises:
+        IndexFolderError: The index is damaged, or being written by another process.
+        SettingsError: The options ask for other vectors or chunks than were stored.
+    """
+    resolve_device(device)
+    start, place = time.perf_counter(), Path(folder)
+    with change_index(place) as change:
+        assert change.before is not None
+        before = change.before
+        chosen = options or before.options
+        _check(chosen, before)
+        dropped = sum(segment.deleted for segment in before.segments)
+        if chosen == before.options and _is_merged(before):
+            return MergeReport(len(before.segments), 0, time.perf_counter() - start, None)
+        segments, measured = _rewrite(place, change, before, chosen, device, progress or silent) if before.segments else ((), None)
+        change.commit(replace(before, options=chosen, segments=segments))
+    return MergeReport(len(before.segments), dropped, time.perf_counter() - start, measured)
+
+
+def _check(options: IndexOptions, before: Manifest) -> None:
+    """Raises SettingsError, before anything is written, if the index cannot be made what is asked."""
+    if changed := [name for name in _FIXED if getattr(options, name) != getattr(before.options, name)]:
+        raise SettingsError(f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again; build the index again")
+    if options.type != "auto" and before.rows:
+        parse_type(options.type, rows=before.rows, dimension=before.dimension)
+
+
+def _is_merged(manifest: Manifest) -> bool:
+    """Whether a merge with the index's own options would change nothing."""
+    if len(manifest.segments) != 1:
+        return not manifest.segments
+    [segment] = manifest.segments
+    return not segment.deleted and (segment.type != "Flat" or manifest.options.type.lower() in ("auto", "flat"))
+
+
+def _rewrite(
+    folder: Path, change: Change, before: Manifest, options: IndexOptions, device: str, progress: Progress
+) -> tuple[tuple[Segment, ...], Report | None]:
+    """One segment of all living rows, and what was measured on it."""
+    queries = _queries(folder, before)
+    header = {"merge": before.commit, "dimension": before.dimension, "store": options.store, "chunks": [options.chunk_tokens, options.chunk_overlap]}
+    with change.new_segment(before.dimension, options.store, header=header) as writer:
+        for rows, vectors in _living_blocks(folder, before):
+            if not writer.has(rows):
+                writer.append(rows, vectors)
+            progress("documents", writer.documents)
+        segment, measured = finish_segment(writer, options, queries=queries, device=device, progress=progress)
+    return (segment,), measured
+
+
+def _living_blocks(folder: Path, manifest: Manifest) -> Iterator[tuple[list[Document], NDArray[np.float32]]]:
+    """Rows that are not deleted and their vectors (rows, dimension), segment after segment; one is open at a time, however many there are."""
+    for segment in manifest.segments:
+        with OpenSegment(folder, manifest, segment, searchable=False) as opened:
+            check_content(opened.folder / Names.VECTORS, segment.files[Names.VECTORS])  # an altered one would get a checksum of its own
+            for first in range(0, opened.rows, _BLOCK):
+                rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
+                rows = rows if opened.alive is None else rows[opened.alive[rows]]
+                if len(rows):
+                    yield [opened.documents[int(row)] for row in rows], opened.storage.read(rows)
+
+
+def _queries(folder: Path, manifest: Manifest) -> Queries:
+    """The query vectors that the largest segment was measured with; moved, if they were held out of it and come into the index now."""
+    for segment in sorted(manifest.segments, key=lambda segment: -segment.rows):
+        with OpenSegment(folder, manifest, segment, searchable=False) as opened:
+            vectors = opened.read_queries()
+            if vectors is not None and opened.report is not None:
+                return move_queries(vectors) if HELD_OUT in opened.report.query_source else Queries(vectors, opened.report.query_source)
+    raise IndexFolderError(f"{folder}: holds no queries to measure with, which every build writes; the index was altered: build it again")

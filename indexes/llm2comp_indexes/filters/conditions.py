@@ -1,0 +1,235 @@
+"""The conditions a filter is made of, each evaluated on a block of metadata to a truth value per row."""
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp_indexes.format.metadata import Block, Kind
+
+__all__ = ["All", "Among", "Any", "Compare", "Condition", "Contains", "Not", "Operator", "FieldTest", "Present", "Truth", "Value", "find_tests"]
+
+Value: TypeAlias = bool | int | float | str
+Operator = Literal["==", "<", "<=", ">", ">="]
+Mask: TypeAlias = NDArray[np.bool_]
+
+_COMPARE: dict[Operator, Callable[..., Mask]] = {"==": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_FARTHEST = 2**63
+_ALL_KINDS: frozenset[Kind] = frozenset(("integer", "number", "flag", "text", "texts", "numbers"))
+_NOWHERE: Mask = np.zeros(1, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldTest:
+    """A condition on one field. `mask` is (rows,), or (1,) for a block of None: rows without metadata, of any number."""
+
+    field: str
+
+    def mask(self, block: Block | None) -> Mask:
+        """Which rows fulfil it."""
+        mask = np.zeros(block.rows, dtype=np.bool_) if block else _NOWHERE
+        for kind in self.kinds() if block and block.rows else ():
+            if block and (column := block.column(kind, self.field)) is not None:
+                mask = mask | (self.match(kind, column) & _to_mask(column.is_valid()))
+        return mask
+
+    def kinds(self) -> frozenset[Kind]:
+        """Types of the values it can be true for."""
+        return _ALL_KINDS
+
+    def match(self, kind: Kind, column: object) -> Mask:
+        """Which rows of an Arrow column of that type fulfil it; what it says of nulls does not matter."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Present(FieldTest):
+    """The document has a value."""
+
+    def match(self, kind: Kind, column: object) -> Mask:
+        """All that are not null."""
+        return np.ones(1, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth(FieldTest):
+    """The value is neither False, 0 nor empty."""
+
+    def match(self, kind: Kind, column: object) -> Mask:
+        """As Python's bool()."""
+        if kind == "flag":
+            return _to_mask(column)
+        if kind in ("integer", "number"):
+            return np.not_equal(_to_numbers(column), 0)
+        import pyarrow.compute as pc
+
+        return np.greater(_to_numbers((pc.binary_length if kind == "text" else pc.list_value_length)(column)), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Compare(FieldTest):
+    """The value is equal to, less or greater than a constant of the same type."""
+
+    operator: Operator
+    value: Value
+
+    def kinds(self) -> frozenset[Kind]:
+        """Of the constant's type."""
+        return _kinds_of(self.value)
+
+    def match(self, kind: Kind, column: object) -> Mask:
+        """Numbers by value (whole ones exactly), texts by their characters."""
+        if kind == "text":
+            import pyarrow.compute as pc
+
+            names = {"==": "equal", "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
+            return _to_mask(pc.call_function(names[self.operator], [column, _to_text(str(self.value))]))
+        if kind == "integer":
+            low, high = self._to_range()
+            numbers = _to_numbers(column)
+            return (numbers >= low) & (numbers <= high) if low <= high else np.zeros(len(numbers), dtype=np.bool_)
+        return _COMPARE[self.operator](_to_mask(column) if kind == "flag" else _to_numbers(column), _to_double(self.value))
+
+    def _to_range(self) -> tuple[int, int]:
+        """The least and the greatest 64-bit number that fulfil it, so that none is rounded to a double."""
+        value = max(-2 * _FARTHEST, min(2 * _FARTHEST, self.value)) if not isinstance(self.value, str) else 0
+        floor, ceiling = math.floor(value), math.ceil(value)
+        low = {"==": ceiling, ">": floor + 1, ">=": ceiling}.get(self.operator, -_FARTHEST)
+        high = {"==": floor, "<": ceiling - 1, "<=": floor}.get(self.operator, _FARTHEST - 1)
+        low, high = max(low, -_FARTHEST), min(high, _FARTHEST - 1)
+        return (low, high) if low <= high else (0, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Among(FieldTest):
+    """The value is one of some constants."""
+
+    values: tuple[Value, ...]
+
+    def kinds(self) -> frozenset[Kind]:
+        """Of the constants' types."""
+        return frozenset(kind for value in self.values for kind in _kinds_of(value)) or _ALL_KINDS
+
+    def match(self, kind: Kind, column: object) -> Mask:
+        """Equal to any of the constants of the column's type."""
+        same = [value for value in self.values if kind in _kinds_of(value)]
+        if kind == "text":
+            import pyarrow as pa
+            import pyarrow.compute as pc
+
+            return _to_mask(pc.is_in(column, value_set=pa.array([_to_text(str(value)) for value in same], type=pa.string())))
+        if kind == "flag":
+            return np.isin(_to_mask(column), same)
+        if kind == "number":
+            return np.isin(_to_numbers(column), np.array([_to_double(value) for value in same]))
+        if kind == "integer":
+            whole = [int(value) for value in same if not isinstance(value, str) and math.isfinite(value) and value == int(value)]
+            return np.isin(_to_numbers(column), np.array([value for value in whole if -_FARTHEST <= value < _FARTHEST], dtype=np.int64))
+        return np.zeros(1, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Contains(FieldTest):
+    """The value is a list that holds the constant, or a text with the constant in it."""
+
+    value: int | float | str
+
+    def kinds(self) -> frozenset[Kind]:
+        """Lists of the constant's type, and texts for a text."""
+        return frozenset(("text", "texts") if isinstance(self.value, str) else ("numbers",))
+
+    def match(self, kind: Kind, column: object) -> Mask:
+        """Membership in lists, parts of texts."""
+        import pyarrow.compute as pc
+
+        if kind == "text":
+            return _to_mask(pc.match_substring(column, _to_text(str(self.value))))
+        values, offsets = column.values, column.offsets.to_numpy()  # type: ignore[attr-defined]
+        hits = _to_mask(pc.equal(values, _to_text(self.value))) if isinstance(self.value, str) else _to_numbers(values) == _to_double(self.value)
+        before = np.concatenate([[0], np.cumsum(hits)])  # hits before each value
+        found: Mask = before[offsets[1:]] > before[offsets[:-1]]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every part is true."""
+
+    parts: tuple["Condition", ...]
+
+    def mask(self, block: Block | None) -> Mask:
+        """Which rows fulfil it."""
+        return reduce(np.logical_and, (part.mask(block) for part in self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Any:
+    """Some part is true."""
+
+    parts: tuple["Condition", ...]
+
+    def mask(self, block: Block | None) -> Mask:
+        """Which rows fulfil it."""
+        return reduce(np.logical_or, (part.mask(block) for part in self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part is false."""
+
+    part: "Condition"
+
+    def mask(self, block: Block | None) -> Mask:
+        """Which rows fulfil it."""
+        return ~self.part.mask(block)
+
+
+Condition: TypeAlias = FieldTest | All | Any | Not
+
+
+def find_tests(condition: Condition) -> Iterator[FieldTest]:
+    """The conditions on single fields within it, in their order."""
+    match condition:
+        case All(parts=parts) | Any(parts=parts):
+            for part in parts:
+                yield from find_tests(part)
+        case Not(part=part):
+            yield from find_tests(part)
+        case FieldTest():
+            yield condition
+
+
+def _kinds_of(value: Value) -> frozenset[Kind]:
+    """Types of the columns that may hold the value."""
+    if isinstance(value, bool):
+        return frozenset(("flag",))
+    return frozenset(("text",) if isinstance(value, str) else ("integer", "number"))
+
+
+def _to_mask(column: object) -> Mask:
+    """Truth values of an Arrow array, null as False."""
+    mask: Mask = column.fill_null(False).to_numpy(zero_copy_only=False)  # type: ignore[attr-defined]
+    return mask
+
+
+def _to_numbers(column: object) -> NDArray[np.int64] | NDArray[np.float64]:
+    """Numbers of an Arrow array, null as 0."""
+    numbers: NDArray[np.int64] | NDArray[np.float64] = column.fill_null(0).to_numpy(zero_copy_only=False)  # type: ignore[attr-defined]
+    return numbers
+
+
+def _to_double(value: Value) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if isinstance(value, int) and value > 0 else -math.inf
+
+
+def _to_text(text: str) -> str:
+    """The text without halves of surrogate pairs, as metadata keeps it."""
+    return text.encode("utf-8", "replace").decode()

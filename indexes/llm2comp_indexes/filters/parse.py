@@ -1,0 +1,250 @@
+"""Filters on metadata in Python's own syntax: parsed by `ast`, never executed."""
+
+import ast
+import difflib
+import keyword
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.filters.conditions import All, Among, Any, Compare, Condition, Contains, Not, Operator, Present, Truth, Value, find_tests
+from llm2comp_indexes.format.metadata import Kind, Metadata
+
+__all__ = ["Where", "parse_where"]
+
+_EXAMPLE = 'year >= 2020 and lang in ("en", "de") and not draft'
+_DEEPEST = 50  # levels of brackets and `not`
+_LONGEST_HINT = 2000  # characters; the patterns of habits take time by the square of it
+_OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+_MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
+_KINDS: dict[Kind, str] = {
+    **{"integer": "whole numbers", "number": "numbers", "flag": "True or False", "text": "text"},
+    **{"texts": "lists of texts", "numbers": "lists of numbers"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A filter; made by `parse_where`.
+
+    Attributes:
+        text: As it was given.
+        condition: What it means.
+    """
+
+    text: str
+    condition: Condition
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields it asks about."""
+        return frozenset(test.field for test in find_tests(self.condition))
+
+    def mask(self, metadata: Metadata | None, rows: int) -> NDArray[np.bool_]:
+        """Which rows match (rows,). A field that this segment does not know is missing in all of its rows; see `check`.
+
+        Raises:
+            IndexFolderError: The metadata was altered.
+        """
+        blocks = metadata.blocks if metadata else ()
+        masks = [self.condition.mask(block) for block in blocks] or [np.broadcast_to(self.condition.mask(None), rows)]
+        return np.concatenate(masks)
+
+    def check(self, segments: Iterable[Metadata | None]) -> None:
+        """Raises SettingsError if no segment has a field that is asked about, or none has it with values of the type it is compared with."""
+        found = [metadata for metadata in segments if metadata]
+        known: dict[str, set[Kind]] = {}
+        for metadata in found:
+            for field, kinds in metadata.fields.items():
+                known.setdefault(field, set()).update(kinds)
+        for test in find_tests(self.condition):
+            if test.field not in known:
+                more = " (fields beyond the first 1,000 are not kept)" if any(metadata.left_out for metadata in found) else ""
+                raise SettingsError(f'where {_cut(self.text)}: no document has the field "{test.field}"{_suggest(test.field, known)}{more}')
+            if not known[test.field] & test.kinds():
+                holds = " and ".join(_KINDS[kind] for kind in sorted(known[test.field]))
+                wants = " or ".join(_KINDS[kind] for kind in sorted(test.kinds()))
+                listed = f'; to look into a list: "x" in {test.field}' if known[test.field] <= {"texts", "numbers"} else ""
+                raise SettingsError(f'where {_cut(self.text)}: "{test.field}" holds {holds}, and is compared with {wants}: no document can match{listed}')
+
+
+def _suggest(field: str, known: dict[str, set[Kind]]) -> str:
+    if not known:
+        return "; no document of this index has metadata to filter by"
+    near = difflib.get_close_matches(field, known, 1)
+    names = sorted(known)
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    own = " (id, title and text are not metadata)" if field in ("id", "title", "text") else ""
+    return (f'; did you mean "{near[0]}"?' if near else "") + f" The fields are: {listed}{own}"
+
+
+def parse_where(text: str) -> Where:
+    """The filter that the text states: conditions on metadata, joined by `and`, `or`, `not` and brackets.
+
+    - `year >= 2020`, `2000 <= year < 2010`, `lang == "en"`, `lang != "en"`, `lang in ("en", "de")`, `lang not in (...)`
+    - `draft`: present, and neither False, 0 nor empty; `not draft`: all others
+    - `"x" in tags`: a list holds "x", or a text holds it as a part (case counts)
+    - `year is None`, `year is not None`: documents without, and with, a value
+    - `journal.name`: a field within a field; `field["publication year"]`: a name that is not one in Python, or is a keyword
+
+    Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers and texts are never equal, nor is one less than the
+    other. A condition is true or false, never unknown: a document without the field fulfils no `==`, `<`, `in` and so on, and
+    `not`, `!=` and `not in` are true exactly where their opposite is false, so they match documents without the field too
+    (to leave those out: `year is not None and year != 2020`).
+
+    Raises:
+        SettingsError: Anything else; for habits of SQL the message has the Python form.
+    """
+    try:
+        return Where(text, _parse(text))
+    except SettingsError as error:
+        hint = ""
+        if len(text) <= _LONGEST_HINT and (rewritten := _from_sql(text)) != text:
+            try:
+                _parse(rewritten)
+                hint = f"; in Python's syntax: {rewritten}"
+            except SettingsError:
+                pass
+        raise SettingsError(f"where {_cut(text)}: {error}{hint or f'; expected conditions such as: {_EXAMPLE}'}") from None
+
+
+def _parse(text: str) -> Condition:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's advice on escapes in strings
+            tree = ast.parse(text.strip(), mode="eval")
+        return _to_condition(tree.body, 0)
+    except SyntaxError as error:
+        raise SettingsError(f"{error.msg} at character {error.offset or 1}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"cannot be read: {error or type(error).__name__}") from error
+
+
+def _to_condition(node: ast.expr, depth: int) -> Condition:
+    if depth > _DEEPEST:
+        raise SettingsError(f"more than {_DEEPEST} levels of brackets or not")
+    match node:
+        case ast.BoolOp(op=ast.And(), values=values):
+            return All(tuple(_to_condition(value, depth + 1) for value in values))
+        case ast.BoolOp(values=values):
+            return Any(tuple(_to_condition(value, depth + 1) for value in values))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return Not(_to_condition(operand, depth + 1))
+        case ast.Compare(left=left, ops=operators, comparators=rights):
+            pairs = zip([left, *rights], operators, rights, strict=False)
+            return All(tuple(_to_test(*pair) for pair in pairs))
+    if (field := _to_field(node)) is not None:
+        return Truth(field)
+    raise SettingsError(f"{_show(node)} is not a condition")
+
+
+def _to_test(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Condition:
+    if isinstance(operator, ast.NotEq | ast.NotIn | ast.IsNot):
+        opposites: dict[type[ast.cmpop], ast.cmpop] = {ast.NotEq: ast.Eq(), ast.NotIn: ast.In(), ast.IsNot: ast.Is()}
+        return Not(_to_test(left, opposites[type(operator)], right))
+    field, other = _to_field(left), _to_field(right)
+    if field is not None and other is not None:
+        raise SettingsError(f"{_show(left)} is compared with the field {_show(right)}; compare a field with a value, and put text in quotes")
+    if isinstance(operator, ast.In):
+        return _to_membership(field, other, left, right)
+    if field is None and other is not None:
+        operator, field, right = _MIRRORED.get(type(operator), type(operator))(), other, left
+    if field is None:
+        hint = f"; a field of that name is written field[{_show(left)}]" if isinstance(left, ast.Constant) and isinstance(left.value, str) else ""
+        raise SettingsError(f"neither {_show(left)} nor {_show(right)} is a field{hint}")
+    value = _to_value(right)
+    if value is None and isinstance(operator, ast.Eq | ast.Is):
+        return Not(Present(field))
+    if isinstance(operator, ast.Is) and isinstance(value, bool):
+        return Compare(field, "==", value)
+    if value is None or type(operator) not in _OPERATORS or (isinstance(value, bool) and not isinstance(operator, ast.Eq)):
+        raise SettingsError(f"{_show(right)} can be compared by {'==' if type(operator) in _OPERATORS else '== or, if it is None, by is'} only")
+    return Compare(field, _OPERATORS[type(operator)], value)
+
+
+def _to_membership(field: str | None, other: str | None, left: ast.expr, right: ast.expr) -> Condition:
+    if other is not None:
+        if (value := _to_value(left)) is None or isinstance(value, bool):
+            raise SettingsError(f"{_show(left)} in {other}: expected a text or a number on the left")
+        return Contains(other, value)
+    if field is None:
+        raise SettingsError(f"{_show(left)} in {_show(right)}: expected a field on one side")
+    items = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else [right]  # ("en") is no tuple in Python, but what is meant is plain
+    values = [_to_value(item) for item in items]
+    tests: list[Condition] = [Among(field, tuple(value for value in values if value is not None))]
+    return Any((*tests, Not(Present(field)))) if None in values else tests[0]
+
+
+def _to_field(node: ast.expr) -> str | None:
+    """The field's name, or None if the expression is not one."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=outer, attr=name):
+            prefix = _to_field(outer)
+            return None if prefix is None else f"{prefix}.{name}"
+        case ast.Subscript(value=ast.Name(id="field"), slice=ast.Constant(value=str(name))):
+            return name
+    return None
+
+
+def _to_value(node: ast.expr) -> Value | None:
+    match node:
+        case ast.Constant(value=bool() | int() | float() | str() | None as value):
+            return value
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as value)) if not isinstance(value, bool):
+            return -value if isinstance(sign, ast.USub) else value
+    raise SettingsError(f"{_show(node)} is no value; expected a number, a text in quotes, True, False or None")
+
+
+def _show(node: ast.expr) -> str:
+    return f"{ast.unparse(node):.80}"
+
+
+def _cut(text: str) -> str:
+    return f"{text!r:.200}"
+
+
+_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_HELD = "|".join(word for word in keyword.kwlist if word not in ("and", "or", "not", "in", "is", "None", "True", "False"))
+_HABITS = (
+    (rf"(?<![.\w])(?-i:({_HELD}))\b", r'field["\1"]'),
+    (r"\bIS\s+NOT\s+NULL\b", "is not None"),
+    (r"\bIS\s+NULL\b", "is None"),
+    (r"([\w.]+)\s+BETWEEN\s+(\S+)\s+AND\s+(\S+)", r"\2 <= \1 <= \3"),
+    (r"([\w.]+)\s+NOT\s+I?LIKE\s+(\x00\d+\x00)", r"\2 not in \1"),
+    (r"([\w.]+)\s+I?LIKE\s+(\x00\d+\x00)", r"\2 in \1"),
+    (r"<>", "!="),
+    (r"(?<![<>=!])=(?!=)", " == "),
+    (r"&&?", " and "),
+    (r"\|\|?", " or "),
+    (r"!(?!=)", " not "),
+    (r"\b(AND|OR|NOT|IN|IS)\b", lambda found: found[0].lower()),
+    (r"\b(?:NULL|NONE)\b", "None"),
+    (r"\bTRUE\b", "True"),
+    (r"\bFALSE\b", "False"),
+)
+
+
+def _from_sql(text: str) -> str:
+    """The text with the habits of SQL and C in Python's form, texts in quotes untouched (but for the % around LIKE's)."""
+    literals: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        literals.append(found[0])
+        return f"\0{len(literals) - 1}\0"
+
+    changed = _LITERAL.sub(keep, text)
+    like = set(map(int, re.findall(r"LIKE\s+\x00(\d+)\x00", changed, re.IGNORECASE)))
+    for pattern, python in _HABITS:
+        changed = re.sub(pattern, python, changed, flags=re.IGNORECASE)
+    changed = re.sub(r"[ \t]+", " ", changed).strip()
+    changed = re.sub(r"\0(\d+)\0", lambda found: literals[int(found[1])].replace("%", "") if int(found[1]) in like else literals[int(found[1])], changed)
+    return text if changed == re.sub(r"[ \t]+", " ", text).strip() else changed

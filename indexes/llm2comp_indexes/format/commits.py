@@ -1,0 +1,244 @@
+"""Changing an index: under the writer's lock new segments are written beside the old, a new manifest makes them the index, then the old ones go."""
+
+import errno
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import llm2comp
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.format.files import HashedFile, sync_folder
+from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
+from llm2comp_indexes.format.manifest import MANIFEST, Manifest, Names, Segment, read_manifest, segment_folder, write_manifest
+from llm2comp_indexes.format.segment_writer import JOURNAL, SegmentWriter, is_segment_folder, is_unfinished, new_segment_folder
+
+__all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_SEGMENTS = "segments"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the software that decides about the contents of an index."""
+    return {"llm2comp": llm2comp.__version__, "faiss": import_faiss().__version__, "numpy": version("numpy"), "python": platform.python_version()}
+
+
+class Change:
+    """A change of the index in `folder`, by the one process that holds its lock.
+
+    Attributes:
+        before: The commit to start from; None where there is none yet.
+    """
+
+    def __init__(self, folder: Path, before: Manifest | None) -> None:
+        self.folder, self.before = folder, before
+        self._found = _identity(folder)
+        self._taken = [segment.name for segment in before.segments] if before else []
+
+    @property
+    def commit_number(self) -> int:
+        """Number of the commit that this change will make."""
+        return self.before.commit + 1 if self.before else 1
+
+    def new_segment(self, dimension: int, store: Any, *, header: dict[str, Any]) -> SegmentWriter:
+        """A writer for one more segment, which takes up what a killed run left under the same header."""
+        segments = self.folder / _SEGMENTS
+        segments.mkdir(exist_ok=True)
+        sync_folder(self.folder)  # or what is encoded from now on would go with a power failure
+        folder = new_segment_folder(segments, self._taken, header, number=self.commit_number)
+        self._taken.append(folder.name)
+        return SegmentWriter(folder, dimension, store, header=header)
+
+    def commit(self, manifest: Manifest) -> Manifest:
+        """Makes the manifest the index, as the next commit, and removes what it does not name."""
+        numbered = replace(manifest, commit=self.commit_number, created_by=versions())
+        for segment in numbered.segments:
+            sync_folder(segment_folder(self.folder, segment))
+        for parent in (self.folder / _SEGMENTS, self.folder, self.folder.parent):
+            if parent.is_dir():  # an index that all was deleted from has no segments
+                sync_folder(parent)
+        if _identity(self.folder) != self._found:
+            raise IndexFolderError(f"{self.folder}: another index has been put in this place meanwhile, and stays as it is; run this again to change it")
+        write_manifest(self.folder, numbered)
+        self.before, self._found = numbered, _identity(self.folder)
+        _sweep(self.folder, numbered)
+        return numbered
+
+
+def _identity(folder: Path) -> tuple[int, ...] | None:
+    """What tells the folder's manifest from another file of its name; None if there is none."""
+    try:
+        status = (folder / MANIFEST).lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def with_deleted(change: Change, segment: Segment, deleted: NDArray[np.bool_], *, documents: int) -> Segment:
+    """The segment with these rows deleted, (rows,), and so many documents left alive; its bitmap is on the device."""
+    name = Names.deleted(change.commit_number)
+    path = segment_folder(change.folder, segment) / name
+    path.unlink(missing_ok=True)  # of a killed run
+    with HashedFile(path) as file:
+        file.write(np.packbits(deleted, bitorder="little").tobytes())
+        record = file.finish()
+    files = {file: kept for file, kept in segment.files.items() if file != segment.deleted_file}
+    return replace(segment, deleted=int(deleted.sum()), documents=documents, files={**files, name: record})
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Raises IndexFolderError unless an index may be written to `output`: nothing there, an empty folder, an unfinished build, or an index to overwrite."""
+    if not output.exists():
+        return
+    _refuse_links(output)
+    if not output.is_dir():
+        raise IndexFolderError(f"{output}: a file, expected a folder to write the index to; name another with -o")
+    if not (output / MANIFEST).exists():
+        if {path.name for path in output.iterdir()} - LOCK_FILES - {_SEGMENTS, f"{MANIFEST}.new"} or _foreign(output / _SEGMENTS):
+            raise IndexFolderError(f"{output}: a folder that holds something else than an index, which is left alone; name another with -o")
+        return
+    if not overwrite:
+        raise IndexFolderError(f"{output}: already holds an index; name another folder with -o, or replace it with --overwrite (overwrite=True)")
+    try:
+        read_manifest(output)  # what is not ours, or newer, or damaged is not ours to delete
+    except IndexFolderError as error:
+        raise IndexFolderError(f"{error} (what cannot be read is not overwritten: name another folder with -o, or remove this one yourself)") from error
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raises IndexFolderError if segments would be written to, and swept from, somewhere else."""
+    if (folder / _SEGMENTS).is_symlink():
+        raise IndexFolderError(f"{folder / _SEGMENTS}: a link, expected a folder; copy the index with the files it links to")
+
+
+def _foreign(segments: Path) -> bool:
+    """Whether the folder is there and holds something else than what a killed build leaves."""
+    return segments.exists() and (not segments.is_dir() or not all(map(is_unfinished, segments.iterdir())))
+
+
+@contextmanager
+def create_index(output: Path, *, overwrite: bool) -> Iterator[Change]:
+    """A change that makes a new index, or replaces the one there. Without a finished block nothing stays behind after an error.
+
+    Raises:
+        IndexFolderError: `check_output` refuses, another process writes there, or the device is full.
+    """
+    check_output(output, overwrite=overwrite)
+    with _causes_explained(output), _made(output), sole_writer(output):
+        check_output(output, overwrite=overwrite)  # once more, now that no other writer can come in between
+        change = Change(output, read_manifest(output) if (output / MANIFEST).exists() else None)
+        try:
+            yield change
+        except BaseException:
+            _remove_empty_segments(change)
+            _remove_unused(output)  # while the lock keeps others out
+            raise
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder and its parents, made where they are missing; those that nothing was left in go at the end."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync_folder(made.parent)
+        yield
+    finally:
+        for made in missing:
+            with suppress(OSError):
+                made.rmdir()
+
+
+@contextmanager
+def change_index(folder: Path) -> Iterator[Change]:
+    """A change of the index there.
+
+    Raises:
+        IndexFolderError: No index there, a damaged one, another process is writing it, or the device is full.
+    """
+    if not (folder / MANIFEST).is_file():
+        read_manifest(folder)  # says what is wrong, before a lock is left there
+    with _causes_explained(folder), sole_writer(folder):
+        _refuse_links(folder)
+        change = Change(folder, before := read_manifest(folder))
+        _sweep(folder, before, keep_unfinished=True)  # of a run that was killed behind its commit
+        try:
+            yield change
+        except BaseException:
+            _remove_empty_segments(change)
+            raise
+
+
+@contextmanager
+def _causes_explained(folder: Path) -> Iterator[None]:
+    """What the system refuses, in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise IndexFolderError(
+                f"{folder}: no space left ({error.strerror}); what was committed is whole, and what was encoded is kept: free some space and run this again"
+            ) from error
+        if error.errno in _FORBIDDEN and error.filename is not None and _touch(place := Path(error.filename), folder):
+            raise IndexFolderError(f"{folder}: cannot be written ({place.name}: {error.strerror}); what was committed is whole") from error
+        raise
+
+
+def _touch(place: Path, folder: Path) -> bool:
+    """Whether one lies in the other."""
+    return place == folder or folder in place.parents or place in folder.parents
+
+
+def _remove_empty_segments(change: Change) -> None:
+    """Removes segments without a finished block, which no later run can take up."""
+    kept = {segment.name for segment in change.before.segments} if change.before else set()
+    for folder in _segment_folders(change.folder):
+        journal = folder / JOURNAL
+        if folder.name not in kept and (not journal.is_file() or journal.read_bytes().count(b"\n") < 2):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unused(output: Path) -> None:
+    """Removes the files that were made for an index of which nothing is worth keeping."""
+    if (output / MANIFEST).exists() or _segment_folders(output):
+        return
+    for name in (*LOCK_FILES, f"{MANIFEST}.new"):
+        with suppress(OSError):
+            (output / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        (output / _SEGMENTS).rmdir()
+
+
+def _segment_folders(folder: Path) -> list[Path]:
+    """Folders of segments, in use or not."""
+    parent = folder / _SEGMENTS
+    return list(filter(is_segment_folder, parent.iterdir())) if parent.is_dir() else []
+
+
+def _sweep(folder: Path, manifest: Manifest, *, keep_unfinished: bool = False) -> None:
+    """Removes what the commit does not name; what cannot be removed now (held open, on some systems) is removed the next time."""
+    named = {segment.name: segment for segment in manifest.segments}
+    for path in _segment_folders(folder):
+        if path.name not in named:
+            if not (keep_unfinished and (path / JOURNAL).exists()):
+                shutil.rmtree(path, ignore_errors=True)
+            continue
+        files = named[path.name].files
+        kept = {name.partition("/")[0] for name in files}
+        for file in path.iterdir():
+            if file.is_dir() and file.name not in kept:
+                shutil.rmtree(file, ignore_errors=True)
+            elif not file.is_dir() and file.name not in files:
+                with suppress(OSError):
+                    file.unlink()

@@ -1,0 +1,113 @@
+"""Files that are hashed while they are written, and compared with their record before they are trusted."""
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.format.mapping import Bytes
+
+__all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size", "sync_folder"]
+
+_READ_BYTES = 1 << 20
+_NOT_FOR_FOLDERS = {errno.EINVAL, errno.EBADF, errno.ENOTSUP}  # what some network file systems answer
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size in bytes and SHA-256 (hex) of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class HashedFile:
+    """A new file, hashed as it is written; durable once `finish` returns its record."""
+
+    def __init__(self, path: Path, *, keep: int = 0) -> None:
+        """Starts a new file, or goes on with one that a killed process left: its first `keep` bytes stay, what is behind them is cut off.
+
+        Raises:
+            IndexFolderError: The file to go on with is shorter.
+        """
+        self._hash = hashlib.sha256()
+        self._bytes = keep
+        self._file = path.open("r+b") if keep else path.open("wb")
+        remaining = keep
+        while remaining and (block := self._file.read(min(remaining, _READ_BYTES))):
+            self._hash.update(block)
+            remaining -= len(block)
+        if remaining:
+            self._file.close()
+            raise IndexFolderError(f"{path}: shorter than the {keep:,} bytes that were written; remove the unfinished build and start again")
+        self._file.truncate(keep)
+        self._file.seek(keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Appends the bytes."""
+        self._file.write(data)
+        self._hash.update(data)
+        self._bytes += len(data)
+
+    def sync(self) -> None:
+        """Brings what was written to the device."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def finish(self) -> FileRecord:
+        """The file's record, after its last byte is on the device."""
+        self.sync()
+        self._file.close()
+        return FileRecord(self._bytes, self._hash.hexdigest())
+
+
+def check_size(path: Path, record: FileRecord) -> None:
+    """Raises IndexFolderError unless `path` is a plain file (no link) of the recorded size; does not open it."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError as error:
+        raise IndexFolderError(f"{path}: missing; build the index again") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise IndexFolderError(f"{path}: not a plain file; build the index again")
+    if status.st_size != record.bytes:
+        raise IndexFolderError(f"{path}: {status.st_size:,} bytes, expected {record.bytes:,}; the file was cut or altered: build the index again")
+
+
+def check_content(path: Path, record: FileRecord) -> None:
+    """Raises IndexFolderError unless the file has the recorded size and SHA-256; reads it once."""
+    check_size(path, record)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != record.sha256:
+        raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")
+
+
+def check_mapped(path: Path, content: Bytes, record: FileRecord) -> None:
+    """Raises IndexFolderError unless the mapped content of the file has the recorded size and SHA-256; it may have been removed meanwhile."""
+    if len(content) != record.bytes or hashlib.sha256(content).hexdigest() != record.sha256:
+        raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the folder's list of names durable, where the system lets a folder be synced."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NOT_FOR_FOLDERS:
+                raise
+        finally:
+            os.close(descriptor)

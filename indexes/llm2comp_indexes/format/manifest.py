@@ -1,0 +1,344 @@
+"""The manifest of an index: the one file that says what the folder holds. Nothing in it is believed before it is checked."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp_indexes.format.documents import ROW_BYTES
+from llm2comp_indexes.format.files import FileRecord, HashedFile, check_size, sync_folder
+from llm2comp_indexes.format.ids import ID_BYTES
+from llm2comp_indexes.format.vectors import storage_bytes
+from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.wishes import Wishes
+
+__all__ = ["MANIFEST", "Manifest", "Names", "Segment", "check_folders", "read_manifest", "read_manifest_alone", "segment_folder", "write_manifest"]
+
+MANIFEST = "manifest.json"
+_FORMAT = 2
+_METRIC = "inner_product"
+_MOST_BYTES = 16 << 20  # of the manifest itself
+_MOST_DIMENSIONS = 1 << 16
+_MOST_ROWS = (1 << 32) - 1  # of a segment: its id table holds rows in four bytes
+_MOST_COMMITS = 1 << 40
+_READ_TRIES = 20
+_T = TypeVar("_T")
+
+
+class Names:
+    """Names of files in a segment's folder."""
+
+    VECTORS = "vectors.faiss"
+    STRUCTURE = "index.faiss"
+    DOCUMENTS = "documents.jsonl"
+    OFFSETS = "documents.offsets"
+    IDS = "documents.ids"
+    METADATA = "metadata.arrow"
+    REPORT = "report.json"
+    QUERIES = "queries.npy"
+    LEXICAL = "bm25"
+    JOURNAL = "journal.jsonl"
+    """Of an unfinished segment only."""
+    ALWAYS = frozenset({VECTORS, DOCUMENTS, OFFSETS, IDS})
+
+    @staticmethod
+    def deleted(commit: int) -> str:
+        """The bitmap of deleted rows as of the commit of this number."""
+        return f"deleted-{commit:06d}"
+
+
+_SEGMENT_NAME = re.compile(r"[0-9]{6}")
+_OPTIONAL = re.compile(
+    "|".join(map(re.escape, (Names.STRUCTURE, Names.METADATA, Names.REPORT, Names.QUERIES)))
+    + rf"|deleted-[0-9]{{6,13}}|{Names.LEXICAL}/[A-Za-z0-9_][\w.]{{0,99}}",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One folder under `segments/`.
+
+    Attributes:
+        name: Six digits.
+        rows: Vectors and documents (or chunks of documents) in its files, deleted ones too.
+        deleted: Rows that were deleted since.
+        documents: Documents alive in it; fewer than rows where documents are split into chunks.
+        type: FAISS factory string of its structure; `Flat` has none and compares all vectors.
+        files: Records by name, relative to the folder.
+    """
+
+    name: str
+    rows: int
+    deleted: int
+    documents: int
+    type: str
+    files: Mapping[str, FileRecord]
+
+    @property
+    def deleted_file(self) -> str | None:
+        """Name of the bitmap of deleted rows."""
+        return next((name for name in self.files if name.startswith("deleted-")), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One commit of an index.
+
+    Attributes:
+        commit: Its number, counted from 1.
+        model: Name or folder to load the model by; None: the bundled model, or one that was given as an object, or vectors made elsewhere.
+        fingerprint: The model's; only a model with the same one may search. Empty where vectors came without one.
+        dimension: Numbers in a vector.
+        options: What was asked for when the index was built.
+        segments: In the order of their documents.
+        created_by: Versions of the software that wrote it.
+    """
+
+    commit: int
+    model: str | None
+    fingerprint: str
+    dimension: int
+    options: IndexOptions
+    segments: tuple[Segment, ...]
+    created_by: Mapping[str, str]
+
+    @property
+    def documents(self) -> int:
+        """Documents alive in all segments."""
+        return sum(segment.documents for segment in self.segments)
+
+    @property
+    def rows(self) -> int:
+        """Rows alive in all segments."""
+        return sum(segment.rows - segment.deleted for segment in self.segments)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files of all segments."""
+        return sum(record.bytes for segment in self.segments for record in segment.files.values())
+
+
+def segment_folder(folder: Path, segment: Segment | str) -> Path:
+    """Where the segment's files lie."""
+    return folder / "segments" / (segment if isinstance(segment, str) else segment.name)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Makes the manifest the commit of the index: at once, and durable on return. Its files are on the device already."""
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "created_by": dict(manifest.created_by),
+        "commit": manifest.commit,
+        "model": {"name": manifest.model, "fingerprint": manifest.fingerprint},
+        "dimension": manifest.dimension,
+        "metric": _METRIC,
+        "options": asdict(manifest.options),
+        "documents": manifest.documents,
+        "segments": [asdict(segment) for segment in manifest.segments],
+    }
+    content["checksum"] = _checksum(content)
+    text = _to_text(content)
+    if len(text) > _MOST_BYTES:
+        raise IndexFolderError(f"{folder}: {len(manifest.segments):,} segments are more than a manifest holds; make one of them: llm2comp index merge {folder}")
+    unfinished = folder / f"{MANIFEST}.new"
+    unfinished.unlink(missing_ok=True)
+    with HashedFile(unfinished) as file:
+        file.write(text)
+        file.finish()
+    os.replace(unfinished, folder / MANIFEST)
+    sync_folder(folder)
+
+
+def _to_text(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode()  # no line break at the end: each byte counts, so a cut one is noticed
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest, after it was checked and every file it names was found to be a plain file of the recorded size.
+
+    Raises:
+        IndexFolderError: No index there, one of another format, or one that is incomplete or altered.
+    """
+    for _ in range(_READ_TRIES):
+        content = _load(folder)
+        try:
+            return _check(folder, content)
+        except IndexFolderError:
+            if _load(folder) == content:
+                raise  # else a writer committed, and removed old files, meanwhile
+    return _check(folder, _load(folder))
+
+
+def read_manifest_alone(folder: Path) -> Manifest:
+    """The manifest, checked to the last byte, white space too; the files it names are not looked at.
+
+    Raises:
+        IndexFolderError: As for `read_manifest`, or a byte is not as it was written.
+    """
+    content = _load(folder)
+    manifest = _check_content(folder, content)
+    if _read_text(folder) != _to_text(content) and _load(folder) == content:
+        raise IndexFolderError(f"{folder / MANIFEST}: altered (it says the same, but not byte for byte as it was written); build the index again")
+    return manifest
+
+
+def _check(folder: Path, content: dict[str, Any]) -> Manifest:
+    manifest = _check_content(folder, content)
+    for segment in manifest.segments:
+        check_folders(folder, segment)
+        for name, record in segment.files.items():
+            check_size(segment_folder(folder, segment) / name, record)
+    return manifest
+
+
+def _check_content(folder: Path, content: dict[str, Any]) -> Manifest:
+    if type(content.get("format")) is not int or content["format"] < 1:
+        raise IndexFolderError(f"{folder / MANIFEST}: not the manifest of an index (no format number)")
+    if content["format"] > _FORMAT:
+        raise IndexFolderError(f"{folder}: index format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade llm2comp")
+    if content["format"] < _FORMAT:
+        raise IndexFolderError(f"{folder}: index format {content['format']}, of an early version, which is not read any more; build the index in a new folder")
+    try:
+        return _parse(content)
+    except (ValueError, RecursionError, SettingsError) as error:
+        raise IndexFolderError(f"{folder / MANIFEST}: damaged or altered: {error}; build the index again") from error
+
+
+def check_folders(folder: Path, segment: Segment) -> None:
+    """Raises IndexFolderError if a folder of the segment is a link."""
+    inside = segment_folder(folder, segment)
+    for parent in (inside.parent, inside, inside / Names.LEXICAL):
+        if parent.is_symlink():
+            raise IndexFolderError(f"{parent}: a link, expected a folder; copy the index with the files it links to")
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if folder.exists() and not folder.is_dir():
+        raise IndexFolderError(f"{folder}: a file, expected the folder of an index; to make one of it: llm2comp index build {folder} -o FOLDER")
+    if not folder.is_dir():
+        raise IndexFolderError(f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}")
+    if not path.is_file() or path.is_symlink():
+        raise IndexFolderError(_tell_missing(folder, path))
+    try:
+        content = json.loads(_read_text(folder))
+    except (ValueError, RecursionError) as error:
+        raise IndexFolderError(f"{path}: not JSON ({error}); the file was cut or altered: build the index again") from error
+    if not isinstance(content, dict):
+        raise IndexFolderError(f"{path}: not the manifest of an index (not a JSON object)")
+    return content
+
+
+def _tell_missing(folder: Path, path: Path) -> str:
+    """What is there in place of a manifest."""
+    if os.path.lexists(path):
+        return f"{path}: not a plain file; build the index again"
+    if any(folder.glob(f"segments/*/{Names.JOURNAL}")):
+        return f"{folder}: holds no index yet, but an unfinished build, which goes on when its command is run again"
+    if any(folder.glob(f"segments/*/{Names.VECTORS}")):
+        return f"{path}: missing, while files of an index are there; build the index again in a new folder"
+    return f"{folder}: holds no index (no {MANIFEST}); build one with: llm2comp index build CORPUS -o FOLDER"
+
+
+def _read_text(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    if os.path.getsize(path) > _MOST_BYTES:
+        raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not a manifest of ours")
+    return path.read_bytes()
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    if _take(content, "checksum", str) != _checksum(content):
+        raise ValueError("its content does not match its checksum")
+    if content.get("metric") != _METRIC:
+        raise ValueError(f'metric {content.get("metric")!r}, expected "{_METRIC}"')
+    model = _take(content, "model", dict)
+    name = model.get("name")
+    if not isinstance(name, str | None):
+        raise ValueError("the model's name is not a string")
+    dimension = _count(content, "dimension", 1, _MOST_DIMENSIONS)
+    options = _parse_options(_take(content, "options", dict))
+    segments = tuple(_parse_segment(segment, dimension, options) for segment in _take(content, "segments", list))
+    if len({segment.name for segment in segments}) != len(segments):
+        raise ValueError("a segment is named twice")
+    commit = _count(content, "commit", 1, _MOST_COMMITS)
+    manifest = Manifest(commit, name, _take(model, "fingerprint", str), dimension, options, segments, _take(content, "created_by", dict))
+    if _count(content, "documents", 0, 1 << 50) != manifest.documents:
+        raise ValueError("the number of documents is not the sum of its segments")
+    return manifest
+
+
+def _parse_options(content: dict[str, Any]) -> IndexOptions:
+    wishes = _fields(
+        _take(content, "wishes", dict), Wishes, {"memory": (int, type(None)), "latency_ms": (int, float, type(None)), "recall": (int, float), "k": (int,)}
+    )
+    rest = {"type": (str,), "store": (str,), "wishes": (dict,), "chunk_tokens": (int, type(None)), "chunk_overlap": (int,), "hybrid": (bool,)}
+    return IndexOptions(**{**_fields(content, IndexOptions, rest), "wishes": Wishes(**wishes)})
+
+
+def _fields(content: dict[str, Any], kind: type, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The content, after its names are found to be the fields of the kind, and each value of one of its types."""
+    if set(content) != {field.name for field in fields(kind)}:
+        raise ValueError(f"its {kind.__name__} are not those of this format")
+    for name, value in content.items():
+        if type(value) not in types[name]:
+            raise ValueError(f'"{name}" is of type {type(value).__name__}')
+    return content
+
+
+def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segment:
+    if not isinstance(content, dict) or not _SEGMENT_NAME.fullmatch(_take(content, "name", str)):
+        raise ValueError("a segment's name is not six digits")
+    name = content["name"]
+    rows = _count(content, "rows", 1, _MOST_ROWS)
+    deleted = _count(content, "deleted", 0, rows)
+    documents = _count(content, "documents", 0, rows - deleted)
+    files = {}
+    given = _take(content, "files", dict)
+    for file in given:
+        record = _take(given, file, dict)
+        files[file] = FileRecord(_count(record, "bytes", 0, 1 << 60), _take(record, "sha256", str))
+        if file not in Names.ALWAYS and not _OPTIONAL.fullmatch(file):
+            raise ValueError(f"segment {name} has a file {file[:80]!r}, which is none of ours")
+    segment = Segment(name, rows, deleted, documents, _take(content, "type", str), files)
+    if missing := Names.ALWAYS - set(files):
+        raise ValueError(f"segment {name} is without {', '.join(sorted(missing))}")
+    if (segment.type == "Flat") == (Names.STRUCTURE in files):
+        raise ValueError(f"segment {name} is of type {segment.type[:80]!r}, which its files are not")
+    _check_sizes(segment, {Names.VECTORS: storage_bytes(rows, dimension, options.store), Names.OFFSETS: ROW_BYTES * rows, Names.IDS: ID_BYTES * rows})
+    if (deleted > 0) != (segment.deleted_file is not None) or sum(file.startswith("deleted-") for file in files) > 1:
+        raise ValueError(f"segment {name} has {deleted} deleted rows, which its files do not say")
+    if segment.deleted_file:
+        _check_sizes(segment, {segment.deleted_file: -(-rows // 8)})
+    return segment
+
+
+def _check_sizes(segment: Segment, expected: Mapping[str, int]) -> None:
+    for name, size in expected.items():
+        if segment.files[name].bytes != size:
+            raise ValueError(f"{name} of segment {segment.name} has {segment.files[name].bytes:,} bytes, which do not fit {segment.rows:,} rows")
+
+
+def _take(content: dict[str, Any], name: str, kind: type[_T]) -> _T:
+    value = content.get(name)
+    if type(value) is not kind:
+        raise ValueError(f'"{name}" is not of type {kind.__name__}')
+    return value
+
+
+def _count(content: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = _take(content, name, int)
+    if not least <= value <= most:
+        raise ValueError(f'"{name}" is {value}, expected {least} to {most}')
+    return value
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

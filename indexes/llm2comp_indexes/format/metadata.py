@@ -1,0 +1,320 @@
+"""Metadata of a segment's documents as columns of an Arrow file, for filters; mapped, and checked before it is used."""
+
+import io
+import logging
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, Literal, Self, get_args
+
+from llm2comp.corpus.documents import Document
+from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.format.files import FileRecord, HashedFile
+from llm2comp_indexes.format.mapping import Bytes
+
+__all__ = ["MOST_COLUMNS", "Block", "Kind", "Metadata", "MetadataWriter", "open_metadata"]
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["integer", "number", "flag", "text", "texts", "numbers"]
+"""Types of a column. A field has one column for each type its values have."""
+
+MOST_COLUMNS = 1000
+"""Columns kept; what fields met later hold cannot be filtered by (some corpora use ids as field names)."""
+
+_DEEPEST = 8  # levels of nested objects
+_BATCH_ROWS = 1 << 14
+_BATCH_CHARACTERS = 1 << 24
+_LEFT_OUT = b"left out"
+_MAGIC, _END_MAGIC = b"ARROW1\0\0", b"ARROW1"
+
+
+class MetadataWriter:
+    """Writes metadata into a new Arrow IPC file (uncompressed; pyarrow, polars and DuckDB read it too).
+
+    Values of a field may be of several types, so a column is named by type and field, such as `integer:year` or `text:year`: whole
+    numbers of 64 bits, other numbers (double), truth values, texts, and lists of texts and of numbers. Dates are texts (ISO).
+    A nested object's values are fields `outer.inner`, down to 8 levels. Null and NaN are left out, as are truth values, objects
+    and lists within lists.
+
+    Memory does not grow with rows: batches of 16,384 documents wait in a temporary file beside `path` until all columns are known.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._spool_path = path.with_name(path.name + ".spool")
+        self._spool: IO[bytes] = self._spool_path.open("w+b")
+        self._columns: dict[str, None] = {}
+        self._left_out = False
+        self._batch = _Batch()
+        self._batches: list[int] = []  # rows of each
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spool.close()
+        self._spool_path.unlink(missing_ok=True)
+
+    def add(self, documents: Iterable[Document]) -> None:
+        """Appends the documents' metadata, one row each."""
+        for document in documents:
+            self._batch.add(document.metadata)
+            if self._batch.rows >= _BATCH_ROWS or self._batch.characters >= _BATCH_CHARACTERS:
+                self._flush()
+
+    def finish(self) -> FileRecord | None:
+        """The file's record, once it is on the device; None, and no file, if no document has anything to filter by."""
+        with self:
+            self._flush()
+            return self._write() if self._columns else None
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        names = [name for name in self._batch.columns if self._keep(name)]
+        batch = pa.record_batch([self._batch.to_array(name) for name in names], names=names)
+        with pa.ipc.new_stream(self._spool, batch.schema) as stream:
+            stream.write_batch(batch)
+        self._batches.append(self._batch.rows)
+        self._batch = _Batch()
+
+    def _keep(self, name: str) -> bool:
+        """Whether the column has a place, which a new one gets while there is room."""
+        if name not in self._columns and len(self._columns) >= MOST_COLUMNS:
+            if not self._left_out:
+                logger.warning('metadata has more than %d fields; from "%s" on, new ones cannot be filtered by', MOST_COLUMNS, name.partition(":")[2])
+            self._left_out = True
+            return False
+        self._columns.setdefault(name)
+        return True
+
+    def _write(self) -> FileRecord:
+        import pyarrow as pa
+
+        schema = pa.schema([(name, _to_type(name)) for name in self._columns], metadata={_LEFT_OUT: b"1"} if self._left_out else None)
+        self._spool.seek(0)
+        with HashedFile(self._path) as file:
+            with pa.ipc.new_file(_Sink(file), schema) as target:
+                for rows in self._batches:
+                    found = pa.ipc.open_stream(self._spool).read_all().to_batches()
+                    given = {name: found[0].column(name) for name in found[0].schema.names} if found else {}
+                    columns = [given.get(name) for name in self._columns]
+                    filled = [pa.nulls(rows, field.type) if column is None else column for field, column in zip(schema, columns, strict=True)]
+                    target.write_batch(pa.record_batch(filled, schema=schema))
+            return file.finish()
+
+
+class _Batch:
+    """Values of some documents by column, with the rows that have them."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.characters = 0
+        self.columns: dict[str, dict[int, Any]] = {}
+
+    def add(self, metadata: dict[str, Any]) -> None:
+        for field, value in _flatten(metadata):
+            for kind, content in _to_kinds(value):
+                self.columns.setdefault(f"{kind}:{_encodable(field)}", {})[self.rows] = content
+                self.characters += len(content) if kind == "text" else sum(map(len, content)) if kind == "texts" else 0
+        self.rows += 1
+
+    def to_array(self, name: str) -> Any:
+        import pyarrow as pa
+
+        values: list[Any] = [None] * self.rows
+        for row, value in self.columns[name].items():
+            values[row] = value
+        return pa.array(values, type=_to_type(name))
+
+
+def _flatten(metadata: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    left = [("", metadata, 1)]
+    while left:
+        prefix, fields, depth = left.pop()
+        for name, value in fields.items():
+            if not isinstance(value, dict):
+                yield f"{prefix}{name}", value
+            elif depth < _DEEPEST:
+                left.append((f"{prefix}{name}.", value, depth + 1))
+
+
+def _to_kinds(value: Any) -> Iterator[tuple[Kind, Any]]:
+    """The columns a value belongs to, and what they hold; none for null and NaN."""
+    if isinstance(value, bool):
+        yield "flag", value
+    elif isinstance(value, int) and -(2**63) <= value < 2**63:
+        yield "integer", value
+    elif isinstance(value, int | float):
+        if not math.isnan(number := _to_double(value)):
+            yield "number", number
+    elif isinstance(value, str):
+        yield "text", _encodable(value)
+    elif isinstance(value, list | tuple):
+        numbers = [_to_double(item) for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
+        texts = [_encodable(item) for item in value if isinstance(item, str)]
+        if numbers:
+            yield "numbers", numbers
+        if texts or not numbers:
+            yield "texts", texts
+
+
+def _to_double(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _encodable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can escape and UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _to_type(name: str) -> Any:
+    """The Arrow type of the column."""
+    import pyarrow as pa
+
+    types = {"integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_(), "text": pa.string()}
+    lists = {"texts": pa.list_(pa.string()), "numbers": pa.list_(pa.float64())}
+    return (types | lists)[name.partition(":")[0]]
+
+
+class _Sink(io.RawIOBase):
+    """Lets Arrow write into a file that is hashed as it is written."""
+
+    def __init__(self, file: HashedFile) -> None:
+        self._file = file
+        self._end = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._end
+
+    def write(self, data: Any, /) -> int:
+        self._file.write(content := bytes(data))
+        self._end += len(content)
+        return len(content)
+
+
+def open_metadata(path: Path, rows: int, *, content: Bytes | None = None) -> "Metadata":
+    """The metadata of so many rows that `MetadataWriter` wrote, mapped; by the caller, where `content` is given.
+
+    Here the schema, every batch's layout and the number of rows are checked; contents are validated column by column at first use.
+
+    Raises:
+        IndexFolderError: The file is missing, altered, not of our columns, compressed, or has another number of rows.
+    """
+    try:
+        return Metadata(path, rows, content)
+    except Exception as error:  # pyarrow raises a dozen kinds for a file that is not one
+        if isinstance(error, IndexFolderError):
+            raise
+        raise _damage(path, " ".join(str(error).split())) from error
+
+
+def _damage(path: Path, what: str) -> IndexFolderError:
+    return IndexFolderError(f"{path}: {what}; the file was cut or altered: build the index again")
+
+
+class Block:
+    """Some neighbouring rows of the metadata."""
+
+    def __init__(self, path: Path, batch: Any) -> None:
+        self.rows: int = batch.num_rows
+        self._path = path
+        self._batch = batch
+        self._valid: set[str] = set()
+
+    def column(self, kind: Kind, field: str) -> Any:
+        """The values of that type in the field: an Arrow array (rows,), null where the document has none; None if no document has.
+
+        Raises:
+            IndexFolderError: The column's contents are not valid.
+        """
+        name = f"{kind}:{field}"
+        if (place := self._batch.schema.get_field_index(name)) < 0:
+            return None
+        column = self._batch.column(place)
+        if name not in self._valid:
+            try:
+                column.validate(full=True)
+            except Exception as error:  # pyarrow's kinds again
+                raise _damage(self._path, f'the field "{field}": {error}') from error
+            self._valid.add(name)
+        return column
+
+
+class Metadata:
+    """The mapped metadata of a segment; made by `open_metadata`.
+
+    Attributes:
+        rows: Documents.
+        fields: The types of each field, by name.
+        left_out: Whether there were more fields than are kept.
+        blocks: The rows, in order.
+    """
+
+    def __init__(self, path: Path, rows: int, content: Bytes | None = None) -> None:
+        import pyarrow as pa
+
+        source = pa.memory_map(str(path)) if content is None else pa.BufferReader(pa.py_buffer(content))
+        if source.size() < 2 * len(_MAGIC) or source.read(len(_MAGIC)) != _MAGIC or source.read_at(6, source.size() - 6) != _END_MAGIC:
+            raise _damage(path, "not an Arrow file")
+        source.seek(len(_MAGIC))
+        # The file is read as the stream it contains: its footer, a second list of the same batches, is not trusted
+        messages = pa.ipc.MessageReader.open_stream(source)
+        schema = pa.ipc.read_schema(_check_message(path, messages.read_next_message(), "schema"))
+        self.rows = rows
+        self.fields = _read_fields(path, schema)
+        self.left_out = bool(schema.metadata and _LEFT_OUT in schema.metadata)
+        self.blocks = tuple(_read_blocks(path, messages, schema))
+        if (found := sum(block.rows for block in self.blocks)) != rows:
+            raise _damage(path, f"{found:,} rows, expected {rows:,}")
+
+
+def _read_fields(path: Path, schema: Any) -> dict[str, frozenset[Kind]]:
+    fields: dict[str, frozenset[Kind]] = {}
+    if len(schema) > MOST_COLUMNS or len(set(schema.names)) != len(schema):
+        raise _damage(path, f"{len(schema)} columns, expected up to {MOST_COLUMNS} different ones")
+    for column in schema:
+        kind, _, field = column.name.partition(":")
+        if kind not in get_args(Kind) or not column.type.equals(_to_type(column.name)):
+            raise _damage(path, f'a column "{column.name}" of type {column.type}')
+        fields[field] = fields.get(field, frozenset()) | {kind}
+    return fields
+
+
+def _read_blocks(path: Path, messages: Any, schema: Any) -> Iterator[Block]:
+    import pyarrow as pa
+
+    for message in messages:
+        batch = pa.ipc.read_record_batch(_check_message(path, message, "record batch"), schema)
+        batch.validate()
+        yield Block(path, batch)
+
+
+def _check_message(path: Path, message: Any, kind: str) -> Any:
+    if message.type != kind:
+        raise _damage(path, f"a {message.type} where a {kind} was expected")
+    if kind == "record batch" and _is_compressed(memoryview(message.metadata)):
+        raise _damage(path, "compressed, which ours never are")
+    return message
+
+
+def _is_compressed(message: memoryview) -> bool:
+    """Whether a record batch's message (a flatbuffer) names a compression: it has to be known before pyarrow unpacks what may be huge."""
+
+    def find(table: int, field: int) -> int:
+        """Where the table's field lies; 0 if it has none."""
+        vtable = table - struct.unpack_from("<i", message, table)[0]
+        slots = (struct.unpack_from("<H", message, vtable)[0] - 4) // 2
+        offset: int = struct.unpack_from("<H", message, vtable + 4 + 2 * field)[0] if field < slots else 0
+        return offset and table + offset
+
+    header = find(struct.unpack_from("<I", message, 0)[0], 2)  # Message: version, header_type, header
+    return bool(find(header + struct.unpack_from("<I", message, header)[0], 3))  # RecordBatch: length, nodes, buffers, compression

@@ -1,0 +1,193 @@
+"""Builds a BM25 index in the format of bm25s from a stream of texts, within memory that does not grow with their number."""
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.format.arrays import ArrayFile
+from llm2comp_indexes.format.files import FileRecord, HashedFile, sync_folder
+from llm2comp_indexes.lexical.tokenizer import split_words
+
+__all__ = ["B", "DATA", "ENDS", "INDPTR", "K1", "LENGTHS", "PARAMETERS", "ROWS", "VOCABULARY", "build_lexical", "inverse_frequency"]
+
+DATA, ROWS, INDPTR = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
+VOCABULARY, PARAMETERS = "vocab.index.json", "params.index.json"
+ENDS, LENGTHS = "vocab.ends.npy", "lengths.npy"
+_FILES = (DATA, ROWS, INDPTR, VOCABULARY, PARAMETERS, ENDS, LENGTHS)
+_SPOOL = "postings.spool"
+
+K1, B = 1.2, 0.75
+"""Lucene's settings: how soon repeats of a word stop counting, and how much long documents are marked down (0 to 1)."""
+
+_BLOCK_WORDS = 1 << 21
+_BLOCK_ROWS = 1 << 17
+_PART_POSTINGS = 1 << 21
+
+
+def build_lexical(texts: Iterable[str], folder: Path) -> dict[str, FileRecord]:
+    """Records of the files, by name, of a BM25 index of the texts written to `folder`; a text's row is its place in the stream.
+
+    The folder is made if need be; what an earlier, killed build left in it is replaced. `bm25s.BM25.load(folder)` opens it too.
+    Memory: the words met (about 120 bytes each), 4 bytes a text, and about 200 MB; the rest lies in a temporary file
+    beside the index, 12 bytes for each word of each text (repeats counted once), while the index itself takes 8.
+
+    Raises:
+        SettingsError: More than 2^31 - 1 texts, which rows of 32 bits cannot number; make several segments.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*_FILES, _SPOOL):
+        (folder / name).unlink(missing_ok=True)
+    spool = folder / _SPOOL
+    try:
+        with spool.open("xb") as file:
+            postings = _Postings(file)
+            for text in texts:
+                postings.add(text)
+            postings.flush()
+        records = _write_postings(postings, spool, folder) | _write_vocabulary(postings.vocabulary, folder)
+        records[PARAMETERS] = _write_parameters(len(postings.lengths), folder)
+    finally:
+        spool.unlink(missing_ok=True)
+    sync_folder(folder)
+    return records
+
+
+def inverse_frequency(documents: int, frequency: Any) -> Any:
+    """What a word (or an array of words) that `frequency` of `documents` hold weighs: Lucene's ln(1 + (N - n + 0.5) / (n + 0.5))."""
+    return np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
+
+
+class _Postings:
+    """Sorts postings (word, row, times) block by block into a file: three arrays of int32 a block, ordered by word, then row."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.vocabulary: dict[str, int] = {}
+        self.lengths = array("I")  # words of each text
+        self.blocks: list[int] = []  # postings of each block
+        self.frequencies = np.zeros(0, dtype=np.int64)  # texts that hold each word
+        self._file = file
+        self._words = array("i")
+        self._first = 0
+
+    def add(self, text: str) -> None:
+        known = self.vocabulary
+        words = split_words(text)
+        self._words.extend([known.setdefault(word, len(known)) for word in words])
+        self.lengths.append(len(words))
+        if len(self._words) >= _BLOCK_WORDS or len(self.lengths) - self._first >= _BLOCK_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if len(self.lengths) >= 2**31:
+            raise SettingsError(f"a BM25 index of {len(self.lengths):,} texts; one segment holds at most {2**31 - 1:,}: build several")
+        lengths = np.array(self.lengths[self._first :], dtype=np.int64)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        pairs, times = np.unique(np.array(self._words, dtype=np.int64) * max(1, len(lengths)) + row, return_counts=True)
+        word, row = np.divmod(pairs, max(1, len(lengths)))
+        for column in (word, row + self._first, times):
+            self._file.write(column.astype(np.int32).tobytes())
+        self.frequencies = np.pad(self.frequencies, (0, len(self.vocabulary) - len(self.frequencies))) + np.bincount(word, minlength=len(self.vocabulary))
+        self.blocks.append(len(pairs))
+        self._words, self._first = array("i"), len(self.lengths)
+
+
+class _Part(NamedTuple):
+    """Postings in order: all of some neighbouring words, or some of one word's."""
+
+    word: NDArray[np.int32]
+    row: NDArray[np.int32]
+    times: NDArray[np.int32]
+
+
+def _write_postings(postings: _Postings, spool: Path, folder: Path) -> dict[str, FileRecord]:
+    lengths = np.array(postings.lengths, dtype=np.uint32)
+    weight = inverse_frequency(len(lengths), postings.frequencies)
+    starts = np.concatenate([[0], np.cumsum(postings.frequencies)])  # (words + 1,)
+    average = float(lengths.mean()) if lengths.any() else 1.0
+    files = {
+        DATA: ArrayFile(folder / DATA, "<f4", int(starts[-1])),
+        ROWS: ArrayFile(folder / ROWS, "<i4", int(starts[-1])),
+        INDPTR: ArrayFile(folder / INDPTR, "<i8", len(starts)),
+        LENGTHS: ArrayFile(folder / LENGTHS, "<u4", len(lengths)),
+    }
+    try:
+        files[INDPTR].append(starts)
+        files[LENGTHS].append(lengths)
+        for part in _read_parts(postings.blocks, spool, starts):
+            norm = K1 * (1 - B + B * lengths[part.row] / average)
+            files[DATA].append(weight[part.word] * part.times / (part.times + norm))
+            files[ROWS].append(part.row)
+        return {name: file.finish() for name, file in files.items()}
+    finally:
+        for file in files.values():
+            file.close()
+
+
+def _read_parts(blocks: list[int], spool: Path, starts: NDArray[np.int64]) -> Iterator[_Part]:
+    """All postings ordered by word, then row, as many at a time as memory may hold."""
+    cuts = _cut_words(starts)
+    firsts = np.concatenate([[0], np.cumsum(blocks)])[:-1]  # postings before each block
+    bounds = np.array([_find_words(spool, int(3 * first), count, cuts) for first, count in zip(firsts, blocks, strict=True)])  # (blocks, cuts)
+    for number, words in enumerate(np.diff(cuts)):
+        slices = [(3 * first, count, *bound[number : number + 2]) for first, count, bound in zip(firsts, blocks, bounds, strict=True)]
+        parts = (_read_slice(spool, *map(int, place)) for place in slices if place[2] < place[3])
+        if words == 1:
+            yield from parts  # blocks hold rising rows, so one word's postings are in order as they come, however many
+        elif found := list(parts):
+            joined = [np.concatenate(column) for column in zip(*found, strict=True)]
+            order = np.argsort(joined[0], kind="stable")
+            yield _Part(*(column[order] for column in joined))
+
+
+def _cut_words(starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where to cut the words so that each part has few enough postings, or is one word: 0, ..., number of words."""
+    cuts = [0]
+    while cuts[-1] < len(starts) - 1:
+        last = int(np.searchsorted(starts, starts[cuts[-1]] + _PART_POSTINGS, side="right")) - 1
+        cuts.append(max(cuts[-1] + 1, last))
+    return np.array(cuts)
+
+
+def _find_words(spool: Path, first: int, count: int, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where in the block each cut falls."""
+    if not count:
+        return np.zeros(len(cuts), dtype=np.int64)
+    return np.searchsorted(np.memmap(spool, dtype=np.int32, mode="r", offset=4 * first, shape=(count,)), cuts.astype(np.int32))
+
+
+def _read_slice(spool: Path, first: int, count: int, start: int, stop: int) -> _Part:
+    return _Part(*(np.fromfile(spool, dtype=np.int32, count=stop - start, offset=4 * (first + column * count + start)) for column in range(3)))
+
+
+def _write_vocabulary(vocabulary: dict[str, int], folder: Path) -> dict[str, FileRecord]:
+    """A JSON object, word to number, in the order of the words' bytes, and where each entry ends, so that one is found by bisection."""
+    ends = array("Q")
+    with HashedFile(folder / VOCABULARY) as file:
+        file.write(b"{")
+        end = 1
+        for word in sorted(vocabulary):
+            entry = f'{", " if ends else ""}"{word}": {vocabulary[word]}'.encode()  # letters and digits: nothing to escape
+            file.write(entry)
+            end += len(entry)
+            ends.append(end)
+        file.write(b"}")
+        record = file.finish()
+    offsets = ArrayFile(folder / ENDS, "<u8", len(ends))
+    try:
+        offsets.append(np.array(ends, dtype=np.uint64))
+        return {VOCABULARY: record, ENDS: offsets.finish()}
+    finally:
+        offsets.close()
+
+
+def _write_parameters(rows: int, folder: Path) -> FileRecord:
+    names = {"method": "lucene", "idf_method": "lucene", "dtype": "float32", "int_dtype": "int32", "backend": "numpy"}
+    with HashedFile(folder / PARAMETERS) as file:
+        file.write(json.dumps({"k1": K1, "b": B, "delta": 0.5, **names, "num_docs": rows}).encode())
+        return file.finish()

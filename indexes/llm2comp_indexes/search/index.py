@@ -1,0 +1,341 @@
+"""Opens an index and answers questions from it."""
+
+import logging
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
+from llm2comp_indexes.encoder import Encoder, encode, load_encoder
+from llm2comp_indexes.faiss_module import bounded_threads
+from llm2comp_indexes.filters.parse import Where, parse_where
+from llm2comp_indexes.format.manifest import Manifest, read_manifest
+from llm2comp_indexes.format.mapping import limit_explained
+from llm2comp_indexes.format.segment_writer import parent_id
+from llm2comp_indexes.format.vectors import Found
+from llm2comp_indexes.search.fusion import fuse
+from llm2comp_indexes.search.segment import OpenSegment
+from llm2comp_indexes.structures.gpu import resolve_device
+from llm2comp_indexes.structures.structure import Effort
+
+__all__ = ["Hit", "Index", "Mode", "SearchOptions", "open_index"]
+
+Mode = Literal["dense", "bm25", "hybrid"]
+_QUERIES_AT_ONCE = 1024
+_OPEN_TRIES = 20
+_FUSED_DEPTH = 100
+_MOST_ANSWERS = 1000
+_logger = logging.getLogger(__name__)
+
+
+class Hit(NamedTuple):
+    """A document found, with its score.
+
+    The score is the inner product of the unit vectors (their cosine, -1 to 1), with mode `bm25` the BM25 score, with
+    `hybrid` the sum of weighted reciprocal ranks. In an index of chunks, `id` is `DOCUMENT#N` and the metadata holds
+    `document` and `chunk`.
+    """
+
+    id: str
+    score: float
+    title: str
+    text: str
+    metadata: dict[str, Any]
+
+    @property
+    def document_id(self) -> str:
+        """Id of the document this is, or is a chunk of."""
+        return parent_id(self.id, self.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How to search.
+
+    Attributes:
+        mode: By vectors, by words (BM25), or both, fused by reciprocal rank.
+        where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`.
+        effort: nprobe, ef_search and rerank instead of those the index was tuned to.
+        weights: Of the ranks by vectors and by words in `hybrid`.
+        by: `row`: every chunk may be an answer; `document`: the best chunk of each document.
+        threads: FAISS threads; None: all cores.
+    """
+
+    mode: Mode = "dense"
+    where: str | None = None
+    effort: Effort = field(default_factory=Effort)
+    weights: tuple[float, float] = (1.0, 1.0)
+    by: Literal["row", "document"] = "row"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("dense", "bm25", "hybrid"):
+            raise SettingsError(f"mode is {self.mode!r}, expected dense, bm25 or hybrid")
+        if self.by not in ("row", "document"):
+            raise SettingsError(f"by is {self.by!r}, expected row or document")
+        if self.threads is not None and self.threads < 1:
+            raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
+        if len(self.weights) != 2 or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights) or not any(self.weights):
+            raise SettingsError(f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of words")
+        if self.where is not None:
+            parse_where(self.where)
+
+
+_USUAL = SearchOptions()
+
+
+def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None, device: str = "cpu") -> "Index":
+    """The index in the folder, ready to search: its last commit, whatever is written meanwhile.
+
+    Args:
+        folder: What `build_index` wrote.
+        model: The model the index was built with, loaded or to be loaded from another place than the manifest names.
+        device: Where to search: `cuda` copies the index to all GPUs that FAISS sees; `auto` does so where there are GPUs and FAISS has its type for them.
+
+    Raises:
+        IndexFolderError: No index there, one of a newer format, an incomplete or altered one, or another model's.
+        SettingsError: `cuda` without a GPU that FAISS can use, with too little memory there, or with a type that FAISS has not for GPUs.
+    """
+    on_gpus = resolve_device(device) == "cuda"
+    index = _open(Path(folder), model)
+    if on_gpus:
+        index.use_gpus(required=device == "cuda")
+    return index
+
+
+def _open(folder: Path, model: str | Path | Encoder | None) -> "Index":
+    manifest = read_manifest(folder)
+    for _ in range(_OPEN_TRIES):
+        try:
+            return Index(folder, manifest, model=model)
+        except (IndexFolderError, OSError):
+            if (latest := read_manifest(folder)) == manifest:
+                raise
+            manifest = latest  # a writer committed, and removed old files, while we were opening them
+    return Index(folder, manifest, model=model)
+
+
+class Index:
+    """An open index; made by `open_index`. It shows one commit for as long as it is open; any number of threads may search it.
+
+    Closes its files as a context manager, or when it is collected.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None, searchable: bool = True) -> None:
+        """Opens the commit; `searchable=False` leaves out what only searching needs."""
+        self.folder = folder
+        self.manifest = manifest
+        self._encoder: Encoder | None = None
+        if model is not None:
+            self._encoder = self._check(load_encoder(model)[0])
+        with limit_explained(), ExitStack() as opened:
+            self.segments: list[OpenSegment] = []
+            for segment in manifest.segments:
+                self.segments.append(OpenSegment(folder, manifest, segment, searchable=searchable))
+                opened.callback(self.segments[-1].close)
+            opened.pop_all()
+        self._starts = list(accumulate((segment.rows for segment in self.segments), initial=0))  # first row of each segment, and the end
+
+    def __len__(self) -> int:
+        return self.manifest.documents
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the index's files; it cannot be searched any more."""
+        for segment in self.segments:
+            segment.close()
+        self.segments = []
+
+    def use_gpus(self, *, required: bool = True) -> None:
+        """Searches on all GPUs that FAISS sees from now on. Answers are scored with the stored vectors, as before.
+
+        Args:
+            required: A segment of a type that FAISS has not for GPUs is an error; else it is searched by the CPU, and the log says so.
+
+        Raises:
+            SettingsError: That, or the GPUs have too little memory.
+        """
+        for segment in self.segments:
+            try:
+                segment.use_gpus()
+            except SettingsError as error:
+                if required:
+                    raise
+                _logger.warning("segment %s is searched by the CPU: %s", segment.segment.name, error)
+
+    @property
+    def model(self) -> Encoder:
+        """The model that encodes the queries, loaded at first use.
+
+        Raises:
+            IndexFolderError: It cannot be loaded, or is not the one the index was built with.
+        """
+        if self._encoder is None:
+            if not self.manifest.fingerprint:
+                raise IndexFolderError(
+                    f"{self.folder}: its vectors were made elsewhere, by a model it does not know; name the model (--model), or search_vectors"
+                )
+            try:
+                loaded, _ = load_encoder(self.manifest.model)
+            except LLM2CompError as error:
+                raise IndexFolderError(f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)") from error
+            self._encoder = self._check(loaded)
+        return self._encoder
+
+    def search(self, queries: Sequence[str], k: int = 10, *, options: SearchOptions | None = None) -> list[list[Hit]]:
+        """The best k documents for each query, best first; fewer if there are no more.
+
+        Equal scores keep the order of the index.
+
+        Raises:
+            SettingsError: k is not from 1 to 1,000, `queries` is a single string or holds something else than strings, the filter cannot be read, or the
+                index has no BM25 part.
+        """
+        if isinstance(queries, str):
+            raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
+        for place, query in enumerate(queries):
+            if not isinstance(query, str):
+                raise SettingsError(f"query {place} is {type(query).__name__} {str(query)[:40]!r}, expected a string")
+        chosen = options or _USUAL
+        hits: list[list[Hit]] = []
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            hits += self._search_block(list(queries[start : start + _QUERIES_AT_ONCE]), k, chosen)
+        return hits
+
+    def search_vectors(self, vectors: NDArray[np.float32], k: int = 10, *, options: SearchOptions | None = None) -> Found:
+        """Scores and rows, both (queries, min(k, rows)), best first, for query vectors (queries, dimension).
+
+        A row counts through all segments, deleted rows too; -1 with a score of -inf where there are no more.
+
+        Raises:
+            SettingsError: k is not from 1 to 1,000, the mode is not `dense`, or the filter cannot be read.
+            IndexFolderError: The vectors have another dimension.
+        """
+        _check_k(k)
+        if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
+            raise IndexFolderError(f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})")
+        chosen = options or _USUAL
+        if chosen.mode != "dense":
+            raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
+        return self._dense(vectors, min(k, self._starts[-1]), chosen, self._filter(chosen.where))
+
+    def fetch(self, row: int, score: float) -> Hit:
+        """The document of a row that `search_vectors` gave."""
+        place = bisect_right(self._starts, row) - 1
+        identifier, title, text, metadata = self.segments[place].documents.fields(row - self._starts[place])
+        return Hit(identifier, score, title, text, metadata)
+
+    def _search_block(self, queries: list[str], k: int, options: SearchOptions) -> list[list[Hit]]:
+        _check_k(k)
+        if not self.manifest.rows:
+            return [[] for _ in queries]
+        where = self._filter(options.where)
+        if options.mode != "dense":
+            self._check_lexical()  # before a model is loaded
+        vectors = None if options.mode == "bm25" else encode(self.model.encode_query, queries, self.manifest.dimension)
+        grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
+        depth = min(4 * k if grouped else k, self._starts[-1])
+        while True:
+            found = self._find(queries, vectors, depth, options, where)
+            hits = [self._hits(scores, rows, k, grouped) for scores, rows in zip(found.scores.tolist(), found.rows.tolist(), strict=True)]
+            lacking = any(len(answers) < k and row >= 0 for answers, row in zip(hits, found.rows[:, -1], strict=True))
+            if not grouped or depth >= self._starts[-1] or not lacking:
+                return hits
+            depth = min(4 * depth, self._starts[-1])
+
+    def _find(self, queries: list[str], vectors: NDArray[np.float32] | None, k: int, options: SearchOptions, where: Where | None) -> Found:
+        """Rows by words, by vectors (None: by words only), or by both."""
+        if vectors is None:
+            return self._lexical(queries, k, where)
+        if options.mode == "dense":
+            return self._dense(vectors, k, options, where)
+        depth = max(_FUSED_DEPTH, 3 * k)
+        rankings = [self._dense(vectors, depth, options, where).rows, self._lexical(queries, depth, where).rows]
+        fused = fuse(rankings, weights=options.weights, k=k)
+        return Found(fused.scores.astype(np.float32), fused.rows)
+
+    def _filter(self, where: str | None) -> Where | None:
+        """The filter, which names no field and no type that no document has."""
+        if where is None:
+            return None
+        parsed = parse_where(where)
+        parsed.check(segment.metadata for segment in self.segments)
+        return parsed
+
+    def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Found:
+        with bounded_threads(options.threads):
+            return self._best(
+                [segment.search(vectors, min(k, segment.rows), effort=options.effort, where=where) for segment in self.segments],
+                len(vectors),
+                k,
+            )
+
+    def _lexical(self, queries: list[str], k: int, where: Where | None) -> Found:
+        opened = [segment.lexical for segment in self.segments if segment.lexical is not None]
+        found = []
+        for segment, part in zip(self.segments, opened, strict=True):
+            scores, rows = part.search(queries, min(k, segment.rows), allowed=segment.allowed(where), corpus=opened)
+            found.append(Found(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
+        return self._best(found, len(queries), k)
+
+    def _check_lexical(self) -> None:
+        if not self.manifest.options.hybrid or not all(segment.lexical for segment in self.segments):
+            raise SettingsError(
+                f"{self.folder}: holds no BM25 index; add one with `llm2comp index merge --hybrid`, build with --hybrid (IndexOptions(hybrid=True)), "
+                "or search with mode dense"
+            )
+
+    def _best(self, found: Sequence[Found], queries: int, k: int) -> Found:
+        """The best k of what the segments found, rows counted through all of them."""
+        if len(found) == 1:
+            return found[0]
+        scores = np.concatenate([np.empty((queries, 0), np.float32), *(part.scores for part in found)], axis=1)
+        shifted = [np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(found, self._starts, strict=False)]
+        rows = np.concatenate([np.empty((queries, 0), np.int64), *shifted], axis=1)
+        best = np.lexsort((rows, -scores))[:, :k]
+        return Found(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
+
+    def _hits(self, scores: list[float], rows: list[int], k: int, grouped: bool) -> list[Hit]:
+        hits: list[Hit] = []
+        seen: set[str] = set()
+        for score, row in zip(scores, rows, strict=True):
+            if row < 0 or len(hits) == k:
+                break
+            hit = self.fetch(row, score)
+            if grouped and hit.document_id in seen:
+                continue
+            seen.add(hit.document_id)
+            hits.append(hit)
+        return hits
+
+    def _check(self, encoder: Encoder) -> Encoder:
+        given, expected = encoder.fingerprint, self.manifest.fingerprint
+        dimension = encoder.get_embedding_dimension()
+        if dimension != self.manifest.dimension:
+            raise IndexFolderError(
+                f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; name the model it was built with (--model)"
+            )
+        if expected and given != expected:
+            raise IndexFolderError(
+                f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), which the model at hand is not "
+                f"({given[:12]}); name the one it was built with (--model), or build the index again"
+            )
+        return encoder
+
+
+def _check_k(k: int) -> None:
+    if not 1 <= k <= _MOST_ANSWERS:
+        raise SettingsError(f"k is {k}, expected 1 to {_MOST_ANSWERS:,}")

@@ -1,0 +1,75 @@
+"""How hard a search tries, and the efforts that are tried for a type of index."""
+
+from dataclasses import dataclass, replace
+
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.structures.types import IndexType
+
+__all__ = ["Effort", "default_effort", "efforts_of"]
+
+_MOST_EF = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a search tries; None: the index's own default (`default_effort`).
+
+    Attributes:
+        nprobe: Lists that an IVF index looks into.
+        ef_search: Candidates that an HNSW index keeps while it walks the graph.
+        rerank: Candidates fetched for each answer wanted, scored again with the stored vectors (1: the k best only).
+    """
+
+    nprobe: int | None = None
+    ef_search: int | None = None
+    rerank: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("nprobe", "ef_search", "rerank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} is {value}, expected at least 1")
+
+
+def default_effort(kind: IndexType) -> Effort:
+    """The effort of a search that names none: 1/32 of the lists, at least 8, or an ef_search of 64.
+
+    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer, as with types whose codes we don't know.
+    """
+    rough = kind.family == "other" or (kind.family == "ivf" and kind.ivf.bits <= 8)
+    nprobe = min(kind.lists, max(8, kind.lists // 32)) if kind.lists else None
+    return Effort(nprobe, 64 if kind.walks_graph else None, 4 if rough else 1)
+
+
+def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
+    """Efforts for k answers: nprobe or efSearch in steps of about 1.4, for each number of candidates scored again.
+
+    Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates per answer, smaller codes, fewer
+    dimensions and types unknown to us up to 64.
+    """
+    if kind.family == "flat":
+        return (Effort(),)
+    if kind.walks_graph:
+        steps = [Effort(ef_search=step) for step in _steps(max(k, 8), max(_MOST_EF, 2 * k))]
+    elif kind.lists:
+        steps = [Effort(nprobe=step) for step in _steps(1, kind.lists)]
+    else:
+        steps = [Effort()]
+    return tuple(replace(step, rerank=rerank) for rerank in _reranks(kind) for step in steps)
+
+
+def _reranks(kind: IndexType) -> tuple[int, ...]:
+    if kind.family == "hnsw":
+        return (1,)
+    if kind.family == "other" or kind.ivf.parts or kind.ivf.bits < 8 or kind.ivf.output:
+        return (1, 4, 16, 64)
+    return (1, 2, 4) if kind.ivf.bits == 8 else (1,)
+
+
+def _steps(least: int, most: int) -> list[int]:
+    """Whole numbers from `least` to `most`, each about 1.4 times the one before."""
+    steps = [least]
+    while steps[-1] < most:
+        power = 1 << (steps[-1].bit_length() - 1)
+        steps.append(min(most, steps[-1] + max(1, power // 2)))
+    return steps

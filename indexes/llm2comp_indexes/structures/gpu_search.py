@@ -1,0 +1,135 @@
+"""Search on the GPUs that FAISS sees: a structure's copy there. Written from FAISS's sources and tests: no part of this has been run on a GPU yet."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.faiss_module import import_faiss, ivf_of
+from llm2comp_indexes.format.vectors import Found, Storage
+from llm2comp_indexes.structures.gpu import flat_centroids, gpu_count
+from llm2comp_indexes.structures.types import IndexType
+
+__all__ = ["GpuCopy", "copy_to_gpus"]
+
+_MOST = 2048
+"""Answers, and lists looked into, that FAISS's searches on GPUs are limited to."""
+_EXTRA = 16
+"""Rows fetched beyond those wanted: float16 may order neighbours of equal rank otherwise than the stored vectors do."""
+_LEAST_SHARE = 0.5
+"""Of the rows, that must be allowed: GPUs search without a filter, and what is not allowed is left out of what they found."""
+
+
+class GpuCopy:
+    """A FAISS index on GPUs. Any number of threads may search it: they take turns, as FAISS asks for."""
+
+    def __init__(self, index: Any, rows: int) -> None:
+        self._index, self._rows = index, rows
+        self._lock = threading.Lock()
+
+    def find(self, queries: NDArray[np.float32], k: int, *, nprobe: int | None = None, allowed: NDArray[np.bool_] | None = None) -> Found | None:
+        """At least the k best rows for each query (queries, dimension), best first; None where a GPU cannot tell, and the CPU has to.
+
+        Args:
+            queries: Unit vectors, float32.
+            k: Rows per query; where fewer are found, the rest is -1.
+            nprobe: Lists to look into, of an IVF index.
+            allowed: Which rows may be found, (rows,); None for all.
+        """
+        share = 1.0 if allowed is None else np.count_nonzero(allowed) / self._rows
+        width = min(int(np.ceil(k / max(share, _LEAST_SHARE))) + _EXTRA, self._rows)
+        if share < _LEAST_SHARE or max(width, nprobe or 0) > _MOST:
+            return None
+        with self._lock:
+            if nprobe is not None:
+                _set_nprobe(self._index, nprobe)
+            found = Found(*self._index.search(np.ascontiguousarray(queries, np.float32), width))
+        return found if allowed is None else _filtered(found, k, allowed)
+
+
+def _filtered(found: Found, k: int, allowed: NDArray[np.bool_]) -> Found | None:
+    """What is allowed of the rows found; None if that may be too little because no more were asked for."""
+    kept = (found.rows >= 0) & allowed[found.rows]
+    if ((kept.sum(axis=1) < k) & (found.rows[:, -1] >= 0)).any():
+        return None
+    order = np.argsort(~kept, axis=1, kind="stable")
+    scores, rows = np.where(kept, found.scores, -np.inf).astype(np.float32), np.where(kept, found.rows, -1)
+    return Found(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
+
+
+def _set_nprobe(index: Any, nprobe: int) -> None:
+    """For all parts of the index: one that is spread over several GPUs takes no parameters with a search."""
+    faiss = import_faiss()
+    space = faiss.GpuParameterSpace() if hasattr(faiss, "GpuParameterSpace") else faiss.ParameterSpace()
+    space.set_index_parameter(index, "nprobe", nprobe)
+
+
+def copy_to_gpus(kind: IndexType, index: Any, storage: Storage) -> GpuCopy:
+    """A copy of the structure on all GPUs, its vectors spread over them: flat in float16, IVF as its codes are.
+
+    Raises:
+        SettingsError: FAISS has no such index for GPUs, or they have too little memory.
+    """
+    faiss = import_faiss()
+    try:
+        if kind.family == "flat":
+            return GpuCopy(spread_flat(storage, gpu_count(), _new_flat), storage.rows)
+        options = faiss.GpuMultipleClonerOptions()
+        options.shard, options.useFloat16 = True, True  # of PQ, the tables; long codes fit no GPU with others
+        if hasattr(options, "use_cuvs") and kind.family == "ivf" and kind.ivf.codes.startswith("SQ"):
+            options.use_cuvs = False  # which has no scalar quantizers
+        with _flat_quantizer(kind, index):
+            return GpuCopy(faiss.index_cpu_to_all_gpus(index, co=options), storage.rows)
+    except RuntimeError as error:
+        raise SettingsError(f"FAISS cannot search {kind.factory!r} on a GPU ({str(error)[-120:]}); choose flat, ivf or ivfpq, or the device cpu") from error
+
+
+def _new_flat(dimension: int, device: int) -> Any:
+    faiss = import_faiss()
+    config = faiss.GpuIndexFlatConfig()
+    config.device, config.useFloat16 = device, True
+    return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dimension, config)
+
+
+def spread_flat(storage: Storage, parts: int, new_flat: Callable[[int, int], Any]) -> Any:
+    """An index of all stored vectors in so many flat parts, filled from the stream: FAISS's own copy of a flat index wants it in memory as a whole.
+
+    Args:
+        storage: The vectors.
+        parts: How many, each with neighbouring rows.
+        new_flat: Makes an empty part from the dimension and its number.
+    """
+    shards = import_faiss().IndexShards(storage.dimension, True, True)  # in threads; rows count through all parts
+    flats = [new_flat(storage.dimension, part) for part in range(parts)]
+    ends = [storage.rows * (part + 1) // parts for part in range(parts)]
+    part = first = 0
+    for block in storage.blocks():
+        while len(block):
+            while first == ends[part]:
+                part += 1
+            taken, block = np.split(block, [ends[part] - first])
+            flats[part].add(taken)
+            first += len(taken)
+    for flat in flats:
+        shards.add_shard(flat)
+    return shards
+
+
+@contextmanager
+def _flat_quantizer(kind: IndexType, index: Any) -> Iterator[None]:
+    """In the block, the lists' centroids are compared one by one, if they are found through a graph otherwise: FAISS has none of those for GPUs."""
+    if kind.family != "ivf" or not kind.ivf.links:
+        yield
+        return
+    inner, centroids = ivf_of(index), flat_centroids(index)
+    graph = inner.quantizer
+    inner.quantizer = centroids
+    try:
+        yield
+    finally:
+        inner.quantizer = graph
+        centroids.thisown = True  # giving it to the index had taken that away

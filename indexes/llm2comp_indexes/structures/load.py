@@ -1,0 +1,71 @@
+"""Opens saved structures, none of which can crash the process: FAISS trusts a file, so everything it would follow is compared first."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.errors import IndexFolderError, LLM2CompError
+from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.format.files import FileRecord, check_size
+from llm2comp_indexes.format.vectors import Storage, join_graph, new_graph_index
+from llm2comp_indexes.structures.hnsw_file import Malformed, check_graph_file
+from llm2comp_indexes.structures.ivf_file import check_lists_file, map_lists
+from llm2comp_indexes.structures.types import IndexType
+
+__all__ = ["load_structure"]
+
+_TRIAL_SECONDS = 300
+
+
+def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord) -> Any:
+    """The FAISS index in the file, mapped where FAISS can; an HNSW graph is joined with the vectors of the storage.
+
+    HNSW and IVF files are compared with what we would have written, but for floating-point numbers, codes and a graph whose every link is checked. Any
+    other type is loaded and searched in a process of its own first: what crashes there is refused here.
+
+    Raises:
+        IndexFolderError: The file is missing, cut, altered, or holds an index of another type.
+    """
+    check_size(path, record)
+    content: NDArray[np.uint8] = np.memmap(path, np.uint8, "r") if record.bytes else np.empty(0, np.uint8)
+    faiss = import_faiss()
+    try:
+        if kind.family == "hnsw":
+            check_graph_file(content, new_graph_index(storage.dimension, storage.store, kind.links), storage.rows)
+        elif kind.family == "ivf":
+            check_lists_file(content, kind, rows=storage.rows, dimension=storage.dimension)
+        else:
+            _try_elsewhere(path, storage, record.bytes)
+    except (Malformed, LLM2CompError) as error:
+        raise IndexFolderError(f"{path}: not the {kind.factory} index of {storage.rows:,} vectors that was written ({error}); build the index again") from error
+    flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE if kind.family == "hnsw" else 0
+    try:
+        index = map_lists(path) if kind.family == "ivf" else faiss.read_index(os.fspath(path), flags)
+    except (RuntimeError, MemoryError) as error:
+        raise IndexFolderError(f"{path}: FAISS cannot read it ({str(error)[-120:]}); build the index again") from error
+    if kind.family == "hnsw":
+        join_graph(index, storage)
+    elif (index.d, index.ntotal) != (storage.dimension, storage.rows):
+        raise IndexFolderError(
+            f"{path}: {index.ntotal:,} vectors of {index.d} numbers, expected {storage.rows:,} of {storage.dimension}; build the index again"
+        )
+    return index
+
+
+def _try_elsewhere(path: Path, storage: Storage, size: int) -> None:
+    """Raises Malformed unless a process of its own, with bounded memory, can load and search the file."""
+    task = json.dumps({"path": os.fspath(path), "dimension": storage.dimension, "rows": storage.rows, "bytes": size})
+    program = str(Path(__file__).with_name("isolated_load.py"))
+    try:
+        done = subprocess.run([sys.executable, "-I", program, task], capture_output=True, text=True, timeout=_TRIAL_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise Malformed(f"a trial search took over {_TRIAL_SECONDS} s") from error
+    if done.returncode:
+        last = done.stderr.strip().rsplit("\n", 1)[-1][-120:]
+        raise Malformed(f"a trial search ended with code {done.returncode}: {last or 'no message'}")

@@ -1,0 +1,237 @@
+"""What was measured on a finished index: kept beside it as JSON, and checked when it is read back."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llm2comp.errors import IndexFolderError, LLM2CompError
+from llm2comp_indexes.format.files import FileRecord, HashedFile
+from llm2comp_indexes.structures.structure import Effort
+from llm2comp_indexes.structures.types import IndexType
+from llm2comp_indexes.tuning.choose import tell_effort
+from llm2comp_indexes.tuning.measure import Point, best_point, rank
+from llm2comp_indexes.wishes import Wishes, tell_bytes, tell_latency, tell_ms
+
+__all__ = ["REPORT", "Report", "make_report", "parse_report", "read_report", "write_report"]
+
+REPORT = "report.json"
+_FORMAT = 1
+_MOST_BYTES = 4 << 20
+_MOST_POINTS = 10_000
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Recall, latency, size and build time of a finished index.
+
+    Attributes:
+        type: FAISS factory string.
+        rows: Vectors searched.
+        dimension: Of a vector.
+        wishes: What the index was to keep to.
+        point: Effort, recall and latency (milliseconds) it is set to: one of `points`.
+        met: Whether memory, recall and latency are as wished.
+        points: The whole curve, in the order measured.
+        exact: Exact search of the same vectors with the same queries; None where it was not measured.
+        query_source: Where the queries come from, in words: "300 rows left out of the index".
+        threads: FAISS threads during the measurement.
+        memory: Bytes that searching holds in memory, as estimated.
+        bytes: Of the files on disk.
+        seconds: Duration of the build's phases: `encode`, `documents` (reading and writing, where encoding did not hide it), `write`, `bm25` and so on.
+        reason: Sentences for people: what was chosen, why, and what came of it.
+    """
+
+    type: str
+    rows: int
+    dimension: int
+    wishes: Wishes
+    point: Point
+    met: bool
+    points: tuple[Point, ...]
+    exact: Point | None
+    query_source: str
+    threads: int
+    memory: int
+    bytes: int
+    seconds: Mapping[str, float]
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as values that `json` writes; `parse_report` reads them back."""
+        return {"format": _FORMAT, **asdict(self), "points": [asdict(point) for point in self.points], "seconds": dict(self.seconds)}
+
+
+def make_report(
+    kind: IndexType,
+    points: Sequence[Point],
+    wishes: Wishes,
+    *,
+    rows: int,
+    dimension: int,
+    memory: int,
+    bytes: int,
+    seconds: Mapping[str, float],
+    threads: int,
+    query_source: str,
+    exact: Point | None = None,
+    planned: str = "",
+) -> Report:
+    """The report of an index whose curve was measured, set to the best point for the wishes.
+
+    Args:
+        kind: Its type.
+        points: Its curve, from `measure_curve`.
+        wishes: Memory, latency and recall asked for.
+        rows: Vectors searched.
+        dimension: Of a vector.
+        memory: From `memory_bytes`.
+        bytes: Of the files on disk.
+        seconds: Duration of the build's phases, by name.
+        threads: FAISS threads during the measurement.
+        query_source: Where the queries come from, in words.
+        exact: Exact search measured with the same queries.
+        planned: The reason of the plan, which comes first.
+
+    Raises:
+        SettingsError: There are no points.
+    """
+    point = best_point(points, wishes)
+    met = rank(point, wishes) < 2 and wishes.allows(memory)
+    reason = f"{planned} {_tell_result(kind, point, wishes, memory, met, rows)}".strip()
+    return Report(kind.factory, rows, dimension, wishes, point, met, tuple(points), exact, query_source, threads, memory, bytes, dict(seconds), reason)
+
+
+def _tell_result(kind: IndexType, point: Point, wishes: Wishes, memory: int, met: bool, rows: int) -> str:
+    measured = (
+        f"The finished index of {rows:,} vectors, {tell_effort(kind, point.effort)}, measures recall@{wishes.k} {point.recall:.3f} "
+        f"at {tell_ms(point.median_ms)} per query (99 of 100 within {tell_ms(point.p99_ms)})"
+    )
+    if met:
+        return f"{measured}, as wished."
+    missed = [f"recall {wishes.recall:g} is not reached"] if point.recall < wishes.recall else []
+    missed += [f"{tell_latency(wishes)} is not kept"] if point.median_ms > wishes.latency else []
+    missed += [f"its {tell_bytes(memory)} of memory are over the {tell_bytes(wishes.memory)} wished"] if wishes.memory and memory > wishes.memory else []
+    return f"{measured}: {', and '.join(missed)}; this is the nearest it gets."
+
+
+def write_report(path: Path, report: Report) -> FileRecord:
+    """Record of the new file that holds the report as JSON."""
+    with HashedFile(path) as file:
+        file.write(json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
+        return file.finish()
+
+
+def read_report(path: Path) -> Report:
+    """The report in the file.
+
+    Raises:
+        IndexFolderError: It is missing, too large, not JSON, not a report, or one of a newer version.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not a report of ours; build the index again")
+        return parse_report(json.loads(text), str(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, LLM2CompError):
+            raise
+        raise IndexFolderError(f"{path}: not JSON ({error}); the file was cut or altered: build the index again") from error
+    except OSError as error:
+        raise IndexFolderError(f"{path}: {error.strerror or error}; build the index again to measure it") from error
+
+
+def parse_report(content: Any, source: str) -> Report:
+    """The report from its JSON values.
+
+    Args:
+        content: What `Report.to_json` gave.
+        source: Named in errors: a file, usually.
+
+    Raises:
+        IndexFolderError: It is not a report, something in it is missing or impossible, or a newer llm2comp wrote it.
+    """
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
+        raise IndexFolderError(f"{source}: not the report of an index (no format number); build the index again")
+    if content["format"] > _FORMAT:
+        raise IndexFolderError(f"{source}: report format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade llm2comp")
+    try:
+        return _parse(content)
+    except (ValueError, OverflowError) as error:
+        raise IndexFolderError(f"{source}: not a report this llm2comp can read: {error}; pip install --upgrade llm2comp, or build the index again") from error
+
+
+def _parse(content: dict[str, Any]) -> Report:
+    _only(content, {"format", *(field.name for field in fields(Report))}, "the report")
+    exact = content.get("exact")
+    report = Report(
+        type=_take(content, "type", str),
+        rows=_count(content, "rows", 1),
+        dimension=_count(content, "dimension", 1),
+        wishes=_wishes(_take(content, "wishes", dict)),
+        point=_point(_take(content, "point", dict)),
+        met=_take(content, "met", bool),
+        points=tuple(_point(point) for point in _take(content, "points", list)[:_MOST_POINTS]),
+        exact=None if exact is None else _point(exact),
+        query_source=_take(content, "query_source", str),
+        threads=_count(content, "threads", 1),
+        memory=_count(content, "memory", 0),
+        bytes=_count(content, "bytes", 0),
+        seconds={name: _number(value, name, math.inf) for name, value in _take(content, "seconds", dict).items()},
+        reason=_take(content, "reason", str),
+    )
+    if report.point not in report.points:
+        raise ValueError("its point is not on its curve")
+    return report
+
+
+def _wishes(content: dict[str, Any]) -> Wishes:
+    _only(content, {field.name for field in fields(Wishes)}, "its wishes")
+    memory, latency = content.get("memory"), content.get("latency_ms")
+    return Wishes(
+        None if memory is None else _count(content, "memory", 1),
+        None if latency is None else _number(latency, "latency_ms", math.inf),
+        _number(content.get("recall"), "recall", 1.0),
+        _count(content, "k", 1),
+    )
+
+
+def _point(content: Any) -> Point:
+    if not isinstance(content, dict):
+        raise ValueError("a point of its curve is not an object")
+    _only(content, {field.name for field in fields(Point)}, "a point of its curve")
+    effort = _take(content, "effort", dict)
+    _only(effort, {field.name for field in fields(Effort)}, "an effort")
+    efforts = {name: None if effort.get(name) is None else _count(effort, name, 1) for name in ("nprobe", "ef_search", "rerank")}
+    times = {name: _number(content.get(name), name, math.inf) for name in ("median_ms", "p99_ms")}
+    shares = {name: _number(content.get(name), name, 1.0) for name in ("recall", "error")}
+    return Point(effort=Effort(**efforts), queries=_count(content, "queries", 0), **times, **shares)
+
+
+def _only(content: dict[str, Any], known: set[str], where: str) -> None:
+    if unknown := sorted(set(content) - known):
+        raise ValueError(f"{where} has the unknown field {unknown[0][:60]!r}, of a newer version perhaps")
+
+
+def _take(content: dict[str, Any], name: str, kind: type[_T]) -> _T:
+    value = content.get(name)
+    if type(value) is not kind:
+        raise ValueError(f'"{name}" is not of type {kind.__name__}')
+    return value
+
+
+def _count(content: dict[str, Any], name: str, least: int) -> int:
+    value = _take(content, name, int)
+    if not least <= value < 1 << 60:
+        raise ValueError(f'"{name}" is {value}, expected {least} to 2^60')
+    return value
+
+
+def _number(value: Any, name: str, most: float) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= most:
+        raise ValueError(f'"{name}" is {str(value)[:40]}, expected a number from 0 to {most:g}')
+    return float(value)

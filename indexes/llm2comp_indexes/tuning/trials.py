@@ -1,0 +1,266 @@
+"""The types of index that may suit a corpus, tried on a sample of it, and what a trial says about the whole corpus."""
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp_indexes.format.vectors import Storage, StorageWriter, Store, open_storage
+from llm2comp_indexes.structures.build import build_structure
+from llm2comp_indexes.structures.structure import Structure
+from llm2comp_indexes.structures.types import POINTS_PER_LIST, IndexType, default_type, memory_bytes
+from llm2comp_indexes.tuning.measure import Point, exact_search, measure_curve
+from llm2comp_indexes.wishes import Wishes
+
+__all__ = ["Candidate", "Sample", "growth_exponent", "list_candidates", "scale_point"]
+
+_ROWS = (10_000, 50_000)
+"""Rows of a sample: at least, at most."""
+_NUMBERS = 15_000_000
+"""In all sampled vectors together, above the least rows: trials of long vectors take longer."""
+_SLOW_ROWS = (2_560, 10_000)
+_SLOW_NUMBERS = 2_560_000
+_QUERIES = 300
+_FEW_QUERIES = 100
+_MUCH_MORE = 1.2  # times the sample: no point in telling how things grow if there is hardly more
+_STEEP = 0.98  # recall up to which a curve says well what effort it takes
+_READ_ROWS = 4096
+_CENTROIDS = 256  # of a part of a product quantizer: a byte
+_MOST_PARTS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A type that may suit the corpus.
+
+    Attributes:
+        type: With its parameters for the whole corpus.
+        memory: Bytes that searching the whole corpus holds in memory.
+        points: What is expected of the whole corpus, from the trial on the sample; empty where there was none.
+        skipped: Why there was no trial; empty where there was one.
+    """
+
+    type: IndexType
+    memory: int
+    points: tuple[Point, ...] = ()
+    skipped: str = ""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it keeps less than a byte for a component, so that answers depend on vectors read from disk."""
+        return self.type.family == "ivf" and (self.type.ivf.parts is not None or self.type.ivf.bits < 8)
+
+    @property
+    def slow(self) -> bool:
+        """Whether it takes long to train or to build, so that it is tried on fewer rows: graphs and product quantizers."""
+        return self.type.family == "hnsw" or (self.type.family == "ivf" and self.type.ivf.parts is not None)
+
+
+def list_candidates(rows: int, dimension: int, store: Store) -> tuple[Candidate, ...]:
+    """The types that may suit, in the order in which they are tried.
+
+    Flat; IVF with components of 16 bits; HNSW with M 16 and 32; IVF with components of 8 bits; then the compressed ones: IVF with components of 4 bits
+    and, where there are vectors enough to train them, with product quantizers of three sizes (a byte for at least 4 components), behind a random
+    rotation, which spreads the variance over the parts. (OPQ's trained rotation takes minutes to train, so that it cannot be tried here; `ivfpq` has it.)
+    """
+    ivf = default_type("ivf", rows=rows, dimension=dimension)
+    coarse = ivf.factory.rsplit(",", 1)[0]
+    names = ["Flat", f"{coarse},SQfp16", "HNSW16", "HNSW32", f"{coarse},SQ8", f"{coarse},SQ4"]
+    if rows >= POINTS_PER_LIST * _CENTROIDS:
+        names += [f"RR{dimension // parts * parts},{coarse},PQ{parts}x8" for parts in _code_sizes(dimension)]
+    kinds = [IndexType(name) for name in names]
+    return tuple(Candidate(kind, memory_bytes(kind, rows=rows, dimension=dimension, store=store)) for kind in kinds)
+
+
+def _code_sizes(dimension: int) -> list[int]:
+    """Bytes of a code: three powers of two, falling."""
+    most = min(_MOST_PARTS, 1 << max(0, (dimension // 4).bit_length() - 1))
+    return [parts for parts in (most, most // 2, most // 4) if parts]
+
+
+def scale_point(point: Point, base: Point, kind: IndexType, tried: IndexType, *, rows: int, sample_rows: int, exponent: float) -> Point:
+    """The point of the same recall expected of all rows, from one measured on the sample.
+
+    - flat: time is linear in the rows.
+    - hnsw: efSearch grows with the rows to the power `exponent`; time is linear in efSearch and logarithmic in the rows (Malkov and Yashunin 2018,
+      section 4.2).
+    - ivf: the share of the lists that is probed changes with the rows to the power `exponent`. The time beyond that of probing a single list (`base`)
+      is linear in the rows that are probed; that of a single list is the comparison with the centroids, linear in their number, or logarithmic
+      where they are found through a graph.
+
+    Args:
+        point: Measured on the sample.
+        base: Measured on the sample with nprobe 1 and the same reranking.
+        kind: The type for all rows.
+        tried: The type that was tried on the sample.
+        rows: Of the corpus.
+        sample_rows: Of the sample.
+        exponent: From `growth_exponent`.
+    """
+    growth = rows / sample_rows
+    harder = growth**exponent
+    if kind.family == "hnsw":
+        effort = replace(point.effort, ef_search=math.ceil((point.effort.ef_search or 1) * harder))
+        return _slower(replace(point, effort=effort), harder * math.log(max(rows, 2)) / math.log(max(sample_rows, 2)))
+    if kind.family != "ivf":
+        return _slower(point, growth)
+    lists, tried_lists = kind.ivf.lists, tried.ivf.lists
+    coarse = lists / tried_lists if not kind.ivf.links else math.log(lists) / math.log(max(tried_lists, 2))
+    fixed = min(point.median_ms, base.median_ms)
+    scaled = fixed * coarse + (point.median_ms - fixed) * growth * harder
+    effort = replace(point.effort, nprobe=max(1, min(lists, math.ceil((point.effort.nprobe or 1) * harder * lists / tried_lists))))
+    return _slower(replace(point, effort=effort), scaled / point.median_ms if point.median_ms else 1.0)
+
+
+def growth_exponent(points: Sequence[Point], smaller: Sequence[Point], kinds: tuple[IndexType, IndexType], *, growth: float, recall: float) -> float:
+    """How the effort for a recall grows with the rows: to this power of their number.
+
+    The effort is efSearch (the power is then between 0 and 0.5) or the share of the lists that is probed (between -0.5 and 0).
+
+    Args:
+        points: Measured on a sample.
+        smaller: Measured on a smaller one.
+        kinds: The types tried on the two.
+        growth: Rows of the one over those of the other.
+        recall: Where the curves are compared.
+    """
+    logs = [
+        math.log(large / small) / math.log(growth)
+        for rerank in {point.effort.rerank for point in points}
+        if (large := _effort_for(points, rerank, kinds[0], recall)) and (small := _effort_for(smaller, rerank, kinds[1], recall))
+    ]
+    least, most = (0.0, 0.5) if kinds[0].family == "hnsw" else (-0.5, 0.0)
+    return min(most, max(least, median(logs))) if logs else most
+
+
+def _effort_for(points: Sequence[Point], rerank: int | None, kind: IndexType, recall: float) -> float | None:
+    """The efSearch, or share of lists, at which the curve reaches the recall, between two measured points; None where it does not."""
+    group = [point for point in points if point.effort.rerank == rerank]
+    for low, high in pairwise(group):
+        if low.recall < recall <= high.recall:
+            first, second = ((point.effort.ef_search or point.effort.nprobe or 1) for point in (low, high))
+            part = (recall - low.recall) / (high.recall - low.recall)
+            return float(first * (second / first) ** part / (kind.ivf.lists if kind.family == "ivf" else 1))
+    return None
+
+
+def _slower(point: Point, factor: float) -> Point:
+    return replace(point, median_ms=point.median_ms * factor, p99_ms=point.p99_ms * factor)
+
+
+class Sample:
+    """Rows of a corpus copied to temporary files, with queries that are not among them; removed when left as a context manager.
+
+    50,000 rows, or 10,000 for types that are slow to build; fewer of long vectors. Unless that is nearly the whole corpus, each type is tried on
+    a quarter of them too, to see how the effort grows with the rows.
+
+    Attributes:
+        storage: The sampled rows, in a random order.
+        queries: (queries, dimension): held-out rows of the corpus, or what was given.
+        held_out: Whether the queries are held-out rows.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        wishes: Wishes,
+        *,
+        slow: bool = False,
+        queries: NDArray[np.float32] | None = None,
+        seed: int = 0,
+        workdir: Path | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        generator = np.random.default_rng(seed)
+        order = generator.permutation(storage.rows) if storage.rows <= 1 << 24 else generator.choice(storage.rows, 1 << 18, replace=False, shuffle=True)
+        held = min(_QUERIES, storage.rows // 10) if queries is None else 0
+        self._source, self._wishes, self._clock = storage, wishes, clock
+        self.held_out = held > 0
+        rows = order[held : held + _rows_to_sample(storage.dimension, slow)]
+        if queries is None:
+            queries = storage.read(order[:held] if held else rows[:1])  # of under ten rows: exact search finds all, whatever is asked
+        self.queries = queries[generator.permutation(len(queries))[:_QUERIES]]
+        self._folder = TemporaryDirectory(prefix="llm2comp-plan-", dir=workdir)
+        self.storage = self._copy(rows, "sample.faiss")
+        self._parts = [_Part(self.storage, self.queries, wishes.k)]
+        if storage.rows > _MUCH_MORE * len(rows):
+            self._parts.append(_Part(self._copy(rows[: len(rows) // 4], "quarter.faiss"), self.queries[:_FEW_QUERIES], wishes.k))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._folder.cleanup()
+
+    def _copy(self, rows: NDArray[np.int64], name: str) -> Storage:
+        path = Path(self._folder.name) / name
+        with StorageWriter(path, self._source.dimension, self._source.store) as writer:
+            for start in range(0, len(rows), _READ_ROWS):
+                writer.append(self._source.read(rows[start : start + _READ_ROWS]))
+            writer.finish()
+        return open_storage(path, rows=len(rows), dimension=self._source.dimension, store=self._source.store)
+
+    def try_out(self, candidate: Candidate, *, device: str, threads: int | None, seed: int, seconds: float) -> Candidate:
+        """The candidate with the points expected for the whole corpus, about the recall asked for; each is measured for an eighth of `seconds` at most."""
+        kind, curves, tried = candidate.type, [], []
+        for part in self._parts[: 1 if kind.family == "flat" else 2]:
+            tried.append(_shrink(kind, part.storage.rows))
+            structure: Structure | Storage = part.storage
+            if kind.family != "flat":
+                structure = build_structure(tried[-1], part.storage, device=device, threads=threads, seed=seed, workdir=Path(self._folder.name))
+            curves.append(part.measure(structure, self._wishes, seconds, self._clock))
+        exponent = 0.0
+        if len(curves) > 1:
+            growth = self._parts[0].storage.rows / self._parts[1].storage.rows
+            exponent = growth_exponent(curves[0], curves[1], (tried[0], tried[1]), growth=growth, recall=min(self._wishes.recall, _STEEP))
+        return replace(candidate, points=self._scale(curves[0], kind, tried[0], exponent))
+
+    def _scale(self, points: Sequence[Point], kind: IndexType, tried: IndexType, exponent: float) -> tuple[Point, ...]:
+        base: dict[int | None, Point] = {}
+        for point in points:
+            base.setdefault(point.effort.rerank, point)
+        rows, sampled = self._source.rows, self.storage.rows
+        return tuple(scale_point(point, base[point.effort.rerank], kind, tried, rows=rows, sample_rows=sampled, exponent=exponent) for point in points)
+
+
+class _Part:
+    """Rows to try types on, and the truth about them."""
+
+    def __init__(self, storage: Storage, queries: NDArray[np.float32], k: int) -> None:
+        self.storage, self._queries = storage, queries
+        self._truth = exact_search(storage, queries, k).scores
+
+    def measure(self, structure: Structure | Storage, wishes: Wishes, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
+        return measure_curve(
+            structure,
+            self.storage,
+            self._queries,
+            k=wishes.k,
+            recall=wishes.recall,
+            truth=self._truth,
+            point_seconds=seconds / 8,
+            seconds=0,
+            clock=clock,
+        )
+
+
+def _rows_to_sample(dimension: int, slow: bool) -> int:
+    (least, most), numbers = (_SLOW_ROWS, _SLOW_NUMBERS) if slow else (_ROWS, _NUMBERS)
+    return max(least, min(most, numbers // dimension))
+
+
+def _shrink(kind: IndexType, rows: int) -> IndexType:
+    """The type with no more lists than so many rows can train, compared one by one."""
+    if kind.family != "ivf" or kind.ivf.lists <= (most := max(1, rows // POINTS_PER_LIST)):
+        return kind
+    return IndexType(re.sub(r"IVF\d+(_HNSW\d+)?", f"IVF{most}", kind.factory))

@@ -1,0 +1,216 @@
+"""Readers of corpora: whatever people keep texts in, as a stream of documents with unique ids."""
+
+import math
+import os
+from collections.abc import Iterator
+from datetime import date, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.id_set import IdSet
+from llm2comp.corpus.judgements import read_qrels, read_queries
+from llm2comp.corpus.python_docs import read_python_docs
+from llm2comp.corpus.records import RECORD_SUFFIXES, OnError, Record, Report, choose_report, list_names, read_json_lines, read_records
+from llm2comp.corpus.text import COMPRESSED_SUFFIXES, open_text, readable, uncompressed_name
+from llm2comp.errors import CorpusError
+
+__all__ = ["find_records_file", "find_texts", "open_text", "read_corpus", "read_json_lines", "read_qrels", "read_queries"]
+
+_ID_FIELDS = ("_id", "id", "docid", "doc_id")
+_TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
+_TEXT_SUFFIXES = (".txt", ".md")
+_EXPECTED = (
+    "a BEIR folder, a folder of .txt or .md files, a file .jsonl .json .csv .tsv .txt .md (also with .gz .xz .zst) or .parquet, "
+    "hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
+)
+
+
+def read_corpus(source: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None) -> Iterator[Document]:
+    """Documents of a corpus, in its order, read as a stream: memory holds one document and 16 to 32 bytes per id.
+
+    Sources, told apart by name:
+
+    - a BEIR folder: its `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed);
+    - any other folder: each .txt and .md file below it is a document, its path from the folder is the id; hidden ones are left out;
+    - one .jsonl or .json file (an object per line), .csv or .tsv (with a header line), .parquet, .txt or .md;
+    - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load), streamed;
+    - `python-docs:`, `python-docs:all`: docstrings of the standard library, and of every installed package.
+
+    A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id` (numbers become
+    strings; without any, the id is `file.jsonl:LINE`, compressed or not); its text in `text`, `contents`, `content`, `body` or
+    `document_text`; its title, if it has one, in `title`. The fields of `metadata` and all others become metadata; dates become ISO
+    strings, NaN becomes null, and what JSON cannot hold (bytes, images) is left out.
+
+    Args:
+        source: What to read.
+        on_error: What a malformed row or a duplicate id does: raise, or be skipped (of two equal ids the first stays).
+        on_skip: With "skip", gets a message `file:line: what is wrong`; left out, the message goes to the log.
+
+    Raises:
+        CorpusError: At once if the source is missing or of no known kind; while reading, if a file cannot be read, a row is
+            malformed, an id occurs twice, or there is no document at all.
+    """
+    report = choose_report(on_error, on_skip)
+    name = str(source)
+    if not name:
+        raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
+    if name in ("python-docs:", "python-docs:all"):
+        return read_python_docs(packages=name.endswith("all"))
+    if name.startswith("hub:"):
+        return _to_documents(name, _read_hub(name), report)
+    return _to_documents(name, _choose_reader(Path(source), report), report)
+
+
+def _choose_reader(path: Path, report: Report) -> Iterator[Record]:
+    with readable(path):
+        if not path.exists():
+            raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
+        if path.is_dir():
+            return _choose_folder_reader(path, report)
+    if _is_text(path):
+        return _read_text_file(path, path.name, report)
+    if _has_records(path):
+        return read_records(path, report)
+    raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
+
+
+def find_records_file(folder: Path) -> Path | None:
+    """The `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed) of a BEIR folder."""
+    names = [f"corpus{suffix}{compressed}" for suffix in RECORD_SUFFIXES for compressed in ("", *COMPRESSED_SUFFIXES)]
+    return next((folder / name for name in names if _has_records(folder / name) and (folder / name).is_file()), None)
+
+
+def _choose_folder_reader(folder: Path, report: Report) -> Iterator[Record]:
+    if path := find_records_file(folder):
+        return read_records(path, report)
+    if next(find_texts(folder), None) is None:
+        others = [path.name for path in sorted(folder.iterdir()) if _has_records(path)][:3]
+        hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""
+        raise CorpusError(f"{folder}: a folder without corpus.jsonl and without any .txt or .md file{hint}")
+    return (record for path in find_texts(folder) for record in _read_text_file(path, path.relative_to(folder).as_posix(), report))
+
+
+def _is_text(path: Path) -> bool:
+    return Path(uncompressed_name(path)).suffix.lower() in _TEXT_SUFFIXES
+
+
+def _has_records(path: Path) -> bool:
+    name = uncompressed_name(path)
+    suffix = Path(name).suffix.lower()
+    return suffix in RECORD_SUFFIXES and (suffix != ".parquet" or name == path.name)
+
+
+def find_texts(folder: Path) -> Iterator[Path]:
+    """Text files below the folder, in order, hidden ones left out."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    with readable(folder):
+        for parent, folders, files in os.walk(folder, onerror=fail):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield from (Path(parent, name) for name in sorted(files) if not name.startswith(".") and _is_text(Path(name)))
+
+
+def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Record]:
+    try:
+        with open_text(path) as file:
+            text = file.read()
+    except CorpusError as error:
+        report(str(error))
+        return
+    try:
+        document_id.encode("utf-8")
+    except UnicodeEncodeError:
+        report(f"{document_id!r}: the file's name is not UTF-8; rename it")
+    else:
+        yield Record(str(path), document_id, {"text": text})
+
+
+def _read_hub(source: str) -> Iterator[Record]:
+    name, config, split = [*source.removeprefix("hub:").split(":"), "", ""][:3]
+    if not name or source.count(":") > 3:
+        raise CorpusError(f"{source}: expected hub:NAME[:CONFIG][:SPLIT], such as hub:BeIR/scifact:corpus")
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, config or None, split=split or None, streaming=True)
+        if isinstance(loaded, dict):
+            if len(loaded) > 1:
+                raise CorpusError(f"{source}: has the splits {', '.join(loaded)}; name one: hub:{name}:{config}:{next(iter(loaded))}")
+            loaded = next(iter(loaded.values()))
+        for number, fields in enumerate(loaded, start=1):
+            yield Record(f"{source}:{number}", f"{name}:{number}", fields)
+    except CorpusError:
+        raise
+    except Exception as error:  # the libraries below raise errors of a dozen kinds for a missing, private or broken data set
+        raise CorpusError(f"{source}: cannot be loaded as a data set: {' '.join(str(error).split())}") from error
+
+
+def _to_documents(source: str, records: Iterator[Record], report: Report) -> Iterator[Document]:
+    seen = IdSet()
+    skipped = 0
+    for record in records:
+        try:
+            document = _to_document(record)
+            if not seen.add(document.id):
+                raise ValueError(f'duplicate id {document.id!r:.80}; ids must be unique (on_error="skip", --on-error skip: the first stays)')
+        except ValueError as error:
+            skipped += 1
+            report(f"{record.place}: {error}")
+        else:
+            yield document
+    if not len(seen):
+        raise CorpusError(f"{source}: an empty corpus: no document in it" + (f", {skipped} malformed rows" if skipped else ""))
+
+
+def _to_document(record: Record) -> Document:
+    fields = dict(record.fields)
+    identifier = _take_id(fields, record.made_up_id)
+    text = _take_text(fields)
+    title = fields.pop("title", None)
+    if not isinstance(title, str | None):
+        raise ValueError(f"the title is of type {type(title).__name__}, expected a string")
+    nested = fields.pop("metadata", None) or {}
+    metadata = {**(nested if isinstance(nested, dict) else {"metadata": nested}), **fields}
+    return Document(identifier, title or "", text, _to_json(metadata))
+
+
+def _take_id(fields: dict[str, Any], made_up: str) -> str:
+    name = next((name for name in _ID_FIELDS if name in fields), None)
+    identifier = fields.pop(name) if name else made_up
+    number = isinstance(identifier, int | float) and not isinstance(identifier, bool) and math.isfinite(identifier)
+    if not number and (not isinstance(identifier, str) or not identifier):
+        raise ValueError(f'the id in "{name}" is {identifier!r:.40}, expected a string or a number')
+    return str(identifier)
+
+
+def _take_text(fields: dict[str, Any]) -> str:
+    present = [name for name in _TEXT_FIELDS if name in fields]
+    if not present:
+        raise ValueError(f"no text; expected one of the fields {', '.join(_TEXT_FIELDS)}, found {list_names(fields)}")
+    name = next((name for name in present if fields[name] is not None), present[0])
+    text = fields.pop(name)
+    if not isinstance(text, str):
+        raise ValueError(f'the text in "{name}" is {"null" if text is None else "of type " + type(text).__name__}, expected a string')
+    return text
+
+
+def _to_json(value: Any) -> Any:
+    """The value with JSON types only, entries of other types left out."""
+    if isinstance(value, dict):
+        return {str(key): _to_json(item) for key, item in value.items() if _fits_json(item)}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value if _fits_json(item)]
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _fits_json(value: Any) -> bool:
+    return value is None or isinstance(value, dict | list | tuple | str | int | float | date | time | Decimal | UUID)

@@ -1,0 +1,200 @@
+"""Files of records: JSON lines, CSV, TSV and parquet, one row at a time, each with the place that error messages name."""
+
+import csv
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from llm2comp.corpus.text import read_lines, readable, uncompressed_name
+from llm2comp.errors import CorpusError, SettingsError
+
+__all__ = ["RECORD_SUFFIXES", "OnError", "Record", "Report", "choose_report", "list_names", "read_json_lines", "read_records"]
+
+OnError = Literal["raise", "skip"]
+Report = Callable[[str], None]
+RECORD_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+
+_logger = logging.getLogger(__name__)
+_PARQUET_ROWS = 256
+_PARQUET_BUFFER_BYTES = 2**20
+_CSV_FIELD_CHARACTERS = 2**28  # Python's own limit is 131,072; this one stops an unclosed quote before it fills the memory
+
+
+class Record(NamedTuple):
+    """One row of a file.
+
+    Attributes:
+        place: `file:line` (parquet: `file:row`), from 1.
+        made_up_id: For a row without an id: the file's name without folder and compression suffix, and the line.
+        fields: JSON-like values by name.
+    """
+
+    place: str
+    made_up_id: str
+    fields: dict[str, Any]
+
+
+def choose_report(on_error: OnError, on_skip: Report | None) -> Report:
+    """What to do with a message about a malformed row: raise it, or hand it on (by default to the log) and go on."""
+    if on_error == "raise":
+        return _raise
+    if on_error != "skip":
+        raise SettingsError(f'on_error is {on_error!r}, expected "raise" or "skip"')
+    return on_skip or _logger.warning
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first names in one line, for a message."""
+    shown = list(islice((" ".join(str(name).split())[:40] for name in names), 9))
+    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
+
+
+def _raise(message: str) -> None:
+    raise CorpusError(message)
+
+
+def read_json_lines(path: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of a JSON lines file as (line number from 1, object), decompressed by the suffix; blank lines are passed over.
+
+    Args:
+        path: The file.
+        on_error: What a malformed line does: raise, or be skipped.
+        on_skip: With "skip", gets `file:line: what is wrong`; left out, the message goes to the log.
+
+    Raises:
+        CorpusError: The file cannot be read, or (with "raise") a line is not UTF-8, not JSON, not an object, or holds half a
+            surrogate pair, which no file or terminal could take.
+    """
+    report = choose_report(on_error, on_skip)
+    for number, line in read_lines(path):
+        if line.isspace():
+            continue
+        try:
+            fields = _parse_object(line)
+        except (ValueError, RecursionError) as error:
+            report(f"{path}:{number}: {_describe(error)}")
+            continue
+        yield number, fields
+
+
+def _parse_object(line: bytes) -> dict[str, Any]:
+    fields = json.loads(line.decode("utf-8"))
+    if not isinstance(fields, dict):
+        raise ValueError(f"a JSON {type(fields).__name__}, expected one object {{...}} per line (`jq -c '.[]'` converts an array)")
+    if b"\\u" in line:  # only an escape can bring in a lone surrogate
+        json.dumps(fields, ensure_ascii=False).encode("utf-8")
+    return fields
+
+
+def _describe(error: ValueError | RecursionError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at position {error.start + 1}); convert the file with iconv"
+    if isinstance(error, UnicodeEncodeError):
+        return f"half a surrogate pair (\\u{ord(error.object[error.start]):04x}) in a string, expected whole characters"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error.msg} at column {error.colno}), expected one whole object {{...}} per line"
+    return "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def read_records(path: Path, report: Report) -> Iterator[Record]:
+    """Rows of a .jsonl, .json (lines), .csv, .tsv (with a header line) or .parquet file; malformed rows go to `report`."""
+    name = uncompressed_name(path)
+    suffix = Path(name).suffix.lower()
+    if suffix == ".parquet":
+        rows = _read_parquet(path)
+    elif suffix in (".csv", ".tsv"):
+        rows = _read_table(path, report)
+    else:
+        rows = read_json_lines(path, on_error="skip", on_skip=report)
+    for number, fields in rows:
+        yield Record(f"{path}:{number}", f"{name}:{number}", fields)
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from pyarrow import ArrowException, parquet
+
+    number = 0
+    try:
+        # without these two, pyarrow keeps every row group that it has read
+        with readable(path), parquet.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as table:
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield number, fields
+    except (ArrowException, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: not a readable parquet file, after row {number} ({str(error).splitlines()[0]})") from error
+
+
+def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = _split_rows(path, report)
+    header = next(rows, (0, []))[1]
+    if len(set(header)) < len(header):
+        raise CorpusError(f"{path}:1: a column name occurs twice in the header: {list_names(header)}")
+    for number, values in rows:
+        if len(values) == len(header):
+            yield number, dict(zip(header, values, strict=True))
+        else:
+            report(f"{path}:{number}: {len(values)} fields, expected {len(header)} as in the header: {list_names(header)}")
+
+
+def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
+    """Rows as (first line, values), read by the rules of RFC 4180.
+
+    In a .tsv, which often has no quoting at all, quotes that do not enclose a whole field are plain characters.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_CHARACTERS))
+    tabs = Path(uncompressed_name(path)).suffix.lower() == ".tsv"
+    lines = _Lines(path)
+    rows = csv.reader(lines, "excel-tab" if tabs else "excel", strict=True)
+    while True:
+        start = lines.begin_row()
+        try:
+            values = next(rows, None)
+        except csv.Error as error:
+            if not tabs:
+                report(f"{path}:{start}: not a row of comma-separated values ({error}, read up to line {lines.number})")
+                continue
+            values = lines.keep_first().rstrip("\r\n").split("\t")
+        if values is None:
+            return
+        try:
+            "".join(values).encode("utf-8")
+        except UnicodeEncodeError:
+            report(f"{path}:{start}: not UTF-8; convert the file with iconv")
+            continue
+        if values:
+            yield start, values
+
+
+class _Lines:
+    """Lines as text, those of the current row kept; bytes that are not UTF-8 become surrogates, so that reading can go on after them."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = read_lines(path)
+        self._returned: list[str] = []  # the next one last
+        self._row: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._returned.pop() if self._returned else next(self._lines)[1].decode("utf-8", errors="surrogateescape")
+        self._row.append(line)
+        self.number += 1
+        return line
+
+    def begin_row(self) -> int:
+        """Number of the line that comes next."""
+        self._row = []
+        return self.number + 1
+
+    def keep_first(self) -> str:
+        """The first line of the row; the others are returned, to be read again as rows of their own."""
+        first, *others = self._row
+        self._returned += reversed(others)
+        self.number -= len(others)
+        return first

@@ -1,0 +1,158 @@
+"""Training pairs derived from raw texts, for contrastive training without labels.
+
+A small encoder starts as a bag of subwords. What it must still learn, and which kind of pair teaches it:
+
+- **which words matter**: `title-lead` and `keywords-passage` (a name or a few content words stand for a passage),
+  `sentence-view` (a sentence survives the loss of its filler words, not of its names; a sentence from beside it is the negative);
+- **questions look unlike their answers**: `question-passage` asks by rules for a date, place, agent, number, reason or
+  subject of one sentence, of the passage around it; another passage of the article, under the same title line, is the
+  negative, because a title alone must not decide. `heading-section` does so for the topic of a whole section;
+- **a text is about more than its words**: `sentence-rest` takes a sentence out of its passage (inverse cloze) and keeps it in
+  one of ten, so that a literal match still counts; `lead-passage` and `sentence-next` relate what is said of one thing;
+- **statements and scientific abstracts**: `science-rest`, and from ready files the conclusion of a study with its abstract
+  (`NAME-claim`) and sentences of medical prose with the rest (`NAME-sentence`);
+- **everyday sentences**: ready sentence sets in both directions, and each sentence reworded (`NAME-view`);
+- **documentation**: `summary-body` (summary line, body without the names), `howto-docstring` (the same in a user's words),
+  `part-docstring` (inverse cloze), `name-docstring` (words of the name) for docstrings without a body.
+
+Passages vary in length and half of them begin with a title line, as documents of a corpus do; queries come in lower case,
+without final punctuation or a word short at times. Every kind is a file of its own: in a batch of one kind all negatives have
+the positive's form, so form is no shortcut. Within a file the order is that of a hash, so pairs of one document, which could be
+false negatives of one another, lie far apart.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import TextIO
+
+from llm2comp.corpus.read import open_text, read_corpus, read_json_lines
+from llm2comp.corpus.text import uncompressed_name
+from llm2comp.errors import SettingsError
+from llm2comp.training.pairs.articles import article_pairs
+from llm2comp.training.pairs.docstrings import docstring_pairs
+from llm2comp.training.pairs.ready import ready_pairs
+from llm2comp.training.pairs.sentences import letters
+from llm2comp.training.pairs.settings import PAIR_LIMITS, Pair, PairSettings
+
+__all__ = ["PAIR_LIMITS", "Pair", "PairSettings", "derive_pairs", "iterate_pairs"]
+
+_BUCKETS = 64
+
+
+def iterate_pairs(settings: PairSettings) -> Iterator[Pair]:
+    """Every derived pair, corpus by corpus in the order of the settings; the same settings and texts give the same pairs."""
+    excluded = _read_texts(settings.excluded)
+    for pair in _iterate_all(settings):
+        query, positive, negative = (letters(text) for text in (pair.query, pair.positive, pair.negative or ""))
+        if query and positive and query != positive and excluded.isdisjoint((query, positive, negative)):
+            yield pair
+
+
+def _read_texts(paths: Iterable[str]) -> set[str]:
+    """The texts of three words or more in JSON lines or tab-separated files, in the form that texts are compared in."""
+    return {plain for path in paths for field in _read_fields(path) if len((plain := letters(field)).split()) >= 3}
+
+
+def _read_fields(path: str) -> Iterator[str]:
+    if uncompressed_name(Path(path)).endswith((".jsonl", ".json")):
+        for _, row in read_json_lines(path):
+            yield from (value for value in row.values() if isinstance(value, str))
+    else:
+        with open_text(path) as lines:
+            for line in lines:
+                yield from line.split("\t")
+
+
+def _iterate_all(settings: PairSettings) -> Iterator[Pair]:
+    for source in settings.articles:
+        for document in read_corpus(source):
+            yield from article_pairs(document, settings)
+    if settings.docstrings:
+        documents = chain.from_iterable(map(read_corpus, settings.docstrings))
+        yield from docstring_pairs(documents, settings)
+    for source in settings.ready:
+        yield from ready_pairs(Path(source), settings)
+
+
+def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
+    """Write one `KIND.jsonl.gz` per kind, shuffled over all documents, and `pairs.json` with the settings and counts.
+
+    Lines are `{"query", "positive", "negative" (where there is one), "source"}`. A pair met twice is written once. Memory
+    holds one of 64 buckets at a time, so the corpora may be larger than it. Everything is written to a folder beside the
+    output, which takes its name when all is done.
+
+    Returns:
+        Pairs per kind.
+
+    Raises:
+        SettingsError: The output exists already and is not an empty folder.
+        CorpusError: A corpus cannot be read.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise SettingsError(f"{output} exists already; delete it or name another output folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        buckets = working / "buckets"
+        buckets.mkdir()
+        _scatter(iterate_pairs(settings), settings.seed, buckets)
+        counts = _gather(buckets, working)
+        shutil.rmtree(buckets)
+        record = {"settings": asdict(settings), "counts": counts}
+        (working / "pairs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        working.chmod(0o755)
+        os.replace(working, output)
+    except BaseException:
+        shutil.rmtree(working, ignore_errors=True)
+        raise
+    return counts
+
+
+def _scatter(pairs: Iterable[Pair], seed: int, folder: Path) -> None:
+    """Deal the pairs to buckets by a hash of their texts, which is also their place in the shuffled order."""
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / f"{number:02d}").open("w", encoding="utf-8", newline="\n")) for number in range(_BUCKETS)]
+        for pair in pairs:
+            texts = f"{seed}\0{pair.kind}\0{pair.query}\0{pair.positive}"
+            key = hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=8).hexdigest()
+            row = {"query": pair.query, "positive": pair.positive, "negative": pair.negative, "source": pair.source}
+            if pair.negative is None:
+                del row["negative"]
+            files[int(key[:2], 16) * _BUCKETS // 256].write(f"{key}\t{pair.kind}\t{json.dumps(row, ensure_ascii=False)}\n")
+
+
+def _gather(buckets: Path, output: Path) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    files: dict[str, TextIO] = {}
+    with ExitStack() as stack:
+        for bucket in sorted(buckets.iterdir()):
+            previous = ""
+            with open(bucket, encoding="utf-8", newline="\n") as lines:
+                for line in sorted(lines):
+                    key, kind, row = line.split("\t", 2)
+                    if key != previous:
+                        if kind not in files:
+                            files[kind] = _open_packed(output / f"{kind}.jsonl.gz", stack)
+                        files[kind].write(row)
+                        counts[kind] += 1
+                    previous = key
+    return dict(sorted(counts.items()))
+
+
+def _open_packed(path: Path, stack: ExitStack) -> TextIO:
+    """A gzip text file without name and time stamp, so that equal pairs give equal bytes."""
+    raw = stack.enter_context(path.open("wb"))
+    packed = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6))
+    return stack.enter_context(io.TextIOWrapper(packed, encoding="utf-8", newline="\n"))

@@ -1,0 +1,375 @@
+"""Readers of corpora, on small files as people have them, and on real data where it is at hand."""
+
+import gzip
+import io
+import json
+import lzma
+import os
+import sys
+import tracemalloc
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+import zstandard
+from pyarrow import parquet
+
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.read import open_text, read_corpus, read_json_lines
+from llm2comp.errors import CorpusError, SettingsError
+from tests.paths import DATA
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+TWO_LINES = '{"_id": "a", "title": "Tea", "text": "Leaves in water."}\n{"_id": "b", "title": "", "text": "Кофе ☕"}\n'
+TWO_DOCUMENTS = [Document("a", "Tea", "Leaves in water."), Document("b", "", "Кофе ☕")]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(source: str | Path, **options: Any) -> list[Document]:
+    return list(read_corpus(source, **options))
+
+
+def test_beir_folder(tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl", TWO_LINES)
+    write(tmp_path / "queries.jsonl", '{"_id": "q", "text": "not a document"}\n')
+    assert read(tmp_path) == TWO_DOCUMENTS
+    assert read(str(tmp_path)) == TWO_DOCUMENTS
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("name", ["corpus.jsonl", "deep.name.json"])
+def test_compressed_json_lines(tmp_path: Path, suffix: str, name: str) -> None:
+    path = write(tmp_path / (name + suffix), COMPRESS[suffix](TWO_LINES.encode()))
+    assert read(path) == TWO_DOCUMENTS
+
+
+def test_compressed_corpus_in_a_beir_folder(tmp_path: Path) -> None:
+    write(tmp_path / "corpus.jsonl.xz", lzma.compress(TWO_LINES.encode()))
+    assert read(tmp_path) == TWO_DOCUMENTS
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_archives_of_several_parts(tmp_path: Path, suffix: str) -> None:
+    parts = [COMPRESS[suffix](line.encode()) for line in TWO_LINES.splitlines(keepends=True)]
+    assert read(write(tmp_path / f"corpus.jsonl{suffix}", b"".join(parts))) == TWO_DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"id": "7", "contents": "Pyserini"}', Document("7", "", "Pyserini")),
+        ('{"docid": 7, "document_text": "Tevatron"}', Document("7", "", "Tevatron")),
+        ('{"docid": "7", "title": null, "text": "Tevatron"}', Document("7", "", "Tevatron")),
+        ('{"id": 1.5, "body": "", "title": "T"}', Document("1.5", "T", "")),
+        ('{"content": "plain", "year": 1999}', Document("c.jsonl:1", "", "plain", {"year": 1999})),
+        ('{"_id": "x", "text": "t", "metadata": {"url": "u"}, "tags": [1, null]}', Document("x", "", "t", {"url": "u", "tags": [1, None]})),
+        ('{"_id": "x", "id": "other", "text": "t", "content": "c"}', Document("x", "", "t", {"id": "other", "content": "c"})),
+        ('{"_id": "x", "text": null, "contents": "c", "score": NaN}', Document("x", "", "c", {"text": None, "score": None})),
+        (r'{"_id": "\u0000", "text": "a\u0000\u001b[0m\ud83d\ude00"}', Document("\0", "", "a\0\x1b[0m😀")),
+    ],
+)
+def test_field_names(tmp_path: Path, line: str, expected: Document) -> None:
+    assert read(write(tmp_path / "c.jsonl", line)) == [expected]
+
+
+def test_made_up_ids_are_lines_and_survive_compression(tmp_path: Path) -> None:
+    text = '{"text": "one"}\n\n{"text": "three"}\n'
+    plain = read(write(tmp_path / "notes.jsonl", text))
+    assert [document.id for document in plain] == ["notes.jsonl:1", "notes.jsonl:3"]
+    assert read(write(tmp_path / "sub" / "notes.jsonl.gz", gzip.compress(text.encode()))) == plain
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "c.jsonl", "\ufeff" + TWO_LINES.replace("\n", "\r\n"))) == TWO_DOCUMENTS
+    assert read(write(tmp_path / "c.csv", "\ufeffid,text\r\n1,one\r\n")) == [Document("1", "", "one")]
+
+
+def test_unusual_line_breaks_stay_in_their_text(tmp_path: Path) -> None:
+    text = "a\u2028b\x85c\x0bd"
+    assert read(write(tmp_path / "c.jsonl", json.dumps({"id": "1", "text": text}, ensure_ascii=False)))[0].text == text
+
+
+def test_csv_with_quoting_and_large_fields(tmp_path: Path) -> None:
+    large = "x" * 1_000_000
+    path = write(tmp_path / "c.csv", f'id,title,text,year\n1,"a, ""b""","line 1\nline 2",1999\n\n2,,{large},\n')
+    assert read(path) == [Document("1", 'a, "b"', "line 1\nline 2", {"year": "1999"}), Document("2", "", large, {"year": ""})]
+    assert [document.id for document in read(write(tmp_path / "d.csv", 'text\n"a\nb"\nc\n'))] == ["d.csv:2", "d.csv:4"]
+
+
+def test_tsv_with_and_without_quoting(tmp_path: Path) -> None:
+    rows = ['"quoted\ttab"\t1', '"Yes" he said\t2', '"unclosed\t3', 'say "no"\t4', '"two\nlines"\t5', '"last"x\t6']
+    documents = read(write(tmp_path / "c.tsv", "text\tlabel\n" + "\n".join(rows)))
+    texts = ["quoted\ttab", '"Yes" he said', '"unclosed', 'say "no"', "two\nlines", '"last"x']
+    assert [document.text for document in documents] == texts
+    assert [document.metadata["label"] for document in documents] == list("123456")
+    assert [document.id for document in documents] == [f"c.tsv:{line}" for line in (2, 3, 4, 5, 6, 8)]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    columns = {"docid": [1, 2], "text": ["one", "two"], "day": [date(2020, 1, 2), None], "raw": [b"\xff", b""], "weight": [0.5, float("nan")]}
+    parquet.write_table(pyarrow.table(columns), path)
+    assert read(path) == [
+        Document("1", "", "one", {"day": "2020-01-02", "weight": 0.5}),
+        Document("2", "", "two", {"day": None, "weight": None}),
+    ]
+
+
+@pytest.mark.parametrize("rows_per_group", [500, 20_000])
+def test_parquet_is_not_held_in_memory(tmp_path: Path, rows_per_group: int) -> None:
+    path = tmp_path / "c.parquet"
+    parquet.write_table(pyarrow.table({"text": [os.urandom(1000).hex() for _ in range(20_000)]}), path, row_group_size=rows_per_group)  # 40 MB of text
+    before = pyarrow.total_allocated_bytes()
+    held = [pyarrow.total_allocated_bytes() - before for _ in read_corpus(path)]
+    assert len(held) == 20_000
+    assert max(held) < 15_000_000
+
+
+def test_text_folder(tmp_path: Path) -> None:
+    write(tmp_path / "b.md", "# Bee")
+    write(tmp_path / "a" / "z.TXT", "\ufeffзет\r\nzet")
+    write(tmp_path / "a" / "gz.txt.gz", gzip.compress(b"packed"))
+    write(tmp_path / "a" / "code.py", "pass")
+    write(tmp_path / ".git" / "c.txt", "hidden")
+    write(tmp_path / ".hidden.txt", "hidden")
+    assert read(tmp_path) == [Document("b.md", "", "# Bee"), Document("a/gz.txt.gz", "", "packed"), Document("a/z.TXT", "", "зет\nzet")]
+    assert read(tmp_path / "b.md") == [Document("b.md", "", "# Bee")]
+
+
+def test_hub_reads_what_datasets_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    write(folder / "train.jsonl", TWO_LINES)
+    assert read(f"hub:{folder}") == TWO_DOCUMENTS
+    write(folder / "test.jsonl", '{"_id": "c", "title": "", "text": "t"}\n')
+    assert read(f"hub:{folder}::test") == [Document("c", "", "t")]
+    with pytest.raises(CorpusError, match="has the splits train, test; name one: hub:.*::train"):
+        read(f"hub:{folder}")
+    with pytest.raises(CorpusError, match="cannot be loaded as a data set: .*validation"):
+        read(f"hub:{folder}::validation")
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:a:b:c:d"])
+def test_hub_name_is_checked_first(source: str) -> None:
+    with pytest.raises(CorpusError, match=r"expected hub:NAME\[:CONFIG\]\[:SPLIT\]"):
+        read(source)
+
+
+MALFORMED = [
+    ("c.jsonl", b'{"id": 1, "text": "cut', "1: not JSON (Unterminated string starting at at column 19), expected one whole object"),
+    ("c.jsonl", b'[{"id": 1, "text": "a"}]', "1: a JSON list, expected one object"),
+    ("c.jsonl", b'\n{"id": 1, "text": "\xff"}', "2: not UTF-8 (byte 0xff at position 20); convert the file with iconv"),
+    ("c.jsonl", rb'{"id": 1, "text": "\ud800"}', "1: half a surrogate pair (\\ud800) in a string"),
+    ("c.jsonl", rb'{"id": 1, "text": "t", "more": {"\udfff": 1}}', "1: half a surrogate pair (\\udfff) in a string"),
+    ("c.jsonl", b"[" * 200_000, "1: JSON nested too deeply"),
+    ("c.jsonl", b'{"id": 1, "text": %s}' % (b"9" * 5000), "1: Exceeds the limit"),
+    ("c.jsonl", b'{"id": 1, "text": 5}', '1: the text in "text" is of type int, expected a string'),
+    ("c.jsonl", b'{"id": 1, "text": null}', '1: the text in "text" is null, expected a string'),
+    ("c.jsonl", b'{"id": 1, "passage": "t"}', "1: no text; expected one of the fields text, contents, content, body, document_text, found passage"),
+    ("c.jsonl", b'{"id": 1, "text": "t", "title": ["t"]}', "1: the title is of type list, expected a string"),
+    ("c.jsonl", b'{"id": null, "text": "t"}', '1: the id in "id" is None, expected a string or a number'),
+    ("c.jsonl", b'{"id": true, "text": "t"}', '1: the id in "id" is True'),
+    ("c.jsonl", b'{"id": NaN, "text": "t"}', '1: the id in "id" is nan'),
+    ("c.jsonl", b'{"_id": "", "text": "t"}', "1: the id in \"_id\" is ''"),
+    ("c.jsonl", b'{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}', "2: duplicate id '1'; ids must be unique"),
+    ("c.csv", b"id,text\n1,a,b\n", "2: 3 fields, expected 2 as in the header: id, text"),
+    ("c.csv", b'id,text\n1,"a\nb"c\n', "2: not a row of comma-separated values (',' expected after '\"', read up to line 3)"),
+    ("c.csv", b'id,text\n1,"a\nb\n', "2: not a row of comma-separated values (unexpected end of data, read up to line 3)"),
+    ("c.tsv", b"id\ttext\n1\t\xe9\n", "2: not UTF-8"),
+    ("c.tsv", b"id\tlabel\n1\tx\n", "2: no text; expected one of the fields text"),
+    ("c.txt", b"one\ntwo \xe9\n", "2: not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), MALFORMED)
+def test_malformed_row_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(CorpusError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}:{message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_skipping_reports_each_row_and_goes_on(tmp_path: Path) -> None:
+    lines = ['{"id": 1, "text": "a"}', "{", '{"id": 1, "text": "second"}', '{"id": 2, "text": 2}', '{"id": 3, "text": "c"}']
+    path = write(tmp_path / "c.jsonl", "\n".join(lines))
+    skipped: list[str] = []
+    assert read(path, on_error="skip", on_skip=skipped.append) == [Document("1", "", "a"), Document("3", "", "c")]
+    assert [message.split(": ")[0] for message in skipped] == [f"{path}:2", f"{path}:3", f"{path}:4"]
+
+
+def test_skipping_in_a_csv_goes_on_after_the_broken_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.csv", b'id,text\n1,"a"b\n2,\xff\n3,c,d\n4,good\n')
+    skipped: list[str] = []
+    assert read(path, on_error="skip", on_skip=skipped.append) == [Document("4", "", "good")]
+    assert [message.split(": ")[0] for message in skipped] == [f"{path}:2", f"{path}:3", f"{path}:4"]
+
+
+def test_skipped_rows_go_to_the_log_when_nobody_asks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "c.jsonl", "{\n" + TWO_LINES)
+    assert read(path, on_error="skip") == TWO_DOCUMENTS
+    assert f"{path}:1: not JSON" in caplog.text
+
+
+def test_unknown_error_mode() -> None:
+    with pytest.raises(SettingsError, match="on_error is 'ignore'"):
+        read_corpus("python-docs:", on_error="ignore")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("name", ["c.jsonl", "c.csv", "c.txt"])
+def test_truncated_archive(tmp_path: Path, suffix: str, name: str) -> None:
+    content = "id,text\n" + "".join(f"{number},{os.urandom(8).hex()}\n" for number in range(5000))
+    if name == "c.jsonl":
+        content = "".join(json.dumps({"id": number, "text": os.urandom(8).hex()}) + "\n" for number in range(5000))
+    path = write(tmp_path / (name + suffix), COMPRESS[suffix](content.encode())[:-20])
+    with pytest.raises(CorpusError, match=rf"^{path}: truncated or damaged \{suffix} archive"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_file_that_is_no_archive(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"c.jsonl{suffix}", TWO_LINES)
+    with pytest.raises(CorpusError, match=rf"truncated or damaged \{suffix} archive"):
+        read(path)
+
+
+def test_zst_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "c.jsonl.zst", zstandard.compress(TWO_LINES.encode()))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(CorpusError, match="pip install zstandard"):
+        read(path)
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="not a readable parquet file"):
+        read(write(tmp_path / "c.parquet", "no parquet"))
+
+
+@pytest.mark.parametrize("source", ["absent.jsonl", "absent", "python-docs", "python-docs:everything"])
+def test_missing_source_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError, match=f"^{source}: no such file or folder; expected a BEIR folder"):
+        read_corpus(source)
+
+
+@pytest.mark.parametrize("name", ["corpus.pdf", "corpus", "corpus.parquet.gz", "corpus.zip"])
+def test_unknown_kind_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, "x")
+    with pytest.raises(CorpusError, match=f"^{path}: unknown kind of file; expected a BEIR folder"):
+        read_corpus(path)
+
+
+def test_empty_source_is_not_the_working_folder() -> None:
+    with pytest.raises(CorpusError, match="empty string"):
+        read_corpus("")
+
+
+def test_folder_without_texts_points_at_its_data_files(tmp_path: Path) -> None:
+    write(tmp_path / "code.py", "pass")
+    with pytest.raises(CorpusError, match="without any .txt or .md file$"):
+        read_corpus(tmp_path)
+    write(tmp_path / "shard0.jsonl.gz", b"")
+    with pytest.raises(CorpusError, match="to read shard0.jsonl.gz, name the file itself"):
+        read_corpus(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "content"), [("c.jsonl", b""), ("c.jsonl", b"\n \n"), ("c.csv", b"id,text\n"), ("c.csv", b""), ("c.jsonl.gz", b"")])
+def test_empty_corpus(tmp_path: Path, name: str, content: bytes) -> None:
+    with pytest.raises(CorpusError, match="an empty corpus: no document in it"):
+        read(write(tmp_path / name, content))
+
+
+def test_corpus_of_skipped_rows_only_is_empty(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="an empty corpus"):
+        read(write(tmp_path / "c.jsonl", "{\n"), on_error="skip", on_skip=lambda message: None)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read every file")
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.jsonl", TWO_LINES)
+    path.chmod(0)
+    with pytest.raises(CorpusError, match="cannot be read: Permission denied"):
+        read(path)
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"c\.jsonl: cannot be read: Is a directory"):
+        next(read_json_lines(write(tmp_path / "c.jsonl" / "x.txt", "x").parent))
+
+
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=":1: a column name occurs twice in the header: id, text, text"):
+        read(write(tmp_path / "c.csv", "id,text,text\n1,a,b\n"))
+
+
+def test_reading_holds_one_document_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps({"id": number, "text": "word " * 2000}) + "\n" for number in range(3000))  # 30 MB of text
+    tracemalloc.start()
+    total = sum(len(document.text) for document in read_corpus(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert total == 30_000_000
+    assert peak < 2_000_000
+
+
+def test_many_ids_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text("id\ttext\n" + "".join(f"{number % 5000}\tt\n" for number in range(6000)))
+    skipped: list[str] = []
+    assert [document.id for document in read_corpus(path, on_error="skip", on_skip=skipped.append)] == [str(number) for number in range(5000)]
+    assert len(skipped) == 1000
+
+
+def test_read_json_lines_numbers_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.jsonl", '\n{"query": "q"}\n[]\n{"query": "r"}')
+    skipped: list[str] = []
+    assert list(read_json_lines(path, on_error="skip", on_skip=skipped.append)) == [(2, {"query": "q"}), (4, {"query": "r"})]
+    assert len(skipped) == 1
+    with pytest.raises(CorpusError, match=":3: a JSON list"):
+        list(read_json_lines(path))
+
+
+@pytest.mark.parametrize("suffix", ["", *COMPRESS])
+def test_open_text(tmp_path: Path, suffix: str) -> None:
+    content = "\ufeffодин\nдва".encode()
+    path = write(tmp_path / f"t.txt{suffix}", COMPRESS[suffix](content) if suffix else content)
+    with open_text(path) as file:
+        assert isinstance(file, io.TextIOBase)
+        assert list(file) == ["один\n", "два"]
+    with open_text(path) as file:
+        assert file.read(3) + file.read() == "один\nдва"
+
+
+@pytest.mark.parametrize("method", [list, lambda file: file.read(), lambda file: file.readlines(), lambda file: [file.readline() for _ in range(9999)]])
+def test_open_text_names_the_line_that_is_not_utf8(tmp_path: Path, method: Callable[[Any], object]) -> None:
+    path = write(tmp_path / "t.txt", b"good line\n" * 7000 + b"\xfe\n")
+    with open_text(path) as file, pytest.raises(CorpusError, match=f"^{path}:7001: not UTF-8"):
+        method(file)
+
+
+def test_open_text_of_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no such file or folder"):
+        open_text(tmp_path / "absent.txt")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}; LLM2COMP_DATA names its folder")
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("wiki/articles.jsonl.xz", 18_417), ("wiki/heldout.jsonl.gz", 2000), ("eval/scifact", 5183), ("eval/cranfield", 1398), ("eval/xquad", 240)]
+    + [("eval/stackoverflow-titles/test.tsv.gz", 20_000), ("eval/banking77/train.tsv.gz", 10_003), ("eval/banking77/test.tsv.gz", 3080)],
+)
+def test_real_corpora_have_the_documented_size(name: str, count: int) -> None:
+    lengths = [len(document.text) for document in read_corpus(DATA / name)]
+    assert len(lengths) == count
+    assert min(lengths) > 0

@@ -1,0 +1,145 @@
+"""Training files as people have them become data sets that the trainer takes, and no row is lost on the way."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from llm2comp.corpus.triples import TripleSet, read_rows, read_triples
+from llm2comp.errors import CorpusError, SettingsError
+
+
+def write(path: Path, *rows: object) -> Path:
+    text = "".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def rows_of(triple_set: TripleSet) -> list[tuple[str, ...]]:
+    data = triple_set.load()
+    return [tuple(row[column] for column in data.column_names) for row in data]
+
+
+def test_one_positive_one_negative(tmp_path: Path) -> None:
+    path = write(tmp_path / "cats.jsonl.gz", {"query": "q", "positive": "p", "negative": "n"})
+    (triples,) = read_triples(path)
+    assert (triples.name, triples.negatives, triples.pairs, triples.instruction) == ("cats-1neg", 1, 1, None)
+    assert triples.load().column_names == ["anchor", "positive", "negative_1"]
+    assert rows_of(triples) == [("q", "p", "n")]
+
+
+def test_rows_with_and_without_negatives_all_arrive(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "mixed.jsonl",
+        {"query": "a", "positive": "1", "negative": None},
+        {"query": "b", "positive": ["2", "3"], "negative": ["x", "y", "z"]},
+        {"query": "c", "positive": "4"},
+        {"query": "d", "positive": "5", "negative": "w"},
+        {"query": "e", "positive": "6", "negative": []},
+    )
+    sets = {triples.name: triples for triples in read_triples(path, max_negatives=2)}
+    assert rows_of(sets["mixed"]) == [("a", "1"), ("c", "4"), ("e", "6")]
+    assert rows_of(sets["mixed-1neg"]) == [("d", "5", "w")]
+    assert rows_of(sets["mixed-2neg"]) == [("b", "2", "x", "y"), ("b", "3", "x", "y")]
+    assert {name: triples.pairs for name, triples in sets.items()} == {"mixed": 3, "mixed-1neg": 1, "mixed-2neg": 2}
+
+
+def test_no_negatives_wanted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"query": "q", "positive": "p", "negative": "n"}, {"query": "r", "positive": "s"})
+    (triples,) = read_triples(path, max_negatives=0)
+    assert rows_of(triples) == [("q", "p"), ("r", "s")]
+    with pytest.raises(SettingsError, match="max_negatives is -1"):
+        read_triples(path, max_negatives=-1)
+
+
+def test_tevatron_joins_title_and_text(tmp_path: Path) -> None:
+    row = {
+        "query_id": "1",
+        "query": "capital of Peru",
+        "positive_passages": [{"docid": "7", "title": "Lima", "text": "Lima is the capital."}, {"docid": "8", "title": "", "text": "It is Lima."}],
+        "negative_passages": [{"docid": "9", "title": "Quito", "text": "Not Peru."}],
+    }
+    (triples,) = read_triples(write(tmp_path / "t.jsonl", row))
+    assert rows_of(triples) == [("capital of Peru", "Lima\nLima is the capital.", "Quito\nNot Peru."), ("capital of Peru", "It is Lima.", "Quito\nNot Peru.")]
+
+
+def test_other_names_for_the_fields(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.jsonl", {"query": "q", "pos": ["p"], "neg": ["n"]}, {"anchor": "a", "positive": "b", "negative": None})
+    assert [triple for _, triple in read_rows(path)] == [("q", ("p",), ("n",)), ("a", ("b",), ())]
+
+
+def test_many_rows_keep_their_order(tmp_path: Path) -> None:
+    count = 10_000  # more than two of the batches the table is put together from
+    path = write(tmp_path / "many.jsonl", *({"query": f"q{number}", "positive": f"p{number}"} for number in range(count)))
+    (triples,) = read_triples(path)
+    assert rows_of(triples) == [(f"q{number}", f"p{number}") for number in range(count)]
+
+
+def test_folder_with_instructions(tmp_path: Path) -> None:
+    write(tmp_path / "nq.jsonl.gz", {"query": "q", "positive": "p"})
+    write(tmp_path / "fever.jsonl", {"query": "c", "positive": "d", "negative": "e"}, {"query": "f", "positive": "g"})
+    (tmp_path / "instructions.yaml").write_text('nq: "Find the answer"\n')
+    (tmp_path / "README.md").write_text("about these files")
+    found = [(triples.name, triples.instruction) for triples in read_triples(tmp_path)]
+    assert found == [("fever", None), ("fever-1neg", None), ("nq", "Find the answer")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trivia: Find\n", "instruction for 'trivia', but no file of that name; files: nq"),
+        ("nq: [1]\n", "expected lines"),
+        ("nq: 'open\n", "instructions.yaml:"),
+    ],
+)
+def test_bad_instructions(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path / "nq.jsonl", {"query": "q", "positive": "p"})
+    (tmp_path / "instructions.yaml").write_text(text)
+    with pytest.raises(CorpusError, match=message):
+        read_triples(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"positive": "p"}, 'no query: expected a text under "query", found nothing'),
+        ({"query": " ", "positive": "p"}, "no query.*an empty text"),
+        ({"query": ["q"], "positive": "p"}, "no query.*type list"),
+        ({"query": "q"}, "no positive"),
+        ({"query": "q", "positive": []}, "no positive"),
+        ({"query": "q", "positive": ["p", ""]}, "a positive is an empty text"),
+        ({"query": "q", "positive": "p", "negative": [3]}, "a negative is a value of type int"),
+        ({"query": "q", "positive_passages": [{"docid": "1"}]}, "a positive is a value of type dict"),
+        ('{"query": "q", ', "JSON"),
+        ("[1, 2]", "object"),
+    ],
+)
+def test_bad_row_is_named_by_file_and_line(tmp_path: Path, row: object, message: str) -> None:
+    path = write(tmp_path / "bad.jsonl", {"query": "q", "positive": "p"}, row)
+    with pytest.raises(CorpusError, match=f"bad.jsonl:2: .*{message}"):
+        read_triples(path)
+
+
+def test_bad_rows_can_be_skipped_and_are_reported_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.jsonl", {"query": "q", "positive": "p"}, "{", {"query": "", "positive": "p"}, {"query": "r", "positive": "s"})
+    messages: list[str] = []
+    (triples,) = read_triples(path, on_error="skip", on_skip=messages.append)
+    assert rows_of(triples) == [("q", "p"), ("r", "s")]
+    assert [message.split(": ")[0] for message in messages] == [f"{path}:2", f"{path}:3"]
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no training file in it"):
+        read_triples(tmp_path)
+    with pytest.raises(CorpusError, match=r"missing\.jsonl"):
+        read_triples(tmp_path / "missing.jsonl")
+    with pytest.raises(CorpusError, match=r"empty\.jsonl: no pairs"):
+        read_triples(write(tmp_path / "empty.jsonl"))
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    for name in ("nq.jsonl", "nq.jsonl.gz"):
+        write(tmp_path / name, {"query": "q", "positive": "p"})
+    with pytest.raises(CorpusError, match="two files are named nq"):
+        read_triples(tmp_path)

@@ -1,0 +1,170 @@
+"""The report: what is written is read back, what is not a report is refused in words, and the picture is one."""
+
+import json
+import struct
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm2comp.errors import IndexFolderError, LLM2CompError
+from llm2comp_indexes.structures.structure import Effort, IndexType
+from llm2comp_indexes.tuning.measure import Point
+from llm2comp_indexes.tuning.plot import plot_curve
+from llm2comp_indexes.tuning.report import Report, make_report, parse_report, read_report, write_report
+from llm2comp_indexes.wishes import Wishes
+
+POINTS = (
+    Point(Effort(nprobe=1, rerank=1), 0.4, 0.1, 0.2, 0.02, 300),
+    Point(Effort(nprobe=8, rerank=1), 0.93, 0.3, 0.6, 0.01, 300),
+    Point(Effort(nprobe=16, rerank=1), 0.975, 0.5, 0.9, 0.005, 300),
+    Point(Effort(nprobe=16, rerank=4), 0.99, 0.7, 1.2, 0.002, 300),
+)
+
+
+def make(wishes: Wishes | None = None, memory: int = 12_000_000) -> Report:
+    return make_report(
+        IndexType("IVF512,SQ8"),
+        POINTS,
+        wishes or Wishes(memory=64_000_000, latency_ms=2.0),
+        rows=20_000,
+        dimension=256,
+        memory=memory,
+        bytes=40_000_000,
+        seconds={"encode": 61.5, "structure": 2.25},
+        threads=2,
+        query_source="300 rows left out of the index",
+        exact=Point(Effort(), 1.0, 0.9, 1.1, 0.0, 300),
+        planned="Chose IVF512,SQ8.",
+    )
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(json.dumps(make().to_json()))
+    return read
+
+
+def test_it_is_read_back_as_written(tmp_path: Path) -> None:
+    report = make()
+    record = write_report(tmp_path / "report.json", report)
+    assert record.bytes == (tmp_path / "report.json").stat().st_size
+    assert read_report(tmp_path / "report.json") == report
+    without = replace(report, exact=None, wishes=Wishes())
+    assert parse_report(json.loads(json.dumps(without.to_json())), "here") == without
+
+
+def test_it_is_set_to_the_best_point() -> None:
+    report = make()
+    assert (report.point, report.met) == (POINTS[2], True)
+    assert report.reason == (
+        "Chose IVF512,SQ8. The finished index of 20,000 vectors, IVF512,SQ8 (nprobe 16), measures recall@10 0.975 at 0.5 ms per query "
+        "(99 of 100 within 0.9 ms), as wished."
+    )
+
+
+@pytest.mark.parametrize(
+    ("wishes", "memory", "said"),
+    [
+        (Wishes(recall=0.999, latency_ms=5), 10, ": recall 0.999 is not reached; this is the nearest it gets."),
+        (Wishes(recall=0.95, latency_ms=0.2), 10, ": at most 0.2 ms is not kept; this is the nearest"),
+        (Wishes(recall=0.999, latency_ms=0.2), 10, ": recall 0.999 is not reached, and at most 0.2 ms is not kept;"),
+        (Wishes(memory=1_000_000), 12_000_000, ": its 12 MB of memory are over the 1 MB wished;"),
+    ],
+)
+def test_it_says_what_is_not_as_wished(wishes: Wishes, memory: int, said: str) -> None:
+    report = make(wishes, memory)
+    assert not report.met
+    assert said in report.reason
+
+
+def change(content: Any, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        content = content[int(name) if name.isdigit() else name]
+    content[last] = value
+
+
+@pytest.mark.parametrize("path", ["colour", "wishes.colour", "point.colour", "points.0.colour", "points.0.effort.colour"])
+def test_unknown_fields_are_refused(content: dict[str, Any], path: str) -> None:
+    change(content, path, 1)
+    with pytest.raises(IndexFolderError, match="here: .* unknown field 'colour', of a newer version perhaps; pip install --upgrade"):
+        parse_report(content, "here")
+
+
+def test_a_newer_format_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(IndexFolderError, match="report format 2, this llm2comp reads up to 1"):
+        parse_report({**content, "format": 2, "colour": 1}, "here")
+
+
+@pytest.mark.parametrize("name", ["type", "rows", "dimension", "wishes", "point", "met", "points", "threads", "memory", "bytes", "seconds", "reason", "format"])
+def test_missing_fields_are_refused(content: dict[str, Any], name: str) -> None:
+    del content[name]
+    with pytest.raises(IndexFolderError, match="not (a|the) report"):
+        parse_report(content, "here")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("rows", 0),
+        ("rows", 10**30),
+        ("rows", True),
+        ("threads", "2"),
+        ("point.recall", 1.5),
+        ("point.recall", None),
+        ("points.0.median_ms", float("nan")),
+        ("points.0.median_ms", 10**400),
+        ("points.0.p99_ms", -1),
+        ("points", [7]),
+        ("points.0.effort", []),
+        ("points.0.effort.nprobe", 0),
+        ("points", {}),
+        ("point.recall", 0.5),  # not on the curve
+        ("wishes.recall", 0),
+        ("wishes.k", 0),
+        ("wishes.memory", -1),
+        ("seconds", {"encode": "long"}),
+        ("exact", {"recall": 1}),
+    ],
+)
+def test_impossible_values_are_refused(content: dict[str, Any], path: str, value: Any) -> None:
+    change(content, path, value)
+    with pytest.raises(IndexFolderError, match="^here: not a report this llm2comp can read: "):
+        parse_report(content, "here")
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": 1' + b" " * (5 << 20) + b"}"])
+def test_files_that_are_no_reports_are_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(text)
+    with pytest.raises(IndexFolderError, match="report.json: "):
+        read_report(tmp_path / "report.json")
+
+
+def test_a_missing_file_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(IndexFolderError, match="No such file"):
+        read_report(tmp_path / "report.json")
+
+
+def test_the_picture_is_a_png_of_1200_by_800(tmp_path: Path) -> None:
+    plot_curve(make(), tmp_path / "curve.png")
+    content = (tmp_path / "curve.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", content[16:24]) == (1200, 800)
+
+
+def test_the_picture_of_another_report_is_another(tmp_path: Path) -> None:
+    pictures = set()
+    for number, wishes in enumerate((Wishes(), Wishes(recall=0.5), Wishes(latency_ms=1.0))):
+        plot_curve(make(wishes), tmp_path / f"{number}.png")
+        pictures.add((tmp_path / f"{number}.png").read_bytes())
+    assert len(pictures) == 3
+
+
+def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(LLM2CompError, match="matplotlib.*pip install"):
+        plot_curve(make(), tmp_path / "curve.png")
+    assert not (tmp_path / "curve.png").exists()

@@ -2,12 +2,16 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.format.vectors import STORES, Store
 from llm2comp_indexes.wishes import Wishes
 
-__all__ = ["IndexOptions", "parse_bytes"]
+__all__ = ["STORES", "IndexOptions", "Store", "parse_bytes"]
+
+Store = Literal["float32", "float16", "int8"]
+STORES: tuple[Store, ...] = get_args(Store)
+
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 

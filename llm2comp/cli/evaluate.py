@@ -106,7 +106,8 @@ def _evaluate_model(model: str | None, own_tasks: "list[Task]", plan: "_MtebPlan
     from llm2comp_benchmarks import RetrievalTask, write_run
     from llm2comp_benchmarks import evaluate as evaluate_task
     from llm2comp_benchmarks.results.record import format_main_metrics
-    from llm2comp_benchmarks.systems.load import check_kinds, load_model
+    from llm2comp_benchmarks.systems.load import load_model
+    from llm2comp_benchmarks.tasks.encoding import check_kinds
 
     encoder = load_model(model)
     check_kinds(encoder, [task.name for task in own_tasks if not isinstance(task, RetrievalTask)] + plan.names)

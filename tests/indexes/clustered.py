@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp_indexes.format.vectors import Storage, StorageWriter, Store, open_storage
+from llm2comp_indexes.format.vectors import Storage, StorageWriter, open_storage
+from llm2comp_indexes.options import Store
 
 
 def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> NDArray[np.float32]:

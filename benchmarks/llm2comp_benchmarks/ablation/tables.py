@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from llm2comp_benchmarks.ablation.summary import PRETEXTS, STAGES, Ablation, Mean, Run, grouped, mean_over_seeds
-from llm2comp_benchmarks.report.scores import hardware_of
+from llm2comp_benchmarks.results.read import hardware_of
 from llm2comp_benchmarks.results.tables import markdown_table
 
 __all__ = [

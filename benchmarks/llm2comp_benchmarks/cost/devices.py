@@ -4,7 +4,7 @@ import torch
 
 from llm2comp_benchmarks.cost.worker import peak_bytes, reset_peak
 
-__all__ = ["device_memory_peak", "finish", "start_memory"]
+__all__ = ["device_memory_peak", "finish", "precisions", "start_memory"]
 
 
 def finish(device: str) -> None:
@@ -24,3 +24,10 @@ def start_memory(device: str) -> int:
 def device_memory_peak(device: str) -> int:
     """The most memory since `start_memory`, in bytes."""
     return torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else peak_bytes()
+
+
+def precisions(wanted: str, device: str) -> tuple[str, ...]:
+    """Precisions that ours is measured in, float32 first."""
+    from llm2comp.backbone.hardware import multiplies_bfloat16
+
+    return ("float32", *(("bfloat16",) if multiplies_bfloat16(device) else ())) if wanted == "auto" else (wanted,)

@@ -5,18 +5,23 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from llm2comp.errors import LLM2CompError
 
-__all__ = ["Job", "Worker", "memory_of", "peak_bytes", "reset_peak", "serve"]
+__all__ = ["THREAD_VARIABLES", "Job", "Worker", "found_packages", "memory_of", "peak_bytes", "reset_peak", "run_process", "serve", "watch_process"]
 
+_EVERY_SECONDS = 0.02
+_PACKAGES = ("faiss-cpu", "faiss-gpu", "pyarrow")
 _MEMORY_FIELDS = ("VmRSS", "VmHWM", "RssAnon")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+"""Environment variables that bound the threads of a process."""
 
 Job = Callable[..., dict[str, Any]]
 """JSON keywords in, a JSON object out."""
@@ -35,7 +40,7 @@ class Worker:
 
     def __init__(self, name: str, command: Sequence[str], *, threads: int) -> None:
         self.name = name
-        bounds = {variable: str(threads) for variable in _THREAD_VARIABLES}
+        bounds = {variable: str(threads) for variable in THREAD_VARIABLES}
         self._errors = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # closed with the worker
         self._process = subprocess.Popen(
             list(command), env={**os.environ, **bounds}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, encoding="utf-8"
@@ -121,3 +126,46 @@ def memory_of(process: int | Literal["self"]) -> dict[str, int]:
         return {}
     fields = dict(line.split(":", 1) for line in lines)
     return {name: 1024 * int(fields[name].split()[0]) for name in _MEMORY_FIELDS if name in fields}
+
+
+def run_process(what: str, command: list[str], threads: int) -> dict[str, Any]:
+    """What the process prints as its last line, in JSON.
+
+    Raises:
+        LLM2CompError: It failed; the message says at what, with its last words.
+    """
+    bounds = {name: str(threads) for name in THREAD_VARIABLES}
+    done = subprocess.run(command, env={**os.environ, **bounds}, capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        words = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
+        raise LLM2CompError(f"{what}: failed: {words[:400]}")
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
+
+
+def found_packages() -> dict[str, str]:
+    """Versions of what an index depends on, as far as it is installed."""
+    return {distribution.name: distribution.version for distribution in distributions() if distribution.name in _PACKAGES}
+
+
+def watch_process(command: list[str], environment: dict[str, str]) -> dict[str, int]:
+    """Most bytes that the process held: `resident` in all, as the kernel counts; `anonymous`, without pages of mapped files, as seen every 20 ms.
+
+    Pages of mapped files are the system's to take back: an index larger than memory can be built and searched. Anonymous ones are what a build needs.
+
+    Raises:
+        LLM2CompError: It failed; the message has its last words.
+    """
+    peaks = {"VmHWM": 0, "RssAnon": 0}
+    with TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=errors)
+        while process.poll() is None:
+            held = memory_of(process.pid)
+            peaks = {name: max(peak, held.get(name, 0)) for name, peak in peaks.items()}
+            time.sleep(_EVERY_SECONDS)
+        errors.seek(0)
+        words = errors.read().strip().splitlines() or ["no message"]
+    if process.returncode:
+        raise LLM2CompError(f"{' '.join(command[1:4])[:80]}: failed: {words[-1][:400]}")
+    return {"resident": peaks["VmHWM"], "anonymous": peaks["RssAnon"]}

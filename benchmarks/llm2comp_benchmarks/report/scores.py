@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from llm2comp_benchmarks.compare.significance import Interval, interval
 from llm2comp_benchmarks.results.kinds import ordered_tasks, task_title
-from llm2comp_benchmarks.results.read import ResultFile, TaskScores
+from llm2comp_benchmarks.results.read import ResultFile, TaskScores, hardware_of
 from llm2comp_benchmarks.results.tables import markdown_table
 
-__all__ = ["grouped_table", "hardware_of", "intervals_table", "runs_table", "sets_table", "systems_table"]
+__all__ = ["grouped_table", "intervals_table", "runs_table", "sets_table", "systems_table"]
 
 _RESAMPLES = 2000
 _ABSENT = "–"
@@ -94,12 +94,3 @@ def runs_table(runs: Sequence[ResultFile]) -> str:
             [run.name, f"`{told}`", hardware_of(run), f"{seconds / 60:.1f}", versions.get("torch") or _ABSENT, versions.get("transformers") or _ABSENT, commit]
         )
     return markdown_table(rows)
-
-
-def hardware_of(run: ResultFile) -> str:
-    """What it ran on, in words."""
-    hardware = run.beside["hardware"] or {}
-    if hardware.get("gpus"):
-        return ", ".join(hardware["gpus"])
-    threads = hardware.get("threads")
-    return f"{hardware.get('processor', _ABSENT)}, {threads or hardware.get('cores', '?')} thread{'' if threads == 1 else 's'}"

@@ -10,7 +10,7 @@ import numpy as np
 from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.results.record import RESERVED, Samples
 
-__all__ = ["ResultFile", "TaskScores", "read_result_file", "read_result_files"]
+__all__ = ["ResultFile", "TaskScores", "hardware_of", "read_result_file", "read_result_files"]
 
 _BESIDE_TASKS = (*RESERVED, "analysis")
 _STATISTICS = ("mean", "spearman", "average_precision")
@@ -148,3 +148,12 @@ def _fault(samples: Samples, metrics: dict[str, float]) -> str | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def hardware_of(run: ResultFile) -> str:
+    """What it ran on, in words."""
+    hardware = run.beside["hardware"] or {}
+    if hardware.get("gpus"):
+        return ", ".join(hardware["gpus"])
+    threads = hardware.get("threads")
+    return f"{hardware.get('processor', 'unknown processor')}, {threads or hardware.get('cores', '?')} thread{'' if threads == 1 else 's'}"

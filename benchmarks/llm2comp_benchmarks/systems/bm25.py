@@ -3,23 +3,15 @@
 import logging
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn
 
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.metrics import Run
 
-__all__ = ["Bm25", "Searcher"]
+__all__ = ["Bm25"]
 
 _K1, _B = 1.2, 0.75
-
-
-@runtime_checkable
-class Searcher(Protocol):
-    """A system that ranks documents without a vector of each."""
-
-    def search(self, documents: Iterable[Document], queries: dict[str, str], *, k: int) -> Run:
-        """Up to k documents of every query, by id, with scores; documents that do not match at all are left out."""
 
 
 class Bm25:

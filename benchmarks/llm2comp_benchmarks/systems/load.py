@@ -1,18 +1,18 @@
 """The evaluated systems by the names a user gives: models, baselines, and poolings of a language model."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import BackboneError, LLM2CompError, SettingsError
-from llm2comp_benchmarks.systems.bm25 import Bm25, Searcher
+from llm2comp_benchmarks.systems.bm25 import Bm25
 from llm2comp_benchmarks.systems.poolings import POOLINGS
 from llm2comp_benchmarks.systems.random_vectors import RandomVectors
 from llm2comp_benchmarks.tasks.encoding import Encoder
 
-__all__ = ["check_kinds", "describe_model", "load_model", "system_names"]
+__all__ = ["describe_model", "load_model", "system_names"]
 
 
 def _pooled(pooling: str, backbone: str) -> Encoder:
@@ -126,22 +126,6 @@ def _load_sentence_transformer(place: str, revision: str | None) -> Encoder:
 
 _OTHERS = f"; systems without one are {', '.join(_ALONE)}, folders and Hub ids"
 _CHOICES = f"give the folder or Hub id of a model, {', '.join(system_names())}, or nothing for the bundled model"
-
-
-def check_kinds(model: Encoder | Searcher, others: Iterable[str]) -> None:
-    """Raise before the work starts if a system that only ranks documents is to do something else.
-
-    Args:
-        model: The system.
-        others: Names of the tasks that are no retrieval.
-
-    Raises:
-        SettingsError: There are such tasks, and the system has no vectors.
-    """
-    names = list(others)
-    if names and isinstance(model, Searcher):
-        what = getattr(model, "system", type(model).__name__)
-        raise SettingsError(f"{what} ranks documents and has no vectors: it cannot do {', '.join(names)}; give it retrieval tasks only")
 
 
 def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:

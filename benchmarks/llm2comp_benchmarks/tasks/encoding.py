@@ -1,13 +1,16 @@
 """What an evaluated model must be able to do, and its vectors made ready for comparison."""
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp.errors import LLM2CompError
+from llm2comp.corpus.documents import Document
+from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_benchmarks.metrics import Run
 
-__all__ = ["Encoder", "document_vectors", "query_vectors"]
+__all__ = ["Encoder", "Searcher", "check_kinds", "document_vectors", "query_vectors"]
 
 Vectors = NDArray[np.float32]
 
@@ -55,3 +58,27 @@ def _comparable(model: Encoder, encoded: Any, count: int, cosine: bool | None) -
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32, copy=False)
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """A system that ranks documents without a vector of each."""
+
+    def search(self, documents: Iterable[Document], queries: dict[str, str], *, k: int) -> Run:
+        """Up to k documents of every query, by id, with scores; documents that do not match at all are left out."""
+
+
+def check_kinds(model: Encoder | Searcher, others: Iterable[str]) -> None:
+    """Raise before the work starts if a system that only ranks documents is to do something else.
+
+    Args:
+        model: The system.
+        others: Names of the tasks that are no retrieval.
+
+    Raises:
+        SettingsError: There are such tasks, and the system has no vectors.
+    """
+    names = list(others)
+    if names and isinstance(model, Searcher):
+        what = getattr(model, "system", type(model).__name__)
+        raise SettingsError(f"{what} ranks documents and has no vectors: it cannot do {', '.join(names)}; give it retrieval tasks only")

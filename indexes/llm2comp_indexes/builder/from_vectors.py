@@ -23,8 +23,7 @@ from llm2comp_indexes.encoder import Encoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import Change, check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest, Segment
-from llm2comp_indexes.format.vectors import STORES
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.options import STORES, IndexOptions
 from llm2comp_indexes.tuning.report import Report
 
 __all__ = ["HELD_OUT", "VectorFiles", "build_from_vectors", "move_queries"]

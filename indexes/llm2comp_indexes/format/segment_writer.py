@@ -24,7 +24,8 @@ from llm2comp_indexes.format.files import FileRecord, sync_folder
 from llm2comp_indexes.format.ids import IdTableWriter
 from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.metadata import MetadataWriter
-from llm2comp_indexes.format.vectors import StorageWriter, Store, storage_bytes
+from llm2comp_indexes.format.vectors import StorageWriter, storage_bytes
+from llm2comp_indexes.options import Store
 
 __all__ = ["JOURNAL", "SegmentWriter", "is_segment_folder", "is_unfinished", "new_segment_folder", "parent_id"]
 

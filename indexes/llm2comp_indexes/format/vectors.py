@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, cast, get_args
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.files import FileRecord, check_size
+from llm2comp_indexes.options import STORES, Store
 
 __all__ = [
-    "STORES",
     "Found",
     "Selection",
     "Storage",
     "StorageWriter",
-    "Store",
     "flat_header",
     "highest",
     "join_graph",
@@ -42,8 +41,6 @@ __all__ = [
     "storage_bytes",
 ]
 
-Store = Literal["float32", "float16", "int8"]
-STORES: tuple[Store, ...] = get_args(Store)
 
 _COMPONENT_BYTES: dict[Store, int] = {"float32": 4, "float16": 2, "int8": 1}
 _READ_BYTES = 1 << 20

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.faiss_module import import_faiss
-from llm2comp_indexes.format.vectors import Store, storage_bytes
+from llm2comp_indexes.format.vectors import storage_bytes
+from llm2comp_indexes.options import Store
 
 __all__ = ["NAMES", "Family", "IndexType", "IvfParts", "default_type", "memory_bytes", "new_index", "parse_type"]
 

@@ -15,7 +15,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp_indexes.format.vectors import Storage, StorageWriter, Store, open_storage
+from llm2comp_indexes.format.vectors import Storage, StorageWriter, open_storage
+from llm2comp_indexes.options import Store
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import Structure
 from llm2comp_indexes.structures.types import POINTS_PER_LIST, IndexType, default_type, memory_bytes

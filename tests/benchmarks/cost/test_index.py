@@ -15,10 +15,11 @@ from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.cost.index import search as index_search
 from llm2comp_benchmarks.cost.index.data import draw_vectors, open_set, write_synthetic
 from llm2comp_benchmarks.cost.index.jobs import JOBS
-from llm2comp_benchmarks.cost.index.memory import measure_memory, watch_process
+from llm2comp_benchmarks.cost.index.memory import measure_memory
 from llm2comp_benchmarks.cost.index.ratios import RATIOS, format_record, ratios_of
-from llm2comp_benchmarks.cost.index.run import IndexBenchmark, effort_parameters, run_benchmark, run_process, same_training
+from llm2comp_benchmarks.cost.index.run import IndexBenchmark, effort_parameters, run_benchmark, same_training
 from llm2comp_benchmarks.cost.index.search import count_found, exact_scores
+from llm2comp_benchmarks.cost.worker import run_process, watch_process
 from tests.paths import RESULTS
 
 MEMORY = RESULTS / "index-memory.json"

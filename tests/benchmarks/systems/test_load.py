@@ -8,9 +8,10 @@ import pytest
 
 from llm2comp.backbone.loading import Source
 from llm2comp.errors import BackboneError, LLM2CompError, SettingsError
-from llm2comp_benchmarks.systems.load import check_kinds, describe_model, load_model, system_names
+from llm2comp_benchmarks.systems.load import describe_model, load_model, system_names
 from llm2comp_benchmarks.systems.poolings import POOLINGS
 from llm2comp_benchmarks.systems.random_vectors import RandomVectors
+from llm2comp_benchmarks.tasks.encoding import check_kinds
 from tests.paths import BACKBONE
 
 NAMES = [

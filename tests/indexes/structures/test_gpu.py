@@ -22,7 +22,8 @@ from llm2comp_indexes import (
     open_index,
     structure_build,
 )
-from llm2comp_indexes.format.vectors import STORES, Storage, Store, join_graph, new_graph_index
+from llm2comp_indexes.format.vectors import Storage, join_graph, new_graph_index
+from llm2comp_indexes.options import STORES, Store
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.gpu import adopt_graph, gpu_count, resolve_device

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes.format.vectors import STORES, Storage, Store
+from llm2comp_indexes.format.vectors import Storage
+from llm2comp_indexes.options import STORES, Store
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import Effort, Structure, default_effort, memory_bytes, open_structure, parse_type
 from tests.indexes.clustered import best_rows, draw_vectors, recall, store_vectors

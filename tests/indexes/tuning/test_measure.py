@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.format.vectors import STORES, Found, Storage, Store
+from llm2comp_indexes.format.vectors import Found, Storage
+from llm2comp_indexes.options import STORES, Store
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.effort import efforts_of
 from llm2comp_indexes.structures.structure import Effort, IndexType, Structure

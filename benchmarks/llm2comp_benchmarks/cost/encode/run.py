@@ -14,14 +14,14 @@ import numpy as np
 
 from llm2comp.backbone.hardware import choose_device
 from llm2comp.errors import SettingsError
+from llm2comp_benchmarks.cost.devices import precisions
 from llm2comp_benchmarks.cost.encode.setup import PARTS, Shape
 from llm2comp_benchmarks.cost.encode.stages import slowest_stage
-from llm2comp_benchmarks.cost.index.run import run_process
 from llm2comp_benchmarks.cost.turns import Spread, in_turn
-from llm2comp_benchmarks.cost.worker import Worker
+from llm2comp_benchmarks.cost.worker import Worker, run_process
 from llm2comp_benchmarks.results.record import result_record
 
-__all__ = ["PEERS", "EncodeBenchmark", "least_cosine", "precisions", "run_encode_benchmark"]
+__all__ = ["PEERS", "EncodeBenchmark", "least_cosine", "run_encode_benchmark"]
 
 PEERS = ("sentence-transformers", "transformers")
 """Peers that run in our own environment, on a plain export of the same weights."""
@@ -122,13 +122,6 @@ class _Contest:
         spreads = {rate: Spread.of([amount / one for one in seconds]).to_json() for rate, amount in rates.items()}
         memory = {"loaded_bytes": self.loaded[name], "peak_bytes": worker.ask("peak")["peak_bytes"]}
         return {**spreads, "texts": texts, "tokens": tokens, "seconds": seconds, **memory}
-
-
-def precisions(wanted: str, device: str) -> tuple[str, ...]:
-    """Precisions that ours is measured in, float32 first."""
-    from llm2comp.backbone.hardware import multiplies_bfloat16
-
-    return ("float32", *(("bfloat16",) if multiplies_bfloat16(device) else ())) if wanted == "auto" else (wanted,)
 
 
 def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:

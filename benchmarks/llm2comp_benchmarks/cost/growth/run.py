@@ -13,11 +13,9 @@ from typing import Any, Literal
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.encode.setup import Shape
 from llm2comp_benchmarks.cost.growth.laws import LAWS, Law, growth_with_k
-from llm2comp_benchmarks.cost.index.memory import watch_process
-from llm2comp_benchmarks.cost.index.run import THREAD_VARIABLES, run_process
 from llm2comp_benchmarks.cost.train.run import TrainBenchmark, open_steps
 from llm2comp_benchmarks.cost.turns import Spread, in_turn
-from llm2comp_benchmarks.cost.worker import Worker
+from llm2comp_benchmarks.cost.worker import THREAD_VARIABLES, Worker, run_process, watch_process
 from llm2comp_benchmarks.results.record import result_record
 
 __all__ = ["CURVES", "GrowthBenchmark", "run_growth_benchmark"]

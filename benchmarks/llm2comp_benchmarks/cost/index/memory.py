@@ -5,47 +5,20 @@
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
-from llm2comp.errors import LLM2CompError
-from llm2comp_benchmarks.cost.index.run import THREAD_VARIABLES, IndexBenchmark, found_packages, run_process, set_name
-from llm2comp_benchmarks.cost.worker import memory_of
+from llm2comp_benchmarks.cost.index.run import IndexBenchmark, set_name
+from llm2comp_benchmarks.cost.worker import THREAD_VARIABLES, found_packages, run_process, watch_process
 from llm2comp_benchmarks.results.record import result_record, write_atomically
 
-__all__ = ["measure_memory", "watch_process"]
+__all__ = ["measure_memory"]
 
-_EVERY_SECONDS = 0.02
 _JOB = [sys.executable, "-m", "llm2comp_benchmarks.cost.index.jobs"]
-
-
-def watch_process(command: list[str], environment: dict[str, str]) -> dict[str, int]:
-    """Most bytes that the process held: `resident` in all, as the kernel counts; `anonymous`, without pages of mapped files, as seen every 20 ms.
-
-    Pages of mapped files are the system's to take back: an index larger than memory can be built and searched. Anonymous ones are what a build needs.
-
-    Raises:
-        LLM2CompError: It failed; the message has its last words.
-    """
-    peaks = {"VmHWM": 0, "RssAnon": 0}
-    with TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=errors)
-        while process.poll() is None:
-            held = memory_of(process.pid)
-            peaks = {name: max(peak, held.get(name, 0)) for name, peak in peaks.items()}
-            time.sleep(_EVERY_SECONDS)
-        errors.seek(0)
-        words = errors.read().strip().splitlines() or ["no message"]
-    if process.returncode:
-        raise LLM2CompError(f"{' '.join(command[1:4])[:80]}: failed: {words[-1][:400]}")
-    return {"resident": peaks["VmHWM"], "anonymous": peaks["RssAnon"]}
 
 
 def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000), types: Sequence[str] = ("flat", "ivf"), threads: int = 1) -> dict[str, Any]:

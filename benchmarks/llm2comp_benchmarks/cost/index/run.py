@@ -1,31 +1,26 @@
 """Indexes of ours beside plain FAISS and autofaiss on the same vectors: size, build time, recall, latency, memory; each part in a process of its own."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.index.ratios import ratios_of
+from llm2comp_benchmarks.cost.worker import found_packages, run_process
 from llm2comp_benchmarks.results.record import result_record
 
-__all__ = ["THREAD_VARIABLES", "IndexBenchmark", "effort_parameters", "found_packages", "run_benchmark", "run_process", "same_training", "set_name"]
+__all__ = ["IndexBenchmark", "effort_parameters", "run_benchmark", "same_training", "set_name"]
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that bound the threads of a process."""
 
 _PLAIN = "plain FAISS"
 _EQUAL = "auto at equal latency"
 _ASKED = "auto asked for as much"
 _PEER = Path(__file__).with_name("peer_autofaiss.py")
-_PACKAGES = ("faiss-cpu", "faiss-gpu", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +103,6 @@ class _Run:
         return folder
 
 
-def run_process(what: str, command: list[str], threads: int) -> dict[str, Any]:
-    """What the process prints as its last line, in JSON.
-
-    Raises:
-        LLM2CompError: It failed; the message says at what, with its last words.
-    """
-    bounds = {name: str(threads) for name in THREAD_VARIABLES}
-    done = subprocess.run(command, env={**os.environ, **bounds}, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        words = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
-        raise LLM2CompError(f"{what}: failed: {words[:400]}")
-    answer: dict[str, Any] = json.loads(lines[-1])
-    return answer
-
-
 def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """The record of a run: an entry for each index, `ratios` of ours to the other of the same type, and what the numbers rest on.
 
@@ -165,11 +144,6 @@ def _described(settings: IndexBenchmark) -> dict[str, Any]:
     for name in ("workdir", "peer_python", "rows", "dimension", "queries", "corpus"):
         del kept[name]
     return kept
-
-
-def found_packages() -> dict[str, str]:
-    """Versions of what an index depends on, as far as it is installed."""
-    return {distribution.name: distribution.version for distribution in distributions() if distribution.name in _PACKAGES}
 
 
 def _compare_with_faiss(run: _Run, kind: str, prepared: dict[str, Any]) -> dict[str, float]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from llm2comp_benchmarks.cost.index.ratios import RATIOS, effort_words
 from llm2comp_benchmarks.results.tables import fill_blocks, markdown_table
-from llm2comp_indexes.format.vectors import STORES, storage_bytes
+from llm2comp_indexes.format.vectors import storage_bytes
+from llm2comp_indexes.options import STORES
 from llm2comp_indexes.structures.types import IndexType, default_type, memory_bytes
 from llm2comp_indexes.wishes import tell_bytes
 

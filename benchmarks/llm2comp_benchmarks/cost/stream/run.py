@@ -23,8 +23,7 @@ from typing import Any
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.cost.encode.setup import PARTS, prepare
-from llm2comp_benchmarks.cost.index.run import THREAD_VARIABLES, found_packages
-from llm2comp_benchmarks.cost.worker import memory_of
+from llm2comp_benchmarks.cost.worker import THREAD_VARIABLES, found_packages, memory_of
 from llm2comp_benchmarks.results.record import result_record, write_record
 
 __all__ = ["Watched", "measure_stream", "peaks_by_phase", "short_sentences", "thinned", "watch_build", "write_stream"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from llm2comp.backbone.hardware import choose_device
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.cost.encode.run import precisions
+from llm2comp_benchmarks.cost.devices import precisions
 from llm2comp_benchmarks.cost.encode.setup import Shape
 from llm2comp_benchmarks.cost.turns import Spread, in_turn
 from llm2comp_benchmarks.cost.worker import Worker

@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 from safetensors import SafetensorError
 
-from llm2comp.errors import ModelFolderError
+from llm2comp.errors import ModelFolderError, one_line
 
 __all__ = ["staged_folder"]
 
@@ -47,7 +47,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
         if isinstance(error, filelock.Timeout):
             raise ModelFolderError(f"{target}: another process is saving a model there; wait for it or give another folder") from error
         if isinstance(error, (OSError, SafetensorError)):
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise ModelFolderError(
                 f"{target}: the model cannot be saved there ({reason}); nothing stays behind: free some space or give another folder"
             ) from error

@@ -1,6 +1,6 @@
 """Errors a user can act on. Each message says what was given, what was expected, and what fixes it."""
 
-__all__ = ["BackboneError", "CorpusError", "IndexFolderError", "LLM2CompError", "ModelFolderError", "SettingsError", "TrainingError"]
+__all__ = ["BackboneError", "CorpusError", "IndexFolderError", "LLM2CompError", "ModelFolderError", "SettingsError", "TrainingError", "one_line"]
 
 
 class LLM2CompError(Exception):
@@ -29,3 +29,8 @@ class SettingsError(LLM2CompError, ValueError):
 
 class TrainingError(LLM2CompError):
     """Training that had to stop, such as at a loss that is not finite; the message names the step and the texts."""
+
+
+def one_line(error: BaseException, *, limit: int = 300) -> str:
+    """The message of an error on one line of at most `limit` characters; the name of its class if it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

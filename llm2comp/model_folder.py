@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from llm2comp.backbone.backbone import Backbone, BackboneReference
-from llm2comp.backbone.loading import Source, find_source, load_tokenizer, one_line, quiet
-from llm2comp.errors import BackboneError, ModelFolderError
+from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
+from llm2comp.errors import BackboneError, ModelFolderError, one_line
 
 __all__ = ["CONFIG_FILE", "EncoderParts", "cast_weights", "check_folder", "find_folder", "read_config", "read_encoder", "write_config", "write_encoder"]
 

@@ -8,11 +8,13 @@ from llm2comp_indexes.change.merge import MergeReport, merge_index
 from llm2comp_indexes.change.update import AddReport, DeleteReport, add_documents, delete_documents
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.format.verify import verify_index
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.options import IndexOptions, Targets
 from llm2comp_indexes.search.index import Hit, Index, SearchOptions, open_index
 from llm2comp_indexes.structures.structure import Effort
 from llm2comp_indexes.tuning.report import Report
-from llm2comp_indexes.wishes import Wishes
+
+Wishes = Targets
+"""Older name of `Targets`."""
 
 __all__ = [
     "AddReport",
@@ -29,6 +31,7 @@ __all__ = [
     "SearchOptions",
     "ShardReport",
     "VectorFiles",
+    "Targets",
     "Wishes",
     "add_documents",
     "build_from_vectors",

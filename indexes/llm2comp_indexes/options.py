@@ -1,59 +1,106 @@
-"""What is asked of an index when it is built; kept in its manifest, so that adding and merging ask for the same."""
+"""Options of an index: type, precision and targets. The manifest keeps them, so that later changes follow them too."""
 
-import re
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.wishes import Wishes
+from llm2comp.units import format_ms
 
-__all__ = ["STORES", "IndexOptions", "Store", "parse_bytes"]
+__all__ = ["DEFAULT_LATENCY_MS", "STORES", "IndexOptions", "Store", "Targets", "format_latency"]
 
 Store = Literal["float32", "float16", "int8"]
 STORES: tuple[Store, ...] = get_args(Store)
 
+DEFAULT_LATENCY_MS = 10.0
+"""Milliseconds per query where no latency is given: about what a small model takes to encode the query itself."""
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Memory, latency and recall that an index should keep to.
 
-def parse_bytes(text: str) -> int:
-    """Bytes meant by a size such as `500M` (10^6), `4G` (10^9), `4GiB` (2^30) or a plain number.
+    Attributes:
+        memory: Maximum number of bytes held in memory while searching; None: no limit. Never exceeded.
+        latency_ms: Maximum median time of a single query in milliseconds; None: DEFAULT_LATENCY_MS.
+        recall: Minimum share of the k nearest rows that a search finds, 0 to 1.
+        k: Number of hits per query that recall is measured over.
 
     Raises:
-        SettingsError: It is none of these, or zero.
+        SettingsError: A value is out of its range.
     """
-    found = _SIZE.fullmatch(text.strip())
-    if not found or not (size := _bytes(*found.groups())):
-        raise SettingsError(f"memory is {text!r}, expected a size such as 500M, 4G or 16GiB")
-    return size
+
+    memory: int | None = None
+    latency_ms: float | None = None
+    recall: float = 0.95
+    k: int = 10
+
+    def __post_init__(self) -> None:
+        if self.memory is not None and self.memory < 1:
+            raise SettingsError(f"memory is {self.memory} bytes, expected at least 1 (or nothing, for no limit)")
+        if self.latency_ms is not None and not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
+            raise SettingsError(f"latency is {self.latency_ms} ms, expected more than 0")
+        if not 0 < self.recall <= 1:
+            raise SettingsError(f"recall is {self.recall}, expected more than 0 and at most 1 (0.95: 95 of 100 true neighbours are found)")
+        if self.k < 1:
+            raise SettingsError(f"k is {self.k}, expected at least 1")
+
+    @property
+    def latency(self) -> float:
+        """Latency limit in milliseconds: `latency_ms`, or the default."""
+        return DEFAULT_LATENCY_MS if self.latency_ms is None else self.latency_ms
+
+    def allows(self, memory: int) -> bool:
+        """Whether `memory` bytes are within the budget."""
+        return self.memory is None or memory <= self.memory
 
 
-def _bytes(number: str, unit: str, binary: str) -> int:
-    power = "KMGT".find(unit.upper()) + 1 if unit else 0
-    return int(float(number) * ((1024 if binary else 1000) ** power))
+def format_latency(targets: Targets) -> str:
+    """The latency limit as text: at most 10 ms (the default)."""
+    return f"at most {format_ms(targets.latency)}" + (" (the default)" if targets.latency_ms is None else "")
 
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
-    """How an index is made.
+    """How an index is built.
 
     Attributes:
         type: `auto` (chosen by measuring), `flat`, `hnsw`, `ivf`, `ivfpq`, or a FAISS factory string.
-        store: Precision of the stored vectors, which every score is computed with.
-        wishes: Memory, latency and recall: `auto` chooses by them, and every type is tuned to them.
-        chunk_tokens: Split documents into chunks of at most so many tokens of the model; None: a document is one row.
-        chunk_overlap: Tokens that neighbouring chunks share.
-        hybrid: Keep a BM25 index beside the vectors.
+        store: Precision of the stored vectors, from which every score is computed.
+        targets: Memory, latency and recall: `auto` chooses the type by them, and every type is tuned to them.
+            `wishes` is the older name of this field, as a keyword and as an attribute.
+        chunk_tokens: Maximum number of the model's tokens in a chunk; None: a document is one row.
+        chunk_overlap: Number of tokens that neighbouring chunks share.
+        hybrid: Whether to build a BM25 index as well.
+
+    Raises:
+        SettingsError: Fields contradict each other, or `targets` and `wishes` are both given.
     """
 
-    type: str = "auto"
-    store: Store = "float32"
-    wishes: Wishes = field(default_factory=Wishes)
-    chunk_tokens: int | None = None
-    chunk_overlap: int = 0
-    hybrid: bool = False
+    type: str
+    store: Store
+    targets: Targets
+    chunk_tokens: int | None
+    chunk_overlap: int
+    hybrid: bool
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        type: str = "auto",
+        store: Store = "float32",
+        targets: Targets | None = None,
+        chunk_tokens: int | None = None,
+        chunk_overlap: int = 0,
+        hybrid: bool = False,
+        *,
+        wishes: Targets | None = None,
+    ) -> None:
+        if targets is not None and wishes is not None:
+            raise SettingsError("targets and wishes are both given; wishes is the older name of targets: give targets only")
+        values = {"type": type, "store": store, "targets": targets or wishes or Targets()}
+        values |= {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap, "hybrid": hybrid}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # the class is frozen
         if self.store not in STORES:
             raise SettingsError(f"store is {self.store!r}, expected one of {', '.join(STORES)}")
         if self.chunk_tokens is None and self.chunk_overlap:
@@ -62,3 +109,12 @@ class IndexOptions:
             raise SettingsError(f"chunk_tokens is {self.chunk_tokens}, expected at least 1")
         if self.chunk_tokens is not None and not 0 <= self.chunk_overlap < self.chunk_tokens:
             raise SettingsError(f"chunk_overlap is {self.chunk_overlap} and chunk_tokens {self.chunk_tokens}: expected 0 <= overlap < tokens")
+
+    @property
+    def wishes(self) -> Targets:
+        """Older name of `targets`."""
+        return self.targets
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as JSON values, under the names of the manifest (where `targets` is called `wishes`)."""
+        return {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}

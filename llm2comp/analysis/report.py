@@ -15,10 +15,10 @@ from llm2comp.analysis.description import Description, describe
 from llm2comp.analysis.reading import MARGIN, Reading, Sample, find_own_reader, read_held_out, split_texts, write_samples
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
-from llm2comp.backbone.loading import find_source, load_tokenizer, one_line
+from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.corpus.read import read_corpus
 from llm2comp.corpus.triples import read_rows
-from llm2comp.errors import CorpusError, ModelFolderError, SettingsError
+from llm2comp.errors import CorpusError, ModelFolderError, SettingsError, one_line
 from llm2comp.model import LLM2Comp
 from llm2comp.model_folder import CONFIG_FILE, find_folder, read_config
 

@@ -40,15 +40,15 @@ def keep_freed_memory() -> bool:
         return _kept
     with _lock:
         if wanted:
-            _kept = _kept is None and _tell(_LARGEST, _KEPT)
+            _kept = _kept is None and _set_limits(_LARGEST, _KEPT)
         else:
             if _kept:
-                _tell(_LARGEST_OF_A_THREAD, _KEPT_BY_A_THREAD)
+                _set_limits(_LARGEST_OF_A_THREAD, _KEPT_BY_A_THREAD)
             _kept = False
         return _kept
 
 
-def _tell(largest: int, kept: int) -> bool:
+def _set_limits(largest: int, kept: int) -> bool:
     """Whether it is glibc that runs, nobody else has told it anything, and it took what it was told."""
     own = any(os.environ.get(name) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"))
     if platform.libc_ver()[0] != "glibc" or own or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):

@@ -25,11 +25,11 @@ from transformers.pytorch_utils import Conv1D
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.backbone.allocator import keep_freed_memory
 from llm2comp.backbone.attention import Packing
-from llm2comp.backbone.forward import Way, choose_way, rows_of_padding, run_packed, run_padded
-from llm2comp.backbone.last_layer import last_attention, only_tails
-from llm2comp.backbone.loading import find_source, load_language_model, one_line, quiet
+from llm2comp.backbone.forward import AttentionLayout, choose_layout, rows_of_padding, run_packed, run_padded
+from llm2comp.backbone.last_layer import last_attention, memory_rows_only
+from llm2comp.backbone.loading import find_source, load_language_model, quiet
 from llm2comp.backbone.lora import speed_up_adapter
-from llm2comp.errors import BackboneError
+from llm2comp.errors import BackboneError, one_line
 
 __all__ = ["Backbone", "BackboneReference"]
 
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel, attention: Literal["auto", "packed", "padded"] = "auto") -> None:
         super().__init__()
         model.eval()
-        self.attention: Way = choose_way(model, attention)
+        self.attention: AttentionLayout = choose_layout(model, attention)
         self.model = model
         self.reference: BackboneReference | None = None
         self._attention_dropout = 0.0
@@ -341,7 +341,7 @@ class Backbone(nn.Module):
     @contextmanager
     def _again(self, running: tuple[PreTrainedModel, Packing] | None, *, disabled: bool) -> Iterator[None]:
         """The state that a pass was in, for what is recomputed of it."""
-        with self._adapters(disabled=disabled), only_tails(*running) if running else nullcontext():
+        with self._adapters(disabled=disabled), memory_rows_only(*running) if running else nullcontext():
             yield
 
     def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool, dropout: float = 0.0, tail: int = 0) -> Tensor:
@@ -361,7 +361,7 @@ class Backbone(nn.Module):
         )
         self._running = model, packing
         try:
-            with only_tails(model, packing):
+            with memory_rows_only(model, packing):
                 return run_packed(model, embeddings, packing)
         finally:
             self._running = None

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from llm2comp.backbone.attention import PACKED_ATTENTION, Packing
 from llm2comp.backbone.probe import PROBE_TEXTS, probe
-from llm2comp.errors import BackboneError, SettingsError
+from llm2comp.errors import BackboneError, SettingsError, one_line
 
-__all__ = ["NO_WINDOW", "WINDOWS", "Way", "choose_way", "rows_of_padding", "run_packed", "run_padded", "trunk"]
+__all__ = ["NO_WINDOW", "WINDOWS", "AttentionLayout", "choose_layout", "rows_of_padding", "run_packed", "run_padded", "decoder"]
 
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """Settings of a configuration that keep a token from seeing distant ones."""
@@ -27,13 +27,13 @@ NO_WINDOW = 2**30
 _LEAST_STEP = 16
 """Rows that padded passes differ by at least."""
 
-Way = Literal["packed", "padded"]
+AttentionLayout = Literal["packed", "padded"]
 """How texts share a forward pass."""
 
-_WAYS: tuple[tuple[Way, str], ...] = (("packed", PACKED_ATTENTION), ("padded", "sdpa"), ("padded", "eager"))
+_LAYOUTS: tuple[tuple[AttentionLayout, str], ...] = (("packed", PACKED_ATTENTION), ("padded", "sdpa"), ("padded", "eager"))
 
 
-def trunk(model: PreTrainedModel) -> nn.Module:
+def decoder(model: PreTrainedModel) -> nn.Module:
     """The language model without its head, whose last hidden states come after the final norm."""
     inner: nn.Module = model.base_model
     return getattr(model, "model", model) if inner is model else inner
@@ -42,7 +42,7 @@ def trunk(model: PreTrainedModel) -> nn.Module:
 def run_packed(model: PreTrainedModel, embeddings: Tensor, packing: Packing) -> Tensor:
     """Final hidden states of packed texts, (tokens, hidden), from their input embeddings, (tokens, hidden); the packing's padding is added and taken off."""
     given = functional.pad(embeddings, (0, 0, 0, packing.padding)) if packing.padding else embeddings
-    states: Tensor = trunk(model)(inputs_embeds=given[None], position_ids=packing.positions, packing=packing, use_cache=False).last_hidden_state
+    states: Tensor = decoder(model)(inputs_embeds=given[None], position_ids=packing.positions, packing=packing, use_cache=False).last_hidden_state
     return states[0, : len(embeddings)]
 
 
@@ -63,12 +63,12 @@ def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int
     padded = nn.utils.rnn.pad_sequence(list(embeddings.split(list(lengths))), batch_first=True)
     mask = torch.arange(padded.shape[1], device=embeddings.device)[None] < torch.tensor(lengths, device=embeddings.device)[:, None]
     with _causality(model, causal):
-        states: Tensor = trunk(model)(inputs_embeds=padded, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        states: Tensor = decoder(model)(inputs_embeds=padded, attention_mask=mask.long(), use_cache=False).last_hidden_state
     return states[mask]
 
 
 @torch.no_grad()
-def choose_way(model: PreTrainedModel, wanted: Literal["auto", "packed", "padded"] = "auto") -> Way:
+def choose_layout(model: PreTrainedModel, wanted: Literal["auto", "packed", "padded"] = "auto") -> AttentionLayout:
     """Leaves the model with the attention that reads both ways, keeps texts apart and, causal, gives what the model gives by itself.
 
     Its dropout is turned off for good, so that teacher and reader are exact in training; adapters that come later keep theirs.
@@ -84,16 +84,18 @@ def choose_way(model: PreTrainedModel, wanted: Literal["auto", "packed", "padded
     try:
         model.set_attn_implementation("eager")
         texts = [torch.tensor([text], device=device) for text in PROBE_TEXTS]
-        own = [trunk(model)(inputs_embeds=embed(text), use_cache=False).last_hidden_state[0] for text in texts]
+        own = [decoder(model)(inputs_embeds=embed(text), use_cache=False).last_hidden_state[0] for text in texts]
     except Exception as error:
-        raise BackboneError(f"{name} cannot be made bidirectional, for it does not turn embeddings into hidden states ({_line(error)})") from error
+        raise BackboneError(
+            f"{name} cannot be made bidirectional, for it does not turn embeddings into hidden states ({one_line(error, limit=160)})"
+        ) from error
     _turn_dropout_off(model)
-    for way, implementation in _WAYS:
-        if wanted not in ("auto", way):
+    for layout, implementation in _LAYOUTS:
+        if wanted not in ("auto", layout):
             continue
 
-        def forward(embeddings: Tensor, lengths: Sequence[int], causal: bool, way: Way = way) -> Tensor:
-            if way == "packed":
+        def forward(embeddings: Tensor, lengths: Sequence[int], causal: bool, layout: AttentionLayout = layout) -> Tensor:
+            if layout == "packed":
                 return run_packed(model, embeddings, Packing.of(lengths, causal=causal, device=device))
             return run_padded(model, embeddings, lengths, causal=causal)
 
@@ -101,9 +103,9 @@ def choose_way(model: PreTrainedModel, wanted: Literal["auto", "packed", "padded
             model.set_attn_implementation(implementation)
             probe(forward, embed, own, name=name, device=device)
         except Exception as error:  # whatever a foreign class does with arguments it doesn't expect
-            reasons.append(f"{way}: {_line(error)}")
+            reasons.append(f"{layout}: {one_line(error, limit=160)}")
         else:
-            return way
+            return layout
     raise BackboneError(f"{name} cannot be made bidirectional ({'; '.join(dict.fromkeys(reasons))}): choose another language model")
 
 
@@ -139,7 +141,3 @@ def _causality(model: PreTrainedModel, causal: bool) -> Iterator[None]:
                 delattr(holder, name)
             else:
                 setattr(holder, name, value)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from llm2comp.errors import SettingsError
+from llm2comp.errors import SettingsError, one_line
 
 __all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16"]
 
@@ -47,6 +47,6 @@ def choose_device(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, limit=120)
         raise SettingsError(f"device is {name!r}, which cannot be used here ({reason}); give cpu, or None for a GPU if there is one") from error
     return name

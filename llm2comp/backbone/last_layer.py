@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llm2comp.backbone.attention import Packing
-from llm2comp.backbone.forward import rows_of_padding, trunk
+from llm2comp.backbone.forward import decoder, rows_of_padding
 
-__all__ = ["last_attention", "only_tails"]
+__all__ = ["last_attention", "memory_rows_only"]
 
 
 def last_attention(model: PreTrainedModel) -> nn.Module | None:
-    """The attention module of the last layer, where `only_tails` knows the layer: projections and a dense MLP by Llama's names (no mixture of experts)."""
-    layers = getattr(trunk(model), "layers", None)
+    """The attention module of the last layer, where `memory_rows_only` knows the layer: projections and a dense MLP by Llama's names (no mixture of experts)."""
+    layers = getattr(decoder(model), "layers", None)
     if not isinstance(layers, nn.ModuleList):
         return None
     attention, mlp = (getattr(layers[-1], name, None) for name in ("self_attn", "mlp"))
@@ -29,7 +29,7 @@ def last_attention(model: PreTrainedModel) -> nn.Module | None:
 
 
 @contextmanager
-def only_tails(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
+def memory_rows_only(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
     """Meanwhile queries, attention's output and MLP of the last layer are computed for the tail of each text only, and are 0 for other tokens.
 
     Whoever holds the model must keep other threads from it.
@@ -37,7 +37,7 @@ def only_tails(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
     if packing.tails_of is None:
         yield
         return
-    layer: Any = trunk(model).layers[-1]  # type: ignore[index]  # a ModuleList: see last_attention
+    layer: Any = decoder(model).layers[-1]  # type: ignore[index]  # a ModuleList: see last_attention
     rows = packing.tail_rows()
     with ExitStack() as stack:
         for module in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):

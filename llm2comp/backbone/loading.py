@@ -14,9 +14,9 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from llm2comp.errors import BackboneError
+from llm2comp.errors import BackboneError, one_line
 
-__all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "one_line", "quiet"]
+__all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "quiet"]
 
 _HUB_TIMEOUT = 10.0
 
@@ -130,11 +130,6 @@ def _without_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
             if not of_hub:
                 disable_progress_bars()
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error on one line, cut to 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager

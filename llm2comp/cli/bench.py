@@ -133,9 +133,9 @@ def index(
 ) -> None:
     """Build and search indexes beside plain FAISS, and beside autofaiss, on the same vectors."""
     check_target(json_file)
+    from llm2comp.units import parse_bytes
     from llm2comp_benchmarks.cost.index.ratios import format_record
     from llm2comp_benchmarks.cost.index.run import IndexBenchmark, run_benchmark
-    from llm2comp_indexes.options import parse_bytes
 
     with TemporaryDirectory(prefix="llm2comp-bench-") as temporary:
         settings = IndexBenchmark(

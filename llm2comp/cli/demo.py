@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm2comp.cli.output import format_bytes, format_hits, printable
+from llm2comp.cli.output import format_hits, printable
 from llm2comp.cli.progress import Progress
+from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
     from llm2comp_indexes import Index

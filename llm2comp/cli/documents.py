@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llm2comp.errors import CorpusError
 
-__all__ = ["read_ids", "tell_documents", "tell_ids"]
+__all__ = ["read_ids", "format_documents", "format_ids"]
 
 _SHOWN = 10
 _LONGEST = 60
@@ -26,18 +26,18 @@ def read_ids(path: Path) -> list[str]:
     return ids
 
 
-def tell_documents(count: int) -> str:
+def format_documents(count: int) -> str:
     """So many documents."""
     return f"{count:,} document{'s' * (count != 1)}"
 
 
-def tell_ids(ids: Sequence[str]) -> str:
+def format_ids(ids: Sequence[str]) -> str:
     """The first ids, cut to a length that can be read, and how many more there are."""
     more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
-    return ", ".join(map(_tell, ids[:_SHOWN])) + more
+    return ", ".join(map(_format_id, ids[:_SHOWN])) + more
 
 
-def _tell(identifier: str) -> str:
+def _format_id(identifier: str) -> str:
     """The id; quoted where it could be taken for another one."""
     cut = identifier if len(identifier) <= _LONGEST else identifier[: _LONGEST - 1] + "…"
     return cut if cut.isprintable() and cut.strip() == cut and cut else repr(cut)

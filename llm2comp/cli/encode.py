@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from llm2comp.cli.index import Corpora, Model, OnError, Skips, tell_encoded
-from llm2comp.cli.output import format_bytes, print_json, wrong_usage
+from llm2comp.cli.index import Corpora, Model, OnError, Skips, format_encoded
+from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
+from llm2comp.units import format_bytes
 
 __all__ = ["register"]
 
@@ -55,7 +56,7 @@ def encode(
         print_json({**report._asdict(), "folder": str(report.folder)})
         return
     whole = f" of {report.corpus_documents:,}" if part.shards > 1 else ""
-    rate = tell_encoded(report.encoded, report.rows, report.encode_seconds)
+    rate = format_encoded(report.encoded, report.rows, report.encode_seconds)
     made = f"{report.documents:,}{whole} documents, dimension {report.dimension}, {format_bytes(report.bytes)}"
     print(f"{part}: {made}, in {report.seconds:.1f} s{rate}: {report.folder}")
     print(f"Once all shards are there: llm2comp index build --vectors {quote(str(output))} -o INDEX", file=sys.stderr)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from llm2comp.cli.output import format_bytes
+from llm2comp.units import format_bytes
 
 __all__ = ["register"]
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from llm2comp.cli.documents import read_ids, tell_documents, tell_ids
-from llm2comp.cli.index_facts import list_facts, tell_facts
-from llm2comp.cli.output import format_bytes, print_json, printable, wrong_usage
+from llm2comp.cli.documents import format_documents, format_ids, read_ids
+from llm2comp.cli.index_facts import format_facts, list_facts
+from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
 from llm2comp.errors import IndexFolderError
+from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
     from llm2comp_indexes import IndexOptions
@@ -106,7 +107,7 @@ def build(
 
         print_json({"output": str(output), **asdict(report), "measured": report.measured.to_json()})
         return
-    rate = tell_encoded(report.encoded, report.measured.rows, report.encode_seconds)
+    rate = format_encoded(report.encoded, report.measured.rows, report.encode_seconds)
     print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{rate}")
     print(report.measured.reason)
     known = " --model MODEL" if vectors and not shards else ""
@@ -127,7 +128,7 @@ def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = 
         return
     manifest = read_manifest(folder)
     told = f"{report.added:,} added, {report.changed:,} replaced, {report.unchanged:,} unchanged"
-    print(f"{told}, in {report.seconds:.1f} s; {tell_documents(manifest.documents)} now")
+    print(f"{told}, in {report.seconds:.1f} s; {format_documents(manifest.documents)} now")
     if len(manifest.segments) >= _MANY_SEGMENTS:
         note(f"{len(manifest.segments)} segments, each of which every search visits: `llm2comp index merge {quote(str(folder))}` makes one of them")
 
@@ -150,12 +151,12 @@ def delete(
     if report.missing:
         chunks = manifest.options.chunk_tokens is not None and any("#" in name for name in report.missing)
         hint = " (documents are deleted whole: give the id without #N)" if chunks else ""
-        note(f"not in the index: {tell_ids(report.missing)}{hint}")
+        note(f"not in the index: {format_ids(report.missing)}{hint}")
     if as_json:
         print_json(report._asdict())
         return
     merge_hint = f"; `llm2comp index merge {quote(str(folder))}` frees the space" if report.deleted and manifest.segments else ""
-    print(f"{report.deleted:,} deleted, {tell_documents(manifest.documents)} left{merge_hint}")
+    print(f"{report.deleted:,} deleted, {format_documents(manifest.documents)} left{merge_hint}")
 
 
 def merge(
@@ -172,16 +173,16 @@ def merge(
     """Rewrite the index as one segment without what was deleted; nothing is encoded again."""
     from dataclasses import replace
 
+    from llm2comp.units import parse_bytes
     from llm2comp_indexes import merge_index
     from llm2comp_indexes.format.manifest import read_manifest
-    from llm2comp_indexes.options import parse_bytes
 
     before = read_manifest(folder)
     options = before.options
     with wrong_usage():
         given = {"memory": parse_bytes(memory) if memory else None, "latency_ms": latency_ms, "recall": recall, "k": k}
-        wishes = replace(options.wishes, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    options = replace(options, wishes=wishes, type=index_type or options.type, hybrid=options.hybrid if hybrid is None else hybrid)
+        targets = replace(options.targets, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    options = replace(options, targets=targets, type=index_type or options.type, hybrid=options.hybrid if hybrid is None else hybrid)
     with Progress("documents", total=before.documents) as progress:
         report = merge_index(folder, options=options, device=device, progress=progress.phase)
     if as_json:
@@ -190,7 +191,7 @@ def merge(
         print(f"{folder}: nothing to merge: {'one segment, nothing deleted' if report.segments else 'it is empty; what is added will be as asked for'}")
     else:
         what = f"{report.segments} segments merged into one" if report.segments > 1 else "rewritten"
-        print(f"{what}, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s; {tell_documents(before.documents)}")
+        print(f"{what}, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s; {format_documents(before.documents)}")
         print(report.measured.reason)
 
 
@@ -216,7 +217,7 @@ def info(
     if as_json:
         print_json({**list_facts(manifest), "measured": report and report.to_json()})
         return
-    for name, text in tell_facts(manifest, report).items():
+    for name, text in format_facts(manifest, report).items():
         print(f"{name:<12} {printable(text)}")
 
 
@@ -229,14 +230,14 @@ def verify(folder: Folder) -> None:
 
 
 def _options(memory: str | None, latency_ms: float | None, recall: float, k: int, **rest: Any) -> "IndexOptions":
-    from llm2comp_indexes import IndexOptions, Wishes
-    from llm2comp_indexes.options import parse_bytes
+    from llm2comp.units import parse_bytes
+    from llm2comp_indexes import IndexOptions, Targets
 
     with wrong_usage():
-        return IndexOptions(wishes=Wishes(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k), **rest)
+        return IndexOptions(targets=Targets(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k), **rest)
 
 
-def tell_encoded(encoded: int, rows: int, seconds: float) -> str:
+def format_encoded(encoded: int, rows: int, seconds: float) -> str:
     """In brackets, how many rows were encoded a second; and how many at all, where some were there from a run that was stopped."""
     if not encoded or not seconds:
         return ""

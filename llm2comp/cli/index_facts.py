@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from llm2comp.cli.output import format_bytes
+from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
     from llm2comp_indexes import Report
     from llm2comp_indexes.format.manifest import Manifest, Segment
 
-__all__ = ["list_facts", "tell_facts"]
+__all__ = ["list_facts", "format_facts"]
 
 
 def list_facts(manifest: "Manifest") -> dict[str, Any]:
@@ -31,15 +31,15 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
     }
 
 
-def tell_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str]:
+def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str]:
     """The same and what was measured, in words, by the name that stands in front of them."""
     facts, count = list_facts(manifest), len(manifest.segments)
     said = {
         "documents": f"{manifest.documents:,} in {count} segment{'s' * (count != 1)}",
         "rows": f"{manifest.rows:,} chunks of {facts['chunks']}" if facts["chunks"] else "",
         "dimension": f"{manifest.dimension:,}, stored as {facts['store']}",
-        "type": "; ".join(map(_tell_segment, manifest.segments)) or "none: empty",
-        "asked for": _tell_wishes(manifest),
+        "type": "; ".join(map(_format_segment, manifest.segments)) or "none: empty",
+        "asked for": _format_targets(manifest),
         "words": "a BM25 index, for --mode bm25 and hybrid" if facts["hybrid"] else "",
         "size": format_bytes(manifest.bytes),
         "memory": f"{format_bytes(report.memory)} to search{' the largest segment' * (count > 1)}, estimated" if report else "",
@@ -54,13 +54,13 @@ def tell_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str]:
     return {name: text for name, text in said.items() if text}
 
 
-def _tell_segment(segment: "Segment") -> str:
+def _format_segment(segment: "Segment") -> str:
     return f"{segment.type} of {segment.rows:,} rows" + (f", {segment.deleted:,} of them deleted" if segment.deleted else "")
 
 
-def _tell_wishes(manifest: "Manifest") -> str:
-    from llm2comp_indexes.wishes import tell_bytes, tell_latency
+def _format_targets(manifest: "Manifest") -> str:
+    from llm2comp_indexes.options import format_latency
 
-    wishes = manifest.options.wishes
-    memory = "any memory" if wishes.memory is None else f"at most {tell_bytes(wishes.memory)} of memory"
-    return f"type {manifest.options.type}, recall@{wishes.k} {wishes.recall:g}, {tell_latency(wishes)} per query, {memory}"
+    targets = manifest.options.targets
+    memory = "any memory" if targets.memory is None else f"at most {format_bytes(targets.memory)} of memory"
+    return f"type {manifest.options.type}, recall@{targets.k} {targets.recall:g}, {format_latency(targets)} per query, {memory}"

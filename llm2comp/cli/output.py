@@ -17,7 +17,7 @@ from llm2comp.errors import SettingsError
 if TYPE_CHECKING:
     from llm2comp_indexes import Hit
 
-__all__ = ["check_target", "format_bytes", "format_hits", "print_json", "printable", "tell", "wrong_usage"]
+__all__ = ["check_target", "format_hits", "print_json", "printable", "tell", "wrong_usage"]
 
 _WIDEST = 100
 _INDENT = 12
@@ -66,17 +66,6 @@ def _cut(text: str, width: int) -> str:
 def print_json(value: Any) -> None:
     """Prints the value to stdout as JSON, two spaces a level."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def format_bytes(size: int) -> str:
-    """The size with a decimal unit, such as `12.3 MB`."""
-    amount, units = float(size), iter(("bytes", "kB", "MB", "GB"))
-    unit = next(units)
-    for larger in units:
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
 @contextmanager

@@ -95,17 +95,17 @@ class Progress:
         rate = (last - first) / (end - start) if end > start else 0.0
         total, about = self._totals.get(self._what, (0, ""))
         known = total >= count
-        said = [f"{_tell_rate(rate)} a second"] if rate else []
-        said += [f"about {_tell_duration((total - count) / rate)} left"] if rate and known and total > count else []
+        said = [f"{_format_rate(rate)} a second"] if rate else []
+        said += [f"about {_format_duration((total - count) / rate)} left"] if rate and known and total > count else []
         of = f" of {about}{total:,}" if known else ""
-        return f"{count:,}{of} {self._what} after {_tell_duration(now - self._started)}" + (f" ({', '.join(said)})" if said else "")
+        return f"{count:,}{of} {self._what} after {_format_duration(now - self._started)}" + (f" ({', '.join(said)})" if said else "")
 
 
-def _tell_rate(rate: float) -> str:
+def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _tell_duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -61,17 +61,17 @@ def search(
         _write_run(lambda: open_index(folder, model=model, device=device), queries, run, k, options)
         return
     with open_index(folder, model=model, device=device) as index:
-        _tell_idle(index, options.effort)
+        _format_idle(index, options.effort)
         [hits] = index.search([question or ""], k, options=options)
     if as_json:
         print_json([hit._asdict() for hit in hits])
     elif hits:
         print(format_hits(hits))
     else:
-        print(_tell_nothing(index, options), file=sys.stderr)
+        print(_format_nothing(index, options), file=sys.stderr)
 
 
-def _tell_idle(index: "Index", effort: "Effort") -> None:
+def _format_idle(index: "Index", effort: "Effort") -> None:
     """Says which of the efforts that were asked for changes nothing."""
     from llm2comp_indexes.structures.types import IndexType
 
@@ -84,7 +84,7 @@ def _tell_idle(index: "Index", effort: "Effort") -> None:
         print(f"{' and '.join(idle)}: without effect, as the index is {types}", file=sys.stderr)
 
 
-def _tell_nothing(index: "Index", options: "SearchOptions") -> str:
+def _format_nothing(index: "Index", options: "SearchOptions") -> str:
     if not len(index):
         return "nothing found: the index is empty"
     if options.where is not None:
@@ -100,7 +100,7 @@ def _write_run(opened: "Callable[[], Index]", queries: Path, run: Path, k: int, 
     for name in texts:
         check_run_id("query", name)
     with opened() as index, Progress("queries", total=len(texts)) as progress:
-        _tell_idle(index, options.effort)
+        _format_idle(index, options.effort)
         start = time.perf_counter()
         lines = write_run(run, _answers(index, texts, k, replace(options, by="document"), progress))
         seconds = time.perf_counter() - start

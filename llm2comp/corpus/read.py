@@ -15,7 +15,7 @@ from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import RECORD_SUFFIXES, OnError, Record, Report, choose_report, list_names, read_json_lines, read_records
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, open_text, readable, uncompressed_name
-from llm2comp.errors import CorpusError
+from llm2comp.errors import CorpusError, one_line
 
 __all__ = ["find_records_file", "find_texts", "open_text", "read_corpus", "read_json_lines", "read_qrels", "read_queries"]
 
@@ -147,7 +147,7 @@ def _read_hub(source: str) -> Iterator[Record]:
     except CorpusError:
         raise
     except Exception as error:  # the libraries below raise errors of a dozen kinds for a missing, private or broken data set
-        raise CorpusError(f"{source}: cannot be loaded as a data set: {' '.join(str(error).split())}") from error
+        raise CorpusError(f"{source}: cannot be loaded as a data set: {one_line(error)}") from error
 
 
 def _to_documents(source: str, records: Iterator[Record], report: Report) -> Iterator[Document]:

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from llm2comp.backbone.loading import one_line, quiet
+from llm2comp.backbone.loading import quiet
 from llm2comp.encoder import MemoryEncoder
+from llm2comp.errors import one_line
 from llm2comp.export.files import Vocabulary
 from llm2comp.truncation import count_truncated
 

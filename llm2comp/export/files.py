@@ -20,7 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from llm2comp.backbone.forward import NO_WINDOW, WINDOWS, trunk
+from llm2comp.backbone.forward import NO_WINDOW, WINDOWS, decoder
 from llm2comp.backbone.loading import quiet
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import BackboneError
@@ -65,7 +65,7 @@ def write_backbone(folder: Path, encoder: MemoryEncoder, vocabulary: Vocabulary)
     model = deepcopy(encoder.backbone.model)
     if isinstance(model, PeftModel):
         model = model.merge_and_unload(safe_merge=True)
-    plain = trunk(model)
+    plain = decoder(model)
     assert isinstance(plain, PreTrainedModel)
     _place_memory(plain, encoder.memory.detach(), vocabulary)
     config: Any = plain.config

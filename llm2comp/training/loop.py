@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from llm2comp.backbone.hardware import multiplies_bfloat16
-from llm2comp.errors import SettingsError, TrainingError
+from llm2comp.errors import SettingsError, TrainingError, one_line
 from llm2comp.training.checkpoints import discard, last_checkpoint, load_trained, prune, save_trained, seal, step_of, trained_weights
 from llm2comp.training.metrics import append_metrics, rewind_metrics
 from llm2comp.training.run_folder import processes
@@ -179,7 +179,7 @@ class StageMixin(Trainer):
             loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"the device's memory is too small for step {self.state.global_step + 1} ({' '.join(str(error).split())[:160]}): set "
+                f"the device's memory is too small for step {self.state.global_step + 1} ({one_line(error, limit=160)}): set "
                 "gradient_checkpointing: true, micro_batch (stages 2 and 3) or accumulation, or lower the longest text or batch_size"
             ) from error
         if not math.isfinite(float(loss)):
@@ -254,7 +254,7 @@ class StageMixin(Trainer):
                 prune(folder.parent)
         except (OSError, RuntimeError, SafetensorError) as error:
             discard(folder)
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise TrainingError(f"{folder} could not be written: {reason}. Free space there and start again: it goes on from the last checkpoint") from error
         self._pace.pause(time.perf_counter() - started)
 

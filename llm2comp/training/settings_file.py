@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from llm2comp.errors import SettingsError
+from llm2comp.errors import SettingsError, one_line
 
 __all__ = ["parse_yaml", "read_fields", "read_text_file", "to_settings"]
 
@@ -46,7 +46,7 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{where}: {' '.join(str(error).split())}") from error
+        raise SettingsError(f"{where}: {one_line(error)}") from error
 
 
 def read_fields(text: str, where: str) -> dict[str, Any]:

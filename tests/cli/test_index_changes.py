@@ -114,9 +114,9 @@ def test_merge_says_what_it_did(folder: Path, newer: Path, llm2comp_command: Com
     assert re.match(r"rewritten, 0 deleted rows dropped, in [\d.]+ s; 15 documents\nThe finished index of 15 vectors, HNSW16 .* recall@3 ", changed.out)
     options = verify_index(folder).options
     assert (options.type, options.hybrid) == ("hnsw", True)
-    assert (options.wishes.memory, options.wishes.latency_ms, options.wishes.recall, options.wishes.k) == (10**9, 7.0, 0.9, 3)
+    assert (options.targets.memory, options.targets.latency_ms, options.targets.recall, options.targets.k) == (10**9, 7.0, 0.9, 3)
     assert llm2comp_command("index", "merge", folder, "--no-hybrid", "--json").code == 0
-    assert verify_index(folder).options.wishes == options.wishes, "what is not named stays"
+    assert verify_index(folder).options.targets == options.targets, "what is not named stays"
     assert not verify_index(folder).options.hybrid
 
 
@@ -137,7 +137,7 @@ def test_merge_of_an_empty_index(folder: Path, llm2comp_command: Command) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "words"), [(["--memory", "lots"], 2, "memory is 'lots'"), (["--type", "IVF500,SQ8"], 1, "500 lists for 12 rows")]
 )
-def test_wishes_that_cannot_be(folder: Path, llm2comp_command: Command, arguments: list[str], code: int, words: str) -> None:
+def test_targets_that_cannot_be(folder: Path, llm2comp_command: Command, arguments: list[str], code: int, words: str) -> None:
     run = llm2comp_command("index", "merge", folder, *arguments)
     assert (run.code, words in run.err) == (code, True)
 

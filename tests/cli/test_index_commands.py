@@ -63,7 +63,7 @@ def test_options_of_build_are_what_info_says(
     assert llm2comp_command("index", "verify", folder).code == 0
 
 
-def test_wishes_of_build_are_kept_and_answered(build: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
+def test_targets_of_build_are_kept_and_answered(build: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
     folder = build("--memory", "4G", "--latency-ms", "250", "--recall", "0.9", "--k", "5")
     measured = read_info(folder, llm2comp_command)["measured"]
     assert measured["wishes"] == {"memory": 4_000_000_000, "latency_ms": 250.0, "recall": 0.9, "k": 5}

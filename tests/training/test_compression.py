@@ -63,8 +63,8 @@ class Reference:
         embedded = self.encoder.get_input_embeddings()(torch.tensor(context))
         inputs = torch.cat([embedded, self.memory])[None]
         everyone_sees_all = torch.zeros(1, 1, inputs.shape[1], inputs.shape[1])
-        trunk = self.encoder.get_base_model().model if hasattr(self.encoder, "peft_config") else self.encoder.model
-        states: Tensor = trunk(inputs_embeds=inputs, attention_mask=everyone_sees_all).last_hidden_state[0]
+        decoder = self.encoder.get_base_model().model if hasattr(self.encoder, "peft_config") else self.encoder.model
+        states: Tensor = decoder(inputs_embeds=inputs, attention_mask=everyone_sees_all).last_hidden_state[0]
         return states[-len(self.memory) :]
 
     def loss(self, contexts: list[list[int]], continuations: list[list[int]], objective: Objective) -> Tensor:

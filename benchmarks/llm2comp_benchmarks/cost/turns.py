@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Spread", "in_turn"]
+__all__ = ["RoundStats", "in_turn"]
 
 _Item = TypeVar("_Item")
 
 
-class Spread(NamedTuple):
+class RoundStats(NamedTuple):
     """The median of several rounds, with the least and the most of them."""
 
     median: float
@@ -17,18 +17,18 @@ class Spread(NamedTuple):
     most: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float]) -> "RoundStats":
         """The spread of values, at least one."""
         return cls(median(values), min(values), max(values))
 
     @classmethod
-    def ratio(cls, above: Sequence[float], below: Sequence[float]) -> "Spread":
+    def ratio(cls, above: Sequence[float], below: Sequence[float]) -> "RoundStats":
         """That of ratios round by round: what disturbs the machine for longer than a round disturbs both."""
         return cls.of([one / other for one, other in zip(above, below, strict=True)])
 
-    def scaled(self, factor: float) -> "Spread":
+    def scaled(self, factor: float) -> "RoundStats":
         """The spread of the values times a factor above 0."""
-        return Spread(*(factor * value for value in self))
+        return RoundStats(*(factor * value for value in self))
 
     def to_json(self) -> dict[str, Any]:
         """As an object of a result file."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from llm2comp.errors import SettingsError
+from llm2comp.errors import SettingsError, one_line
 from llm2comp_benchmarks.mteb.model import import_mteb
 from llm2comp_benchmarks.results.record import write_atomically
 
@@ -26,7 +26,7 @@ def read_instructions(path: str | Path) -> dict[str, str]:
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: no instructions can be read ({' '.join(str(error).split())[:200]})") from error
+        raise SettingsError(f"{path}: no instructions can be read ({one_line(error, limit=200)})") from error
     if not isinstance(found, dict) or not all(isinstance(key, str) and isinstance(text, str) for key, text in found.items()):
         raise SettingsError(f"{path}: expected a mapping of task to instruction, such as SciFact: 'Find evidence for the claim: '")
     return found

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import LLM2CompError, SettingsError, one_line
 from llm2comp_benchmarks.mteb.model import Identity, describe_for_mteb, import_mteb, wrap_for_mteb
 from llm2comp_benchmarks.mteb.prompts import UsedPrompts, leaves, prompts_of, resolve_prompts
 from llm2comp_benchmarks.mteb.samples import has_samples, read_samples
@@ -170,7 +170,7 @@ def _load_data(task: Any) -> None:
             task.load_data()
         return
     except Exception as error:  # from datasets, from the hub's client, and from the task itself
-        there = f"no copy on this machine: {_line(error)}"
+        there = f"no copy on this machine: {one_line(error, limit=160)}"
     name, dataset = task.metadata.name, task.metadata.dataset
     try:
         HfApi().dataset_info(dataset["path"], revision=dataset.get("revision"), timeout=_HUB_TIMEOUT)
@@ -178,7 +178,7 @@ def _load_data(task: Any) -> None:
             task.load_data()
     except Exception as error:
         raise LLM2CompError(
-            f"{name}: its data set {dataset['path']} cannot be loaded ({there}; the Hub: {_line(error)}); with the network back, run the same command again"
+            f"{name}: its data set {dataset['path']} cannot be loaded ({there}; the Hub: {one_line(error, limit=160)}); with the network back, run the same command again"
         ) from error
 
 
@@ -211,10 +211,6 @@ def _hub_left_alone() -> Iterator[None]:
     finally:
         for module, state in zip(modules, before, strict=True):
             module.HF_HUB_OFFLINE = state
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def known_details(task: Any, prompts: dict[str, str | None]) -> dict[str, Any]:

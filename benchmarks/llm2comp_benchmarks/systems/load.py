@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm2comp.errors import BackboneError, LLM2CompError, SettingsError
+from llm2comp.errors import BackboneError, LLM2CompError, SettingsError, one_line
 from llm2comp_benchmarks.systems.bm25 import Bm25
 from llm2comp_benchmarks.systems.poolings import POOLINGS
 from llm2comp_benchmarks.systems.random_vectors import RandomVectors
@@ -108,13 +108,14 @@ def _has(place: str, file: str, revision: str | None) -> bool:
     try:
         return file_exists(place, file, revision=revision)
     except Exception as error:  # a dozen kinds, from the hub's client and from the HTTP library below it
-        raise LLM2CompError(f"cannot look into the model {place!r}: the Hub stopped answering ({' '.join(str(error).split())[:200]}); try again") from error
+        raise LLM2CompError(f"cannot look into the model {place!r}: the Hub stopped answering ({one_line(error, limit=200)}); try again") from error
 
 
 def _load_sentence_transformer(place: str, revision: str | None) -> Encoder:
     from sentence_transformers import SentenceTransformer
 
-    from llm2comp.backbone.loading import one_line, quiet
+    from llm2comp.backbone.loading import quiet
+    from llm2comp.errors import one_line
 
     try:
         with quiet():

@@ -96,7 +96,7 @@ def finish_segment(
 
     Args:
         writer: With all rows written.
-        options: Type, wishes, parts.
+        options: Type, targets, parts.
         queries: What to measure with; None: made of the documents' own words by the encoder.
         encoder: The index's model; not needed with queries.
         device: Where FAISS trains and adds: `cpu`, `cuda` or `auto`.
@@ -129,8 +129,8 @@ def finish_segment(
             structure = built
     progress("measuring", 0)
     with watch.phase("measure"):
-        points = measure_curve(structure, storage, asked.vectors, k=options.wishes.k, recall=options.wishes.recall)
-        exact = _measure_exact(structure, storage, asked.vectors, options.wishes.k)
+        points = measure_curve(structure, storage, asked.vectors, k=options.targets.k, recall=options.targets.recall)
+        exact = _measure_exact(structure, storage, asked.vectors, options.targets.k)
     files[Names.QUERIES] = _write_queries(folder / Names.QUERIES, asked.vectors)
     report = _report(kind, points, exact, options, storage, files, watch, asked.source, planned)
     files[Names.REPORT] = write_report(folder / Names.REPORT, report)
@@ -149,7 +149,7 @@ def _choose(storage: Storage, options: IndexOptions, queries: Queries, device: s
                 raise
             return IndexType("Flat"), ""  # its numbers are for the whole index, which a merge makes of the parts
     progress("choosing the type", 0)
-    plan = choose_type(storage, options.wishes, queries=queries.vectors, device=device, workdir=storage.path.parent)
+    plan = choose_type(storage, options.targets, queries=queries.vectors, device=device, workdir=storage.path.parent)
     return plan.type, _EXACT_REASON if plan.type.family == "flat" and plan.met else plan.reason
 
 
@@ -174,7 +174,7 @@ def _report(
     return make_report(
         kind,
         points,
-        options.wishes,
+        options.targets,
         rows=storage.rows,
         dimension=storage.dimension,
         memory=memory_bytes(kind, rows=storage.rows, dimension=storage.dimension, store=storage.store),

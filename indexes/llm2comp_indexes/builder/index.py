@@ -65,7 +65,7 @@ def build_index(
         corpora: Sources that `llm2comp.corpus.read.read_corpus` takes; an id must not occur in two of them.
         output: A folder that does not exist, is empty, or holds what such a build left.
         model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
-        options: Type, wishes and parts; left out: type and parameters are chosen by measuring.
+        options: Type, targets and parts; left out: type and parameters are chosen by measuring.
         device: Where FAISS trains and adds: `cpu`, `cuda`, or `auto` for CUDA where FAISS sees a GPU.
         on_error: What a malformed row or a duplicate id does: raise, or be skipped and counted.
         overwrite: Replace the index that `output` holds; a folder with anything else in it is still refused.

@@ -131,7 +131,7 @@ def read_shard(folder: Path) -> Shard:
     if path.is_symlink():
         raise IndexFolderError(f"{path}: a link, expected a plain file; copy the shard with the files it links to")
     if not path.is_file():
-        raise IndexFolderError(f"{folder}: {_tell_unfinished(folder)}")
+        raise IndexFolderError(f"{folder}: {_format_unfinished(folder)}")
     if path.stat().st_size > _MOST_BYTES:
         raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not one of ours")
     try:
@@ -151,7 +151,7 @@ def read_shard(folder: Path) -> Shard:
     return shard
 
 
-def _tell_unfinished(folder: Path) -> str:
+def _format_unfinished(folder: Path) -> str:
     if (folder / ROWS / JOURNAL).is_file():
         return "an unfinished shard; run its llm2comp encode command again, and it goes on where it was"
     return f"holds no shard (no {SHARD}); make shards with: llm2comp encode CORPUS --shard I/N -o DIR"
@@ -251,7 +251,7 @@ def _shard_folders(path: Path) -> list[Path]:
         if folder.is_symlink() or not folder.is_dir():
             raise IndexFolderError(f"{folder}: a link or a file, expected the folder of a shard; name the folder itself if it lies elsewhere")
     if not folders:
-        raise IndexFolderError(f"{path}: {_tell_unfinished(path)}")
+        raise IndexFolderError(f"{path}: {_format_unfinished(path)}")
     return folders
 
 

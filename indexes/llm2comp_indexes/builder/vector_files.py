@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.text import open_text
-from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
+from llm2comp.errors import CorpusError, IndexFolderError, SettingsError, one_line
 from llm2comp_indexes.format.ids import IdTable, IdTableWriter
 
 __all__ = ["NpySource", "NpyVectors", "VectorBlock", "VectorSource", "read_ids"]
@@ -79,7 +79,7 @@ def _load_array(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise IndexFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a crafted header makes numpy raise whatever Python's own parser does
-        raise IndexFolderError(f"{path}: not a whole .npy file of numbers ({' '.join(str(error).split())}); write it with numpy.save") from error
+        raise IndexFolderError(f"{path}: not a whole .npy file of numbers ({one_line(error)}); write it with numpy.save") from error
 
 
 class NpyVectors:
@@ -231,16 +231,16 @@ class NpySource:
             remaining = iter(documents)
             while block := list(islice(remaining, _BLOCK)):
                 found = table.find([document.id for document in block])
-                self._tell_missing([document.id for document, places in zip(block, found, strict=True) if not len(places)], "a document without a vector")
+                self._format_missing([document.id for document, places in zip(block, found, strict=True) if not len(places)], "a document without a vector")
                 rows = [document for document, places in zip(block, found, strict=True) if len(places)]
                 numbers = np.array([places[0] for places in found if len(places)], np.int64)
                 met[numbers] = True
                 if rows:
                     yield self._block(rows, numbers)
         if not met.all():
-            self._tell_missing((name for name, known in zip(_read_names(self._ids), met, strict=True) if not known), "a vector without a document")
+            self._format_missing((name for name, known in zip(_read_names(self._ids), met, strict=True) if not known), "a vector without a document")
 
-    def _tell_missing(self, names: Iterable[str], what: str) -> None:
+    def _format_missing(self, names: Iterable[str], what: str) -> None:
         if self._on_missing is None:
             if named := list(islice(names, _NAMED + 1)):
                 shown = ", ".join(f'"{name[:80]}"' for name in named[:_NAMED]) + (" and more" if len(named) > _NAMED else "")

@@ -42,7 +42,7 @@ def merge_index(folder: str | Path, *, options: IndexOptions | None = None, devi
 
     Args:
         folder: The index.
-        options: Other wishes, another type, or a BM25 index from now on; left out: those the index was built with.
+        options: Other targets, another type, or a BM25 index from now on; left out: those the index was built with.
         device: As for `build_index`.
         progress: As for `build_index`.
 

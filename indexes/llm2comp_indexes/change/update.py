@@ -81,7 +81,7 @@ def add_documents(
     with change_index(Path(folder)) as change, Index(Path(folder), _before(change), model=model, searchable=False) as index:
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
-        news = _News(index, make_splitter(options, index.model))
+        news = _Changes(index, make_splitter(options, index.model))
         blocks = split_into_blocks(news.rows(documents))
         first = next(blocks, None)
         if first is not None:
@@ -94,7 +94,7 @@ def add_documents(
     return AddReport(news.added, news.changed, news.unchanged, skips.count, time.perf_counter() - start, encode.seconds)
 
 
-class _Gone:
+class _Deletions:
     """Rows of a segment that are to be deleted, and of how many documents they are."""
 
     def __init__(self) -> None:
@@ -107,12 +107,12 @@ class _Gone:
         self.documents += 1
 
 
-class _News:
+class _Changes:
     """Tells new and changed documents from those the index holds as they are."""
 
     def __init__(self, index: Index, split: Splitter) -> None:
         self.added = self.changed = self.unchanged = 0
-        self.replaced = [_Gone() for _ in index.segments]
+        self.replaced = [_Deletions() for _ in index.segments]
         self._segments, self._split = index.segments, split
 
     def rows(self, documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -165,9 +165,9 @@ def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteRe
     return DeleteReport(len(held), tuple(identifier for identifier in wanted if identifier not in held))
 
 
-def _find(segment: OpenSegment, wanted: list[str], held: set[str]) -> _Gone:
+def _find(segment: OpenSegment, wanted: list[str], held: set[str]) -> _Deletions:
     """Rows of the wanted documents; those that the segment holds are added to `held`."""
-    gone = _Gone()
+    gone = _Deletions()
     for start in range(0, len(wanted), _IDS_AT_ONCE):
         block = wanted[start : start + _IDS_AT_ONCE]
         for identifier, rows in zip(block, segment.find_rows(block), strict=True):
@@ -182,7 +182,7 @@ def _before(change: Change) -> Manifest:
     return change.before
 
 
-def _without(change: Change, segment: OpenSegment, gone: _Gone) -> Segment:
+def _without(change: Change, segment: OpenSegment, gone: _Deletions) -> Segment:
     """The segment without these rows; its new bitmap is on the device."""
     if not gone.documents:
         return segment.segment

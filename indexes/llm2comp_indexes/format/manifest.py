@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +14,7 @@ from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, HashedFile, check_size, sync_folder
 from llm2comp_indexes.format.ids import ID_BYTES
 from llm2comp_indexes.format.vectors import storage_bytes
-from llm2comp_indexes.options import IndexOptions
-from llm2comp_indexes.wishes import Wishes
+from llm2comp_indexes.options import IndexOptions, Targets
 
 __all__ = ["MANIFEST", "Manifest", "Names", "Segment", "check_folders", "read_manifest", "read_manifest_alone", "segment_folder", "write_manifest"]
 
@@ -138,7 +137,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "model": {"name": manifest.model, "fingerprint": manifest.fingerprint},
         "dimension": manifest.dimension,
         "metric": _METRIC,
-        "options": asdict(manifest.options),
+        "options": manifest.options.to_json(),
         "documents": manifest.documents,
         "segments": [asdict(segment) for segment in manifest.segments],
     }
@@ -225,7 +224,7 @@ def _load(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise IndexFolderError(f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}")
     if not path.is_file() or path.is_symlink():
-        raise IndexFolderError(_tell_missing(folder, path))
+        raise IndexFolderError(_format_missing(folder, path))
     try:
         content = json.loads(_read_text(folder))
     except (ValueError, RecursionError) as error:
@@ -235,7 +234,7 @@ def _load(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _tell_missing(folder: Path, path: Path) -> str:
+def _format_missing(folder: Path, path: Path) -> str:
     """What is there in place of a manifest."""
     if os.path.lexists(path):
         return f"{path}: not a plain file; build the index again"
@@ -275,17 +274,23 @@ def _parse(content: dict[str, Any]) -> Manifest:
 
 
 def _parse_options(content: dict[str, Any]) -> IndexOptions:
-    wishes = _fields(
-        _take(content, "wishes", dict), Wishes, {"memory": (int, type(None)), "latency_ms": (int, float, type(None)), "recall": (int, float), "k": (int,)}
+    targets = _fields(
+        _take(content, "wishes", dict),
+        "Targets",
+        {"memory": (int, type(None)), "latency_ms": (int, float, type(None)), "recall": (int, float), "k": (int,)},
     )
-    rest = {"type": (str,), "store": (str,), "wishes": (dict,), "chunk_tokens": (int, type(None)), "chunk_overlap": (int,), "hybrid": (bool,)}
-    return IndexOptions(**{**_fields(content, IndexOptions, rest), "wishes": Wishes(**wishes)})
+    rest = _fields(
+        content,
+        "IndexOptions",
+        {"type": (str,), "store": (str,), "wishes": (dict,), "chunk_tokens": (int, type(None)), "chunk_overlap": (int,), "hybrid": (bool,)},
+    )
+    return IndexOptions(**{**rest, "wishes": Targets(**targets)})
 
 
-def _fields(content: dict[str, Any], kind: type, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """The content, after its names are found to be the fields of the kind, and each value of one of its types."""
-    if set(content) != {field.name for field in fields(kind)}:
-        raise ValueError(f"its {kind.__name__} are not those of this format")
+def _fields(content: dict[str, Any], kind: str, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The content, after its names are found to be those of `types`, and each value of one of its types."""
+    if set(content) != set(types):
+        raise ValueError(f"its {kind} are not those of this format")
     for name, value in content.items():
         if type(value) not in types[name]:
             raise ValueError(f'"{name}" is of type {type(value).__name__}')

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self, get_args
 
 from llm2comp.corpus.documents import Document
-from llm2comp.errors import IndexFolderError
+from llm2comp.errors import IndexFolderError, one_line
 from llm2comp_indexes.format.files import FileRecord, HashedFile
 from llm2comp_indexes.format.mapping import Bytes
 
@@ -214,7 +214,7 @@ def open_metadata(path: Path, rows: int, *, content: Bytes | None = None) -> "Me
     except Exception as error:  # pyarrow raises a dozen kinds for a file that is not one
         if isinstance(error, IndexFolderError):
             raise
-        raise _damage(path, " ".join(str(error).split())) from error
+        raise _damage(path, one_line(error)) from error
 
 
 def _damage(path: Path, what: str) -> IndexFolderError:

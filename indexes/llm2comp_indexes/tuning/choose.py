@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
+from llm2comp.units import format_bytes, format_ms
 from llm2comp_indexes.faiss_module import bounded_threads, import_faiss
 from llm2comp_indexes.format.vectors import Storage
+from llm2comp_indexes.options import Targets, format_latency
 from llm2comp_indexes.structures.structure import Effort, IndexType
 from llm2comp_indexes.tuning.measure import Point, best_point, rank
 from llm2comp_indexes.tuning.trials import Candidate, Sample, list_candidates
-from llm2comp_indexes.wishes import Wishes, tell_bytes, tell_latency, tell_ms
 
-__all__ = ["Choice", "Plan", "choose_type", "decide", "tell_choice", "tell_effort"]
+__all__ = ["Choice", "Plan", "choose_type", "decide", "format_choice", "format_effort"]
 
 _NEAR = 1.25
 """Expected latencies within this factor count as equal: timings on a sample say no more."""
@@ -26,7 +27,7 @@ _NO_TIME = "no time left"
 
 
 class Choice(NamedTuple):
-    """A candidate, the point of its curve to work at, and whether memory, recall and latency are all as wished."""
+    """A candidate, the point of its curve to work at, and whether memory, recall and latency are all as asked."""
 
     candidate: Candidate
     point: Point
@@ -43,7 +44,7 @@ class Plan:
         point: What is expected of it: recall, latency.
         memory: Bytes that searching will hold in memory.
         reason: One to three sentences for people.
-        met: Whether all wishes are expected to be met.
+        met: Whether all targets are expected to be met.
         candidates: All types considered, with what their trials said.
     """
 
@@ -58,7 +59,7 @@ class Plan:
 
 def choose_type(
     storage: Storage,
-    wishes: Wishes,
+    targets: Targets,
     *,
     queries: NDArray[np.float32] | None = None,
     device: str = "cpu",
@@ -71,12 +72,12 @@ def choose_type(
 ) -> Plan:
     """The type of index for the stored vectors, by trials on a sample with exact search as truth.
 
-    Types over the memory wish are not tried. Exact search is tried first, and taken if it is fast enough. Otherwise IVF and HNSW are tried, and product
-    quantizers, which read vectors from disk at each search, if none of these meets the wishes; the longest codes first. `decide` chooses among them.
+    Types over the memory target are not tried. Exact search is tried first, and taken if it is fast enough. Otherwise IVF and HNSW are tried, and product
+    quantizers, which read vectors from disk at each search, if none of these meets the targets; the longest codes first. `decide` chooses among them.
 
     Args:
         storage: The vectors of the whole corpus.
-        wishes: Memory, latency, recall.
+        targets: Memory, latency, recall.
         queries: Real queries (n, dimension), of which up to 300 are used. None: rows drawn from the corpus and left out of the sample.
         device: Where trials are built: "cpu", "cuda" or "auto".
         threads: FAISS threads; None for all cores.
@@ -87,28 +88,28 @@ def choose_type(
         clock: Gives seconds.
 
     Raises:
-        SettingsError: There are no vectors or no queries, or every type is over the memory wish: the message names the smallest.
+        SettingsError: There are no vectors or no queries, or every type is over the memory target: the message names the smallest.
     """
     if not storage.rows:
         raise SettingsError("no vectors to choose an index type for; expected at least one")
     if queries is not None and not len(queries):
         raise SettingsError("no queries to try index types with; expected at least one, or None to draw them from the corpus")
     listed = list_candidates(storage.rows, storage.dimension, storage.store)
-    fitting = [candidate for candidate in listed if wishes.allows(candidate.memory)]
+    fitting = [candidate for candidate in listed if targets.allows(candidate.memory)]
     if not fitting:
-        raise SettingsError(_tell_too_large(listed, storage, wishes))
+        raise SettingsError(_format_too_large(listed, storage, targets))
     end = clock() + seconds / 2
     with bounded_threads(threads), ExitStack() as opened:
 
         def draw_sample(slow: bool) -> Sample:
-            return opened.enter_context(Sample(storage, wishes, slow=slow, queries=queries, seed=seed, workdir=workdir, clock=clock))
+            return opened.enter_context(Sample(storage, targets, slow=slow, queries=queries, seed=seed, workdir=workdir, clock=clock))
 
         trials = _Trials(draw_sample, device=device, threads=threads, seed=seed, seconds=seconds / 12, on_trial=on_trial)
-        tried = {candidate.type: candidate for candidate in _try_in_order(fitting, wishes, trials, lambda: clock() > end)}
-        conditions = _tell_conditions(trials.samples(), storage.rows)
+        tried = {candidate.type: candidate for candidate in _try_in_order(fitting, targets, trials, lambda: clock() > end)}
+        conditions = _format_conditions(trials.samples(), storage.rows)
     candidates = tuple(tried.get(candidate.type, replace(candidate, skipped="over the memory limit")) for candidate in listed)
-    choice = decide(candidates, wishes)
-    reason = " ".join(filter(None, (tell_choice(choice, candidates, wishes), _tell_untried(candidates), conditions)))
+    choice = decide(candidates, targets)
+    reason = " ".join(filter(None, (format_choice(choice, candidates, targets), _format_untried(candidates), conditions)))
     return Plan(choice.candidate.type, choice.point.effort, choice.point, choice.candidate.memory, reason, choice.met, candidates)
 
 
@@ -142,7 +143,9 @@ class _Trials:
         return list(self._samples.values())
 
 
-def _try_in_order(candidates: Sequence[Candidate], wishes: Wishes, try_out: Callable[[Candidate], Candidate], late: Callable[[], bool]) -> Iterator[Candidate]:
+def _try_in_order(
+    candidates: Sequence[Candidate], targets: Targets, try_out: Callable[[Candidate], Candidate], late: Callable[[], bool]
+) -> Iterator[Candidate]:
     """The candidates, tried as long as a trial may change the choice and there is time."""
     exact_met = met = False
     for number, candidate in enumerate(candidates):
@@ -152,11 +155,11 @@ def _try_in_order(candidates: Sequence[Candidate], wishes: Wishes, try_out: Call
             yield replace(candidate, skipped=_NO_TIME)
         else:
             yield (tried := try_out(candidate))
-            met = met or rank(best_point(tried.points, wishes), wishes) < 2
+            met = met or rank(best_point(tried.points, targets), targets) < 2
             exact_met = exact_met or (met and candidate.type.family == "flat")
 
 
-def decide(candidates: Sequence[Candidate], wishes: Wishes) -> Choice:
+def decide(candidates: Sequence[Candidate], targets: Targets) -> Choice:
     """The candidate to build, from what their trials said.
 
     1. Memory is a hard limit: a type over it is never chosen.
@@ -167,15 +170,15 @@ def decide(candidates: Sequence[Candidate], wishes: Wishes) -> Choice:
     5. If none reaches the recall, the one of highest recall.
 
     Raises:
-        SettingsError: No candidate within the memory wish was tried.
+        SettingsError: No candidate within the memory target was tried.
     """
-    choices = [_choice(candidate, wishes) for candidate in candidates if candidate.points and wishes.allows(candidate.memory)]
+    choices = [_choice(candidate, targets) for candidate in candidates if candidate.points and targets.allows(candidate.memory)]
     if not choices:
         raise SettingsError("no type of index within the memory limit was tried; give a larger one (--memory)")
     for choice in choices:
         if choice.candidate.type.family == "flat" and choice.met:
             return choice
-    ranks = [rank(choice.point, wishes) for choice in choices]
+    ranks = [rank(choice.point, targets) for choice in choices]
     level = min(ranks)
     if level == 4:
         return min(choices, key=lambda choice: (-choice.point.recall, choice.point.median_ms))
@@ -185,12 +188,12 @@ def decide(candidates: Sequence[Candidate], wishes: Wishes) -> Choice:
     return min(near, key=lambda choice: (choice.candidate.memory, choice.point.median_ms))
 
 
-def _choice(candidate: Candidate, wishes: Wishes) -> Choice:
-    point = best_point(candidate.points, wishes)
-    return Choice(candidate, point, rank(point, wishes) < 2 and wishes.allows(candidate.memory))
+def _choice(candidate: Candidate, targets: Targets) -> Choice:
+    point = best_point(candidate.points, targets)
+    return Choice(candidate, point, rank(point, targets) < 2 and targets.allows(candidate.memory))
 
 
-def tell_effort(kind: IndexType, effort: Effort) -> str:
+def format_effort(kind: IndexType, effort: Effort) -> str:
     """The type and effort for people: IVF4000,SQ8 (nprobe 16, 2 candidates re-scored per answer)."""
     said = [f"nprobe {effort.nprobe}"] if effort.nprobe else []
     said += [f"efSearch {effort.ef_search}"] if effort.ef_search else []
@@ -199,45 +202,45 @@ def tell_effort(kind: IndexType, effort: Effort) -> str:
     return f"{name} ({', '.join(said)})" if said else name
 
 
-def tell_choice(choice: Choice, candidates: Sequence[Candidate], wishes: Wishes) -> str:
+def format_choice(choice: Choice, candidates: Sequence[Candidate], targets: Targets) -> str:
     """What was chosen and why, or what cannot be had and what is nearest, in one or two sentences with the numbers."""
     candidate, point = choice.candidate, choice.point
-    measured = f"recall@{wishes.k} {point.recall:.3f}, {tell_ms(point.median_ms)} per query, {tell_bytes(candidate.memory)} of memory"
-    chosen = f"{tell_effort(candidate.type, point.effort)}: {measured}"
+    measured = f"recall@{targets.k} {point.recall:.3f}, {format_ms(point.median_ms)} per query, {format_bytes(candidate.memory)} of memory"
+    chosen = f"{format_effort(candidate.type, point.effort)}: {measured}"
     if choice.met:
-        return f"Chose {chosen}. {_tell_why(choice, candidates, wishes)}"
-    limit = "" if wishes.memory is None else f" within {tell_bytes(wishes.memory)} of memory"
-    if rank(point, wishes) == 4:
+        return f"Chose {chosen}. {_format_why(choice, candidates, targets)}"
+    limit = "" if targets.memory is None else f" within {format_bytes(targets.memory)} of memory"
+    if rank(point, targets) == 4:
         return (
-            f"The wishes cannot all be met: no type tried{limit} reaches recall@{wishes.k} {wishes.recall:g}. "
+            f"The targets cannot all be met: no type tried{limit} reaches recall@{targets.k} {targets.recall:g}. "
             f"Chose the nearest, {chosen}: recall gives way, memory does not."
         )
     return (
-        f"The wishes cannot all be met: no type tried{limit} reaches recall@{wishes.k} {wishes.recall:g} in {tell_latency(wishes)}. "
+        f"The targets cannot all be met: no type tried{limit} reaches recall@{targets.k} {targets.recall:g} in {format_latency(targets)}. "
         f"Chose the nearest, {chosen}: latency gives way before recall, and memory not at all."
     )
 
 
-def _tell_why(choice: Choice, candidates: Sequence[Candidate], wishes: Wishes) -> str:
-    asked = f"recall {wishes.recall:g}, {tell_latency(wishes)}, {'any memory' if wishes.memory is None else 'at most ' + tell_bytes(wishes.memory)}"
+def _format_why(choice: Choice, candidates: Sequence[Candidate], targets: Targets) -> str:
+    asked = f"recall {targets.recall:g}, {format_latency(targets)}, {'any memory' if targets.memory is None else 'at most ' + format_bytes(targets.memory)}"
     if choice.candidate.type.family == "flat":
-        return f"That meets the wishes ({asked}) and misses no neighbour, so nothing faster was tried."
-    others = [_choice(candidate, wishes) for candidate in candidates if candidate.points and candidate.type != choice.candidate.type]
+        return f"That meets the targets ({asked}) and misses no neighbour, so nothing faster was tried."
+    others = [_choice(candidate, targets) for candidate in candidates if candidate.points and candidate.type != choice.candidate.type]
     meeting = sorted((other for other in others if other.met), key=lambda other: other.point.median_ms)
-    said = [f"{other.candidate.type.factory} {tell_ms(other.point.median_ms)} and {tell_bytes(other.candidate.memory)}" for other in meeting[:2]]
-    exact = [f"exact search {tell_ms(other.point.median_ms)}" for other in others if other.candidate.type.family == "flat" and not other.met]
+    said = [f"{other.candidate.type.factory} {format_ms(other.point.median_ms)} and {format_bytes(other.candidate.memory)}" for other in meeting[:2]]
+    exact = [f"exact search {format_ms(other.point.median_ms)}" for other in others if other.candidate.type.family == "flat" and not other.met]
     if not meeting:
-        return f"It is the only type tried that meets the wishes ({asked})." + (f" For comparison: {exact[0]}." if exact else "")
+        return f"It is the only type tried that meets the targets ({asked})." + (f" For comparison: {exact[0]}." if exact else "")
     why = "the fastest" if choice.point.median_ms <= meeting[0].point.median_ms else "the smallest of the fastest (within a quarter of the least time)"
-    return f"Of the types that meet the wishes ({asked}) it is {why}; for comparison: {', '.join(said + exact)}."
+    return f"Of the types that meet the targets ({asked}) it is {why}; for comparison: {', '.join(said + exact)}."
 
 
-def _tell_untried(candidates: Sequence[Candidate]) -> str:
+def _format_untried(candidates: Sequence[Candidate]) -> str:
     names = [candidate.type.factory for candidate in candidates if candidate.skipped == _NO_TIME]
     return f"There was no time left to try {', '.join(names)}." if names else ""
 
 
-def _tell_conditions(samples: Sequence[Sample], rows: int) -> str:
+def _format_conditions(samples: Sequence[Sample], rows: int) -> str:
     largest = max(samples, key=lambda sample: sample.storage.rows)
     sizes = " and ".join(f"{size:,}" for size in sorted({sample.storage.rows for sample in samples}, reverse=True))
     origin = "others as queries" if largest.held_out else "queries"
@@ -246,9 +249,9 @@ def _tell_conditions(samples: Sequence[Sample], rows: int) -> str:
     return f"Measured on {sizes} of the vectors with {len(largest.queries)} {origin}, one at a time (FAISS threads: {threads}){scaled}."
 
 
-def _tell_too_large(candidates: Sequence[Candidate], storage: Storage, wishes: Wishes) -> str:
+def _format_too_large(candidates: Sequence[Candidate], storage: Storage, targets: Targets) -> str:
     smallest = min(candidates, key=lambda candidate: candidate.memory)
     return (
-        f"memory is {tell_bytes(wishes.memory or 0)}, too little for any index of {storage.rows:,} vectors of dimension {storage.dimension}: "
-        f"the smallest, {smallest.type.factory}, needs {tell_bytes(smallest.memory)}; allow at least {smallest.memory} bytes (--memory)"
+        f"memory is {format_bytes(targets.memory or 0)}, too little for any index of {storage.rows:,} vectors of dimension {storage.dimension}: "
+        f"the smallest, {smallest.type.factory}, needs {format_bytes(smallest.memory)}; allow at least {smallest.memory} bytes (--memory)"
     )

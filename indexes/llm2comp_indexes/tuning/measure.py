@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.vectors import Found, Storage
+from llm2comp_indexes.options import Targets
 from llm2comp_indexes.structures.effort import efforts_of
 from llm2comp_indexes.structures.structure import Effort
-from llm2comp_indexes.wishes import Wishes
 
 if TYPE_CHECKING:
     from llm2comp_indexes.structures.structure import Structure
@@ -250,17 +250,17 @@ def _share(storage: Storage, query: NDArray[np.float32], rows: NDArray[np.int64]
     return min(1.0, int(np.sum(storage.scores(query, np.unique(rows)) >= truth[-1] - _TIE)) / len(truth))
 
 
-def rank(point: Point, wishes: Wishes) -> int:
+def rank(point: Point, targets: Targets) -> int:
     """How well the point keeps to recall and latency: 0 surely, 1 as far as measured, 2 or 3 too slow, 4 too little recall."""
-    fast = point.median_ms <= wishes.latency
-    if point.sure_recall >= wishes.recall:
+    fast = point.median_ms <= targets.latency
+    if point.sure_recall >= targets.recall:
         return 0 if fast else 2
-    if point.recall >= wishes.recall:
+    if point.recall >= targets.recall:
         return 1 if fast else 3
     return 4
 
 
-def best_point(points: Sequence[Point], wishes: Wishes) -> Point:
+def best_point(points: Sequence[Point], targets: Targets) -> Point:
     """The fastest point that keeps to recall and latency; where none does, the nearest.
 
     Latency gives way before recall: then it is the fastest point with the recall asked for, and where no point has that, the one of highest recall.
@@ -270,7 +270,7 @@ def best_point(points: Sequence[Point], wishes: Wishes) -> Point:
     """
     if not points:
         raise SettingsError("no measured points to choose from, expected at least one")
-    best = min(rank(point, wishes) for point in points)
+    best = min(rank(point, targets) for point in points)
     if best == 4:
         return min(points, key=lambda point: (-point.recall, point.median_ms))
-    return min((point for point in points if rank(point, wishes) == best), key=lambda point: point.median_ms)
+    return min((point for point in points if rank(point, targets) == best), key=lambda point: point.median_ms)

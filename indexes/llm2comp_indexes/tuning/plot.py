@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.optional import check_matplotlib
+from llm2comp.units import format_bytes
+from llm2comp_indexes.options import format_latency
 from llm2comp_indexes.structures.types import IndexType
-from llm2comp_indexes.tuning.choose import tell_effort
+from llm2comp_indexes.tuning.choose import format_effort
 from llm2comp_indexes.tuning.report import Report
-from llm2comp_indexes.wishes import tell_bytes, tell_latency
 
 __all__ = ["plot_curve"]
 
@@ -17,7 +18,7 @@ _TITLE_CHARACTERS = 100
 
 
 def plot_curve(report: Report, path: Path) -> None:
-    """Writes a PNG (1,200 x 800) of latency over recall, with the point the index is set to and the wishes.
+    """Writes a PNG (1,200 x 800) of latency over recall, with the point the index is set to and the targets.
 
     Raises:
         LLM2CompError: matplotlib is not installed; the message has the command.
@@ -28,7 +29,7 @@ def plot_curve(report: Report, path: Path) -> None:
     figure = Figure(figsize=(12, 8), dpi=100, layout="constrained")
     axes = figure.subplots()
     _draw_curves(axes, report)
-    _draw_wishes(axes, report)
+    _draw_targets(axes, report)
     _label(axes, report)
     figure.savefig(path, format="png")
 
@@ -49,26 +50,26 @@ def _draw_curves(axes: Any, report: Report) -> None:
     axes.plot(chosen.recall, chosen.median_ms, "*", color="crimson", markersize=22, markeredgecolor="white", label=label, zorder=5)
 
 
-def _draw_wishes(axes: Any, report: Report) -> None:
-    wishes = report.wishes
-    axes.axvline(wishes.recall, color="seagreen", linestyle="--", label=f"wish: recall at least {wishes.recall:g}")
-    axes.axhline(wishes.latency, color="darkorange", linestyle="--", label=f"wish: {tell_latency(wishes)}")
+def _draw_targets(axes: Any, report: Report) -> None:
+    targets = report.targets
+    axes.axvline(targets.recall, color="seagreen", linestyle="--", label=f"target: recall at least {targets.recall:g}")
+    axes.axhline(targets.latency, color="darkorange", linestyle="--", label=f"target: {format_latency(targets)}")
 
 
 def _label(axes: Any, report: Report) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    lowest = min([report.wishes.recall, *(point.recall for point in report.points)])
+    lowest = min([report.targets.recall, *(point.recall for point in report.points)])
     axes.set_xlim(lowest - (margin := 0.05 * (1 - lowest) or 0.01), 1 + margin)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(which="both", alpha=0.25)
-    axes.set_xlabel(f"recall@{report.wishes.k} (share of the true nearest rows found)", fontsize=13)
+    axes.set_xlabel(f"recall@{report.targets.k} (share of the true nearest rows found)", fontsize=13)
     axes.set_ylabel(f"latency of one query (ms, log scale; FAISS threads: {report.threads})", fontsize=13)
     axes.tick_params(labelsize=11)
-    kind = tell_effort(IndexType(report.type), report.point.effort)
-    said = f"{report.rows:,} vectors of dimension {report.dimension}: {kind}, {tell_bytes(report.memory)} of memory", f"measured with {report.query_source}"
+    kind = format_effort(IndexType(report.type), report.point.effort)
+    said = f"{report.rows:,} vectors of dimension {report.dimension}: {kind}, {format_bytes(report.memory)} of memory", f"measured with {report.query_source}"
     axes.set_title("\n".join(line for part in said for line in textwrap.wrap(part, _TITLE_CHARACTERS)), fontsize=13)
     axes.legend(fontsize=11, loc="best")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llm2comp.errors import IndexFolderError, LLM2CompError
+from llm2comp.units import format_bytes, format_ms
 from llm2comp_indexes.format.files import FileRecord, HashedFile
+from llm2comp_indexes.options import Targets, format_latency
 from llm2comp_indexes.structures.structure import Effort
 from llm2comp_indexes.structures.types import IndexType
-from llm2comp_indexes.tuning.choose import tell_effort
+from llm2comp_indexes.tuning.choose import format_effort
 from llm2comp_indexes.tuning.measure import Point, best_point, rank
-from llm2comp_indexes.wishes import Wishes, tell_bytes, tell_latency, tell_ms
 
 __all__ = ["REPORT", "Report", "make_report", "parse_report", "read_report", "write_report"]
 
@@ -32,9 +33,9 @@ class Report:
         type: FAISS factory string.
         rows: Vectors searched.
         dimension: Of a vector.
-        wishes: What the index was to keep to.
+        targets: What the index was to keep to.
         point: Effort, recall and latency (milliseconds) it is set to: one of `points`.
-        met: Whether memory, recall and latency are as wished.
+        met: Whether memory, recall and latency are as asked.
         points: The whole curve, in the order measured.
         exact: Exact search of the same vectors with the same queries; None where it was not measured.
         query_source: Where the queries come from, in words: "300 rows left out of the index".
@@ -48,7 +49,7 @@ class Report:
     type: str
     rows: int
     dimension: int
-    wishes: Wishes
+    targets: Targets
     point: Point
     met: bool
     points: tuple[Point, ...]
@@ -60,15 +61,22 @@ class Report:
     seconds: Mapping[str, float]
     reason: str
 
+    @property
+    def wishes(self) -> Targets:
+        """Older name of `targets`."""
+        return self.targets
+
     def to_json(self) -> dict[str, Any]:
         """The report as values that `json` writes; `parse_report` reads them back."""
-        return {"format": _FORMAT, **asdict(self), "points": [asdict(point) for point in self.points], "seconds": dict(self.seconds)}
+        content = asdict(self)
+        targets = content.pop("targets")
+        return {"format": _FORMAT, **content, "wishes": targets, "points": [asdict(point) for point in self.points], "seconds": dict(self.seconds)}
 
 
 def make_report(
     kind: IndexType,
     points: Sequence[Point],
-    wishes: Wishes,
+    targets: Targets,
     *,
     rows: int,
     dimension: int,
@@ -80,12 +88,12 @@ def make_report(
     exact: Point | None = None,
     planned: str = "",
 ) -> Report:
-    """The report of an index whose curve was measured, set to the best point for the wishes.
+    """The report of an index whose curve was measured, set to the best point for the targets.
 
     Args:
         kind: Its type.
         points: Its curve, from `measure_curve`.
-        wishes: Memory, latency and recall asked for.
+        targets: Memory, latency and recall asked for.
         rows: Vectors searched.
         dimension: Of a vector.
         memory: From `memory_bytes`.
@@ -99,22 +107,24 @@ def make_report(
     Raises:
         SettingsError: There are no points.
     """
-    point = best_point(points, wishes)
-    met = rank(point, wishes) < 2 and wishes.allows(memory)
-    reason = f"{planned} {_tell_result(kind, point, wishes, memory, met, rows)}".strip()
-    return Report(kind.factory, rows, dimension, wishes, point, met, tuple(points), exact, query_source, threads, memory, bytes, dict(seconds), reason)
+    point = best_point(points, targets)
+    met = rank(point, targets) < 2 and targets.allows(memory)
+    reason = f"{planned} {_format_result(kind, point, targets, memory, met, rows)}".strip()
+    return Report(kind.factory, rows, dimension, targets, point, met, tuple(points), exact, query_source, threads, memory, bytes, dict(seconds), reason)
 
 
-def _tell_result(kind: IndexType, point: Point, wishes: Wishes, memory: int, met: bool, rows: int) -> str:
+def _format_result(kind: IndexType, point: Point, targets: Targets, memory: int, met: bool, rows: int) -> str:
     measured = (
-        f"The finished index of {rows:,} vectors, {tell_effort(kind, point.effort)}, measures recall@{wishes.k} {point.recall:.3f} "
-        f"at {tell_ms(point.median_ms)} per query (99 of 100 within {tell_ms(point.p99_ms)})"
+        f"The finished index of {rows:,} vectors, {format_effort(kind, point.effort)}, measures recall@{targets.k} {point.recall:.3f} "
+        f"at {format_ms(point.median_ms)} per query (99 of 100 within {format_ms(point.p99_ms)})"
     )
     if met:
-        return f"{measured}, as wished."
-    missed = [f"recall {wishes.recall:g} is not reached"] if point.recall < wishes.recall else []
-    missed += [f"{tell_latency(wishes)} is not kept"] if point.median_ms > wishes.latency else []
-    missed += [f"its {tell_bytes(memory)} of memory are over the {tell_bytes(wishes.memory)} wished"] if wishes.memory and memory > wishes.memory else []
+        return f"{measured}, as asked."
+    missed = [f"recall {targets.recall:g} is not reached"] if point.recall < targets.recall else []
+    missed += [f"{format_latency(targets)} is not kept"] if point.median_ms > targets.latency else []
+    missed += (
+        [f"its {format_bytes(memory)} of memory are over the {format_bytes(targets.memory)} allowed"] if targets.memory and memory > targets.memory else []
+    )
     return f"{measured}: {', and '.join(missed)}; this is the nearest it gets."
 
 
@@ -166,13 +176,13 @@ def parse_report(content: Any, source: str) -> Report:
 
 
 def _parse(content: dict[str, Any]) -> Report:
-    _only(content, {"format", *(field.name for field in fields(Report))}, "the report")
+    _only(content, {"format", "wishes", *(field.name for field in fields(Report))} - {"targets"}, "the report")
     exact = content.get("exact")
     report = Report(
         type=_take(content, "type", str),
         rows=_count(content, "rows", 1),
         dimension=_count(content, "dimension", 1),
-        wishes=_wishes(_take(content, "wishes", dict)),
+        targets=_targets(_take(content, "wishes", dict)),
         point=_point(_take(content, "point", dict)),
         met=_take(content, "met", bool),
         points=tuple(_point(point) for point in _take(content, "points", list)[:_MOST_POINTS]),
@@ -189,10 +199,10 @@ def _parse(content: dict[str, Any]) -> Report:
     return report
 
 
-def _wishes(content: dict[str, Any]) -> Wishes:
-    _only(content, {field.name for field in fields(Wishes)}, "its wishes")
+def _targets(content: dict[str, Any]) -> Targets:
+    _only(content, {field.name for field in fields(Targets)}, "its targets")
     memory, latency = content.get("memory"), content.get("latency_ms")
-    return Wishes(
+    return Targets(
         None if memory is None else _count(content, "memory", 1),
         None if latency is None else _number(latency, "latency_ms", math.inf),
         _number(content.get("recall"), "recall", 1.0),

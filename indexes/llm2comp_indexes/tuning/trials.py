@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp_indexes.format.vectors import Storage, StorageWriter, open_storage
-from llm2comp_indexes.options import Store
+from llm2comp_indexes.options import Store, Targets
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import Structure
 from llm2comp_indexes.structures.types import POINTS_PER_LIST, IndexType, default_type, memory_bytes
 from llm2comp_indexes.tuning.measure import Point, exact_search, measure_curve
-from llm2comp_indexes.wishes import Wishes
 
 __all__ = ["Candidate", "Sample", "growth_exponent", "list_candidates", "scale_point"]
 
@@ -174,7 +173,7 @@ class Sample:
     def __init__(
         self,
         storage: Storage,
-        wishes: Wishes,
+        targets: Targets,
         *,
         slow: bool = False,
         queries: NDArray[np.float32] | None = None,
@@ -185,7 +184,7 @@ class Sample:
         generator = np.random.default_rng(seed)
         order = generator.permutation(storage.rows) if storage.rows <= 1 << 24 else generator.choice(storage.rows, 1 << 18, replace=False, shuffle=True)
         held = min(_QUERIES, storage.rows // 10) if queries is None else 0
-        self._source, self._wishes, self._clock = storage, wishes, clock
+        self._source, self._targets, self._clock = storage, targets, clock
         self.held_out = held > 0
         rows = order[held : held + _rows_to_sample(storage.dimension, slow)]
         if queries is None:
@@ -193,9 +192,9 @@ class Sample:
         self.queries = queries[generator.permutation(len(queries))[:_QUERIES]]
         self._folder = TemporaryDirectory(prefix="llm2comp-plan-", dir=workdir)
         self.storage = self._copy(rows, "sample.faiss")
-        self._parts = [_Part(self.storage, self.queries, wishes.k)]
+        self._parts = [_Part(self.storage, self.queries, targets.k)]
         if storage.rows > _MUCH_MORE * len(rows):
-            self._parts.append(_Part(self._copy(rows[: len(rows) // 4], "quarter.faiss"), self.queries[:_FEW_QUERIES], wishes.k))
+            self._parts.append(_Part(self._copy(rows[: len(rows) // 4], "quarter.faiss"), self.queries[:_FEW_QUERIES], targets.k))
 
     def __enter__(self) -> Self:
         return self
@@ -219,11 +218,11 @@ class Sample:
             structure: Structure | Storage = part.storage
             if kind.family != "flat":
                 structure = build_structure(tried[-1], part.storage, device=device, threads=threads, seed=seed, workdir=Path(self._folder.name))
-            curves.append(part.measure(structure, self._wishes, seconds, self._clock))
+            curves.append(part.measure(structure, self._targets, seconds, self._clock))
         exponent = 0.0
         if len(curves) > 1:
             growth = self._parts[0].storage.rows / self._parts[1].storage.rows
-            exponent = growth_exponent(curves[0], curves[1], (tried[0], tried[1]), growth=growth, recall=min(self._wishes.recall, _STEEP))
+            exponent = growth_exponent(curves[0], curves[1], (tried[0], tried[1]), growth=growth, recall=min(self._targets.recall, _STEEP))
         return replace(candidate, points=self._scale(curves[0], kind, tried[0], exponent))
 
     def _scale(self, points: Sequence[Point], kind: IndexType, tried: IndexType, exponent: float) -> tuple[Point, ...]:
@@ -241,13 +240,13 @@ class _Part:
         self.storage, self._queries = storage, queries
         self._truth = exact_search(storage, queries, k).scores
 
-    def measure(self, structure: Structure | Storage, wishes: Wishes, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
+    def measure(self, structure: Structure | Storage, targets: Targets, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
         return measure_curve(
             structure,
             self.storage,
             self._queries,
-            k=wishes.k,
-            recall=wishes.recall,
+            k=targets.k,
+            recall=targets.recall,
             truth=self._truth,
             point_seconds=seconds / 8,
             seconds=0,

@@ -55,16 +55,16 @@ def _bodies(document: Document) -> set[str]:
 
 
 def _document_pairs(document: Document, settings: PairSettings, rng: random.Random) -> Iterator[Pair]:
-    """Summary or wish for a docstring with a body, name words for one without."""
+    """Summary or target for a docstring with a body, name words for one without."""
     summary, body = split_summary(document.text)
     nameless = remove_names(document, body)
     passage = cut_words(nameless, rng.randint(*settings.passage_words))
     if len(nameless.split()) >= 8:
         if len(summary.split()) >= 3:
             yield _pair("summary-body", summary, passage, document, settings, rng)
-        wish = _wish(summary)
-        if wish:
-            query = rng.choice(_ASKING).format(swap_synonyms(wish, 2 * settings.synonyms, rng))
+        target = _wish(summary)
+        if target:
+            query = rng.choice(_ASKING).format(swap_synonyms(target, 2 * settings.synonyms, rng))
             whole = cut_words(document.content, settings.passage_words[1])
             yield _pair("howto-docstring", query, passage if rng.random() < 0.5 else whole, document, settings, rng)
         yield from _part_pairs(document, nameless, settings, rng)

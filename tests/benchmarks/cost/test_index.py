@@ -86,8 +86,8 @@ def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path:
     vectors = str(tmp_path / "set")
     asked = {"corpus": None, "model": None, "rows": 600, "dimension": 32, "queries": 20, "seed": 0}
     prepared = JOBS["prepare"](folder=vectors, **asked)
-    wishes = {"memory": None, "latency_ms": None, "recall": 0.9, "k": 5}
-    ours = JOBS["build_ours"](vectors=vectors, output=str(tmp_path / "ours"), options={"type": kind}, wishes=wishes)
+    targets = {"memory": None, "latency_ms": None, "recall": 0.9, "k": 5}
+    ours = JOBS["build_ours"](vectors=vectors, output=str(tmp_path / "ours"), options={"type": kind}, targets=targets)
     same = same_training(ours["type"], prepared["rows"], prepared["dimension"])
     plain = JOBS["build_faiss"](vectors=vectors, output=str(tmp_path / "plain"), **same)
     file = str(tmp_path / "plain" / "faiss.index")
@@ -110,7 +110,7 @@ def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path:
 def test_the_effort_of_equal_latency_is_the_best_that_is_as_quick(tmp_path: Path) -> None:
     vectors, ours, plain = str(tmp_path / "set"), str(tmp_path / "ours"), str(tmp_path / "plain")
     JOBS["prepare"](folder=vectors, corpus=None, model=None, rows=20_000, dimension=64, queries=50, seed=0)
-    JOBS["build_ours"](vectors=vectors, output=ours, options={"type": "IVF64,SQfp16"}, wishes={"recall": 0.5, "latency_ms": 1000.0})
+    JOBS["build_ours"](vectors=vectors, output=ours, options={"type": "IVF64,SQfp16"}, targets={"recall": 0.5, "latency_ms": 1000.0})
     JOBS["build_faiss"](vectors=vectors, output=plain, factory="IVF1,Flat", trained_on=100, ef_construction=None)
     exact = {"file": f"{plain}/faiss.index", "parameters": None}
     effort = JOBS["equal_effort"](vectors=vectors, folder=ours, plain=exact, k=5)

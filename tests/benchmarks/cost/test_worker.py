@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 
 from llm2comp.errors import LLM2CompError
-from llm2comp_benchmarks.cost.turns import Spread, in_turn
+from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import Worker
 
 SERVER = dedent(
@@ -49,6 +49,6 @@ def test_every_round_has_all_and_begins_with_another() -> None:
 
 
 def test_ratios_are_of_the_same_round() -> None:
-    assert Spread.of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
-    assert Spread.ratio([10.0, 30.0, 8.0], [5.0, 10.0, 1.0]) == (3.0, 2.0, 8.0)
-    assert Spread(2.0, 1.0, 3.0).scaled(0.5) == (1.0, 0.5, 1.5)
+    assert RoundStats.of([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert RoundStats.ratio([10.0, 30.0, 8.0], [5.0, 10.0, 1.0]) == (3.0, 2.0, 8.0)
+    assert RoundStats(2.0, 1.0, 3.0).scaled(0.5) == (1.0, 0.5, 1.5)

@@ -13,7 +13,7 @@ import pytest
 
 import llm2comp
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes import IndexOptions, SearchOptions, Wishes, build_index, open_index, verify_index
+from llm2comp_indexes import IndexOptions, SearchOptions, Targets, build_index, open_index, verify_index
 from llm2comp_indexes.builder import blocks as row_blocks
 from tests.word_encoder import WordEncoder
 
@@ -191,12 +191,12 @@ def test_more_lists_than_rows_are_refused_and_what_was_encoded_is_kept(tmp_path:
     verify_index(tmp_path / "idx")
 
 
-def test_wishes_that_cannot_be_met_are_told_with_what_is_nearest(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_targets_that_cannot_be_met_are_told_with_what_is_nearest(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
     with pytest.raises(SettingsError, match=r"memory is 10 bytes, too little for any index of 5 vectors .*allow at least \d+ bytes \(--memory\)"):
-        build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(wishes=Wishes(memory=10)))
-    report = build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(wishes=Wishes(latency_ms=1e-6))).measured
+        build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(targets=Targets(memory=10)))
+    report = build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(targets=Targets(latency_ms=1e-6))).measured
     assert not report.met
-    assert "The wishes cannot all be met" in report.reason
+    assert "The targets cannot all be met" in report.reason
     assert "latency gives way before recall" in report.reason
 
 

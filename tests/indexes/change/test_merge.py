@@ -1,4 +1,4 @@
-"""Merging: one segment of what lives, made without encoding; with another type, other wishes, a BM25 index, if asked."""
+"""Merging: one segment of what lives, made without encoding; with another type, other targets, a BM25 index, if asked."""
 
 import os
 import resource
@@ -15,8 +15,8 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes import (
     IndexOptions,
     SearchOptions,
+    Targets,
     VectorFiles,
-    Wishes,
     add_documents,
     build_from_vectors,
     build_index,
@@ -118,13 +118,13 @@ def test_documents_are_known_as_unchanged_after_a_merge(live: Callable[..., Path
     assert len(encoder.texts) == 1
 
 
-def test_type_wishes_and_words_may_change(live: Callable[..., Path], encoder: RecordingEncoder) -> None:
+def test_type_targets_and_words_may_change(live: Callable[..., Path], encoder: RecordingEncoder) -> None:
     folder = live(type="flat")
     dense = answers(folder, encoder)
-    for options in (IndexOptions("HNSW8", hybrid=True), IndexOptions("IVF2,SQ8", wishes=Wishes(recall=0.5, k=3)), IndexOptions("flat")):
+    for options in (IndexOptions("HNSW8", hybrid=True), IndexOptions("IVF2,SQ8", targets=Targets(recall=0.5, k=3)), IndexOptions("flat")):
         report = merge_index(folder, options=options)
         assert report.measured is not None
-        assert report.measured.wishes == options.wishes
+        assert report.measured.targets == options.targets
         manifest = verify_index(folder)
         assert manifest.options == options
         assert [segment.type for segment in manifest.segments] == [{"flat": "Flat"}.get(options.type, options.type)]

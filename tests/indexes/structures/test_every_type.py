@@ -76,7 +76,7 @@ def test_at_full_effort_the_answers_are_exact(make: Callable[..., search.Index],
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_as_tuned_the_recall_is_as_wished(make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str) -> None:
+def test_as_tuned_the_recall_is_as_asked(make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str) -> None:
     answers = make(kind).search(QUESTIONS, k=10)
     found = [len({hit.id for hit in hits} & set(best)) / 10 for hits, best in zip(answers, truth(QUESTIONS, 10), strict=True)]
     assert np.mean(found) > 0.8  # 0.95 by passages of the documents, which these questions are not

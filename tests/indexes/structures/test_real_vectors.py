@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llm2comp_indexes import IndexOptions, VectorFiles, Wishes, build_from_vectors, open_index, verify_index
-from llm2comp_indexes.wishes import tell_bytes
+from llm2comp.units import format_bytes
+from llm2comp_indexes import IndexOptions, Targets, VectorFiles, build_from_vectors, open_index, verify_index
 from tests.indexes.vector_sets import brute_force
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def files(python_docs: NDArray[np.float32], tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("text", [*TYPES, *STRINGS])
 def test_every_type_reaches_the_recall_asked_for(files: Files, tmp_path: Path, text: str) -> None:
-    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(type=text, wishes=Wishes(latency_ms=1000))).measured
+    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(type=text, targets=Targets(latency_ms=1000))).measured
     assert report.met, report.reason
     assert report.point.recall >= 0.95
     assert files.recall(tmp_path / "idx", files.tuning) == pytest.approx(report.point.recall, abs=0.005)
@@ -59,21 +59,21 @@ def test_every_type_reaches_the_recall_asked_for(files: Files, tmp_path: Path, t
 @pytest.mark.parametrize("share", [0.6, 0.3])
 def test_auto_keeps_to_memory_and_recall(files: Files, tmp_path: Path, share: float) -> None:
     memory = int(share * files.rows.nbytes)
-    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(wishes=Wishes(memory=memory))).measured
+    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(targets=Targets(memory=memory))).measured
     assert report.met, report.reason
     assert report.memory <= memory
     assert files.recall(tmp_path / "idx", files.asked) >= 0.94
     assert report.reason.startswith("Chose ")
     assert "with 300 queries" in report.reason
-    assert f"at most {tell_bytes(memory)}" in report.reason
+    assert f"at most {format_bytes(memory)}" in report.reason
 
 
-def test_wishes_that_cannot_be_met_are_told_with_the_nearest(files: Files, tmp_path: Path) -> None:
-    wishes = Wishes(memory=int(0.3 * files.rows.nbytes), latency_ms=0.0001, recall=0.95)
-    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(wishes=wishes)).measured
+def test_targets_that_cannot_be_met_are_told_with_the_nearest(files: Files, tmp_path: Path) -> None:
+    targets = Targets(memory=int(0.3 * files.rows.nbytes), latency_ms=0.0001, recall=0.95)
+    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(targets=targets)).measured
     assert not report.met
-    assert report.memory <= wishes.memory
-    assert "The wishes cannot all be met: no type tried within 922 kB of memory reaches recall@10 0.95 in at most 0.0001 ms." in report.reason
+    assert report.memory <= targets.memory
+    assert "The targets cannot all be met: no type tried within 922 kB of memory reaches recall@10 0.95 in at most 0.0001 ms." in report.reason
     assert "Chose the nearest, " in report.reason
     assert "latency gives way before recall, and memory not at all" in report.reason
     assert report.point.recall >= 0.95

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.format.vectors import Storage
+from llm2comp_indexes.options import Targets
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import Effort, IndexType, memory_bytes
 from llm2comp_indexes.tuning import trials as candidates_module
-from llm2comp_indexes.tuning.choose import choose_type, decide, tell_choice
+from llm2comp_indexes.tuning.choose import choose_type, decide, format_choice
 from llm2comp_indexes.tuning.measure import Point, best_point, measure_curve, search_rows
 from llm2comp_indexes.tuning.trials import Candidate, Sample, growth_exponent, list_candidates, scale_point
-from llm2comp_indexes.wishes import Wishes
 from tests.indexes.vector_sets import brute_force, draw_clustered, store_vectors
 
 MB = 1_000_000
@@ -38,30 +38,30 @@ ALL = (FLAT, IVF, HNSW, SQ8, PQ)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "expected", "recall", "met"),
+    ("targets", "expected", "recall", "met"),
     [
-        (Wishes(), IVF, 0.96, True),  # HNSW is a tenth faster: a tie, which memory decides
-        (Wishes(latency_ms=100), FLAT, 1.0, True),
-        (Wishes(latency_ms=100, memory=1000 * MB), IVF, 0.96, True),
-        (Wishes(latency_ms=0.4, recall=0.85), HNSW, 0.9, True),
-        (Wishes(recall=0.995), HNSW, 0.995, True),
-        (Wishes(recall=1.0), FLAT, 1.0, False),  # latency gives way
-        (Wishes(memory=300 * MB), SQ8, 0.96, True),
-        (Wishes(memory=300 * MB, recall=0.995), SQ8, 0.99, False),  # recall gives way, to the nearest
-        (Wishes(memory=100 * MB), PQ, 0.96, False),
-        (Wishes(memory=100 * MB, latency_ms=20), PQ, 0.96, True),
-        (Wishes(latency_ms=0.1), IVF, 0.96, False),
+        (Targets(), IVF, 0.96, True),  # HNSW is a tenth faster: a tie, which memory decides
+        (Targets(latency_ms=100), FLAT, 1.0, True),
+        (Targets(latency_ms=100, memory=1000 * MB), IVF, 0.96, True),
+        (Targets(latency_ms=0.4, recall=0.85), HNSW, 0.9, True),
+        (Targets(recall=0.995), HNSW, 0.995, True),
+        (Targets(recall=1.0), FLAT, 1.0, False),  # latency gives way
+        (Targets(memory=300 * MB), SQ8, 0.96, True),
+        (Targets(memory=300 * MB, recall=0.995), SQ8, 0.99, False),  # recall gives way, to the nearest
+        (Targets(memory=100 * MB), PQ, 0.96, False),
+        (Targets(memory=100 * MB, latency_ms=20), PQ, 0.96, True),
+        (Targets(latency_ms=0.1), IVF, 0.96, False),
     ],
 )
-def test_the_rule(wishes: Wishes, expected: Candidate, recall: float, met: bool) -> None:
-    choice = decide(ALL, wishes)
+def test_the_rule(targets: Targets, expected: Candidate, recall: float, met: bool) -> None:
+    choice = decide(ALL, targets)
     assert (choice.candidate.type.factory, choice.point.recall, choice.met) == (expected.type.factory, recall, met)
 
 
 def test_a_sure_recall_goes_before_a_lucky_one() -> None:
     lucky = Candidate(IndexType("IVF100,SQ8"), 1, (Point(Effort(nprobe=1), 0.951, 0.1, 0.2, 0.01, 300),))
-    assert decide([lucky, SQ8], Wishes()).candidate is SQ8
-    alone = decide([lucky], Wishes())
+    assert decide([lucky, SQ8], Targets()).candidate is SQ8
+    alone = decide([lucky], Targets())
     assert (alone.candidate, alone.met) == (lucky, True)
 
 
@@ -80,52 +80,52 @@ def test_whatever_was_measured_the_rule_keeps_its_word() -> None:
     refused = met = 0
     for _ in range(500):
         drawn = draw_candidates(generator)
-        wishes = Wishes(memory=int(generator.integers(5, 100)), latency_ms=float(generator.uniform(0.2, 8)), recall=float(generator.uniform(0.6, 1)))
-        fitting = [(one, point) for one in drawn for point in one.points if one.memory <= wishes.memory]
+        targets = Targets(memory=int(generator.integers(5, 100)), latency_ms=float(generator.uniform(0.2, 8)), recall=float(generator.uniform(0.6, 1)))
+        fitting = [(one, point) for one in drawn for point in one.points if one.memory <= targets.memory]
         if not fitting:
             with pytest.raises(SettingsError, match="memory limit"):
-                decide(drawn, wishes)
+                decide(drawn, targets)
             refused += 1
             continue
-        chosen = decide(drawn, wishes)
-        assert chosen.candidate.memory <= wishes.memory
-        reaching = [point.median_ms for _, point in fitting if point.recall >= wishes.recall]
-        assert chosen.met == (min(reaching, default=np.inf) <= wishes.latency_ms)
+        chosen = decide(drawn, targets)
+        assert chosen.candidate.memory <= targets.memory
+        reaching = [point.median_ms for _, point in fitting if point.recall >= targets.recall]
+        assert chosen.met == (min(reaching, default=np.inf) <= targets.latency_ms)
         met += chosen.met
         if reaching:
-            assert chosen.point.recall >= wishes.recall
+            assert chosen.point.recall >= targets.recall
             if chosen.candidate.type.family != "flat" or not chosen.met:
                 assert chosen.point.median_ms <= 1.25 * min(reaching)
         else:
             assert chosen.point.recall == max(point.recall for _, point in fitting)
-        assert ("cannot all be met" in tell_choice(chosen, drawn, wishes)) == (not chosen.met)
+        assert ("cannot all be met" in format_choice(chosen, drawn, targets)) == (not chosen.met)
     assert refused > 10
     assert 100 < met < 400
 
 
 @pytest.mark.parametrize(
-    ("wishes", "text"),
+    ("targets", "text"),
     [
         (
-            Wishes(memory=100 * MB),
-            "The wishes cannot all be met: no type tried within 100 MB of memory reaches recall@10 0.95 in at most 10 ms (the default). Chose the nearest, "
+            Targets(memory=100 * MB),
+            "The targets cannot all be met: no type tried within 100 MB of memory reaches recall@10 0.95 in at most 10 ms (the default). Chose the nearest, "
             "RR256,IVF4000,PQ32x8: recall@10 0.960, 12 ms per query, 50 MB of memory: latency gives way before recall, and memory not at all.",
         ),
         (
-            Wishes(memory=300 * MB, recall=0.995, latency_ms=5),
-            "The wishes cannot all be met: no type tried within 300 MB of memory reaches recall@10 0.995. Chose the nearest, "
+            Targets(memory=300 * MB, recall=0.995, latency_ms=5),
+            "The targets cannot all be met: no type tried within 300 MB of memory reaches recall@10 0.995. Chose the nearest, "
             "IVF4000,SQ8: recall@10 0.990, 3 ms per query, 270 MB of memory: recall gives way, memory does not.",
         ),
         (
-            Wishes(latency_ms=2),
-            "Chose IVF4000,SQfp16: recall@10 0.960, 1.1 ms per query, 530 MB of memory. Of the types that meet the wishes (recall 0.95, at most 2 ms, any "
+            Targets(latency_ms=2),
+            "Chose IVF4000,SQfp16: recall@10 0.960, 1.1 ms per query, 530 MB of memory. Of the types that meet the targets (recall 0.95, at most 2 ms, any "
             "memory) it is the smallest of the fastest (within a quarter of the least time); for comparison: HNSW32 1 ms and 1.3 GB, IVF4000,SQ8 1.4 ms and "
             "270 MB, exact search 60 ms.",
         ),
     ],
 )
-def test_it_says_why(wishes: Wishes, text: str) -> None:
-    assert tell_choice(decide(ALL, wishes), ALL, wishes) == text
+def test_it_says_why(targets: Targets, text: str) -> None:
+    assert format_choice(decide(ALL, targets), ALL, targets) == text
 
 
 def test_candidates_are_types_faiss_makes_and_their_memory_is_theirs() -> None:
@@ -203,29 +203,29 @@ class Clock:
 
 def test_a_small_corpus_is_searched_exactly(storage: Storage) -> None:
     tried: list[str] = []
-    plan = choose_type(storage, Wishes(latency_ms=1000), threads=1, on_trial=tried.append)
+    plan = choose_type(storage, Targets(latency_ms=1000), threads=1, on_trial=tried.append)
     assert (plan.type, plan.met, plan.point.recall, tried) == (IndexType("Flat"), True, 1.0, ["Flat"])
     assert plan.reason.startswith("Chose exact search: recall@10 1.000, ")
     assert {one.skipped for one in plan.candidates if one.type != plan.type} == {"not needed"}
 
 
 @pytest.mark.parametrize("rows", [1, 5, 12, 100])
-@pytest.mark.parametrize("wishes", [Wishes(), Wishes(latency_ms=1e-6)])
-def test_a_handful_of_documents(tmp_path: Path, rows: int, wishes: Wishes) -> None:
-    plan = choose_type(store_vectors(tmp_path / "vectors.faiss", draw_clustered(rows, 32, seed=1)), wishes, threads=1)
-    assert plan.met == (wishes.latency_ms is None)
+@pytest.mark.parametrize("targets", [Targets(), Targets(latency_ms=1e-6)])
+def test_a_handful_of_documents(tmp_path: Path, rows: int, targets: Targets) -> None:
+    plan = choose_type(store_vectors(tmp_path / "vectors.faiss", draw_clustered(rows, 32, seed=1)), targets, threads=1)
+    assert plan.met == (targets.latency_ms is None)
     assert plan.point.recall >= 0.95
 
 
 def test_no_documents_no_choice(tmp_path: Path, storage: Storage) -> None:
     with pytest.raises(SettingsError, match="no vectors"):
-        choose_type(store_vectors(tmp_path / "vectors.faiss", draw_clustered(0, 32, seed=1)), Wishes())
+        choose_type(store_vectors(tmp_path / "vectors.faiss", draw_clustered(0, 32, seed=1)), Targets())
     with pytest.raises(SettingsError, match="no queries"):
-        choose_type(storage, Wishes(), queries=np.zeros((0, 32), np.float32))
+        choose_type(storage, Targets(), queries=np.zeros((0, 32), np.float32))
 
 
 def test_queries_are_not_among_the_sampled_rows(storage: Storage) -> None:
-    with Sample(storage, Wishes(), seed=3) as sample:
+    with Sample(storage, Targets(), seed=3) as sample:
         rows = {row.tobytes() for row in all_of(sample.storage)}
         queries = {query.tobytes() for query in sample.queries}
         assert rows | queries == {row.tobytes() for row in all_of(storage)}
@@ -235,14 +235,14 @@ def test_queries_are_not_among_the_sampled_rows(storage: Storage) -> None:
 
 
 def test_temporary_files_are_removed(storage: Storage, tmp_path: Path) -> None:
-    choose_type(storage, Wishes(), threads=1, workdir=tmp_path)
+    choose_type(storage, Targets(), threads=1, workdir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_types_over_the_memory_limit_are_neither_tried_nor_chosen(storage: Storage) -> None:
     tried: list[str] = []
     limit = memory_bytes(IndexType("Flat"), rows=storage.rows, dimension=32, store="float32") - 1
-    plan = choose_type(storage, Wishes(memory=limit), threads=1, seconds=3, on_trial=tried.append)
+    plan = choose_type(storage, Targets(memory=limit), threads=1, seconds=3, on_trial=tried.append)
     sizes = {one.type.factory: one.memory for one in plan.candidates}
     assert tried
     assert all(sizes[name] <= limit for name in tried)
@@ -252,30 +252,30 @@ def test_types_over_the_memory_limit_are_neither_tried_nor_chosen(storage: Stora
 
 def test_too_little_memory_for_any_type_names_the_least(storage: Storage) -> None:
     with pytest.raises(SettingsError, match=r"too little for any index of 6,000 vectors of dimension 32: the smallest, .* \(--memory\)") as caught:
-        choose_type(storage, Wishes(memory=1000))
+        choose_type(storage, Targets(memory=1000))
     least = int(re.findall(r"at least (\d+) bytes", str(caught.value))[0])
-    assert choose_type(storage, Wishes(memory=least), threads=1, seconds=3).memory == least
+    assert choose_type(storage, Targets(memory=least), threads=1, seconds=3).memory == least
     with pytest.raises(SettingsError):
-        choose_type(storage, Wishes(memory=least - 1), threads=1)
+        choose_type(storage, Targets(memory=least - 1), threads=1)
 
 
-def test_wishes_that_cannot_be_met_give_the_nearest_and_say_so(storage: Storage) -> None:
-    plan = choose_type(storage, Wishes(latency_ms=1e-6, recall=0.9), threads=1, seconds=3)
+def test_targets_that_cannot_be_met_give_the_nearest_and_say_so(storage: Storage) -> None:
+    plan = choose_type(storage, Targets(latency_ms=1e-6, recall=0.9), threads=1, seconds=3)
     assert not plan.met
     assert plan.point.recall >= 0.9
-    assert "The wishes cannot all be met: no type tried reaches recall@10 0.9 in at most 1e-06 ms." in plan.reason
+    assert "The targets cannot all be met: no type tried reaches recall@10 0.9 in at most 1e-06 ms." in plan.reason
     assert "latency gives way before recall" in plan.reason
 
 
 def test_the_same_seed_gives_the_same_plan(storage: Storage) -> None:
-    plans = [choose_type(storage, Wishes(latency_ms=0.05), threads=1, seed=4, seconds=1, clock=Clock()) for _ in range(2)]
+    plans = [choose_type(storage, Targets(latency_ms=0.05), threads=1, seed=4, seconds=1, clock=Clock()) for _ in range(2)]
     assert plans[0] == plans[1]
     assert len([one for one in plans[0].candidates if one.points]) > 3
 
 
 def test_the_time_it_takes_is_bounded(storage: Storage) -> None:
     tried: list[str] = []
-    plan = choose_type(storage, Wishes(latency_ms=1e-6), threads=1, seconds=1, clock=Clock(step=0.1), on_trial=tried.append)
+    plan = choose_type(storage, Targets(latency_ms=1e-6), threads=1, seconds=1, clock=Clock(step=0.1), on_trial=tried.append)
     assert tried == ["Flat"]
     assert {one.skipped for one in plan.candidates if not one.points} == {"no time left"}
 
@@ -283,34 +283,34 @@ def test_the_time_it_takes_is_bounded(storage: Storage) -> None:
 def test_a_larger_corpus_is_judged_by_a_sample(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module, "_ROWS", (2000, 2000))
     monkeypatch.setattr(candidates_module, "_SLOW_ROWS", (1000, 1000))
-    plan = choose_type(storage, Wishes(latency_ms=1e-6), threads=1, seconds=4)
+    plan = choose_type(storage, Targets(latency_ms=1e-6), threads=1, seconds=4)
     assert "Measured on 2,000 and 1,000 of the vectors with 300 others as queries" in plan.reason
     assert plan.reason.endswith("; times are scaled to 6,000.")
 
 
-def check_on_other_queries(vectors: NDArray[np.float32], queries: NDArray[np.float32], folder: Path, wishes: Wishes) -> None:
+def check_on_other_queries(vectors: NDArray[np.float32], queries: NDArray[np.float32], folder: Path, targets: Targets) -> None:
     """Plans, builds, tunes with half of the queries, and counts what the other half finds, by brute force."""
     storage = store_vectors(folder / "vectors.faiss", vectors)
-    plan = choose_type(storage, wishes, threads=1, seconds=8)
+    plan = choose_type(storage, targets, threads=1, seconds=8)
     assert plan.type.family != "flat"
-    assert plan.memory <= wishes.memory
+    assert plan.memory <= targets.memory
     structure = build_structure(plan.type, storage, threads=1)
     half = len(queries) // 2
-    effort = best_point(measure_curve(structure, storage, queries[:half], k=wishes.k, recall=wishes.recall, seconds=0), wishes).effort
-    truth = brute_force(vectors, queries[half:], wishes.k)
-    answers = [search_rows(structure, storage, query[None], wishes.k, effort) for query in queries[half:]]
-    found = np.mean([len(set(answer.tolist()) & set(best.tolist())) / wishes.k for answer, best in zip(answers, truth, strict=True)])
-    assert found >= wishes.recall
+    effort = best_point(measure_curve(structure, storage, queries[:half], k=targets.k, recall=targets.recall, seconds=0), targets).effort
+    truth = brute_force(vectors, queries[half:], targets.k)
+    answers = [search_rows(structure, storage, query[None], targets.k, effort) for query in queries[half:]]
+    found = np.mean([len(set(answer.tolist()) & set(best.tolist())) / targets.k for answer, best in zip(answers, truth, strict=True)])
+    assert found >= targets.recall
 
 
 @pytest.mark.parametrize("share", [0.7, 0.4, 0.2])
 def test_the_recall_asked_for_is_reached_on_clustered_vectors(tmp_path: Path, share: float) -> None:
-    wishes = Wishes(memory=int(share * 12_000 * 4 * 64), recall=0.95)
-    check_on_other_queries(draw_clustered(12_000, 64, seed=1), draw_clustered(600, 64, seed=2), tmp_path, wishes)
+    targets = Targets(memory=int(share * 12_000 * 4 * 64), recall=0.95)
+    check_on_other_queries(draw_clustered(12_000, 64, seed=1), draw_clustered(600, 64, seed=2), tmp_path, targets)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.7, 0.4])
 def test_the_recall_asked_for_is_reached_on_real_vectors(tmp_path: Path, python_docs: NDArray[np.float32], share: float) -> None:
     rows, dimension = 3000, python_docs.shape[1]
-    check_on_other_queries(python_docs[:rows], python_docs[rows:], tmp_path, Wishes(memory=int(share * rows * 4 * dimension), recall=0.9))
+    check_on_other_queries(python_docs[:rows], python_docs[rows:], tmp_path, Targets(memory=int(share * rows * 4 * dimension), recall=0.9))

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
+from llm2comp.units import format_bytes, format_ms
 from llm2comp_indexes.format.vectors import Found, Storage
-from llm2comp_indexes.options import STORES, Store
+from llm2comp_indexes.options import STORES, Store, Targets
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.effort import efforts_of
 from llm2comp_indexes.structures.structure import Effort, IndexType, Structure
 from llm2comp_indexes.tuning import measure
 from llm2comp_indexes.tuning.measure import Point, best_point, exact_search, measure_curve
-from llm2comp_indexes.wishes import Wishes, tell_bytes, tell_ms
 from tests.indexes.vector_sets import brute_force, draw_clustered, store_vectors
 
 ROWS, DIMENSION, K = 3000, 32, 10
@@ -249,20 +249,20 @@ CURVE = [make_point(0.80, 0.1), make_point(0.96, 1.0, 0.01), make_point(0.97, 2.
     ],
 )
 def test_the_best_point(recall: float, latency_ms: float, expected: int) -> None:
-    assert best_point(CURVE, Wishes(latency_ms=latency_ms, recall=recall)) is CURVE[expected]
+    assert best_point(CURVE, Targets(latency_ms=latency_ms, recall=recall)) is CURVE[expected]
 
 
 def test_no_points_no_best() -> None:
     with pytest.raises(SettingsError, match="no measured points"):
-        best_point([], Wishes())
+        best_point([], Targets())
 
 
 @pytest.mark.parametrize("wrong", [{"memory": 0}, {"latency_ms": 0.0}, {"latency_ms": float("nan")}, {"recall": 0.0}, {"recall": 1.5}, {"k": 0}])
-def test_impossible_wishes_are_refused(wrong: dict[str, float]) -> None:
+def test_impossible_targets_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=f"{next(iter(wrong)).removesuffix('_ms')} is .*expected"):
-        Wishes(**wrong)
+        Targets(**wrong)
 
 
 def test_numbers_for_people() -> None:
-    assert [tell_bytes(count) for count in (512, 20_480_045, 999_999, 1_310_000_000, 5e15)] == ["512 bytes", "20.5 MB", "1,000 kB", "1.31 GB", "5,000 TB"]
-    assert [tell_ms(value) for value in (0.0412, 0.41, 9.96, 12.3, 1240)] == ["0.041 ms", "0.41 ms", "10 ms", "12 ms", "1,240 ms"]
+    assert [format_bytes(count) for count in (512, 20_480_045, 999_999, 1_310_000_000, 5e15)] == ["512 bytes", "20.5 MB", "1,000 kB", "1.31 GB", "5,000 TB"]
+    assert [format_ms(value) for value in (0.0412, 0.41, 9.96, 12.3, 1240)] == ["0.041 ms", "0.41 ms", "10 ms", "12 ms", "1,240 ms"]

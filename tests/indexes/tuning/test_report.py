@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from llm2comp.errors import IndexFolderError, LLM2CompError
+from llm2comp_indexes.options import Targets
 from llm2comp_indexes.structures.structure import Effort, IndexType
 from llm2comp_indexes.tuning.measure import Point
 from llm2comp_indexes.tuning.plot import plot_curve
 from llm2comp_indexes.tuning.report import Report, make_report, parse_report, read_report, write_report
-from llm2comp_indexes.wishes import Wishes
 
 POINTS = (
     Point(Effort(nprobe=1, rerank=1), 0.4, 0.1, 0.2, 0.02, 300),
@@ -24,11 +24,11 @@ POINTS = (
 )
 
 
-def make(wishes: Wishes | None = None, memory: int = 12_000_000) -> Report:
+def make(targets: Targets | None = None, memory: int = 12_000_000) -> Report:
     return make_report(
         IndexType("IVF512,SQ8"),
         POINTS,
-        wishes or Wishes(memory=64_000_000, latency_ms=2.0),
+        targets or Targets(memory=64_000_000, latency_ms=2.0),
         rows=20_000,
         dimension=256,
         memory=memory,
@@ -52,7 +52,7 @@ def test_it_is_read_back_as_written(tmp_path: Path) -> None:
     record = write_report(tmp_path / "report.json", report)
     assert record.bytes == (tmp_path / "report.json").stat().st_size
     assert read_report(tmp_path / "report.json") == report
-    without = replace(report, exact=None, wishes=Wishes())
+    without = replace(report, exact=None, targets=Targets())
     assert parse_report(json.loads(json.dumps(without.to_json())), "here") == without
 
 
@@ -61,21 +61,21 @@ def test_it_is_set_to_the_best_point() -> None:
     assert (report.point, report.met) == (POINTS[2], True)
     assert report.reason == (
         "Chose IVF512,SQ8. The finished index of 20,000 vectors, IVF512,SQ8 (nprobe 16), measures recall@10 0.975 at 0.5 ms per query "
-        "(99 of 100 within 0.9 ms), as wished."
+        "(99 of 100 within 0.9 ms), as asked."
     )
 
 
 @pytest.mark.parametrize(
-    ("wishes", "memory", "said"),
+    ("targets", "memory", "said"),
     [
-        (Wishes(recall=0.999, latency_ms=5), 10, ": recall 0.999 is not reached; this is the nearest it gets."),
-        (Wishes(recall=0.95, latency_ms=0.2), 10, ": at most 0.2 ms is not kept; this is the nearest"),
-        (Wishes(recall=0.999, latency_ms=0.2), 10, ": recall 0.999 is not reached, and at most 0.2 ms is not kept;"),
-        (Wishes(memory=1_000_000), 12_000_000, ": its 12 MB of memory are over the 1 MB wished;"),
+        (Targets(recall=0.999, latency_ms=5), 10, ": recall 0.999 is not reached; this is the nearest it gets."),
+        (Targets(recall=0.95, latency_ms=0.2), 10, ": at most 0.2 ms is not kept; this is the nearest"),
+        (Targets(recall=0.999, latency_ms=0.2), 10, ": recall 0.999 is not reached, and at most 0.2 ms is not kept;"),
+        (Targets(memory=1_000_000), 12_000_000, ": its 12 MB of memory are over the 1 MB allowed;"),
     ],
 )
-def test_it_says_what_is_not_as_wished(wishes: Wishes, memory: int, said: str) -> None:
-    report = make(wishes, memory)
+def test_it_says_what_is_not_as_asked(targets: Targets, memory: int, said: str) -> None:
+    report = make(targets, memory)
     assert not report.met
     assert said in report.reason
 
@@ -157,8 +157,8 @@ def test_the_picture_is_a_png_of_1200_by_800(tmp_path: Path) -> None:
 
 def test_the_picture_of_another_report_is_another(tmp_path: Path) -> None:
     pictures = set()
-    for number, wishes in enumerate((Wishes(), Wishes(recall=0.5), Wishes(latency_ms=1.0))):
-        plot_curve(make(wishes), tmp_path / f"{number}.png")
+    for number, targets in enumerate((Targets(), Targets(recall=0.5), Targets(latency_ms=1.0))):
+        plot_curve(make(targets), tmp_path / f"{number}.png")
         pictures.add((tmp_path / f"{number}.png").read_bytes())
     assert len(pictures) == 3
 

@@ -17,7 +17,7 @@ from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.devices import precisions
 from llm2comp_benchmarks.cost.encode.setup import PARTS, Shape
 from llm2comp_benchmarks.cost.encode.stages import slowest_stage
-from llm2comp_benchmarks.cost.turns import Spread, in_turn
+from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import Worker, run_process
 from llm2comp_benchmarks.results.record import result_record
 
@@ -119,7 +119,7 @@ class _Contest:
         worker, answers, seconds = self.workers[name], self.rounds[name], self.seconds(name)
         texts, tokens = answers[0]["texts"], self.tokens(name)
         rates = {"texts_per_second": texts, "tokens_per_second": tokens, "gflops": self.work(name) / 1e9}
-        spreads = {rate: Spread.of([amount / one for one in seconds]).to_json() for rate, amount in rates.items()}
+        spreads = {rate: RoundStats.of([amount / one for one in seconds]).to_json() for rate, amount in rates.items()}
         memory = {"loaded_bytes": self.loaded[name], "peak_bytes": worker.ask("peak")["peak_bytes"]}
         return {**spreads, "texts": texts, "tokens": tokens, "seconds": seconds, **memory}
 
@@ -229,12 +229,12 @@ def _add_entries(contest: _Contest, record: dict[str, Any]) -> None:
             record[name] = contest.entry(name)
             continue
         rates = {"gflops": "flops", "model_shapes_gflops": "model_shapes_flops"}
-        record[name] = {rate: Spread.of([answer[key] / 1e9 for answer in answers]).to_json() for rate, key in rates.items()}
+        record[name] = {rate: RoundStats.of([answer[key] / 1e9 for answer in answers]).to_json() for rate, key in rates.items()}
     for name in contest.rounds:
         matmul = contest.rounds.get(f"matmul {name.rpartition(' ')[2]}")
         if matmul and not name.startswith("matmul"):
             reached = [contest.work(name) / seconds for seconds in contest.seconds(name)]
-            record[name]["matmul_share"] = Spread.ratio(reached, [answer["flops"] for answer in matmul]).to_json()
+            record[name]["matmul_share"] = RoundStats.ratio(reached, [answer["flops"] for answer in matmul]).to_json()
 
 
 def _add_ratios(contest: _Contest, record: dict[str, Any]) -> None:
@@ -244,7 +244,7 @@ def _add_ratios(contest: _Contest, record: dict[str, Any]) -> None:
         for other in (name for name in encoders if not name.startswith("llm2comp")):
             per = "tokens" if other.startswith("transformers") else "texts"
             amounts = [record[name][per] for name in (ours, other)]
-            speed = Spread.ratio(contest.seconds(other), contest.seconds(ours)).scaled(amounts[0] / amounts[1])
+            speed = RoundStats.ratio(contest.seconds(other), contest.seconds(ours)).scaled(amounts[0] / amounts[1])
             memory = record[ours]["peak_bytes"] / record[other]["peak_bytes"]
             record["ratios"].setdefault(ours, {})[other] = {"per": per, "speed": speed.to_json(), "peak_memory": memory}
 

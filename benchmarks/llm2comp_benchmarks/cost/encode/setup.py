@@ -191,11 +191,11 @@ def _described(model: Any) -> dict[str, Any]:
 
 def count_parameters(backbone: Any) -> int:
     """Parameters that a token is multiplied with in a forward pass: all but embeddings and head; an adapter counts as merged."""
-    from llm2comp.backbone.forward import trunk
+    from llm2comp.backbone.forward import decoder
 
     language_model = backbone.language_model
     embeddings = {id(parameter) for parameter in language_model.get_input_embeddings().parameters()}
-    named = trunk(language_model).named_parameters()
+    named = decoder(language_model).named_parameters()
     return sum(parameter.numel() for name, parameter in named if id(parameter) not in embeddings and ".lora_" not in name)
 
 

@@ -14,7 +14,7 @@ from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.encode.setup import Shape
 from llm2comp_benchmarks.cost.growth.laws import LAWS, Law, growth_with_k
 from llm2comp_benchmarks.cost.train.run import TrainBenchmark, open_steps
-from llm2comp_benchmarks.cost.turns import Spread, in_turn
+from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import THREAD_VARIABLES, Worker, run_process, watch_process
 from llm2comp_benchmarks.results.record import result_record
 
@@ -117,7 +117,7 @@ def _in_rounds(curve: str, measure: Measure, settings: GrowthBenchmark, tell: Ca
 
 
 def _curve(name: str, law: Law, unit: str, costs: Mapping[int, Sequence[float]]) -> dict[str, Any]:
-    points = [{"at": size, **Spread.of(several).to_json(), "rounds": list(several)} for size, several in costs.items()]
+    points = [{"at": size, **RoundStats.of(several).to_json(), "rounds": list(several)} for size, several in costs.items()]
     return {"cost": unit, "points": points, "law": law.fit(list(costs), [point["median"] for point in points])}
 
 
@@ -162,7 +162,7 @@ def _encoding_curves(folder: Path, facts: dict[str, Any], settings: GrowthBenchm
         costs = _in_rounds("memory", lambda size: _peak_of_stream(folder, size, settings, peaks[size]), settings, tell)
         curves["memory"] = _curve("memory", LAWS["memory"], "bytes", costs)
         for point in curves["memory"]["points"]:
-            point["anonymous"] = Spread.of(peaks[point["at"]]).to_json()
+            point["anonymous"] = RoundStats.of(peaks[point["at"]]).to_json()
     return curves
 
 

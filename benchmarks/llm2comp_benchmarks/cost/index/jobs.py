@@ -44,19 +44,19 @@ def _opened(folder: str) -> VectorSet:
     return found
 
 
-def build_ours(vectors: str, output: str, options: dict[str, Any], wishes: dict[str, Any]) -> dict[str, Any]:
+def build_ours(vectors: str, output: str, options: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
     """An index as `index build documents.jsonl --vectors … --ids … --queries …` makes it.
 
     `build_seconds` is the whole; `phases` has its parts: `write` (documents and vectors read, written, hashed, durable, committed), `choose`,
     `structure` (trained, filled, saved), `measure` (the recall-latency curve).
     """
-    from llm2comp_indexes import IndexOptions, Wishes
+    from llm2comp_indexes import IndexOptions, Targets
     from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
     from llm2comp_indexes.format.manifest import Names, read_manifest
 
     source = _opened(vectors)
     files = VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=source.folder / "tuning.npy")
-    given = IndexOptions(**options, wishes=Wishes(**wishes))
+    given = IndexOptions(**options, targets=Targets(**targets))
     start = time.perf_counter()
     report = build_from_vectors(files, output, corpora=[source.folder / "documents.jsonl"], options=given, device="cpu").measured
     seconds = time.perf_counter() - start

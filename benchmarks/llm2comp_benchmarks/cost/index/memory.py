@@ -42,7 +42,7 @@ def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000
 
 def _watch_build(vectors: Path, kind: str, output: Path, threads: int) -> dict[str, int]:
     shutil.rmtree(output, ignore_errors=True)
-    arguments = {"vectors": str(vectors), "output": str(output), "options": {"type": kind}, "wishes": {}}
+    arguments = {"vectors": str(vectors), "output": str(output), "options": {"type": kind}, "targets": {}}
     peaks = watch_process([*_JOB, "build_ours", json.dumps(arguments)], {name: str(threads) for name in THREAD_VARIABLES})
     shutil.rmtree(output)
     return peaks

@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def build(vectors: str, output: str, memory: int, latency_ms: float, k: int, threads: int) -> dict[str, Any]:
-    """What autofaiss chose and how long it took, for vectors in a folder of .npy files and the wishes memory (bytes) and latency."""
+    """What autofaiss chose and how long it took, for vectors in a folder of .npy files and the targets memory (bytes) and latency."""
     import autofaiss  # type: ignore[import-not-found,unused-ignore]
     import faiss
 

@@ -34,9 +34,9 @@ class IndexBenchmark:
         rows: Synthetic vectors.
         dimension: Of the synthetic vectors.
         types: Each built by us and by plain FAISS with the same factory string.
-        memory: Bytes, the wish given to our `auto` and to autofaiss.
+        memory: Bytes, the target given to our `auto` and to autofaiss.
         latency_ms: Milliseconds for a query, likewise.
-        recall: The wish given to our `auto` and types; autofaiss has none.
+        recall: The target given to our `auto` and types; autofaiss has none.
         k: Answers a query.
         queries: That recall and latency are measured with.
         rounds: Times each query is asked; the least time counts.
@@ -69,8 +69,8 @@ class IndexBenchmark:
             raise SettingsError(f"{self.peer_python}: no such program; give the Python of an environment with autofaiss: bin/python in it")
 
     @property
-    def wishes(self) -> dict[str, Any]:
-        """As fields of `llm2comp_indexes.Wishes`."""
+    def targets(self) -> dict[str, Any]:
+        """As fields of `llm2comp_indexes.Targets`."""
         return {"memory": self.memory, "latency_ms": self.latency_ms, "recall": self.recall, "k": self.k}
 
 
@@ -91,9 +91,9 @@ class _Run:
         command = [sys.executable, "-m", "llm2comp_benchmarks.cost.index.jobs", name, json.dumps(arguments)]
         return run_process(what, command, self.settings.threads)
 
-    def build_ours(self, kind: str, folder: Path, **wishes: Any) -> dict[str, Any]:
-        options, asked = {"type": kind}, self.settings.wishes | wishes
-        built = self.job(f"build llm2comp {kind}", "build_ours", vectors=self.vectors, output=str(folder), options=options, wishes=asked)
+    def build_ours(self, kind: str, folder: Path, **targets: Any) -> dict[str, Any]:
+        options, asked = {"type": kind}, self.settings.targets | targets
+        built = self.job(f"build llm2comp {kind}", "build_ours", vectors=self.vectors, output=str(folder), options=options, targets=asked)
         return {**built, "store_vectors_seconds": self.store_vectors_seconds}
 
     def folder(self, name: str) -> Path:

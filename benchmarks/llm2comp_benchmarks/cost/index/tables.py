@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llm2comp.units import format_bytes
 from llm2comp_benchmarks.cost.index.ratios import RATIOS, effort_words
 from llm2comp_benchmarks.results.tables import fill_blocks, markdown_table
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import STORES
 from llm2comp_indexes.structures.types import IndexType, default_type, memory_bytes
-from llm2comp_indexes.wishes import tell_bytes
 
 __all__ = ["comparison_table", "fill_tables", "growth_table", "memory_table", "ratio_table", "storage_table", "types_table"]
 
@@ -26,7 +26,7 @@ def storage_table() -> str:
     """Bytes of the stored vectors on disk, by documents, dimension and precision."""
     rows = [["documents", "dimension", *STORES]]
     rows += [
-        [f"{count // 10**6}M", f"{dimension:,}", *(tell_bytes(storage_bytes(count, dimension, store)) for store in STORES)] for count, dimension in _cases()
+        [f"{count // 10**6}M", f"{dimension:,}", *(format_bytes(storage_bytes(count, dimension, store)) for store in STORES)] for count, dimension in _cases()
     ]
     return markdown_table(rows)
 
@@ -36,7 +36,7 @@ def memory_table() -> str:
     rows = [["documents", "dimension", "flat, float32", "flat, int8", "hnsw, float32", "hnsw, int8", "ivf", "ivfpq"]]
     for count, dimension in _cases():
         kinds = [(default_type(name, rows=count, dimension=dimension), store) for name, store in _columns()]
-        sizes = [tell_bytes(memory_bytes(kind, rows=count, dimension=dimension, store=store)) for kind, store in kinds]
+        sizes = [format_bytes(memory_bytes(kind, rows=count, dimension=dimension, store=store)) for kind, store in kinds]
         rows.append([f"{count // 10**6}M", f"{dimension:,}", *sizes])
     return markdown_table(rows)
 
@@ -67,8 +67,8 @@ def comparison_table(record: dict[str, Any]) -> str:
         "p99 ms": lambda entry: f"{entry['p99_ms']:.3f}",
         "median ms, documents returned": lambda entry: f"{entry['median_ms_with_documents']:.3f}",
         "build s": lambda entry: f"{entry['build_seconds']:.1f}",
-        "on disk": lambda entry: tell_bytes(entry["bytes"]),
-        "peak of the build": lambda entry: tell_bytes(entry["peak_bytes"]),
+        "on disk": lambda entry: format_bytes(entry["bytes"]),
+        "peak of the build": lambda entry: format_bytes(entry["peak_bytes"]),
         "open s": lambda entry: f"{entry['open_seconds']:.3f}",
         "effort": effort_words,
     }
@@ -90,8 +90,8 @@ def growth_table(record: dict[str, Any]) -> str:
     """Peaks of memory of the builds in the result file of `index_memory`, and what the largest takes beyond the smallest."""
     sizes = record["settings"]["rows"]
     rows = [["documents", *(f"{kind}, {'in all' if what == 'resident' else 'without mapped files'}" for kind, what in _peaks(record))]]
-    rows += [[f"{count:,}", *(tell_bytes(record[kind][str(count)][what]) for kind, what in _peaks(record))] for count in sizes]
-    rows.append(["growth", *(tell_bytes(record[kind]["growth"][what]) for kind, what in _peaks(record))])
+    rows += [[f"{count:,}", *(format_bytes(record[kind][str(count)][what]) for kind, what in _peaks(record))] for count in sizes]
+    rows.append(["growth", *(format_bytes(record[kind]["growth"][what]) for kind, what in _peaks(record))])
     return markdown_table(rows)
 
 

@@ -12,7 +12,7 @@ from llm2comp.backbone.hardware import choose_device
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.devices import precisions
 from llm2comp_benchmarks.cost.encode.setup import Shape
-from llm2comp_benchmarks.cost.turns import Spread, in_turn
+from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import Worker
 from llm2comp_benchmarks.results.record import result_record
 
@@ -125,8 +125,8 @@ def _entry(worker: Worker, seconds: list[float], settings: TrainBenchmark) -> di
     """Seconds of steps, and memory: after loading, at most, and what steps (gradients, optimizer and activations) took beyond loading."""
     loaded, peak = worker.opened["loaded_bytes"], worker.ask("peak")["peak_bytes"]
     return {
-        "step_seconds": Spread.of(seconds).to_json(),
-        "tokens_per_second": Spread.of([settings.texts * settings.tokens / one for one in seconds]).to_json(),
+        "step_seconds": RoundStats.of(seconds).to_json(),
+        "tokens_per_second": RoundStats.of([settings.texts * settings.tokens / one for one in seconds]).to_json(),
         "seconds": seconds,
         "trained_parameters": worker.opened["trained_parameters"],
         "loaded_bytes": loaded,
@@ -138,4 +138,4 @@ def _entry(worker: Worker, seconds: list[float], settings: TrainBenchmark) -> di
 def _ratio(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """How many steps of ours go into one of the other's, round by round, and ours over the other's memory; None where loading took the most."""
     memory = {name: ours[f"{name}_bytes"] / other[f"{name}_bytes"] if other[f"{name}_bytes"] else None for name in ("peak", "step")}
-    return {"speed": Spread.ratio(other["seconds"], ours["seconds"]).to_json(), "peak_memory": memory["peak"], "step_memory": memory["step"]}
+    return {"speed": RoundStats.ratio(other["seconds"], ours["seconds"]).to_json(), "peak_memory": memory["peak"], "step_memory": memory["step"]}

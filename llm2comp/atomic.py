@@ -20,8 +20,8 @@ _LOCK = ".lock"
 def staged_folder(target: Path) -> Iterator[Path]:
     """A hidden folder beside the target, to be filled; at the end it takes the target's place.
 
-    Whatever happens meanwhile, the target stays as it was and nothing else stays; only a process that is killed leaves the
-    hidden folder, which the next save clears. What the old target holds under hidden names (`.git`) is kept.
+    Whatever happens meanwhile, the target stays as it was and nothing else stays; only a process that is killed leaves
+    the hidden folder, which the next save clears. What the old target holds under hidden names (`.git`) is kept.
 
     Raises:
         ModelFolderError: If the device is full, the folder cannot be written, or another process is writing it.
@@ -45,11 +45,14 @@ def staged_folder(target: Path) -> Iterator[Path]:
             with suppress(OSError):
                 parent.rmdir()
         if isinstance(error, filelock.Timeout):
-            raise ModelFolderError(f"{target}: another process is saving a model there; wait for it or give another folder") from error
+            raise ModelFolderError(
+                f"{target}: another process is saving a model there; wait for it or give another folder"
+            ) from error
         if isinstance(error, (OSError, SafetensorError)):
             reason = one_line(error)
             raise ModelFolderError(
-                f"{target}: the model cannot be saved there ({reason}); nothing stays behind: free some space or give another folder"
+                f"{target}: the model cannot be saved there ({reason}); nothing stays behind: free some space or give "
+                "another folder"
             ) from error
         raise
 

@@ -41,7 +41,9 @@ class MemoryEncoder(InputModule):
         SettingsError: If the maximum length leaves no room for a text, or is more than the language model takes.
     """
 
-    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, *, max_length: int) -> None:
+    def __init__(
+        self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, *, max_length: int
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -86,7 +88,10 @@ class MemoryEncoder(InputModule):
         limit = getattr(self.backbone.language_model.config, "max_position_embeddings", None)
         if tokens < least or (limit is not None and tokens > limit):
             most = f" and {limit}, the language model's own maximum" if limit is not None else " and more"
-            raise SettingsError(f"a maximum length of {tokens} tokens: give between {least} ({len(self.memory)} memory tokens and a text){most}")
+            raise SettingsError(
+                f"a maximum length of {tokens} tokens: give between {least} ({len(self.memory)} memory tokens and a "
+                f"text){most}"
+            )
         self._max_length = tokens
 
     def get_embedding_dimension(self) -> int:
@@ -103,7 +108,9 @@ class MemoryEncoder(InputModule):
         ids = self._tokenize([text[:reach] for text in texts])
         for row, text in enumerate(texts):
             seen = reach
-            while seen < len(text) and len(ids[row]) < 2 * room:  # twice: where the text was cut, its last tokens are not the whole text's
+            while (
+                seen < len(text) and len(ids[row]) < 2 * room
+            ):  # twice: where the text was cut, its last tokens are not the whole text's
                 seen *= 8
                 ids[row] = self._tokenize([text[:seen]])[0]
         self._truncated.count = self.pop_truncated() + sum(len(row) > room for row in ids)
@@ -125,7 +132,9 @@ class MemoryEncoder(InputModule):
         """
         for position, text in enumerate(inputs):
             if not isinstance(text, str):
-                raise TypeError(f"input {position} of this batch is {type(text).__name__} {str(text)[:40]!r}; texts must be strings")
+                raise TypeError(
+                    f"input {position} of this batch is {type(text).__name__} {str(text)[:40]!r}; texts must be strings"
+                )
         ids = self.token_ids([(prompt or "") + text for text in inputs], self.task_limits.get(kwargs.get("task") or ""))
         width = max(map(len, ids))
         return {
@@ -144,7 +153,11 @@ class MemoryEncoder(InputModule):
             parts.append(self.memory_states(chosen[seen], [lengths[row] for row in rows]))
             order += rows
         states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()].float()
-        return {**features, "token_embeddings": states, "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device)}
+        return {
+            **features,
+            "token_embeddings": states,
+            "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
+        }
 
     def memory_states(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Memory states of texts laid end to end.
@@ -160,7 +173,9 @@ class MemoryEncoder(InputModule):
         sizes = torch.tensor(lengths, device=tokens.device)
         ends = (sizes + k).cumsum(0)
         memory_places = tail_places(ends, k)
-        text_places = torch.arange(len(tokens), device=tokens.device) + k * torch.repeat_interleave(torch.arange(texts, device=tokens.device), sizes)
+        text_places = torch.arange(len(tokens), device=tokens.device) + k * torch.repeat_interleave(
+            torch.arange(texts, device=tokens.device), sizes
+        )
         embedded = self.backbone.embed(tokens)
         packed = embedded.new_empty(len(tokens) + k * texts, embedded.shape[1])
         packed = packed.index_copy(0, text_places, embedded)
@@ -220,9 +235,9 @@ class MemoryEncoder(InputModule):
         texts = [_unicode(text) for text in texts]
         if self._plain is not None:
             return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
+        ids: list[list[int]] = self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )["input_ids"]
         return ids
 
 
@@ -252,8 +267,13 @@ def _beginning(tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> int:
     model = backbone.language_model
     known = backbone.vocabulary_size
     if tokenizer.vocab_size > known:
-        raise BackboneError(f"the tokenizer has {tokenizer.vocab_size} tokens, {type(model).__name__} knows {known}: they do not belong together")
+        raise BackboneError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, {type(model).__name__} knows {known}: they do not "
+            "belong together"
+        )
     for token in (tokenizer.bos_token_id, getattr(model.config, "bos_token_id", None), tokenizer.eos_token_id):
         if isinstance(token, int) and token < known:
             return token
-    raise BackboneError(f"the tokenizer of {type(model).__name__} names no token for a text to begin with (bos_token or eos_token)")
+    raise BackboneError(
+        f"the tokenizer of {type(model).__name__} names no token for a text to begin with (bos_token or eos_token)"
+    )

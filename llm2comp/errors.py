@@ -1,6 +1,15 @@
 """Errors a user can act on. Each message says what was given, what was expected, and what fixes it."""
 
-__all__ = ["BackboneError", "CorpusError", "IndexFolderError", "LLM2CompError", "ModelFolderError", "SettingsError", "TrainingError", "one_line"]
+__all__ = [
+    "BackboneError",
+    "CorpusError",
+    "IndexFolderError",
+    "LLM2CompError",
+    "ModelFolderError",
+    "SettingsError",
+    "TrainingError",
+    "one_line",
+]
 
 
 class LLM2CompError(Exception):

@@ -33,7 +33,12 @@ def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> 
         dtype: Precision that the weights are to be rounded to before; None takes them as they are.
     """
     backbone = encoder.backbone
-    about = {"backbone": _about(backbone), "adapter": _adapter(backbone), "tokenizer": _tokenizer(encoder), "beginning": encoder.beginning}
+    about = {
+        "backbone": _about(backbone),
+        "adapter": _adapter(backbone),
+        "tokenizer": _tokenizer(encoder),
+        "beginning": encoder.beginning,
+    }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for name, tensor in sorted(_tensors(encoder).items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -46,11 +51,14 @@ def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> 
 def content_state(encoder: MemoryEncoder) -> tuple[Any, ...]:
     """Something quick to get that differs once the content has been changed, but not by moving to another device.
 
-    PyTorch counts the changes of a tensor, all but those by its fused optimizers: of what is being trained, a few numbers are looked at.
+    PyTorch counts the changes of a tensor, all but those by its fused optimizers: of what is being trained, a few
+    numbers are looked at.
     """
     tensors = (encoder.memory, *encoder.backbone.parameters())
     versions = tuple((id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
-    few = [tensor.detach().flatten()[:: max(1, tensor.numel() // _LOOKED_AT)] for tensor in tensors if tensor.requires_grad]
+    few = [
+        tensor.detach().flatten()[:: max(1, tensor.numel() // _LOOKED_AT)] for tensor in tensors if tensor.requires_grad
+    ]
     seen = tuple(torch.cat([numbers.double() for numbers in few]).tolist()) if few else ()
     return versions, seen, encoder.backbone.reference, id(encoder.tokenizer)
 
@@ -65,7 +73,9 @@ def _about(backbone: Backbone) -> dict[str, Any]:
     reference = backbone.reference
     if reference is not None:
         return {"name": reference.name, "revision": reference.revision}
-    return {name: value for name, value in backbone.language_model.config.to_diff_dict().items() if name not in _NO_MATTER}
+    return {
+        name: value for name, value in backbone.language_model.config.to_diff_dict().items() if name not in _NO_MATTER
+    }
 
 
 def _adapter(backbone: Backbone) -> dict[str, Any] | None:

@@ -33,7 +33,13 @@ _PRECISIONS = ("float32", "bfloat16", "int8", "uint8", "binary", "ubinary")
 _logger = logging.getLogger(__name__)
 
 
-def load(name_or_path: str | Path | None = None, *, device: str | None = None, dtype: str = "auto", trust_remote_code: bool = False) -> "LLM2Comp":
+def load(
+    name_or_path: str | Path | None = None,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+) -> "LLM2Comp":
     """A model ready to encode.
 
     Args:
@@ -60,7 +66,11 @@ def load(name_or_path: str | Path | None = None, *, device: str | None = None, d
     config = read_config(folder)
     parts = read_encoder(folder, dtype=precision, trust_remote_code=trust_remote_code)
     encoder = MemoryEncoder(parts.backbone, parts.tokenizer, parts.memory, max_length=parts.max_length)
-    settings = {"pooling": config["pooling"], "query_instruction": config["query_instruction"], "normalize": config.get("normalize", True)}
+    settings = {
+        "pooling": config["pooling"],
+        "query_instruction": config["query_instruction"],
+        "normalize": config.get("normalize", True),
+    }
     model = LLM2Comp(encoder, **settings, device=chosen)
     model.stages = list(config["stages"])
     model.prompts = {**_saved_prompts(folder), **model.prompts}
@@ -74,8 +84,8 @@ def load(name_or_path: str | Path | None = None, *, device: str | None = None, d
 class LLM2Comp(SentenceTransformer):
     """A text encoder made of a causal language model and k memory tokens.
 
-    Everything SentenceTransformer does works: `encode`, `encode_query`, `encode_document`, `similarity`, `truncate_dim`,
-    its trainer and its evaluators. Vectors have unit length unless `normalize=False`.
+    Everything SentenceTransformer does works: `encode`, `encode_query`, `encode_document`, `similarity`,
+    `truncate_dim`, its trainer and its evaluators. Vectors have unit length unless `normalize=False`.
 
     Attributes:
         stages: Training stages this model has been through, in order.
@@ -99,8 +109,12 @@ class LLM2Comp(SentenceTransformer):
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        if not isinstance(encoder, MemoryEncoder):  # SentenceTransformer's trainer makes a model of a checkpoint's folder in this way
-            self.__dict__.update(load(encoder, device=device, dtype="float32", trust_remote_code=trust_remote_code).__dict__)
+        if not isinstance(
+            encoder, MemoryEncoder
+        ):  # SentenceTransformer's trainer makes a model of a checkpoint's folder in this way
+            self.__dict__.update(
+                load(encoder, device=device, dtype="float32", trust_remote_code=trust_remote_code).__dict__
+            )
             return
         self.pooling = pooling or {"mode": "mean"}
         self.normalize = normalize
@@ -157,7 +171,9 @@ class LLM2Comp(SentenceTransformer):
             raise SettingsError(f"memory_tokens is {memory_tokens}; give at least 1")
         chosen = choose_device(device)
         precision = inference_dtype(dtype, chosen)
-        backbone = Backbone.load(name_or_path, revision=revision, dtype=precision, attention=attention, trust_remote_code=trust_remote_code)
+        backbone = Backbone.load(
+            name_or_path, revision=revision, dtype=precision, attention=attention, trust_remote_code=trust_remote_code
+        )
         tokens_of = backbone.reference
         source = find_source(name_or_path) if tokens_of is None else find_source(tokens_of.name, tokens_of.revision)
         tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
@@ -192,11 +208,11 @@ class LLM2Comp(SentenceTransformer):
     def encode(self, inputs: Any, *args: Any, precision: Any = "float32", **kwargs: Any) -> Any:
         """Embeddings of one text, (dim,), or of many, (texts, dim), in the order given, as numpy or, if asked, torch.
 
-        The arguments are SentenceTransformer's, with these differences. `precision` also takes `bfloat16`, which comes as a
-        tensor. `int8` and `uint8` are the components of the unit vectors times 127 and rounded (uint8: plus 128), so they
-        depend on nothing but the text, and a dot product over 127² is the cosine to about 0.01. Vectors shortened by
-        `truncate_dim` have unit length again. Texts longer than `max_seq_length` keep their beginning, and one warning says
-        how many there were.
+        The arguments are SentenceTransformer's, with these differences. `precision` also takes `bfloat16`, which comes
+        as a tensor. `int8` and `uint8` are the components of the unit vectors times 127 and rounded (uint8: plus 128),
+        so they depend on nothing but the text, and a dot product over 127² is the cosine to about 0.01. Vectors
+        shortened by `truncate_dim` have unit length again. Texts longer than `max_seq_length` keep their beginning, and
+        one warning says how many there were.
 
         Raises:
             TypeError: Naming the position of an input that is not a string.
@@ -227,7 +243,14 @@ class LLM2Comp(SentenceTransformer):
         quantized = steps.to(torch.int8) if precision == "int8" else (steps + 128).to(torch.uint8)
         return quantized if asked.get("convert_to_tensor") else quantized.cpu().numpy()
 
-    def encode_memory(self, texts: str | Sequence[str], *, prompt_name: str | None = None, batch_size: int = 32, show_progress_bar: bool = False) -> np.ndarray:
+    def encode_memory(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
         """Memory states before pooling, float32: (k, dim) of one text, (texts, k, dim) of many.
 
         Args:
@@ -240,7 +263,13 @@ class LLM2Comp(SentenceTransformer):
         if not checked and isinstance(checked, list):
             return np.zeros((0, self.memory_tokens, self.encoder.get_embedding_dimension()), dtype=np.float32)
         several = [checked] if isinstance(checked, str) else checked
-        states = self.encode(several, prompt_name=prompt_name, batch_size=batch_size, show_progress_bar=show_progress_bar, output_value="token_embeddings")
+        states = self.encode(
+            several,
+            prompt_name=prompt_name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            output_value="token_embeddings",
+        )
         stacked: np.ndarray = torch.stack(list(states)).cpu().numpy()
         return stacked[0] if isinstance(checked, str) else stacked
 
@@ -250,8 +279,9 @@ class LLM2Comp(SentenceTransformer):
         Args:
             path: A new or empty folder, or one that holds a model, which is then replaced; its README.md is kept.
             args: What SentenceTransformer.save also takes; not used.
-            weights_dtype: Precision of the weights written, such as torch.bfloat16 for half the size; the model in memory
-                keeps its own, and the fingerprint written is that of the rounded weights. None writes them as they are.
+            weights_dtype: Precision of the weights written, such as torch.bfloat16 for half the size; the model in
+                memory keeps its own, and the fingerprint written is that of the rounded weights. None writes them as
+                they are.
             kwargs: As `args`.
 
         Raises:
@@ -266,7 +296,12 @@ class LLM2Comp(SentenceTransformer):
                 cast_weights(unfinished, weights_dtype)
             content, settings = content_digest(self.encoder, weights_dtype), self._settings()
             del settings["max_length"]  # written by the encoder
-            entries = {**settings, "stages": self.stages, "fingerprint": fingerprint(content, self._settings()), "content_sha256": content}
+            entries = {
+                **settings,
+                "stages": self.stages,
+                "fingerprint": fingerprint(content, self._settings()),
+                "content_sha256": content,
+            }
             _write_card(self, unfinished, target)
             write_config(unfinished, entries)
 
@@ -355,7 +390,8 @@ def _write_card(model: LLM2Comp, folder: Path, target: Path) -> None:
         "---",
         f"# {target.name}",
         "",
-        f"A text encoder: {'`' + reference.name + '`' if reference else 'the included language model'} with {model.memory_tokens} memory tokens.",
+        f"A text encoder: {'`' + reference.name + '`' if reference else 'the included language model'} with "
+        f"{model.memory_tokens} memory tokens.",
         f"Stages: {', '.join(model.stages) or 'none (untrained)'}. Longest input: {model.max_seq_length} tokens.",
         "",
         "```python",

@@ -1,7 +1,7 @@
 """The files of a model folder: what is written, in which order, and what is checked before any of it is loaded.
 
-`llm2comp.json` names every file with its size and SHA-256; it is written last, and nothing is read before it and the files
-it names have been checked. Weights are safetensors only; nothing is unpickled.
+`llm2comp.json` names every file with its size and SHA-256; it is written last, and nothing is read before it and the
+files it names have been checked. Weights are safetensors only; nothing is unpickled.
 """
 
 import hashlib
@@ -23,14 +23,26 @@ from llm2comp.backbone.backbone import Backbone, BackboneReference
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
 from llm2comp.errors import BackboneError, ModelFolderError, one_line
 
-__all__ = ["CONFIG_FILE", "EncoderParts", "cast_weights", "check_folder", "find_folder", "read_config", "read_encoder", "write_config", "write_encoder"]
+__all__ = [
+    "CONFIG_FILE",
+    "EncoderParts",
+    "cast_weights",
+    "check_folder",
+    "find_folder",
+    "read_config",
+    "read_encoder",
+    "write_config",
+    "write_encoder",
+]
 
 CONFIG_FILE = "llm2comp.json"
 _FORMAT_VERSION = 1
 _MEMORY_FILE = "memory_tokens.safetensors"
 _ADAPTER_FILE = "adapter/adapter_model.safetensors"
 _FREE_FILES = (CONFIG_FILE, "README.md")
-_WEIGHTS = frozenset([".safetensors", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf", ".onnx"])
+_WEIGHTS = frozenset(
+    [".safetensors", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf", ".onnx"]
+)
 _AGAIN = "copy the model folder again"
 
 
@@ -53,7 +65,9 @@ def find_folder(name_or_path: str | Path) -> Path:
     if Path(name).exists():
         return Path(name)
     if name.count("/") != 1:
-        raise ModelFolderError(f"no model at {name!r}: give a folder, a Hub id such as owner/name, or nothing for the bundled model")
+        raise ModelFolderError(
+            f"no model at {name!r}: give a folder, a Hub id such as owner/name, or nothing for the bundled model"
+        )
     try:
         source = find_source(name)
         if source.place != name:
@@ -66,11 +80,15 @@ def find_folder(name_or_path: str | Path) -> Path:
         raise ModelFolderError(str(error)) from error
     except Exception as error:  # the hub raises kinds of its own and of the HTTP library below it
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            raise ModelFolderError(f"{name!r} is no llm2comp model: make one of a language model with LLM2Comp.from_backbone({name!r})") from error
+            raise ModelFolderError(
+                f"{name!r} is no llm2comp model: make one of a language model with LLM2Comp.from_backbone({name!r})"
+            ) from error
         raise ModelFolderError(f"cannot download the model {name!r}: {one_line(error)}") from error
 
 
-def write_encoder(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, max_length: int) -> None:
+def write_encoder(
+    folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, max_length: int
+) -> None:
     """Writes memory tokens, adapter, tokenizer, the backbone unless it is a Hub reference, and the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / _MEMORY_FILE)
@@ -79,7 +97,10 @@ def write_encoder(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokeniz
         if isinstance(backbone.model, PeftModel):
             backbone.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
             (folder / "adapter" / "README.md").unlink(missing_ok=True)
-            _edit_json(folder / "adapter" / "adapter_config.json", base_model_name_or_path=reference.name if reference else "backbone/")  # else a local path
+            _edit_json(
+                folder / "adapter" / "adapter_config.json",
+                base_model_name_or_path=reference.name if reference else "backbone/",
+            )  # else a local path
         if reference is None:
             backbone.language_model.save_pretrained(folder / "backbone", state_dict=backbone.weights())
         tokenizer.save_pretrained(str(folder))
@@ -99,7 +120,11 @@ def cast_weights(folder: Path, dtype: torch.dtype) -> None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping, though it has keys
-        save_file({name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}, path, metadata=metadata)
+        save_file(
+            {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
+            path,
+            metadata=metadata,
+        )
     if (folder / "backbone").is_dir():
         _edit_json(folder / "backbone" / "config.json", dtype=str(dtype).removeprefix("torch."))
 
@@ -120,7 +145,8 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
 
     Args:
         folder: The folder.
-        encoder_only: Whether the entries of the whole model may be absent, as they are where SentenceTransformer saved it.
+        encoder_only: Whether the entries of the whole model may be absent, as they are where SentenceTransformer saved
+            it.
 
     Raises:
         ModelFolderError: If there is none, a newer version wrote it, or something in it is missing or wrong.
@@ -128,8 +154,14 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         what = "has no llm2comp.json" if folder.is_dir() else "is not a folder"
-        other = f"; LLM2Comp.from_backbone({str(folder)!r}) makes an encoder of a language model" if (folder / "config.json").is_file() else ""
-        raise ModelFolderError(f"{folder} {what}: give a folder written by `model.save(...)` or `llm2comp train`{other}")
+        other = (
+            f"; LLM2Comp.from_backbone({str(folder)!r}) makes an encoder of a language model"
+            if (folder / "config.json").is_file()
+            else ""
+        )
+        raise ModelFolderError(
+            f"{folder} {what}: give a folder written by `model.save(...)` or `llm2comp train`{other}"
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
@@ -139,7 +171,9 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
     version = config.get("format_version")
     if version != _FORMAT_VERSION:
         fix = "pip install --upgrade llm2comp" if isinstance(version, int) and version > _FORMAT_VERSION else _AGAIN
-        raise ModelFolderError(f"{path} has format version {version!r}, this installation reads {_FORMAT_VERSION}: {fix}")
+        raise ModelFolderError(
+            f"{path} has format version {version!r}, this installation reads {_FORMAT_VERSION}: {fix}"
+        )
     entries = _ENCODER_ENTRIES if encoder_only else {**_ENCODER_ENTRIES, **_MODEL_ENTRIES}
     wrong = [f"{name} ({expected})" for name, (fits, expected) in entries.items() if not fits(config.get(name))]
     if wrong:
@@ -151,7 +185,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
     """Compares every file with the configuration, which is returned.
 
     Raises:
-        ModelFolderError: Naming the first file that is missing, cut short, altered, or a weight file that is not listed.
+        ModelFolderError: Naming the first file that is missing, cut short, altered, or a weight file that is not
+            listed.
     """
     config = read_config(folder, encoder_only=True)
     for name, expected in config["files"].items():
@@ -162,14 +197,19 @@ def check_folder(folder: Path) -> dict[str, Any]:
             if not path.is_file():
                 raise ModelFolderError(f"{path} is missing: {_AGAIN}")
             if path.stat().st_size != expected["size"]:
-                raise ModelFolderError(f"{path} has {path.stat().st_size} bytes, {expected['size']} were written: {_AGAIN}")
+                raise ModelFolderError(
+                    f"{path} has {path.stat().st_size} bytes, {expected['size']} were written: {_AGAIN}"
+                )
             if _sha256(path) != expected["sha256"]:
                 raise ModelFolderError(f"{path} is not the file that was written (its SHA-256 differs): {_AGAIN}")
         except OSError as error:
             raise ModelFolderError(f"{path} cannot be read ({error.strerror}): {_AGAIN}") from error
     unlisted = sorted(name for name in _files(folder) if name not in config["files"] and _could_be_loaded(name))
     if unlisted:
-        raise ModelFolderError(f"{folder} holds weights that its {CONFIG_FILE} does not name, which are not loaded: remove {', '.join(unlisted)}")
+        raise ModelFolderError(
+            f"{folder} holds weights that its {CONFIG_FILE} does not name, which are not loaded: remove "
+            f"{', '.join(unlisted)}"
+        )
     needed = [_MEMORY_FILE, *([_ADAPTER_FILE] if (folder / "adapter").is_dir() else [])]
     if absent := [name for name in needed if name not in config["files"]]:
         raise ModelFolderError(f"{folder / CONFIG_FILE} does not name {absent[0]}, which a model needs: {_AGAIN}")
@@ -195,11 +235,16 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
             raise ModelFolderError(f"{folder / 'backbone'} is missing: {_AGAIN}")
         backbone = Backbone.load(folder / "backbone", dtype=dtype, trust_remote_code=trust_remote_code)
     else:
-        backbone = Backbone.load(source["name"], revision=source["revision"], dtype=dtype, trust_remote_code=trust_remote_code)
+        backbone = Backbone.load(
+            source["name"], revision=source["revision"], dtype=dtype, trust_remote_code=trust_remote_code
+        )
         backbone.reference = BackboneReference(source["name"], source["revision"])
     expected = (config["memory_tokens"], backbone.hidden_size)
     if memory.shape != expected:
-        raise BackboneError(f"{folder / _MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they do not belong together")
+        raise BackboneError(
+            f"{folder / _MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they "
+            "do not belong together"
+        )
     if (folder / "adapter").is_dir():
         backbone.load_adapter(folder / "adapter")
     return EncoderParts(backbone, tokenizer, memory, config["max_length"])
@@ -210,7 +255,11 @@ def _could_be_loaded(name: str) -> bool:
     path = PurePosixPath(name)
     if path.suffix.lower() not in _WEIGHTS:
         return False
-    return path.suffix.lower() == ".safetensors" or len(path.parts) > 1 or path.stem.startswith(("adapter_model", "memory", "model", "pytorch_model"))
+    return (
+        path.suffix.lower() == ".safetensors"
+        or len(path.parts) > 1
+        or path.stem.startswith(("adapter_model", "memory", "model", "pytorch_model"))
+    )
 
 
 def _edit_json(path: Path, **entries: Any) -> None:
@@ -234,7 +283,9 @@ def _is_count(entry: Any) -> bool:
 
 
 def _is_file_list(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(isinstance(file, dict) and isinstance(file.get("size"), int) and "sha256" in file for file in entry.values())
+    return isinstance(entry, dict) and all(
+        isinstance(file, dict) and isinstance(file.get("size"), int) and "sha256" in file for file in entry.values()
+    )
 
 
 _ENCODER_ENTRIES = {
@@ -246,7 +297,10 @@ _ENCODER_ENTRIES = {
 _MODEL_ENTRIES = {
     "pooling": (lambda entry: isinstance(entry, dict) and "mode" in entry, "an object with mode"),
     "query_instruction": (lambda entry: isinstance(entry, str), "a text"),
-    "stages": (lambda entry: isinstance(entry, list) and all(isinstance(stage, str) for stage in entry), "a list of names"),
+    "stages": (
+        lambda entry: isinstance(entry, list) and all(isinstance(stage, str) for stage in entry),
+        "a list of names",
+    ),
     "fingerprint": (lambda entry: isinstance(entry, str), "a SHA-256"),
 }
 
@@ -254,7 +308,9 @@ _MODEL_ENTRIES = {
 def _files(folder: Path) -> dict[str, Path]:
     """Every file of a model by its name in the configuration; what the reader may write (the card) and hidden files are not among them."""
     found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    seen = {name.as_posix(): path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)}
+    seen = {
+        name.as_posix(): path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)
+    }
     return {name: path for name, path in seen.items() if name not in _FREE_FILES}
 
 

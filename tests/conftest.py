@@ -24,7 +24,13 @@ def make_model() -> "Callable[..., LLM2Comp]":
     from llm2comp.model import LLM2Comp
 
     def make(backbone: Path = BACKBONE, memory_tokens: int = 4, **options: Any) -> LLM2Comp:
-        settings = {"adapter": AdapterSettings(rank=4), "max_length": 64, "query_instruction": QUERY_INSTRUCTION, "device": "cpu", **options}
+        settings = {
+            "adapter": AdapterSettings(rank=4),
+            "max_length": 64,
+            "query_instruction": QUERY_INSTRUCTION,
+            "device": "cpu",
+            **options,
+        }
         with torch.random.fork_rng():
             torch.manual_seed(3)
             model = LLM2Comp.from_backbone(backbone, memory_tokens, **settings)

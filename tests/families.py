@@ -21,7 +21,15 @@ _COMMON: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-_OLD: dict[str, Any] = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2}
+_OLD: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 _HEAD = {"head_dim": 8}
 _LOCAL_AND_GLOBAL = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
@@ -33,7 +41,14 @@ PACKED: dict[str, dict[str, Any]] = {
     "mistral": {**_COMMON, "sliding_window": WINDOW},
     "ministral3": {**_COMMON, **_HEAD},
     "gemma": {**_COMMON, **_HEAD},
-    "gemma2": {**_COMMON, **_HEAD, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "sliding_window": WINDOW},
+    "gemma2": {
+        **_COMMON,
+        **_HEAD,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+        "sliding_window": WINDOW,
+    },
     "gemma3_text": {**_COMMON, **_HEAD, **_LOCAL_AND_GLOBAL, "query_pre_attn_scalar": 8},
     "phi": _COMMON,
     "phi3": {**_COMMON, "sliding_window": WINDOW},
@@ -42,7 +57,13 @@ PACKED: dict[str, dict[str, Any]] = {
     "opt": {**_COMMON, "ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.5},
     "olmo2": _COMMON,
     "olmo3": {**_COMMON, **_LOCAL_AND_GLOBAL},
-    "granite": {**_COMMON, "attention_multiplier": 0.3, "embedding_multiplier": 3.0, "logits_scaling": 5.0, "residual_multiplier": 0.5},
+    "granite": {
+        **_COMMON,
+        "attention_multiplier": 0.3,
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 5.0,
+        "residual_multiplier": 0.5,
+    },
     "cohere": {**_COMMON, "logit_scale": 0.3},
     "cohere2": {**_COMMON, **_LOCAL_AND_GLOBAL, "logit_scale": 0.3},
     "starcoder2": {**_COMMON, "sliding_window": WINDOW, "residual_dropout": 0.5},
@@ -53,7 +74,14 @@ PACKED: dict[str, dict[str, Any]] = {
     "gpt_oss": {**_COMMON, **_HEAD, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
     "mixtral": {**_COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, "router_jitter_noise": 0.5},
     # its windows are known to its masks only, and attention that takes no mask has to look them up
-    "qwen2_moe": {**_COMMON, **_EXPERTS, "shared_expert_intermediate_size": 24, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    "qwen2_moe": {
+        **_COMMON,
+        **_EXPERTS,
+        "shared_expert_intermediate_size": 24,
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "max_window_layers": 1,
+    },
 }
 """Configurations of families that run packed."""
 

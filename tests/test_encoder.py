@@ -50,7 +50,9 @@ def test_special_token_strings_are_text(encoder: MemoryEncoder) -> None:
     """`<s>` is token 1 of this tokenizer; it stands first and nowhere else."""
     special = {encoder.tokenizer.convert_tokens_to_ids(token) for token in encoder.tokenizer.all_special_tokens}
     assert encoder.beginning in special
-    assert encoder.tokenizer("a<s>b", add_special_tokens=False)["input_ids"].count(encoder.beginning) == 1  # so it would be, unguarded
+    assert (
+        encoder.tokenizer("a<s>b", add_special_tokens=False)["input_ids"].count(encoder.beginning) == 1
+    )  # so it would be, unguarded
     for text in (TEXTS["special"], "<s>", "</s>", *encoder.tokenizer.all_special_tokens):
         (ids,) = encoder.token_ids([text])
         assert special.isdisjoint(ids[1:])
@@ -62,7 +64,13 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character(encoder: Memory
     assert encoder.token_ids(["\ud83c\udf75"]) == encoder.token_ids(["🍵"])
 
 
-LONG = {"words": "word " * 30_000, "one word": "x" * 100_000, "blanks": " " * 100_000, "lines": "\n" * 50_000 + "end", "umlauts": "Bäume über Bächen; " * 2000}
+LONG = {
+    "words": "word " * 30_000,
+    "one word": "x" * 100_000,
+    "blanks": " " * 100_000,
+    "lines": "\n" * 50_000 + "end",
+    "umlauts": "Bäume über Bächen; " * 2000,
+}
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
@@ -82,7 +90,9 @@ def test_a_text_of_long_tokens_is_read_on(encoder: MemoryEncoder, monkeypatch: p
     assert len(expected[0]) == ROOM + 1
 
 
-def test_only_the_beginning_of_a_long_text_is_tokenised(encoder: MemoryEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_beginning_of_a_long_text_is_tokenised(
+    encoder: MemoryEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     tokenize = encoder._tokenize
 
@@ -100,7 +110,11 @@ def test_cut_and_counted(encoder: MemoryEncoder) -> None:
     just, over = "a" * ROOM, "b " * ROOM
     assert len(by_transformers(encoder.tokenizer, just)) <= ROOM < len(by_transformers(encoder.tokenizer, over))
     ids = encoder.token_ids([just, over, "short"])
-    assert [len(row) for row in ids] == [1 + len(by_transformers(encoder.tokenizer, just)), 1 + ROOM, 1 + len(by_transformers(encoder.tokenizer, "short"))]
+    assert [len(row) for row in ids] == [
+        1 + len(by_transformers(encoder.tokenizer, just)),
+        1 + ROOM,
+        1 + len(by_transformers(encoder.tokenizer, "short")),
+    ]
     other: list[int] = []
     thread = threading.Thread(target=lambda: other.append(encoder.pop_truncated()))
     thread.start()
@@ -114,7 +128,10 @@ def test_a_lower_limit_for_a_task(make_model: Callable[..., LLM2Comp]) -> None:
     encoder = make_model().encoder
     encoder.task_limits = {"query": 10}
     text = "many words in a row, more than ten of them"
-    lengths = {task: encoder.preprocess([text], task=task)["attention_mask"].sum().item() for task in ("query", "document", None)}
+    lengths = {
+        task: encoder.preprocess([text], task=task)["attention_mask"].sum().item()
+        for task in ("query", "document", None)
+    }
     assert lengths["query"] == 10 - 4
     assert lengths["document"] == lengths[None] > 6
 
@@ -122,7 +139,10 @@ def test_a_lower_limit_for_a_task(make_model: Callable[..., LLM2Comp]) -> None:
 def test_features_are_padded_on_the_right(encoder: MemoryEncoder) -> None:
     features = encoder.preprocess(["a longer text", "b"], prompt="find: ")
     rows = encoder.token_ids(["find: a longer text", "find: b"])
-    assert features["attention_mask"].tolist() == [[1] * len(rows[0]), [1] * len(rows[1]) + [0] * (len(rows[0]) - len(rows[1]))]
+    assert features["attention_mask"].tolist() == [
+        [1] * len(rows[0]),
+        [1] * len(rows[1]) + [0] * (len(rows[0]) - len(rows[1])),
+    ]
     for row, ids in zip(features["input_ids"].tolist(), rows, strict=True):
         assert row[: len(ids)] == ids
 
@@ -167,7 +187,9 @@ def test_passes_keep_to_their_tokens(make_model: Callable[..., LLM2Comp], monkey
     assert len(list(encoder._passes(lengths))) == 1  # gradients need one graph
     encoder.train()
     with torch.no_grad():
-        assert len(list(encoder._passes(lengths))) == 1  # GradCache runs both ways with one random state, and expects one dropout
+        assert (
+            len(list(encoder._passes(lengths))) == 1
+        )  # GradCache runs both ways with one random state, and expects one dropout
 
 
 def test_maximum_length_is_checked(make_model: Callable[..., LLM2Comp]) -> None:
@@ -175,15 +197,22 @@ def test_maximum_length_is_checked(make_model: Callable[..., LLM2Comp]) -> None:
     encoder.max_seq_length = 32
     assert len(encoder.token_ids(["word " * 100])[0]) == 32 - 4
     for tokens in (5, 0, -1, 2000):
-        with pytest.raises(SettingsError, match=f"a maximum length of {tokens} tokens: give between 6 .4 memory tokens and a text. and 1024"):
+        with pytest.raises(
+            SettingsError,
+            match=f"a maximum length of {tokens} tokens: give between 6 .4 memory tokens and a text. and 1024",
+        ):
             encoder.max_seq_length = tokens
     assert encoder.max_seq_length == 32
 
 
-def test_a_tokenizer_that_does_not_go_with_the_model(encoder: MemoryEncoder, make_model: Callable[..., LLM2Comp]) -> None:
+def test_a_tokenizer_that_does_not_go_with_the_model(
+    encoder: MemoryEncoder, make_model: Callable[..., LLM2Comp]
+) -> None:
     other = make_model().encoder
     other.backbone.language_model.resize_token_embeddings(40, mean_resizing=False)
-    with pytest.raises(BackboneError, match=r"the tokenizer has \d+ tokens, LlamaForCausalLM knows 40: they do not belong together"):
+    with pytest.raises(
+        BackboneError, match=r"the tokenizer has \d+ tokens, LlamaForCausalLM knows 40: they do not belong together"
+    ):
         MemoryEncoder(other.backbone, encoder.tokenizer, other.memory.detach(), max_length=64)
 
 
@@ -221,7 +250,9 @@ def test_threads_may_tokenise_at_once(encoder: MemoryEncoder) -> None:
     for thread in threads:
         thread.start()
     for _ in range(20):
-        encoder.tokenizer("a b c <s>", padding="max_length" if encoder.tokenizer.pad_token else False, max_length=9, truncation=True)
+        encoder.tokenizer(
+            "a b c <s>", padding="max_length" if encoder.tokenizer.pad_token else False, max_length=9, truncation=True
+        )
         encoder.tokenizer("a b c <s>", split_special_tokens=True)
     for thread in threads:
         thread.join()

@@ -16,7 +16,12 @@ class TestFingerprint:
         assert other.fingerprint == model.fingerprint
         assert len(model.fingerprint) == 64
         other.encode(["a text", "", "<s>"])
-        other.encoder.tokenizer("truncated", truncation=True, max_length=3, padding="max_length" if other.encoder.tokenizer.pad_token else False)
+        other.encoder.tokenizer(
+            "truncated",
+            truncation=True,
+            max_length=3,
+            padding="max_length" if other.encoder.tokenizer.pad_token else False,
+        )
         other.encoder.backbone.set_attention_dropout(0.2)
         other.stages.append("supervised")
         other.train()
@@ -36,7 +41,9 @@ class TestFingerprint:
         ],
         ids=str,
     )
-    def test_of_what_matters(self, make_model: Callable[..., LLM2Comp], model: LLM2Comp, options: dict[str, Any]) -> None:
+    def test_of_what_matters(
+        self, make_model: Callable[..., LLM2Comp], model: LLM2Comp, options: dict[str, Any]
+    ) -> None:
         assert make_model(**options).fingerprint != model.fingerprint
 
     def test_follows_every_change(self, make_model: Callable[..., LLM2Comp]) -> None:
@@ -49,8 +56,16 @@ class TestFingerprint:
 
         with torch.no_grad():
             change(lambda: model.encoder.memory[0].add_(1e-3))
-            change(lambda: dict(model.named_parameters())["0.backbone.model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"].mul_(1.01))
-            change(lambda: dict(model.named_parameters())["0.backbone.model.base_model.model.model.embed_tokens.weight"][5].add_(1e-3))
+            change(
+                lambda: dict(model.named_parameters())[
+                    "0.backbone.model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
+                ].mul_(1.01)
+            )
+            change(
+                lambda: dict(model.named_parameters())["0.backbone.model.base_model.model.model.embed_tokens.weight"][
+                    5
+                ].add_(1e-3)
+            )
             change(model.encoder.backbone.merge_adapter)
         change(lambda: setattr(model, "max_seq_length", 48))
         change(lambda: model.prompts.update(query="ask: "))

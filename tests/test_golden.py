@@ -39,7 +39,9 @@ def find(*names: str) -> Any:
 def model() -> LLM2Comp:
     lora = CASES["lora"]
     adapter = AdapterSettings(rank=lora["r"], alpha=lora["alpha"], dropout=0.0, targets=tuple(lora["target_modules"]))
-    built = LLM2Comp.from_backbone(GOLDEN / "backbone", CASES["memory_tokens"], adapter=adapter, normalize=False, device="cpu")
+    built = LLM2Comp.from_backbone(
+        GOLDEN / "backbone", CASES["memory_tokens"], adapter=adapter, normalize=False, device="cpu"
+    )
     loaded = set_peft_model_state_dict(built.encoder.backbone.model, load_file(GOLDEN / "adapter.safetensors"))
     assert not loaded.unexpected_keys
     with torch.no_grad():
@@ -64,7 +66,9 @@ def test_memory_states_and_embeddings(model: LLM2Comp) -> None:
     case = find("compression")
     lengths = [len(row) for row in case["context_ids"]]
     with torch.no_grad():
-        states = model.encoder.memory_states(torch.tensor([token for row in case["context_ids"] for token in row]), lengths)
+        states = model.encoder.memory_states(
+            torch.tensor([token for row in case["context_ids"] for token in row]), lengths
+        )
         close(states, case["memory_hidden"])
         close(embeddings(model, case["context_ids"]), case["embedding"])
 
@@ -92,7 +96,9 @@ def test_unsupervised_on_texts(model: LLM2Comp) -> None:
     with torch.no_grad():
         vectors = embeddings(model, case["ids"])
     close(vectors, case["embedding"])
-    assert float(contrastive_loss([vectors, vectors], temperature=case["temperature"])) == pytest.approx(case["loss"], **LOSS)
+    assert float(contrastive_loss([vectors, vectors], temperature=case["temperature"])) == pytest.approx(
+        case["loss"], **LOSS
+    )
 
 
 def test_supervised_on_texts(model: LLM2Comp) -> None:
@@ -101,25 +107,35 @@ def test_supervised_on_texts(model: LLM2Comp) -> None:
         vectors = [embeddings(model, case[f"{part}_ids"]) for part in ("query", "positive", "negative")]
     for part, found in zip(("query", "positive", "negative"), vectors, strict=True):
         close(found, case[f"{part}_embedding"])
-    assert float(contrastive_loss(vectors, temperature=case["temperature"])) == pytest.approx(case["loss_cosine"], **LOSS)
-    assert float(contrastive_loss(vectors, temperature=case["temperature"], similarity="dot")) == pytest.approx(case["loss_dot"], **LOSS)
+    assert float(contrastive_loss(vectors, temperature=case["temperature"])) == pytest.approx(
+        case["loss_cosine"], **LOSS
+    )
+    assert float(contrastive_loss(vectors, temperature=case["temperature"], similarity="dot")) == pytest.approx(
+        case["loss_dot"], **LOSS
+    )
 
 
 def test_contrastive_losses_on_given_vectors() -> None:
     unsupervised, supervised = find("loss_vectors", "unsupervised"), find("loss_vectors", "supervised")
     views = [torch.tensor(unsupervised[view]) for view in ("first", "second")]
-    assert float(contrastive_loss(views, temperature=unsupervised["temperature"])) == pytest.approx(unsupervised["loss"], **LOSS)
+    assert float(contrastive_loss(views, temperature=unsupervised["temperature"])) == pytest.approx(
+        unsupervised["loss"], **LOSS
+    )
     triple = [torch.tensor(supervised[part]) for part in ("query", "positive", "negative")]
     temperature = supervised["temperature"]
     assert float(contrastive_loss(triple, temperature=temperature)) == pytest.approx(supervised["loss_cosine"], **LOSS)
-    assert float(contrastive_loss(triple, temperature=temperature, similarity="dot")) == pytest.approx(supervised["loss_dot"], **LOSS)
+    assert float(contrastive_loss(triple, temperature=temperature, similarity="dot")) == pytest.approx(
+        supervised["loss_dot"], **LOSS
+    )
 
 
 @pytest.mark.parametrize(
     ("stage", "warmup", "peak", "floor", "decay"),
     [("stage1", 3200, 1e-4, 1e-5, 1), ("stage2", 100, 3e-5, 1e-5, 1), ("stage3", 200, 1e-4, 1e-5, 2)],
 )
-def test_learning_rates_of_the_published_schedule(stage: str, warmup: int, peak: float, floor: float, decay: int) -> None:
+def test_learning_rates_of_the_published_schedule(
+    stage: str, warmup: int, peak: float, floor: float, decay: int
+) -> None:
     """Stage 3 was set to decay over twice its updates and stopped half way."""
     case = find("learning_rate", stage)
     for update, expected in case["lr_at_update"].items():

@@ -53,7 +53,13 @@ class TestEncode:
 
     def test_any_series_of_texts(self, model: LLM2Comp) -> None:
         expected = model.encode(TEXTS)
-        series: list[Any] = [tuple(TEXTS), np.array(TEXTS), np.array(TEXTS, dtype=object), (text for text in TEXTS), dict.fromkeys(TEXTS).keys()]
+        series: list[Any] = [
+            tuple(TEXTS),
+            np.array(TEXTS),
+            np.array(TEXTS, dtype=object),
+            (text for text in TEXTS),
+            dict.fromkeys(TEXTS).keys(),
+        ]
         for given in series:
             close(model.encode(given), expected)
 
@@ -75,7 +81,9 @@ class TestEncode:
         long = "memory " * 100_000
         with caplog.at_level(logging.WARNING):
             vectors = model.encode([long, "short", long + "end"], batch_size=1)
-        assert [(record.name, record.getMessage()) for record in caplog.records] == [("llm2comp.model", "2 of 3 texts were cut to their first 64 tokens")]
+        assert [(record.name, record.getMessage()) for record in caplog.records] == [
+            ("llm2comp.model", "2 of 3 texts were cut to their first 64 tokens")
+        ]
         close(vectors[0], vectors[2])
         close(vectors[0], model.encode("memory " * 1000))
 
@@ -91,10 +99,14 @@ class TestEncode:
     def test_half_a_surrogate_pair(self, model: LLM2Comp) -> None:
         assert model.encode("a\ud83d").shape == (64,)
 
-    @pytest.mark.parametrize("given", [None, 3, 2.5, b"bytes", {"a": 1}, object()], ids=lambda given: type(given).__name__)
+    @pytest.mark.parametrize(
+        "given", [None, 3, 2.5, b"bytes", {"a": 1}, object()], ids=lambda given: type(given).__name__
+    )
     def test_what_is_no_text(self, model: LLM2Comp, given: Any) -> None:
         for encode in (model.encode, model.encode_query, model.encode_document, model.encode_memory):
-            with pytest.raises(TypeError, match=f"encode takes a string or a list of strings, not {type(given).__name__}"):
+            with pytest.raises(
+                TypeError, match=f"encode takes a string or a list of strings, not {type(given).__name__}"
+            ):
                 encode(given)
 
     @pytest.mark.parametrize("bad", [None, 3, b"bytes", ["nested"], float("nan")], ids=lambda bad: type(bad).__name__)
@@ -156,7 +168,9 @@ class TestPrecision:
         with pytest.raises(SettingsError, match="precision is 'float64'; give one of float32, bfloat16, int8"):
             model.encode("one", precision="float64")
 
-    def test_truncated_dimensions_are_unit_vectors_again(self, make_model: Callable[..., LLM2Comp], model: LLM2Comp) -> None:
+    def test_truncated_dimensions_are_unit_vectors_again(
+        self, make_model: Callable[..., LLM2Comp], model: LLM2Comp
+    ) -> None:
         beginning = model.encode(TEXTS)[:, :16]
         expected = beginning / np.linalg.norm(beginning, axis=1, keepdims=True)
         close(model.encode(TEXTS, truncate_dim=16), expected)
@@ -170,7 +184,13 @@ class TestPrecision:
 
     @pytest.mark.parametrize(
         ("precision", "dtype", "width"),
-        [("float32", np.float32, 64), ("int8", np.int8, 64), ("uint8", np.uint8, 64), ("binary", np.int8, 8), ("ubinary", np.uint8, 8)],
+        [
+            ("float32", np.float32, 64),
+            ("int8", np.int8, 64),
+            ("uint8", np.uint8, 64),
+            ("binary", np.int8, 8),
+            ("ubinary", np.uint8, 8),
+        ],
     )
     def test_no_texts(self, model: LLM2Comp, precision: Any, dtype: Any, width: int) -> None:
         for nothing in (list[str](), (), np.array([], dtype=object)):

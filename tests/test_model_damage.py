@@ -24,7 +24,10 @@ def relist(folder: Path) -> None:
     """Makes the checksums fit what is there, as one would who wants damage to go unnoticed."""
     config = config_of(folder)
     config["files"] = {
-        name: {"size": (folder / name).stat().st_size, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+        name: {
+            "size": (folder / name).stat().st_size,
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
         for name in config["files"]
         if (folder / name).is_file()
     }
@@ -52,14 +55,24 @@ class TestDamage:
         for part in expected:
             assert part in message, message
 
-    @pytest.mark.parametrize("name", ["memory_tokens.safetensors", "adapter/adapter_model.safetensors", "backbone/model.safetensors", "tokenizer.json"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "memory_tokens.safetensors",
+            "adapter/adapter_model.safetensors",
+            "backbone/model.safetensors",
+            "tokenizer.json",
+        ],
+    )
     def test_a_file_that_is_missing_cut_short_or_altered(self, model_folder: Path, name: str) -> None:
         path = model_folder / name
         whole = path.read_bytes()
         path.unlink()
         self.refused(model_folder, f"{path} is missing: copy the model folder again")
         path.write_bytes(whole[:-1])
-        self.refused(model_folder, f"{path} has {len(whole) - 1} bytes, {len(whole)} were written: copy the model folder again")
+        self.refused(
+            model_folder, f"{path} has {len(whole) - 1} bytes, {len(whole)} were written: copy the model folder again"
+        )
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         self.refused(model_folder, f"{path} is not the file that was written (its SHA-256 differs)")
         path.unlink()
@@ -74,7 +87,9 @@ class TestDamage:
         if name == "backbone":
             self.refused(model_folder, str(model_folder / name), "is missing")
 
-    def test_every_file_is_checked_before_any_is_read(self, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_every_file_is_checked_before_any_is_read(
+        self, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from llm2comp import model_folder as module
 
         monkeypatch.setattr(module, "load_file", lambda *_: pytest.fail("read before the check was over"))
@@ -83,7 +98,15 @@ class TestDamage:
         self.refused(model_folder, str(path))
 
     @pytest.mark.parametrize(
-        "name", ["more.safetensors", "adapter/adapter_model.bin", "pytorch_model.bin", "backbone/model-00002.safetensors", "backbone/x.PKL", "x.safetensors"]
+        "name",
+        [
+            "more.safetensors",
+            "adapter/adapter_model.bin",
+            "pytorch_model.bin",
+            "backbone/model-00002.safetensors",
+            "backbone/x.PKL",
+            "x.safetensors",
+        ],
     )
     def test_weights_that_are_not_listed(self, model_folder: Path, name: str) -> None:
         (model_folder / name).write_bytes(b"weights")
@@ -104,7 +127,10 @@ class TestDamage:
             def __reduce__(self) -> tuple[Any, ...]:
                 return (Path.touch, (opened,))
 
-        for name, pickled in (("adapter/adapter_model", "adapter/adapter_model.bin"), ("backbone/model", "backbone/pytorch_model.bin")):
+        for name, pickled in (
+            ("adapter/adapter_model", "adapter/adapter_model.bin"),
+            ("backbone/model", "backbone/pytorch_model.bin"),
+        ):
             folder = Path(shutil.copytree(model_folder, tmp_path / name.replace("/", " ")))
             (folder / f"{name}.safetensors").unlink()
             (folder / pickled).write_bytes(pickle.dumps(Trap()))
@@ -116,16 +142,29 @@ class TestDamage:
     def test_not_a_model(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("text")
         (tmp_path / "empty").mkdir()
-        self.refused(tmp_path / "nothing", "no model at", "give a folder, a Hub id such as owner/name, or nothing for the bundled model")
+        self.refused(
+            tmp_path / "nothing",
+            "no model at",
+            "give a folder, a Hub id such as owner/name, or nothing for the bundled model",
+        )
         self.refused(tmp_path / "file", "is not a folder: give a folder written by")
         self.refused(tmp_path / "empty", "has no llm2comp.json: give a folder written by")
-        self.refused(BACKBONE, "has no llm2comp.json", f"LLM2Comp.from_backbone({str(BACKBONE)!r}) makes an encoder of a language model")
+        self.refused(
+            BACKBONE,
+            "has no llm2comp.json",
+            f"LLM2Comp.from_backbone({str(BACKBONE)!r}) makes an encoder of a language model",
+        )
         self.refused("", "has no llm2comp.json")
 
     @pytest.mark.parametrize("text", ["", "{", "[1]", '"text"', "null", "\x00\x01", '{"format_version": NaN', "{}" * 2])
     def test_a_configuration_that_is_none(self, model_folder: Path, text: str) -> None:
         (model_folder / "llm2comp.json").write_text(text)
-        self.refused(model_folder, str(model_folder / "llm2comp.json"), "is not a model configuration", "copy the model folder again")
+        self.refused(
+            model_folder,
+            str(model_folder / "llm2comp.json"),
+            "is not a model configuration",
+            "copy the model folder again",
+        )
 
     def test_a_configuration_that_is_no_text(self, model_folder: Path) -> None:
         (model_folder / "llm2comp.json").write_bytes(b"\xff\xfe{")
@@ -137,7 +176,10 @@ class TestDamage:
         edited(model_folder, "llm2comp.json", lambda config: config.pop("format_version"))
         self.refused(model_folder, "has format version None", "copy the model folder again")
 
-    @pytest.mark.parametrize("name", ["backbone", "memory_tokens", "max_length", "files", "pooling", "query_instruction", "stages", "fingerprint"])
+    @pytest.mark.parametrize(
+        "name",
+        ["backbone", "memory_tokens", "max_length", "files", "pooling", "query_instruction", "stages", "fingerprint"],
+    )
     def test_an_entry_that_is_missing_or_wrong(self, model_folder: Path, name: str) -> None:
         edited(model_folder, "llm2comp.json", lambda config: config.pop(name))
         self.refused(model_folder, str(model_folder / "llm2comp.json"), f"lacks or misstates {name} (")
@@ -149,10 +191,17 @@ class TestDamage:
         edited(model_folder, "llm2comp.json", lambda config: config.update(pooling={"mode": "last"}))
         self.refused(model_folder, "pooling is {'mode': 'last'}", kind=SettingsError)
 
-    @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "adapter/../../outside.safetensors", "..\\outside.safetensors"])
+    @pytest.mark.parametrize(
+        "name",
+        ["../outside.safetensors", "/etc/passwd", "adapter/../../outside.safetensors", "..\\outside.safetensors"],
+    )
     def test_files_outside_the_folder_are_not_touched(self, model_folder: Path, name: str) -> None:
         (model_folder.parent / "outside.safetensors").write_bytes(b"")
-        edited(model_folder, "llm2comp.json", lambda config: config["files"].update({name: {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}}))
+        edited(
+            model_folder,
+            "llm2comp.json",
+            lambda config: config["files"].update({name: {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}}),
+        )
         self.refused(model_folder, "names a file outside the folder", repr(name))
 
     @pytest.mark.parametrize("name", ["../backbone", "/tmp/backbone", "a/b/c", "..", "", "backbone/../x", 3])
@@ -165,7 +214,11 @@ class TestDamage:
     def test_memory_of_another_shape(self, model_folder: Path) -> None:
         save_file({"memory_tokens": torch.zeros(4, 32)}, model_folder / "memory_tokens.safetensors")
         relist(model_folder)
-        self.refused(model_folder, "memory_tokens.safetensors has shape (4, 32), its backbone backbone/ needs (4, 64)", kind=BackboneError)
+        self.refused(
+            model_folder,
+            "memory_tokens.safetensors has shape (4, 32), its backbone backbone/ needs (4, 64)",
+            kind=BackboneError,
+        )
         save_file({"something": torch.zeros(4, 64)}, model_folder / "memory_tokens.safetensors")
         relist(model_folder)
         self.refused(model_folder, str(model_folder), "memory_tokens")
@@ -183,10 +236,18 @@ class TestDamage:
         relist(folder)
 
     @pytest.mark.filterwarnings("ignore")
-    @pytest.mark.parametrize("changes", [{"num_hidden_layers": 2}, {"num_hidden_layers": 4}, {"intermediate_size": 64}], ids=str)
+    @pytest.mark.parametrize(
+        "changes", [{"num_hidden_layers": 2}, {"num_hidden_layers": 4}, {"intermediate_size": 64}], ids=str
+    )
     def test_an_adapter_of_another_backbone(self, model_folder: Path, changes: dict[str, Any]) -> None:
         self.other_backbone(model_folder, **changes)
-        self.refused(model_folder, "the adapter in", "was made for another backbone than this LlamaForCausalLM", "first in base_model", kind=BackboneError)
+        self.refused(
+            model_folder,
+            "the adapter in",
+            "was made for another backbone than this LlamaForCausalLM",
+            "first in base_model",
+            kind=BackboneError,
+        )
 
     @pytest.mark.filterwarnings("ignore")
     def test_a_backbone_of_another_width(self, model_folder: Path) -> None:
@@ -195,7 +256,11 @@ class TestDamage:
 
     @pytest.mark.parametrize(
         ("text", "expected"),
-        [("{", "cannot load the adapter in"), ("{}", "cannot load the adapter in"), ('{"peft_type": "PREFIX_TUNING"}', "this package reads LoRA")],
+        [
+            ("{", "cannot load the adapter in"),
+            ("{}", "cannot load the adapter in"),
+            ('{"peft_type": "PREFIX_TUNING"}', "this package reads LoRA"),
+        ],
     )
     def test_an_adapter_configuration_that_is_none(self, model_folder: Path, text: str, expected: str) -> None:
         (model_folder / "adapter" / "adapter_config.json").write_text(text)

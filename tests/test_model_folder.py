@@ -32,7 +32,11 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 class TestRoundTrip:
@@ -49,7 +53,9 @@ class TestRoundTrip:
         ],
         ids=str,
     )
-    def test_identical_vectors_and_fingerprint(self, make_model: Callable[..., LLM2Comp], tmp_path: Path, options: dict[str, Any]) -> None:
+    def test_identical_vectors_and_fingerprint(
+        self, make_model: Callable[..., LLM2Comp], tmp_path: Path, options: dict[str, Any]
+    ) -> None:
         model = make_model(**options)
         model.stages = ["compression", "supervised"]
         model.save(tmp_path / "model")
@@ -78,19 +84,31 @@ class TestRoundTrip:
 
     def test_layout(self, saved_model: Path) -> None:
         top = {path.name for path in saved_model.iterdir()}
-        assert {"llm2comp.json", "memory_tokens.safetensors", "adapter", "backbone", "tokenizer.json", "modules.json", "README.md"} <= top
+        assert {
+            "llm2comp.json",
+            "memory_tokens.safetensors",
+            "adapter",
+            "backbone",
+            "tokenizer.json",
+            "modules.json",
+            "README.md",
+        } <= top
         config = config_of(saved_model)
         assert config["format_version"] == 1
         assert config["backbone"] == "backbone/"
         assert (config["memory_tokens"], config["max_length"], config["pooling"]) == (4, 64, {"mode": "mean"})
         assert config["query_instruction"] == QUERY_INSTRUCTION
-        unlisted = {path.relative_to(saved_model).as_posix() for path in saved_model.rglob("*") if path.is_file()} - set(config["files"])
+        unlisted = {
+            path.relative_to(saved_model).as_posix() for path in saved_model.rglob("*") if path.is_file()
+        } - set(config["files"])
         assert unlisted == {"llm2comp.json", "README.md"}
         assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in saved_model.rglob("*"))
         assert all(path.stat().st_mode & 0o044 == 0o044 for path in saved_model.rglob("*") if path.is_file())
         assert str(BACKBONE) not in "".join(path.read_text() for path in saved_model.rglob("*.json"))
 
-    def test_moving_and_renaming_a_folder(self, model_folder: Path, model: LLM2Comp, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_moving_and_renaming_a_folder(
+        self, model_folder: Path, model: LLM2Comp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (model_folder.parent / "elsewhere").mkdir()
         moved = model_folder.rename(model_folder.parent / "elsewhere" / "name with spaces é")
         monkeypatch.chdir(moved.parent)
@@ -103,24 +121,32 @@ class TestRoundTrip:
         assert np.array_equal(plain.encode(TEXTS), model.encode(TEXTS))
         assert np.array_equal(plain.encode_query(TEXTS), model.encode_query(TEXTS))
         plain.save(str(tmp_path / "by it"), create_model_card=False)
-        again = SentenceTransformer(str(tmp_path / "by it"), trust_remote_code=True, device="cpu", model_kwargs={"dtype": torch.bfloat16})
+        again = SentenceTransformer(
+            str(tmp_path / "by it"), trust_remote_code=True, device="cpu", model_kwargs={"dtype": torch.bfloat16}
+        )
         assert again[0].backbone.dtype == torch.bfloat16
         with pytest.raises(ModelFolderError, match=r"lacks or misstates pooling .*, query_instruction"):
             load(tmp_path / "by it")
 
-    def test_clusters_are_read_by_sentence_transformers(self, make_model: Callable[..., LLM2Comp], tmp_path: Path) -> None:
+    def test_clusters_are_read_by_sentence_transformers(
+        self, make_model: Callable[..., LLM2Comp], tmp_path: Path
+    ) -> None:
         model = make_model(pooling={"mode": "cluster", "threshold": 0.6})
         model.save(tmp_path / "model")
         plain = SentenceTransformer(str(tmp_path / "model"), trust_remote_code=True, device="cpu")
         assert np.array_equal(plain.encode(TEXTS), model.encode(TEXTS))
 
-    def test_loading_and_saving_say_nothing(self, saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_loading_and_saving_say_nothing(
+        self, saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         loaded = load(saved_model)
         loaded.encode(TEXTS)
         loaded.save(tmp_path / "model")
         assert capfd.readouterr() == ("", "")
 
-    def test_a_backbone_of_the_hub_is_named_and_not_copied(self, make_model: Callable[..., LLM2Comp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_backbone_of_the_hub_is_named_and_not_copied(
+        self, make_model: Callable[..., LLM2Comp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from llm2comp.backbone import backbone as backbone_module
         from llm2comp.backbone.backbone import BackboneReference
         from llm2comp.backbone.loading import Source
@@ -147,7 +173,9 @@ class TestRoundTrip:
         loaded.save(tmp_path / "merged")
         assert config_of(tmp_path / "merged")["backbone"] == "backbone/"
 
-    def test_training_all_weights_saves_them(self, make_model: Callable[..., LLM2Comp], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_training_all_weights_saves_them(
+        self, make_model: Callable[..., LLM2Comp], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Also of a backbone that came from the Hub: its name alone would bring back the weights before training."""
         from llm2comp import model as model_module
         from llm2comp.backbone import backbone as backbone_module
@@ -164,7 +192,9 @@ class TestRoundTrip:
 
 class TestOtherPrecision:
     @pytest.mark.parametrize("adapter", [AdapterSettings(rank=4), None], ids=["adapter", "all weights"])
-    def test_half_the_size_and_the_models_own_untouched(self, make_model: Callable[..., LLM2Comp], tmp_path: Path, adapter: Any) -> None:
+    def test_half_the_size_and_the_models_own_untouched(
+        self, make_model: Callable[..., LLM2Comp], tmp_path: Path, adapter: Any
+    ) -> None:
         model = make_model(adapter=adapter)
         before, fingerprint = model.encode(TEXTS), model.fingerprint
         model.save(tmp_path / "full")
@@ -201,7 +231,9 @@ class TestOtherPrecision:
 
 
 class TestHub:
-    def test_an_unknown_id_without_network(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_an_unknown_id_without_network(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         asked = []
 
         def no_network(*address: Any, **_: Any) -> Any:
@@ -209,7 +241,9 @@ class TestHub:
             raise socket.gaierror(-2, "Name or service not known")
 
         monkeypatch.setattr(socket, "getaddrinfo", no_network)
-        with pytest.raises(ModelFolderError, match=r"no model 'nobody/nothing': there is no such folder, the Hub did not answer") as error:
+        with pytest.raises(
+            ModelFolderError, match=r"no model 'nobody/nothing': there is no such folder, the Hub did not answer"
+        ) as error:
             llm2comp.load("nobody/nothing")
         assert "\n" not in str(error.value)
         assert len(asked) <= 2  # no retries
@@ -221,14 +255,18 @@ class TestHub:
 
         asked: list[dict[str, Any]] = []
         monkeypatch.setattr(module, "find_source", lambda name: Source(name, "c0ffee", name))
-        monkeypatch.setattr(module, "hf_hub_download", lambda *given, **options: asked.append({"file": given[1], **options}))
+        monkeypatch.setattr(
+            module, "hf_hub_download", lambda *given, **options: asked.append({"file": given[1], **options})
+        )
 
         def download(name: str, **options: Any) -> str:
             asked.append(options)
             return str(saved_model)
 
         monkeypatch.setattr(module, "snapshot_download", download)
-        assert np.array_equal(llm2comp.load("owner/name", device="cpu", dtype="float32").encode(TEXTS), model.encode(TEXTS))
+        assert np.array_equal(
+            llm2comp.load("owner/name", device="cpu", dtype="float32").encode(TEXTS), model.encode(TEXTS)
+        )
         assert asked[0] == {"file": "llm2comp.json", "revision": "c0ffee"}
         assert asked[1]["revision"] == "c0ffee"
         assert {"*.bin", "*.pkl", "*.pt"} <= set(asked[1]["ignore_patterns"])
@@ -245,5 +283,7 @@ class TestHub:
         monkeypatch.setattr(module, "find_source", lambda name: Source(name, "c0ffee", name))
         monkeypatch.setattr(module, "hf_hub_download", absent)
         monkeypatch.setattr(module, "snapshot_download", lambda *_, **__: pytest.fail("gigabytes for nothing"))
-        with pytest.raises(ModelFolderError, match=r"'owner/name' is no llm2comp model: .* LLM2Comp.from_backbone\('owner/name'\)"):
+        with pytest.raises(
+            ModelFolderError, match=r"'owner/name' is no llm2comp model: .* LLM2Comp.from_backbone\('owner/name'\)"
+        ):
             llm2comp.load("owner/name")

@@ -55,11 +55,15 @@ class TestSaving:
         (tmp_path / "file").write_text("text")
         for target in (tmp_path / "thesis", tmp_path / "file"):
             before = snapshot(tmp_path)
-            with pytest.raises(ModelFolderError, match=f"{target.name} exists and holds no llm2comp model; give a new or empty folder"):
+            with pytest.raises(
+                ModelFolderError, match=f"{target.name} exists and holds no llm2comp model; give a new or empty folder"
+            ):
                 model.save(target)
             assert snapshot(tmp_path) == before
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), RuntimeError("anything")], ids=repr)
+    @pytest.mark.parametrize(
+        "error", [KeyboardInterrupt, OSError(28, "No space left on device"), RuntimeError("anything")], ids=repr
+    )
     @pytest.mark.parametrize("existing", [True, False])
     def test_an_error_on_the_way_leaves_everything_as_it_was(
         self, model: LLM2Comp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, existing: bool
@@ -75,16 +79,25 @@ class TestSaving:
             raise error
 
         monkeypatch.setattr(model_module, "write_config", fail)
-        with pytest.raises(ModelFolderError if isinstance(error, OSError) else error if isinstance(error, type) else type(error)) as raised:
+        with pytest.raises(
+            ModelFolderError if isinstance(error, OSError) else error if isinstance(error, type) else type(error)
+        ) as raised:
             model.save(target)
         if isinstance(error, OSError):
-            assert "the model cannot be saved there ([Errno 28] No space left on device); nothing stays behind" in str(raised.value)
+            assert "the model cannot be saved there ([Errno 28] No space left on device); nothing stays behind" in str(
+                raised.value
+            )
         assert snapshot(tmp_path) == before
         assert list(tmp_path.rglob(".*")) == []
         assert (tmp_path / "new").exists() is existing
 
     def run(self, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)], capture_output=True, text=True, timeout=600)
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
 
     def test_no_space_left(self, saved_model: Path, tmp_path: Path) -> None:
         """A limit on the size of files stands in for a full disk: the memory tokens fit, the language model does not."""
@@ -147,6 +160,8 @@ class TestSaving:
 
     def test_a_folder_that_cannot_be_made(self, model: LLM2Comp, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("text")
-        with pytest.raises(ModelFolderError, match="file/model: the model cannot be saved there .*Not a directory.*give another folder"):
+        with pytest.raises(
+            ModelFolderError, match="file/model: the model cannot be saved there .*Not a directory.*give another folder"
+        ):
             model.save(tmp_path / "file" / "model")
         assert (tmp_path / "file").read_text() == "text"

@@ -22,7 +22,17 @@ def test_methods_of_the_model() -> None:
     from sentence_transformers import SentenceTransformer
 
     ours = {name for name in vars(llm2comp.LLM2Comp) if not name.startswith("_")}
-    assert ours == {"changed", "encode", "encode_memory", "encoder", "export", "fingerprint", "from_backbone", "memory_tokens", "save"}
+    assert ours == {
+        "changed",
+        "encode",
+        "encode_memory",
+        "encoder",
+        "export",
+        "fingerprint",
+        "from_backbone",
+        "memory_tokens",
+        "save",
+    }
     assert issubclass(llm2comp.LLM2Comp, SentenceTransformer)
     for inherited in ("encode_query", "encode_document", "max_seq_length", "get_embedding_dimension", "similarity"):
         assert hasattr(llm2comp.LLM2Comp, inherited)

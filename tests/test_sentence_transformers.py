@@ -68,7 +68,14 @@ class TestSentenceTransformers:
 
         def train(model: LLM2Comp, **options: Any) -> LLM2Comp:
             settings = SentenceTransformerTrainingArguments(
-                str(tmp_path), max_steps=4, save_steps=2, per_device_train_batch_size=4, report_to="none", use_cpu=True, disable_tqdm=True, learning_rate=1e-3
+                str(tmp_path),
+                max_steps=4,
+                save_steps=2,
+                per_device_train_batch_size=4,
+                report_to="none",
+                use_cpu=True,
+                disable_tqdm=True,
+                learning_rate=1e-3,
             )
             SentenceTransformerTrainer(model, settings, rows, loss=MultipleNegativesRankingLoss(model)).train(**options)
             return model.eval()

@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import LLM2CompError
 
-__all__ = ["RETRIEVAL_METRICS", "Qrels", "RankingScores", "Run", "load_pytrec_eval", "ranked", "score_rankings", "spearman"]
+__all__ = [
+    "RETRIEVAL_METRICS",
+    "Qrels",
+    "RankingScores",
+    "Run",
+    "load_pytrec_eval",
+    "ranked",
+    "score_rankings",
+    "spearman",
+]
 
 Qrels = dict[str, dict[str, int]]
 """Grades by query id and document id; above 0 is relevant, a pair that is not listed is not."""
@@ -45,15 +54,19 @@ def score_rankings(qrels: Qrels, run: Run) -> RankingScores:
     """nDCG@10, MAP, Recall@100 and MRR@10 as trec_eval computes them.
 
     nDCG takes grades as linear gains. MAP looks at the first 1,000 documents. MRR@10 is trec_eval's reciprocal rank of
-    rankings cut after ten documents. Queries without judgements are ignored; judged queries without a ranking count as 0,
-    so leaving out hard queries gains nothing.
+    rankings cut after ten documents. Queries without judgements are ignored; judged queries without a ranking count as
+    0, so leaving out hard queries gains nothing.
 
     Args:
         qrels: Judgements; at least one query.
         run: Rankings by query id.
     """
     full = _trec_eval(qrels, run, {"ndcg_cut.10", "map_cut.1000", "recall.100"})
-    cut = {query: {document: scores[document] for document in ranked(scores)[:_MRR_DEPTH]} for query, scores in run.items() if query in qrels}
+    cut = {
+        query: {document: scores[document] for document in ranked(scores)[:_MRR_DEPTH]}
+        for query, scores in run.items()
+        if query in qrels
+    }
     reciprocal = _trec_eval(qrels, cut, {"recip_rank"})
     per_query = {
         query: {name: full.get(query, {}).get(trec_name, 0.0) for name, trec_name in _TREC_NAMES.items()}
@@ -69,7 +82,9 @@ def _mean_scores(per_query: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def _trec_eval(qrels: Qrels, run: Run, measures: set[str]) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = (
-        load_pytrec_eval().RelevanceEvaluator(qrels, measures).evaluate({query: ranking for query, ranking in run.items() if ranking})
+        load_pytrec_eval()
+        .RelevanceEvaluator(qrels, measures)
+        .evaluate({query: ranking for query, ranking in run.items() if ranking})
     )
     return scores
 
@@ -83,7 +98,9 @@ def load_pytrec_eval() -> Any:
     try:
         import pytrec_eval
     except ImportError as error:
-        raise LLM2CompError("scoring rankings needs pytrec_eval; install it with: pip install 'llm2comp[eval]'") from error
+        raise LLM2CompError(
+            "scoring rankings needs pytrec_eval; install it with: pip install 'llm2comp[eval]'"
+        ) from error
     return pytrec_eval
 
 

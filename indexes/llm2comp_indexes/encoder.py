@@ -53,7 +53,10 @@ def encode(method: Callable[..., Any], texts: list[str], dimension: int) -> NDAr
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         text = texts[int(np.argmin(finite))]
-        raise IndexFolderError(f"the model gave a vector that is not finite for the text {text[:60]!r}; load it with dtype float32, or check its weights")
+        raise IndexFolderError(
+            f"the model gave a vector that is not finite for the text {text[:60]!r}; load it with dtype float32, or "
+            "check its weights"
+        )
     return vectors
 
 
@@ -72,7 +75,10 @@ class RowEncoder:
     def __init__(self, encoder: Encoder) -> None:
         dimension = encoder.get_embedding_dimension()
         if dimension is None:
-            raise IndexFolderError("the model does not state the dimension of its vectors; give one whose get_embedding_dimension() is a number")
+            raise IndexFolderError(
+                "the model does not state the dimension of its vectors; give one whose get_embedding_dimension() is a "
+                "number"
+            )
         self.dimension = dimension
         self.seconds = 0.0
         self.rows = 0

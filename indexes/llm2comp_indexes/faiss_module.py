@@ -19,7 +19,9 @@ def import_faiss() -> ModuleType:
     try:
         import faiss
     except ImportError as error:
-        raise LLM2CompError('indexes need FAISS, which is not installed: pip install "llm2comp[cpu]" (or "llm2comp[gpu]", never both)') from error
+        raise LLM2CompError(
+            'indexes need FAISS, which is not installed: pip install "llm2comp[cpu]" (or "llm2comp[gpu]", never both)'
+        ) from error
     return faiss
 
 

@@ -41,7 +41,10 @@ class Targets:
         if self.latency_ms is not None and not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
             raise SettingsError(f"latency is {self.latency_ms} ms, expected more than 0")
         if not 0 < self.recall <= 1:
-            raise SettingsError(f"recall is {self.recall}, expected more than 0 and at most 1 (0.95: 95 of 100 true neighbours are found)")
+            raise SettingsError(
+                f"recall is {self.recall}, expected more than 0 and at most 1 (0.95: 95 of 100 true neighbours are "
+                "found)"
+            )
         if self.k < 1:
             raise SettingsError(f"k is {self.k}, expected at least 1")
 
@@ -96,7 +99,9 @@ class IndexOptions:
         wishes: Targets | None = None,
     ) -> None:
         if targets is not None and wishes is not None:
-            raise SettingsError("targets and wishes are both given; wishes is the older name of targets: give targets only")
+            raise SettingsError(
+                "targets and wishes are both given; wishes is the older name of targets: give targets only"
+            )
         values = {"type": type, "store": store, "targets": targets or wishes or Targets()}
         values |= {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap, "hybrid": hybrid}
         for name, value in values.items():
@@ -104,11 +109,16 @@ class IndexOptions:
         if self.store not in STORES:
             raise SettingsError(f"store is {self.store!r}, expected one of {', '.join(STORES)}")
         if self.chunk_tokens is None and self.chunk_overlap:
-            raise SettingsError(f"chunk_overlap is {self.chunk_overlap} without chunk_tokens: give the size of a chunk too")
+            raise SettingsError(
+                f"chunk_overlap is {self.chunk_overlap} without chunk_tokens: give the size of a chunk too"
+            )
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise SettingsError(f"chunk_tokens is {self.chunk_tokens}, expected at least 1")
         if self.chunk_tokens is not None and not 0 <= self.chunk_overlap < self.chunk_tokens:
-            raise SettingsError(f"chunk_overlap is {self.chunk_overlap} and chunk_tokens {self.chunk_tokens}: expected 0 <= overlap < tokens")
+            raise SettingsError(
+                f"chunk_overlap is {self.chunk_overlap} and chunk_tokens {self.chunk_tokens}: expected 0 <= overlap < "
+                "tokens"
+            )
 
     @property
     def wishes(self) -> Targets:

@@ -16,7 +16,10 @@ _WORD = re.compile(r"[^ \t\r\n\f\v]+")  # white space as trec_eval knows it
 def check_run_id(kind: str, identifier: str) -> None:
     """Raises CorpusError if the id cannot stand in a run, whose fields are separated by white space."""
     if not _WORD.fullmatch(identifier):
-        raise CorpusError(f'{kind} id "{identifier}" is empty or has white space, which a TREC run cannot hold; rename it, or use --json')
+        raise CorpusError(
+            f'{kind} id "{identifier}" is empty or has white space, which a TREC run cannot hold; rename it, or use '
+            "--json"
+        )
 
 
 def write_run(path: Path, results: Iterable[tuple[str, Sequence[Hit]]], *, tag: str = "llm2comp") -> int:

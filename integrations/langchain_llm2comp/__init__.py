@@ -5,7 +5,9 @@ from importlib import import_module
 try:
     import_module("langchain_core")
 except ModuleNotFoundError as error:
-    raise ImportError("langchain_llm2comp needs LangChain, which is not installed: pip install 'llm2comp[langchain]'") from error
+    raise ImportError(
+        "langchain_llm2comp needs LangChain, which is not installed: pip install 'llm2comp[langchain]'"
+    ) from error
 
 from langchain_llm2comp.embeddings import LLM2CompEmbeddings
 from langchain_llm2comp.retriever import LLM2CompRetriever

@@ -10,8 +10,8 @@ __all__ = ["LLM2CompEmbeddings"]
 class LLM2CompEmbeddings(TextEncoder, Embeddings):
     """Embeddings by an llm2comp model: the bundled one, or one from a folder or the Hub, or a loaded one.
 
-    Queries get the query instruction that the model was saved with, documents none, unless said otherwise. Texts are encoded as
-    they are. The asynchronous methods, which come from LangChain, compute in a thread.
+    Queries get the query instruction that the model was saved with, documents none, unless said otherwise. Texts are
+    encoded as they are. The asynchronous methods, which come from LangChain, compute in a thread.
 
     Example:
         >>> from langchain_llm2comp import LLM2CompEmbeddings

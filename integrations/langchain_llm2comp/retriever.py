@@ -20,8 +20,9 @@ __all__ = ["LLM2CompRetriever"]
 class LLM2CompRetriever(BaseRetriever):
     """Documents from a folder that `llm2comp index build` made, best first.
 
-    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of threads may
-    ask it. A document has its id, its metadata, its title as `title` (if it has one) and the score as `relevance_score`.
+    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of
+    threads may ask it. A document has its id, its metadata, its title as `title` (if it has one) and the score as
+    `relevance_score`.
 
     `invoke(question, k=3, where="year >= 2020")` changes `k` and `where` for that question.
     """
@@ -29,11 +30,29 @@ class LLM2CompRetriever(BaseRetriever):
     model_config = ConfigDict(extra="forbid", validate_by_name=True)
 
     index_dir: Path = Field(description="Folder of the index.", frozen=True)
-    k: int = Field(default=10, ge=1, validation_alias=AliasChoices("k", "similarity_top_k"), description="Documents to return; similarity_top_k is the same.")
-    mode: Mode = Field(default="dense", frozen=True, description="By vectors (dense), by words (bm25), or by both (hybrid).")
-    where: str | None = Field(default=None, description='Filter on metadata, such as year >= 2020 and lang in ("en", "de").')
-    options: SearchOptions = Field(default_factory=SearchOptions, description="Effort, weights, chunks or documents, threads; mode and where are set above.")
-    model: Any = Field(default=None, exclude=True, repr=False, frozen=True, description="The index's model, loaded, or the place to load it from.")
+    k: int = Field(
+        default=10,
+        ge=1,
+        validation_alias=AliasChoices("k", "similarity_top_k"),
+        description="Documents to return; similarity_top_k is the same.",
+    )
+    mode: Mode = Field(
+        default="dense", frozen=True, description="By vectors (dense), by words (bm25), or by both (hybrid)."
+    )
+    where: str | None = Field(
+        default=None, description='Filter on metadata, such as year >= 2020 and lang in ("en", "de").'
+    )
+    options: SearchOptions = Field(
+        default_factory=SearchOptions,
+        description="Effort, weights, chunks or documents, threads; mode and where are set above.",
+    )
+    model: Any = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        frozen=True,
+        description="The index's model, loaded, or the place to load it from.",
+    )
 
     _index: Index = PrivateAttr()
 
@@ -65,8 +84,12 @@ class LLM2CompRetriever(BaseRetriever):
     def _search_options(self, where: str | None) -> SearchOptions:
         return replace(self.options, mode=self.mode, where=where)
 
-    async def _aget_relevant_documents(self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **changes: Any) -> list[Document]:
-        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **changes)
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **changes: Any
+    ) -> list[Document]:
+        return await run_in_executor(
+            None, self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **changes
+        )
 
 
 def _document(hit: Hit) -> Document:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, computed_field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    computed_field,
+    model_validator,
+)
 
 import llm2comp
 from llm2comp import LLM2Comp
@@ -29,31 +38,55 @@ def _name(value: Any) -> Any:
 
 def _loaded(value: Any) -> Any:
     if isinstance(value, str | Path):
-        raise ValueError(f"it takes a model already loaded (llm2comp.load); give the folder or Hub id {str(value)!r} as model_name")
+        raise ValueError(
+            f"it takes a model already loaded (llm2comp.load); give the folder or Hub id {str(value)!r} as model_name"
+        )
     return value
 
 
 class TextEncoder(BaseModel):
     """Settings of an encoder, which is loaded when the object is made; mixed into each framework's class of embeddings.
 
-    Without arguments it is the bundled model, as it was saved. Any number of threads may use one object. Dumped, it says how to
-    make it again, with the model's fingerprint, which is compared when it is made again; pickled, likewise, so that weights travel
-    only where they were given as `model`.
+    Without arguments it is the bundled model, as it was saved. Any number of threads may use one object. Dumped, it
+    says how to make it again, with the model's fingerprint, which is compared when it is made again; pickled, likewise,
+    so that weights travel only where they were given as `model`.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), validate_assignment=True)
-
-    model_name: Annotated[str, BeforeValidator(_name)] = Field(default=BUNDLED, frozen=True, description="Folder or Hub id; left out: the bundled model.")
-    model: Annotated[LLM2Comp, BeforeValidator(_loaded)] = Field(  # None only until it is loaded
-        default=cast("LLM2Comp", None), exclude=True, repr=False, frozen=True, description="A model already loaded, in place of model_name and device."
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), validate_assignment=True
     )
-    device: str | None = Field(default=None, frozen=True, description="cpu, cuda, cuda:1 …; None takes a GPU if there is one.")
+
+    model_name: Annotated[str, BeforeValidator(_name)] = Field(
+        default=BUNDLED, frozen=True, description="Folder or Hub id; left out: the bundled model."
+    )
+    model: Annotated[LLM2Comp, BeforeValidator(_loaded)] = Field(  # None only until it is loaded
+        default=cast("LLM2Comp", None),
+        exclude=True,
+        repr=False,
+        frozen=True,
+        description="A model already loaded, in place of model_name and device.",
+    )
+    device: str | None = Field(
+        default=None, frozen=True, description="cpu, cuda, cuda:1 …; None takes a GPU if there is one."
+    )
     embed_batch_size: int = Field(default=64, gt=0, le=2048, description="Texts that are tokenised together.")
-    query_instruction: str | None = Field(default=None, description="Put before queries as it stands; None: the saved model's, an empty text: none.")
-    text_instruction: str | None = Field(default=None, description="Put before texts as it stands; None: the saved model's, which is none.")
-    max_length: int | None = Field(default=None, frozen=True, description="Longest input in tokens, memory tokens included; longer ones keep their beginning.")
-    truncate_dim: int | None = Field(default=None, gt=0, frozen=True, description="Components kept of each vector, which has unit length again.")
-    normalize: bool | None = Field(default=None, frozen=True, description="Whether vectors have unit length; None: as the model was saved.")
+    query_instruction: str | None = Field(
+        default=None, description="Put before queries as it stands; None: the saved model's, an empty text: none."
+    )
+    text_instruction: str | None = Field(
+        default=None, description="Put before texts as it stands; None: the saved model's, which is none."
+    )
+    max_length: int | None = Field(
+        default=None,
+        frozen=True,
+        description="Longest input in tokens, memory tokens included; longer ones keep their beginning.",
+    )
+    truncate_dim: int | None = Field(
+        default=None, gt=0, frozen=True, description="Components kept of each vector, which has unit length again."
+    )
+    normalize: bool | None = Field(
+        default=None, frozen=True, description="Whether vectors have unit length; None: as the model was saved."
+    )
     show_progress: bool = Field(default=False, description="Show a progress bar when many texts are embedded.")
 
     _encoder: LLM2Comp = PrivateAttr()
@@ -69,23 +102,37 @@ class TextEncoder(BaseModel):
         """
         if not isinstance(data, dict):
             return handler(data)  # an object of this class, validated again
-        settings = {name: value for name, value in data.items() if name != "fingerprint" and not (name == "model" and value is None)}
+        settings = {
+            name: value
+            for name, value in data.items()
+            if name != "fingerprint" and not (name == "model" and value is None)
+        }
         made = handler(settings)
         made._take_model(given="model" in settings)
         expected = data.get("fingerprint")
         if expected is not None and expected != made.fingerprint:
             raise ValueError(
-                f"the model {made.model_name!r} with these settings has the fingerprint {made.fingerprint[:12]}, expected {str(expected)[:12]}: "
+                f"the model {made.model_name!r} with these settings has the fingerprint {made.fingerprint[:12]}, "
+                f"expected {str(expected)[:12]}: "
                 "it is another one, or was trained since; name the right model, or leave the fingerprint out"
             )
         return made
 
     def _take_model(self, *, given: bool) -> None:
         if given and (self.device is not None or (self.model_name != LOADED and "model_name" in self.model_fields_set)):
-            raise ValueError("model is given together with model_name or device, which are for loading one: give either")
+            raise ValueError(
+                "model is given together with model_name or device, which are for loading one: give either"
+            )
         if not given and self.model_name == LOADED:
-            raise ValueError("these settings are of an object made from a loaded model: give that model again (model=…), or its folder (model_name=…)")
-        model = self.model if given else llm2comp.load(None if self.model_name == BUNDLED else self.model_name, device=self.device)
+            raise ValueError(
+                "these settings are of an object made from a loaded model: give that model again (model=…), or its "
+                "folder (model_name=…)"
+            )
+        model = (
+            self.model
+            if given
+            else llm2comp.load(None if self.model_name == BUNDLED else self.model_name, device=self.device)
+        )
         # Both fields are frozen to users: what is loaded is settled here, once
         self.__dict__.update(model=model, model_name=LOADED if given else self.model_name)
         self._encoder = _adapt(model, max_length=self.max_length, normalize=self.normalize)
@@ -115,7 +162,9 @@ class TextEncoder(BaseModel):
             TypeError: It is not a string.
         """
         query = check_query(text)
-        vector: list[float] = self._encoder.encode_query(query, prompt=self.query_instruction, truncate_dim=self.truncate_dim, show_progress_bar=False).tolist()
+        vector: list[float] = self._encoder.encode_query(
+            query, prompt=self.query_instruction, truncate_dim=self.truncate_dim, show_progress_bar=False
+        ).tolist()
         return vector
 
     def _encode_texts(self, texts: Sequence[str], *, show_progress: bool = False) -> list[list[float]]:
@@ -171,7 +220,12 @@ def _adapt(model: LLM2Comp, *, max_length: int | None, normalize: bool | None) -
     encoder = model.encoder
     if max_length is not None:
         encoder = MemoryEncoder(encoder.backbone, encoder.tokenizer, encoder.memory, max_length=max_length)
-    adapted = LLM2Comp(encoder, pooling=model.pooling, normalize=model.normalize if normalize is None else normalize, device=str(model.device))
+    adapted = LLM2Comp(
+        encoder,
+        pooling=model.pooling,
+        normalize=model.normalize if normalize is None else normalize,
+        device=str(model.device),
+    )
     adapted.prompts = dict(model.prompts)
     adapted.truncate_dim = model.truncate_dim
     return adapted

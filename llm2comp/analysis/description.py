@@ -44,13 +44,19 @@ class Description:
 
     def numbers(self) -> dict[str, Any]:
         """The figures by name, as JSON takes them; the spectra are left out."""
-        memory = {} if self.similarity is None else {"memory_tokens": len(self.similarity), "memory_similarity": self.similarity.tolist()}
+        memory = (
+            {}
+            if self.similarity is None
+            else {"memory_tokens": len(self.similarity), "memory_similarity": self.similarity.tolist()}
+        )
         if self.similarity is not None:
             memory["memory_similarity_mean"] = mean_off_diagonal(self.similarity)
         return {**self.figures._asdict(), **({} if self.alignment is None else {"alignment": self.alignment}), **memory}
 
 
-def describe_embeddings(model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+def describe_embeddings(
+    model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
     """Effective dimension, uniformity, anisotropy and memory-token similarity of a model on texts, as plain numbers by name.
 
     Args:
@@ -74,7 +80,9 @@ def describe_embeddings(model: DocumentEncoder, texts: Sequence[str], *, pairs: 
     return describe(model, texts, pairs=pairs).numbers()
 
 
-def describe(model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = (), progress: bool = False) -> Description:
+def describe(
+    model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = (), progress: bool = False
+) -> Description:
     """As `describe_embeddings`, with spectra and arrays; sentence-transformers' own progress bar, if asked for."""
     if len(texts) < 2:
         raise SettingsError(f"{len(texts)} text{'s' if len(texts) != 1 else ''} to analyse; give at least 2")
@@ -100,7 +108,10 @@ def _encode(model: DocumentEncoder, texts: list[str], progress: bool) -> tuple[_
         bar: dict[str, bool] = {"show_progress_bar": progress} if isinstance(model, SentenceTransformer) else {}
         return np.asarray(model.encode_document(texts, **bar), dtype=np.float32), None
     rows: Any = model.encode_document(texts, output_value=None, show_progress_bar=progress)
-    vectors, memory = (np.stack([row[name].float().cpu().numpy() for row in rows]) for name in ("sentence_embedding", "token_embeddings"))
+    vectors, memory = (
+        np.stack([row[name].float().cpu().numpy() for row in rows])
+        for name in ("sentence_embedding", "token_embeddings")
+    )
     return vectors, memory_similarity(memory)
 
 

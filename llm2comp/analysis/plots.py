@@ -40,7 +40,13 @@ def _draw_spectrum(axes: Any, model: ModelAnalysis, colour: str) -> None:
     described, figures = model.description, model.description.figures
     kinds = (
         ("-", "centred", described.spectrum, figures.participation_ratio, figures.entropy_rank),
-        ("--", "mean left in", described.spectrum_uncentred, figures.participation_ratio_uncentred, figures.entropy_rank_uncentred),
+        (
+            "--",
+            "mean left in",
+            described.spectrum_uncentred,
+            figures.participation_ratio_uncentred,
+            figures.entropy_rank_uncentred,
+        ),
     )
     for style, kind, values, ratio, rank in kinds:
         shown = values[values > 0]  # zeros have no logarithm: a line that ends early is a collapse
@@ -70,10 +76,20 @@ def plot_memory(analysis: Analysis, path: Path) -> bool:
 def _draw_similarity(axis: Any, model: ModelAnalysis, similarity: NDArray[np.float64], lowest: float) -> Any:
     tokens = len(similarity)
     ends = (0.5, tokens + 0.5)
-    image = axis.imshow(similarity, cmap="cividis", vmin=lowest, vmax=1.0, extent=(*ends, *reversed(ends)))  # tokens count from 1
+    image = axis.imshow(
+        similarity, cmap="cividis", vmin=lowest, vmax=1.0, extent=(*ends, *reversed(ends))
+    )  # tokens count from 1
     if tokens <= _MARKED_TOKENS:
         for (row, column), value in np.ndenumerate(similarity):
-            axis.text(column + 1, row + 1, f"{value:.2f}", ha="center", va="center", fontsize=9, color="black" if value > (1 + lowest) / 2 else "white")
+            axis.text(
+                column + 1,
+                row + 1,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="black" if value > (1 + lowest) / 2 else "white",
+            )
         axis.set_xticks(range(1, tokens + 1))
         axis.set_yticks(range(1, tokens + 1))
     axis.set_xlabel("memory token (position after the text)", fontsize=12)

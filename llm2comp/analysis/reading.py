@@ -3,7 +3,8 @@
 A text is cut in two at a random place. The reader scores the second part after one of four beginnings:
 
 - `nothing`: the beginning-of-sequence token alone;
-- `another text`: that token and the memory tokens of another text's first part: what any memory tokens do, whatever they hold;
+- `another text`: that token and the memory tokens of another text's first part: what any memory tokens do, whatever
+  they hold;
 - `memory`: that token and the memory tokens of the first part;
 - `whole text`: the first part itself, token by token.
 
@@ -24,7 +25,18 @@ from llm2comp.encoder import MemoryEncoder
 from llm2comp.model import LLM2Comp
 from llm2comp.training.objectives import cross_entropy, distillation
 
-__all__ = ["BEGINNINGS", "MARGIN", "Reading", "Sample", "Share", "Split", "find_own_reader", "read_held_out", "split_texts", "write_samples"]
+__all__ = [
+    "BEGINNINGS",
+    "MARGIN",
+    "Reading",
+    "Sample",
+    "Share",
+    "Split",
+    "find_own_reader",
+    "read_held_out",
+    "split_texts",
+    "write_samples",
+]
 
 BEGINNINGS = ("nothing", "another text", "memory", "whole text")
 MARGIN = 10
@@ -65,8 +77,9 @@ class Reading:
         tokens: Tokens of all second parts.
         nll: Cross-entropy of the second parts, a mean over all tokens.
         ctkd: KL(whole text || beginning) of the next token, a mean over a text's rows, then over texts; 0 after the whole text.
-        nll_share: Share of what the context is worth that is kept, (nothing - memory) / (nothing - whole text), and its 95 %
-            bootstrap interval over texts; None where the context was worth nothing to the reader, overall or in a resample.
+        nll_share: Share of what the context is worth that is kept, (nothing - memory) / (nothing - whole text), and its
+            95 % bootstrap interval over texts; None where the context was worth nothing to the reader, overall or in a
+            resample.
         ctkd_share: 1 - memory / nothing, likewise.
     """
 
@@ -81,7 +94,8 @@ class Reading:
 def find_own_reader(model: LLM2Comp) -> str:
     """Why a model has no frozen language model of its own to read with; empty if it has one.
 
-    Below an adapter the weights are those of the language model, unless the adapter of an earlier stage was added to them.
+    Below an adapter the weights are those of the language model, unless the adapter of an earlier stage was added to
+    them.
     """
     backbone = model.encoder.backbone
     if backbone.has_other_reader:
@@ -96,7 +110,8 @@ def find_own_reader(model: LLM2Comp) -> str:
 def split_texts(encoder: MemoryEncoder, texts: Sequence[str], *, limit: int, max_tokens: int, seed: int) -> list[Split]:
     """Texts of at least two margins, cut to `max_tokens` and then in two at a place drawn from the seed and the text's number.
 
-    They are drawn from all texts: the first of a corpus are often of one document, and then `another text` says nearly as much as the text itself.
+    They are drawn from all texts: the first of a corpus are often of one document, and then `another text` says nearly
+    as much as the text itself.
     """
     splits: list[Split] = []
     for row in random.Random(seed).sample(range(len(texts)), len(texts)):
@@ -116,9 +131,15 @@ def read_held_out(encoder: MemoryEncoder, splits: Sequence[Split]) -> Reading:
     memories = [_memory(encoder, split.context) for split in splits]
     losses = np.zeros((2, len(BEGINNINGS), len(splits)))  # nll summed over tokens, ctkd a mean over rows
     for number, split in enumerate(splits):
-        states = [_states(encoder, before, split.continuation) for before in _beginnings(encoder, split, memories[number - 1], memories[number])]
+        states = [
+            _states(encoder, before, split.continuation)
+            for before in _beginnings(encoder, split, memories[number - 1], memories[number])
+        ]
         targets = torch.tensor(split.continuation, device=device)
-        each, mean = torch.ones(len(targets), device=device), torch.full((len(targets) + 1,), 1.0 / (len(targets) + 1), device=device)
+        each, mean = (
+            torch.ones(len(targets), device=device),
+            torch.full((len(targets) + 1,), 1.0 / (len(targets) + 1), device=device),
+        )
         losses[0, :, number] = [float(cross_entropy(rows[:-1], targets, each, backbone.head)) for rows in states]
         losses[1, :-1, number] = [float(distillation(rows, states[-1], mean, backbone.head)) for rows in states[:-1]]
     return _summed(losses, np.array([len(split.continuation) for split in splits]))
@@ -153,7 +174,10 @@ def write_samples(encoder: MemoryEncoder, splits: Sequence[Split], *, count: int
     samples = []
     for number, split in enumerate(splits[:count]):
         other, memory = (_memory(encoder, splits[row].context) for row in (number - 1, number))
-        written = {name: _write(encoder, prefix, tokens) for name, prefix in zip(BEGINNINGS, _beginnings(encoder, split, other, memory), strict=True)}
+        written = {
+            name: _write(encoder, prefix, tokens)
+            for name, prefix in zip(BEGINNINGS, _beginnings(encoder, split, other, memory), strict=True)
+        }
         samples.append(Sample(_text(encoder, split.context[1:]), _text(encoder, split.continuation[:tokens]), written))
     return samples
 

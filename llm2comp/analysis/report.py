@@ -12,7 +12,15 @@ from sentence_transformers import SentenceTransformer
 
 import llm2comp
 from llm2comp.analysis.description import Description, describe
-from llm2comp.analysis.reading import MARGIN, Reading, Sample, find_own_reader, read_held_out, split_texts, write_samples
+from llm2comp.analysis.reading import (
+    MARGIN,
+    Reading,
+    Sample,
+    find_own_reader,
+    read_held_out,
+    split_texts,
+    write_samples,
+)
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
 from llm2comp.backbone.loading import find_source, load_tokenizer
@@ -105,28 +113,39 @@ class Analysis:
         """Settings, versions and everything that was found."""
         versions = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
         texts = {"texts": self.texts, "empty_texts_left_out": self.empty}
-        return {**texts, "models": [model.to_json() for model in self.models], "settings": asdict(self.settings), "versions": versions}
+        return {
+            **texts,
+            "models": [model.to_json() for model in self.models],
+            "settings": asdict(self.settings),
+            "versions": versions,
+        }
 
 
-def analyze(models: Sequence[str], settings: AnalysisSettings, *, tell: Tell = lambda line: None, progress: bool = False) -> Analysis:
+def analyze(
+    models: Sequence[str], settings: AnalysisSettings, *, tell: Tell = lambda line: None, progress: bool = False
+) -> Analysis:
     """The figures of each model on the same texts; the models are loaded one after the other.
 
     Args:
-        models: Folder or Hub id of a model of ours, `llm2comp-tiny` for the bundled one, or the folder of any sentence-transformers
-            model, which has vectors but neither memory tokens nor a reader.
+        models: Folder or Hub id of a model of ours, `llm2comp-tiny` for the bundled one, or the folder of any
+            sentence-transformers model, which has vectors but neither memory tokens nor a reader.
         settings: See `AnalysisSettings`.
         tell: Gets a line before each long step.
         progress: Whether sentence-transformers shows its bar.
 
     Raises:
-        CorpusError: If the corpus cannot be read or has fewer than two texts that are not empty, or the pairs cannot be read.
-        ModelFolderError, BackboneError: If a model cannot be loaded, or the reader does not go with it.
+        CorpusError: If the corpus cannot be read or has fewer than two texts that are not empty, or the pairs cannot be
+            read. ModelFolderError, BackboneError: If a model cannot be loaded, or the reader does not go with it.
         SettingsError: If a reader is given and no model has memory tokens to read.
     """
     for name in models:
         _check(name)
     texts, empty = _read_texts(settings)
-    pairs = [(row.query, row.positives[0]) for _, row in islice(read_rows(settings.pairs), settings.limit)] if settings.pairs else []
+    pairs = (
+        [(row.query, row.positives[0]) for _, row in islice(read_rows(settings.pairs), settings.limit)]
+        if settings.pairs
+        else []
+    )
     if settings.pairs and not pairs:
         raise CorpusError(f'{settings.pairs}: no pairs in it; expected lines such as {{"query": "…", "positive": "…"}}')
     found = []
@@ -138,11 +157,20 @@ def analyze(models: Sequence[str], settings: AnalysisSettings, *, tell: Tell = l
 
 
 def _analyze_model(
-    name: str, model: SentenceTransformer, texts: list[str], pairs: list[tuple[str, str]], settings: AnalysisSettings, tell: Tell, progress: bool
+    name: str,
+    model: SentenceTransformer,
+    texts: list[str],
+    pairs: list[tuple[str, str]],
+    settings: AnalysisSettings,
+    tell: Tell,
+    progress: bool,
 ) -> ModelAnalysis:
     if not isinstance(model, LLM2Comp):
         if settings.reader:
-            raise SettingsError(f"{name} has no memory tokens that the reader {settings.reader} could read: leave the reader out, or give models of llm2comp")
+            raise SettingsError(
+                f"{name} has no memory tokens that the reader {settings.reader} could read: leave the reader out, or "
+                "give models of llm2comp"
+            )
         description = describe(model, texts, pairs=pairs, progress=progress)
         return ModelAnalysis(name, None, [], description, no_reading="it has no memory tokens")
     encoder = model.encoder
@@ -152,10 +180,14 @@ def _analyze_model(
     identity = name, model.fingerprint, list(model.stages), description
     if reason := find_own_reader(model):
         return ModelAnalysis(*identity, no_reading=reason)
-    splits = split_texts(encoder, texts, limit=settings.reader_texts, max_tokens=settings.reader_tokens, seed=settings.seed)
+    splits = split_texts(
+        encoder, texts, limit=settings.reader_texts, max_tokens=settings.reader_tokens, seed=settings.seed
+    )
     encoder.pop_truncated()
     if len(splits) < 2:
-        return ModelAnalysis(*identity, no_reading=f"fewer than two texts have the {2 * MARGIN + 1} tokens that a cut in two takes")
+        return ModelAnalysis(
+            *identity, no_reading=f"fewer than two texts have the {2 * MARGIN + 1} tokens that a cut in two takes"
+        )
     encoder.backbone.check_head()
     tell(f"{name}: reading {len(splits)} of them from memory")
     return ModelAnalysis(
@@ -170,7 +202,9 @@ def _read_texts(settings: AnalysisSettings) -> tuple[list[str], int]:
     texts = [text for text in documents if text.strip()]
     if len(texts) >= 2:
         return texts, len(documents) - len(texts)
-    found = f"{len(documents)} text{'s' if len(documents) != 1 else ''}" + (", all of them empty" if not texts else f", {len(texts)} of them not empty")
+    found = f"{len(documents)} text{'s' if len(documents) != 1 else ''}" + (
+        ", all of them empty" if not texts else f", {len(texts)} of them not empty"
+    )
     if len(documents) == 1 and texts:
         found = "one text (a .txt or .md file is one; a folder of them, or a .jsonl file, is many)"
     raise CorpusError(f"{settings.corpus}: {found}; an analysis compares at least 2")
@@ -198,7 +232,9 @@ def _load(name: str, settings: AnalysisSettings) -> SentenceTransformer:
         try:
             return SentenceTransformer(name, device=device, model_kwargs=arguments)
         except Exception as error:  # transformers, tokenizers and safetensors each raise kinds of their own
-            raise ModelFolderError(f"{name}: cannot be loaded as a sentence-transformers model: {one_line(error)}") from error
+            raise ModelFolderError(
+                f"{name}: cannot be loaded as a sentence-transformers model: {one_line(error)}"
+            ) from error
     return llm2comp.load(None if _is_bundled(name) else name, device=settings.device, dtype=settings.dtype)
 
 
@@ -207,7 +243,10 @@ def _set_reader(model: LLM2Comp, name: str) -> None:
     reader = Backbone.load(name, dtype=encoder.backbone.dtype, attention=encoder.backbone.attention)
     encoder.backbone.read_with(reader)
     if load_tokenizer(find_source(name)).get_vocab() != encoder.tokenizer.get_vocab():
-        raise SettingsError(f"the reader {name} has another vocabulary than the encoder: give the language model that the encoder was trained from")
+        raise SettingsError(
+            f"the reader {name} has another vocabulary than the encoder: give the language model that the encoder was "
+            "trained from"
+        )
 
 
 def _plain(value: Any) -> Any:

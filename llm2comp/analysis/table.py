@@ -22,7 +22,12 @@ def format_analysis(analysis: Analysis) -> str:
         if set(cells) != {"-"}:
             rows.append([name, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]) for row in rows)
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
 
 
 def format_samples(samples: Sequence[Sample], printable: Callable[[str], str]) -> str:

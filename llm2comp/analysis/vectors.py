@@ -62,9 +62,9 @@ def analyze_vectors(vectors: _Array) -> VectorFigures:
 def singular_values(vectors: _Array, *, centred: bool) -> NDArray[np.float64]:
     """Singular values of the embedding matrix, sorted, the largest first: min(texts, dim) of them.
 
-    Divided by the first they are the spectrum the paper plots (Zhang et al., AAAI 2026, "effective dimension"), which does not
-    say whether its vectors were centred. Collapse shows as an early drop to zero. Values that single-precision rounding of
-    the vectors can make by itself are set to zero.
+    Divided by the first they are the spectrum the paper plots (Zhang et al., AAAI 2026, "effective dimension"), which
+    does not say whether its vectors were centred. Collapse shows as an early drop to zero. Values that single-precision
+    rounding of the vectors can make by itself are set to zero.
 
     Args:
         vectors: (texts, dim).
@@ -84,9 +84,9 @@ def singular_values(vectors: _Array, *, centred: bool) -> NDArray[np.float64]:
 def participation_ratio(values: _Array) -> float:
     """Effective dimension from singular values: (sum l)^2 / sum l^2 over their squares l, the variances along the principal axes.
 
-    d for equal variances in d directions, 1 for a single direction, 0 where there is no variance at all. Of n texts spread
-    evenly over d dimensions it is about n d / (n + d): compare models on equally many texts.
-    Source: Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 214262 (2017).
+    d for equal variances in d directions, 1 for a single direction, 0 where there is no variance at all. Of n texts
+    spread evenly over d dimensions it is about n d / (n + d): compare models on equally many texts. Source: Gao et al.,
+    "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 214262 (2017).
     """
     variances = _scaled(values) ** 2
     return float(variances.sum() ** 2 / (variances**2).sum()) if variances.any() else 0.0
@@ -109,9 +109,9 @@ def entropy_rank(values: _Array) -> float:
 def uniformity(vectors: _Array, t: float = 2.0) -> float:
     """Log of the mean of exp(-t |x - y|^2) over all pairs of different rows, scaled to unit length; lower is more evenly spread.
 
-    0 where all vectors are the same; about -4 + 8 / dim for vectors spread evenly over a sphere of many dimensions, t 2.
-    Source: Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
-    hypersphere", ICML 2020, section 4.1.2.
+    0 where all vectors are the same; about -4 + 8 / dim for vectors spread evenly over a sphere of many dimensions, t
+    2. Source: Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on
+    the hypersphere", ICML 2020, section 4.1.2.
     """
     unit = _unit(_checked(vectors))
     squares, rows, total = (unit**2).sum(1), len(unit), 0.0
@@ -119,13 +119,16 @@ def uniformity(vectors: _Array, t: float = 2.0) -> float:
         block = slice(first, first + _ROWS_AT_ONCE)
         distances = np.maximum(squares[block, None] + squares[None] - 2 * unit[block] @ unit.T, 0.0)
         total += float(np.exp(-t * distances).sum())
-    return float(np.log(max(total - rows, np.finfo(np.float64).tiny) / (rows * (rows - 1))))  # each row is at distance 0 from itself
+    return float(
+        np.log(max(total - rows, np.finfo(np.float64).tiny) / (rows * (rows - 1)))
+    )  # each row is at distance 0 from itself
 
 
 def mean_cosine(vectors: _Array) -> float:
     """Anisotropy: the mean cosine of all pairs of different rows; near 1 where every text points the same way, 0 where none prefers a direction.
 
-    Source: Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019, section 3.3 (there of sampled pairs).
+    Source: Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019, section 3.3 (there of
+    sampled pairs).
     """
     unit = _unit(_checked(vectors))
     rows = len(unit)
@@ -141,7 +144,9 @@ def alignment(first: _Array, second: _Array) -> float:
         SettingsError: If the two are not alike in shape, or hold a value that is not finite.
     """
     if np.shape(first) != np.shape(second):
-        raise SettingsError(f"pairs of vectors of shape {np.shape(first)} and {np.shape(second)}; give one row a pair in both")
+        raise SettingsError(
+            f"pairs of vectors of shape {np.shape(first)} and {np.shape(second)}; give one row a pair in both"
+        )
     left, right = (_unit(_checked(vectors, least=1)) for vectors in (first, second))
     return float(((left - right) ** 2).sum(1).mean())
 
@@ -149,7 +154,8 @@ def alignment(first: _Array, second: _Array) -> float:
 def memory_similarity(memory: _Array) -> NDArray[np.float64]:
     """Mean over texts of the cosines between a text's memory tokens, (texts, k, dim) -> (k, k): ones on the diagonal.
 
-    Source: the k x k memory similarity of Zhang et al., AAAI 2026; tokens that say the same are why it merges clusters of them.
+    Source: the k x k memory similarity of Zhang et al., AAAI 2026; tokens that say the same are why it merges clusters
+    of them.
     """
     states = np.asarray(memory, dtype=np.float64)
     if states.ndim != 3 or not len(states):
@@ -164,7 +170,9 @@ def _checked(vectors: _Array, *, least: int = 2) -> NDArray[np.float64]:
     if matrix.ndim != 2 or len(matrix) < least:
         raise SettingsError(f"vectors of shape {matrix.shape}; expected (texts, dim) with at least {least} texts")
     if not np.isfinite(matrix).all():
-        raise SettingsError(f"the vector of text {int(np.argmin(np.isfinite(matrix).all(1)))} holds a value that is not finite")
+        raise SettingsError(
+            f"the vector of text {int(np.argmin(np.isfinite(matrix).all(1)))} holds a value that is not finite"
+        )
     return matrix
 
 

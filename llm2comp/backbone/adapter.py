@@ -19,7 +19,10 @@ class AdapterSettings:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise SettingsError(f"an adapter of rank {self.rank} and dropout {self.dropout}: give a rank of at least 1 and a dropout in [0, 1)")
+            raise SettingsError(
+                f"an adapter of rank {self.rank} and dropout {self.dropout}: give a rank of at least 1 and a dropout "
+                "in [0, 1)"
+            )
 
 
 PAPER_ADAPTER = AdapterSettings()

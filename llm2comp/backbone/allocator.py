@@ -1,8 +1,9 @@
 """What becomes of freed memory on CPUs: on Linux with glibc, a process that encodes or trains in its main thread keeps up to 128 MiB of it.
 
-Every layer of a forward pass frees some megabytes that the next one asks for again. By itself glibc hands them back to the system, which gives them
-again page by page, zeroed, at first touch: up to a sixth of the time of encoding with a small model. The peak of memory stays what it is.
-Other threads have heaps of their own, which would each keep as much, in a server dozens of them; so the first pass in another thread ends it.
+Every layer of a forward pass frees some megabytes that the next one asks for again. By itself glibc hands them back to
+the system, which gives them again page by page, zeroed, at first touch: up to a sixth of the time of encoding with a
+small model. The peak of memory stays what it is. Other threads have heaps of their own, which would each keep as much,
+in a server dozens of them; so the first pass in another thread ends it.
 """
 
 import ctypes
@@ -31,8 +32,8 @@ def keep_freed_memory() -> bool:
     """Tells glibc before the first pass in the main thread to keep freed memory, and before the first one in another thread to keep none any more.
 
     Returns:
-        Whether memory is kept: not where another C library runs, nor where the environment sets these thresholds itself (`MALLOC_TRIM_THRESHOLD_`,
-        `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`).
+        Whether memory is kept: not where another C library runs, nor where the environment sets these thresholds itself
+        (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`).
     """
     global _kept
     wanted = threading.current_thread() is threading.main_thread()

@@ -70,7 +70,9 @@ class Packing:
         positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
         places = functional.pad(positions, (0, padding))[None]
-        return cls(tuple(map(int, lengths)), causal, dropout, boundaries.to(device), places.to(device), padding, tail, tails_of)
+        return cls(
+            tuple(map(int, lengths)), causal, dropout, boundaries.to(device), places.to(device), padding, tail, tails_of
+        )
 
     def runs(self) -> list[tuple[int, int]]:
         """(texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
@@ -114,7 +116,8 @@ def packed_attention(
             memory tokens have to see its beginning.
         softcap: Bound on the scores (Gemma 2).
         s_aux: Score of attending to nothing, one per head (gpt-oss).
-        others: What else a layer hands over, such as its own dropout, which the packing's replaces; tensors are refused.
+        others: What else a layer hands over, such as its own dropout, which the packing's replaces; tensors are
+            refused.
 
     Returns:
         (1, tokens, heads, value dim) and None.
@@ -123,13 +126,24 @@ def packed_attention(
         BackboneError: If the layer does not hand `packing` down, or asks for an attention that this is not.
     """
     if packing is None:
-        raise BackboneError(f"{type(module).__name__} does not hand its keyword arguments to attention, so texts cannot be packed")
+        raise BackboneError(
+            f"{type(module).__name__} does not hand its keyword arguments to attention, so texts cannot be packed"
+        )
     unknown = [name for name, given in others.items() if isinstance(given, Tensor) and name not in _WITHOUT_EFFECT]
     if unknown or attention_mask is not None:
-        raise BackboneError(f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed attention does not know")
+        raise BackboneError(
+            f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed "
+            "attention does not know"
+        )
     window = _window(module, sliding_window) if packing.causal else None
     plain = softcap is None and s_aux is None
-    if plain and not packing.dropout and not packing.padding and _has_kernel(query.device) and (halves := _in_half_precision(query, key, value)):
+    if (
+        plain
+        and not packing.dropout
+        and not packing.padding
+        and _has_kernel(query.device)
+        and (halves := _in_half_precision(query, key, value))
+    ):
         return _varlen(*halves, packing, scaling, window), None
     attend = partial(_fused, packing=packing, scaling=scaling)
     if not plain:
@@ -138,14 +152,26 @@ def packed_attention(
     return _by_length(query, key, value, packing, window, tail, attend), None
 
 
-def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, window: int | None, tail: int, attend: Callable[..., Tensor]) -> Tensor:
+def _by_length(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    window: int | None,
+    tail: int,
+    attend: Callable[..., Tensor],
+) -> Tensor:
     """Attention of each run of texts of one length in a call of its own, (1, tokens, heads, value dim); with a tail, 0 for the tokens before it."""
     runs = packing.runs()
     sizes = [*(texts * length for texts, length in runs), packing.padding]
     whole = (query, _all_heads(key, query), _all_heads(value, query))
-    of_runs = [states[0].split(sizes, dim=1) for states in whole]  # split: slicing would fill whole tensors in its backward
+    of_runs = [
+        states[0].split(sizes, dim=1) for states in whole
+    ]  # split: slicing would fill whole tensors in its backward
     parts = []
-    for (texts, length), *states in zip(runs, *of_runs, strict=False):  # the padding, which comes last, attends to nothing
+    for (texts, length), *states in zip(
+        runs, *of_runs, strict=False
+    ):  # the padding, which comes last, attends to nothing
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
         attended = attend(q[:, :, -tail:] if tail else q, k, v, mask)
@@ -157,19 +183,25 @@ def _by_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, wind
     return torch.cat(parts)[None]
 
 
-def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None) -> Tensor:
+def _fused(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None
+) -> Tensor:
     """PyTorch's own attention over texts of one length, (texts, heads, length, dim).
 
-    On CPUs its backward pass is twice as fast in float32 as in bfloat16, which loses more than bfloat16's forward pass wins; so what is
-    trained there attends in float32, whatever surrounds it.
+    On CPUs its backward pass is twice as fast in float32 as in bfloat16, which loses more than bfloat16's forward pass
+    wins; so what is trained there attends in float32, whatever surrounds it.
     """
     causal = packing.causal and mask is None and query.shape[-2] > 1
     dtype = value.dtype
     trained = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
     with torch.autocast("cpu", enabled=False) if trained else nullcontext():
         if trained:
-            query, key, value = (states.to(torch.promote_types(states.dtype, torch.float32)) for states in (query, key, value))
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=packing.dropout, is_causal=causal, scale=scaling).to(dtype)
+            query, key, value = (
+                states.to(torch.promote_types(states.dtype, torch.float32)) for states in (query, key, value)
+            )
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=packing.dropout, is_causal=causal, scale=scaling
+        ).to(dtype)
 
 
 def _window(module: nn.Module, given: int | None) -> int | None:
@@ -179,7 +211,10 @@ def _window(module: nn.Module, given: int | None) -> int | None:
     if given is not None or not kinds or layer is None or kinds[layer] == "full_attention":
         return given
     if kinds[layer] != "sliding_attention":
-        raise BackboneError(f"layer {layer} of {type(module).__name__} is of kind {kinds[layer]!r}, which packed attention does not know")
+        raise BackboneError(
+            f"layer {layer} of {type(module).__name__} is of kind {kinds[layer]!r}, which packed attention does not "
+            "know"
+        )
     window: int | None = getattr(config, "sliding_window", None)
     return window
 
@@ -196,7 +231,14 @@ def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
 
 
 def _written_out(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None, softcap: float | None, sinks: Tensor | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    packing: Packing,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     """Attention with the two variations that PyTorch's fused function lacks: capped scores and a sink per head."""
     scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
@@ -223,7 +265,8 @@ def _has_kernel(device: torch.device) -> bool:
 def _in_half_precision(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """Query, key and value as the CUDA kernel takes them, (1, heads, tokens, dim) each; None where it has no kernel.
 
-    Under autocast the rotary embedding leaves query and key in float32; they take the precision of the surrounding context.
+    Under autocast the rotary embedding leaves query and key in float32; they take the precision of the surrounding
+    context.
     """
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
     width = query.shape[-1]
@@ -232,14 +275,18 @@ def _in_half_precision(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tenso
     return query.to(dtype), _all_heads(key, query).to(dtype), _all_heads(value, query).to(dtype)
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, window: int | None) -> Tensor:
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, window: int | None
+) -> Tensor:
     """PyTorch's variable-length attention on CUDA, half precision: (1, heads, tokens, dim) -> (1, tokens, heads, dim)."""
     from torch.nn.attention.varlen import varlen_attn  # absent from builds without CUDA support
 
     q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
     longest = max(packing.lengths)
     reach = (-1 if window is None else window - 1, 0) if packing.causal else (-1, -1)
-    attended = varlen_attn(q, k, v, packing.boundaries, packing.boundaries, longest, longest, scale=scaling, window_size=reach)
+    attended = varlen_attn(
+        q, k, v, packing.boundaries, packing.boundaries, longest, longest, scale=scaling, window_size=reach
+    )
     assert isinstance(attended, Tensor)
     return attended[None]
 

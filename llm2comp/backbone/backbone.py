@@ -34,7 +34,13 @@ from llm2comp.errors import BackboneError, one_line
 __all__ = ["Backbone", "BackboneReference"]
 
 _PAPER_TARGETS = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_OTHER_NAMES = ("out_proj", "dense", "fc1", "fc2", "gate_up_proj")  # what Phi, OPT and others call the layers of the paper's list
+_OTHER_NAMES = (
+    "out_proj",
+    "dense",
+    "fc1",
+    "fc2",
+    "gate_up_proj",
+)  # what Phi, OPT and others call the layers of the paper's list
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,9 @@ class Backbone(nn.Module):
         """Logits of the frozen language model, (rows, hidden) -> (rows, vocabulary)."""
         model = self._reader(states.device)
         head = model.get_output_embeddings()
-        logits: Tensor = head(states.to(head.weight.dtype) if not torch.is_autocast_enabled(states.device.type) else states)
+        logits: Tensor = head(
+            states.to(head.weight.dtype) if not torch.is_autocast_enabled(states.device.type) else states
+        )
         return _scaled(logits, model.config)
 
     def check_head(self) -> None:
@@ -181,11 +189,18 @@ class Backbone(nn.Module):
         with torch.no_grad(), self._adapters(disabled=True):
             model = self._reader(device)
             states = self._run(model, self.embed_frozen(tokens), (len(tokens),), causal=True)
-            extra = {"packing": Packing.of((len(tokens),), causal=True, device=device)} if self.attention == "packed" else {}
+            extra = (
+                {"packing": Packing.of((len(tokens),), causal=True, device=device)}
+                if self.attention == "packed"
+                else {}
+            )
             expected = model(input_ids=tokens[None], use_cache=False, **extra).logits[0]
             found = self.head(states)
         if not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
-            raise BackboneError(f"{type(model).__name__} computes its logits in a way this version does not know, so it cannot teach; its encoder still works")
+            raise BackboneError(
+                f"{type(model).__name__} computes its logits in a way this version does not know, so it cannot teach; "
+                "its encoder still works"
+            )
 
     def add_adapter(self, settings: AdapterSettings) -> None:
         """Wraps the model with a fresh LoRA adapter in float32, the only weights of the backbone that are then trained.
@@ -193,10 +208,16 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: If the model has no layers of the names asked for.
         """
-        layers = [(name.rpartition(".")[2], type(layer)) for name, layer in self.language_model.named_modules() if isinstance(layer, (nn.Linear, Conv1D))]
+        layers = [
+            (name.rpartition(".")[2], type(layer))
+            for name, layer in self.language_model.named_modules()
+            if isinstance(layer, (nn.Linear, Conv1D))
+        ]
         names = {name for name, _ in layers}
         named = [name for name in (*_PAPER_TARGETS, *_OTHER_NAMES) if name in names]
-        targets = list(settings.targets) if settings.targets else named if {"q_proj", "v_proj"} <= names else "all-linear"
+        targets = (
+            list(settings.targets) if settings.targets else named if {"q_proj", "v_proj"} <= names else "all-linear"
+        )
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
@@ -208,7 +229,9 @@ class Backbone(nn.Module):
         try:
             self._wrap(config)
         except ValueError as error:
-            raise BackboneError(f"no adapter on {targets}: {one_line(error)}; the model's linear layers are {', '.join(sorted(names))}") from error
+            raise BackboneError(
+                f"no adapter on {targets}: {one_line(error)}; the model's linear layers are {', '.join(sorted(names))}"
+            ) from error
 
     def load_adapter(self, folder: Path) -> None:
         """Wraps the model with the LoRA adapter saved in a folder, to be used or trained on. Only safetensors are read.
@@ -222,22 +245,37 @@ class Backbone(nn.Module):
             weights = load_file(folder / "adapter_model.safetensors")
             if not isinstance(config, LoraConfig):
                 raise TypeError(f"it is of kind {config.peft_type}, and this package reads LoRA")
-            config.inference_mode, config.init_lora_weights, config.megatron_config, config.base_model_name_or_path = False, True, None, None
+            config.inference_mode, config.init_lora_weights, config.megatron_config, config.base_model_name_or_path = (
+                False,
+                True,
+                None,
+                None,
+            )
             self._wrap(config)
         except Exception as error:  # JSON, safetensors and PEFT each raise kinds of their own
-            raise BackboneError(f"cannot load the adapter in {folder} onto the backbone {name}: {one_line(error)}; copy the model folder again") from error
+            raise BackboneError(
+                f"cannot load the adapter in {folder} onto the backbone {name}: {one_line(error)}; copy the model "
+                "folder again"
+            ) from error
         needed = {key: weight.shape for key, weight in self.adapter_weights().items()}
-        differing = sorted(key for key in needed.keys() | weights.keys() if key not in weights or needed.get(key) != weights[key].shape)
+        differing = sorted(
+            key for key in needed.keys() | weights.keys() if key not in weights or needed.get(key) != weights[key].shape
+        )
         if differing:
             raise BackboneError(
-                f"the adapter in {folder} was made for another backbone than this {name}: they differ in {len(differing)} of {len(needed)} weights, "
+                f"the adapter in {folder} was made for another backbone than this {name}: they differ in "
+                f"{len(differing)} of {len(needed)} weights, "
                 f"first in {differing[0]}; give the backbone it was trained on"
             )
         set_peft_model_state_dict(self.model, weights)
 
     def adapter_weights(self) -> dict[str, Tensor]:
         """The adapter's weights by PEFT's names; none without an adapter."""
-        return get_peft_model_state_dict(self.model, save_embedding_layers=False) if isinstance(self.model, PeftModel) else {}
+        return (
+            get_peft_model_state_dict(self.model, save_embedding_layers=False)
+            if isinstance(self.model, PeftModel)
+            else {}
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """The language model's own weights by name, the adapter left out."""
@@ -265,12 +303,20 @@ class Backbone(nn.Module):
             BackboneError: If its hidden states, vocabulary, positions or way of running are not those of this one.
         """
         facts = [
-            (model.hidden_size, model.vocabulary_size, getattr(model.language_model.config, "max_position_embeddings", None), model.attention)
+            (
+                model.hidden_size,
+                model.vocabulary_size,
+                getattr(model.language_model.config, "max_position_embeddings", None),
+                model.attention,
+            )
             for model in (self, reader)
         ]
         for what, own, others in zip(("width", "vocabulary", "longest text", "attention"), *facts, strict=True):
             if own != others:
-                raise BackboneError(f"the reader's {what} is {others}, the encoder's {own}: give the language model that the encoder was trained from")
+                raise BackboneError(
+                    f"the reader's {what} is {others}, the encoder's {own}: give the language model that the encoder "
+                    "was trained from"
+                )
         self._frozen = [reader.language_model.eval().requires_grad_(False)]
 
     def set_attention_dropout(self, share: float) -> None:
@@ -280,7 +326,10 @@ class Backbone(nn.Module):
             BackboneError: If the model runs padded, where its own classes attend.
         """
         if share and self.attention == "padded":
-            raise BackboneError(f"attention dropout {share} needs packed attention, which {type(self.language_model).__name__} does not support; set it to 0")
+            raise BackboneError(
+                f"attention dropout {share} needs packed attention, which {type(self.language_model).__name__} does "
+                "not support; set it to 0"
+            )
         self._attention_dropout = share
 
     def enable_checkpointing(self) -> None:
@@ -290,9 +339,14 @@ class Backbone(nn.Module):
             BackboneError: If the model runs padded.
         """
         if self.attention == "padded":
-            raise BackboneError(f"gradient checkpointing needs packed attention, which {type(self.language_model).__name__} does not support; turn it off")
+            raise BackboneError(
+                f"gradient checkpointing needs packed attention, which {type(self.language_model).__name__} does not "
+                "support; turn it off"
+            )
         for model in (self.language_model, *self._frozen):
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # its older name
+            enable = (
+                getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            )  # its older name
             enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
             model.disable_input_require_grads()  # which reentrant checkpoints alone need
         for model in self._frozen:
@@ -332,7 +386,11 @@ class Backbone(nn.Module):
                     layer._disable_adapters = state
 
     def _adapter_layers(self) -> list[BaseTunerLayer]:
-        return [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)] if isinstance(self.model, PeftModel) else []
+        return (
+            [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
+            if isinstance(self.model, PeftModel)
+            else []
+        )
 
     def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         layers = self._adapter_layers()
@@ -344,7 +402,16 @@ class Backbone(nn.Module):
         with self._adapters(disabled=disabled), memory_rows_only(*running) if running else nullcontext():
             yield
 
-    def _run(self, model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool, dropout: float = 0.0, tail: int = 0) -> Tensor:
+    def _run(
+        self,
+        model: PreTrainedModel,
+        embeddings: Tensor,
+        lengths: Sequence[int],
+        *,
+        causal: bool,
+        dropout: float = 0.0,
+        tail: int = 0,
+    ) -> Tensor:
         on_cpu = embeddings.device.type == "cpu"
         if on_cpu:
             keep_freed_memory()

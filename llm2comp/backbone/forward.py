@@ -16,7 +16,16 @@ from llm2comp.backbone.attention import PACKED_ATTENTION, Packing
 from llm2comp.backbone.probe import PROBE_TEXTS, probe
 from llm2comp.errors import BackboneError, SettingsError, one_line
 
-__all__ = ["NO_WINDOW", "WINDOWS", "AttentionLayout", "choose_layout", "rows_of_padding", "run_packed", "run_padded", "decoder"]
+__all__ = [
+    "NO_WINDOW",
+    "WINDOWS",
+    "AttentionLayout",
+    "choose_layout",
+    "rows_of_padding",
+    "run_packed",
+    "run_padded",
+    "decoder",
+]
 
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """Settings of a configuration that keep a token from seeing distant ones."""
@@ -30,7 +39,11 @@ _LEAST_STEP = 16
 AttentionLayout = Literal["packed", "padded"]
 """How texts share a forward pass."""
 
-_LAYOUTS: tuple[tuple[AttentionLayout, str], ...] = (("packed", PACKED_ATTENTION), ("padded", "sdpa"), ("padded", "eager"))
+_LAYOUTS: tuple[tuple[AttentionLayout, str], ...] = (
+    ("packed", PACKED_ATTENTION),
+    ("padded", "sdpa"),
+    ("padded", "eager"),
+)
 
 
 def decoder(model: PreTrainedModel) -> nn.Module:
@@ -42,15 +55,17 @@ def decoder(model: PreTrainedModel) -> nn.Module:
 def run_packed(model: PreTrainedModel, embeddings: Tensor, packing: Packing) -> Tensor:
     """Final hidden states of packed texts, (tokens, hidden), from their input embeddings, (tokens, hidden); the packing's padding is added and taken off."""
     given = functional.pad(embeddings, (0, 0, 0, packing.padding)) if packing.padding else embeddings
-    states: Tensor = decoder(model)(inputs_embeds=given[None], position_ids=packing.positions, packing=packing, use_cache=False).last_hidden_state
+    states: Tensor = decoder(model)(
+        inputs_embeds=given[None], position_ids=packing.positions, packing=packing, use_cache=False
+    ).last_hidden_state
     return states[0, : len(embeddings)]
 
 
 def rows_of_padding(embeddings: Tensor) -> int:
     """Rows to add to a packed pass, at most an eighth, so that only eight numbers of rows occur between a number and its double.
 
-    On CPUs oneDNN prepares code for every new shape of a bfloat16 product, which takes longer than the product; in float32, and on GPUs,
-    nothing is prepared, and nothing added.
+    On CPUs oneDNN prepares code for every new shape of a bfloat16 product, which takes longer than the product; in
+    float32, and on GPUs, nothing is prepared, and nothing added.
     """
     device, rows = embeddings.device.type, len(embeddings)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
@@ -61,9 +76,14 @@ def rows_of_padding(embeddings: Tensor) -> int:
 def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool) -> Tensor:
     """As `run_packed`, the texts padded on the right in between. The model's classes are switched meanwhile: one pass at a time."""
     padded = nn.utils.rnn.pad_sequence(list(embeddings.split(list(lengths))), batch_first=True)
-    mask = torch.arange(padded.shape[1], device=embeddings.device)[None] < torch.tensor(lengths, device=embeddings.device)[:, None]
+    mask = (
+        torch.arange(padded.shape[1], device=embeddings.device)[None]
+        < torch.tensor(lengths, device=embeddings.device)[:, None]
+    )
     with _causality(model, causal):
-        states: Tensor = decoder(model)(inputs_embeds=padded, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        states: Tensor = decoder(model)(
+            inputs_embeds=padded, attention_mask=mask.long(), use_cache=False
+        ).last_hidden_state
     return states[mask]
 
 
@@ -71,7 +91,8 @@ def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int
 def choose_layout(model: PreTrainedModel, wanted: Literal["auto", "packed", "padded"] = "auto") -> AttentionLayout:
     """Leaves the model with the attention that reads both ways, keeps texts apart and, causal, gives what the model gives by itself.
 
-    Its dropout is turned off for good, so that teacher and reader are exact in training; adapters that come later keep theirs.
+    Its dropout is turned off for good, so that teacher and reader are exact in training; adapters that come later keep
+    theirs.
 
     Raises:
         BackboneError: Naming the model, if there is none, and what each try came to.
@@ -87,14 +108,17 @@ def choose_layout(model: PreTrainedModel, wanted: Literal["auto", "packed", "pad
         own = [decoder(model)(inputs_embeds=embed(text), use_cache=False).last_hidden_state[0] for text in texts]
     except Exception as error:
         raise BackboneError(
-            f"{name} cannot be made bidirectional, for it does not turn embeddings into hidden states ({one_line(error, limit=160)})"
+            f"{name} cannot be made bidirectional, for it does not turn embeddings into hidden states "
+            f"({one_line(error, limit=160)})"
         ) from error
     _turn_dropout_off(model)
     for layout, implementation in _LAYOUTS:
         if wanted not in ("auto", layout):
             continue
 
-        def forward(embeddings: Tensor, lengths: Sequence[int], causal: bool, layout: AttentionLayout = layout) -> Tensor:
+        def forward(
+            embeddings: Tensor, lengths: Sequence[int], causal: bool, layout: AttentionLayout = layout
+        ) -> Tensor:
             if layout == "packed":
                 return run_packed(model, embeddings, Packing.of(lengths, causal=causal, device=device))
             return run_padded(model, embeddings, lengths, causal=causal)
@@ -106,7 +130,9 @@ def choose_layout(model: PreTrainedModel, wanted: Literal["auto", "packed", "pad
             reasons.append(f"{layout}: {one_line(error, limit=160)}")
         else:
             return layout
-    raise BackboneError(f"{name} cannot be made bidirectional ({'; '.join(dict.fromkeys(reasons))}): choose another language model")
+    raise BackboneError(
+        f"{name} cannot be made bidirectional ({'; '.join(dict.fromkeys(reasons))}): choose another language model"
+    )
 
 
 def _turn_dropout_off(model: PreTrainedModel) -> None:

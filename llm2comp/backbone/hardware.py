@@ -48,5 +48,7 @@ def choose_device(name: str | None) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # the second where PyTorch was built without CUDA
         reason = one_line(error, limit=120)
-        raise SettingsError(f"device is {name!r}, which cannot be used here ({reason}); give cpu, or None for a GPU if there is one") from error
+        raise SettingsError(
+            f"device is {name!r}, which cannot be used here ({reason}); give cpu, or None for a GPU if there is one"
+        ) from error
     return name

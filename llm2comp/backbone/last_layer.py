@@ -1,7 +1,7 @@
 """Of the last layer, only what the memory tokens need is computed: keys and values of all tokens, everything else for the memory tokens alone.
 
-What a text becomes is read from the last layer's states of its memory tokens, and nothing reads the others. With 4 layers that saves a fifth of the
-work, with 32 a fortieth.
+What a text becomes is read from the last layer's states of its memory tokens, and nothing reads the others. With 4
+layers that saves a fifth of the work, with 32 a fortieth.
 """
 
 from collections.abc import Callable, Iterator

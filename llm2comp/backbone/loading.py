@@ -39,7 +39,8 @@ def find_source(name_or_path: str | Path, revision: str | None = None) -> Source
     """Where to load from. The Hub is asked once, without the minutes of retries that its client would spend on each file.
 
     Raises:
-        BackboneError: If there is no such folder, and no such model on the Hub or, when that does not answer, in its cache.
+        BackboneError: If there is no such folder, and no such model on the Hub or, when that does not answer, in its
+            cache.
     """
     name = str(name_or_path)
     if Path(name).is_dir():
@@ -48,7 +49,9 @@ def find_source(name_or_path: str | Path, revision: str | None = None) -> Source
         return Source(name, HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT).sha, name)
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         place = f"{name!r}" if revision is None else f"{name!r} at revision {revision!r}"
-        raise BackboneError(f"no model {place}: there is no such folder, and no such model on the Hub ({one_line(error)})") from error
+        raise BackboneError(
+            f"no model {place}: there is no such folder, and no such model on the Hub ({one_line(error)})"
+        ) from error
     except Exception as error:  # no network: a dozen kinds, from the hub's client and from the HTTP library below it
         try:
             cached = snapshot_download(name, revision=revision, local_files_only=True)
@@ -65,7 +68,9 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
         BackboneError: If it cannot be loaded, or its files lack weights.
     """
     if Path(source.place, "llm2comp.json").is_file():
-        raise BackboneError(f"{source.name!r} is an encoder already, not a language model: llm2comp.load({source.name!r}) loads it")
+        raise BackboneError(
+            f"{source.name!r} is an encoder already, not a language model: llm2comp.load({source.name!r}) loads it"
+        )
     with _failing_as_backbone(source, "language model"), quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.place,
@@ -83,11 +88,14 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
     if unfit:
         what = "no weights" if report["missing_keys"] else "weights of another shape"
         raise BackboneError(
-            f"cannot load the language model {source.name!r}: its files hold {what} for {unfit[0]} and {len(unfit) - 1} more; "
+            f"cannot load the language model {source.name!r}: its files hold {what} for {unfit[0]} and "
+            f"{len(unfit) - 1} more; "
             f"give one that was saved whole, as {type(model).__name__}"
         )
     if getattr(model, "_hf_peft_config_loaded", False):
-        raise BackboneError(f"{source.name!r} is an adapter, not a language model: merge it into its base model and give the result")
+        raise BackboneError(
+            f"{source.name!r} is an adapter, not a language model: merge it into its base model and give the result"
+        )
     model.eval()
     return model
 
@@ -99,7 +107,9 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
         BackboneError: If it has none that loads.
     """
     with _failing_as_backbone(source, "tokenizer of"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(source.place, revision=source.revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.place, revision=source.revision, trust_remote_code=trust_remote_code
+        )
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
 
@@ -110,7 +120,9 @@ def quiet() -> Iterator[None]:
     verbosity = transformers_logging.get_verbosity()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars", UserWarning)  # where an environment variable has the last word
+        warnings.filterwarnings(
+            "ignore", "Cannot (en|dis)able progress bars", UserWarning
+        )  # where an environment variable has the last word
         transformers_logging.set_verbosity_error()
         try:
             with nullcontext() if sys.stderr.isatty() else _without_bars():

@@ -1,9 +1,10 @@
 """The training pass of a LoRA layer on CPUs: the frozen product, the adapter's two and its dropout as one step of autograd.
 
-PEFT's layers draw dropout number by number, and keep of every layer the dropped input, the mask in float32 and each product
-for the backward pass. Here the mask is 16 bits per number, drawn at once and then all ones or all zeros, so that dropping is an AND of bits; the input
-is dropped anew in the backward pass, and the adapter's product is added where the frozen one stands.
-Source of the method: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
+PEFT's layers draw dropout number by number, and keep of every layer the dropped input, the mask in float32 and each
+product for the backward pass. Here the mask is 16 bits per number, drawn at once and then all ones or all zeros, so
+that dropping is an AND of bits; the input is dropped anew in the backward pass, and the adapter's product is added
+where the frozen one stands. Source of the method: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR
+2022.
 """
 
 from typing import Any
@@ -35,8 +36,15 @@ class AdaptedLinear(Linear):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(…, inputs) -> (…, outputs)."""
         base, name = self.get_base_layer(), self.active_adapters[0]
-        plain = self.training and x.device.type == "cpu" and not (args or kwargs or self.disable_adapters or self.merged)
-        if not plain or self.active_adapters != [*self.lora_A] or name in self.lora_variant or self.lora_B[name].bias is not None:
+        plain = (
+            self.training and x.device.type == "cpu" and not (args or kwargs or self.disable_adapters or self.merged)
+        )
+        if (
+            not plain
+            or self.active_adapters != [*self.lora_A]
+            or name in self.lora_variant
+            or self.lora_B[name].bias is not None
+        ):
             return super().forward(x, *args, **kwargs)
         weights = [x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight]
         if torch.is_autocast_enabled("cpu"):
@@ -61,7 +69,16 @@ class _Adapted(torch.autograd.Function):
     """x W' + bias + scale (kept x) A' B', where W and the bias are frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, kept: Tensor | None, scale: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        down: Tensor,
+        up: Tensor,
+        kept: Tensor | None,
+        scale: float,
+    ) -> Tensor:
         result = functional.linear(x, weight, bias)
         narrow = _dropped(x, kept).flatten(0, -2).mm(down.T).mul_(scale)  # (rows, rank)
         result.flatten(0, -2).addmm_(narrow, up.T)

@@ -20,12 +20,14 @@ _Forward = Callable[[Tensor, Sequence[int], bool], Tensor]
 
 
 @torch.no_grad()
-def probe(forward: _Forward, embed: Callable[[Tensor], Tensor], expected: Sequence[Tensor], *, name: str, device: torch.device) -> None:
+def probe(
+    forward: _Forward, embed: Callable[[Tensor], Tensor], expected: Sequence[Tensor], *, name: str, device: torch.device
+) -> None:
     """Changes one token and looks at which hidden states move.
 
-    When the last token of a text changes, a bidirectional pass must move every state of that text, alone or with another
-    text beside it (some classes behave differently without padding), and none of the other; a causal pass must move the
-    last state only, and must give the states that the model gives by itself.
+    When the last token of a text changes, a bidirectional pass must move every state of that text, alone or with
+    another text beside it (some classes behave differently without padding), and none of the other; a causal pass must
+    move the last state only, and must give the states that the model gives by itself.
 
     Args:
         forward: The pass on trial.
@@ -45,14 +47,20 @@ def probe(forward: _Forward, embed: Callable[[Tensor], Tensor], expected: Sequen
         embedded = embed(torch.tensor([token for text in texts for token in text], device=device))
         found = forward(embedded, [len(text) for text in texts], causal)
         if found.shape != embedded.shape:
-            raise BackboneError(f"{name} turns embeddings of shape {tuple(embedded.shape)} into states of shape {tuple(found.shape)}; they must be alike")
+            raise BackboneError(
+                f"{name} turns embeddings of shape {tuple(embedded.shape)} into states of shape {tuple(found.shape)}; "
+                "they must be alike"
+            )
         return found
 
     for beside in ((), (second,)):
         before, after = states((first, *beside), False), states((changed, *beside), False)
         moved = _distance(before, after) > (1e-6 if _exact(before) else 0.0)
         if not moved[: last + 1].all():
-            raise BackboneError(f"{name} stays causal: changing a text's last token moves only {int(moved[: last + 1].sum())} of its {last + 1} states")
+            raise BackboneError(
+                f"{name} stays causal: changing a text's last token moves only {int(moved[: last + 1].sum())} of its "
+                f"{last + 1} states"
+            )
         if (_distance(before, after) > _noise(before))[last + 1 :].any():
             raise BackboneError(f"{name} lets texts that share a batch leak into one another")
     before, after = states((first, second), True), states((changed, second), True)

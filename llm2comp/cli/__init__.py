@@ -22,10 +22,24 @@ from llm2comp.errors import LLM2CompError
 
 __all__ = ["app", "main"]
 
-_MODULES: tuple[ModuleType, ...] = (demo, index, encode, search, evaluate, compare, report, train, bench, analyze, export)
+_MODULES: tuple[ModuleType, ...] = (
+    demo,
+    index,
+    encode,
+    search,
+    evaluate,
+    compare,
+    report,
+    train,
+    bench,
+    analyze,
+    export,
+)
 _OUR_LOGGERS = ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks")
 
-app = typer.Typer(name="llm2comp", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    name="llm2comp", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 for _module in _MODULES:
     _module.register(app)
 
@@ -38,15 +52,23 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _configure(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, and show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what happens, and show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
 ) -> None:
     """Text embeddings from language models that learned to compress: train, encode, index, search, evaluate."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
     for name in _OUR_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
-        warnings.simplefilter("ignore", FutureWarning)  # between our dependencies; nothing a user of the command can mend
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # between our dependencies; nothing a user of the command can mend
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers draws its bars into log files too
 

@@ -22,23 +22,45 @@ def register(app: typer.Typer) -> None:
 
 
 def analyze(
-    model: Annotated[str, typer.Argument(help=f"Model folder or Hub id; {_BUNDLED} is the bundled model; or the folder of any sentence-transformers model.")],
-    texts: Annotated[str, typer.Argument(help="A corpus, as `index build` takes it: a .jsonl file, a folder, python-docs: …")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for analysis.json, spectrum.png and memory.png; made if it is not there.")],
-    against: Annotated[str | None, typer.Option(help="A second model, set beside the first in every picture and table.")] = None,
-    limit: Annotated[int, typer.Option(min=2, help="Texts, the first of the corpus.")] = 2000,
-    pairs: Annotated[Path | None, typer.Option(help='Lines {"query", "positive"}, for the alignment; without it there is none.')] = None,
-    reader: Annotated[
-        str | None, typer.Option(help="Folder or Hub id of the language model that an encoder with all weights trained began as, to read its memory tokens.")
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"Model folder or Hub id; {_BUNDLED} is the bundled model; or the folder of any sentence-transformers model."
+        ),
+    ],
+    texts: Annotated[
+        str, typer.Argument(help="A corpus, as `index build` takes it: a .jsonl file, a folder, python-docs: …")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for analysis.json, spectrum.png and memory.png; made if it is not there."
+        ),
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="A second model, set beside the first in every picture and table.")
     ] = None,
-    reader_texts: Annotated[int, typer.Option(min=2, help="Texts, drawn from all, cut in two for the held-out losses.")] = 128,
+    limit: Annotated[int, typer.Option(min=2, help="Texts, the first of the corpus.")] = 2000,
+    pairs: Annotated[
+        Path | None, typer.Option(help='Lines {"query", "positive"}, for the alignment; without it there is none.')
+    ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or Hub id of the language model that an encoder with all weights trained began as, to read its memory tokens."
+        ),
+    ] = None,
+    reader_texts: Annotated[
+        int, typer.Option(min=2, help="Texts, drawn from all, cut in two for the held-out losses.")
+    ] = 128,
     reader_tokens: Annotated[int, typer.Option(min=21, help="Longest of these, in tokens.")] = 512,
     samples: Annotated[int, typer.Option(min=0, help="Of these, how many the reader goes on with.")] = 4,
     sample_tokens: Annotated[int, typer.Option(min=1, help="Tokens it writes.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of texts and the places where they are cut.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; left out: a GPU if there is one.")] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "auto"], typer.Option(help="Precision of the weights; below float32, rounding hides where a spectrum ends.")
+        Literal["float32", "bfloat16", "auto"],
+        typer.Option(help="Precision of the weights; below float32, rounding hides where a spectrum ends."),
     ] = "float32",
 ) -> None:
     """Spectrum, effective dimension, uniformity, memory-token similarity, and what the frozen language model reads from the memory tokens."""
@@ -84,7 +106,9 @@ def _make_folder(folder: Path) -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise LLM2CompError(f"{folder}: cannot be written to ({error.strerror}); give a folder that can, with --out") from error
+        raise LLM2CompError(
+            f"{folder}: cannot be written to ({error.strerror}); give a folder that can, with --out"
+        ) from error
 
 
 def _write(analysis: "Analysis", folder: Path) -> list[Path]:
@@ -95,7 +119,9 @@ def _write(analysis: "Analysis", folder: Path) -> list[Path]:
     spectrum, memory, numbers = (folder / name for name in ("spectrum.png", "memory.png", "analysis.json"))
     plot_spectra(analysis, spectrum)
     has_memory = plot_memory(analysis, memory)
-    numbers.write_text(json.dumps(analysis.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    numbers.write_text(
+        json.dumps(analysis.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
     return [numbers, spectrum, *([memory] if has_memory else [])]
 
 
@@ -107,5 +133,9 @@ def _print_notes(analysis: "Analysis") -> None:
         print('no alignment, which needs pairs: --pairs FILE with lines {"query", "positive"}', file=sys.stderr)
     for model in analysis.models:
         if model.no_reading:
-            fix = "" if model.fingerprint is None or analysis.settings.reader else "; --reader names the language model to read with"
+            fix = (
+                ""
+                if model.fingerprint is None or analysis.settings.reader
+                else "; --reader names the language model to read with"
+            )
             print(f"{model.name}: no reading from memory, for {model.no_reading}{fix}", file=sys.stderr)

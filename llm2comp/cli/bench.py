@@ -11,17 +11,27 @@ from llm2comp.cli.output import check_target, tell
 
 __all__ = ["register"]
 
-_Json = Annotated[Path | None, typer.Option("--json", help="Write all numbers here, with settings, versions and hardware.")]
+_Json = Annotated[
+    Path | None, typer.Option("--json", help="Write all numbers here, with settings, versions and hardware.")
+]
 _Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"], typer.Option(help="Of ours; auto: float32, and bfloat16 too where the processor multiplies it natively.")
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="Of ours; auto: float32, and bfloat16 too where the processor multiplies it natively."),
 ]
 _Threads = Annotated[int, typer.Option(min=1, help="In every process.")]
-_Workdir = Annotated[Path | None, typer.Option(metavar="DIR", help="For models and texts, which are removed at the end. Left out: temporary.")]
+_Workdir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="For models and texts, which are removed at the end. Left out: temporary."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command group `bench`."""
-    group = typer.Typer(no_args_is_help=True, help="Measure time, memory and quality side by side with named peers.", rich_markup_mode=None)
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Measure time, memory and quality side by side with named peers.",
+        rich_markup_mode=None,
+    )
     group.callback()(_only_groups)
     group.command()(encode)
     group.command()(train)
@@ -35,18 +45,34 @@ def _only_groups() -> None:
 
 
 def encode(
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Name or folder of a model; left out: the bundled model.")] = None,
-    shape: Annotated[
-        str | None, typer.Option(help="Random weights of this shape in place of a model: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE.")
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name or folder of a model; left out: the bundled model.")
     ] = None,
-    corpus: Annotated[list[str] | None, typer.Option(help="Corpus that texts are drawn from, as `index build` takes it; may be repeated.")] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Random weights of this shape in place of a model: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE."
+        ),
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="Corpus that texts are drawn from, as `index build` takes it; may be repeated."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Texts, drawn at random.")] = 5000,
-    peers: Annotated[str, typer.Option(metavar="NAMES", help='With spaces between; "" for none.')] = "sentence-transformers transformers",
+    peers: Annotated[
+        str, typer.Option(metavar="NAMES", help='With spaces between; "" for none.')
+    ] = "sentence-transformers transformers",
     peer_llm2vec: Annotated[
-        Path | None, typer.Option(metavar="PYTHON", help="Python of an environment with llm2vec 0.2.3, compared on a random Llama of 15M parameters.")
+        Path | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="Python of an environment with llm2vec 0.2.3, compared on a random Llama of 15M parameters.",
+        ),
     ] = None,
     precision: _Precision = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Of ours; left out: our default. Peers have their own default.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Of ours; left out: our default. Peers have their own default.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Of all systems: cpu, cuda, cuda:1 …; memory is then the GPU's.")] = "cpu",
     threads: _Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="In which every system encodes all texts once, in turn.")] = 3,
@@ -81,13 +107,19 @@ def encode(
 
 
 def train(
-    shape: Annotated[str, typer.Option(help="Of a random Llama: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE.")] = "15m",
+    shape: Annotated[
+        str, typer.Option(help="Of a random Llama: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE.")
+    ] = "15m",
     vocabulary: Annotated[int, typer.Option(min=4, help="Its tokens.")] = 32_000,
     texts: Annotated[int, typer.Option(min=1, help="In a batch.")] = 4,
     tokens: Annotated[int, typer.Option(min=20, help="Of a text: context and continuation.")] = 300,
     precision: _Precision = "auto",
-    vocabularies: Annotated[str, typer.Option(metavar="SIZES", help='Memory and time for each, such as "32000 64000 128000 256000".')] = "",
-    device: Annotated[str, typer.Option(help="cpu, or a GPU's name: then without the plain implementation, and memory is the GPU's.")] = "cpu",
+    vocabularies: Annotated[
+        str, typer.Option(metavar="SIZES", help='Memory and time for each, such as "32000 64000 128000 256000".')
+    ] = "",
+    device: Annotated[
+        str, typer.Option(help="cpu, or a GPU's name: then without the plain implementation, and memory is the GPU's.")
+    ] = "cpu",
     checkpointing: Annotated[bool, typer.Option(help="Recompute activations in the backward pass.")] = False,
     threads: _Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="In which every system takes one step, in turn.")] = 5,
@@ -115,12 +147,22 @@ def train(
 
 
 def index(
-    corpus: Annotated[str | None, typer.Option(help="Corpus to encode for its vectors, as `index build` takes it; left out: synthetic vectors.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Model that encodes the corpus; left out: the bundled model.")] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Corpus to encode for its vectors, as `index build` takes it; left out: synthetic vectors."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model that encodes the corpus; left out: the bundled model.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Synthetic vectors.")] = 100_000,
     dimension: Annotated[int, typer.Option(min=1, help="Of the synthetic vectors.")] = 256,
-    types: Annotated[str, typer.Option(metavar="NAMES", help='Built by us and by plain FAISS, with spaces between; "" for none.')] = "flat hnsw ivf",
-    autofaiss: Annotated[Path | None, typer.Option(metavar="PYTHON", help="Python of an environment with autofaiss, compared with our auto.")] = None,
+    types: Annotated[
+        str, typer.Option(metavar="NAMES", help='Built by us and by plain FAISS, with spaces between; "" for none.')
+    ] = "flat hnsw ivf",
+    autofaiss: Annotated[
+        Path | None,
+        typer.Option(metavar="PYTHON", help="Python of an environment with autofaiss, compared with our auto."),
+    ] = None,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Wish given to auto and to autofaiss.")] = "4G",
     latency_ms: Annotated[float, typer.Option(metavar="MS", help="Wish given to auto and to autofaiss.")] = 10.0,
     recall: Annotated[float, typer.Option(help="Wish our indexes are tuned to; autofaiss takes none.")] = 0.95,
@@ -128,7 +170,12 @@ def index(
     queries: Annotated[int, typer.Option(min=1, help="Queries, which are not in the index.")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="Times each query is asked; its least time counts.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of FAISS and BLAS, in every process.")] = 1,
-    workdir: Annotated[Path | None, typer.Option(metavar="DIR", help="For vectors, which are kept for the next run, and indexes. Left out: temporary.")] = None,
+    workdir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="For vectors, which are kept for the next run, and indexes. Left out: temporary."
+        ),
+    ] = None,
     json_file: _Json = None,
 ) -> None:
     """Build and search indexes beside plain FAISS, and beside autofaiss, on the same vectors."""
@@ -159,18 +206,34 @@ def index(
 
 
 def growth(
-    shape: Annotated[str, typer.Option(help="Random weights of this shape: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE.")] = "tiny",
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Name or folder of a model to encode with; training steps keep to the shape.")] = None,
+    shape: Annotated[
+        str, typer.Option(help="Random weights of this shape: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE.")
+    ] = "tiny",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Name or folder of a model to encode with; training steps keep to the shape."
+        ),
+    ] = None,
     counts: Annotated[
         str, typer.Option(metavar="SIZES", help='Texts of 64 tokens, for time against tokens; "" leaves a curve out.')
     ] = "64 128 256 512 1024 2048",
-    memory_tokens: Annotated[str, typer.Option(metavar="SIZES", help="k, behind texts of 32 tokens, for time against k.")] = "1 2 4 8 16 32",
-    lengths: Annotated[str, typer.Option(metavar="SIZES", help="Tokens of each text, for time against length.")] = "16 32 64 128 256 512 1024",
+    memory_tokens: Annotated[
+        str, typer.Option(metavar="SIZES", help="k, behind texts of 32 tokens, for time against k.")
+    ] = "1 2 4 8 16 32",
+    lengths: Annotated[
+        str, typer.Option(metavar="SIZES", help="Tokens of each text, for time against length.")
+    ] = "16 32 64 128 256 512 1024",
     texts: Annotated[int, typer.Option(min=1, help="For the curves of k and of length.")] = 128,
-    corpora: Annotated[str, typer.Option(metavar="SIZES", help="Texts of 16 tokens in a stream, for memory.")] = "4096 8192 16384 32768 65536",
-    vocabularies: Annotated[str, typer.Option(metavar="SIZES", help="For a step of stage 1.")] = "16000 32000 64000 128000 256000",
+    corpora: Annotated[
+        str, typer.Option(metavar="SIZES", help="Texts of 16 tokens in a stream, for memory.")
+    ] = "4096 8192 16384 32768 65536",
+    vocabularies: Annotated[
+        str, typer.Option(metavar="SIZES", help="For a step of stage 1.")
+    ] = "16000 32000 64000 128000 256000",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 where the processor multiplies it natively, else float32.")
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="auto: bfloat16 where the processor multiplies it natively, else float32."),
     ] = "auto",
     threads: _Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="In which every size is measured once, in turn.")] = 5,
@@ -180,7 +243,8 @@ def growth(
 ) -> None:
     """Measure how costs grow, each beside the law expected of it.
 
-    Encode time against tokens, memory tokens and length; peak memory against the size of a stream; a step of stage 1 against the vocabulary.
+    Encode time against tokens, memory tokens and length; peak memory against the size of a stream; a step of stage 1
+    against the vocabulary.
     """
     check_target(json_file)
     check_target(png)

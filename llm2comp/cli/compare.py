@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    results: Annotated[list[Path], typer.Argument(metavar="A.json B.json [C.json]...", help="Result files of `llm2comp eval --json`.")],
+    results: Annotated[
+        list[Path], typer.Argument(metavar="A.json B.json [C.json]...", help="Result files of `llm2comp eval --json`.")
+    ],
     seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
     resamples: Annotated[int, typer.Option(min=100, help="Random draws for each interval and test.")] = 10_000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
@@ -38,7 +40,11 @@ def compare(
     found = compare_files(files, seed=seed, resamples=resamples)
     print(format_comparisons(found))
     for refusal in found.refused:
-        print(f"{printable(refusal.task)}: not compared ({refusal.letters[0]} and {refusal.letters[1]}): {printable(refusal.reason)}", file=sys.stderr)
+        print(
+            f"{printable(refusal.task)}: not compared ({refusal.letters[0]} and {refusal.letters[1]}): "
+            f"{printable(refusal.reason)}",
+            file=sys.stderr,
+        )
     for letter, file in list(found.files.items())[1:]:
         if lone := sorted(set(file.tasks) ^ set(files[0].tasks)):
             print(f"not in both A and {letter}: {printable(', '.join(lone))}", file=sys.stderr)

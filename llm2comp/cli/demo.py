@@ -34,12 +34,18 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the index; left out: in the user's cache.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the index; left out: in the user's cache."),
+    ] = None,
 ) -> None:
     """Index this Python's documentation and ask it questions."""
     folder = output or _default_folder()
     index = _prepare(folder, overwrite=output is None)
-    print(f"Index: {folder} ({len(index):,} documents, dimension {index.manifest.dimension}, {format_bytes(index.manifest.bytes)})")
+    print(
+        f"Index: {folder} ({len(index):,} documents, dimension {index.manifest.dimension}, "
+        f"{format_bytes(index.manifest.bytes)})"
+    )
     for question in _QUESTIONS:
         start = time.perf_counter()
         [hits] = index.search([question], k=_ANSWERS)
@@ -66,13 +72,21 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
     print(f"Model: loaded in {time.perf_counter() - start:.1f} s, dimension {model.get_embedding_dimension()}")
     manifest = _read_manifest(folder)
     start = time.perf_counter()
-    if manifest and manifest.fingerprint == model.fingerprint and _holds(manifest, digest_documents(read_corpus(_CORPUS))):
-        print(f"Documents: Python {platform.python_version()} read in {time.perf_counter() - start:.1f} s; unchanged, so the index of last time serves")
+    if (
+        manifest
+        and manifest.fingerprint == model.fingerprint
+        and _holds(manifest, digest_documents(read_corpus(_CORPUS)))
+    ):
+        print(
+            f"Documents: Python {platform.python_version()} read in {time.perf_counter() - start:.1f} s; unchanged, "
+            "so the index of last time serves"
+        )
     else:
         with Progress("documents") as progress:
             report = build_index([_CORPUS], folder, model=model, overwrite=overwrite, progress=progress.phase)
         print(
-            f"Documents: Python {platform.python_version()}, {report.documents:,} read, encoded and written in {report.seconds:.1f} s "
+            f"Documents: Python {platform.python_version()}, {report.documents:,} read, encoded and written in "
+            f"{report.seconds:.1f} s "
             f"({report.encoded / (report.encode_seconds or 1):,.0f} encoded a second)"
         )
     return open_index(folder, model=model)

@@ -22,23 +22,35 @@ def register(app: typer.Typer) -> None:
 
 def encode(
     corpora: Corpora,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for shards; this one goes to DIR/shard-I-of-N.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for shards; this one goes to DIR/shard-I-of-N."),
+    ],
     shard: Annotated[
         str,
-        typer.Option(metavar="I/N", help="Encode documents I, I+N, I+2N … of the corpus only; I is 1 to N. Every host reads the same corpus."),
+        typer.Option(
+            metavar="I/N",
+            help="Encode documents I, I+N, I+2N … of the corpus only; I is 1 to N. Every host reads the same corpus.",
+        ),
     ] = "1/1",
     model: Model = None,
-    store: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Precision of the stored vectors.")] = "float32",
-    chunk_tokens: Annotated[int | None, typer.Option(min=1, help="Split documents into chunks of at most so many tokens.")] = None,
+    store: Annotated[
+        Literal["float32", "float16", "int8"], typer.Option(help="Precision of the stored vectors.")
+    ] = "float32",
+    chunk_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Split documents into chunks of at most so many tokens.")
+    ] = None,
     chunk_overlap: Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks share.")] = 0,
     on_error: OnError = "raise",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the shard anew, whatever its folder holds of another one.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make the shard anew, whatever its folder holds of another one.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Encode a corpus, or one shard of it on each of several hosts or GPUs; `index build --vectors DIR` joins the shards.
 
-    A run that was cut off goes on where it was when it is run again. On a host of several GPUs, run one command for each, with
-    another CUDA_VISIBLE_DEVICES and another shard.
+    A run that was cut off goes on where it was when it is run again. On a host of several GPUs, run one command for
+    each, with another CUDA_VISIBLE_DEVICES and another shard.
     """
     from llm2comp.corpus.size import estimate_documents
     from llm2comp_indexes import IndexOptions, encode_shard, parse_part
@@ -49,7 +61,15 @@ def encode(
     skips, known = Skips(), estimate_documents(corpora)
     with Progress("documents", about=None if known is None else known // part.shards) as progress:
         report = encode_shard(
-            corpora, output, part, model=model, options=options, on_error=on_error, overwrite=overwrite, on_skip=skips.add, progress=progress.phase
+            corpora,
+            output,
+            part,
+            model=model,
+            options=options,
+            on_error=on_error,
+            overwrite=overwrite,
+            on_skip=skips.add,
+            progress=progress.phase,
         )
     skips.summarize()
     if as_json:

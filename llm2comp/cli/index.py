@@ -28,23 +28,43 @@ CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of
 Corpora = Annotated[list[str], typer.Argument(metavar="CORPUS", help=CORPUS)]
 Vectors = Annotated[
     list[str] | None,
-    typer.Option(metavar="FILE.npy|DIR", help="Vectors made elsewhere (.npy, with --ids), or the shards of `encode` in DIR; may be repeated."),
+    typer.Option(
+        metavar="FILE.npy|DIR",
+        help="Vectors made elsewhere (.npy, with --ids), or the shards of `encode` in DIR; may be repeated.",
+    ),
 ]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Model folder or Hub name; left out: the bundled model.")]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Model folder or Hub name; left out: the bundled model.")
+]
 OnError = Annotated[Literal["raise", "skip"], typer.Option(help="Stop at a malformed row, or skip and count it.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where FAISS trains and adds; auto takes a GPU if FAISS sees one.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where FAISS trains and adds; auto takes a GPU if FAISS sees one."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-Type = Annotated[str, typer.Option("--type", "-t", help="auto (chosen by measuring), flat, hnsw, ivf, ivfpq, or a FAISS factory string.")]
-Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Most memory that searching may hold, such as 500M, 4G or 16GiB; left out: any.")]
-Latency = Annotated[float | None, typer.Option(metavar="MS", help="Longest median time of one query, in milliseconds; left out: 10.")]
+Type = Annotated[
+    str,
+    typer.Option("--type", "-t", help="auto (chosen by measuring), flat, hnsw, ivf, ivfpq, or a FAISS factory string."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Most memory that searching may hold, such as 500M, 4G or 16GiB; left out: any."),
+]
+Latency = Annotated[
+    float | None, typer.Option(metavar="MS", help="Longest median time of one query, in milliseconds; left out: 10.")
+]
 Recall = Annotated[float, typer.Option(help="Share of the true best answers to be found.")]
-Answers = Annotated[int, typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for.")]
+Answers = Annotated[
+    int, typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for.")
+]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="Keep a BM25 index too, for search --mode bm25 and hybrid.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command group `index`."""
-    group = typer.Typer(no_args_is_help=True, help="Build an index, change it, describe it, verify it.", rich_markup_mode=None)
+    group = typer.Typer(
+        no_args_is_help=True, help="Build an index, change it, describe it, verify it.", rich_markup_mode=None
+    )
     summaries: dict[Callable[..., None], str] = {
         build: "Encode documents and index them.",
         add: "Add new documents, replace changed ones.",
@@ -60,18 +80,30 @@ def register(app: typer.Typer) -> None:
 
 def build(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write the index to.")],
-    corpora: Annotated[list[str] | None, typer.Argument(metavar="CORPUS", help=f"{CORPUS}; with --vectors, optional.", show_default=False)] = None,
+    corpora: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CORPUS", help=f"{CORPUS}; with --vectors, optional.", show_default=False),
+    ] = None,
     model: Model = None,
     vectors: Vectors = None,
-    ids: Annotated[Path | None, typer.Option(metavar="FILE", help="Ids of the rows of --vectors FILE.npy: text, one a line, or .npy.")] = None,
-    query_vectors: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="With --vectors: queries to measure with.")] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ids of the rows of --vectors FILE.npy: text, one a line, or .npy."),
+    ] = None,
+    query_vectors: Annotated[
+        Path | None, typer.Option(metavar="FILE.npy", help="With --vectors: queries to measure with.")
+    ] = None,
     index_type: Type = "auto",
     memory: Memory = None,
     latency_ms: Latency = None,
     recall: Recall = 0.95,
     k: Answers = 10,
-    store: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Precision of the stored vectors.")] = "float32",
-    chunk_tokens: Annotated[int | None, typer.Option(min=1, help="Split documents into chunks of at most so many tokens.")] = None,
+    store: Annotated[
+        Literal["float32", "float16", "int8"], typer.Option(help="Precision of the stored vectors.")
+    ] = "float32",
+    chunk_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Split documents into chunks of at most so many tokens.")
+    ] = None,
     chunk_overlap: Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks share.")] = 0,
     hybrid: Hybrid = False,
     device: Device = "auto",
@@ -87,18 +119,38 @@ def build(
         raise typer.BadParameter("give at least one CORPUS, or --vectors")
     if not vectors and (ids or query_vectors):
         raise typer.BadParameter("--ids and --query-vectors go with --vectors")
-    options = _options(memory, latency_ms, recall, k, type=index_type, store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, hybrid=hybrid)
+    options = _options(
+        memory,
+        latency_ms,
+        recall,
+        k,
+        type=index_type,
+        store=store,
+        chunk_tokens=chunk_tokens,
+        chunk_overlap=chunk_overlap,
+        hybrid=hybrid,
+    )
     from llm2comp.corpus.size import estimate_documents
     from llm2comp_indexes import VectorFiles, build_from_vectors, build_index
 
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
     with Progress("documents", about=estimate_documents(corpora) if corpora and not shards else None) as progress:
-        settings: dict[str, Any] = {"model": model, "options": options, "device": device, "on_error": on_error, "overwrite": overwrite}
+        settings: dict[str, Any] = {
+            "model": model,
+            "options": options,
+            "device": device,
+            "on_error": on_error,
+            "overwrite": overwrite,
+        }
         settings |= {"on_skip": skips.add, "progress": progress.phase}
         if shards and vectors:
-            report = build_from_vectors(VectorFiles([*vectors, *(corpora or [])], ids, query_vectors), output, **settings)  # --vectors DIR1 DIR2 …
+            report = build_from_vectors(
+                VectorFiles([*vectors, *(corpora or [])], ids, query_vectors), output, **settings
+            )  # --vectors DIR1 DIR2 …
         elif vectors:
-            report = build_from_vectors(VectorFiles(vectors, ids, query_vectors), output, corpora=corpora or [], **settings)
+            report = build_from_vectors(
+                VectorFiles(vectors, ids, query_vectors), output, corpora=corpora or [], **settings
+            )
         else:
             report = build_index(corpora or [], output, **settings)
     skips.summarize()
@@ -108,20 +160,32 @@ def build(
         print_json({"output": str(output), **asdict(report), "measured": report.measured.to_json()})
         return
     rate = format_encoded(report.encoded, report.measured.rows, report.encode_seconds)
-    print(f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in {report.seconds:.1f} s{rate}")
+    print(
+        f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in "
+        f"{report.seconds:.1f} s{rate}"
+    )
     print(report.measured.reason)
     known = " --model MODEL" if vectors and not shards else ""
     print(f'Search it: llm2comp search {quote(str(output))} "your question"{known}')
 
 
-def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = "auto", on_error: OnError = "raise", as_json: AsJson = False) -> None:
+def add(
+    folder: Folder,
+    corpora: Corpora,
+    model: Model = None,
+    device: Device = "auto",
+    on_error: OnError = "raise",
+    as_json: AsJson = False,
+) -> None:
     """Add new documents and replace changed ones; those the index holds unchanged are not encoded again."""
     from llm2comp_indexes import add_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
     skips = Skips()
     with Progress("documents") as progress:
-        report = add_documents(folder, corpora, model=model, device=device, on_error=on_error, on_skip=skips.add, progress=progress.phase)
+        report = add_documents(
+            folder, corpora, model=model, device=device, on_error=on_error, on_skip=skips.add, progress=progress.phase
+        )
     skips.summarize()
     if as_json:
         print_json(report._asdict())
@@ -130,7 +194,10 @@ def add(folder: Folder, corpora: Corpora, model: Model = None, device: Device = 
     told = f"{report.added:,} added, {report.changed:,} replaced, {report.unchanged:,} unchanged"
     print(f"{told}, in {report.seconds:.1f} s; {format_documents(manifest.documents)} now")
     if len(manifest.segments) >= _MANY_SEGMENTS:
-        note(f"{len(manifest.segments)} segments, each of which every search visits: `llm2comp index merge {quote(str(folder))}` makes one of them")
+        note(
+            f"{len(manifest.segments)} segments, each of which every search visits: `llm2comp index merge "
+            f"{quote(str(folder))}` makes one of them"
+        )
 
 
 def delete(
@@ -155,18 +222,27 @@ def delete(
     if as_json:
         print_json(report._asdict())
         return
-    merge_hint = f"; `llm2comp index merge {quote(str(folder))}` frees the space" if report.deleted and manifest.segments else ""
+    merge_hint = (
+        f"; `llm2comp index merge {quote(str(folder))}` frees the space" if report.deleted and manifest.segments else ""
+    )
     print(f"{report.deleted:,} deleted, {format_documents(manifest.documents)} left{merge_hint}")
 
 
 def merge(
     folder: Folder,
-    index_type: Annotated[str | None, typer.Option("--type", "-t", help="Another type from now on; left out: that of the build.")] = None,
+    index_type: Annotated[
+        str | None, typer.Option("--type", "-t", help="Another type from now on; left out: that of the build.")
+    ] = None,
     memory: Memory = None,
     latency_ms: Latency = None,
     recall: Annotated[float | None, typer.Option(help="Share of the true best answers to be found.")] = None,
-    k: Annotated[int | None, typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for.")] = None,
-    hybrid: Annotated[bool | None, typer.Option("--hybrid/--no-hybrid", help="With or without a BM25 index from now on.")] = None,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for."),
+    ] = None,
+    hybrid: Annotated[
+        bool | None, typer.Option("--hybrid/--no-hybrid", help="With or without a BM25 index from now on.")
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -182,22 +258,34 @@ def merge(
     with wrong_usage():
         given = {"memory": parse_bytes(memory) if memory else None, "latency_ms": latency_ms, "recall": recall, "k": k}
         targets = replace(options.targets, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    options = replace(options, targets=targets, type=index_type or options.type, hybrid=options.hybrid if hybrid is None else hybrid)
+    options = replace(
+        options, targets=targets, type=index_type or options.type, hybrid=options.hybrid if hybrid is None else hybrid
+    )
     with Progress("documents", total=before.documents) as progress:
         report = merge_index(folder, options=options, device=device, progress=progress.phase)
     if as_json:
         print_json({**report._asdict(), "measured": report.measured and report.measured.to_json()})
     elif report.measured is None:
-        print(f"{folder}: nothing to merge: {'one segment, nothing deleted' if report.segments else 'it is empty; what is added will be as asked for'}")
+        print(
+            f"{folder}: nothing to merge: {'one segment, nothing deleted' if report.segments else 'it is empty; what is added will be as asked for'}"
+        )
     else:
         what = f"{report.segments} segments merged into one" if report.segments > 1 else "rewritten"
-        print(f"{what}, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s; {format_documents(before.documents)}")
+        print(
+            f"{what}, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s; "
+            f"{format_documents(before.documents)}"
+        )
         print(report.measured.reason)
 
 
 def info(
     folder: Folder,
-    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw recall against latency, as measured when the index was built, to this file.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PNG", help="Draw recall against latency, as measured when the index was built, to this file."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what an index holds, which model made it, and how well it searches."""
@@ -206,12 +294,19 @@ def info(
 
     manifest = read_manifest(folder)
     largest = max(manifest.segments, key=lambda segment: segment.rows, default=None)
-    report = read_report(segment_folder(folder, largest) / Names.REPORT) if largest and Names.REPORT in largest.files else None
+    report = (
+        read_report(segment_folder(folder, largest) / Names.REPORT)
+        if largest and Names.REPORT in largest.files
+        else None
+    )
     if plot is not None:
         from llm2comp_indexes.tuning.plot import plot_curve
 
         if report is None:
-            raise IndexFolderError(f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index holds documents")
+            raise IndexFolderError(
+                f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index "
+                "holds documents"
+            )
         plot_curve(report, plot)
         print(f"recall against latency: {plot}", file=sys.stderr)
     if as_json:
@@ -234,7 +329,10 @@ def _options(memory: str | None, latency_ms: float | None, recall: float, k: int
     from llm2comp_indexes import IndexOptions, Targets
 
     with wrong_usage():
-        return IndexOptions(targets=Targets(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k), **rest)
+        return IndexOptions(
+            targets=Targets(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k),
+            **rest,
+        )
 
 
 def format_encoded(encoded: int, rows: int, seconds: float) -> str:

@@ -21,11 +21,18 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "type": [segment.type for segment in manifest.segments],
         "asked_for": options.type,
         "store": options.store,
-        "chunks": None if options.chunk_tokens is None else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
+        "chunks": None
+        if options.chunk_tokens is None
+        else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
         "hybrid": options.hybrid,
         "size": manifest.bytes,
         "commit": manifest.commit,
-        "model": manifest.model or ("bundled with llm2comp, or given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
+        "model": manifest.model
+        or (
+            "bundled with llm2comp, or given as an object"
+            if manifest.fingerprint
+            else "unknown: vectors made elsewhere"
+        ),
         "fingerprint": manifest.fingerprint,
         "created_by": dict(manifest.created_by),
     }
@@ -42,20 +49,28 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         "asked for": _format_targets(manifest),
         "words": "a BM25 index, for --mode bm25 and hybrid" if facts["hybrid"] else "",
         "size": format_bytes(manifest.bytes),
-        "memory": f"{format_bytes(report.memory)} to search{' the largest segment' * (count > 1)}, estimated" if report else "",
+        "memory": f"{format_bytes(report.memory)} to search{' the largest segment' * (count > 1)}, estimated"
+        if report
+        else "",
         "model": facts["model"],
         "fingerprint": facts["fingerprint"],
         "commit": f"{manifest.commit:,}, by {', '.join(f'{name} {version}' for name, version in manifest.created_by.items())}",
-        "built in": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items() if seconds >= 0.05) if report else "",
+        "built in": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items() if seconds >= 0.05)
+        if report
+        else "",
         "queries": report.query_source if report else "",
         "measured": report.reason if report else "",
-        "exact": f"{report.exact.median_ms:.2g} ms per query for comparing all vectors (median)" if report and report.exact else "",
+        "exact": f"{report.exact.median_ms:.2g} ms per query for comparing all vectors (median)"
+        if report and report.exact
+        else "",
     }
     return {name: text for name, text in said.items() if text}
 
 
 def _format_segment(segment: "Segment") -> str:
-    return f"{segment.type} of {segment.rows:,} rows" + (f", {segment.deleted:,} of them deleted" if segment.deleted else "")
+    return f"{segment.type} of {segment.rows:,} rows" + (
+        f", {segment.deleted:,} of them deleted" if segment.deleted else ""
+    )
 
 
 def _format_targets(manifest: "Manifest") -> str:

@@ -29,7 +29,12 @@ _TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 def printable(text: str) -> str:
     """The text in one line, with `\N{REPLACEMENT CHARACTER}` for characters that steer a terminal or turn the direction of what follows."""
     line = " ".join(text.split())
-    return "".join("\N{REPLACEMENT CHARACTER}" if character in _TURNS_TEXT or unicodedata.category(character) in _UNSAFE else character for character in line)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if character in _TURNS_TEXT or unicodedata.category(character) in _UNSAFE
+        else character
+        for character in line
+    )
 
 
 def tell(line: str) -> None:
@@ -55,7 +60,9 @@ def _format_hit(rank: int, hit: "Hit", width: int) -> str:
     lines = [_cut(title or identifier, width - _INDENT)]
     if title and not title.startswith(identifier):
         lines.append(_cut(identifier, width - _INDENT))
-    lines += textwrap.wrap(printable(hit.text[:_SNIPPET_CHARACTERS]), max(width - _INDENT, 20), max_lines=2, placeholder=" …")
+    lines += textwrap.wrap(
+        printable(hit.text[:_SNIPPET_CHARACTERS]), max(width - _INDENT, 20), max_lines=2, placeholder=" …"
+    )
     return f"{rank:3d}  {hit.score:6.3f} " + ("\n" + " " * _INDENT).join(lines)
 
 

@@ -98,7 +98,9 @@ class Progress:
         said = [f"{_format_rate(rate)} a second"] if rate else []
         said += [f"about {_format_duration((total - count) / rate)} left"] if rate and known and total > count else []
         of = f" of {about}{total:,}" if known else ""
-        return f"{count:,}{of} {self._what} after {_format_duration(now - self._started)}" + (f" ({', '.join(said)})" if said else "")
+        return f"{count:,}{of} {self._what} after {_format_duration(now - self._started)}" + (
+            f" ({', '.join(said)})" if said else ""
+        )
 
 
 def _format_rate(rate: float) -> str:

@@ -19,10 +19,17 @@ def register(app: typer.Typer) -> None:
 
 def report(
     results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of result files, with those of ablations in `ablation` or `ablation-NAME` therein.")
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of result files, with those of ablations in `ablation` or `ablation-NAME` therein.",
+        ),
     ] = Path("benchmarks/results"),
     write: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Markdown file whose blocks `<!-- table NAME -->` are filled; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Markdown file whose blocks `<!-- table NAME -->` are filled; may be repeated."
+        ),
     ] = None,
     plots: Annotated[bool, typer.Option("--plots", help="Draw the curves of each ablation, beside its files.")] = False,
 ) -> None:
@@ -43,7 +50,11 @@ def _print_all(found: "Results") -> None:
 
     sampled = any(task.samples for run in found.runs.values() for task in run.tasks.values())
     names = ["systems *", *(["intervals *"] if sampled else []), "runs *"] if found.runs else []
-    names += [f"{name} {part}" for name in found.ablations for part in ("pretexts", "order", "samples", "memory", "pooling", "cost")]
+    names += [
+        f"{name} {part}"
+        for name in found.ablations
+        for part in ("pretexts", "order", "samples", "memory", "pooling", "cost")
+    ]
     if not names:
         raise LLM2CompError(f"{found.folder}: no result file of `llm2comp eval --json FILE` in it")
     names.append("paper averages")

@@ -13,13 +13,35 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of checkpoints, metrics.jsonl and the finished model/.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model folder; or a causal language model (Hub id or folder) to start from.")]
-Settings = Annotated[Path | None, typer.Option("--settings", metavar="FILE", help="YAML file with the stage's fields; those left out are the paper's.")]
-Field = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of the stage, such as steps=1000; may be repeated.")]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", help="Folder of checkpoints, metrics.jsonl and the finished model/."),
+]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Model folder; or a causal language model (Hub id or folder) to start from."),
+]
+Settings = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings", metavar="FILE", help="YAML file with the stage's fields; those left out are the paper's."
+    ),
+]
+Field = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="A field of the stage, such as steps=1000; may be repeated."),
+]
 Memory = Annotated[int, typer.Option("--memory-tokens", help="k, when starting from a language model.")]
-Length = Annotated[int, typer.Option("--max-length", help="Longest input in tokens, memory tokens included, when starting from a language model.")]
-Rank = Annotated[int, typer.Option("--rank", help="Rank of the LoRA adapter, when starting from a language model; 0 trains all weights.")]
+Length = Annotated[
+    int,
+    typer.Option(
+        "--max-length", help="Longest input in tokens, memory tokens included, when starting from a language model."
+    ),
+]
+Rank = Annotated[
+    int,
+    typer.Option("--rank", help="Rank of the LoRA adapter, when starting from a language model; 0 trains all weights."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +55,10 @@ def register(app: typer.Typer) -> None:
 def compress(
     model: Model,
     output: Output,
-    corpus: Annotated[list[str], typer.Option("--corpus", "-c", help="Running text: any corpus that `index build` reads; may be repeated.")],
+    corpus: Annotated[
+        list[str],
+        typer.Option("--corpus", "-c", help="Running text: any corpus that `index build` reads; may be repeated."),
+    ],
     heldout: Annotated[str | None, typer.Option(help="Text for the held-out loss; never trained on.")] = None,
     settings: Settings = None,
     field: Field = None,
@@ -42,13 +67,22 @@ def compress(
     max_length: Length = 1024,
 ) -> None:
     """Stage 1: memory tokens learn to replace a text when the frozen language model continues it."""
-    _stage("compression", _of(model, memory_tokens, rank, max_length), output, settings, field, {"corpora": corpus, "heldout": heldout})
+    _stage(
+        "compression",
+        _of(model, memory_tokens, rank, max_length),
+        output,
+        settings,
+        field,
+        {"corpora": corpus, "heldout": heldout},
+    )
 
 
 def unsupervised(
     model: Model,
     output: Output,
-    corpus: Annotated[list[str], typer.Option("--corpus", "-c", help="Running text whose sentences are used; may be repeated.")],
+    corpus: Annotated[
+        list[str], typer.Option("--corpus", "-c", help="Running text whose sentences are used; may be repeated.")
+    ],
     settings: Settings = None,
     field: Field = None,
     memory_tokens: Memory = 8,
@@ -62,7 +96,12 @@ def unsupervised(
 def supervised(
     model: Model,
     output: Output,
-    pairs: Annotated[list[str], typer.Option("--pairs", "-p", help="File of query/positive/negative rows, or a folder of them; may be repeated.")],
+    pairs: Annotated[
+        list[str],
+        typer.Option(
+            "--pairs", "-p", help="File of query/positive/negative rows, or a folder of them; may be repeated."
+        ),
+    ],
     settings: Settings = None,
     field: Field = None,
     memory_tokens: Memory = 8,
@@ -74,7 +113,12 @@ def supervised(
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped recipe (llama-2-7b-paper, qwen3-0.6b, llm2comp-tiny) or a YAML file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="A shipped recipe (llama-2-7b-paper, qwen3-0.6b, llm2comp-tiny) or a YAML file."
+        ),
+    ],
     output: Output,
     data: Annotated[Path | None, typer.Option(help="Folder that the recipe calls {data}.")] = None,
 ) -> None:
@@ -112,7 +156,14 @@ def _of(model: str, memory_tokens: int, rank: int, max_length: int) -> "ModelSet
     return ModelSettings(backbone=model, memory_tokens=memory_tokens, adapter=adapter, max_length=max_length)
 
 
-def _stage(name: str, model: "ModelSettings", output: Path, file: Path | None, fields: list[str] | None, sources: dict[str, Any]) -> None:
+def _stage(
+    name: str,
+    model: "ModelSettings",
+    output: Path,
+    file: Path | None,
+    fields: list[str] | None,
+    sources: dict[str, Any],
+) -> None:
     from llm2comp.training.sources import check_sources
 
     settings = _stage_settings(name, file, fields, sources)  # before anything heavy is imported

@@ -19,7 +19,8 @@ def read_queries(path: str | Path) -> dict[str, str]:
     """Query texts by id, in the file's order: JSON lines (or .csv, .tsv, .parquet) with `_id`, `id`, `query_id` or `qid` and `text` or `query`.
 
     Raises:
-        CorpusError: The file cannot be read or is empty, or a row is malformed or repeats an id; the message names the line.
+        CorpusError: The file cannot be read or is empty, or a row is malformed or repeats an id; the message names the
+            line.
     """
     queries: dict[str, str] = {}
     for place, _, fields in read_records(Path(path), choose_report("raise", None)):
@@ -36,17 +37,22 @@ def _take(fields: dict[str, Any], names: tuple[str, ...], place: str, kind: Any)
     value = next((fields[name] for name in names if name in fields), None)
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = "a string" if kind is str else "a string or a number"
-        raise CorpusError(f"{place}: expected {wanted} in {' or '.join(names)}, found {value!r:.40} among the fields {list_names(fields)}")
+        raise CorpusError(
+            f"{place}: expected {wanted} in {' or '.join(names)}, found {value!r:.40} among the fields "
+            f"{list_names(fields)}"
+        )
     return value
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Scores by query id and document id; higher is more relevant, a pair that is not listed is not relevant.
 
-    Two layouts: BEIR (tab-separated, header `query-id corpus-id score`) and TREC (four columns: query, iteration, document, score).
+    Two layouts: BEIR (tab-separated, header `query-id corpus-id score`) and TREC (four columns: query, iteration,
+    document, score).
 
     Raises:
-        CorpusError: The file cannot be read or is empty, a line is malformed, or two lines give a pair different scores.
+        CorpusError: The file cannot be read or is empty, a line is malformed, or two lines give a pair different
+            scores.
     """
     qrels: dict[str, dict[str, int]] = {}
     for place, query, document, score in _split_qrels(Path(path)):
@@ -55,7 +61,10 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         except ValueError:
             raise CorpusError(f"{place}: the score is {score!r:.40}, expected a whole number") from None
         if qrels.setdefault(query, {}).setdefault(document, value) != value:
-            raise CorpusError(f"{place}: a second score, {value}, for query {query!r:.80} and document {document!r:.80}; it was {qrels[query][document]}")
+            raise CorpusError(
+                f"{place}: a second score, {value}, for query {query!r:.80} and document {document!r:.80}; it was "
+                f"{qrels[query][document]}"
+            )
     if not qrels:
         raise CorpusError(f"{path}: no judgement in it")
     return qrels
@@ -75,6 +84,10 @@ def _split_qrels(path: Path) -> Iterator[tuple[str, str, str, str]]:
         elif text.strip():
             columns = text.split("\t") if beir else text.split()
             if len(columns) != (3 if beir else 4):
-                expected = "3, separated by tabs" if beir else "4 (TREC), or a first line query-id, corpus-id, score separated by tabs (BEIR)"
+                expected = (
+                    "3, separated by tabs"
+                    if beir
+                    else "4 (TREC), or a first line query-id, corpus-id, score separated by tabs (BEIR)"
+                )
                 raise CorpusError(f"{place}: {len(columns)} columns, expected {expected}")
             yield (place, columns[0], columns[1], columns[2]) if beir else (place, columns[0], columns[2], columns[3])

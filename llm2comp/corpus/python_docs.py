@@ -22,7 +22,9 @@ from llm2comp.corpus.documents import Document
 
 __all__ = ["is_held_out", "read_python_docs", "remove_names", "split_summary"]
 
-_SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "testing", "idlelib", "lib2to3", "__pycache__"})
+_SKIPPED_FOLDERS = frozenset(
+    {"site-packages", "dist-packages", "test", "tests", "testing", "idlelib", "lib2to3", "__pycache__"}
+)
 _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _HELD_OUT_OF_256 = 32
 _BOUND_ARGUMENT = re.compile(r"\$\w+(, /)?(, )?")  # `$module` and `$self` mark what a caller never passes
@@ -57,7 +59,9 @@ def read_python_docs(*, packages: bool = False) -> Iterator[Document]:
 def _read_root(root: Path) -> Iterator[Document]:
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
-        if _SKIPPED_FOLDERS.isdisjoint(relative.parts[:-1]) and all(part.isidentifier() for part in relative.parts[:-1]):
+        if _SKIPPED_FOLDERS.isdisjoint(relative.parts[:-1]) and all(
+            part.isidentifier() for part in relative.parts[:-1]
+        ):
             yield from _read_source(path, relative)
 
 
@@ -100,7 +104,9 @@ def _read_compiled_modules() -> Iterator[Document]:
 
 
 def _is_extension(name: str) -> bool:
-    spec = find_spec(name)  # looks for the file only; sysconfig's platstdlib is no help, it points into a virtual environment
+    spec = find_spec(
+        name
+    )  # looks for the file only; sysconfig's platstdlib is no help, it points into a virtual environment
     return spec is not None and isinstance(spec.loader, ExtensionFileLoader)
 
 

@@ -13,36 +13,59 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.python_docs import read_python_docs
-from llm2comp.corpus.records import RECORD_SUFFIXES, OnError, Record, Report, choose_report, list_names, read_json_lines, read_records
+from llm2comp.corpus.records import (
+    RECORD_SUFFIXES,
+    OnError,
+    Record,
+    Report,
+    choose_report,
+    list_names,
+    read_json_lines,
+    read_records,
+)
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, open_text, readable, uncompressed_name
 from llm2comp.errors import CorpusError, one_line
 
-__all__ = ["find_records_file", "find_texts", "open_text", "read_corpus", "read_json_lines", "read_qrels", "read_queries"]
+__all__ = [
+    "find_records_file",
+    "find_texts",
+    "open_text",
+    "read_corpus",
+    "read_json_lines",
+    "read_qrels",
+    "read_queries",
+]
 
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
 _TEXT_SUFFIXES = (".txt", ".md")
 _EXPECTED = (
-    "a BEIR folder, a folder of .txt or .md files, a file .jsonl .json .csv .tsv .txt .md (also with .gz .xz .zst) or .parquet, "
+    "a BEIR folder, a folder of .txt or .md files, a file .jsonl .json .csv .tsv .txt .md (also with .gz .xz .zst) or "
+    ".parquet, "
     "hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
 )
 
 
-def read_corpus(source: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None) -> Iterator[Document]:
+def read_corpus(
+    source: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None
+) -> Iterator[Document]:
     """Documents of a corpus, in its order, read as a stream: memory holds one document and 16 to 32 bytes per id.
 
     Sources, told apart by name:
 
     - a BEIR folder: its `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed);
-    - any other folder: each .txt and .md file below it is a document, its path from the folder is the id; hidden ones are left out;
+    - any other folder: each .txt and .md file below it is a document, its path from the folder is the id; hidden ones
+      are left out;
     - one .jsonl or .json file (an object per line), .csv or .tsv (with a header line), .parquet, .txt or .md;
-    - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load), streamed;
+    - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
+      streamed;
     - `python-docs:`, `python-docs:all`: docstrings of the standard library, and of every installed package.
 
-    A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id` (numbers become
-    strings; without any, the id is `file.jsonl:LINE`, compressed or not); its text in `text`, `contents`, `content`, `body` or
-    `document_text`; its title, if it has one, in `title`. The fields of `metadata` and all others become metadata; dates become ISO
-    strings, NaN becomes null, and what JSON cannot hold (bytes, images) is left out.
+    A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id`
+    (numbers become strings; without any, the id is `file.jsonl:LINE`, compressed or not); its text in `text`,
+    `contents`, `content`, `body` or `document_text`; its title, if it has one, in `title`. The fields of `metadata` and
+    all others become metadata; dates become ISO strings, NaN becomes null, and what JSON cannot hold (bytes, images) is
+    left out.
 
     Args:
         source: What to read.
@@ -50,8 +73,8 @@ def read_corpus(source: str | Path, *, on_error: OnError = "raise", on_skip: Rep
         on_skip: With "skip", gets a message `file:line: what is wrong`; left out, the message goes to the log.
 
     Raises:
-        CorpusError: At once if the source is missing or of no known kind; while reading, if a file cannot be read, a row is
-            malformed, an id occurs twice, or there is no document at all.
+        CorpusError: At once if the source is missing or of no known kind; while reading, if a file cannot be read, a
+            row is malformed, an id occurs twice, or there is no document at all.
     """
     report = choose_report(on_error, on_skip)
     name = str(source)
@@ -90,7 +113,11 @@ def _choose_folder_reader(folder: Path, report: Report) -> Iterator[Record]:
         others = [path.name for path in sorted(folder.iterdir()) if _has_records(path)][:3]
         hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""
         raise CorpusError(f"{folder}: a folder without corpus.jsonl and without any .txt or .md file{hint}")
-    return (record for path in find_texts(folder) for record in _read_text_file(path, path.relative_to(folder).as_posix(), report))
+    return (
+        record
+        for path in find_texts(folder)
+        for record in _read_text_file(path, path.relative_to(folder).as_posix(), report)
+    )
 
 
 def _is_text(path: Path) -> bool:
@@ -112,7 +139,9 @@ def find_texts(folder: Path) -> Iterator[Path]:
     with readable(folder):
         for parent, folders, files in os.walk(folder, onerror=fail):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (Path(parent, name) for name in sorted(files) if not name.startswith(".") and _is_text(Path(name)))
+            yield from (
+                Path(parent, name) for name in sorted(files) if not name.startswith(".") and _is_text(Path(name))
+            )
 
 
 def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Record]:
@@ -140,13 +169,17 @@ def _read_hub(source: str) -> Iterator[Record]:
         loaded = datasets.load_dataset(name, config or None, split=split or None, streaming=True)
         if isinstance(loaded, dict):
             if len(loaded) > 1:
-                raise CorpusError(f"{source}: has the splits {', '.join(loaded)}; name one: hub:{name}:{config}:{next(iter(loaded))}")
+                raise CorpusError(
+                    f"{source}: has the splits {', '.join(loaded)}; name one: hub:{name}:{config}:{next(iter(loaded))}"
+                )
             loaded = next(iter(loaded.values()))
         for number, fields in enumerate(loaded, start=1):
             yield Record(f"{source}:{number}", f"{name}:{number}", fields)
     except CorpusError:
         raise
-    except Exception as error:  # the libraries below raise errors of a dozen kinds for a missing, private or broken data set
+    except (
+        Exception
+    ) as error:  # the libraries below raise errors of a dozen kinds for a missing, private or broken data set
         raise CorpusError(f"{source}: cannot be loaded as a data set: {one_line(error)}") from error
 
 
@@ -157,14 +190,19 @@ def _to_documents(source: str, records: Iterator[Record], report: Report) -> Ite
         try:
             document = _to_document(record)
             if not seen.add(document.id):
-                raise ValueError(f'duplicate id {document.id!r:.80}; ids must be unique (on_error="skip", --on-error skip: the first stays)')
+                raise ValueError(
+                    f'duplicate id {document.id!r:.80}; ids must be unique (on_error="skip", --on-error skip: the '
+                    "first stays)"
+                )
         except ValueError as error:
             skipped += 1
             report(f"{record.place}: {error}")
         else:
             yield document
     if not len(seen):
-        raise CorpusError(f"{source}: an empty corpus: no document in it" + (f", {skipped} malformed rows" if skipped else ""))
+        raise CorpusError(
+            f"{source}: an empty corpus: no document in it" + (f", {skipped} malformed rows" if skipped else "")
+        )
 
 
 def _to_document(record: Record) -> Document:
@@ -195,7 +233,9 @@ def _take_text(fields: dict[str, Any]) -> str:
     name = next((name for name in present if fields[name] is not None), present[0])
     text = fields.pop(name)
     if not isinstance(text, str):
-        raise ValueError(f'the text in "{name}" is {"null" if text is None else "of type " + type(text).__name__}, expected a string')
+        raise ValueError(
+            f'the text in "{name}" is {"null" if text is None else "of type " + type(text).__name__}, expected a string'
+        )
     return text
 
 

@@ -11,7 +11,16 @@ from typing import Any, Literal, NamedTuple
 from llm2comp.corpus.text import read_lines, readable, uncompressed_name
 from llm2comp.errors import CorpusError, SettingsError
 
-__all__ = ["RECORD_SUFFIXES", "OnError", "Record", "Report", "choose_report", "list_names", "read_json_lines", "read_records"]
+__all__ = [
+    "RECORD_SUFFIXES",
+    "OnError",
+    "Record",
+    "Report",
+    "choose_report",
+    "list_names",
+    "read_json_lines",
+    "read_records",
+]
 
 OnError = Literal["raise", "skip"]
 Report = Callable[[str], None]
@@ -20,7 +29,9 @@ RECORD_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 _logger = logging.getLogger(__name__)
 _PARQUET_ROWS = 256
 _PARQUET_BUFFER_BYTES = 2**20
-_CSV_FIELD_CHARACTERS = 2**28  # Python's own limit is 131,072; this one stops an unclosed quote before it fills the memory
+_CSV_FIELD_CHARACTERS = (
+    2**28
+)  # Python's own limit is 131,072; this one stops an unclosed quote before it fills the memory
 
 
 class Record(NamedTuple):
@@ -56,7 +67,9 @@ def _raise(message: str) -> None:
     raise CorpusError(message)
 
 
-def read_json_lines(path: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(
+    path: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of a JSON lines file as (line number from 1, object), decompressed by the suffix; blank lines are passed over.
 
     Args:
@@ -65,8 +78,8 @@ def read_json_lines(path: str | Path, *, on_error: OnError = "raise", on_skip: R
         on_skip: With "skip", gets `file:line: what is wrong`; left out, the message goes to the log.
 
     Raises:
-        CorpusError: The file cannot be read, or (with "raise") a line is not UTF-8, not JSON, not an object, or holds half a
-            surrogate pair, which no file or terminal could take.
+        CorpusError: The file cannot be read, or (with "raise") a line is not UTF-8, not JSON, not an object, or holds
+            half a surrogate pair, which no file or terminal could take.
     """
     report = choose_report(on_error, on_skip)
     for number, line in read_lines(path):
@@ -83,7 +96,9 @@ def read_json_lines(path: str | Path, *, on_error: OnError = "raise", on_skip: R
 def _parse_object(line: bytes) -> dict[str, Any]:
     fields = json.loads(line.decode("utf-8"))
     if not isinstance(fields, dict):
-        raise ValueError(f"a JSON {type(fields).__name__}, expected one object {{...}} per line (`jq -c '.[]'` converts an array)")
+        raise ValueError(
+            f"a JSON {type(fields).__name__}, expected one object {{...}} per line (`jq -c '.[]'` converts an array)"
+        )
     if b"\\u" in line:  # only an escape can bring in a lone surrogate
         json.dumps(fields, ensure_ascii=False).encode("utf-8")
     return fields
@@ -125,7 +140,9 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, fields
     except (ArrowException, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a readable parquet file, after row {number} ({str(error).splitlines()[0]})") from error
+        raise CorpusError(
+            f"{path}: not a readable parquet file, after row {number} ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -137,7 +154,9 @@ def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any
         if len(values) == len(header):
             yield number, dict(zip(header, values, strict=True))
         else:
-            report(f"{path}:{number}: {len(values)} fields, expected {len(header)} as in the header: {list_names(header)}")
+            report(
+                f"{path}:{number}: {len(values)} fields, expected {len(header)} as in the header: {list_names(header)}"
+            )
 
 
 def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
@@ -182,7 +201,9 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._returned.pop() if self._returned else next(self._lines)[1].decode("utf-8", errors="surrogateescape")
+        line = (
+            self._returned.pop() if self._returned else next(self._lines)[1].decode("utf-8", errors="surrogateescape")
+        )
         self._row.append(line)
         self.number += 1
         return line

@@ -18,8 +18,8 @@ _SAMPLE_TEXT_BYTES = 64 << 20  # decompressed
 def estimate_documents(sources: Sequence[str | Path]) -> int | None:
     """About how many documents the corpora hold together; None where that cannot be told without reading all of them.
 
-    Exact for parquet files and folders of texts; of other files the first megabyte is read. It never raises: what is wrong with
-    a corpus is said when it is read.
+    Exact for parquet files and folders of texts; of other files the first megabyte is read. It never raises: what is
+    wrong with a corpus is said when it is read.
     """
     total = 0
     for source in sources:
@@ -64,7 +64,11 @@ def _extrapolate(path: Path, suffix: str) -> int | None:
     if not whole and lines:
         lines.pop()  # cut
     header = suffix in (".csv", ".tsv")
-    rows = sum(1 for _ in csv.reader(line.decode("utf-8", "replace") for line in lines)) if suffix == ".csv" else sum(not line.isspace() for line in lines)
+    rows = (
+        sum(1 for _ in csv.reader(line.decode("utf-8", "replace") for line in lines))
+        if suffix == ".csv"
+        else sum(not line.isspace() for line in lines)
+    )
     if whole:
         return max(0, rows - header)
     read = sum(map(len, lines))
@@ -76,7 +80,9 @@ def _decompress(sample: bytes, suffix: str) -> bytes:
     if suffix == ".zst":
         import zstandard
 
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(sample, read_across_frames=True) as reader:
+        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+            sample, read_across_frames=True
+        ) as reader:
             return reader.read(_SAMPLE_TEXT_BYTES)
     return b"".join(_expand(sample, suffix))
 

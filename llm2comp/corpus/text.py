@@ -28,8 +28,8 @@ def open_text(path: str | Path) -> TextIO:
     """The file opened for reading as UTF-8 text, decompressed by its suffix; a byte order mark is dropped.
 
     Raises:
-        CorpusError: Now, if the file is missing or unreadable; while reading, if its archive is damaged or truncated or a
-            line is not UTF-8 (the message names the line).
+        CorpusError: Now, if the file is missing or unreadable; while reading, if its archive is damaged or truncated or
+            a line is not UTF-8 (the message names the line).
     """
     path = Path(path)
     with readable(path):
@@ -56,7 +56,9 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise CorpusError(f"{path}: no such file or folder") from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise CorpusError(f"{path}: truncated or damaged {path.suffix} archive ({error}); fetch or write the file again") from error
+        raise CorpusError(
+            f"{path}: truncated or damaged {path.suffix} archive ({error}); fetch or write the file again"
+        ) from error
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -85,7 +87,9 @@ class _CheckedText(io.TextIOWrapper):
             with readable(self._path):
                 yield
         except UnicodeDecodeError as error:
-            raise CorpusError(f"{self._path}:{_find_undecodable(self._path)}: not UTF-8; convert the file with iconv") from error
+            raise CorpusError(
+                f"{self._path}:{_find_undecodable(self._path)}: not UTF-8; convert the file with iconv"
+            ) from error
 
 
 def _find_undecodable(path: Path) -> int:
@@ -119,7 +123,9 @@ class _ZstdReader(io.RawIOBase):
         try:
             import zstandard
         except ImportError as error:
-            raise CorpusError(f"{path}: reading .zst files needs the zstandard package: pip install zstandard") from error
+            raise CorpusError(
+                f"{path}: reading .zst files needs the zstandard package: pip install zstandard"
+            ) from error
         self._error = zstandard.ZstdError
         self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
         self._frame: Any = None

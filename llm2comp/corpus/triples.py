@@ -2,8 +2,8 @@
 
 A row is one JSON object on a line of a .jsonl or .json file (also .gz, .xz, .zst):
 
-- `{"query", "positive", "negative"}`; positive and negative are one text or a list, negative may be null or missing. The names
-  of other collections are taken too: `anchor`; `pos`, `positives`; `neg`, `negatives`;
+- `{"query", "positive", "negative"}`; positive and negative are one text or a list, negative may be null or missing.
+  The names of other collections are taken too: `anchor`; `pos`, `positives`; `neg`, `negatives`;
 - Tevatron: `{"query", "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}`.
 
 A text may everywhere be an object with `text` and `title`; title and text are joined as in a corpus.
@@ -87,17 +87,21 @@ class TripleSet:
 
 
 def read_triples(
-    source: str | Path, *, max_negatives: int = 1, on_error: Literal["raise", "skip"] = "raise", on_skip: Callable[[str], None] | None = None
+    source: str | Path,
+    *,
+    max_negatives: int = 1,
+    on_error: Literal["raise", "skip"] = "raise",
+    on_skip: Callable[[str], None] | None = None,
 ) -> list[TripleSet]:
     """The data sets of a training file or of a folder of them, checked line by line but not loaded.
 
-    A row with several positives gives a pair for each. Of the negatives the first `max_negatives` are used. A data set of the
-    trainer has the same columns in every row, so pairs are split by their number of negatives into sets of their own: none is
-    lost, and no stand-in negative is made up.
+    A row with several positives gives a pair for each. Of the negatives the first `max_negatives` are used. A data set
+    of the trainer has the same columns in every row, so pairs are split by their number of negatives into sets of their
+    own: none is lost, and no stand-in negative is made up.
 
     Args:
-        source: A file, or a folder whose .jsonl and .json files are one data set each. `instructions.yaml` in the folder maps
-            the stem of a file to the instruction of its queries; a file it does not name has none.
+        source: A file, or a folder whose .jsonl and .json files are one data set each. `instructions.yaml` in the
+            folder maps the stem of a file to the instruction of its queries; a file it does not name has none.
         max_negatives: 0 leaves all hard negatives out.
         on_error: What a malformed row does: raise, or be skipped.
         on_skip: With "skip", gets the message `file:line: what is wrong`.
@@ -106,7 +110,8 @@ def read_triples(
         Sets by file name, then by number of negatives.
 
     Raises:
-        CorpusError: A missing file, a malformed row ("file:line: what"), a file without pairs, or instructions for no file.
+        CorpusError: A missing file, a malformed row ("file:line: what"), a file without pairs, or instructions for no
+            file.
         SettingsError: `max_negatives` is negative.
     """
     if max_negatives < 0:
@@ -120,7 +125,9 @@ def read_triples(
         for _, triple in read_rows(file, on_error=on_error, on_skip=on_skip):
             counts[min(len(triple.negatives), max_negatives)] += len(triple.positives)
         if not counts:
-            raise CorpusError(f'{file}: no pairs in it; expected lines such as {{"query": "…", "positive": "…", "negative": null}}')
+            raise CorpusError(
+                f'{file}: no pairs in it; expected lines such as {{"query": "…", "positive": "…", "negative": null}}'
+            )
         name = dataset_name(file)
         for negatives, pairs in sorted(counts.items()):
             label = f"{name}-{negatives}neg" if negatives else name
@@ -133,7 +140,9 @@ def dataset_name(path: Path) -> str:
     return Path(uncompressed_name(path)).stem
 
 
-def read_rows(path: str | Path, *, on_error: Literal["raise", "skip"] = "raise", on_skip: Callable[[str], None] | None = None) -> Iterator[tuple[int, Triple]]:
+def read_rows(
+    path: str | Path, *, on_error: Literal["raise", "skip"] = "raise", on_skip: Callable[[str], None] | None = None
+) -> Iterator[tuple[int, Triple]]:
     """The rows of one training file, each with its line number from 1, as a stream.
 
     Raises:
@@ -155,7 +164,9 @@ def _to_triple(row: dict[str, Any]) -> Triple:
         raise ValueError(f'no query: expected a text under "query", found {_describe(query)}')
     positives = _texts(_field(row, _POSITIVE), "positive")
     if not positives:
-        raise ValueError('no positive: expected a text or a list of texts under "positive" (Tevatron: "positive_passages")')
+        raise ValueError(
+            'no positive: expected a text or a list of texts under "positive" (Tevatron: "positive_passages")'
+        )
     return Triple(query, positives, _texts(_field(row, _NEGATIVE), "negative"))
 
 
@@ -173,22 +184,37 @@ def _text(entry: object, role: str) -> str:
         title = entry.get("title")
         entry = Document("", title if isinstance(title, str) else "", entry["text"]).content
     if not isinstance(entry, str) or not entry.strip():
-        raise ValueError(f"a {role} is {_describe(entry)}; expected a text that is not empty, or an object with title and text")
+        raise ValueError(
+            f"a {role} is {_describe(entry)}; expected a text that is not empty, or an object with title and text"
+        )
     return entry
 
 
 def _describe(value: object) -> str:
-    return "nothing" if value is None else "an empty text" if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    return (
+        "nothing"
+        if value is None
+        else "an empty text"
+        if isinstance(value, str)
+        else f"a value of type {type(value).__name__}"
+    )
 
 
 def _list_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and Path(uncompressed_name(path)).suffix in _SUFFIXES)
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and Path(uncompressed_name(path)).suffix in _SUFFIXES
+    )
     files = [path for path in files if path.name != "pairs.json"]
     if not files:
-        raise CorpusError(f"{folder}: no training file in it; expected .jsonl files (also .gz, .xz, .zst) with query, positive and negative")
+        raise CorpusError(
+            f"{folder}: no training file in it; expected .jsonl files (also .gz, .xz, .zst) with query, positive and "
+            "negative"
+        )
     repeated = [name for name, count in Counter(map(dataset_name, files)).items() if count > 1]
     if repeated:
-        raise CorpusError(f"{folder}: two files are named {repeated[0]}; data sets are told apart by this name, so rename one")
+        raise CorpusError(
+            f"{folder}: two files are named {repeated[0]}; data sets are told apart by this name, so rename one"
+        )
     return files
 
 
@@ -207,7 +233,10 @@ def _read_instructions(path: Path, files: list[Path]) -> dict[str, str]:
         raise CorpusError(f"{path}: expected lines `name of a file without suffix: instruction`")
     unknown = sorted(set(loaded) - set(map(dataset_name, files)))
     if unknown:
-        raise CorpusError(f"{path}: instruction for {unknown[0]!r}, but no file of that name; files: {', '.join(map(dataset_name, files))}")
+        raise CorpusError(
+            f"{path}: instruction for {unknown[0]!r}, but no file of that name; files: "
+            f"{', '.join(map(dataset_name, files))}"
+        )
     return loaded
 
 

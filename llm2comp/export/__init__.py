@@ -12,7 +12,15 @@ from llm2comp.backbone.hardware import inference_dtype
 from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
 from llm2comp.export.card import write_card
 from llm2comp.export.comparison import Comparison, Expected
-from llm2comp.export.files import Attention, Vocabulary, check_exportable, round_weights, write_backbone, write_modules, write_tokenizer
+from llm2comp.export.files import (
+    Attention,
+    Vocabulary,
+    check_exportable,
+    round_weights,
+    write_backbone,
+    write_modules,
+    write_tokenizer,
+)
 
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp
@@ -83,7 +91,8 @@ def export_model(model: "LLM2Comp", folder: str | Path, *, dtype: str | torch.dt
             found = expected.compare(unfinished, model.device)
             if found.cosine < _LEAST_COSINE:
                 raise BackboneError(
-                    f"with weights rounded to {dtype} the vectors are too far from the original's (cosine {found.cosine:.3f}); export in float32"
+                    f"with weights rounded to {dtype} the vectors are too far from the original's (cosine "
+                    f"{found.cosine:.3f}); export in float32"
                 )
         write_card(unfinished / "README.md", model, target.resolve().name, precision, found.cosine)
         for file in unfinished.rglob("*"):
@@ -105,18 +114,22 @@ def check_target(folder: Path) -> None:
 def _check_model(model: "LLM2Comp") -> None:
     if type(model[1]) is not Pooling:
         raise SettingsError(
-            f"the pooling is {model.pooling}, and sentence-transformers has no module that does it: a model can be exported that pools by the mean, "
+            f"the pooling is {model.pooling}, and sentence-transformers has no module that does it: a model can be "
+            "exported that pools by the mean, "
             "such as this one with pooling={'mode': 'mean'} in its llm2comp.json "
         )
     if model.encoder.backbone.dtype != torch.float32:
         raise SettingsError(
-            f"the model is in {str(model.encoder.backbone.dtype).removeprefix('torch.')}, which hides whether the export equals it: "
+            f"the model is in {str(model.encoder.backbone.dtype).removeprefix('torch.')}, which hides whether the "
+            "export equals it: "
             "load it with dtype='float32', and give the precision of the export as its own dtype"
         )
     check_exportable(model.encoder)
 
 
-def _write_checked_modules(folder: Path, model: "LLM2Comp", vocabulary: Vocabulary, expected: Expected) -> tuple[Attention, Comparison]:
+def _write_checked_modules(
+    folder: Path, model: "LLM2Comp", vocabulary: Vocabulary, expected: Expected
+) -> tuple[Attention, Comparison]:
     """The modules with the first attention that gives the original's vectors.
 
     Raises:
@@ -128,12 +141,17 @@ def _write_checked_modules(folder: Path, model: "LLM2Comp", vocabulary: Vocabula
         found = expected.compare(folder, model.device)
         _logger.debug("%s: %s", attention, found)
         if found.difference <= _TOLERANCE:
-            if attention != "eager" and found.attention == "eager":  # chosen by this version of transformers; an older one might choose otherwise
+            if (
+                attention != "eager" and found.attention == "eager"
+            ):  # chosen by this version of transformers; an older one might choose otherwise
                 attention = "eager"
                 write_modules(folder, vocabulary, model, attention)
             return attention, found
-        failures.append(f"with {attention} attention " + (found.problem or f"the vectors differ by up to {found.difference:.1e}"))
+        failures.append(
+            f"with {attention} attention " + (found.problem or f"the vectors differ by up to {found.difference:.1e}")
+        )
     raise BackboneError(
-        f"{type(model.encoder.backbone.language_model).__name__} cannot be exported: a plain model of transformers' own classes does not do what this "
+        f"{type(model.encoder.backbone.language_model).__name__} cannot be exported: a plain model of transformers' "
+        "own classes does not do what this "
         f"package does with it ({'; '.join(failures)}); nothing was written"
     )

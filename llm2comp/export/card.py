@@ -42,7 +42,8 @@ def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cos
         "---",
         f"# {name}",
         "",
-        "A text encoder in the format of [sentence-transformers](https://sbert.net), exported from a model of llm2comp. No other package is needed,",
+        "A text encoder in the format of [sentence-transformers](https://sbert.net), exported from a model of "
+        "llm2comp. No other package is needed,",
         "and no `trust_remote_code`:",
         "",
         "```python",
@@ -55,12 +56,15 @@ def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cos
         "```",
         "",
         f"- Needs sentence-transformers 6.0.1 and transformers 5.17 or newer. {_CAUSAL}",
-        f"- {model.get_embedding_dimension()} dimensions{', unit length' if model.normalize else ''}; up to {model.max_seq_length} tokens, of which "
-        f"{model.memory_tokens} are memory tokens that the tokenizer puts behind every text; longer texts keep their beginning.",
+        f"- {model.get_embedding_dimension()} dimensions{', unit length' if model.normalize else ''}; up to "
+        f"{model.max_seq_length} tokens, of which "
+        f"{model.memory_tokens} are memory tokens that the tokenizer puts behind every text; longer texts keep their "
+        "beginning.",
         f"- {prompts}",
         *([_ELSEWHERE.format(name=name, instruction=instruction)] if instruction else []),
         f"- Weights in {precision}. The vectors were compared with the original's when this was exported.{rounding}",
-        "- Strings such as `</s>` inside a text are text, by the tokenizer's option `split_special_tokens`; a program that reads `tokenizer.json`",
+        "- Strings such as `</s>` inside a text are text, by the tokenizer's option `split_special_tokens`; a program "
+        "that reads `tokenizer.json`",
         "  without transformers takes them for special tokens.",
         f"- Exported from the model with fingerprint `{model.fingerprint}`.",
     ]

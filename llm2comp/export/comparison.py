@@ -98,9 +98,15 @@ class Expected:
         return Comparison(float(difference.max()), float(cosines.min()), attention)
 
     def _tokenization_problem(self, plain: SentenceTransformer) -> str:
-        for prompt, expected in ((plain.prompts.get("document"), self._document_ids), (plain.prompts.get("query"), self._query_ids)):
+        for prompt, expected in (
+            (plain.prompts.get("document"), self._document_ids),
+            (plain.prompts.get("query"), self._query_ids),
+        ):
             features = plain.preprocess(self.texts, prompt=prompt)
-            found = [ids[mask.bool()].tolist() for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True)]
+            found = [
+                ids[mask.bool()].tolist()
+                for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True)
+            ]
             for text, ids, wanted in zip(self.texts, found, expected, strict=True):
                 if ids != wanted:
                     return f"it splits {text[:40]!r} into other tokens ({len(ids)} instead of {len(wanted)})"
@@ -136,5 +142,7 @@ def _vectors(model: Any, expected: Expected) -> NDArray[np.float32]:
     parts = []
     for encode in (model.encode_query, model.encode_document):
         for texts, batch_size in ((expected.texts[: expected.short], 32), (expected.texts[expected.short :], 1)):
-            parts.append(torch.as_tensor(encode(texts, batch_size=batch_size, show_progress_bar=False)).float().cpu().numpy())
+            parts.append(
+                torch.as_tensor(encode(texts, batch_size=batch_size, show_progress_bar=False)).float().cpu().numpy()
+            )
     return np.concatenate(parts)

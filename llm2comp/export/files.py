@@ -1,7 +1,7 @@
 """The files of a plain sentence-transformers model that computes what an LLM2Comp model computes.
 
-The adapter is merged into the weights, the k memory vectors become rows of the vocabulary, the tokenizer appends them to
-every text, and the modules pool nothing but them.
+The adapter is merged into the weights, the k memory vectors become rows of the vocabulary, the tokenizer appends them
+to every text, and the modules pool nothing but them.
 """
 
 import json
@@ -29,7 +29,15 @@ from llm2comp.model_folder import cast_weights
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp
 
-__all__ = ["Attention", "Vocabulary", "check_exportable", "round_weights", "write_backbone", "write_modules", "write_tokenizer"]
+__all__ = [
+    "Attention",
+    "Vocabulary",
+    "check_exportable",
+    "round_weights",
+    "write_backbone",
+    "write_modules",
+    "write_tokenizer",
+]
 
 Attention = Literal["sdpa", "eager"]
 """Attention of transformers' own classes."""
@@ -52,9 +60,15 @@ def check_exportable(encoder: MemoryEncoder) -> None:
     """
     model = encoder.backbone.language_model
     if not type(model).__module__.startswith("transformers."):
-        raise BackboneError(f"{type(model).__name__} is code that comes with its weights; a plain model can only be of a class that transformers has")
+        raise BackboneError(
+            f"{type(model).__name__} is code that comes with its weights; a plain model can only be of a class that "
+            "transformers has"
+        )
     if not isinstance(getattr(encoder.tokenizer, "backend_tokenizer", None), Tokenizer):
-        raise BackboneError(f"{type(encoder.tokenizer).__name__} is no tokenizer of the tokenizers library, so it cannot be made to append memory tokens")
+        raise BackboneError(
+            f"{type(encoder.tokenizer).__name__} is no tokenizer of the tokenizers library, so it cannot be made to "
+            "append memory tokens"
+        )
 
 
 def write_backbone(folder: Path, encoder: MemoryEncoder, vocabulary: Vocabulary) -> None:
@@ -84,7 +98,9 @@ def _place_memory(model: PreTrainedModel, memory: Tensor, vocabulary: Vocabulary
     embeddings: Any = model.get_input_embeddings()
     weight = embeddings.weight.data
     some = torch.arange(min(len(weight), 1024), device=weight.device)
-    scale = (embeddings(some) * weight[some]).sum() / (weight[some] ** 2).sum()  # Gemma's embeddings multiply their rows
+    scale = (embeddings(some) * weight[some]).sum() / (
+        weight[some] ** 2
+    ).sum()  # Gemma's embeddings multiply their rows
     grown = weight.new_zeros(max(len(weight), vocabulary.rows), weight.shape[1])
     grown[: len(weight)] = weight
     grown[vocabulary.ids] = memory.to(weight) / scale
@@ -96,14 +112,18 @@ def _place_memory(model: PreTrainedModel, memory: Tensor, vocabulary: Vocabulary
 def write_tokenizer(folder: Path, encoder: MemoryEncoder) -> Vocabulary:
     """Writes a tokenizer that gives the beginning token, a text cut so that the memory tokens fit, and the memory tokens.
 
-    Strings of special tokens inside a text stay text, by an option (`split_special_tokens`) that transformers reads and a
-    program that reads `tokenizer.json` by itself does not.
+    Strings of special tokens inside a text stay text, by an option (`split_special_tokens`) that transformers reads and
+    a program that reads `tokenizer.json` by itself does not.
     """
     source = encoder.tokenizer
     tokenizer = Tokenizer.from_str(source.backend_tokenizer.to_str())
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    special = {name: token for name, token in source.special_tokens_map.items() if name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    special = {
+        name: token
+        for name, token in source.special_tokens_map.items()
+        if name in ("bos_token", "eos_token", "unk_token", "pad_token")
+    }
     names = _free_names(tokenizer, encoder.memory_tokens + 1)
     padding, names = names[-1], names[:-1]
     for name in ("pad_token", "eos_token", "bos_token"):
@@ -116,7 +136,11 @@ def write_tokenizer(folder: Path, encoder: MemoryEncoder) -> Vocabulary:
     tokenizer.post_processor = TemplateProcessing(
         single="beginning $A memory",
         special_tokens=[
-            {"id": "beginning", "ids": [encoder.beginning], "tokens": [tokenizer.id_to_token(encoder.beginning) or "beginning"]},
+            {
+                "id": "beginning",
+                "ids": [encoder.beginning],
+                "tokens": [tokenizer.id_to_token(encoder.beginning) or "beginning"],
+            },
             {"id": "memory", "ids": ids, "tokens": names},
         ],
     )
@@ -155,7 +179,9 @@ def write_modules(folder: Path, vocabulary: Vocabulary, model: "LLM2Comp", atten
     `eager` attention is written down, because it has to be chosen; sdpa is what transformers chooses by itself.
     """
     tokenizer = vocabulary.tokenizer
-    names = [tokenizer.id_to_token(row) or f"<|unused_{row}|>" for row in range(max(tokenizer.get_vocab().values()) + 1)]
+    names = [
+        tokenizer.id_to_token(row) or f"<|unused_{row}|>" for row in range(max(tokenizer.get_vocab().values()) + 1)
+    ]
     with quiet():
         modules: list[Any] = [
             WordWeights(names, dict.fromkeys(vocabulary.names, 1.0), unknown_word_weight=0.0),
@@ -177,8 +203,17 @@ def write_modules(folder: Path, vocabulary: Vocabulary, model: "LLM2Comp", atten
         **({"model_kwargs": {"attn_implementation": attention}} if attention == "eager" else {}),
     }
     _write_json(folder / "sentence_bert_config.json", transformer)
-    versions = {"sentence_transformers": sentence_transformers.__version__, "transformers": transformers.__version__, "pytorch": torch.__version__}
-    settings = {"model_type": "SentenceTransformer", "prompts": model.prompts, "default_prompt_name": None, "similarity_fn_name": model.similarity_fn_name}
+    versions = {
+        "sentence_transformers": sentence_transformers.__version__,
+        "transformers": transformers.__version__,
+        "pytorch": torch.__version__,
+    }
+    settings = {
+        "model_type": "SentenceTransformer",
+        "prompts": model.prompts,
+        "default_prompt_name": None,
+        "similarity_fn_name": model.similarity_fn_name,
+    }
     _write_json(folder / "config_sentence_transformers.json", {**settings, "__version__": versions})
 
 

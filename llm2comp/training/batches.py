@@ -1,7 +1,7 @@
 """Which rows each update of a run is made of: fixed by the seed from the first update to the last, whoever shares the work.
 
-A run is one pass over a list as long as all its updates together. So there is no short batch at the end of an epoch, the
-n-th update is the same after an interruption as without, and the same on one device as on several.
+A run is one pass over a list as long as all its updates together. So there is no short batch at the end of an epoch,
+the n-th update is the same after an interruption as without, and the same on one device as on several.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,9 @@ class RunBatches(ProportionalBatchSampler):
     Devices gather each other's texts as candidates, so what they hold at one time must have the same columns.
     """
 
-    def __init__(self, dataset: Any, batch_samplers: Sequence[BatchSampler], *, devices: int, wanted: int, **options: Any) -> None:
+    def __init__(
+        self, dataset: Any, batch_samplers: Sequence[BatchSampler], *, devices: int, wanted: int, **options: Any
+    ) -> None:
         super().__init__(dataset=dataset, batch_samplers=list(batch_samplers), **options)
         self._devices, self._wanted = devices, wanted
         self.batch_size //= devices
@@ -74,7 +76,10 @@ class RunBatches(ProportionalBatchSampler):
                 if made >= self._wanted:
                     return
             if made == before:
-                raise SettingsError("the pairs repeat their texts so often that no batch without a text twice can be made; lower batch_size")
+                raise SettingsError(
+                    "the pairs repeat their texts so often that no batch without a text twice can be made; lower "
+                    "batch_size"
+                )
 
 
 def enough_rows(rows: int, batch_size: int, sources: Sequence[str]) -> None:
@@ -84,4 +89,7 @@ def enough_rows(rows: int, batch_size: int, sources: Sequence[str]) -> None:
         SettingsError: Naming the sources and both numbers.
     """
     if rows < batch_size:
-        raise SettingsError(f"{', '.join(sources)}: {rows} rows for training, fewer than one batch of {batch_size}; lower batch_size or add data")
+        raise SettingsError(
+            f"{', '.join(sources)}: {rows} rows for training, fewer than one batch of {batch_size}; lower batch_size "
+            "or add data"
+        )

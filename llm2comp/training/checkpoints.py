@@ -65,7 +65,9 @@ def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def save_trained(model: torch.nn.Module, folder: Path) -> None:
     """Writes the weights being trained; the frozen backbone is not copied."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in trained_weights(model).items()}, folder / _WEIGHTS)
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in trained_weights(model).items()}, folder / _WEIGHTS
+    )
 
 
 def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
@@ -77,7 +79,9 @@ def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
     path, weights = checkpoint / _WEIGHTS, trained_weights(model)
     saved = load_file(path)
     if saved.keys() != weights.keys() or any(saved[name].shape != weight.shape for name, weight in weights.items()):
-        raise TrainingError(f"{path} was written by a run with other trained weights; give that run's settings or another output folder")
+        raise TrainingError(
+            f"{path} was written by a run with other trained weights; give that run's settings or another output folder"
+        )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(saved[name])

@@ -59,14 +59,22 @@ def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Pa
     """
     encoder = model.encoder
     if settings.max_tokens + model.memory_tokens > encoder.max_seq_length:
-        raise SettingsError(f"max_tokens {settings.max_tokens} and {model.memory_tokens} memory tokens exceed the model's max_length {encoder.max_seq_length}")
-    arguments = trainer_arguments(settings, output, eval_strategy="steps" if settings.heldout else "no", remove_unused_columns=False)
+        raise SettingsError(
+            f"max_tokens {settings.max_tokens} and {model.memory_tokens} memory tokens exceed the model's max_length "
+            f"{encoder.max_seq_length}"
+        )
+    arguments = trainer_arguments(
+        settings, output, eval_strategy="steps" if settings.heldout else "no", remove_unused_columns=False
+    )
     if not encoder.backbone.has_adapter:
         encoder.backbone.keep_frozen_copy()
         if settings.restart_layers:
             restart_layers(encoder.backbone.language_model, seed=settings.seed)
     elif settings.restart_layers:
-        raise SettingsError("restart_layers needs a model without an adapter (adapter: null, --rank 0): an adapter is trained on the layers as they are")
+        raise SettingsError(
+            "restart_layers needs a model without an adapter (adapter: null, --rank 0): an adapter is trained on the "
+            "layers as they are"
+        )
     train_in_float32(model)
     encoder.backbone.check_head()
     texts = Splits(encoder, settings.corpora, settings, limit=settings.steps * settings.batch_size)
@@ -91,7 +99,14 @@ def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Pa
     return model
 
 
-def compression_loss(encoder: MemoryEncoder, contexts: _Tokens, continuations: _Tokens, objective: Objective, *, chunk_rows: int | None = None) -> Tensor:
+def compression_loss(
+    encoder: MemoryEncoder,
+    contexts: _Tokens,
+    continuations: _Tokens,
+    objective: Objective,
+    *,
+    chunk_rows: int | None = None,
+) -> Tensor:
     """Loss of a batch in nats.
 
     Args:
@@ -122,7 +137,13 @@ def compression_loss(encoder: MemoryEncoder, contexts: _Tokens, continuations: _
         return distillation(student, teacher, weights, backbone.head, chunk_rows=chunk_rows)
     rows = _rows(states, [(k, k + length) for length in following], [1 + k + length for length in following])
     targets = _flat(told, device)
-    return cross_entropy(rows, targets, torch.full(targets.shape, 1.0 / len(targets), device=device), backbone.head, chunk_rows=chunk_rows)
+    return cross_entropy(
+        rows,
+        targets,
+        torch.full(targets.shape, 1.0 / len(targets), device=device),
+        backbone.head,
+        chunk_rows=chunk_rows,
+    )
 
 
 class ContextGain(NamedTuple):
@@ -143,9 +164,14 @@ def context_gain(encoder: MemoryEncoder, splits: Iterable[dict[str, Any]]) -> Co
         context, continuation = split["context"], split["continuation"]
         targets = torch.tensor(continuation, device=device)
         for place, before in enumerate((context, context[:1])):
-            states = backbone.read(backbone.embed_frozen(torch.tensor([*before, *continuation], device=device)), [len(before) + len(continuation)])
+            states = backbone.read(
+                backbone.embed_frozen(torch.tensor([*before, *continuation], device=device)),
+                [len(before) + len(continuation)],
+            )
             rows = states[len(before) - 1 : -1]
-            totals[place] += float(cross_entropy(rows, targets, torch.ones_like(targets, dtype=torch.float32), backbone.head))
+            totals[place] += float(
+                cross_entropy(rows, targets, torch.ones_like(targets, dtype=torch.float32), backbone.head)
+            )
         tokens += len(continuation)
     with_context, without = (total / tokens for total in totals)
     return ContextGain(with_context, without, without - with_context)
@@ -156,8 +182,12 @@ def _read_after_memory(encoder: MemoryEncoder, beginning: int, memory: Tensor, t
     backbone, device = encoder.backbone, memory.device
     first = backbone.embed_frozen(torch.tensor([beginning], device=device))
     after = backbone.embed_frozen(_flat(told, device)).split([len(tokens) for tokens in told])
-    parts = [part for states, tokens in zip(memory, after, strict=True) for part in (first, states.to(first.dtype), tokens)]
-    return backbone.read(torch.cat(parts), [1 + len(states) + len(tokens) for states, tokens in zip(memory, after, strict=True)])
+    parts = [
+        part for states, tokens in zip(memory, after, strict=True) for part in (first, states.to(first.dtype), tokens)
+    ]
+    return backbone.read(
+        torch.cat(parts), [1 + len(states) + len(tokens) for states, tokens in zip(memory, after, strict=True)]
+    )
 
 
 def _rows(states: Tensor, wanted: Sequence[tuple[int, int]], lengths: Sequence[int]) -> Tensor:
@@ -184,12 +214,17 @@ def passages(documents: Iterable[Document], min_characters: int) -> Iterator[tup
 class Splits(Dataset[dict[str, Any]]):
     """Texts cut in two at a place drawn from the seed and the text's number, so that a resumed run sees the same cuts."""
 
-    def __init__(self, encoder: MemoryEncoder, corpora: Sequence[str], settings: CompressionSettings, *, limit: int) -> None:
+    def __init__(
+        self, encoder: MemoryEncoder, corpora: Sequence[str], settings: CompressionSettings, *, limit: int
+    ) -> None:
         self._settings = settings
         documents = (document for source in corpora for document in _trainable(source))
         found = list(islice(self._long_enough(encoder, documents), limit))
         if not found:
-            raise SettingsError(f"no text of at least {settings.min_characters} characters and {2 * settings.margin + 1} tokens in {', '.join(corpora)}")
+            raise SettingsError(
+                f"no text of at least {settings.min_characters} characters and {2 * settings.margin + 1} tokens in "
+                f"{', '.join(corpora)}"
+            )
         self._ids, self._tokens = zip(*found, strict=True)
         _logger.info("%d texts, %d tokens", len(found), sum(map(len, self._tokens)))
 
@@ -239,7 +274,9 @@ class _Compression(nn.Module):
         self._settings = settings
 
     def forward(self, contexts: _Tokens, continuations: _Tokens) -> Tensor:
-        return compression_loss(self.encoder, contexts, continuations, self._settings.objective, chunk_rows=self._settings.chunk_rows)
+        return compression_loss(
+            self.encoder, contexts, continuations, self._settings.objective, chunk_rows=self._settings.chunk_rows
+        )
 
 
 class _CompressionTrainer(StageMixin, Trainer):
@@ -257,7 +294,9 @@ class _CompressionTrainer(StageMixin, Trainer):
     def tokens_of(self, inputs: dict[str, Any]) -> int:
         return sum(map(len, inputs["contexts"])) + sum(map(len, inputs["continuations"]))
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
         """The batches of an update, each with its weight: by tokens where the loss is a mean over tokens, so that their mean is that of one large batch."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._objective != "distillation":
@@ -268,11 +307,15 @@ class _CompressionTrainer(StageMixin, Trainer):
                 batch["weight"] = size / mean
         return batches, items
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         loss = model(inputs["contexts"], inputs["continuations"]) * inputs.get("weight", 1.0)
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> tuple[Tensor, None, None]:
         """A batch's loss with the weight that makes the mean over batches that over tokens."""
         weight = 1.0
         if self._objective != "distillation":
@@ -284,8 +327,14 @@ class _CompressionTrainer(StageMixin, Trainer):
     def _heldout_tokens(self) -> float:
         """Scored tokens of a held-out text on average."""
         batches = list(self.get_eval_dataloader())
-        return sum(_scored_tokens(batch, self._objective) for batch in batches) / sum(len(batch["contexts"]) for batch in batches)
+        return sum(_scored_tokens(batch, self._objective) for batch in batches) / sum(
+            len(batch["contexts"]) for batch in batches
+        )
 
 
 def _scored_tokens(batch: dict[str, Any], objective: Objective) -> int:
-    return sum(len(tokens) - 1 for tokens in batch["contexts"]) if objective == "reconstruction" else sum(map(len, batch["continuations"]))
+    return (
+        sum(len(tokens) - 1 for tokens in batch["contexts"])
+        if objective == "reconstruction"
+        else sum(map(len, batch["continuations"]))
+    )

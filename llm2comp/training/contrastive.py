@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
 from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
@@ -66,10 +69,16 @@ def train_contrastive(
     least = model.memory_tokens + 2
     for name, limit in limits.items():
         if limit is not None and limit < least:
-            raise SettingsError(f"a {name} of at most {limit} tokens has no room for {model.memory_tokens} memory tokens; give {least} or more")
+            raise SettingsError(
+                f"a {name} of at most {limit} tokens has no room for {model.memory_tokens} memory tokens; give "
+                f"{least} or more"
+            )
     backbone = model.encoder.backbone
     if settings.embedding_learning_rate is not None and backbone.has_adapter:
-        raise SettingsError("embedding_learning_rate needs a model without an adapter (adapter: null, --rank 0): an adapter leaves the embeddings as they are")
+        raise SettingsError(
+            "embedding_learning_rate needs a model without an adapter (adapter: null, --rank 0): an adapter leaves "
+            "the embeddings as they are"
+        )
     arguments = _arguments(settings, output, data, model)
     if settings.adapter == "merge" and backbone.has_adapter:
         backbone.merge_adapter()
@@ -108,7 +117,8 @@ def contrastive_loss(columns: Sequence[Tensor], *, temperature: float, similarit
     """Cross-entropy of each query against the positives and negatives of the whole batch, one direction.
 
     Args:
-        columns: Embeddings of queries, of their positives, and of any number of hard-negative columns, each (batch, dim).
+        columns: Embeddings of queries, of their positives, and of any number of hard-negative columns, each (batch,
+            dim).
         temperature: Divides the similarities.
         similarity: `cosine` or `dot`; the published loss lines take raw dot products, the paper's sim is cosine.
     """
@@ -151,8 +161,13 @@ def _embedding_name(model: LLM2Comp) -> str:
     return re.escape(next(name for name, parameter in model.named_parameters() if parameter is embeddings)) + "$"
 
 
-def _trainer(model: LLM2Comp, settings: ContrastiveSettings, arguments: Any, data: _Data, callbacks: Sequence[TrainerCallback]) -> "_ContrastiveTrainer":
-    shared = {**_similarity(settings.temperature, settings.similarity), "gather_across_devices": arguments.world_size > 1}
+def _trainer(
+    model: LLM2Comp, settings: ContrastiveSettings, arguments: Any, data: _Data, callbacks: Sequence[TrainerCallback]
+) -> "_ContrastiveTrainer":
+    shared = {
+        **_similarity(settings.temperature, settings.similarity),
+        "gather_across_devices": arguments.world_size > 1,
+    }
     if settings.micro_batch is None:
         loss: torch.nn.Module = MultipleNegativesRankingLoss(model, **shared)
     else:
@@ -168,7 +183,9 @@ def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:
     paths = sorted({found.path for found in named})
     files = [dataset_name(path) for path in paths]
     if repeated := sorted({name for name in files if files.count(name) > 1}):
-        raise SettingsError(f"pairs hold two files named {', '.join(repeated)}; data sets are told apart by this name, so rename one")
+        raise SettingsError(
+            f"pairs hold two files named {', '.join(repeated)}; data sets are told apart by this name, so rename one"
+        )
     if unknown := sorted(set(settings.mixture) - set(files)):
         raise SettingsError(f"mixture names {', '.join(unknown)}, but pairs hold {', '.join(files)}")
     for found in named:
@@ -189,7 +206,9 @@ def _filling_a_batch(training: dict[str, Dataset], settings: ContrastiveSettings
     enough_rows(max(map(len, training.values()), default=0), settings.batch_size, settings.pairs)
     for name, rows in training.items():
         if len(rows) < settings.batch_size:
-            _logger.warning("%s is not trained on: its %d pairs do not fill a batch of %d", name, len(rows), settings.batch_size)
+            _logger.warning(
+                "%s is not trained on: its %d pairs do not fill a batch of %d", name, len(rows), settings.batch_size
+            )
     return DatasetDict({name: rows for name, rows in training.items() if len(rows) >= settings.batch_size})
 
 
@@ -206,7 +225,11 @@ def _sentences(settings: ContrastiveSettings) -> _Data:
     enough_rows(len(found) - settings.heldout_rows, settings.batch_size, settings.corpora)
     rows = Dataset.from_dict({"anchor": found, "positive": found})
     kept = settings.heldout_rows
-    return _Data(DatasetDict(sentences=rows.select(range(kept, len(rows)))), DatasetDict(sentences=rows.select(range(kept))) if kept else None, {})
+    return _Data(
+        DatasetDict(sentences=rows.select(range(kept, len(rows)))),
+        DatasetDict(sentences=rows.select(range(kept))) if kept else None,
+        {},
+    )
 
 
 def distinct_sentences(corpora: Sequence[str]) -> Iterator[str]:
@@ -228,7 +251,9 @@ class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
     def __init__(self, stage: ContrastiveSettings, **arguments: Any) -> None:
         super().__init__(stage, **arguments)
         # Every device scores all held-out rows, so nothing is gathered for them.
-        self._heldout_loss = MultipleNegativesRankingLoss(self.model, **_similarity(stage.temperature, stage.similarity))
+        self._heldout_loss = MultipleNegativesRankingLoss(
+            self.model, **_similarity(stage.temperature, stage.similarity)
+        )
         self._decode = arguments["model"].encoder.tokenizer.decode
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
@@ -238,13 +263,17 @@ class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
         """Batches for all devices together, so that no text occurs twice among the candidates of a query."""
         return super().get_batch_sampler(dataset, batch_size * self.args.world_size, *args, **kwargs)
 
-    def get_multi_dataset_batch_sampler(self, dataset: Any, batch_samplers: list[Any], generator: Any = None, seed: int | None = 0) -> RunBatches:
+    def get_multi_dataset_batch_sampler(
+        self, dataset: Any, batch_samplers: list[Any], generator: Any = None, seed: int | None = 0
+    ) -> RunBatches:
         """The batches of the whole run."""
         devices = self.args.world_size
         wanted = self.stage.steps * self.stage.accumulation * devices
         return RunBatches(dataset, batch_samplers, devices=devices, wanted=wanted, generator=generator, seed=seed)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The training loss, or that of held-out rows."""
         if self.model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

@@ -1,8 +1,9 @@
 """A second start for small backbones: an encoder that keeps the token embeddings and begins with layers that average.
 
-The layers of a small language model are a poor start for memory tokens: their output is nearly the same for every text, and
-hundreds of updates go by before what a text says shows in it. Layers that begin as an average over all tokens hand the token
-embeddings on from the first update. For models of billions of parameters nothing of the kind was measured; they keep their layers.
+The layers of a small language model are a poor start for memory tokens: their output is nearly the same for every text,
+and hundreds of updates go by before what a text says shows in it. Layers that begin as an average over all tokens hand
+the token embeddings on from the first update. For models of billions of parameters nothing of the kind was measured;
+they keep their layers.
 """
 
 import torch
@@ -30,9 +31,18 @@ def restart_layers(language_model: PreTrainedModel, *, seed: int = 0) -> None:
     """
     config = language_model.config
     if config.model_type != "llama":
-        raise SettingsError(f"restart_layers needs a backbone of type llama, such as stage 0 makes, not {config.model_type}; leave it out")
-    if config.num_key_value_heads != config.num_attention_heads or config.head_dim * config.num_attention_heads != config.hidden_size:
-        raise SettingsError("restart_layers needs as many key and value heads as attention heads, hidden_size / heads wide; leave it out")
+        raise SettingsError(
+            f"restart_layers needs a backbone of type llama, such as stage 0 makes, not {config.model_type}; leave it "
+            "out"
+        )
+    if (
+        config.num_key_value_heads != config.num_attention_heads
+        or config.head_dim * config.num_attention_heads != config.hidden_size
+    ):
+        raise SettingsError(
+            "restart_layers needs as many key and value heads as attention heads, hidden_size / heads wide; leave it "
+            "out"
+        )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for number, layer in enumerate(language_model.model.layers):

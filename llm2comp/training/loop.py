@@ -18,7 +18,16 @@ from transformers.integrations.integration_utils import get_available_reporting_
 
 from llm2comp.backbone.hardware import multiplies_bfloat16
 from llm2comp.errors import SettingsError, TrainingError, one_line
-from llm2comp.training.checkpoints import discard, last_checkpoint, load_trained, prune, save_trained, seal, step_of, trained_weights
+from llm2comp.training.checkpoints import (
+    discard,
+    last_checkpoint,
+    load_trained,
+    prune,
+    save_trained,
+    seal,
+    step_of,
+    trained_weights,
+)
 from llm2comp.training.metrics import append_metrics, rewind_metrics
 from llm2comp.training.run_folder import processes
 from llm2comp.training.schedule import learning_rate
@@ -30,7 +39,9 @@ _UNREPORTED = ("epoch", "samples_per_second", "steps_per_second", "total_flos", 
 _logger = logging.getLogger(__name__)
 
 
-def trainer_arguments(settings: StageSettings, output: Path, arguments: type[TrainingArguments] = TrainingArguments, **extra: Any) -> Any:
+def trainer_arguments(
+    settings: StageSettings, output: Path, arguments: type[TrainingArguments] = TrainingArguments, **extra: Any
+) -> Any:
     """The trainer's arguments for one stage; `extra` goes to the named class as it is.
 
     Raises:
@@ -39,9 +50,15 @@ def trainer_arguments(settings: StageSettings, output: Path, arguments: type[Tra
     devices = max(1, int(os.environ.get("WORLD_SIZE", "1")))
     per_device, rest = divmod(settings.batch_size, devices * settings.accumulation)
     if rest:
-        raise SettingsError(f"batch_size {settings.batch_size} is not a multiple of {devices} devices x {settings.accumulation} accumulation steps")
+        raise SettingsError(
+            f"batch_size {settings.batch_size} is not a multiple of {devices} devices x {settings.accumulation} "
+            "accumulation steps"
+        )
     if missing := sorted(set(settings.report_to) - set(available := get_available_reporting_integrations())):
-        raise SettingsError(f"report_to names {', '.join(missing)}; installed here: {', '.join(available) or 'none (pip install the tracker)'}")
+        raise SettingsError(
+            f"report_to names {', '.join(missing)}; installed here: "
+            f"{', '.join(available) or 'none (pip install the tracker)'}"
+        )
     extra.setdefault("per_device_eval_batch_size", per_device)
     processes()  # before the trainer asks, so that its waits are this package's
     made = arguments(
@@ -65,7 +82,9 @@ def trainer_arguments(settings: StageSettings, output: Path, arguments: type[Tra
         **extra,
     )
     if made.n_gpu > 1:
-        made._n_gpu = 1  # several devices are for torchrun; the trainer's threads would split batches that are lists of texts
+        made._n_gpu = (
+            1  # several devices are for torchrun; the trainer's threads would split batches that are lists of texts
+        )
     return made
 
 
@@ -133,14 +152,20 @@ class StageMixin(Trainer):
     def begin(self) -> None:
         """What a run measures before its first update."""
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> torch.optim.lr_scheduler.LambdaLR:
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
         """The published schedule as a multiple of each parameter group's own peak."""
         if self.lr_scheduler is None:
             stage = self.stage
 
             def share(finished: int) -> float:
                 rate = learning_rate(
-                    finished + 1, total=stage.decay_steps or stage.steps, warmup=stage.warmup_steps, peak=stage.learning_rate, floor=stage.learning_rate_floor
+                    finished + 1,
+                    total=stage.decay_steps or stage.steps,
+                    warmup=stage.warmup_steps,
+                    peak=stage.learning_rate,
+                    floor=stage.learning_rate_floor,
                 )
                 return rate / stage.learning_rate
 
@@ -160,9 +185,17 @@ class StageMixin(Trainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """The held-out rows in order, all of them on every device, so that their loss is the same on one device and on several."""
         held_out: Any = self.eval_dataset
-        rows = held_out if eval_dataset is None else held_out[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        rows = (
+            held_out
+            if eval_dataset is None
+            else held_out[eval_dataset]
+            if isinstance(eval_dataset, str)
+            else eval_dataset
+        )
         most = min(self.args.per_device_eval_batch_size, len(rows))
-        size = next(size for size in range(most, 0, -1) if len(rows) % size == 0)  # equal batches, so that their mean is that of the rows
+        size = next(
+            size for size in range(most, 0, -1) if len(rows) % size == 0
+        )  # equal batches, so that their mean is that of the rows
         return DataLoader(rows, batch_size=size, collate_fn=self.data_collator, generator=torch.Generator())
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -179,8 +212,10 @@ class StageMixin(Trainer):
             loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"the device's memory is too small for step {self.state.global_step + 1} ({one_line(error, limit=160)}): set "
-                "gradient_checkpointing: true, micro_batch (stages 2 and 3) or accumulation, or lower the longest text or batch_size"
+                f"the device's memory is too small for step {self.state.global_step + 1} "
+                f"({one_line(error, limit=160)}): set "
+                "gradient_checkpointing: true, micro_batch (stages 2 and 3) or accumulation, or lower the longest "
+                "text or batch_size"
             ) from error
         if not math.isfinite(float(loss)):
             self._stop(f"the loss is {float(loss)}", self.state.global_step + 1)
@@ -188,16 +223,29 @@ class StageMixin(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds tokens/s, writes the entry to metrics.jsonl and to the log."""
-        self._pace.pause(sum(value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_runtime")))
+        self._pace.pause(
+            sum(value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_runtime"))
+        )
         if "loss" in logs and self._pace.since is not None:
             tokens = self.accelerator.reduce(torch.tensor(float(self._pace.tokens), device=self.args.device))
             logs["tokens_per_second"] = round(float(tokens) / (time.perf_counter() - self._pace.since), 1)
             self._pace = _Pace(0, time.perf_counter())
         super().log(logs, start_time)
-        if self.is_world_process_zero() and "train_runtime" not in logs:  # a mean over the updates since the last interruption
-            entry = {"step": self.state.global_step, **{name: value for name, value in logs.items() if not name.endswith(_UNREPORTED)}}
+        if (
+            self.is_world_process_zero() and "train_runtime" not in logs
+        ):  # a mean over the updates since the last interruption
+            entry = {
+                "step": self.state.global_step,
+                **{name: value for name, value in logs.items() if not name.endswith(_UNREPORTED)},
+            }
             append_metrics(self.folder, entry)
-            _logger.info("%s", "  ".join(f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}" for name, value in entry.items()))
+            _logger.info(
+                "%s",
+                "  ".join(
+                    f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}"
+                    for name, value in entry.items()
+                ),
+            )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -215,11 +263,15 @@ class StageMixin(Trainer):
         texts = [text for batch in self._batches for text in self.texts_of(batch)]
         checkpoint = last_checkpoint(self.folder)
         kept = f"{checkpoint} is whole and untouched" if checkpoint else "no checkpoint had been written"
-        raise TrainingError(f"{what} at step {step} on texts {texts}; {kept}. Lower learning_rate or set precision: float32")
+        raise TrainingError(
+            f"{what} at step {step} on texts {texts}; {kept}. Lower learning_rate or set precision: float32"
+        )
 
     def _check_weights(self) -> None:
         """Raises if an update blew up the weights, before they are kept anywhere."""
-        broken = [name for name, weight in trained_weights(self._trained).items() if not bool(torch.isfinite(weight).all())]
+        broken = [
+            name for name, weight in trained_weights(self._trained).items() if not bool(torch.isfinite(weight).all())
+        ]
         if broken:
             self._stop(f"{len(broken)} weights, {broken[0]} first, are not finite", self.state.global_step)
 
@@ -235,7 +287,10 @@ class StageMixin(Trainer):
         if checkpoint is None or self.args.device.type != "cpu":
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        for part, name in ((self.optimizer, "optimizer.pt"), (self.lr_scheduler, "scheduler.pt")):  # transformers 5.17 asks for "cpu:0", which is no place
+        for part, name in (
+            (self.optimizer, "optimizer.pt"),
+            (self.lr_scheduler, "scheduler.pt"),
+        ):  # transformers 5.17 asks for "cpu:0", which is no place
             assert part is not None
             part.load_state_dict(torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True))
 
@@ -255,7 +310,10 @@ class StageMixin(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             discard(folder)
             reason = one_line(error)
-            raise TrainingError(f"{folder} could not be written: {reason}. Free space there and start again: it goes on from the last checkpoint") from error
+            raise TrainingError(
+                f"{folder} could not be written: {reason}. Free space there and start again: it goes on from the last "
+                "checkpoint"
+            ) from error
         self._pace.pause(time.perf_counter() - started)
 
 

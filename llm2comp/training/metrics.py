@@ -15,7 +15,9 @@ METRICS_FILE = "metrics.jsonl"
 
 def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
     """Adds a line; numbers that JSON cannot hold (NaN, infinity) become null."""
-    plain = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in entry.items()}
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in entry.items()
+    }
     with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(plain) + "\n")
 

@@ -1,8 +1,8 @@
 """The training objectives of compression, as functions of hidden states: distillation, continuation, reconstruction.
 
 All three read logits only through a `head` (hidden states to vocabulary logits) and only a chunk of rows at a time, so
-the memory they need does not grow with rows x vocabulary: each chunk's gradient is taken as soon as its logits exist. The
-gradient of the logits is written down, softmax(student) - softmax(teacher), and only the head is left to autograd.
+the memory they need does not grow with rows x vocabulary: each chunk's gradient is taken as soon as its logits exist.
+The gradient of the logits is written down, softmax(student) - softmax(teacher), and only the head is left to autograd.
 Source: Zhang et al., "Learning to Compress", AAAI 2026, section 3; the row bookkeeping is in `training.compression`.
 """
 
@@ -24,11 +24,20 @@ _BLOCK_LOGITS = 2**17
 """On CPUs what is done number by number is done in float32 on blocks of half a MiB, which stay in the cache."""
 
 
-def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, *, parameters: Iterable[Tensor] = (), chunk_rows: int | None = None) -> Tensor:
+def distillation(
+    student: Tensor,
+    teacher: Tensor,
+    weights: Tensor,
+    head: Head,
+    *,
+    parameters: Iterable[Tensor] = (),
+    chunk_rows: int | None = None,
+) -> Tensor:
     """KL(teacher || student) at temperature 1, summed over rows with the given weights (CTKD).
 
-    Computed in float32 as sum of p (t - s) - log Z_t + log Z_s, with p the teacher's probabilities, t and s the logits, Z the sums of their exponentials:
-    two exponentials a logit, and finite whatever the gaps between logits, where `softmax().log()` overflows from about 100.
+    Computed in float32 as sum of p (t - s) - log Z_t + log Z_s, with p the teacher's probabilities, t and s the logits,
+    Z the sums of their exponentials: two exponentials a logit, and finite whatever the gaps between logits, where
+    `softmax().log()` overflows from about 100.
 
     Args:
         student: Final hidden states of the reader given memory tokens, (rows, hidden).
@@ -58,7 +67,15 @@ def distillation(student: Tensor, teacher: Tensor, weights: Tensor, head: Head, 
     return _chunked(score, head, student, parameters, chunk_rows)
 
 
-def cross_entropy(states: Tensor, targets: Tensor, weights: Tensor, head: Head, *, parameters: Iterable[Tensor] = (), chunk_rows: int | None = None) -> Tensor:
+def cross_entropy(
+    states: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    head: Head,
+    *,
+    parameters: Iterable[Tensor] = (),
+    chunk_rows: int | None = None,
+) -> Tensor:
     """Cross-entropy of the next token, summed over rows with the given weights (continuation, reconstruction).
 
     Args:
@@ -131,7 +148,9 @@ def _chunks(rows: int, chunk_rows: int) -> Iterator[slice]:
     return (slice(start, min(start + chunk_rows, rows)) for start in range(0, max(rows, 1), chunk_rows))
 
 
-def _loss_and_gradients(score: _Score, head: Head, rows: slice, states: Tensor, parameters: Iterable[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _loss_and_gradients(
+    score: _Score, head: Head, rows: slice, states: Tensor, parameters: Iterable[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Of one chunk; a function of its own, so that a chunk's logits are gone before the next one's are made."""
     with torch.enable_grad():
         logits = head(states)
@@ -143,12 +162,21 @@ class _ChunkedLoss(torch.autograd.Function):
     """Sum of a loss over chunks of rows whose gradients are taken during the forward pass, one chunk at a time."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, score: _Score, head: Head, chunk_rows: int, states: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        score: _Score,
+        head: Head,
+        chunk_rows: int,
+        states: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
         losses = []
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         state_gradient = torch.empty_like(states)
         for rows in _chunks(len(states), chunk_rows):
-            loss, (of_chunk, *of_parameters) = _loss_and_gradients(score, head, rows, states[rows].detach().requires_grad_(), parameters)
+            loss, (of_chunk, *of_parameters) = _loss_and_gradients(
+                score, head, rows, states[rows].detach().requires_grad_(), parameters
+            )
             state_gradient[rows] = of_chunk
             for gradient, part in zip(gradients, of_parameters, strict=True):
                 gradient += part

@@ -40,26 +40,37 @@ def pretrain(settings: PretrainSettings, output: Path) -> Path:
         The folder of the finished backbone, in bfloat16, loadable by transformers.
 
     Raises:
-        CorpusError, SettingsError: If the texts cannot be read, do not fill a batch, or the folder was begun with other settings.
-        TrainingError: If the loss is not finite.
+        CorpusError, SettingsError: If the texts cannot be read, do not fill a batch, or the folder was begun with other
+        settings. TrainingError: If the loss is not finite.
     """
     finished = output / "backbone"
     check_settings(output, described(settings))
     if finished.is_dir():
         return finished
     with sole_user(output):
-        arguments = trainer_arguments(settings, output, optim="adamw_torch_fused", eval_strategy="steps", adam_beta2=0.98, remove_unused_columns=False)
+        arguments = trainer_arguments(
+            settings,
+            output,
+            optim="adamw_torch_fused",
+            eval_strategy="steps",
+            adam_beta2=0.98,
+            remove_unused_columns=False,
+        )
         with main_process_first() as main:
             if main:
                 remember_settings(output, described(settings))
             tokenizer = _tokenizer(settings, output / "tokenizer")
             rows = Rows(output / "tokens.npy", training_texts(settings.corpora), tokenizer, settings.sequence_length)
-            heldout = Rows(output / "heldout.npy", training_texts((settings.heldout,)), tokenizer, settings.sequence_length)
+            heldout = Rows(
+                output / "heldout.npy", training_texts((settings.heldout,)), tokenizer, settings.sequence_length
+            )
         enough_rows(len(rows), settings.batch_size, settings.corpora)
         enough_rows(len(heldout), 1, (settings.heldout,))
         torch.manual_seed(settings.seed)
         model = LlamaForCausalLM(_config(settings.shape, tokenizer))
-        _logger.info("%d training rows of %d tokens, %d parameters", len(rows), settings.sequence_length, model.num_parameters())
+        _logger.info(
+            "%d training rows of %d tokens, %d parameters", len(rows), settings.sequence_length, model.num_parameters()
+        )
         trainer = _PretrainTrainer(
             settings,
             model=_NextToken(model),
@@ -120,11 +131,18 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[PAD, BOS, EOS], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
 
 
 def _chance(text: str) -> float:
@@ -198,11 +216,15 @@ class _PretrainTrainer(StageMixin, Trainer):
     def texts_of(self, inputs: dict[str, Any]) -> list[int]:
         return [int(row) for row in inputs["ids"]]
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         loss = model(inputs["input_ids"])
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> tuple[Tensor, None, None]:
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 

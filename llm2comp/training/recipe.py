@@ -1,7 +1,7 @@
 """Running a recipe: every stage in order, each into its own folder, resumable at any moment.
 
-A stage is finished when its result exists, which is written whole or not at all; a stage that was interrupted goes on from its
-last whole checkpoint; finished stages are not repeated.
+A stage is finished when its result exists, which is written whole or not at all; a stage that was interrupted goes on
+from its last whole checkpoint; finished stages are not repeated.
 """
 
 import gc
@@ -21,7 +21,15 @@ from llm2comp.model import LLM2Comp, load
 from llm2comp.model_folder import CONFIG_FILE
 from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.recipe_file import Recipe
-from llm2comp.training.run_folder import check_settings, described, main_process_first, processes, remember_settings, sole_user, write_whole
+from llm2comp.training.run_folder import (
+    check_settings,
+    described,
+    main_process_first,
+    processes,
+    remember_settings,
+    sole_user,
+    write_whole,
+)
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 
 __all__ = ["run_recipe", "run_stage", "starting_point", "train_once"]
@@ -38,7 +46,8 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
 
     Args:
         recipe: From `read_recipe`.
-        output: Gets a folder for each stage, `pairs/` and `long_pairs/` where they are derived, and the finished `model/`.
+        output: Gets a folder for each stage, `pairs/` and `long_pairs/` where they are derived, and the finished
+            `model/`.
 
     Returns:
         The folder of the finished model.
@@ -65,7 +74,9 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         return _finish(previous, output / "model", recipe.model)
 
 
-def run_stage(name: str, settings: StageSettings, folder: Path, start: Callable[[], LLM2Comp], model_settings: ModelSettings) -> Path:
+def run_stage(
+    name: str, settings: StageSettings, folder: Path, start: Callable[[], LLM2Comp], model_settings: ModelSettings
+) -> Path:
     """Trains one stage unless its model is there already, and returns the folder of the model.
 
     Raises:
@@ -121,7 +132,9 @@ def train_once(
     return finished
 
 
-def starting_point(settings: ModelSettings, backbone: str | Path, previous: Path | None, stage: StageSettings) -> Callable[[], LLM2Comp]:
+def starting_point(
+    settings: ModelSettings, backbone: str | Path, previous: Path | None, stage: StageSettings
+) -> Callable[[], LLM2Comp]:
     """What loads the model a stage starts from: the previous stage's, or an untrained encoder around the backbone."""
     if previous is None:
         return lambda: _first_model(settings, backbone, stage.precision)
@@ -151,7 +164,10 @@ def _derive(field: str, settings: PairSettings | None, pairs: Path) -> None:
             counts = derive_pairs(settings, pairs)
             if not counts:
                 shutil.rmtree(pairs)
-                raise SettingsError(f"{field}: no pair can be derived from its corpora; give articles with titles and paragraphs, docstrings, or ready files")
+                raise SettingsError(
+                    f"{field}: no pair can be derived from its corpora; give articles with titles and paragraphs, "
+                    "docstrings, or ready files"
+                )
             _logger.info("%s: %s", field, counts)
 
 
@@ -163,12 +179,17 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
     """
     if recipe.pretrain is not None:
         check_settings(output / "pretrain", described(recipe.pretrain))
-    check_settings(output, {field: described(getattr(recipe, field)) for field, name in _DERIVED if (output / name).is_dir()})
+    check_settings(
+        output, {field: described(getattr(recipe, field)) for field, name in _DERIVED if (output / name).is_dir()}
+    )
     missing: Path | None = None
     for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):
         _check_trained(output / name, _begun_with(getattr(recipe, name), recipe.model))
         if missing is not None and (output / name).is_dir():
-            raise SettingsError(f"{output / name} was made from {missing}, which is not finished: delete {output / name} too, so that it is made anew")
+            raise SettingsError(
+                f"{output / name} was made from {missing}, which is not finished: delete {output / name} too, so that "
+                "it is made anew"
+            )
         if not (output / name / "model" / CONFIG_FILE).is_file():
             missing = output / name / "model"
 

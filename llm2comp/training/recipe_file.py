@@ -35,7 +35,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if (self.model.backbone is None) == (self.pretrain is None):
-            raise SettingsError("give either model.backbone or pretrain: a recipe starts from a language model or makes one")
+            raise SettingsError(
+                "give either model.backbone or pretrain: a recipe starts from a language model or makes one"
+            )
         for name in ("unsupervised", "supervised", "lengthen"):
             stage: ContrastiveSettings | None = getattr(self, name)
             if stage is not None and bool(stage.corpora) != (name == "unsupervised"):
@@ -43,19 +45,29 @@ class Recipe:
         if self.lengthen and not self.supervised:
             raise SettingsError("lengthen continues supervised, which is not given")
         if not (self.compression or self.unsupervised or self.supervised):
-            raise SettingsError("give compression, unsupervised or supervised: a recipe without a stage makes no encoder")
+            raise SettingsError(
+                "give compression, unsupervised or supervised: a recipe without a stage makes no encoder"
+            )
         if self.compression and self.compression.max_tokens + self.model.memory_tokens > self.model.max_length:
             raise SettingsError(
-                f"compression.max_tokens {self.compression.max_tokens} and model.memory_tokens {self.model.memory_tokens} "
+                f"compression.max_tokens {self.compression.max_tokens} and model.memory_tokens "
+                f"{self.model.memory_tokens} "
                 f"exceed model.max_length {self.model.max_length}"
             )
         if self.pretrain and self.model.max_length > self.pretrain.shape.max_positions:
-            raise SettingsError(f"model.max_length {self.model.max_length} exceeds pretrain.shape.max_positions {self.pretrain.shape.max_positions}")
+            raise SettingsError(
+                f"model.max_length {self.model.max_length} exceeds pretrain.shape.max_positions "
+                f"{self.pretrain.shape.max_positions}"
+            )
 
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in files("llm2comp.recipes").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in files("llm2comp.recipes").iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Path | None = None) -> Recipe:
@@ -67,14 +79,18 @@ def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Pa
         pairs: What `{pairs}` stands for: the folder that derived pairs are written to; `{long_pairs}` is beside it.
 
     Raises:
-        SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to another.
+        SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to
+            another.
     """
     places = {"{data}": data, "{pairs}": pairs, "{long_pairs}": pairs.with_name("long_pairs") if pairs else None}
     recipe = to_settings(Recipe, _values(name_or_file, places), where=str(name_or_file))
     for stage, derived, place in (("supervised", "derive", "{pairs}"), ("lengthen", "derive_long", "{long_pairs}")):
         settings: ContrastiveSettings | None = getattr(recipe, stage)
         if settings is not None and str(places[place]) in settings.pairs and getattr(recipe, derived) is None:
-            raise SettingsError(f"{name_or_file}: {stage}.pairs reads {place}, which only {derived} makes; add {derived} or name the files")
+            raise SettingsError(
+                f"{name_or_file}: {stage}.pairs reads {place}, which only {derived} makes; add {derived} or name the "
+                "files"
+            )
     return recipe
 
 
@@ -84,7 +100,9 @@ def _values(name_or_file: str | Path, places: Mapping[str, Path | None], above: 
     values = _placed(parse_yaml(_text(name_or_file), where), places, where)
     if isinstance(values, dict) and (base := values.pop("base", None)) is not None:
         if not isinstance(base, str) or base in above:
-            raise SettingsError(f"{where}: base is {base!r}; give the name of another recipe, or a YAML file beside this one")
+            raise SettingsError(
+                f"{where}: base is {base!r}; give the name of another recipe, or a YAML file beside this one"
+            )
         beside = Path(where).parent / base
         values = _laid_over(_values(beside if beside.is_file() else base, places, (*above, base)), values)
     return values
@@ -105,14 +123,19 @@ def _text(name_or_file: str | Path) -> str:
 def _placed(value: Any, places: Mapping[str, Path | None], where: str) -> Any:
     """The value with `{data}` and `{pairs}` replaced in its texts, `about` left alone."""
     if isinstance(value, dict):
-        return {name: entry if name == "about" else _placed(entry, places, f"{where}: {name}") for name, entry in value.items()}
+        return {
+            name: entry if name == "about" else _placed(entry, places, f"{where}: {name}")
+            for name, entry in value.items()
+        }
     if isinstance(value, list):
         return [_placed(entry, places, f"{where}[{place}]") for place, entry in enumerate(value)]
     if isinstance(value, str):
         for name, folder in places.items():
             if name in value:
                 if folder is None:
-                    raise SettingsError(f"{where} reads texts from {name}: say where they are with --{name.strip('{}')} DIR")
+                    raise SettingsError(
+                        f"{where} reads texts from {name}: say where they are with --{name.strip('{}')} DIR"
+                    )
                 value = value.replace(name, str(folder))
     return value
 

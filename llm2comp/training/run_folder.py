@@ -17,10 +17,27 @@ from llm2comp.training.sources import SOURCE_FIELDS
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["changed_fields", "check_settings", "described", "main_process_first", "processes", "remember_settings", "sole_user", "write_whole"]
+__all__ = [
+    "changed_fields",
+    "check_settings",
+    "described",
+    "main_process_first",
+    "processes",
+    "remember_settings",
+    "sole_user",
+    "write_whole",
+]
 
 SETTINGS_FILE = "settings.json"
-_MAY_CHANGE = ("chunk_rows", "eval_steps", "gradient_checkpointing", "log_steps", "micro_batch", "report_to", "save_steps")
+_MAY_CHANGE = (
+    "chunk_rows",
+    "eval_steps",
+    "gradient_checkpointing",
+    "log_steps",
+    "micro_batch",
+    "report_to",
+    "save_steps",
+)
 """Fields of a stage that change how it is run and reported, not what is learned."""
 
 
@@ -55,7 +72,9 @@ def sole_user(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout as error:
-        raise TrainingError(f"another run is training in {folder}; wait for it, stop it, or give another output folder") from error
+        raise TrainingError(
+            f"another run is training in {folder}; wait for it, stop it, or give another output folder"
+        ) from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -89,7 +108,8 @@ def remember_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Compares settings with those the folder was begun with, if it was.
 
-    It may have moved since, with what lies beside it, and what only concerns memory, checkpoints and reports may change.
+    It may have moved since, with what lies beside it, and what only concerns memory, checkpoints and reports may
+    change.
 
     Raises:
         SettingsError: Naming the fields that differ, with both values.
@@ -103,11 +123,14 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     changed = changed_fields(before, compared, moved=lambda text: text.replace(f"{then}{os.sep}", f"{now}{os.sep}", 1))
     if changed:
         raise SettingsError(
-            f"{folder} was begun with other settings: {'; '.join(changed)}. Give those again, or another output folder, or delete {folder} to train it anew"
+            f"{folder} was begun with other settings: {'; '.join(changed)}. Give those again, or another output "
+            f"folder, or delete {folder} to train it anew"
         )
 
 
-def changed_fields(before: Mapping[str, Any], now: Mapping[str, Any], *, moved: Callable[[str], str] = str, prefix: str = "") -> list[str]:
+def changed_fields(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, moved: Callable[[str], str] = str, prefix: str = ""
+) -> list[str]:
     """`field was old, now new` for each field that differs; fields that only one of the two knows are newer than the other.
 
     Args:

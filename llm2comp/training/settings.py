@@ -8,7 +8,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.errors import SettingsError
 
-__all__ = ["AdapterSettings", "BackboneShape", "CompressionSettings", "ContrastiveSettings", "ModelSettings", "Objective", "PretrainSettings", "StageSettings"]
+__all__ = [
+    "AdapterSettings",
+    "BackboneShape",
+    "CompressionSettings",
+    "ContrastiveSettings",
+    "ModelSettings",
+    "Objective",
+    "PretrainSettings",
+    "StageSettings",
+]
 
 Objective = Literal["distillation", "continuation", "reconstruction"]
 
@@ -68,15 +77,20 @@ class StageSettings:
     def __post_init__(self) -> None:
         check_fields(
             self,
-            least={1: ("steps", "batch_size", "accumulation", "log_steps", "save_steps", "eval_steps"), 0: ("warmup_steps", "weight_decay", "clip", "seed")},
+            least={
+                1: ("steps", "batch_size", "accumulation", "log_steps", "save_steps", "eval_steps"),
+                0: ("warmup_steps", "weight_decay", "clip", "seed"),
+            },
         )
         if not 0 <= self.learning_rate_floor <= self.learning_rate or self.learning_rate == 0:
             raise SettingsError(
-                f"learning_rate_floor {self.learning_rate_floor} and learning_rate {self.learning_rate}: give 0 <= floor <= rate and a rate above 0"
+                f"learning_rate_floor {self.learning_rate_floor} and learning_rate {self.learning_rate}: give 0 <= "
+                "floor <= rate and a rate above 0"
             )
         if self.warmup_steps >= (self.decay_steps or self.steps):
             raise SettingsError(
-                f"warmup_steps {self.warmup_steps} must be below {'decay_steps' if self.decay_steps else 'steps'} {self.decay_steps or self.steps}"
+                f"warmup_steps {self.warmup_steps} must be below {'decay_steps' if self.decay_steps else 'steps'} "
+                f"{self.decay_steps or self.steps}"
             )
         if self.decay_steps is not None and self.decay_steps < self.steps:
             raise SettingsError(f"decay_steps {self.decay_steps} must not be below steps {self.steps}")
@@ -105,10 +119,17 @@ class ModelSettings:
     def __post_init__(self) -> None:
         check_fields(self, least={1: ("memory_tokens",)})
         if self.max_length < self.memory_tokens + 2:
-            raise SettingsError(f"max_length {self.max_length} leaves no room for a text beside memory_tokens {self.memory_tokens}")
+            raise SettingsError(
+                f"max_length {self.max_length} leaves no room for a text beside memory_tokens {self.memory_tokens}"
+            )
         mode, threshold = self.pooling.get("mode"), self.pooling.get("threshold")
-        if not (dict(self.pooling) == {"mode": "mean"} or (mode == "cluster" and isinstance(threshold, float) and len(self.pooling) == 2)):
-            raise SettingsError(f"pooling is {dict(self.pooling)}; give {{mode: mean}} or {{mode: cluster, threshold: 0.9}}")
+        if not (
+            dict(self.pooling) == {"mode": "mean"}
+            or (mode == "cluster" and isinstance(threshold, float) and len(self.pooling) == 2)
+        ):
+            raise SettingsError(
+                f"pooling is {dict(self.pooling)}; give {{mode: mean}} or {{mode: cluster, threshold: 0.9}}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +147,14 @@ class BackboneShape:
     def __post_init__(self) -> None:
         check_fields(self, least={1: ("hidden", "layers", "heads", "intermediate", "max_positions")})
         if not 259 <= self.vocabulary <= 65_536:
-            raise SettingsError(f"vocabulary is {self.vocabulary}; give between 259 (256 bytes and 3 special tokens) and 65536")
+            raise SettingsError(
+                f"vocabulary is {self.vocabulary}; give between 259 (256 bytes and 3 special tokens) and 65536"
+            )
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
-            raise SettingsError(f"hidden {self.hidden} / heads {self.heads} must be an even whole number: rotary positions turn pairs of dimensions")
+            raise SettingsError(
+                f"hidden {self.hidden} / heads {self.heads} must be an even whole number: rotary positions turn pairs "
+                "of dimensions"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +179,13 @@ class PretrainSettings(StageSettings):
         if not 0 < self.tokenizer_share <= 1:
             raise SettingsError(f"tokenizer_share is {self.tokenizer_share}; give a share above 0, at most 1")
         if self.sequence_length > self.shape.max_positions:
-            raise SettingsError(f"sequence_length {self.sequence_length} exceeds shape.max_positions {self.shape.max_positions}")
+            raise SettingsError(
+                f"sequence_length {self.sequence_length} exceeds shape.max_positions {self.shape.max_positions}"
+            )
         if self.heldout in self.corpora:
-            raise SettingsError(f"heldout {self.heldout!r} is also in corpora: the held-out loss would be measured on training text")
+            raise SettingsError(
+                f"heldout {self.heldout!r} is also in corpora: the held-out loss would be measured on training text"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,17 +216,21 @@ class CompressionSettings(StageSettings):
         if not self.corpora:
             raise SettingsError("corpora is empty; name at least one source of running text")
         if self.heldout in self.corpora:
-            raise SettingsError(f"heldout {self.heldout!r} is also in corpora: the held-out loss would be measured on training text")
+            raise SettingsError(
+                f"heldout {self.heldout!r} is also in corpora: the held-out loss would be measured on training text"
+            )
         if self.max_tokens < 2 * self.margin + 1:
-            raise SettingsError(f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides")
+            raise SettingsError(
+                f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveSettings(StageSettings):
     """Stages 2 and 3: texts that belong together move together, away from all others of the batch.
 
-    With `corpora` the two texts are two dropout views of one sentence (unsupervised, SimCSE); with `pairs` they are a query
-    and its positive, with hard negatives where a row has them (supervised).
+    With `corpora` the two texts are two dropout views of one sentence (unsupervised, SimCSE); with `pairs` they are a
+    query and its positive, with hard negatives where a row has them (supervised).
     """
 
     corpora: tuple[str, ...] = ()
@@ -229,7 +263,9 @@ class ContrastiveSettings(StageSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool(self.corpora) == bool(self.pairs):
-            raise SettingsError("give either corpora (stage 2, unsupervised) or pairs (stage 3, supervised), not both and not neither")
+            raise SettingsError(
+                "give either corpora (stage 2, unsupervised) or pairs (stage 3, supervised), not both and not neither"
+            )
         check_fields(self, least={0: ("max_negatives", "heldout_rows", "attention_dropout")})
         if self.embedding_learning_rate is not None and self.embedding_learning_rate <= 0:
             raise SettingsError(f"embedding_learning_rate is {self.embedding_learning_rate}; it must be above 0")

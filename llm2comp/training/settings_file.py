@@ -19,9 +19,15 @@ class _Loader(yaml.SafeLoader):
     """Plain values, and no field twice: YAML itself would take the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        names = [
+            key.value
+            for key, _ in node.value
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"
+        ]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(repeated)} is given twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(repeated)} is given twice", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
@@ -57,7 +63,9 @@ def read_fields(text: str, where: str) -> dict[str, Any]:
     """
     values = parse_yaml(text, where)
     if not isinstance(values, dict):
-        raise SettingsError(f"{where}: expected fields with values, such as `steps: 1000`, found {type(values).__name__}")
+        raise SettingsError(
+            f"{where}: expected fields with values, such as `steps: 1000`, found {type(values).__name__}"
+        )
     return values
 
 
@@ -104,7 +112,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return float(value)  # YAML reads 1e-4 as text
         except ValueError:
             pass
-    if hint is Any or (isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
+    if hint is Any or (
+        isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    ):
         return value
     raise SettingsError(f"{where} is {value!r}; expected {_kind(hint)}")
 

@@ -36,5 +36,9 @@ def _sources(settings: Any, prefix: str) -> Iterator[tuple[str, str]]:
         if is_dataclass(value):
             yield from _sources(value, f"{name}.")
         elif field.name in SOURCE_FIELDS and value:
-            entries = {name: value} if isinstance(value, str) else {f"{name}[{place}]": entry for place, entry in enumerate(value)}
+            entries = (
+                {name: value}
+                if isinstance(value, str)
+                else {f"{name}[{place}]": entry for place, entry in enumerate(value)}
+            )
             yield from entries.items()

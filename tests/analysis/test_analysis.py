@@ -91,7 +91,9 @@ class TestEffectiveDimension:
     def test_centring_takes_the_mean_off(self) -> None:
         vectors = gaussian(200, 6)
         shifted = vectors + 100
-        np.testing.assert_allclose(singular_values(shifted, centred=True), singular_values(vectors, centred=True), rtol=1e-6)
+        np.testing.assert_allclose(
+            singular_values(shifted, centred=True), singular_values(vectors, centred=True), rtol=1e-6
+        )
         assert participation_ratio(singular_values(shifted, centred=False)) == pytest.approx(1, abs=1e-3)
         covariance = np.linalg.eigvalsh(np.cov(vectors.T, bias=True))[::-1]
         np.testing.assert_allclose(singular_values(vectors, centred=True) ** 2 / 200, covariance, rtol=1e-9)
@@ -141,7 +143,9 @@ def test_memory_similarity_against_a_loop() -> None:
     memory = np.random.default_rng(1).standard_normal((6, 3, 5))
     found = memory_similarity(memory)
     for first, second in itertools.product(range(3), repeat=2):
-        cosines = [text[first] @ text[second] / np.linalg.norm(text[first]) / np.linalg.norm(text[second]) for text in memory]
+        cosines = [
+            text[first] @ text[second] / np.linalg.norm(text[first]) / np.linalg.norm(text[second]) for text in memory
+        ]
         assert found[first, second] == pytest.approx(np.mean(cosines))
 
 
@@ -155,7 +159,10 @@ class TestDescription:
         np.testing.assert_allclose(numbers["memory_similarity"], similarity, atol=1e-5)
         assert numbers["memory_tokens"] == 4
         assert numbers["memory_similarity_mean"] == pytest.approx(similarity[~np.eye(4, dtype=bool)].mean(), abs=1e-5)
-        queries, positives = model.encode_query(["a question", "one more"]), model.encode_document(["an answer", "the other"])
+        queries, positives = (
+            model.encode_query(["a question", "one more"]),
+            model.encode_document(["an answer", "the other"]),
+        )
         assert numbers["alignment"] == pytest.approx(float(((queries - positives) ** 2).sum(1).mean()), rel=1e-4)
 
     def test_of_one_memory_token(self, make_model: Callable[..., LLM2Comp]) -> None:
@@ -172,7 +179,9 @@ class TestDescription:
 
     def test_of_a_plain_model(self, exported_model: Any, model: LLM2Comp) -> None:
         plain = SentenceTransformer(str(exported_model), device="cpu")
-        assert describe_embeddings(plain, TEXTS)["uniformity"] == pytest.approx(describe_embeddings(model, TEXTS)["uniformity"], rel=1e-4)
+        assert describe_embeddings(plain, TEXTS)["uniformity"] == pytest.approx(
+            describe_embeddings(model, TEXTS)["uniformity"], rel=1e-4
+        )
 
 
 class TestReading:
@@ -188,10 +197,16 @@ class TestReading:
         reading = read_held_out(model.encoder, SPLITS)
         parts = [split.context for split in SPLITS], [split.continuation for split in SPLITS]
         with torch.no_grad():
-            assert reading.nll["memory"] == pytest.approx(float(compression_loss(model.encoder, *parts, "continuation")), abs=1e-5)
-            assert reading.ctkd["memory"] == pytest.approx(float(compression_loss(model.encoder, *parts, "distillation")), abs=1e-5)
+            assert reading.nll["memory"] == pytest.approx(
+                float(compression_loss(model.encoder, *parts, "continuation")), abs=1e-5
+            )
+            assert reading.ctkd["memory"] == pytest.approx(
+                float(compression_loss(model.encoder, *parts, "distillation")), abs=1e-5
+            )
             shifted = [parts[0][-1], *parts[0][:-1]]
-            assert reading.nll["another text"] == pytest.approx(float(compression_loss(model.encoder, shifted, parts[1], "continuation")), abs=1e-5)
+            assert reading.nll["another text"] == pytest.approx(
+                float(compression_loss(model.encoder, shifted, parts[1], "continuation")), abs=1e-5
+            )
         gain = context_gain(model.encoder, [split._asdict() for split in SPLITS])
         assert reading.nll["whole text"] == pytest.approx(gain.loss_with, abs=1e-5)
         assert reading.nll["nothing"] == pytest.approx(gain.loss_without, abs=1e-5)
@@ -204,7 +219,8 @@ class TestReading:
         divergences = []
         for context, continuation in SPLITS:
             whole, nothing = (
-                plain(torch.tensor([[*before, *continuation]])).logits[0, len(before) - 1 :].double().log_softmax(-1) for before in (context, context[:1])
+                plain(torch.tensor([[*before, *continuation]])).logits[0, len(before) - 1 :].double().log_softmax(-1)
+                for before in (context, context[:1])
             )
             divergences.append(float((whole.exp() * (whole - nothing)).sum(-1).mean()))
         assert reading.ctkd["nothing"] == pytest.approx(np.mean(divergences), abs=1e-5)
@@ -233,20 +249,26 @@ class TestReading:
         assert set(samples[1].written) == set(BEGINNINGS)
         for name, before in beginnings.items():
             mask = torch.ones(1, len(before), dtype=torch.long)
-            ids = plain.generate(inputs_embeds=before[None], attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)[0]
+            ids = plain.generate(
+                inputs_embeds=before[None], attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0
+            )[0]
             assert samples[1].written[name] == model.encoder.tokenizer.decode(ids, skip_special_tokens=True), name
 
     def test_texts_are_cut_within_their_margins(self, model: LLM2Comp) -> None:
         texts = ["short", *(" ".join(f"word{number}" for number in range(length)) for length in (9, 12, 40))]
         splits = split_texts(model.encoder, texts, limit=10, max_tokens=30, seed=1)
         ids = [tokens[:30] for tokens in model.encoder.token_ids(texts)]
-        assert sorted(split.context + split.continuation for split in splits) == sorted(tokens for tokens in ids if len(tokens) >= 21)
+        assert sorted(split.context + split.continuation for split in splits) == sorted(
+            tokens for tokens in ids if len(tokens) >= 21
+        )
         assert splits
         assert all(min(len(split.context), len(split.continuation)) >= 10 for split in splits)
         assert splits == split_texts(model.encoder, texts, limit=10, max_tokens=30, seed=1)
         assert len(split_texts(model.encoder, texts, limit=1, max_tokens=30, seed=1)) == 1
 
-    def test_texts_are_drawn_from_the_whole_corpus_and_their_neighbours_are_not_its_neighbours(self, model: LLM2Comp) -> None:
+    def test_texts_are_drawn_from_the_whole_corpus_and_their_neighbours_are_not_its_neighbours(
+        self, model: LLM2Comp
+    ) -> None:
         texts = [" ".join(f"word{number}" for number in range(row, row + 12)) for row in range(200)]
         row_of = {tuple(ids[:30]): row for row, ids in enumerate(model.encoder.token_ids(texts))}
         splits = split_texts(model.encoder, texts, limit=40, max_tokens=30, seed=1)
@@ -281,12 +303,20 @@ class TestReader:
                 for weight in model.encoder.backbone.parameters():
                     weight.mul_(1.1)
         assert read_held_out(whole.encoder, SPLITS) == read_held_out(expected.encoder, SPLITS)
-        assert read_held_out(whole.encoder, SPLITS).nll["nothing"] == read_held_out(make_model().encoder, SPLITS).nll["nothing"]
+        assert (
+            read_held_out(whole.encoder, SPLITS).nll["nothing"]
+            == read_held_out(make_model().encoder, SPLITS).nll["nothing"]
+        )
 
     def test_one_of_another_shape_is_refused(self, make_model: Callable[..., LLM2Comp]) -> None:
         from tests.families import build
 
-        with pytest.raises(BackboneError, match="the reader's (width|vocabulary|longest text) is [0-9]+, the encoder's [0-9]+: give the language model"):
+        with pytest.raises(
+            BackboneError,
+            match="the reader's (width|vocabulary|longest text) is [0-9]+, the encoder's [0-9]+: give the language model",
+        ):
             make_model().encoder.backbone.read_with(Backbone(build("llama")))
         with pytest.raises(BackboneError, match="the reader's attention is padded, the encoder's packed"):
-            make_model(adapter=AdapterSettings(rank=2)).encoder.backbone.read_with(Backbone.load(BACKBONE, attention="padded"))
+            make_model(adapter=AdapterSettings(rank=2)).encoder.backbone.read_with(
+                Backbone.load(BACKBONE, attention="padded")
+            )

@@ -22,13 +22,17 @@ print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 _PAGES = 20 * 4 * 2**23 // os.sysconf("SC_PAGE_SIZE")
 """That the rounds touch."""
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what becomes of freed memory is told to glibc only")
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="what becomes of freed memory is told to glibc only"
+)
 
 
 def _answer(script: str, **environment: str) -> list[str]:
     """The words that a new Python prints, which inherits no setting of malloc."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    return subprocess.run([sys.executable, "-c", script], env={**inherited, **environment}, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", script], env={**inherited, **environment}, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def _rounds(**environment: str) -> tuple[str, int]:
@@ -43,7 +47,11 @@ def test_freed_memory_is_used_again_without_asking_the_system() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}]
+    "setting",
+    [
+        {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"},
+        {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"},
+    ],
 )
 def test_a_users_own_setting_stands(setting: dict[str, str]) -> None:
     assert _rounds(**setting)[0] == "False"

@@ -48,16 +48,23 @@ def test_states_are_those_of_the_padded_classes(family: str) -> None:
 def test_padding_changes_no_text(family: str, causal: bool) -> None:
     backbone = Backbone(build(family))
     embedded = backbone.embed(torch.cat(some_texts(*LENGTHS)))
-    plain, padded = (run_packed(backbone.language_model, embedded, Packing.of(LENGTHS, causal=causal, device=CPU, padding=rows)) for rows in (0, 7))
+    plain, padded = (
+        run_packed(backbone.language_model, embedded, Packing.of(LENGTHS, causal=causal, device=CPU, padding=rows))
+        for rows in (0, 7)
+    )
     assert padded.shape == embedded.shape
     close(padded, plain)
 
 
-@pytest.mark.parametrize(("dtype", "autocast", "rows"), [("float32", False, 0), ("bfloat16", False, 7), ("float32", True, 7)])
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "rows"), [("float32", False, 0), ("bfloat16", False, 7), ("float32", True, 7)]
+)
 def test_passes_in_bfloat16_have_few_numbers_of_rows(dtype: str, autocast: bool, rows: int) -> None:
     backbone = Backbone(build("llama").to(getattr(torch, dtype)))
     seen = []
-    backbone.language_model.model.layers[0].mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    backbone.language_model.model.layers[0].mlp.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape[1])
+    )
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         states = backbone.encode(backbone.embed(torch.cat(some_texts(*LENGTHS))), LENGTHS)
     assert seen == [sum(LENGTHS) + rows]  # 73, and 80, the next multiple of 16
@@ -67,7 +74,9 @@ def test_passes_in_bfloat16_have_few_numbers_of_rows(dtype: str, autocast: bool,
 def test_padding_adds_at_most_an_eighth_beyond_small_passes() -> None:
     rows = [*range(1, 300), *range(1000, 20_000, 7)]
     padded = [count + rows_of_padding(torch.empty(count, 1, dtype=torch.bfloat16)) for count in rows]
-    assert all(count <= more <= max(count + count // 8 + 1, count + 15) for count, more in zip(rows, padded, strict=True))
+    assert all(
+        count <= more <= max(count + count // 8 + 1, count + 15) for count, more in zip(rows, padded, strict=True)
+    )
     assert len({more for more in padded if 1024 < more <= 16_384}) == 4 * 8
 
 
@@ -89,12 +98,18 @@ def test_gradients_are_those_of_the_padded_classes() -> None:
     backbone = Backbone(copy.deepcopy(plain))
     for causal in (True, False):
         tokens = torch.cat(texts)
-        states = backbone.read(backbone.embed(tokens), LENGTHS) if causal else backbone.encode(backbone.embed(tokens), LENGTHS)
+        states = (
+            backbone.read(backbone.embed(tokens), LENGTHS)
+            if causal
+            else backbone.encode(backbone.embed(tokens), LENGTHS)
+        )
         expected = padded_states(plain, texts, causal=causal)
         weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
         for result in (states, expected):
             (result * weights).sum().backward()
-        for (name, found), parameter in zip(backbone.language_model.named_parameters(), plain.parameters(), strict=True):
+        for (name, found), parameter in zip(
+            backbone.language_model.named_parameters(), plain.parameters(), strict=True
+        ):
             if name == "lm_head.weight":
                 assert found.grad is None
                 continue
@@ -111,7 +126,9 @@ def test_what_is_trained_on_a_cpu_attends_in_float32(autocast: bool) -> None:
     packing = Packing.of(LENGTHS, causal=False, device=CPU)
     states = [torch.randn(1, 2, sum(LENGTHS), 16, generator=draw).bfloat16() for _ in range(3)]
     exact = [state.double().requires_grad_() for state in states]
-    trained = [(state.float() if autocast else state).clone().requires_grad_() for state in states]  # rotary embeddings leave float32
+    trained = [
+        (state.float() if autocast else state).clone().requires_grad_() for state in states
+    ]  # rotary embeddings leave float32
     weights = torch.randn(1, sum(LENGTHS), 2, 16, generator=draw)
     expected, _ = packed_attention(nn.Module(), *exact, None, packing=packing)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -123,7 +140,9 @@ def test_what_is_trained_on_a_cpu_attends_in_float32(autocast: bool) -> None:
     for one, other in zip(trained, exact, strict=True):
         assert one.grad is not None
         assert other.grad is not None
-        torch.testing.assert_close(one.grad.double(), other.grad, atol=1e-6 if autocast else 2e-2, rtol=0 if autocast else 2**-8)
+        torch.testing.assert_close(
+            one.grad.double(), other.grad, atol=1e-6 if autocast else 2e-2, rtol=0 if autocast else 2**-8
+        )
 
 
 @pytest.mark.parametrize("family", ["mistral", "phi3", "starcoder2", "gemma2"])
@@ -213,7 +232,9 @@ def test_a_window_known_to_the_configuration_only() -> None:
     close(given, windowed)
 
 
-def kernel_by_hand(query: Tensor, key: Tensor, value: Tensor, ends_q: Tensor, ends_k: Tensor, max_q: int, max_k: int, **options: Any) -> Tensor:
+def kernel_by_hand(
+    query: Tensor, key: Tensor, value: Tensor, ends_q: Tensor, ends_k: Tensor, max_q: int, max_k: int, **options: Any
+) -> Tensor:
     """`torch.nn.attention.varlen.varlen_attn` as documented, (tokens, heads, dim), for machines that lack it."""
     assert query.shape == key.shape == value.shape
     assert ends_q.dtype == ends_k.dtype == torch.int32
@@ -245,15 +266,21 @@ def test_what_the_cuda_kernel_is_given(family: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(attention, "_has_kernel", lambda device: True)
     monkeypatch.setattr(
-        attention, "_in_half_precision", lambda query, key, value: (query, attention._all_heads(key, query), attention._all_heads(value, query))
+        attention,
+        "_in_half_precision",
+        lambda query, key, value: (query, attention._all_heads(key, query), attention._all_heads(value, query)),
     )
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     found = [backbone.encode(embedded, LENGTHS), backbone.read(embedded, LENGTHS)]
     assert used[:2] == [(-1, -1)] * 2
-    assert set(used[2:]) == {"mistral": {(WINDOW - 1, 0)}, "gemma3_text": {(WINDOW - 1, 0), (-1, 0)}}.get(family, {(-1, 0)})
+    assert set(used[2:]) == {"mistral": {(WINDOW - 1, 0)}, "gemma3_text": {(WINDOW - 1, 0), (-1, 0)}}.get(
+        family, {(-1, 0)}
+    )
     for states, other, gradient in zip(found, expected, gradients, strict=True):
         close(states, other)
-        torch.testing.assert_close(torch.autograd.grad(states.pow(2).sum(), embedded)[0], gradient, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            torch.autograd.grad(states.pow(2).sum(), embedded)[0], gradient, atol=1e-3, rtol=1e-3
+        )
 
 
 def test_precision_the_cuda_kernel_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +295,9 @@ def test_precision_the_cuda_kernel_is_given(monkeypatch: pytest.MonkeyPatch) -> 
     assert [tuple(states.shape) for states in halves] == [(1, 4, 5, 16)] * 3
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
-    mixed = _in_half_precision(query, key, key.bfloat16())  # rotary embeddings leave float32 where autocast made bfloat16
+    mixed = _in_half_precision(
+        query, key, key.bfloat16()
+    )  # rotary embeddings leave float32 where autocast made bfloat16
     assert mixed is not None
     assert {states.dtype for states in mixed} == {torch.bfloat16}
 
@@ -287,7 +316,10 @@ def test_variable_length_kernel_against_the_cpu(family: str) -> None:
     slow, fast = Backbone(copy.deepcopy(plain).bfloat16()), Backbone(plain.bfloat16()).cuda()
     embedded = slow.embed(torch.cat(texts))
     for way in ("encode", "read"):
-        expected, found = getattr(slow, way)(embedded, LENGTHS).float(), getattr(fast, way)(embedded.cuda(), LENGTHS).cpu().float()
+        expected, found = (
+            getattr(slow, way)(embedded, LENGTHS).float(),
+            getattr(fast, way)(embedded.cuda(), LENGTHS).cpu().float(),
+        )
         cosine = nn.functional.cosine_similarity(found, expected, dim=-1)
         assert cosine.min() > 0.99, f"{way}: {cosine.min()}"
 
@@ -324,4 +356,9 @@ def test_float32_on_cuda_against_the_cpu() -> None:
     slow, fast = Backbone(copy.deepcopy(plain)), Backbone(plain).cuda()
     embedded = slow.embed(torch.cat(some_texts(*LENGTHS)))
     for way in ("encode", "read"):
-        torch.testing.assert_close(getattr(fast, way)(embedded.cuda(), LENGTHS).cpu(), getattr(slow, way)(embedded, LENGTHS), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            getattr(fast, way)(embedded.cuda(), LENGTHS).cpu(),
+            getattr(slow, way)(embedded, LENGTHS),
+            atol=1e-4,
+            rtol=1e-4,
+        )

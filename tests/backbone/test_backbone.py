@@ -44,7 +44,9 @@ class TestReader:
         stirred(backbone)
         encoded = backbone.encode(embedded, LENGTHS)
         assert (encoded - without).abs().max() > 0.1
-        torch.testing.assert_close(backbone.read(embedded, LENGTHS), padded_states(plain, texts, causal=True), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            backbone.read(embedded, LENGTHS), padded_states(plain, texts, causal=True), atol=1e-5, rtol=1e-5
+        )
         assert torch.equal(backbone.encode(embedded, LENGTHS), encoded)
 
     @torch.no_grad()
@@ -157,7 +159,10 @@ class TestCheckpointing:
 
     def test_padded_models_say_that_they_cannot(self) -> None:
         backbone = Backbone(build("bloom"))
-        with pytest.raises(BackboneError, match="gradient checkpointing needs packed attention, which BloomForCausalLM does not support; turn it off"):
+        with pytest.raises(
+            BackboneError,
+            match="gradient checkpointing needs packed attention, which BloomForCausalLM does not support; turn it off",
+        ):
             backbone.enable_checkpointing()
         with pytest.raises(BackboneError, match=r"attention dropout 0\.2 needs packed attention"):
             backbone.set_attention_dropout(0.2)
@@ -165,7 +170,9 @@ class TestCheckpointing:
 
 
 class TestHead:
-    @pytest.mark.parametrize("family", ["llama", "granite", "cohere", "cohere2", "gemma2", "phi", "gpt2", "bloom", "gptj", "opt", "mixtral"])
+    @pytest.mark.parametrize(
+        "family", ["llama", "granite", "cohere", "cohere2", "gemma2", "phi", "gpt2", "bloom", "gptj", "opt", "mixtral"]
+    )
     @torch.no_grad()
     def test_logits_are_the_models_own(self, family: str) -> None:
         plain = build(family)
@@ -178,7 +185,9 @@ class TestHead:
     def test_a_head_of_another_kind_is_refused(self) -> None:
         settings = {name: value for name, value in PACKED["llama"].items() if name != "num_key_value_heads"}
         backbone = Backbone(BertLMHeadModel(BertConfig(**settings, is_decoder=True)))
-        with pytest.raises(BackboneError, match="BertLMHeadModel computes its logits in a way this version does not know"):
+        with pytest.raises(
+            BackboneError, match="BertLMHeadModel computes its logits in a way this version does not know"
+        ):
             backbone.check_head()
 
 
@@ -186,7 +195,9 @@ class TestAdapter:
     def targets(self, family: str, **settings: Any) -> set[str]:
         backbone = Backbone(build(family))
         backbone.add_adapter(AdapterSettings(rank=2, **settings))
-        return {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in backbone.named_parameters() if ".lora_A." in name}
+        return {
+            name.split(".lora_A")[0].rpartition(".")[2] for name, _ in backbone.named_parameters() if ".lora_A." in name
+        }
 
     def test_layers_are_the_papers_where_a_model_has_them(self) -> None:
         assert self.targets("llama") == {"q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

@@ -11,7 +11,9 @@ from llm2comp.errors import SettingsError
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_is_what_the_hardware_multiplies(monkeypatch: pytest.MonkeyPatch, native: bool, expected: torch.dtype) -> None:
+def test_auto_is_what_the_hardware_multiplies(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: torch.dtype
+) -> None:
     monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda device: native)
     assert inference_dtype("auto", "cpu") == expected
     assert inference_dtype("float32", "cpu") == inference_dtype(torch.float32, "cpu") == torch.float32
@@ -26,7 +28,12 @@ def test_other_precisions_are_refused(dtype: str | torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [("fpu sse avx2", False), ("fpu avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx512f", False)],
+    [
+        ("fpu sse avx2", False),
+        ("fpu avx512f avx512_bf16", True),
+        ("fpu amx_bf16 amx_tile", True),
+        ("fpu avx512f", False),
+    ],
 )
 def test_processors_are_known_by_their_flags(monkeypatch: pytest.MonkeyPatch, flags: str, expected: bool) -> None:
     monkeypatch.setattr(Path, "exists", lambda self: True)

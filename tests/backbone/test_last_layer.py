@@ -33,7 +33,32 @@ def rows_seen(module: torch.nn.Module) -> list[int]:
 
 
 def test_tails_are_the_last_tokens_of_each_text() -> None:
-    assert PLACES.tolist() == [1, 2, 3, 4, 18, 19, 20, 21, 35, 36, 37, 38, 44, 45, 46, 47, 48, 49, 50, 51, 72, 73, 74, 75]
+    assert PLACES.tolist() == [
+        1,
+        2,
+        3,
+        4,
+        18,
+        19,
+        20,
+        21,
+        35,
+        36,
+        37,
+        38,
+        44,
+        45,
+        46,
+        47,
+        48,
+        49,
+        50,
+        51,
+        72,
+        73,
+        74,
+        75,
+    ]
 
 
 @pytest.mark.parametrize("family", [*PACKED, *PADDED])
@@ -71,7 +96,13 @@ def test_gradients_are_those_of_whole_layers() -> None:
     for tail in (0, TAIL):
         backbone.zero_grad()
         backbone.encode(backbone.embed(tokens), LENGTHS, tail=tail)[PLACES].pow(2).sum().backward()
-        found.append({name: parameter.grad.clone() for name, parameter in backbone.model.named_parameters() if parameter.grad is not None})
+        found.append(
+            {
+                name: parameter.grad.clone()
+                for name, parameter in backbone.model.named_parameters()
+                if parameter.grad is not None
+            }
+        )
     assert len(found[0]) > 20
     torch.testing.assert_close(found[1], found[0], atol=1e-9, rtol=1e-9)
 

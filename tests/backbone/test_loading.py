@@ -93,7 +93,9 @@ class TestLoading:
         assert "model.safetensors" in self.refused(backbone_folder)
         assert not opened.exists()
 
-    def test_unknown_name_without_network(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_unknown_name_without_network(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         """The hub's client alone would try again for three quarters of a minute."""
         asked = []
 
@@ -144,6 +146,8 @@ class TestLoading:
     def test_an_adapter_is_no_language_model(self, backbone_folder: Path, tmp_path: Path) -> None:
         from peft import LoraConfig, get_peft_model
 
-        adapter = get_peft_model(LlamaForCausalLM.from_pretrained(backbone_folder), LoraConfig(target_modules=["q_proj"]))
+        adapter = get_peft_model(
+            LlamaForCausalLM.from_pretrained(backbone_folder), LoraConfig(target_modules=["q_proj"])
+        )
         adapter.save_pretrained(str(tmp_path / "adapter"))
         assert "is an adapter, not a language model" in self.refused(tmp_path / "adapter")

@@ -44,7 +44,11 @@ def results(adapted: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_without_dropout_it_is_the_layer_of_peft(bias: bool) -> None:
-    for found, expected in zip(results(layer(0.0, ours=True, bias=bias), inputs()), results(layer(0.0, ours=False, bias=bias), inputs()), strict=True):
+    for found, expected in zip(
+        results(layer(0.0, ours=True, bias=bias), inputs()),
+        results(layer(0.0, ours=False, bias=bias), inputs()),
+        strict=True,
+    ):
         torch.testing.assert_close(found, expected)
 
 
@@ -80,7 +84,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
             parameter.fill_(1.0 if "lora" in name else 0.0)
     torch.manual_seed(0)
     kept = wrapped.train()(torch.ones(256, width)).detach() * (1 - share)
-    assert float(kept.mean()) == pytest.approx(width * (1 - share), rel=0.002)  # 5 standard errors: 0.25 / sqrt(256 x 4096) x 5
+    assert float(kept.mean()) == pytest.approx(
+        width * (1 - share), rel=0.002
+    )  # 5 standard errors: 0.25 / sqrt(256 x 4096) x 5
     assert float(kept.std()) == pytest.approx((width * share * (1 - share)) ** 0.5, rel=0.2), "each is drawn by itself"
 
 

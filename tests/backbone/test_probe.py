@@ -14,7 +14,10 @@ from tests.families import REFUSED, VOCABULARY, build
 
 def cumulated(embeddings: Tensor, lengths: Sequence[int], causal: bool) -> Tensor:
     """A language model in one line: each state is the mean of what its token sees."""
-    texts = [text.cumsum(0) / torch.arange(1, len(text) + 1)[:, None] if causal else text.mean(0).expand_as(text) for text in embeddings.split(list(lengths))]
+    texts = [
+        text.cumsum(0) / torch.arange(1, len(text) + 1)[:, None] if causal else text.mean(0).expand_as(text)
+        for text in embeddings.split(list(lengths))
+    ]
     return torch.cat(texts) + embeddings
 
 
@@ -30,7 +33,9 @@ class TestProbe:
         self.run(cumulated)
 
     def test_refuses_what_stays_causal(self) -> None:
-        with pytest.raises(BackboneError, match="Toy stays causal: changing a text's last token moves only 1 of its 6 states"):
+        with pytest.raises(
+            BackboneError, match="Toy stays causal: changing a text's last token moves only 1 of its 6 states"
+        ):
             self.run(lambda embeddings, lengths, causal: cumulated(embeddings, lengths, True))
 
     def test_refuses_what_stays_causal_without_padding_only(self) -> None:
@@ -39,7 +44,9 @@ class TestProbe:
 
     def test_refuses_what_leaks(self) -> None:
         with pytest.raises(BackboneError, match="leak into one another"):
-            self.run(lambda embeddings, lengths, causal: cumulated(embeddings, lengths if causal else [sum(lengths)], causal))
+            self.run(
+                lambda embeddings, lengths, causal: cumulated(embeddings, lengths if causal else [sum(lengths)], causal)
+            )
 
     def test_refuses_what_looks_ahead(self) -> None:
         with pytest.raises(BackboneError, match="Toy looks ahead when it should be causal"):
@@ -47,12 +54,20 @@ class TestProbe:
 
     def test_refuses_what_does_not_react(self) -> None:
         with pytest.raises(BackboneError, match="does not react to its input"):
-            self.run(lambda embeddings, lengths, causal: torch.ones_like(embeddings) if causal else cumulated(embeddings, lengths, causal))
+            self.run(
+                lambda embeddings, lengths, causal: (
+                    torch.ones_like(embeddings) if causal else cumulated(embeddings, lengths, causal)
+                )
+            )
 
     def test_refuses_what_reads_differently_than_by_itself(self) -> None:
         """As a model does whose attention has a bias that is dropped on the way."""
         with pytest.raises(BackboneError, match="Toy reads differently than by itself"):
-            self.run(lambda embeddings, lengths, causal: cumulated(embeddings, lengths, causal) * (1 if not causal else 1.5) + 0.1 * embeddings)
+            self.run(
+                lambda embeddings, lengths, causal: (
+                    cumulated(embeddings, lengths, causal) * (1 if not causal else 1.5) + 0.1 * embeddings
+                )
+            )
 
     def test_refuses_states_of_another_shape(self) -> None:
         with pytest.raises(BackboneError, match=r"shape \(6, 8\) into states of shape \(6, 4\)"):

@@ -20,14 +20,18 @@ class WordHashes:
         self.dimension = dimension
         self.asked: list[str] = []
 
-    def encode_document(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> NDArray[np.float32]:
+    def encode_document(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NDArray[np.float32]:
         vectors = np.zeros((len(inputs), self.dimension), np.float32)
         for row, text in enumerate(inputs):
             for word in text.lower().split():
                 vectors[row, crc32(word.encode()) % self.dimension] += 1
         return vectors
 
-    def encode_query(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> NDArray[np.float32]:
+    def encode_query(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NDArray[np.float32]:
         self.asked += inputs
         return self.encode_document(inputs)
 
@@ -62,5 +66,9 @@ def fruit(write_beir: Callable[[Rows, Rows, Any], Path]) -> Path:
         {"_id": "d3", "title": "", "text": "stone of the moon"},
         {"_id": "d4", "title": "Plum", "text": "a small blue fruit with a stone"},
     ]
-    queries = [{"_id": "q1", "text": "long yellow"}, {"_id": "q2", "text": "blue plum"}, {"_id": "q3", "text": "never judged"}]
+    queries = [
+        {"_id": "q1", "text": "long yellow"},
+        {"_id": "q2", "text": "blue plum"},
+        {"_id": "q3", "text": "never judged"},
+    ]
     return write_beir(documents, queries, [("q1", "d2", 1), ("q2", "d4", 2), ("q2", "d1", 1), ("q2", "d3", 0)])

@@ -65,8 +65,14 @@ def random_set(seed: int) -> tuple[Qrels, Run]:
     """Graded judgements, with negative ones, and rankings with many ties."""
     random = np.random.default_rng(seed)
     documents = [f"d{number}" for number in range(300)]
-    qrels = {f"q{q}": {str(d): int(random.integers(-1, 4)) for d in random.choice(documents, 20, replace=False)} for q in range(30)}
-    run = {query: {str(d): float(random.integers(0, 40)) / 7 for d in random.choice(documents, 150, replace=False)} for query in qrels}
+    qrels = {
+        f"q{q}": {str(d): int(random.integers(-1, 4)) for d in random.choice(documents, 20, replace=False)}
+        for q in range(30)
+    }
+    run = {
+        query: {str(d): float(random.integers(0, 40)) / 7 for d in random.choice(documents, 150, replace=False)}
+        for query in qrels
+    }
     return qrels, run
 
 
@@ -77,8 +83,12 @@ def test_same_as_pytrec_eval(seed: int) -> None:
     theirs = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "map", "recall.100"}).evaluate(run)
     ours = score_rankings(qrels, run)
     for name, trec_name in {"ndcg_at_10": "ndcg_cut_10", "map_at_1000": "map", "recall_at_100": "recall_100"}.items():
-        assert ours.metrics[name] == pytest.approx(np.mean([values[trec_name] for values in theirs.values()]), abs=1e-12)
-        assert {query: values[name] for query, values in ours.per_query.items()} == {query: values[trec_name] for query, values in theirs.items()}
+        assert ours.metrics[name] == pytest.approx(
+            np.mean([values[trec_name] for values in theirs.values()]), abs=1e-12
+        )
+        assert {query: values[name] for query, values in ours.per_query.items()} == {
+            query: values[trec_name] for query, values in theirs.items()
+        }
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -100,4 +110,6 @@ def test_spearman_with_a_tie_by_hand() -> None:
     ranks = [np.array([1, 2, 3, 4.0]), np.array([1, 3.5, 2, 3.5])]
     covariance = float(np.sum((ranks[0] - 2.5) * (ranks[1] - 2.5)))
     assert covariance == 3
-    assert spearman(np.array([10, 20, 30, 40]), np.array([0.0, 5, 1, 5])) == pytest.approx(covariance / (5 * 4.5) ** 0.5)
+    assert spearman(np.array([10, 20, 30, 40]), np.array([0.0, 5, 1, 5])) == pytest.approx(
+        covariance / (5 * 4.5) ** 0.5
+    )

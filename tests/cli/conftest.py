@@ -23,7 +23,9 @@ class Run(NamedTuple):
 
 
 @pytest.fixture
-def llm2comp_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Run]]:
+def llm2comp_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Run]]:
     def run(*arguments: object) -> Run:
         monkeypatch.setattr(sys, "argv", ["llm2comp", *map(str, arguments)])
         capsys.readouterr()

@@ -20,7 +20,9 @@ TEXTS = [" ".join(f"word{number * length}" for number in range(length)) for leng
 @pytest.fixture
 def corpus(tmp_path: Path, write_lines: Callable[[Path, list[Any]], Path]) -> Path:
     """Five texts and an empty one."""
-    return write_lines(tmp_path / "corpus.jsonl", [{"id": str(row), "text": text} for row, text in enumerate([*TEXTS, "  "])])
+    return write_lines(
+        tmp_path / "corpus.jsonl", [{"id": str(row), "text": text} for row, text in enumerate([*TEXTS, "  "])]
+    )
 
 
 def is_picture(path: Path) -> bool:
@@ -28,15 +30,36 @@ def is_picture(path: Path) -> bool:
 
 
 def test_a_model_that_has_its_reader_beside_one_without(
-    llm2comp_command: Command, saved_model: Path, exported_model: Path, corpus: Path, write_lines: Callable[..., Path], tmp_path: Path
+    llm2comp_command: Command,
+    saved_model: Path,
+    exported_model: Path,
+    corpus: Path,
+    write_lines: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     import llm2comp
     from llm2comp.analysis import describe_embeddings
 
-    pairs = write_lines(tmp_path / "pairs.jsonl", [{"query": "who", "positive": ["she", "he"]}, {"query": "what", "positive": "it"}])
+    pairs = write_lines(
+        tmp_path / "pairs.jsonl", [{"query": "who", "positive": ["she", "he"]}, {"query": "what", "positive": "it"}]
+    )
     out = tmp_path / "made" / "here"
     done = llm2comp_command(
-        "analyze", saved_model, corpus, "-o", out, "--against", exported_model, "--pairs", pairs, "--samples", 1, "--sample-tokens", 4, "--device", "cpu"
+        "analyze",
+        saved_model,
+        corpus,
+        "-o",
+        out,
+        "--against",
+        exported_model,
+        "--pairs",
+        pairs,
+        "--samples",
+        1,
+        "--sample-tokens",
+        4,
+        "--device",
+        "cpu",
     )
     assert done.code == 0, done.err
     assert is_picture(out / "spectrum.png")
@@ -59,7 +82,9 @@ def test_a_model_that_has_its_reader_beside_one_without(
     assert {"llm2comp", "torch", "python"} <= found["versions"].keys()
 
     table = {line[:36].strip(): line[36:].split() for line in done.out.split("\n\n")[0].splitlines()}
-    assert [float(value) for value in table["participation ratio"]] == pytest.approx([expected["participation_ratio"]] * 2, abs=0.06)
+    assert [float(value) for value in table["participation ratio"]] == pytest.approx(
+        [expected["participation_ratio"]] * 2, abs=0.06
+    )
     assert table["memory tokens"] == ["4", "-"]
     assert float(table["NLL after memory"][0]) == pytest.approx(ours["reading"]["nll"]["memory"], abs=6e-5)
     assert "from memory" in done.out
@@ -67,7 +92,9 @@ def test_a_model_that_has_its_reader_beside_one_without(
     assert "no reading from memory, for it has no memory tokens" in done.err
 
 
-def test_a_model_whose_weights_were_all_trained(llm2comp_command: Command, make_model: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
+def test_a_model_whose_weights_were_all_trained(
+    llm2comp_command: Command, make_model: Callable[..., Any], corpus: Path, tmp_path: Path
+) -> None:
     model = make_model(adapter=None)
     model.changed("compression:distillation")
     model.save(tmp_path / "whole")
@@ -78,7 +105,19 @@ def test_a_model_whose_weights_were_all_trained(llm2comp_command: Command, make_
     assert "no alignment, which needs pairs" in done.err
     assert "NLL" not in done.out
 
-    done = llm2comp_command("analyze", tmp_path / "whole", corpus, "-o", tmp_path / "out", "--device", "cpu", "--reader", BACKBONE, "--samples", 0)
+    done = llm2comp_command(
+        "analyze",
+        tmp_path / "whole",
+        corpus,
+        "-o",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "--reader",
+        BACKBONE,
+        "--samples",
+        0,
+    )
     assert done.code == 0
     assert "NLL after memory" in done.out
     assert "What the language model writes" not in done.out
@@ -86,7 +125,9 @@ def test_a_model_whose_weights_were_all_trained(llm2comp_command: Command, make_
     assert all(math.isfinite(value) for value in reading["nll"].values())
 
 
-def test_texts_too_short_to_be_cut(llm2comp_command: Command, saved_model: Path, write_lines: Callable[..., Path], tmp_path: Path) -> None:
+def test_texts_too_short_to_be_cut(
+    llm2comp_command: Command, saved_model: Path, write_lines: Callable[..., Path], tmp_path: Path
+) -> None:
     corpus = write_lines(tmp_path / "short.jsonl", [{"text": "one"}, {"text": "two"}, {"text": "two"}])
     done = llm2comp_command("analyze", saved_model, corpus, "-o", tmp_path / "out", "--device", "cpu")
     assert done.code == 0
@@ -105,21 +146,34 @@ class TestMistakes:
         ],
     )
     def test_of_texts(
-        self, llm2comp_command: Command, saved_model: Path, write_lines: Callable[..., Path], tmp_path: Path, rows: list[Any], message: str
+        self,
+        llm2comp_command: Command,
+        saved_model: Path,
+        write_lines: Callable[..., Path],
+        tmp_path: Path,
+        rows: list[Any],
+        message: str,
     ) -> None:
         corpus = write_lines(tmp_path / "few.jsonl", rows)
         self.refused(llm2comp_command("analyze", saved_model, corpus, "-o", tmp_path / "out"), f"{corpus}: {message}")
 
-    def test_of_models(self, llm2comp_command: Command, saved_model: Path, exported_model: Path, corpus: Path, tmp_path: Path) -> None:
+    def test_of_models(
+        self, llm2comp_command: Command, saved_model: Path, exported_model: Path, corpus: Path, tmp_path: Path
+    ) -> None:
         out = tmp_path / "out"
         self.refused(llm2comp_command("analyze", "nowhere", corpus, "-o", out), "no model at 'nowhere'")
         done = llm2comp_command("analyze", saved_model, corpus, "-o", out, "--against", tmp_path)
         self.refused(done, "has no llm2comp.json")
         assert "encoding" not in done.err
-        self.refused(llm2comp_command("analyze", exported_model, corpus, "-o", out, "--reader", BACKBONE), "has no memory tokens that the reader")
+        self.refused(
+            llm2comp_command("analyze", exported_model, corpus, "-o", out, "--reader", BACKBONE),
+            "has no memory tokens that the reader",
+        )
         broken = shutil.copytree(exported_model, tmp_path / "broken")
         (broken / "model.safetensors").write_bytes(b"nothing")
-        self.refused(llm2comp_command("analyze", broken, corpus, "-o", out), "cannot be loaded as a sentence-transformers model")
+        self.refused(
+            llm2comp_command("analyze", broken, corpus, "-o", out), "cannot be loaded as a sentence-transformers model"
+        )
 
     def test_of_readers(self, llm2comp_command: Command, saved_model: Path, corpus: Path, tmp_path: Path) -> None:
         from transformers import AutoTokenizer
@@ -135,10 +189,19 @@ class TestMistakes:
         assert AutoTokenizer.from_pretrained(other).get_vocab() != AutoTokenizer.from_pretrained(BACKBONE).get_vocab()
         self.refused(llm2comp_command(*arguments, other), "has another vocabulary than the encoder")
 
-    def test_of_pairs(self, llm2comp_command: Command, saved_model: Path, corpus: Path, write_lines: Callable[..., Path], tmp_path: Path) -> None:
+    def test_of_pairs(
+        self,
+        llm2comp_command: Command,
+        saved_model: Path,
+        corpus: Path,
+        write_lines: Callable[..., Path],
+        tmp_path: Path,
+    ) -> None:
         for rows, message in (([{"query": "x"}], "pairs.jsonl:1: no positive"), ([], "no pairs in it")):
             pairs = write_lines(tmp_path / "pairs.jsonl", rows)
-            self.refused(llm2comp_command("analyze", saved_model, corpus, "-o", tmp_path / "out", "--pairs", pairs), message)
+            self.refused(
+                llm2comp_command("analyze", saved_model, corpus, "-o", tmp_path / "out", "--pairs", pairs), message
+            )
 
     def test_of_folders(self, llm2comp_command: Command, saved_model: Path, corpus: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
@@ -147,9 +210,18 @@ class TestMistakes:
             self.refused(done, f"{out}: cannot be written to (")
             assert "encoding" not in done.err
 
-    def test_without_matplotlib(self, llm2comp_command: Command, saved_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_matplotlib(
+        self,
+        llm2comp_command: Command,
+        saved_model: Path,
+        corpus: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        self.refused(llm2comp_command("analyze", saved_model, corpus, "-o", tmp_path / "out"), 'pip install "llm2comp[plot]"')
+        self.refused(
+            llm2comp_command("analyze", saved_model, corpus, "-o", tmp_path / "out"), 'pip install "llm2comp[plot]"'
+        )
 
     @pytest.mark.parametrize("more", [("--limit", "1"), ("--reader-tokens", "20"), ("--dtype", "int8")])
     def test_of_usage(self, llm2comp_command: Command, more: tuple[str, str]) -> None:

@@ -36,7 +36,12 @@ def test_each_question_finds_its_document(tmp_path: Path, llm2comp_command: Call
     corpus.write_text("".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in DOCUMENTS.items()))
     queries.write_text("".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in QUESTIONS.items()))
     assert llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx").code == 0
-    assert llm2comp_command("search", tmp_path / "idx", "--queries", queries, "--run", tmp_path / "run.trec", "-k", "1").code == 0
+    assert (
+        llm2comp_command(
+            "search", tmp_path / "idx", "--queries", queries, "--run", tmp_path / "run.trec", "-k", "1"
+        ).code
+        == 0
+    )
     first = [line.split() for line in (tmp_path / "run.trec").read_text().splitlines()]
     assert {fields[0]: fields[2] for fields in first} == {name: name for name in QUESTIONS}
 
@@ -44,7 +49,9 @@ def test_each_question_finds_its_document(tmp_path: Path, llm2comp_command: Call
 @pytest.mark.slow
 def test_the_demo_answers_and_is_quicker_the_second_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from llm2comp.cli import main; main()", "demo", "-o", str(tmp_path / "demo")]
-    first, second = (subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout for _ in range(2))
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout for _ in range(2)
+    )
     for out in (first, second):
         assert out.count("\nQ: ") == 3
         assert len(re.findall(r"^  [123]  +0\.\d{3} ", out, re.MULTILINE)) == 9

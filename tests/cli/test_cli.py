@@ -13,7 +13,18 @@ import llm2comp
 from llm2comp.cli import app
 from llm2comp.errors import CorpusError
 
-HEAVY = ("torch", "faiss", "transformers", "datasets", "sentence_transformers", "peft", "mteb", "pandas", "pyarrow", "numpy")
+HEAVY = (
+    "torch",
+    "faiss",
+    "transformers",
+    "datasets",
+    "sentence_transformers",
+    "peft",
+    "mteb",
+    "pandas",
+    "pyarrow",
+    "numpy",
+)
 HELP_THEN_LIST_MODULES = """
 import sys
 from llm2comp.cli import main
@@ -72,7 +83,9 @@ def test_wrong_usage_exits_2(llm2comp_command: Callable[..., Any], arguments: tu
         (OSError(errno.ENOSPC, "No space left on device", "idx"), "No space left on device"),
     ],
 )
-def test_errors_are_one_line_without_traceback(llm2comp_command: Callable[..., Any], failing_command: SimpleNamespace, error: Exception, words: str) -> None:
+def test_errors_are_one_line_without_traceback(
+    llm2comp_command: Callable[..., Any], failing_command: SimpleNamespace, error: Exception, words: str
+) -> None:
     failing_command.error = error
     run = llm2comp_command("fail")
     assert run.code == 1

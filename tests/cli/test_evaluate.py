@@ -20,7 +20,9 @@ def beir(tmp_path: Path) -> Path:
     folder = tmp_path / "fruit"
     (folder / "qrels").mkdir(parents=True)
     for name, rows in (("corpus", DOCUMENTS), ("queries", QUERIES)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in rows), encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in rows), encoding="utf-8"
+        )
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td2\t1\nq2\td3\t1\n", encoding="utf-8")
     return folder
 
@@ -43,7 +45,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(models.WordLevel({word: row for row, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     folder = tmp_path_factory.mktemp("models") / "words"
-    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=torch.eye(len(words)))], device="cpu").save(str(folder))
+    SentenceTransformer(
+        modules=[StaticEmbedding(tokenizer, embedding_weights=torch.eye(len(words)))], device="cpu"
+    ).save(str(folder))
     return folder
 
 
@@ -57,15 +61,24 @@ def test_scoring_a_run_file(llm2comp_command: Command, beir: Path, run_file: Pat
     ]
     assert "fruit: 1 of 2 judged queries are not in the run and count as 0" in done.err
     written = json.loads(out.read_text(encoding="utf-8"))
-    assert written["fruit"] == pytest.approx({"ndcg_at_10": 0.3154648, "map_at_1000": 0.25, "recall_at_100": 0.5, "mrr_at_10": 0.25})
+    assert written["fruit"] == pytest.approx(
+        {"ndcg_at_10": 0.3154648, "map_at_1000": 0.25, "recall_at_100": 0.5, "mrr_at_10": 0.25}
+    )
     assert written["settings"]["run"] == str(run_file)
 
 
-def test_a_model_its_run_and_its_scores_agree(llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_its_run_and_its_scores_agree(
+    llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path
+) -> None:
     sts = tmp_path / "similar.tsv"
-    sts.write_text("sentence1\tsentence2\tscore\nred apple\tred apple\t5\nred apple\tred stone\t2\nred apple\tgrey stone\t0\n", encoding="utf-8")
+    sts.write_text(
+        "sentence1\tsentence2\tscore\nred apple\tred apple\t5\nred apple\tred stone\t2\nred apple\tgrey stone\t0\n",
+        encoding="utf-8",
+    )
     out, run_out = tmp_path / "out.json", tmp_path / "run.trec"
-    done = llm2comp_command("eval", "--beir", beir, "--sts", sts, "--model", model_folder, "--json", out, "--run-out", run_out)
+    done = llm2comp_command(
+        "eval", "--beir", beir, "--sts", sts, "--model", model_folder, "--json", out, "--run-out", run_out
+    )
     assert done.code == 0
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["fruit"] == pytest.approx({"ndcg_at_10": 1, "map_at_1000": 1, "recall_at_100": 1, "mrr_at_10": 1})
@@ -107,7 +120,9 @@ def test_wrong_usage_is_2(llm2comp_command: Command, arguments: list[str], messa
     assert done.out == ""
 
 
-def test_bad_input_is_one_line_and_1_and_leaves_nothing(llm2comp_command: Command, beir: Path, run_file: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_1_and_leaves_nothing(
+    llm2comp_command: Command, beir: Path, run_file: Path, tmp_path: Path
+) -> None:
     run_file.write_text(RUN + "q1 Q0 d3\n", encoding="utf-8")
     done = llm2comp_command("eval", "--beir", beir, "--run", run_file, "--json", tmp_path / "out.json")
     assert (done.code, done.out) == (1, "")
@@ -132,17 +147,33 @@ def fruit_as_scifact(monkeypatch: pytest.MonkeyPatch) -> None:
         corpus = Dataset.from_list([{"id": key, "title": "", "text": text} for key, text in DOCUMENTS])
         queries = Dataset.from_list([{"id": key, "text": text} for key, text in QUERIES])
         judged = {"q1": {"d2": 1}, "q2": {"d3": 1}}
-        self.dataset = {"default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": judged, "top_ranked": None}}}
+        self.dataset = {
+            "default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": judged, "top_ranked": None}}
+        }
         self.data_loaded = True
 
     monkeypatch.setattr(type(mteb.get_task("SciFact")), "load_data", load_data)
 
 
 @pytest.mark.usefixtures("fruit_as_scifact")
-def test_a_task_of_mteb_beside_a_folder(llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_task_of_mteb_beside_a_folder(
+    llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path
+) -> None:
     instructions, out, folder = tmp_path / "instructions.yaml", tmp_path / "out.json", tmp_path / "mteb"
     instructions.write_text("SciFact: 'banana '\n", encoding="utf-8")
-    command = ["eval", "--beir", beir, "--tasks", "SciFact", "--model", model_folder, "--json", out, "--output-folder", folder]
+    command = [
+        "eval",
+        "--beir",
+        beir,
+        "--tasks",
+        "SciFact",
+        "--model",
+        model_folder,
+        "--json",
+        out,
+        "--output-folder",
+        folder,
+    ]
     done = llm2comp_command(*command, "--model-name", "fruit/words", "--instructions", instructions)
     assert (done.code, done.out.splitlines()) == (
         0,
@@ -169,10 +200,15 @@ def test_no_such_task_is_one_line_and_1(llm2comp_command: Command) -> None:
     pytest.importorskip("mteb", reason="needs the extra eval")
     done = llm2comp_command("eval", "--tasks", "SciFct")
     assert (done.code, done.out) == (1, "")
-    assert done.err == "llm2comp: error: mteb has no task or benchmark of this name: 'SciFct' not found. Did you mean: 'SciFact'?\n"
+    assert (
+        done.err
+        == "llm2comp: error: mteb has no task or benchmark of this name: 'SciFct' not found. Did you mean: 'SciFact'?\n"
+    )
 
 
-def test_a_hub_that_does_not_answer_is_one_line_and_1_before_the_model_is_loaded(llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_does_not_answer_is_one_line_and_1_before_the_model_is_loaded(
+    llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("mteb", reason="needs the extra eval")
     from huggingface_hub import HfApi
 
@@ -185,7 +221,9 @@ def test_a_hub_that_does_not_answer_is_one_line_and_1_before_the_model_is_loaded
     assert "NFCorpus: its data set mteb/nfcorpus cannot be loaded" in done.err
 
 
-def test_a_model_trained_anew_in_the_same_folder_is_not_taken_for_the_same(llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_trained_anew_in_the_same_folder_is_not_taken_for_the_same(
+    llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path
+) -> None:
     copied = tmp_path / "model"
     shutil.copytree(model_folder, copied)
     command = ["eval", "--beir", beir, "--model", copied, "--json", tmp_path / "out.json"]

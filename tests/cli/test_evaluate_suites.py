@@ -18,10 +18,14 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     for part in ("fruit/qrels", "kinds"):
         (folder / part).mkdir(parents=True)
-    (folder / "fruit" / "corpus.jsonl").write_text('{"_id": "d1", "text": "red apple"}\n{"_id": "d2", "text": "grey stone"}\n', encoding="utf-8")
+    (folder / "fruit" / "corpus.jsonl").write_text(
+        '{"_id": "d1", "text": "red apple"}\n{"_id": "d2", "text": "grey stone"}\n', encoding="utf-8"
+    )
     (folder / "fruit" / "queries.jsonl").write_text('{"_id": "q1", "text": "stone"}\n', encoding="utf-8")
     (folder / "fruit" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td2\t1\n", encoding="utf-8")
-    (folder / "similar.tsv").write_text("sentence1\tsentence2\tscore\na b\ta b\t5\na b\ta c\t2\na b\tc d\t0\n", encoding="utf-8")
+    (folder / "similar.tsv").write_text(
+        "sentence1\tsentence2\tscore\na b\ta b\t5\na b\ta c\t2\na b\tc d\t0\n", encoding="utf-8"
+    )
     for split in ("train", "test"):
         (folder / "kinds" / f"{split}.tsv").write_text(
             "text\tlabel\nred apple\tfruit\nred plum\tfruit\ngrey flint\tstone\ngrey slate\tstone\n", encoding="utf-8"
@@ -31,7 +35,11 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    tasks = [{"path": "similar.tsv", "kind": "sts"}, {"path": "kinds", "kind": "classification"}, {"path": "fruit", "kind": "retrieval"}]
+    tasks = [
+        {"path": "similar.tsv", "kind": "sts"},
+        {"path": "kinds", "kind": "classification"},
+        {"path": "fruit", "kind": "retrieval"},
+    ]
     (tmp_path / "suite.json").write_text(json.dumps({"name": "mine", "tasks": tasks}), encoding="utf-8")
     return tmp_path / "suite.json"
 
@@ -43,7 +51,9 @@ class Breaking(WordHashes):
         super().__init__(256)
         self.times, self.fingerprint = times, fingerprint
 
-    def encode_document(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> Any:
+    def encode_document(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> Any:
         if self.times == 0:
             raise KeyboardInterrupt
         self.times -= 1
@@ -55,12 +65,16 @@ def load_breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """From here on every name loads a model that can be asked so often."""
 
     def load(times: int, fingerprint: str = "abc") -> None:
-        monkeypatch.setattr("llm2comp_benchmarks.systems.load.load_model", lambda name=None: Breaking(times, fingerprint))
+        monkeypatch.setattr(
+            "llm2comp_benchmarks.systems.load.load_model", lambda name=None: Breaking(times, fingerprint)
+        )
 
     return load
 
 
-def test_a_suite_is_cut_off_and_goes_on(llm2comp_command: Command, data: Path, suite: Path, tmp_path: Path, load_breaking: Callable[..., None]) -> None:
+def test_a_suite_is_cut_off_and_goes_on(
+    llm2comp_command: Command, data: Path, suite: Path, tmp_path: Path, load_breaking: Callable[..., None]
+) -> None:
     out = tmp_path / "out.json"
     command = ["eval", "--suite", suite, "--data", data, "--json", out]
     load_breaking(3)  # one for the pairs, two for train and test: cut off in retrieval
@@ -70,7 +84,10 @@ def test_a_suite_is_cut_off_and_goes_on(llm2comp_command: Command, data: Path, s
     load_breaking(2)  # queries and documents of retrieval
     done = llm2comp_command(*command)
     assert done.code == 0, done.err
-    assert [line.partition(":")[0] for line in done.err.splitlines() if "finished before" in line] == ["similar", "kinds"]
+    assert [line.partition(":")[0] for line in done.err.splitlines() if "finished before" in line] == [
+        "similar",
+        "kinds",
+    ]
     assert done.out.splitlines() == [
         "task     cosine_spearman",
         "similar           1.0000",
@@ -110,14 +127,19 @@ def test_a_suite_is_cut_off_and_goes_on(llm2comp_command: Command, data: Path, s
         (lambda data: (data / "similar.tsv").unlink(), "similar.tsv: no such file"),
     ],
 )
-def test_bad_data_is_one_line_before_a_model_is_loaded(llm2comp_command: Command, data: Path, suite: Path, change: Callable[[Path], Any], message: str) -> None:
+def test_bad_data_is_one_line_before_a_model_is_loaded(
+    llm2comp_command: Command, data: Path, suite: Path, change: Callable[[Path], Any], message: str
+) -> None:
     change(data)
     done = llm2comp_command("eval", "--suite", suite, "--data", data, "--model", "no/such/model")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert message in done.err
 
 
-@pytest.mark.parametrize(("name", "message"), [("local", "give that folder with --data"), ("locale", "no such suite"), ("paper-figures", "no such suite")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("local", "give that folder with --data"), ("locale", "no such suite"), ("paper-figures", "no such suite")],
+)
 def test_no_such_suite_or_data(llm2comp_command: Command, name: str, message: str) -> None:
     done = llm2comp_command("eval", "--suite", name)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)

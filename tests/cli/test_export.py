@@ -40,9 +40,14 @@ def test_the_bundled_model_in_half_the_size(llm2comp_command: Command, tmp_path:
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-def test_what_cannot_be_exported_is_one_line(llm2comp_command: Command, make_model: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_one_line(
+    llm2comp_command: Command, make_model: Callable[..., Any], tmp_path: Path
+) -> None:
     make_model(pooling={"mode": "cluster", "threshold": 0.9}).save(tmp_path / "clustering")
-    for model, message in ((tmp_path / "clustering", "the pooling is {'mode': 'cluster'"), ("nowhere", "no model at 'nowhere'")):
+    for model, message in (
+        (tmp_path / "clustering", "the pooling is {'mode': 'cluster'"),
+        ("nowhere", "no model at 'nowhere'"),
+    ):
         done = llm2comp_command("export", model, tmp_path / "out")
         assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
         assert message in done.err

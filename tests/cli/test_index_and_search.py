@@ -37,7 +37,9 @@ def folder(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) -
     return tmp_path / "idx"
 
 
-def test_build_says_what_it_made_and_how_to_go_on(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_says_what_it_made_and_how_to_go_on(
+    tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Progress, "_SILENT_SECONDS", 600)  # on a machine under load this takes more than three seconds
     run = llm2comp_command("index", "build", corpus, "-o", tmp_path / "my idx")
     assert run.code == 0
@@ -45,20 +47,33 @@ def test_build_says_what_it_made_and_how_to_go_on(tmp_path: Path, corpus: Path, 
     made, measured, how = run.out.splitlines()
     assert re.fullmatch(r"3 documents, dimension 32, [\d.]+ kB, in [\d.]+ s \([\d,]+ encoded a second\)", made)
     assert measured.startswith(
-        "Comparing all vectors is fast enough, so nothing faster was tried. The finished index of 3 vectors, exact search, measures recall@10 "
+        "Comparing all vectors is fast enough, so nothing faster was tried. The finished index of 3 vectors, exact "
+        "search, measures recall@10 "
     )
     assert how == f"Search it: llm2comp search '{tmp_path / 'my idx'}' \"your question\""
 
 
 def test_build_report_as_json(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) -> None:
     report = json.loads(llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--json").out)
-    assert set(report) == {"output", "documents", "skipped", "dimension", "bytes", "seconds", "encoded", "encode_seconds", "measured"}
+    assert set(report) == {
+        "output",
+        "documents",
+        "skipped",
+        "dimension",
+        "bytes",
+        "seconds",
+        "encoded",
+        "encode_seconds",
+        "measured",
+    }
     assert (report["documents"], report["skipped"], report["encoded"]) == (3, 0, 3)
     assert {"recall", "median_ms", "p99_ms"} <= set(report["measured"]["point"])
     assert report["measured"]["met"] is True
 
 
-def test_skipped_rows_are_named_and_counted(tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
+def test_skipped_rows_are_named_and_counted(
+    tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]
+) -> None:
     source = write_lines(tmp_path / "corpus.jsonl", [*DOCUMENTS, *["not json"] * 15])
     failed = llm2comp_command("index", "build", source, "-o", tmp_path / "idx")
     assert failed.code == 1
@@ -106,14 +121,18 @@ def test_answers_as_json(folder: Path, llm2comp_command: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
-def test_answers_for_people_fit_the_terminal(folder: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+def test_answers_for_people_fit_the_terminal(
+    folder: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     out = llm2comp_command("search", folder, "bread").out
     assert max(map(len, out.splitlines())) <= min(int(columns), 100)
     assert re.match(r"  1 +0\.\d{3} Baking\n +bread\n +how bread rises in the", out)
 
 
-def test_a_text_cannot_steer_the_terminal(tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_text_cannot_steer_the_terminal(
+    tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]
+) -> None:
     hostile = "\x1b]0;owned\x07 \x1b[2J \u202eevil\u0085 \r\n family 👨‍👩‍👧"
     source = write_lines(tmp_path / "corpus.jsonl", [{"_id": hostile, "title": hostile, "text": hostile}])
     llm2comp_command("index", "build", source, "-o", tmp_path / "idx")
@@ -122,7 +141,9 @@ def test_a_text_cannot_steer_the_terminal(tmp_path: Path, write_lines: Write, ll
     assert "👨‍👩‍👧" in out
 
 
-def test_a_run_is_written_in_the_trec_format(tmp_path: Path, folder: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_run_is_written_in_the_trec_format(
+    tmp_path: Path, folder: Path, write_lines: Write, llm2comp_command: Callable[..., Any]
+) -> None:
     queries = write_lines(tmp_path / "queries.jsonl", QUERIES)
     run = llm2comp_command("search", folder, "--queries", queries, "--run", tmp_path / "run.trec", "-k", "2")
     assert run.code == 0
@@ -130,7 +151,10 @@ def test_a_run_is_written_in_the_trec_format(tmp_path: Path, folder: Path, write
     expected = []
     for query in QUERIES:
         answers = json.loads(llm2comp_command("search", folder, query["text"], "-k", "2", "--json").out)
-        expected += [f"{query['_id']} Q0 {answer['id']} {rank} {answer['score']:.9g} llm2comp\n" for rank, answer in enumerate(answers, start=1)]
+        expected += [
+            f"{query['_id']} Q0 {answer['id']} {rank} {answer['score']:.9g} llm2comp\n"
+            for rank, answer in enumerate(answers, start=1)
+        ]
     assert (tmp_path / "run.trec").read_bytes() == "".join(expected).encode()
 
 
@@ -145,7 +169,9 @@ def test_a_query_id_that_a_run_cannot_hold_is_refused(
     assert not (tmp_path / "run.trec").exists()
 
 
-def test_a_document_id_that_a_run_cannot_hold_leaves_the_old_run(tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_document_id_that_a_run_cannot_hold_leaves_the_old_run(
+    tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]
+) -> None:
     source = write_lines(tmp_path / "corpus.jsonl", [{"_id": "two words", "text": "bread"}])
     queries = write_lines(tmp_path / "queries.jsonl", QUERIES)
     (tmp_path / "run.trec").write_text("old")
@@ -157,7 +183,9 @@ def test_a_document_id_that_a_run_cannot_hold_leaves_the_old_run(tmp_path: Path,
     assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "queries.jsonl", "run.trec", "idx"}
 
 
-def test_a_run_never_replaces_a_device(folder: Path, tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]) -> None:
+def test_a_run_never_replaces_a_device(
+    folder: Path, tmp_path: Path, write_lines: Write, llm2comp_command: Callable[..., Any]
+) -> None:
     queries = write_lines(tmp_path / "queries.jsonl", QUERIES)
     run = llm2comp_command("search", folder, "--queries", queries, "--run", "/dev/null")
     assert run.code == 1
@@ -167,9 +195,18 @@ def test_a_run_never_replaces_a_device(folder: Path, tmp_path: Path, write_lines
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("a question", "--queries", "q"), ("--queries", "q"), ("a question", "--run", "r"), ("--queries", "q", "--run", "r", "--json"), ("q", "-k", "0")],
+    [
+        (),
+        ("a question", "--queries", "q"),
+        ("--queries", "q"),
+        ("a question", "--run", "r"),
+        ("--queries", "q", "--run", "r", "--json"),
+        ("q", "-k", "0"),
+    ],
 )
-def test_contradicting_options_are_wrong_usage(folder: Path, llm2comp_command: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+def test_contradicting_options_are_wrong_usage(
+    folder: Path, llm2comp_command: Callable[..., Any], arguments: tuple[str, ...]
+) -> None:
     assert llm2comp_command("search", folder, *arguments).code == 2
 
 
@@ -205,15 +242,26 @@ finally:
 
 
 def test_help_of_every_command_is_light() -> None:
-    for arguments in (*(["index", name] for name in ("build", "add", "delete", "merge", "info", "verify")), ["encode"], ["search"], ["demo"]):
+    for arguments in (
+        *(["index", name] for name in ("build", "add", "delete", "merge", "info", "verify")),
+        ["encode"],
+        ["search"],
+        ["demo"],
+    ):
         done = subprocess.run([sys.executable, "-c", HELP, *arguments], capture_output=True, text=True, check=True)
         assert f"Usage: llm2comp {' '.join(arguments)}" in done.stdout
 
 
-def test_demo_reuses_its_index_until_something_changes(tmp_path: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_reuses_its_index_until_something_changes(
+    tmp_path: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from llm2comp.corpus.documents import Document
 
-    documents = [Document("shutil.disk_usage", "shutil.disk_usage(path)", "Return disk usage statistics.", {"source": "shutil.py:1"})]
+    documents = [
+        Document(
+            "shutil.disk_usage", "shutil.disk_usage(path)", "Return disk usage statistics.", {"source": "shutil.py:1"}
+        )
+    ]
     monkeypatch.setattr("llm2comp.corpus.read.read_python_docs", lambda packages: iter(documents))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = llm2comp_command("demo")
@@ -228,7 +276,9 @@ def test_demo_reuses_its_index_until_something_changes(tmp_path: Path, llm2comp_
     assert "dimension 16" in llm2comp_command("demo").out
 
 
-def test_demo_does_not_replace_an_index_it_was_pointed_at(folder: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_does_not_replace_an_index_it_was_pointed_at(
+    folder: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llm2comp.corpus.read.read_python_docs", lambda packages: iter(()))
     run = llm2comp_command("demo", "-o", folder)
     assert run.code == 1

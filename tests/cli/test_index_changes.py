@@ -24,21 +24,34 @@ def write(path: Path, documents: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, llm2comp_command: Command) -> Path:
-    assert llm2comp_command("index", "build", write(tmp_path / "corpus.jsonl", make_documents(range(12))), "-o", tmp_path / "idx").code == 0
+    assert (
+        llm2comp_command(
+            "index", "build", write(tmp_path / "corpus.jsonl", make_documents(range(12))), "-o", tmp_path / "idx"
+        ).code
+        == 0
+    )
     return tmp_path / "idx"
 
 
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:
-    return write(tmp_path / "newer.jsonl", [*make_documents([2, 3], seed=1), *make_documents([4]), *make_documents(range(20, 25))])
+    return write(
+        tmp_path / "newer.jsonl",
+        [*make_documents([2, 3], seed=1), *make_documents([4]), *make_documents(range(20, 25))],
+    )
 
 
 def test_add_says_what_it_did(folder: Path, newer: Path, llm2comp_command: Command) -> None:
     run = llm2comp_command("index", "add", folder, newer)
     assert run.code == 0
     assert re.fullmatch(r"5 added, 2 replaced, 1 unchanged, in [\d.]+ s; 17 documents now\n", run.out)
-    assert re.fullmatch(r"0 added, 0 replaced, 8 unchanged, in [\d.]+ s; 17 documents now\n", llm2comp_command("index", "add", folder, newer).out)
-    found = json.loads(llm2comp_command("search", folder, make_documents([2], seed=1)[0]["text"], "-k", "1", "--json").out)
+    assert re.fullmatch(
+        r"0 added, 0 replaced, 8 unchanged, in [\d.]+ s; 17 documents now\n",
+        llm2comp_command("index", "add", folder, newer).out,
+    )
+    found = json.loads(
+        llm2comp_command("search", folder, make_documents([2], seed=1)[0]["text"], "-k", "1", "--json").out
+    )
     assert found[0]["id"] == "d2"
 
 
@@ -61,7 +74,10 @@ def test_delete_names_what_is_not_there_and_deletes_the_rest(folder: Path, llm2c
     assert run.out == f"2 deleted, 10 documents left; `llm2comp index merge {folder}` frees the space\n"
     assert run.err == f"not in the index: nobody, d 2, ' d3', {'x' * 59}…, 'd4\\u202e'\n"
     assert llm2comp_command("index", "delete", folder, "d1").out == "0 deleted, 10 documents left\n"
-    assert json.loads(llm2comp_command("index", "delete", folder, "d2", "d1", "--json").out) == {"deleted": 1, "missing": ["d1"]}
+    assert json.loads(llm2comp_command("index", "delete", folder, "d2", "d1", "--json").out) == {
+        "deleted": 1,
+        "missing": ["d1"],
+    }
 
 
 def test_delete_by_a_file_of_ids(folder: Path, tmp_path: Path, llm2comp_command: Command) -> None:
@@ -77,8 +93,13 @@ def test_delete_by_a_file_of_ids(folder: Path, tmp_path: Path, llm2comp_command:
     assert llm2comp_command("index", "add", folder, tmp_path / "corpus.jsonl").out.endswith("; 12 documents now\n")
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "no such file"), (b"\n \n", "holds no ids, expected one a line"), (b"\xff\xfe\x00", "not UTF-8")])
-def test_files_of_ids_that_are_none(folder: Path, tmp_path: Path, llm2comp_command: Command, content: bytes | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no such file"), (b"\n \n", "holds no ids, expected one a line"), (b"\xff\xfe\x00", "not UTF-8")],
+)
+def test_files_of_ids_that_are_none(
+    folder: Path, tmp_path: Path, llm2comp_command: Command, content: bytes | None, words: str
+) -> None:
     ids = tmp_path / "ids.txt"
     if content is not None:
         ids.write_bytes(content)
@@ -92,7 +113,9 @@ def test_delete_without_ids_is_wrong_usage(folder: Path, llm2comp_command: Comma
     assert llm2comp_command("index", "delete", folder).code == 2
 
 
-def test_the_id_of_a_chunk_is_explained(tmp_path: Path, llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_id_of_a_chunk_is_explained(
+    tmp_path: Path, llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: ChunkingEncoder())
     corpus = write(tmp_path / "corpus.jsonl", [{"_id": "long", "text": "one two three four five"}])
     llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--chunk-tokens", "2")
@@ -109,12 +132,37 @@ def test_merge_says_what_it_did(folder: Path, newer: Path, llm2comp_command: Com
     first, reason = run.out.splitlines()
     assert re.fullmatch(r"2 segments merged into one, 4 deleted rows dropped, in [\d.]+ s; 15 documents", first)
     assert "recall@10 1.000" in reason
-    assert llm2comp_command("index", "merge", folder).out == f"{folder}: nothing to merge: one segment, nothing deleted\n"
-    changed = llm2comp_command("index", "merge", folder, "--type", "hnsw", "--recall", "0.9", "--k", "3", "--hybrid", "--memory", "1G", "--latency-ms", "7")
-    assert re.match(r"rewritten, 0 deleted rows dropped, in [\d.]+ s; 15 documents\nThe finished index of 15 vectors, HNSW16 .* recall@3 ", changed.out)
+    assert (
+        llm2comp_command("index", "merge", folder).out == f"{folder}: nothing to merge: one segment, nothing deleted\n"
+    )
+    changed = llm2comp_command(
+        "index",
+        "merge",
+        folder,
+        "--type",
+        "hnsw",
+        "--recall",
+        "0.9",
+        "--k",
+        "3",
+        "--hybrid",
+        "--memory",
+        "1G",
+        "--latency-ms",
+        "7",
+    )
+    assert re.match(
+        r"rewritten, 0 deleted rows dropped, in [\d.]+ s; 15 documents\nThe finished index of 15 vectors, HNSW16 .* recall@3 ",
+        changed.out,
+    )
     options = verify_index(folder).options
     assert (options.type, options.hybrid) == ("hnsw", True)
-    assert (options.targets.memory, options.targets.latency_ms, options.targets.recall, options.targets.k) == (10**9, 7.0, 0.9, 3)
+    assert (options.targets.memory, options.targets.latency_ms, options.targets.recall, options.targets.k) == (
+        10**9,
+        7.0,
+        0.9,
+        3,
+    )
     assert llm2comp_command("index", "merge", folder, "--no-hybrid", "--json").code == 0
     assert verify_index(folder).options.targets == options.targets, "what is not named stays"
     assert not verify_index(folder).options.hybrid
@@ -135,20 +183,28 @@ def test_merge_of_an_empty_index(folder: Path, llm2comp_command: Command) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"), [(["--memory", "lots"], 2, "memory is 'lots'"), (["--type", "IVF500,SQ8"], 1, "500 lists for 12 rows")]
+    ("arguments", "code", "words"),
+    [(["--memory", "lots"], 2, "memory is 'lots'"), (["--type", "IVF500,SQ8"], 1, "500 lists for 12 rows")],
 )
-def test_targets_that_cannot_be(folder: Path, llm2comp_command: Command, arguments: list[str], code: int, words: str) -> None:
+def test_targets_that_cannot_be(
+    folder: Path, llm2comp_command: Command, arguments: list[str], code: int, words: str
+) -> None:
     run = llm2comp_command("index", "merge", folder, *arguments)
     assert (run.code, words in run.err) == (code, True)
 
 
 @pytest.mark.parametrize("command", [("add", "CORPUS"), ("delete", "d1"), ("merge",)])
-def test_refusals_are_one_line(folder: Path, tmp_path: Path, llm2comp_command: Command, command: tuple[str, ...]) -> None:
+def test_refusals_are_one_line(
+    folder: Path, tmp_path: Path, llm2comp_command: Command, command: tuple[str, ...]
+) -> None:
     name, *arguments = (str(tmp_path / "corpus.jsonl") if argument == "CORPUS" else argument for argument in command)
     missing = llm2comp_command("index", name, tmp_path / "nothing", *arguments)
     with sole_writer(folder):
         locked = llm2comp_command("index", name, folder, *arguments)
-    for run, words in ((missing, "no such index folder; build one with: llm2comp index build"), (locked, "being written by process ")):
+    for run, words in (
+        (missing, "no such index folder; build one with: llm2comp index build"),
+        (locked, "being written by process "),
+    ):
         assert run.code == 1
         assert words in run.err
         assert run.err.count("\n") == 1
@@ -162,8 +218,16 @@ def test_add_with_another_model_is_refused(folder: Path, newer: Path, llm2comp_c
     assert run.err.count("\n") == 1
 
 
-def test_many_segments_are_spoken_of(folder: Path, tmp_path: Path, llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_segments_are_spoken_of(
+    folder: Path, tmp_path: Path, llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("llm2comp.cli.index._MANY_SEGMENTS", 3)
-    runs = [llm2comp_command("index", "add", folder, write(tmp_path / "new.jsonl", make_documents([row]))) for row in (30, 31)]
+    runs = [
+        llm2comp_command("index", "add", folder, write(tmp_path / "new.jsonl", make_documents([row])))
+        for row in (30, 31)
+    ]
     assert runs[0].err == ""
-    assert runs[1].err == f"3 segments, each of which every search visits: `llm2comp index merge {folder}` makes one of them\n"
+    assert (
+        runs[1].err
+        == f"3 segments, each of which every search visits: `llm2comp index merge {folder}` makes one of them\n"
+    )

@@ -13,13 +13,31 @@ import llm2comp
 from llm2comp.errors import ModelFolderError
 
 pytestmark = pytest.mark.usefixtures("stand_in")
-WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
+WORDS = [
+    "bread",
+    "moon",
+    "list",
+    "rain",
+    "prime",
+    "harbour",
+    "tides",
+    "oven",
+    "butter",
+    "numbers",
+    "sea",
+    "field",
+    "stone",
+    "light",
+]
 
 
 @pytest.fixture
 def corpus(tmp_path: Path, write_lines: Callable[..., Path]) -> Path:
     draw = np.random.default_rng(0)
-    return write_lines(tmp_path / "corpus.jsonl", [{"_id": f"d{row}", "text": " ".join(draw.choice(WORDS, 6)), "year": 2000 + row} for row in range(60)])
+    return write_lines(
+        tmp_path / "corpus.jsonl",
+        [{"_id": f"d{row}", "text": " ".join(draw.choice(WORDS, 6)), "year": 2000 + row} for row in range(60)],
+    )
 
 
 @pytest.fixture
@@ -63,14 +81,26 @@ def test_options_of_build_are_what_info_says(
     assert llm2comp_command("index", "verify", folder).code == 0
 
 
-def test_targets_of_build_are_kept_and_answered(build: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
+def test_targets_of_build_are_kept_and_answered(
+    build: Callable[..., Path], llm2comp_command: Callable[..., Any]
+) -> None:
     folder = build("--memory", "4G", "--latency-ms", "250", "--recall", "0.9", "--k", "5")
     measured = read_info(folder, llm2comp_command)["measured"]
     assert measured["wishes"] == {"memory": 4_000_000_000, "latency_ms": 250.0, "recall": 0.9, "k": 5}
     assert measured["met"] is True
     assert "recall@5 1.000" in measured["reason"]
     out = llm2comp_command("index", "build", "--help").out
-    assert {"--memory", "--latency-ms", "--recall", "--k", "--device", "--chunk-tokens", "--chunk-overlap", "--store", "--hybrid"} <= set(out.split())
+    assert {
+        "--memory",
+        "--latency-ms",
+        "--recall",
+        "--k",
+        "--device",
+        "--chunk-tokens",
+        "--chunk-overlap",
+        "--store",
+        "--hybrid",
+    } <= set(out.split())
 
 
 def test_info_for_people(build: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
@@ -93,7 +123,9 @@ def test_info_for_people(build: Callable[..., Path], llm2comp_command: Callable[
     assert re.search(r"(?m)^type +HNSW8 of 60 rows, 2 of them deleted$", llm2comp_command("index", "info", folder).out)
 
 
-def test_info_of_an_index_that_all_was_deleted_from(build: Callable[..., Path], llm2comp_command: Callable[..., Any], tmp_path: Path) -> None:
+def test_info_of_an_index_that_all_was_deleted_from(
+    build: Callable[..., Path], llm2comp_command: Callable[..., Any], tmp_path: Path
+) -> None:
     folder = build()
     llm2comp_command("index", "delete", folder, *(f"d{row}" for row in range(60)))
     run = llm2comp_command("index", "info", folder)
@@ -146,12 +178,17 @@ def test_vectors_made_elsewhere(tmp_path: Path, corpus: Path, llm2comp_command: 
     assert "its vectors were made elsewhere, by a model it does not know; name the model (--model)" in run.err
     assert llm2comp_command("index", "build", corpus, *files, "-o", tmp_path / "texts").code == 0
     llm2comp_command("index", "build", corpus, "-o", tmp_path / "own")
-    expected, found = (json.loads(llm2comp_command("search", tmp_path / name, "the moon", "--json", "-m", "words").out) for name in ("own", "texts"))
+    expected, found = (
+        json.loads(llm2comp_command("search", tmp_path / name, "the moon", "--json", "-m", "words").out)
+        for name in ("own", "texts")
+    )
     assert [hit["id"] for hit in found] == [hit["id"] for hit in expected]
     assert found[0]["text"] == expected[0]["text"]
 
 
-def test_shards_give_the_index_that_a_build_gives(tmp_path: Path, corpus: Path, build: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
+def test_shards_give_the_index_that_a_build_gives(
+    tmp_path: Path, corpus: Path, build: Callable[..., Path], llm2comp_command: Callable[..., Any]
+) -> None:
     for shard in ("1/2", "2/2"):
         run = llm2comp_command("encode", corpus, "--shard", shard, "-o", tmp_path / "shards")
         assert run.code == 0
@@ -161,11 +198,15 @@ def test_shards_give_the_index_that_a_build_gives(tmp_path: Path, corpus: Path, 
     names = ("vectors.faiss", "documents.jsonl", "documents.ids", "metadata.arrow")
     whole = build()
     for name in names:
-        assert (tmp_path / "joined" / "segments" / "000001" / name).read_bytes() == (whole / "segments" / "000001" / name).read_bytes()
+        assert (tmp_path / "joined" / "segments" / "000001" / name).read_bytes() == (
+            whole / "segments" / "000001" / name
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("missing", ["1/2", "2/2"])
-def test_a_missing_shard_is_refused(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], missing: str) -> None:
+def test_a_missing_shard_is_refused(
+    tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], missing: str
+) -> None:
     llm2comp_command("encode", corpus, "--shard", {"1/2": "2/2", "2/2": "1/2"}[missing], "-o", tmp_path / "shards")
     run = llm2comp_command("index", "build", "--vectors", tmp_path / "shards", "-o", tmp_path / "idx")
     assert (run.code, run.err.count("\n")) == (1, 1)
@@ -176,7 +217,10 @@ def test_a_missing_shard_is_refused(tmp_path: Path, corpus: Path, llm2comp_comma
 WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "no corpus": (("-o", "OUT"), "give at least one CORPUS, or --vectors"),
     "no output": (("CORPUS",), "Missing option '--output' / '-o'"),
-    "no size": (("CORPUS", "-o", "OUT", "--memory", "lots"), "memory is 'lots', expected a size such as 500M, 4G or 16GiB"),
+    "no size": (
+        ("CORPUS", "-o", "OUT", "--memory", "lots"),
+        "memory is 'lots', expected a size such as 500M, 4G or 16GiB",
+    ),
     "no share": (("CORPUS", "-o", "OUT", "--recall", "95"), "recall is 95.0, expected more than 0 and at most 1"),
     "no time": (("CORPUS", "-o", "OUT", "--latency-ms", "0"), "latency is 0.0 ms, expected more than 0"),
     "too many answers": (("CORPUS", "-o", "OUT", "--k", "1001"), "Invalid value for '--k'"),
@@ -189,24 +233,43 @@ WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no such corpus": (("missing.jsonl", "-o", "OUT"), "missing.jsonl: no such file or folder"),
     "no known kind": (("notes.pdf", "-o", "OUT"), "notes.pdf: unknown kind of file; expected"),
-    "no such type": (("CORPUS", "-o", "OUT", "--type", "hnws"), "type is 'hnws', .*expected flat, hnsw, ivf, ivfpq or a FAISS factory string"),
+    "no such type": (
+        ("CORPUS", "-o", "OUT", "--type", "hnws"),
+        "type is 'hnws', .*expected flat, hnsw, ivf, ivfpq or a FAISS factory string",
+    ),
     "more lists than rows": (("CORPUS", "-o", "OUT", "--type", "IVF64,Flat"), "64 lists for 60 rows"),
-    "too little memory": (("CORPUS", "-o", "OUT", "--memory", "1K"), r"memory is 1 kB, too little for any index of 60 vectors .*allow at least \d+ bytes"),
-    "no such vectors": (("--vectors", "v.npy", "--ids", "i.txt", "-o", "OUT"), "v.npy: no such folder and no such file"),
-    "vectors without ids": (("--vectors", "CORPUS", "-o", "OUT"), r"give the id of each row, one a line \(--ids FILE\)"),
+    "too little memory": (
+        ("CORPUS", "-o", "OUT", "--memory", "1K"),
+        r"memory is 1 kB, too little for any index of 60 vectors .*allow at least \d+ bytes",
+    ),
+    "no such vectors": (
+        ("--vectors", "v.npy", "--ids", "i.txt", "-o", "OUT"),
+        "v.npy: no such folder and no such file",
+    ),
+    "vectors without ids": (
+        ("--vectors", "CORPUS", "-o", "OUT"),
+        r"give the id of each row, one a line \(--ids FILE\)",
+    ),
     "output below a file": (("CORPUS", "-o", "CORPUS/idx"), "corpus.jsonl"),
     "a model that is none": (("CORPUS", "-o", "OUT", "--model", "nobody/nothing"), "nobody/nothing: no model"),
-    "chunks without a tokenizer": (("CORPUS", "-o", "OUT", "--chunk-tokens", "9"), "chunk_tokens needs a model with a fast tokenizer"),
+    "chunks without a tokenizer": (
+        ("CORPUS", "-o", "OUT", "--chunk-tokens", "9"),
+        "chunk_tokens needs a model with a fast tokenizer",
+    ),
 }
 
 
 @pytest.fixture
 def place(tmp_path: Path, corpus: Path) -> Callable[[tuple[str, ...]], list[str]]:
-    return lambda arguments: [argument.replace("CORPUS", str(corpus)).replace("OUT", str(tmp_path / "out")) for argument in arguments]
+    return lambda arguments: [
+        argument.replace("CORPUS", str(corpus)).replace("OUT", str(tmp_path / "out")) for argument in arguments
+    ]
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG_USAGE.values(), ids=WRONG_USAGE.keys())
-def test_wrong_usage_of_build(place: Callable[..., list[str]], tmp_path: Path, llm2comp_command: Callable[..., Any], arguments: Any, words: str) -> None:
+def test_wrong_usage_of_build(
+    place: Callable[..., list[str]], tmp_path: Path, llm2comp_command: Callable[..., Any], arguments: Any, words: str
+) -> None:
     run = llm2comp_command("index", "build", *place(arguments))
     assert (run.code, run.out) == (2, "")
     assert words in " ".join(run.err.split())
@@ -236,7 +299,9 @@ def test_mistakes_end_in_one_clear_line(
     assert re.fullmatch(rf"llm2comp: error: .*{words}.*\n", run.err), run.err
     with_blocks = {"more lists than rows", "too little memory"}
     kept = {"out"} if any(MISTAKES[name][0] == arguments for name in with_blocks) else set()
-    assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "notes.pdf", *kept}, "what was encoded may be kept, and is no index"
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "notes.pdf", *kept}, (
+        "what was encoded may be kept, and is no index"
+    )
     if kept:
         assert llm2comp_command("index", "info", tmp_path / "out").code == 1
 
@@ -253,7 +318,9 @@ def test_no_index_there(tmp_path: Path, llm2comp_command: Callable[..., Any], co
 
 
 @pytest.mark.parametrize("shard", ["3/2", "0/2", "1", "a/b", "1/0", "-1/2"])
-def test_a_shard_that_cannot_be_is_wrong_usage(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], shard: str) -> None:
+def test_a_shard_that_cannot_be_is_wrong_usage(
+    tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any], shard: str
+) -> None:
     run = llm2comp_command("encode", corpus, f"--shard={shard}", "-o", tmp_path / "shards")
     assert (run.code, run.out) == (2, "")
     assert shard in run.err

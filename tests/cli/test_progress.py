@@ -51,7 +51,17 @@ def run(progress: Progress, clock: SimpleNamespace, steps: list[tuple[float, str
 
 def test_lines_have_the_rate_and_the_time_left(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("documents", about=1000) as progress:
-        run(progress, clock, [(4, "documents", 40), (10, "documents", 100), (14, "documents", 140), (20, "documents", 200), (1000, "documents", 990)])
+        run(
+            progress,
+            clock,
+            [
+                (4, "documents", 40),
+                (10, "documents", 100),
+                (14, "documents", 140),
+                (20, "documents", 200),
+                (1000, "documents", 990),
+            ],
+        )
     assert capsys.readouterr().err.splitlines() == [
         "100 of about 1,000 documents after 10 s (10 a second, about 90 s left)",
         "200 of about 1,000 documents after 20 s (10 a second, about 80 s left)",
@@ -62,9 +72,15 @@ def test_lines_have_the_rate_and_the_time_left(clock: SimpleNamespace, capsys: p
 def test_the_rate_is_that_of_the_last_minute(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     """Blocks of a killed build are found in no time; what comes then takes as long as ever."""
     with Progress("documents", total=100_000) as progress:
-        run(progress, clock, [(1, "documents", 50_000), *((1 + step, "documents", 50_000 + 100 * step) for step in range(10, 200, 10))])
+        run(
+            progress,
+            clock,
+            [(1, "documents", 50_000), *((1 + step, "documents", 50_000 + 100 * step) for step in range(10, 200, 10))],
+        )
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "69,000 of 100,000 documents after 191 s (100 a second, about 310 s left)".replace("191 s", "3 min").replace("310 s", "5 min")
+    assert last == "69,000 of 100,000 documents after 191 s (100 a second, about 310 s left)".replace(
+        "191 s", "3 min"
+    ).replace("310 s", "5 min")
 
 
 def test_an_estimate_that_was_too_low_is_dropped(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,13 +89,29 @@ def test_an_estimate_that_was_too_low_is_dropped(clock: SimpleNamespace, capsys:
     assert capsys.readouterr().err == "100 documents after 20 s (5 a second)\n"
 
 
-def test_the_rows_written_are_the_total_of_the_structure(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rows_written_are_the_total_of_the_structure(
+    clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Progress("documents") as progress:
-        run(progress, clock, [(5, "documents", 100), (6, "rows written", 300), (6, "rows in the structure", 0), (16, "rows in the structure", 100)])
-    assert capsys.readouterr().err.splitlines() == ["rows in the structure …", "100 of 300 rows in the structure after 10 s (10 a second, about 20 s left)"]
+        run(
+            progress,
+            clock,
+            [
+                (5, "documents", 100),
+                (6, "rows written", 300),
+                (6, "rows in the structure", 0),
+                (16, "rows in the structure", 100),
+            ],
+        )
+    assert capsys.readouterr().err.splitlines() == [
+        "rows in the structure …",
+        "100 of 300 rows in the structure after 10 s (10 a second, about 20 s left)",
+    ]
 
 
-def test_what_is_done_within_seconds_is_done_without_a_word(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_done_within_seconds_is_done_without_a_word(
+    clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Progress("documents") as progress:
         run(progress, clock, [(1, "documents", 100), (2, "choosing the type", 0), (2.9, "measuring", 0)])
     assert capsys.readouterr().err == ""
@@ -87,7 +119,10 @@ def test_what_is_done_within_seconds_is_done_without_a_word(clock: SimpleNamespa
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_build_says_what_it_does(
-    tmp_path: Path, llm2comp_command: Callable[..., Any], write_lines: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    llm2comp_command: Callable[..., Any],
+    write_lines: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Progress, "_SECONDS_BETWEEN_LINES", 0)
     monkeypatch.setattr(Progress, "_SILENT_SECONDS", 0)
@@ -110,7 +145,9 @@ def run_on_a_terminal(arguments: list[str]) -> tuple[str, str]:
     script = ON_A_TERMINAL.format(paths=[str(ROOT), str(ROOT / "indexes")], arguments=arguments)
     environment = {**os.environ, "COLUMNS": "100", "TQDM_MININTERVAL": "0"}
     shown = b""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=terminal, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=terminal, env=environment
+    ) as process:
         os.close(terminal)
         end = time.monotonic() + 120
         while time.monotonic() < end:
@@ -135,5 +172,8 @@ def test_a_terminal_shows_a_bar_that_goes_when_all_is_done(tmp_path: Path, write
     assert re.search(r"documents: +\d+%\|.*\| \d+/13 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+(/s|s/)", shown), shown
     assert "measuring … [" in shown
     lines = [line.rsplit("\r", 1)[-1].strip() for line in shown.replace("\r\n", "\n").split("\n")]
-    assert f"skipped: {corpus}:8: not JSON (Expecting value at column 1), expected one whole object {{...}} per line" in lines, "a line of its own"
+    assert (
+        f"skipped: {corpus}:8: not JSON (Expecting value at column 1), expected one whole object {{...}} per line"
+        in lines
+    ), "a line of its own"
     assert lines[-2:] == ["skipped 1 row in all", ""], "the bar is gone"

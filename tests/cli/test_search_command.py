@@ -10,10 +10,33 @@ import numpy as np
 import pytest
 
 import llm2comp
-from llm2comp_indexes import Effort, IndexOptions, SearchOptions, add_documents, build_index, delete_documents, open_index
+from llm2comp_indexes import (
+    Effort,
+    IndexOptions,
+    SearchOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    open_index,
+)
 
 pytestmark = pytest.mark.usefixtures("stand_in")
-WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
+WORDS = [
+    "bread",
+    "moon",
+    "list",
+    "rain",
+    "prime",
+    "harbour",
+    "tides",
+    "oven",
+    "butter",
+    "numbers",
+    "sea",
+    "field",
+    "stone",
+    "light",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +45,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.word_encoder import WordEncoder
 
     root, draw = tmp_path_factory.mktemp("search"), np.random.default_rng(0)
-    documents = [{"_id": f"d{row}", "title": f"T{row}", "text": " ".join(draw.choice(WORDS, 6)), "year": 1900 + row, "lang": "en"} for row in range(200)]
+    documents = [
+        {
+            "_id": f"d{row}",
+            "title": f"T{row}",
+            "text": " ".join(draw.choice(WORDS, 6)),
+            "year": 1900 + row,
+            "lang": "en",
+        }
+        for row in range(200)
+    ]
     (root / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
-    build_index([root / "corpus.jsonl"], root / "idx", model=WordEncoder(), options=IndexOptions("IVF8,SQ8", hybrid=True))
+    build_index(
+        [root / "corpus.jsonl"], root / "idx", model=WordEncoder(), options=IndexOptions("IVF8,SQ8", hybrid=True)
+    )
     return root / "idx"
 
 
@@ -52,7 +86,9 @@ def search(folder: Path, llm2comp_command: Callable[..., Any]) -> Callable[..., 
         (("--threads", "1"), SearchOptions(threads=1)),
     ],
 )
-def test_options_mean_what_they_mean_in_python(folder: Path, search: Callable[..., Any], options: tuple[str, ...], meant: SearchOptions) -> None:
+def test_options_mean_what_they_mean_in_python(
+    folder: Path, search: Callable[..., Any], options: tuple[str, ...], meant: SearchOptions
+) -> None:
     [expected] = open_index(folder).search(["bread in the oven"], k=7, options=meant)
     assert search("bread in the oven", "-k", "7", *options) == [hit._asdict() for hit in expected]
     assert len(expected) == 7
@@ -64,7 +100,9 @@ def test_the_filter_holds_and_k_is_kept(search: Callable[..., Any]) -> None:
     assert len(search("moon", "--top", "3")) == 3
 
 
-def test_a_run_of_a_hybrid_search_with_a_filter(tmp_path: Path, folder: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
+def test_a_run_of_a_hybrid_search_with_a_filter(
+    tmp_path: Path, folder: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any]
+) -> None:
     questions = {f"q{row}": " ".join(np.random.default_rng(row).choice(WORDS, 3)) for row in range(300)}
     queries = write_lines(tmp_path / "queries.jsonl", [{"_id": name, "text": text} for name, text in questions.items()])
     options = ("--mode", "hybrid", "--where", "year < 2000", "-k", "5")
@@ -81,22 +119,33 @@ def test_a_run_of_a_hybrid_search_with_a_filter(tmp_path: Path, folder: Path, wr
 
 
 def test_a_run_names_each_document_once_by_its_best_chunk(
-    tmp_path: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    write_lines: Callable[..., Path],
+    llm2comp_command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from tests.indexes.live import ChunkingEncoder
 
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: ChunkingEncoder())
     corpus = write_lines(tmp_path / "c.jsonl", [{"_id": f"d{row}", "text": "moon tides " * 20} for row in range(3)])
     queries = write_lines(tmp_path / "queries.jsonl", [{"_id": "q", "text": "moon"}])
-    build = llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--chunk-tokens", "8", "--chunk-overlap", "2", "--hybrid")
+    build = llm2comp_command(
+        "index", "build", corpus, "-o", tmp_path / "idx", "--chunk-tokens", "8", "--chunk-overlap", "2", "--hybrid"
+    )
     assert build.code == 0
-    assert re.search(r"(?m)^rows +21 chunks of 8 tokens, 2 shared$", llm2comp_command("index", "info", tmp_path / "idx").out)
+    assert re.search(
+        r"(?m)^rows +21 chunks of 8 tokens, 2 shared$", llm2comp_command("index", "info", tmp_path / "idx").out
+    )
     for mode in ("dense", "bm25", "hybrid"):
-        llm2comp_command("search", tmp_path / "idx", "--queries", queries, "--run", tmp_path / "run.trec", "-k", "5", "--mode", mode)
+        llm2comp_command(
+            "search", tmp_path / "idx", "--queries", queries, "--run", tmp_path / "run.trec", "-k", "5", "--mode", mode
+        )
         assert [line.split()[2] for line in (tmp_path / "run.trec").read_text().splitlines()] == ["d0", "d1", "d2"]
     hits = json.loads(llm2comp_command("search", tmp_path / "idx", "moon", "--json").out)
     assert len(hits) == 10
-    assert all(hit["id"] == f"{hit['metadata']['document']}#{hit['metadata']['chunk']}" for hit in hits), "people see the chunks"
+    assert all(hit["id"] == f"{hit['metadata']['document']}#{hit['metadata']['chunk']}" for hit in hits), (
+        "people see the chunks"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +156,9 @@ def test_a_run_names_each_document_once_by_its_best_chunk(
         (("--nprobe", "3", "--rerank", "2"), ""),
     ],
 )
-def test_an_effort_that_the_index_does_not_know_is_told(folder: Path, llm2comp_command: Callable[..., Any], options: tuple[str, ...], said: str) -> None:
+def test_an_effort_that_the_index_does_not_know_is_told(
+    folder: Path, llm2comp_command: Callable[..., Any], options: tuple[str, ...], said: str
+) -> None:
     run = llm2comp_command("search", folder, "bread", *options)
     assert (run.code, run.err) == (0, said)
 
@@ -123,7 +174,9 @@ def test_nothing_found_is_said_and_why(folder: Path, llm2comp_command: Callable[
         assert json.loads(llm2comp_command("search", folder, "zebra", *options, "--json").out) == []
 
 
-def test_an_empty_index_says_so(tmp_path: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
+def test_an_empty_index_says_so(
+    tmp_path: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any]
+) -> None:
     corpus = write_lines(tmp_path / "c.jsonl", [{"_id": "a", "text": "moon"}])
     llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx")
     delete_documents(tmp_path / "idx", ["a"])
@@ -140,7 +193,10 @@ WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "k of nothing": (("q", "-k", "0"), "Invalid value for '-k'"),
     "no such mode": (("q", "--mode", "fuzzy"), "'fuzzy' is not one of"),
     "weights without words": (("q", "--weights", "1", "2"), "--weights goes with --mode hybrid"),
-    "negative weights": (("q", "--mode", "hybrid", "--weights", "-1", "2"), "weights is (-1.0, 2.0), expected two numbers from 0 up"),
+    "negative weights": (
+        ("q", "--mode", "hybrid", "--weights", "-1", "2"),
+        "weights is (-1.0, 2.0), expected two numbers from 0 up",
+    ),
     "no weight at all": (("q", "--mode", "hybrid", "--weights", "0", "0"), "at least one above 0"),
     "a filter that is none": (("q", "--where", "year >="), "where 'year >='"),
     "a filter in SQL": (("q", "--where", "year BETWEEN 1 AND 2"), "in Python's syntax: 1 <= year <= 2"),
@@ -152,7 +208,13 @@ WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG_USAGE.values(), ids=WRONG_USAGE.keys())
-def test_wrong_usage(folder: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str) -> None:
+def test_wrong_usage(
+    folder: Path,
+    llm2comp_command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: pytest.fail("loaded a model"))
     run = llm2comp_command("search", folder, *arguments)
     assert (run.code, run.out) == (2, "")
@@ -160,11 +222,20 @@ def test_wrong_usage(folder: Path, llm2comp_command: Callable[..., Any], monkeyp
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
-    "a field that is not there": (("q", "--where", "yaer > 1950"), 'no document has the field "yaer"; did you mean "year"'),
-    "a text that is no number": (("q", "--where", 'year == "1950"'), '"year" holds whole numbers, and is compared with text'),
+    "a field that is not there": (
+        ("q", "--where", "yaer > 1950"),
+        'no document has the field "yaer"; did you mean "year"',
+    ),
+    "a text that is no number": (
+        ("q", "--where", 'year == "1950"'),
+        '"year" holds whole numbers, and is compared with text',
+    ),
     "no such queries": (("--queries", "missing.jsonl", "--run", "r"), "missing.jsonl: no such file"),
     "queries that are none": (("--queries", "notes.txt", "--run", "r"), "notes.txt"),
-    "a run that is a folder": (("--queries", "queries.jsonl", "--run", "."), "not a plain file; name the run file to write"),
+    "a run that is a folder": (
+        ("--queries", "queries.jsonl", "--run", "."),
+        "not a plain file; name the run file to write",
+    ),
 }
 
 
@@ -187,7 +258,9 @@ def test_mistakes_end_in_one_clear_line_and_no_run(
     assert {path.name for path in tmp_path.iterdir()} == {"queries.jsonl", "notes.txt"}
 
 
-def test_words_need_an_index_of_them(tmp_path: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
+def test_words_need_an_index_of_them(
+    tmp_path: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any]
+) -> None:
     corpus = write_lines(tmp_path / "c.jsonl", [{"_id": "a", "text": "moon"}])
     llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx")
     run = llm2comp_command("search", tmp_path / "idx", "moon", "--mode", "bm25")

@@ -15,7 +15,18 @@ import llm2comp
 from tests.training.tiny import BACKBONE, environment, text, write_corpus, write_pairs
 
 Command = Callable[..., Any]
-FEW = ("--set", "steps=2", "--set", "batch_size=4", "--set", "warmup_steps=1", "--set", "log_steps=1", "--set", "precision=float32")
+FEW = (
+    "--set",
+    "steps=2",
+    "--set",
+    "batch_size=4",
+    "--set",
+    "warmup_steps=1",
+    "--set",
+    "log_steps=1",
+    "--set",
+    "precision=float32",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,34 +49,94 @@ def test_three_stages_one_after_the_other(llm2comp_command: Command, corpus: Pat
     pairs = write_pairs(tmp_path / "pairs.jsonl", 12)
     shape = ("--memory-tokens", 2, "--rank", 2, "--max-length", 64)
     first = llm2comp_command(
-        "train", "compress", BACKBONE, "-o", tmp_path / "one", "-c", corpus, *shape, *FEW, "--set", "max_tokens=40", "--set", "min_characters=100"
+        "train",
+        "compress",
+        BACKBONE,
+        "-o",
+        tmp_path / "one",
+        "-c",
+        corpus,
+        *shape,
+        *FEW,
+        "--set",
+        "max_tokens=40",
+        "--set",
+        "min_characters=100",
     )
     assert (first.code, first.out.splitlines()[-1]) == (0, str(tmp_path / "one" / "model"))
     assert first.out.startswith("step 1  loss ")
-    second = llm2comp_command("train", "unsupervised", tmp_path / "one" / "model", "-o", tmp_path / "two", "-c", corpus, *FEW)
+    second = llm2comp_command(
+        "train", "unsupervised", tmp_path / "one" / "model", "-o", tmp_path / "two", "-c", corpus, *FEW
+    )
     assert second.code == 0, second.err
-    third = llm2comp_command("train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, "--set", "micro_batch=2")
+    third = llm2comp_command(
+        "train",
+        "supervised",
+        tmp_path / "two" / "model",
+        "-o",
+        tmp_path / "three",
+        "-p",
+        pairs,
+        *FEW,
+        "--set",
+        "micro_batch=2",
+    )
     assert third.code == 0, third.err
     model = llm2comp.load(tmp_path / "three" / "model", device="cpu")
     assert model.stages == ["compression:distillation", "unsupervised", "supervised"]
     assert model.memory_tokens == 2
-    again = llm2comp_command("train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, "--set", "micro_batch=4")
+    again = llm2comp_command(
+        "train",
+        "supervised",
+        tmp_path / "two" / "model",
+        "-o",
+        tmp_path / "three",
+        "-p",
+        pairs,
+        *FEW,
+        "--set",
+        "micro_batch=4",
+    )
     assert (again.code, again.out) == (0, f"{tmp_path / 'three' / 'model'}\n")
     less = ("--set", "micro_batch=2", "--set", "temperature=0.1")
-    other = llm2comp_command("train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, *less)
+    other = llm2comp_command(
+        "train", "supervised", tmp_path / "two" / "model", "-o", tmp_path / "three", "-p", pairs, *FEW, *less
+    )
     assert other.code == 1
     assert "three was begun with other settings: temperature was 0.05, now 0.1." in other.err
 
 
-def test_settings_come_from_the_paper_then_the_file_then_the_command(llm2comp_command: Command, corpus: Path, tmp_path: Path) -> None:
+def test_settings_come_from_the_paper_then_the_file_then_the_command(
+    llm2comp_command: Command, corpus: Path, tmp_path: Path
+) -> None:
     (tmp_path / "s.yaml").write_text(
-        "{steps: 3, batch_size: 4, warmup_steps: 1, min_characters: 100, max_tokens: 40, precision: float32, objective: continuation}"
+        "{steps: 3, batch_size: 4, warmup_steps: 1, min_characters: 100, max_tokens: 40, precision: float32, "
+        "objective: continuation}"
     )
-    arguments = ("-c", corpus, "--rank", 2, "--max-length", 64, "--settings", tmp_path / "s.yaml", "--set", "steps=1", "--set", "warmup_steps=0")
+    arguments = (
+        "-c",
+        corpus,
+        "--rank",
+        2,
+        "--max-length",
+        64,
+        "--settings",
+        tmp_path / "s.yaml",
+        "--set",
+        "steps=1",
+        "--set",
+        "warmup_steps=0",
+    )
     ran = llm2comp_command("train", "compress", BACKBONE, "-o", tmp_path / "out", *arguments)
     assert ran.code == 0, ran.err
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
-    assert (settings["steps"], settings["batch_size"], settings["objective"], settings["clip"], settings["weight_decay"]) == (1, 4, "continuation", 2.0, 1e-5)
+    assert (
+        settings["steps"],
+        settings["batch_size"],
+        settings["objective"],
+        settings["clip"],
+        settings["weight_decay"],
+    ) == (1, 4, "continuation", 2.0, 1e-5)
     assert settings["model"]["adapter"]["rank"] == 2
 
 
@@ -90,26 +161,53 @@ def compress(*arguments: object) -> tuple[object, ...]:
         (compress("--rank", "-1"), 1, "an adapter of rank -1"),
         (compress("--memory-tokens", "0"), 1, "memory_tokens is 0"),
         (compress("--max-length", "9"), 1, "max_length 9 leaves no room"),
-        (compress("--max-length", "100", *FEW), 1, "max_tokens 512 and 8 memory tokens exceed the model's max_length 100"),
+        (
+            compress("--max-length", "100", *FEW),
+            1,
+            "max_tokens 512 and 8 memory tokens exceed the model's max_length 100",
+        ),
         (("train", "compress", "no/where/model", "-o", "out", "-c", "corpus.jsonl", *FEW), 1, "no/where/model"),
         (("train", "compress", BACKBONE, "-o", "file/out", "-c", "corpus.jsonl", *FEW), 1, "file"),
         (("train", "compress", BACKBONE, "-o", "out"), 2, "--corpus"),
-        (("train", "supervised", BACKBONE, "-o", "out", "-p", "bad.jsonl", *FEW, "--set", "micro_batch=2"), 1, "bad.jsonl:1: not JSON"),
+        (
+            ("train", "supervised", BACKBONE, "-o", "out", "-p", "bad.jsonl", *FEW, "--set", "micro_batch=2"),
+            1,
+            "bad.jsonl:1: not JSON",
+        ),
         (("train", "recipe", "nothing", "-o", "out"), 1, "no recipe 'nothing': give a .yaml file or one of"),
         (("train", "recipe", "llm2comp-tiny", "-o", "out"), 1, "say where they are with --data DIR"),
-        (("train", "recipe", "llm2comp-tiny", "-o", "out", "--data", "nowhere"), 1, "pretrain.corpora[0]: no file or folder 'nowhere/wiki/articles.jsonl.xz'"),
-        (("train", "recipe", "bad.yaml", "-o", "out"), 1, "bad.yaml: compression: steps is 'x'; expected a whole number"),
+        (
+            ("train", "recipe", "llm2comp-tiny", "-o", "out", "--data", "nowhere"),
+            1,
+            "pretrain.corpora[0]: no file or folder 'nowhere/wiki/articles.jsonl.xz'",
+        ),
+        (
+            ("train", "recipe", "bad.yaml", "-o", "out"),
+            1,
+            "bad.yaml: compression: steps is 'x'; expected a whole number",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line(
-    arguments: tuple[object, ...], code: int, message: str, llm2comp_command: Command, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[object, ...],
+    code: int,
+    message: str,
+    llm2comp_command: Command,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("list.yaml").write_text("[steps]")
     Path("latin.yaml").write_bytes("about: für".encode("latin-1"))
     Path("file").touch()
     Path("bad.jsonl").write_text("{\n")
-    recipe = {"name": "a", "about": "", "model": {"backbone": "b"}, "compression": {"corpora": ["c"], "steps": "x", "batch_size": 1, "learning_rate": 1.0}}
+    recipe = {
+        "name": "a",
+        "about": "",
+        "model": {"backbone": "b"},
+        "compression": {"corpora": ["c"], "steps": "x", "batch_size": 1, "learning_rate": 1.0},
+    }
     Path("bad.yaml").write_text(yaml.safe_dump(recipe))
     ran = llm2comp_command(*arguments)
     assert ran.code == code, ran.err
@@ -136,7 +234,8 @@ def test_an_empty_corpus_and_one_of_short_texts(llm2comp_command: Command, tmp_p
 def test_a_bad_recipe_is_refused_without_loading_torch(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("{name: a, about: b, model: {backbone: c}, compression: {steps: 0}}")
     code = (
-        "import sys\nfrom llm2comp.cli import main\nsys.argv = ['llm2comp', 'train', 'recipe', 'bad.yaml', '-o', 'out']\n"
+        "import sys\nfrom llm2comp.cli import main\nsys.argv = ['llm2comp', 'train', 'recipe', 'bad.yaml', '-o', "
+        "'out']\n"
         "try:\n    main()\nfinally:\n    print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     started = time.process_time()
@@ -148,5 +247,11 @@ def test_a_bad_recipe_is_refused_without_loading_torch(tmp_path: Path) -> None:
 
 
 def test_python_m_llm2comp_is_the_command(tmp_path: Path) -> None:
-    ran = subprocess.run([sys.executable, "-m", "llm2comp", "train", "--help"], env=environment(), capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "llm2comp", "train", "--help"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "recipe" in ran.stdout

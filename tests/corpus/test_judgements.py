@@ -35,8 +35,15 @@ def test_queries(tmp_path: Path, name: str, content: str) -> None:
     [
         ("", ": no query in it"),
         ('{"_id": "1", "text": "a"}\n{"_id": 1, "text": "b"}', ":2: duplicate query id '1'"),
-        ('{"text": "a"}', ":1: expected a string or a number in _id or id or query_id or query-id or qid, found None among the fields text"),
-        ('{"_id": "1", "text": ["a"]}', ":1: expected a string in text or query, found ['a'] among the fields _id, text"),
+        (
+            '{"text": "a"}',
+            ":1: expected a string or a number in _id or id or query_id or query-id or qid, found None among the "
+            "fields text",
+        ),
+        (
+            '{"_id": "1", "text": ["a"]}',
+            ":1: expected a string in text or query, found ['a'] among the fields _id, text",
+        ),
         ("{", ":1: not JSON"),
     ],
 )
@@ -61,7 +68,10 @@ def test_beir_qrels(tmp_path: Path, content: str) -> None:
 
 
 def test_trec_qrels(tmp_path: Path) -> None:
-    assert read_qrels(write(tmp_path / "qrels.txt", "101 0 FT-1 1\n101\tQ0\tFT-2\t0\n102 0  FT-1 2\n")) == {"101": {"FT-1": 1, "FT-2": 0}, "102": {"FT-1": 2}}
+    assert read_qrels(write(tmp_path / "qrels.txt", "101 0 FT-1 1\n101\tQ0\tFT-2\t0\n102 0  FT-1 2\n")) == {
+        "101": {"FT-1": 1, "FT-2": 0},
+        "102": {"FT-1": 2},
+    }
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,10 @@ def test_trec_qrels(tmp_path: Path) -> None:
         (b"query-id\tcorpus-id\tscore\n", ": no judgement in it"),
         (b"query-id\tcorpus-id\tscore\nq\td\n", ":2: 2 columns, expected 3, separated by tabs"),
         (b"query-id\tcorpus-id\tscore\nq\td\thigh\n", ":2: the score is 'high', expected a whole number"),
-        (b"q d 1\n", ":1: 3 columns, expected 4 (TREC), or a first line query-id, corpus-id, score separated by tabs (BEIR)"),
+        (
+            b"q d 1\n",
+            ":1: 3 columns, expected 4 (TREC), or a first line query-id, corpus-id, score separated by tabs (BEIR)",
+        ),
         (b"q 0 d 1\nq 0 d 2\n", ":2: a second score, 2, for query 'q' and document 'd'; it was 1"),
         (b"q 0 d 1\nq 0 \xff 2\n", ":2: not UTF-8"),
     ],
@@ -84,7 +97,9 @@ def test_malformed_qrels(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}; LLM2COMP_DATA names its folder")
-@pytest.mark.parametrize(("name", "queries", "judgements"), [("scifact", 1109, 339), ("cranfield", 225, 1611), ("xquad", 1190, 1190)])
+@pytest.mark.parametrize(
+    ("name", "queries", "judgements"), [("scifact", 1109, 339), ("cranfield", 225, 1611), ("xquad", 1190, 1190)]
+)
 def test_real_sets_have_the_documented_size(name: str, queries: int, judgements: int) -> None:
     texts = read_queries(DATA / "eval" / name / "queries.jsonl.gz")
     qrels = read_qrels(DATA / "eval" / name / "qrels" / "test.tsv")

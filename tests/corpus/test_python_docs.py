@@ -26,7 +26,9 @@ def standard_library() -> dict[str, Document]:
 def test_standard_library_is_a_corpus_of_thousands(standard_library: dict[str, Document]) -> None:
     assert len(standard_library) > 4000
     assert all(document.title and document.text.strip() for document in standard_library.values())
-    json.dumps([[document.content, document.metadata] for document in standard_library.values()], ensure_ascii=False).encode("utf-8")
+    json.dumps(
+        [[document.content, document.metadata] for document in standard_library.values()], ensure_ascii=False
+    ).encode("utf-8")
 
 
 def test_functions_classes_and_modules_are_there(standard_library: dict[str, Document]) -> None:
@@ -54,7 +56,9 @@ def test_tests_and_packages_are_not_in_it(standard_library: dict[str, Document])
 
 
 def test_order_is_the_same_every_time(standard_library: dict[str, Document]) -> None:
-    assert [document.id for document, _ in zip(read_python_docs(), range(500), strict=False)] == list(standard_library)[:500]
+    assert [document.id for document, _ in zip(read_python_docs(), range(500), strict=False)] == list(standard_library)[
+        :500
+    ]
 
 
 def test_modules_that_warn_on_import_are_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,13 +76,23 @@ def test_sources_are_parsed_and_never_run(tmp_path: Path) -> None:
     (tmp_path / "package" / "broken.py").write_text('"""Doc"""\ndef (:\n')
     (tmp_path / "package" / "folder.py").mkdir()
     (tmp_path / "package" / "dangling.py").symlink_to(tmp_path / "absent.py")
-    (tmp_path / "package" / "m.py").write_text('class A:\n    async def run(self, x: int = 1):\n        """Run.\n\n        More.\n        """\n')
+    (tmp_path / "package" / "m.py").write_text(
+        'class A:\n    async def run(self, x: int = 1):\n        """Run.\n\n        More.\n        """\n'
+    )
     (tmp_path / "package" / "tests").mkdir()
     (tmp_path / "package" / "tests" / "t.py").write_text('"""Left out."""\n')
     assert list(python_docs._read_root(tmp_path)) == [
-        Document("package", "package", "Doc of the package.", {"module": "package", "kind": "module", "source": "package/__init__.py:1"}),
         Document(
-            "package.m.A.run", "package.m.A.run(self, x: int=1)", "Run.\n\nMore.", {"module": "package.m", "kind": "function", "source": "package/m.py:2"}
+            "package",
+            "package",
+            "Doc of the package.",
+            {"module": "package", "kind": "module", "source": "package/__init__.py:1"},
+        ),
+        Document(
+            "package.m.A.run",
+            "package.m.A.run(self, x: int=1)",
+            "Run.\n\nMore.",
+            {"module": "package.m", "kind": "function", "source": "package/m.py:2"},
         ),
     ]
 
@@ -97,7 +111,10 @@ def test_split_summary(text: str, summary: str, body: str) -> None:
 
 def test_remove_names_takes_whole_words_only() -> None:
     document = Document("shutil.copy", "shutil.copy(src, dst)", "")
-    assert remove_names(document, "Use shutil.copy to copy, not copyfile; copy() copies.") == "Use . to , not copyfile; () copies."
+    assert (
+        remove_names(document, "Use shutil.copy to copy, not copyfile; copy() copies.")
+        == "Use . to , not copyfile; () copies."
+    )
     assert remove_names(Document("a.b", "", ""), "a.b") == "a.b"
 
 

@@ -70,9 +70,18 @@ def test_archives_of_several_parts(tmp_path: Path, suffix: str) -> None:
         ('{"docid": "7", "title": null, "text": "Tevatron"}', Document("7", "", "Tevatron")),
         ('{"id": 1.5, "body": "", "title": "T"}', Document("1.5", "T", "")),
         ('{"content": "plain", "year": 1999}', Document("c.jsonl:1", "", "plain", {"year": 1999})),
-        ('{"_id": "x", "text": "t", "metadata": {"url": "u"}, "tags": [1, null]}', Document("x", "", "t", {"url": "u", "tags": [1, None]})),
-        ('{"_id": "x", "id": "other", "text": "t", "content": "c"}', Document("x", "", "t", {"id": "other", "content": "c"})),
-        ('{"_id": "x", "text": null, "contents": "c", "score": NaN}', Document("x", "", "c", {"text": None, "score": None})),
+        (
+            '{"_id": "x", "text": "t", "metadata": {"url": "u"}, "tags": [1, null]}',
+            Document("x", "", "t", {"url": "u", "tags": [1, None]}),
+        ),
+        (
+            '{"_id": "x", "id": "other", "text": "t", "content": "c"}',
+            Document("x", "", "t", {"id": "other", "content": "c"}),
+        ),
+        (
+            '{"_id": "x", "text": null, "contents": "c", "score": NaN}',
+            Document("x", "", "c", {"text": None, "score": None}),
+        ),
         (r'{"_id": "\u0000", "text": "a\u0000\u001b[0m\ud83d\ude00"}', Document("\0", "", "a\0\x1b[0m😀")),
     ],
 )
@@ -100,7 +109,10 @@ def test_unusual_line_breaks_stay_in_their_text(tmp_path: Path) -> None:
 def test_csv_with_quoting_and_large_fields(tmp_path: Path) -> None:
     large = "x" * 1_000_000
     path = write(tmp_path / "c.csv", f'id,title,text,year\n1,"a, ""b""","line 1\nline 2",1999\n\n2,,{large},\n')
-    assert read(path) == [Document("1", 'a, "b"', "line 1\nline 2", {"year": "1999"}), Document("2", "", large, {"year": ""})]
+    assert read(path) == [
+        Document("1", 'a, "b"', "line 1\nline 2", {"year": "1999"}),
+        Document("2", "", large, {"year": ""}),
+    ]
     assert [document.id for document in read(write(tmp_path / "d.csv", 'text\n"a\nb"\nc\n'))] == ["d.csv:2", "d.csv:4"]
 
 
@@ -115,7 +127,13 @@ def test_tsv_with_and_without_quoting(tmp_path: Path) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "c.parquet"
-    columns = {"docid": [1, 2], "text": ["one", "two"], "day": [date(2020, 1, 2), None], "raw": [b"\xff", b""], "weight": [0.5, float("nan")]}
+    columns = {
+        "docid": [1, 2],
+        "text": ["one", "two"],
+        "day": [date(2020, 1, 2), None],
+        "raw": [b"\xff", b""],
+        "weight": [0.5, float("nan")],
+    }
     parquet.write_table(pyarrow.table(columns), path)
     assert read(path) == [
         Document("1", "", "one", {"day": "2020-01-02", "weight": 0.5}),
@@ -126,7 +144,9 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows_per_group", [500, 20_000])
 def test_parquet_is_not_held_in_memory(tmp_path: Path, rows_per_group: int) -> None:
     path = tmp_path / "c.parquet"
-    parquet.write_table(pyarrow.table({"text": [os.urandom(1000).hex() for _ in range(20_000)]}), path, row_group_size=rows_per_group)  # 40 MB of text
+    parquet.write_table(
+        pyarrow.table({"text": [os.urandom(1000).hex() for _ in range(20_000)]}), path, row_group_size=rows_per_group
+    )  # 40 MB of text
     before = pyarrow.total_allocated_bytes()
     held = [pyarrow.total_allocated_bytes() - before for _ in read_corpus(path)]
     assert len(held) == 20_000
@@ -140,7 +160,11 @@ def test_text_folder(tmp_path: Path) -> None:
     write(tmp_path / "a" / "code.py", "pass")
     write(tmp_path / ".git" / "c.txt", "hidden")
     write(tmp_path / ".hidden.txt", "hidden")
-    assert read(tmp_path) == [Document("b.md", "", "# Bee"), Document("a/gz.txt.gz", "", "packed"), Document("a/z.TXT", "", "зет\nzet")]
+    assert read(tmp_path) == [
+        Document("b.md", "", "# Bee"),
+        Document("a/gz.txt.gz", "", "packed"),
+        Document("a/z.TXT", "", "зет\nzet"),
+    ]
     assert read(tmp_path / "b.md") == [Document("b.md", "", "# Bee")]
 
 
@@ -164,7 +188,11 @@ def test_hub_name_is_checked_first(source: str) -> None:
 
 
 MALFORMED = [
-    ("c.jsonl", b'{"id": 1, "text": "cut', "1: not JSON (Unterminated string starting at at column 19), expected one whole object"),
+    (
+        "c.jsonl",
+        b'{"id": 1, "text": "cut',
+        "1: not JSON (Unterminated string starting at at column 19), expected one whole object",
+    ),
     ("c.jsonl", b'[{"id": 1, "text": "a"}]', "1: a JSON list, expected one object"),
     ("c.jsonl", b'\n{"id": 1, "text": "\xff"}', "2: not UTF-8 (byte 0xff at position 20); convert the file with iconv"),
     ("c.jsonl", rb'{"id": 1, "text": "\ud800"}', "1: half a surrogate pair (\\ud800) in a string"),
@@ -173,7 +201,11 @@ MALFORMED = [
     ("c.jsonl", b'{"id": 1, "text": %s}' % (b"9" * 5000), "1: Exceeds the limit"),
     ("c.jsonl", b'{"id": 1, "text": 5}', '1: the text in "text" is of type int, expected a string'),
     ("c.jsonl", b'{"id": 1, "text": null}', '1: the text in "text" is null, expected a string'),
-    ("c.jsonl", b'{"id": 1, "passage": "t"}', "1: no text; expected one of the fields text, contents, content, body, document_text, found passage"),
+    (
+        "c.jsonl",
+        b'{"id": 1, "passage": "t"}',
+        "1: no text; expected one of the fields text, contents, content, body, document_text, found passage",
+    ),
     ("c.jsonl", b'{"id": 1, "text": "t", "title": ["t"]}', "1: the title is of type list, expected a string"),
     ("c.jsonl", b'{"id": null, "text": "t"}', '1: the id in "id" is None, expected a string or a number'),
     ("c.jsonl", b'{"id": true, "text": "t"}', '1: the id in "id" is True'),
@@ -181,8 +213,16 @@ MALFORMED = [
     ("c.jsonl", b'{"_id": "", "text": "t"}', "1: the id in \"_id\" is ''"),
     ("c.jsonl", b'{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}', "2: duplicate id '1'; ids must be unique"),
     ("c.csv", b"id,text\n1,a,b\n", "2: 3 fields, expected 2 as in the header: id, text"),
-    ("c.csv", b'id,text\n1,"a\nb"c\n', "2: not a row of comma-separated values (',' expected after '\"', read up to line 3)"),
-    ("c.csv", b'id,text\n1,"a\nb\n', "2: not a row of comma-separated values (unexpected end of data, read up to line 3)"),
+    (
+        "c.csv",
+        b'id,text\n1,"a\nb"c\n',
+        "2: not a row of comma-separated values (',' expected after '\"', read up to line 3)",
+    ),
+    (
+        "c.csv",
+        b'id,text\n1,"a\nb\n',
+        "2: not a row of comma-separated values (unexpected end of data, read up to line 3)",
+    ),
     ("c.tsv", b"id\ttext\n1\t\xe9\n", "2: not UTF-8"),
     ("c.tsv", b"id\tlabel\n1\tx\n", "2: no text; expected one of the fields text"),
     ("c.txt", b"one\ntwo \xe9\n", "2: not UTF-8"),
@@ -199,7 +239,13 @@ def test_malformed_row_is_named(tmp_path: Path, name: str, content: bytes, messa
 
 
 def test_skipping_reports_each_row_and_goes_on(tmp_path: Path) -> None:
-    lines = ['{"id": 1, "text": "a"}', "{", '{"id": 1, "text": "second"}', '{"id": 2, "text": 2}', '{"id": 3, "text": "c"}']
+    lines = [
+        '{"id": 1, "text": "a"}',
+        "{",
+        '{"id": 1, "text": "second"}',
+        '{"id": 2, "text": 2}',
+        '{"id": 3, "text": "c"}',
+    ]
     path = write(tmp_path / "c.jsonl", "\n".join(lines))
     skipped: list[str] = []
     assert read(path, on_error="skip", on_skip=skipped.append) == [Document("1", "", "a"), Document("3", "", "c")]
@@ -282,7 +328,10 @@ def test_folder_without_texts_points_at_its_data_files(tmp_path: Path) -> None:
         read_corpus(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "content"), [("c.jsonl", b""), ("c.jsonl", b"\n \n"), ("c.csv", b"id,text\n"), ("c.csv", b""), ("c.jsonl.gz", b"")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("c.jsonl", b""), ("c.jsonl", b"\n \n"), ("c.csv", b"id,text\n"), ("c.csv", b""), ("c.jsonl.gz", b"")],
+)
 def test_empty_corpus(tmp_path: Path, name: str, content: bytes) -> None:
     with pytest.raises(CorpusError, match="an empty corpus: no document in it"):
         read(write(tmp_path / name, content))
@@ -314,7 +363,9 @@ def test_columns_of_one_name(tmp_path: Path) -> None:
 def test_reading_holds_one_document_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl.gz"
     with gzip.open(path, "wt") as file:
-        file.writelines(json.dumps({"id": number, "text": "word " * 2000}) + "\n" for number in range(3000))  # 30 MB of text
+        file.writelines(
+            json.dumps({"id": number, "text": "word " * 2000}) + "\n" for number in range(3000)
+        )  # 30 MB of text
     tracemalloc.start()
     total = sum(len(document.text) for document in read_corpus(path))
     peak = tracemalloc.get_traced_memory()[1]
@@ -327,14 +378,19 @@ def test_many_ids_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "c.tsv"
     path.write_text("id\ttext\n" + "".join(f"{number % 5000}\tt\n" for number in range(6000)))
     skipped: list[str] = []
-    assert [document.id for document in read_corpus(path, on_error="skip", on_skip=skipped.append)] == [str(number) for number in range(5000)]
+    assert [document.id for document in read_corpus(path, on_error="skip", on_skip=skipped.append)] == [
+        str(number) for number in range(5000)
+    ]
     assert len(skipped) == 1000
 
 
 def test_read_json_lines_numbers_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "pairs.jsonl", '\n{"query": "q"}\n[]\n{"query": "r"}')
     skipped: list[str] = []
-    assert list(read_json_lines(path, on_error="skip", on_skip=skipped.append)) == [(2, {"query": "q"}), (4, {"query": "r"})]
+    assert list(read_json_lines(path, on_error="skip", on_skip=skipped.append)) == [
+        (2, {"query": "q"}),
+        (4, {"query": "r"}),
+    ]
     assert len(skipped) == 1
     with pytest.raises(CorpusError, match=":3: a JSON list"):
         list(read_json_lines(path))
@@ -351,7 +407,15 @@ def test_open_text(tmp_path: Path, suffix: str) -> None:
         assert file.read(3) + file.read() == "один\nдва"
 
 
-@pytest.mark.parametrize("method", [list, lambda file: file.read(), lambda file: file.readlines(), lambda file: [file.readline() for _ in range(9999)]])
+@pytest.mark.parametrize(
+    "method",
+    [
+        list,
+        lambda file: file.read(),
+        lambda file: file.readlines(),
+        lambda file: [file.readline() for _ in range(9999)],
+    ],
+)
 def test_open_text_names_the_line_that_is_not_utf8(tmp_path: Path, method: Callable[[Any], object]) -> None:
     path = write(tmp_path / "t.txt", b"good line\n" * 7000 + b"\xfe\n")
     with open_text(path) as file, pytest.raises(CorpusError, match=f"^{path}:7001: not UTF-8"):
@@ -366,8 +430,18 @@ def test_open_text_of_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}; LLM2COMP_DATA names its folder")
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("wiki/articles.jsonl.xz", 18_417), ("wiki/heldout.jsonl.gz", 2000), ("eval/scifact", 5183), ("eval/cranfield", 1398), ("eval/xquad", 240)]
-    + [("eval/stackoverflow-titles/test.tsv.gz", 20_000), ("eval/banking77/train.tsv.gz", 10_003), ("eval/banking77/test.tsv.gz", 3080)],
+    [
+        ("wiki/articles.jsonl.xz", 18_417),
+        ("wiki/heldout.jsonl.gz", 2000),
+        ("eval/scifact", 5183),
+        ("eval/cranfield", 1398),
+        ("eval/xquad", 240),
+    ]
+    + [
+        ("eval/stackoverflow-titles/test.tsv.gz", 20_000),
+        ("eval/banking77/train.tsv.gz", 10_003),
+        ("eval/banking77/test.tsv.gz", 3080),
+    ],
 )
 def test_real_corpora_have_the_documented_size(name: str, count: int) -> None:
     lengths = [len(document.text) for document in read_corpus(DATA / name)]

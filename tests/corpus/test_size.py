@@ -19,7 +19,12 @@ from llm2comp.corpus import size as corpus_size
 from llm2comp.corpus.size import estimate_documents
 
 ROWS = 4_000
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,10 @@ def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def texts(count: int) -> list[str]:
     draw = random.Random(0)
-    return [" ".join(f"{draw.getrandbits(16 + 4 * (word % 3)):x}" for word in range(draw.randint(5, 120))) for _ in range(count)]
+    return [
+        " ".join(f"{draw.getrandbits(16 + 4 * (word % 3)):x}" for word in range(draw.randint(5, 120)))
+        for _ in range(count)
+    ]
 
 
 def json_lines(count: int) -> bytes:
@@ -39,7 +47,9 @@ def json_lines(count: int) -> bytes:
 def table(count: int, delimiter: str, line_break: str) -> bytes:
     file = io.StringIO()
     rows = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    rows.writerows([("_id", "text"), *((row, text.replace(" ", line_break, 4)) for row, text in enumerate(texts(count)))])
+    rows.writerows(
+        [("_id", "text"), *((row, text.replace(" ", line_break, 4)) for row, text in enumerate(texts(count)))]
+    )
     return file.getvalue().encode()
 
 
@@ -66,7 +76,9 @@ def test_tables_count_rows_and_not_lines(tmp_path: Path, name: str, delimiter: s
 def test_a_small_file_is_counted(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"c.json{suffix}"
     parts = [json_lines(40), b"\n\n", json_lines(2)]
-    path.write_bytes(b"".join(COMPRESS[suffix](part) for part in parts))  # an archive of several parts, as pigz and cat make them
+    path.write_bytes(
+        b"".join(COMPRESS[suffix](part) for part in parts)
+    )  # an archive of several parts, as pigz and cat make them
     assert estimate_documents([path]) == 42
 
 
@@ -91,7 +103,9 @@ def test_what_cannot_be_told_is_none_and_never_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
-def test_an_archive_that_expands_without_end_takes_little_memory(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_expands_without_end_takes_little_memory(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(corpus_size, "_SAMPLE_TEXT_BYTES", 1 << 16)
     path = tmp_path / f"bomb.jsonl{suffix}"
     path.write_bytes(COMPRESS[suffix](b"{}\n" * 1_000_000))

@@ -46,7 +46,9 @@ def test_rows_with_and_without_negatives_all_arrive(tmp_path: Path) -> None:
 
 
 def test_no_negatives_wanted(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", {"query": "q", "positive": "p", "negative": "n"}, {"query": "r", "positive": "s"})
+    path = write(
+        tmp_path / "a.jsonl", {"query": "q", "positive": "p", "negative": "n"}, {"query": "r", "positive": "s"}
+    )
     (triples,) = read_triples(path, max_negatives=0)
     assert rows_of(triples) == [("q", "p"), ("r", "s")]
     with pytest.raises(SettingsError, match="max_negatives is -1"):
@@ -57,21 +59,33 @@ def test_tevatron_joins_title_and_text(tmp_path: Path) -> None:
     row = {
         "query_id": "1",
         "query": "capital of Peru",
-        "positive_passages": [{"docid": "7", "title": "Lima", "text": "Lima is the capital."}, {"docid": "8", "title": "", "text": "It is Lima."}],
+        "positive_passages": [
+            {"docid": "7", "title": "Lima", "text": "Lima is the capital."},
+            {"docid": "8", "title": "", "text": "It is Lima."},
+        ],
         "negative_passages": [{"docid": "9", "title": "Quito", "text": "Not Peru."}],
     }
     (triples,) = read_triples(write(tmp_path / "t.jsonl", row))
-    assert rows_of(triples) == [("capital of Peru", "Lima\nLima is the capital.", "Quito\nNot Peru."), ("capital of Peru", "It is Lima.", "Quito\nNot Peru.")]
+    assert rows_of(triples) == [
+        ("capital of Peru", "Lima\nLima is the capital.", "Quito\nNot Peru."),
+        ("capital of Peru", "It is Lima.", "Quito\nNot Peru."),
+    ]
 
 
 def test_other_names_for_the_fields(tmp_path: Path) -> None:
-    path = write(tmp_path / "e.jsonl", {"query": "q", "pos": ["p"], "neg": ["n"]}, {"anchor": "a", "positive": "b", "negative": None})
+    path = write(
+        tmp_path / "e.jsonl",
+        {"query": "q", "pos": ["p"], "neg": ["n"]},
+        {"anchor": "a", "positive": "b", "negative": None},
+    )
     assert [triple for _, triple in read_rows(path)] == [("q", ("p",), ("n",)), ("a", ("b",), ())]
 
 
 def test_many_rows_keep_their_order(tmp_path: Path) -> None:
     count = 10_000  # more than two of the batches the table is put together from
-    path = write(tmp_path / "many.jsonl", *({"query": f"q{number}", "positive": f"p{number}"} for number in range(count)))
+    path = write(
+        tmp_path / "many.jsonl", *({"query": f"q{number}", "positive": f"p{number}"} for number in range(count))
+    )
     (triples,) = read_triples(path)
     assert rows_of(triples) == [(f"q{number}", f"p{number}") for number in range(count)]
 
@@ -122,7 +136,13 @@ def test_bad_row_is_named_by_file_and_line(tmp_path: Path, row: object, message:
 
 
 def test_bad_rows_can_be_skipped_and_are_reported_once(tmp_path: Path) -> None:
-    path = write(tmp_path / "bad.jsonl", {"query": "q", "positive": "p"}, "{", {"query": "", "positive": "p"}, {"query": "r", "positive": "s"})
+    path = write(
+        tmp_path / "bad.jsonl",
+        {"query": "q", "positive": "p"},
+        "{",
+        {"query": "", "positive": "p"},
+        {"query": "r", "positive": "s"},
+    )
     messages: list[str] = []
     (triples,) = read_triples(path, on_error="skip", on_skip=messages.append)
     assert rows_of(triples) == [("q", "p"), ("r", "s")]

@@ -20,7 +20,9 @@ from tests.paths import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 GUIDE = (ROOT / "docs" / "indexing.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", GUIDE, re.DOTALL)
-COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in block.replace("\\\n", " ").splitlines() if line]
+COMMANDS = [
+    line for language, block in BLOCKS if language == "bash" for line in block.replace("\\\n", " ").splitlines() if line
+]
 TOPICS = ("travel", "music", "food", "law")
 
 
@@ -34,7 +36,11 @@ def corpus_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the guide's commands read."""
     rows = [_row(number) for number in range(1, 61)]
     newer = [{**rows[0], "text": "The train is free for children now."}, *(_row(number) for number in range(61, 66))]
-    for name, content in (("corpus.jsonl", rows), ("newer.jsonl", newer), ("queries.jsonl", [{"_id": "q1", "text": "free travel"}])):
+    for name, content in (
+        ("corpus.jsonl", rows),
+        ("newer.jsonl", newer),
+        ("queries.jsonl", [{"_id": "q1", "text": "free travel"}]),
+    ):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -42,8 +48,18 @@ def corpus_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _row(number: int) -> dict[str, Any]:
     topic = TOPICS[number % len(TOPICS)]
-    metadata = {"year": 2000 + number % 25, "lang": ("en", "de", "fr")[number % 3], "tags": [topic], "draft": number % 5 == 0}
-    return {"_id": f"doc-{number}", "title": f"Note {number} on {topic}", "text": f"Ticket {4700 + number} is about {topic}. " * 12, "metadata": metadata}
+    metadata = {
+        "year": 2000 + number % 25,
+        "lang": ("en", "de", "fr")[number % 3],
+        "tags": [topic],
+        "draft": number % 5 == 0,
+    }
+    return {
+        "_id": f"doc-{number}",
+        "title": f"Note {number} on {topic}",
+        "text": f"Ticket {4700 + number} is about {topic}. " * 12,
+        "metadata": metadata,
+    }
 
 
 @pytest.mark.slow
@@ -74,7 +90,9 @@ def test_every_command_shown_exists_with_the_options_shown(line: str) -> None:
 
 def test_every_table_is_what_the_code_computes_and_the_results_say() -> None:
     assert re.findall(r"<!-- table (\w+)", GUIDE), "the tables are gone"
-    assert fill_tables(GUIDE, RESULTS) == GUIDE, "run: python -m llm2comp_benchmarks.cost.index.tables docs/indexing.md benchmarks/results"
+    assert fill_tables(GUIDE, RESULTS) == GUIDE, (
+        "run: python -m llm2comp_benchmarks.cost.index.tables docs/indexing.md benchmarks/results"
+    )
 
 
 def test_sizes_shown_are_those_of_the_arithmetic() -> None:

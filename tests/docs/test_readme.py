@@ -14,7 +14,12 @@ from tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SHELL = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if "llm2comp " in line]
+SHELL = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if "llm2comp " in line
+]
 SCORES = json.loads((ROOT / "benchmarks" / "results" / "llm2comp-tiny.json").read_text(encoding="utf-8"))
 
 
@@ -24,7 +29,9 @@ def test_the_ten_lines_print_what_they_say(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.slow
-def test_the_index_example_finds_something(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_example_finds_something(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(PYTHON[1], "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 3
@@ -48,8 +55,16 @@ def test_every_command_shown_exists_with_the_options_shown(line: str) -> None:
 
 
 def test_the_scores_shown_are_the_scores_measured() -> None:
-    shown = {name: float(value) for name, value in re.findall(r"^\| [^|]+ \| `([^`]+)` \| ([0-9.]+) \|", README, re.MULTILINE)}
-    measured = {f"{task}.{metric}": value for task, metrics in SCORES.items() if isinstance(metrics, dict) for metric, value in metrics.items()}
+    shown = {
+        name: float(value)
+        for name, value in re.findall(r"^\| [^|]+ \| `([^`]+)` \| ([0-9.]+) \|", README, re.MULTILINE)
+    }
+    measured = {
+        f"{task}.{metric}": value
+        for task, metrics in SCORES.items()
+        if isinstance(metrics, dict)
+        for metric, value in metrics.items()
+    }
     assert shown, "the table of scores is gone"
     for name, value in shown.items():
         assert value == pytest.approx(measured[name], abs=0.0005), name

@@ -56,7 +56,11 @@ class TestTheSameVectors:
         assert features["input_ids"][0, -4:].tolist() == [320, 321, 322, 323]
         assert features["input_ids"][0, :-4].tolist() == model.encoder.token_ids(LONG[-1:])[0]
 
-    @pytest.mark.parametrize("options", [{"adapter": None}, {"normalize": False}, {"memory_tokens": 1, "query_instruction": ""}, {"max_length": 1024}], ids=str)
+    @pytest.mark.parametrize(
+        "options",
+        [{"adapter": None}, {"normalize": False}, {"memory_tokens": 1, "query_instruction": ""}, {"max_length": 1024}],
+        ids=str,
+    )
     def test_other_models(self, make_model: Callable[..., LLM2Comp], tmp_path: Path, options: dict[str, Any]) -> None:
         model = make_model(**options)
         model.export(tmp_path / "plain")
@@ -113,13 +117,17 @@ class TestElsewhere:
         )
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
         subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
-        close(np.load(tmp_path / "vectors.npy"), np.stack([model.encode_document(AWKWARD), model.encode_query(AWKWARD)]))
+        close(
+            np.load(tmp_path / "vectors.npy"), np.stack([model.encode_document(AWKWARD), model.encode_query(AWKWARD)])
+        )
 
     def test_bfloat16(self, model: LLM2Comp, exported_model: Path, tmp_path: Path) -> None:
         report = model.export(tmp_path / "plain", dtype="bfloat16")
         with safe_open(tmp_path / "plain" / "model.safetensors", "pt") as file:
             assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118  no mapping
-        assert (tmp_path / "plain" / "model.safetensors").stat().st_size < 0.6 * (exported_model / "model.safetensors").stat().st_size
+        assert (tmp_path / "plain" / "model.safetensors").stat().st_size < 0.6 * (
+            exported_model / "model.safetensors"
+        ).stat().st_size
         exported = plain(tmp_path / "plain")
         assert exported[0].config.dtype == torch.bfloat16
         cosines = (exported.encode(TEXTS) * model.encode(TEXTS)).sum(1)
@@ -129,20 +137,33 @@ class TestElsewhere:
 
     def test_files_say_nothing_of_where_they_were_made(self, exported_model: Path) -> None:
         files = [path for path in exported_model.rglob("*") if path.is_file()]
-        assert not [path for path in files if b"plain.saving" in path.read_bytes() or str(exported_model.parent).encode() in path.read_bytes()]
+        assert not [
+            path
+            for path in files
+            if b"plain.saving" in path.read_bytes() or str(exported_model.parent).encode() in path.read_bytes()
+        ]
         assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
 
-    def test_the_card_keeps_the_licence_and_its_code_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_card_keeps_the_licence_and_its_code_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         folder = tmp_path / "tiny"
         llm2comp.load(device="cpu", dtype="float32").export(folder)
         _, head, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
         facts = yaml.safe_load(head)
-        assert (facts["license"], facts["language"], facts["library_name"]) == ("cc-by-sa-4.0", "en", "sentence-transformers")
+        assert (facts["license"], facts["language"], facts["library_name"]) == (
+            "cc-by-sa-4.0",
+            "en",
+            "sentence-transformers",
+        )
         assert "How it was made" in text
         code = text.split("```python\n")[1].split("```")[0]
         monkeypatch.chdir(tmp_path)
         exec(code, {})
-        first, second = (float(number) for number in capsys.readouterr().out.strip().removeprefix("tensor([[").removesuffix("]])").split(","))
+        first, second = (
+            float(number)
+            for number in capsys.readouterr().out.strip().removeprefix("tensor([[").removesuffix("]])").split(",")
+        )
         assert first > second  # a folder is deleted by removing it rather than by its square root
 
 
@@ -201,11 +222,31 @@ class TestItsOwnCheck:
     """What goes wrong is noticed before anything appears. Each fault is one that this export exists to get right."""
 
     FAULTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
-        "reads one way only": ("write_backbone", lambda folder: edit(folder / "config.json", is_causal=True), "vectors differ by up to"),
-        "windows": ("write_backbone", lambda folder: edit(folder / "config.json", model_type="mistral", sliding_window=8), "vectors differ by up to"),
-        "special tokens": ("write_tokenizer", lambda folder: edit(folder / "tokenizer_config.json", split_special_tokens=False), "into other tokens"),
-        "another class": ("write_tokenizer", lambda folder: edit(folder / "tokenizer_config.json", tokenizer_class="GPTNeoXTokenizer"), "sdpa attention it"),
-        "length": ("write_tokenizer", lambda folder: edit(folder / "tokenizer_config.json", model_max_length=65), "into other tokens"),
+        "reads one way only": (
+            "write_backbone",
+            lambda folder: edit(folder / "config.json", is_causal=True),
+            "vectors differ by up to",
+        ),
+        "windows": (
+            "write_backbone",
+            lambda folder: edit(folder / "config.json", model_type="mistral", sliding_window=8),
+            "vectors differ by up to",
+        ),
+        "special tokens": (
+            "write_tokenizer",
+            lambda folder: edit(folder / "tokenizer_config.json", split_special_tokens=False),
+            "into other tokens",
+        ),
+        "another class": (
+            "write_tokenizer",
+            lambda folder: edit(folder / "tokenizer_config.json", tokenizer_class="GPTNeoXTokenizer"),
+            "sdpa attention it",
+        ),
+        "length": (
+            "write_tokenizer",
+            lambda folder: edit(folder / "tokenizer_config.json", model_max_length=65),
+            "into other tokens",
+        ),
         "weights": ("write_backbone", lambda folder: (folder / "model.safetensors").unlink(), "does not load"),
     }
 
@@ -220,11 +261,15 @@ class TestItsOwnCheck:
             return written
 
         monkeypatch.setattr(llm2comp.export, function, write_and_damage)
-        with pytest.raises(BackboneError, match=f"LlamaForCausalLM cannot be exported: .*{message}.*nothing was written"):
+        with pytest.raises(
+            BackboneError, match=f"LlamaForCausalLM cannot be exported: .*{message}.*nothing was written"
+        ):
             model.export(tmp_path / "new" / "plain")
         assert left_in(tmp_path) == []
 
-    def test_an_interruption_leaves_nothing(self, model: LLM2Comp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_interruption_leaves_nothing(
+        self, model: LLM2Comp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def interrupt(*_: Any) -> None:
             raise KeyboardInterrupt
 

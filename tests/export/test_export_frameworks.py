@@ -17,7 +17,9 @@ TEXTS = [text for text in AWKWARD if text]
 
 
 def test_llama_index(model: LLM2Comp, exported_model: Path) -> None:
-    huggingface = pytest.importorskip("llama_index.embeddings.huggingface", reason=NOT_INSTALLED.format("llama-index-embeddings-huggingface"))
+    huggingface = pytest.importorskip(
+        "llama_index.embeddings.huggingface", reason=NOT_INSTALLED.format("llama-index-embeddings-huggingface")
+    )
     # the class replaces the prompts of every model it loads, so the instruction has to be given again
     embedding = huggingface.HuggingFaceEmbedding(str(exported_model), query_instruction=QUERY_INSTRUCTION, device="cpu")
     assert embedding.max_length == 64
@@ -27,7 +29,9 @@ def test_llama_index(model: LLM2Comp, exported_model: Path) -> None:
 
 def test_langchain(model: LLM2Comp, exported_model: Path) -> None:
     huggingface = pytest.importorskip("langchain_huggingface", reason=NOT_INSTALLED.format("langchain-huggingface"))
-    embeddings = huggingface.HuggingFaceEmbeddings(model_name=str(exported_model), model_kwargs={"device": "cpu"}, query_encode_kwargs={"prompt_name": "query"})
+    embeddings = huggingface.HuggingFaceEmbeddings(
+        model_name=str(exported_model), model_kwargs={"device": "cpu"}, query_encode_kwargs={"prompt_name": "query"}
+    )
     texts = [text for text in TEXTS if "\n" not in text]  # the class puts spaces in the place of newlines
     close(embeddings.embed_documents(texts), model.encode_document(texts))
     close([embeddings.embed_query(text) for text in texts], model.encode_query(texts))
@@ -54,7 +58,9 @@ def test_scikit_learn(tiny: Path) -> None:
     assert selection.cross_val_score(pipeline, np.array(texts), labels, cv=3).mean() > 0.8
 
 
-@pytest.mark.filterwarnings("ignore:Importing from 'sentence_transformers.models':DeprecationWarning")  # which BERTopic does
+@pytest.mark.filterwarnings(
+    "ignore:Importing from 'sentence_transformers.models':DeprecationWarning"
+)  # which BERTopic does
 def test_bertopic(tiny: Path) -> None:
     """BERTopic takes the folder's name; its topics are the three things that the texts are about."""
     bertopic = pytest.importorskip("bertopic", reason=NOT_INSTALLED.format("bertopic"))

@@ -37,7 +37,9 @@ def encoder_of(folder: Path, family: str, vocabulary: int) -> LLM2Comp:
     build(family, vocab_size=vocabulary, **{length: 128}).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = LLM2Comp.from_backbone(folder, 3, adapter=AdapterSettings(rank=4), max_length=60, query_instruction="find: ", device="cpu")
+        model = LLM2Comp.from_backbone(
+            folder, 3, adapter=AdapterSettings(rank=4), max_length=60, query_instruction="find: ", device="cpu"
+        )
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -56,7 +58,14 @@ def check(model: LLM2Comp, folder: Path) -> str:
     return attention
 
 
-@pytest.mark.parametrize("family", [pytest.param(name, marks=() if name in CHOSEN else pytest.mark.slow) for name in (*PACKED, *PADDED) if name != "bloom"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=() if name in CHOSEN else pytest.mark.slow)
+        for name in (*PACKED, *PADDED)
+        if name != "bloom"
+    ],
+)
 def test_families(family: str, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
     tokenizer.save_pretrained(tmp_path / "backbone")
@@ -73,7 +82,9 @@ def byte_level(*special: str) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(lines(), trainer)
     return tokenizer
 
@@ -82,24 +93,48 @@ def metaspace(*special: str) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     names = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(lines(), trainers.BpeTrainer(vocab_size=700, special_tokens=names, show_progress=False))
+    tokenizer.train_from_iterator(
+        lines(), trainers.BpeTrainer(vocab_size=700, special_tokens=names, show_progress=False)
+    )
     return tokenizer
 
 
 def ending(tokenizer: Tokenizer) -> Tokenizer:
     """One that puts an end token behind every text; encoders don't, and neither must an export."""
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     return tokenizer
 
 
 END = "<|endoftext|>"
 TOKENIZERS: dict[str, tuple[Callable[[], Tokenizer], dict[str, str], str]] = {
-    "GPTNeoXTokenizer": (lambda: byte_level(END, "<|padding|>"), {"eos_token": END, "bos_token": END, "unk_token": END}, "gpt_neox"),
+    "GPTNeoXTokenizer": (
+        lambda: byte_level(END, "<|padding|>"),
+        {"eos_token": END, "bos_token": END, "unk_token": END},
+        "gpt_neox",
+    ),
     "GPT2Tokenizer": (lambda: byte_level(END), {"eos_token": END, "bos_token": END, "unk_token": END}, "gpt2"),
-    "Qwen2Tokenizer": (lambda: byte_level(END, "<|im_start|>", "<|im_end|>"), {"eos_token": "<|im_end|>", "pad_token": END}, "qwen2"),
-    "LlamaTokenizer": (lambda: ending(metaspace("<unk>", "<s>", "</s>")), {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, "llama"),
-    "TokenizersBackend": (lambda: ending(metaspace("<unk>", "<s>", "</s>")), {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, "llama"),
-    "PreTrainedTokenizerFast": (lambda: byte_level("<|memory_1|>", "b"), {}, "llama"),  # names nothing, and has the name of a memory token
+    "Qwen2Tokenizer": (
+        lambda: byte_level(END, "<|im_start|>", "<|im_end|>"),
+        {"eos_token": "<|im_end|>", "pad_token": END},
+        "qwen2",
+    ),
+    "LlamaTokenizer": (
+        lambda: ending(metaspace("<unk>", "<s>", "</s>")),
+        {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+        "llama",
+    ),
+    "TokenizersBackend": (
+        lambda: ending(metaspace("<unk>", "<s>", "</s>")),
+        {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+        "llama",
+    ),
+    "PreTrainedTokenizerFast": (
+        lambda: byte_level("<|memory_1|>", "b"),
+        {},
+        "llama",
+    ),  # names nothing, and has the name of a memory token
 }
 
 
@@ -112,8 +147,12 @@ def test_tokenizers(kind: str, tmp_path: Path) -> None:
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "tokenizer_class": kind}))
     model = encoder_of(tmp_path / "backbone", family, tokenizer.get_vocab_size())
     check(model, tmp_path / "plain")
-    features: dict[str, Any] = SentenceTransformer(str(tmp_path / "plain"), device="cpu").preprocess([END + "</s> one", "two"])
-    rows = [row[mask.bool()].tolist() for row, mask in zip(features["input_ids"], features["attention_mask"], strict=True)]
+    features: dict[str, Any] = SentenceTransformer(str(tmp_path / "plain"), device="cpu").preprocess(
+        [END + "</s> one", "two"]
+    )
+    rows = [
+        row[mask.bool()].tolist() for row, mask in zip(features["input_ids"], features["attention_mask"], strict=True)
+    ]
     own = model.encoder.token_ids([END + "</s> one", "two"])
     assert [row[:-3] for row in rows] == own
     assert rows[0][-3:] == rows[1][-3:]

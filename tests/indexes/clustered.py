@@ -30,7 +30,9 @@ def store_vectors(path: Path, vectors: NDArray[np.float32], store: Store = "floa
     return open_storage(path, rows=len(vectors), dimension=vectors.shape[1], store=store)
 
 
-def best_rows(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+def best_rows(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
     """The truth by numpy: the k best rows for each query, equal scores by row; -1 where fewer are allowed."""
     scores = (queries.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
     if allowed is not None:
@@ -42,4 +44,8 @@ def best_rows(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
 
 def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     """Part of the true rows that were found."""
-    return float(np.mean([len(set(a[b >= 0]) & set(b[b >= 0])) / max(1, (b >= 0).sum()) for a, b in zip(found, truth, strict=True)]))
+    return float(
+        np.mean(
+            [len(set(a[b >= 0]) & set(b[b >= 0])) / max(1, (b >= 0).sum()) for a, b in zip(found, truth, strict=True)]
+        )
+    )

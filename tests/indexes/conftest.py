@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from llm2comp_indexes import IndexOptions, build_index, delete_documents
 from tests.word_encoder import WordEncoder
 
-TEXTS = ["how bread rises in the oven", "the moon and the tides", "a list of prime numbers", "rain over the harbour", "bread with butter"]
+TEXTS = [
+    "how bread rises in the oven",
+    "the moon and the tides",
+    "a list of prime numbers",
+    "rain over the harbour",
+    "bread with butter",
+]
 
 
 @pytest.fixture
@@ -34,7 +40,9 @@ def write_corpus(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def corpus(write_corpus: Callable[..., Path]) -> Path:
-    return write_corpus({"_id": f"d{row}", "title": f"Title {row}", "text": text, "year": 2000 + row} for row, text in enumerate(TEXTS))
+    return write_corpus(
+        {"_id": f"d{row}", "title": f"Title {row}", "text": text, "year": 2000 + row} for row, text in enumerate(TEXTS)
+    )
 
 
 @pytest.fixture

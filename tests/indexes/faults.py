@@ -1,7 +1,8 @@
 """Changes of an index in processes of their own, killed or out of space at a moment that the test chooses.
 
-Run as a program it is a server: it imports everything once, and forks a child for each order (a JSON line on stdin). In the
-child every call that changes the disk passes a gate, which counts, and kills the process or fails when its turn has come.
+Run as a program it is a server: it imports everything once, and forks a child for each order (a JSON line on stdin). In
+the child every call that changes the disk passes a gate, which counts, and kills the process or fails when its turn has
+come.
 """
 
 import builtins
@@ -52,9 +53,18 @@ class FaultServer:
     """Runs orders; a context manager."""
 
     def __enter__(self) -> Self:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]), "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]),
+            "OMP_NUM_THREADS": "1",
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.indexes.faults"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+            [sys.executable, "-m", "tests.indexes.faults"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         )
         return self
 
@@ -71,14 +81,26 @@ class FaultServer:
         assert self._process.stdout
         record = folder.with_name(folder.name + ".record")
         record.unlink(missing_ok=True)
-        order = {"task": task, "folder": str(folder), "fault": asdict(fault), "record": str(record), "arguments": arguments}
+        order = {
+            "task": task,
+            "folder": str(folder),
+            "fault": asdict(fault),
+            "record": str(record),
+            "arguments": arguments,
+        }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
         entries = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
         record.unlink(missing_ok=True)
         told = {name: value for entry in entries for name, value in entry.items()}
-        return Outcome(code, told.get("error", ""), told.get("gates", 0), [entry["text"] for entry in entries if "text" in entry], told.get("result"))
+        return Outcome(
+            code,
+            told.get("error", ""),
+            told.get("gates", 0),
+            [entry["text"] for entry in entries if "text" in entry],
+            told.get("result"),
+        )
 
 
 class _Record:
@@ -132,7 +154,15 @@ def _install(gate: _Gate) -> None:
             gate.enter("truncate")
             return super().truncate(size)
 
-    def gated_open(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None, newline: Any = None, **rest: Any) -> Any:
+    def gated_open(
+        file: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: Any = None,
+        errors: Any = None,
+        newline: Any = None,
+        **rest: Any,
+    ) -> Any:
         if not set(mode) & set("wxa+"):
             return real_open(file, mode, buffering, encoding, errors, newline, **rest)
         gate.enter("open")
@@ -172,7 +202,11 @@ def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any])
     from llm2comp_indexes.builder import blocks as row_blocks
     from llm2comp_indexes.change import update
 
-    for module, name, value in ((row_blocks, "BLOCK", 3), (update, "_IDS_AT_ONCE", 4), (sys.modules["llm2comp_indexes.change.merge"], "_BLOCK", 3)):
+    for module, name, value in (
+        (row_blocks, "BLOCK", 3),
+        (update, "_IDS_AT_ONCE", 4),
+        (sys.modules["llm2comp_indexes.change.merge"], "_BLOCK", 3),
+    ):
         assert hasattr(module, name)
         setattr(module, name, value)
     encoder = _RecordingEncoder(record)
@@ -210,7 +244,9 @@ def _warm_up() -> None:
     faiss.omp_set_num_threads(1)
     with TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus.jsonl")
-        corpus.write_text("".join(json.dumps({"_id": str(row), "text": f"text {row}", "year": row}) + "\n" for row in range(20)))
+        corpus.write_text(
+            "".join(json.dumps({"_id": str(row), "text": f"text {row}", "year": row}) + "\n" for row in range(20))
+        )
         build_index([corpus], Path(folder, "idx"), model=WordEncoder(), options=IndexOptions("hnsw", hybrid=True))
         delete_documents(Path(folder, "idx"), ["3"])
         merge_index(Path(folder, "idx"))

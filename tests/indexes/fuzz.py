@@ -1,6 +1,7 @@
 """Run as a program: damages the files of an index at random, signs the manifest anew, and uses the index, with little memory to spare.
 
-Whatever it meets must be an answer or an error of ours; anything else ends the program with a traceback, or a signal, and the test sees it.
+Whatever it meets must be an answer or an error of ours; anything else ends the program with a traceback, or a signal,
+and the test sees it.
 """
 
 import json
@@ -19,7 +20,19 @@ from tests.word_encoder import WordEncoder
 
 SPARE_BYTES = 1 << 30
 EXTREMES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1, 79, 80, 81, 0x7FC00000, 0x7F800000]
-TYPES = ["Flat", "HNSW16", "HNSW2", "HNSW500", "IVF99999999,Flat", "IVF80,Flat", "IVF8,PQ16x12", "PQ32x24", "IMI2x20,Flat", "LSH", "OPQ32,IVF8,PQ32"]
+TYPES = [
+    "Flat",
+    "HNSW16",
+    "HNSW2",
+    "HNSW500",
+    "IVF99999999,Flat",
+    "IVF80,Flat",
+    "IVF8,PQ16x12",
+    "PQ32x24",
+    "IMI2x20,Flat",
+    "LSH",
+    "OPQ32,IVF8,PQ32",
+]
 TYPES += ["", "x" * 9999, "\0"]
 
 
@@ -89,7 +102,9 @@ def attempts(folder: Path, count: int, draw: random.Random) -> list[tuple[str, C
         else:
             forge_file(folder, name, damage((folder / "segments" / "000001" / name).read_bytes(), random.Random(seed)))
 
-    found: list[tuple[str, Callable[[], None]]] = [(f"type {kind[:40]!r}", partial(rename_type, kind)) for kind in TYPES]
+    found: list[tuple[str, Callable[[], None]]] = [
+        (f"type {kind[:40]!r}", partial(rename_type, kind)) for kind in TYPES
+    ]
     for number in range(count):
         name, seed = draw.choice([*names, "manifest.json"]), draw.randrange(1 << 30)
         found.append((f"{number} {name} {seed}", partial(damage_file, name, seed)))

@@ -1,6 +1,7 @@
 """Run as a program: damages .npy files, id files and shards at random, signs the shards anew, and builds of them, with little memory to spare.
 
-Whatever it meets must be an index or an error of ours; anything else ends the program with a traceback, or a signal, and the test sees it.
+Whatever it meets must be an index or an error of ours; anything else ends the program with a traceback, or a signal,
+and the test sees it.
 """
 
 import hashlib
@@ -22,8 +23,35 @@ from llm2comp_indexes.builder.vector_files import NpySource, NpyVectors
 from tests.indexes.fuzz import SPARE_BYTES, damage, damage_number
 from tests.word_encoder import WordEncoder
 
-HEADERS = ["'<f4'", "'<f8'", "'>f2'", "'|O'", "'<i8'", "'<U9'", "'|V99'", "'<f16'", "[('a', '<f4')]", "'<M8[s]'", "True", "False", "(3,)", "(9, 9)", "(-1, 16)"]
-HEADERS += ["(99999999999, 16)", "(4611686018427387904, 4)", "(0, 16)", "(16, 0)", "()", "(1, 2, 3)", "(2.0, 2)", "None", "'" + "x" * 5000 + "'", "[" * 300]
+HEADERS = [
+    "'<f4'",
+    "'<f8'",
+    "'>f2'",
+    "'|O'",
+    "'<i8'",
+    "'<U9'",
+    "'|V99'",
+    "'<f16'",
+    "[('a', '<f4')]",
+    "'<M8[s]'",
+    "True",
+    "False",
+    "(3,)",
+    "(9, 9)",
+    "(-1, 16)",
+]
+HEADERS += [
+    "(99999999999, 16)",
+    "(4611686018427387904, 4)",
+    "(0, 16)",
+    "(16, 0)",
+    "()",
+    "(1, 2, 3)",
+    "(2.0, 2)",
+    "None",
+    "'" + "x" * 5000 + "'",
+    "[" * 300,
+]
 WORDS = ["descr", "fortran_order", "shape"]
 
 
@@ -52,7 +80,9 @@ def join_shards(folder: Path) -> None:
     source = ShardSource([folder / "shards"], lambda phase, done: None)
     for block in source.blocks():
         assert block.read().shape == (len(block.rows), source.dimension)
-    build_from_vectors(VectorFiles([folder / "shards"]), folder / "idx", model=WordEncoder(), options=IndexOptions(type="flat"))
+    build_from_vectors(
+        VectorFiles([folder / "shards"]), folder / "idx", model=WordEncoder(), options=IndexOptions(type="flat")
+    )
 
 
 def forge_shard(folder: Path, name: str, seed: int) -> None:
@@ -66,7 +96,9 @@ def forge_shard(folder: Path, name: str, seed: int) -> None:
         path.write_bytes(content)
         manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest.pop("checksum", None)
-    manifest["checksum"] = hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    manifest["checksum"] = hashlib.sha256(
+        json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
     (folder / SHARD).write_text(json.dumps(manifest))
 
 
@@ -76,7 +108,9 @@ def forge_array(path: Path, seed: int) -> None:
     path.write_bytes((damage_header if draw.random() < 0.5 else damage)(path.read_bytes(), draw))
 
 
-def attempts(folder: Path, count: int, draw: random.Random) -> list[tuple[str, Callable[[], None], Callable[[Path], None]]]:
+def attempts(
+    folder: Path, count: int, draw: random.Random
+) -> list[tuple[str, Callable[[], None], Callable[[Path], None]]]:
     """Damages to try, each with its name and what is done with the files afterwards."""
     found: list[tuple[str, Callable[[], None], Callable[[Path], None]]] = []
     for number in range(count):

@@ -11,7 +11,25 @@ from llm2comp_indexes import Index, IndexOptions, SearchOptions, VectorFiles, bu
 from tests.word_encoder import WordEncoder
 
 QUERIES = ["bread in the oven", "moon and tides", "a list of numbers", "rain", "harbour light"]
-WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light", "the", "of", "in"]
+WORDS = [
+    "bread",
+    "moon",
+    "list",
+    "rain",
+    "prime",
+    "harbour",
+    "tides",
+    "oven",
+    "butter",
+    "numbers",
+    "sea",
+    "field",
+    "stone",
+    "light",
+    "the",
+    "of",
+    "in",
+]
 
 
 class RecordingEncoder(WordEncoder):
@@ -46,15 +64,28 @@ def make_documents(rows: "range | list[int]", seed: int = 0) -> list[dict[str, A
     documents = []
     for row in rows:
         words = np.random.default_rng([seed, row]).choice(WORDS, 6)
-        documents.append({"_id": f"d{row}", "title": f"T{row}", "text": " ".join(words), "year": 2000 + row % 10, "tags": ["even"] if row % 2 == 0 else []})
+        documents.append(
+            {
+                "_id": f"d{row}",
+                "title": f"T{row}",
+                "text": " ".join(words),
+                "year": 2000 + row % 10,
+                "tags": ["even"] if row % 2 == 0 else [],
+            }
+        )
     return documents
 
 
-def answers(folder: "Path | Index", encoder: WordEncoder, k: int = 1000, **options: Any) -> list[list[tuple[str, str, str]]]:
+def answers(
+    folder: "Path | Index", encoder: WordEncoder, k: int = 1000, **options: Any
+) -> list[list[tuple[str, str, str]]]:
     """Id, text and rounded score of each answer to each of the queries; answers whose scores round to the same by id."""
     index = open_index(folder, model=encoder) if isinstance(folder, Path) else folder
     found = index.search(QUERIES, k, options=SearchOptions(**options))
-    return [sorted(((hit.id, hit.text, f"{hit.score:.4f}") for hit in hits), key=lambda hit: (-float(hit[2]), hit[0])) for hits in found]
+    return [
+        sorted(((hit.id, hit.text, f"{hit.score:.4f}") for hit in hits), key=lambda hit: (-float(hit[2]), hit[0]))
+        for hits in found
+    ]
 
 
 def identifiers(folder: Path, encoder: WordEncoder) -> set[str]:
@@ -62,10 +93,14 @@ def identifiers(folder: Path, encoder: WordEncoder) -> set[str]:
     return {hit.id for hit in open_index(folder, model=encoder).search(["bread"], 1000)[0]}
 
 
-def build_of_vectors(root: Path, vectors: NDArray[np.float32], queries: NDArray[np.float32], options: IndexOptions) -> Path:
+def build_of_vectors(
+    root: Path, vectors: NDArray[np.float32], queries: NDArray[np.float32], options: IndexOptions
+) -> Path:
     """An index of the vectors, whose ids are v0, v1 …"""
     np.save(root / "vectors.npy", vectors)
     np.save(root / "queries.npy", queries)
     (root / "ids.txt").write_text("".join(f"v{row}\n" for row in range(len(vectors))))
-    build_from_vectors(VectorFiles([root / "vectors.npy"], root / "ids.txt", root / "queries.npy"), root / "idx", options=options)
+    build_from_vectors(
+        VectorFiles([root / "vectors.npy"], root / "ids.txt", root / "queries.npy"), root / "idx", options=options
+    )
     return root / "idx"

@@ -10,7 +10,8 @@ from pathlib import Path
 def peak_mib() -> int:
     """MiB that this process held at most, since it runs this program.
 
-    `ru_maxrss` is no measure of it on Linux: a process starts with that of the one it was forked from, here that of all tests before.
+    `ru_maxrss` is no measure of it on Linux: a process starts with that of the one it was forked from, here that of all
+    tests before.
     """
     if sys.platform.startswith("linux"):
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -1,6 +1,7 @@
 """kill -9 and a full device at any moment: the last commit stays whole, and the same command finishes without encoding anything twice.
 
-Real processes are killed before, or half way through, every call that changes the disk, and at random times from outside.
+Real processes are killed before, or half way through, every call that changes the disk, and at random times from
+outside.
 """
 
 import json
@@ -18,7 +19,22 @@ from llm2comp_indexes.format.manifest import read_manifest, segment_folder
 from tests.indexes.faults import Fault, FaultServer
 from tests.word_encoder import WordEncoder
 
-WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
+WORDS = [
+    "bread",
+    "moon",
+    "list",
+    "rain",
+    "prime",
+    "harbour",
+    "tides",
+    "oven",
+    "butter",
+    "numbers",
+    "sea",
+    "field",
+    "stone",
+    "light",
+]
 OPTIONS = {"type": "hnsw", "hybrid": True}
 TASKS = ["build", "overwrite", "add", "delete", "merge", "restructure"]
 BLOCK = 3  # documents, in the children
@@ -44,7 +60,10 @@ def server() -> Iterator[FaultServer]:
 
 def write_corpus(path: Path, rows: list[int], seed: int) -> Path:
     draw = random.Random(seed)
-    documents = ({"_id": f"d{row}", "title": f"T{row}", "text": " ".join(draw.choices(WORDS, k=6)), "year": 2000 + row} for row in rows)
+    documents = (
+        {"_id": f"d{row}", "title": f"T{row}", "text": " ".join(draw.choices(WORDS, k=6)), "year": 2000 + row}
+        for row in rows
+    )
     path.write_text("".join(json.dumps(document) + "\n" for document in documents))
     return path
 
@@ -69,9 +88,14 @@ def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
     for name, given in arguments.items():
         task = tasks.get(name, name)
         start = found["add"].after if name in tasks else before
-        counted = [server.run(task, copy(start, root / f"{name}-{kind}"), Fault(kind, 1 << 30), **given) for kind in ("kill", "full")]
+        counted = [
+            server.run(task, copy(start, root / f"{name}-{kind}"), Fault(kind, 1 << 30), **given)
+            for kind in ("kill", "full")
+        ]
         assert [run.error for run in counted] == ["", ""]
-        found[name] = Job(task, given, start, root / f"{name}-kill", counted[0].encoded, counted[0].gates, counted[1].gates)
+        found[name] = Job(
+            task, given, start, root / f"{name}-kill", counted[0].encoded, counted[0].gates, counted[1].gates
+        )
         assert state(root / f"{name}-kill") == state(root / f"{name}-full"), "the same change gives the same files"
         before = found[name].after
     return found
@@ -87,14 +111,20 @@ def state(folder: Path) -> list[Any]:
     manifest = read_manifest(folder)
     segments = []
     for segment in manifest.segments:
-        files = {name.partition("-")[0]: (segment_folder(folder, segment) / name).read_bytes() for name in segment.files if name != "report.json"}
+        files = {
+            name.partition("-")[0]: (segment_folder(folder, segment) / name).read_bytes()
+            for name in segment.files
+            if name != "report.json"
+        }
         segments.append((segment.rows, segment.deleted, segment.documents, segment.type, files))
     return [manifest.dimension, manifest.fingerprint, manifest.options, *segments]
 
 
 def journaled_rows(folder: Path) -> int:
     """Rows of the finished blocks of the unfinished segment, by its journal."""
-    committed = {segment.name for segment in read_manifest(folder).segments} if (folder / "manifest.json").exists() else set()
+    committed = (
+        {segment.name for segment in read_manifest(folder).segments} if (folder / "manifest.json").exists() else set()
+    )
     journals = [path for path in folder.glob("segments/*/journal.jsonl") if path.parent.name not in committed]
     lines = [line for path in journals for line in path.read_bytes().split(b"\n")[:-1]]
     return max([json.loads(line).get("rows", 0) for line in lines], default=0)
@@ -110,7 +140,10 @@ def check_last_commit(folder: Path, job: Job) -> bool:
     verify_index(folder)
     now, after = state(folder), state(job.after)
     assert now == after or (job.before and now == state(job.before)), "neither the index before nor the one after"
-    answers = [[hit.id for hit in open_index(place, model=WordEncoder()).search(["bread moon", "oven"], k=5)[0]] for place in (folder, job.after)]
+    answers = [
+        [hit.id for hit in open_index(place, model=WordEncoder()).search(["bread moon", "oven"], k=5)[0]]
+        for place in (folder, job.after)
+    ]
     assert answers[0] == answers[1] or now != after
     return now == after
 
@@ -129,7 +162,9 @@ def disturb(server: FaultServer, job: Job, folder: Path, faults: list[Fault], ex
         encoded = durable + len(run.encoded)
         assert durable <= journaled_rows(folder), f"{fault}: a finished block was lost"
         durable = journaled_rows(folder)
-        assert encoded - durable <= 2 * BLOCK, f"{fault}: more was lost than the block being encoded and the one being written"
+        assert encoded - durable <= 2 * BLOCK, (
+            f"{fault}: more was lost than the block being encoded and the one being written"
+        )
     else:
         done = False
     if done and job.task == "build":
@@ -139,7 +174,10 @@ def disturb(server: FaultServer, job: Job, folder: Path, faults: list[Fault], ex
     assert run.encoded == ([] if done else job.texts[durable:]), f"{faults}: a finished block was encoded again"
     assert state(folder) == state(job.after), f"{faults}"
     named = {f"segments/{segment.name}/{name}" for segment in read_manifest(folder).segments for name in segment.files}
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"LOCK", "LOCK.pid"} == named | {"manifest.json"}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {
+        "LOCK",
+        "LOCK.pid",
+    } == named | {"manifest.json"}
 
 
 def killed(run: Any) -> bool:
@@ -151,7 +189,9 @@ def out_of_space(run: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_killed_at_some_changes_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+def test_killed_at_some_changes_of_the_disk(
+    server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str
+) -> None:
     job, draw = jobs[name], random.Random(f"kill {name}")
     moments = draw.sample(range(1, job.gates + 1), min(20, job.gates))
     for number, at in enumerate(moments):
@@ -176,7 +216,9 @@ def test_killed_at_random_times(server: FaultServer, jobs: dict[str, Job], tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kill", "half"])
 @pytest.mark.parametrize("name", TASKS)
-def test_killed_at_every_change_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str, kind: str) -> None:
+def test_killed_at_every_change_of_the_disk(
+    server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str, kind: str
+) -> None:
     for at in range(1, jobs[name].gates + 2):
         disturb(server, jobs[name], tmp_path / "idx", [Fault(kind, at)], killed)
 
@@ -186,7 +228,9 @@ def stopped(run: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_interrupted_at_some_changes_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+def test_interrupted_at_some_changes_of_the_disk(
+    server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str
+) -> None:
     """Cleaning up, which a killed process does not do, harms nothing either."""
     job, draw = jobs[name], random.Random(f"stop {name}")
     for at in draw.sample(range(1, job.gates + 1), min(8, job.gates)):
@@ -195,13 +239,17 @@ def test_interrupted_at_some_changes_of_the_disk(server: FaultServer, jobs: dict
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_interrupted_at_every_change_of_the_disk(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+def test_interrupted_at_every_change_of_the_disk(
+    server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str
+) -> None:
     for at in range(1, jobs[name].gates + 1):
         disturb(server, jobs[name], tmp_path / "idx", [Fault("stop", at)], stopped)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_device_that_is_full_at_some_writes(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+def test_a_device_that_is_full_at_some_writes(
+    server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str
+) -> None:
     job, draw = jobs[name], random.Random(f"full {name}")
     for at in draw.sample(range(1, job.writes + 1), min(8, job.writes)):
         disturb(server, job, tmp_path / "idx", [Fault("full", at)], out_of_space)
@@ -209,6 +257,8 @@ def test_a_device_that_is_full_at_some_writes(server: FaultServer, jobs: dict[st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_a_device_that_is_full_at_any_write(server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str) -> None:
+def test_a_device_that_is_full_at_any_write(
+    server: FaultServer, jobs: dict[str, Job], tmp_path: Path, name: str
+) -> None:
     for at in range(1, jobs[name].writes + 1):
         disturb(server, jobs[name], tmp_path / "idx", [Fault("full", at)], out_of_space)

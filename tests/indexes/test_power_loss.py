@@ -1,7 +1,7 @@
 """The power fails at any moment: what was committed is there and whole, and the command goes on when it is run again.
 
-Each change runs once, while a model of the disk follows it: contents last until their fsync, names until their folder's (or change at
-once: both are tried). Every state that the disk might then be found in is laid out and opened.
+Each change runs once, while a model of the disk follows it: contents last until their fsync, names until their folder's
+(or change at once: both are tried). Every state that the disk might then be found in is laid out and opened.
 """
 
 import os
@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from llm2comp.errors import IndexFolderError
-from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index, open_index, verify_index
+from llm2comp_indexes import (
+    IndexOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    merge_index,
+    open_index,
+    verify_index,
+)
 from tests.indexes.live import QUERIES, RecordingEncoder, answers, make_documents
 from tests.indexes.power import Disk, Tree, lay_out
 
@@ -32,7 +40,13 @@ def changes(tmp_path: Path, write_corpus: Callable[..., Path], monkeypatch: pyte
 
     def build(folder: Path, encoder: RecordingEncoder, overwrite: bool = False) -> None:
         kind = (folder.parent / "kind").read_text() if (folder.parent / "kind").exists() else KINDS[0]
-        build_index([second if overwrite else first], folder, model=encoder, options=IndexOptions(kind, hybrid=True), overwrite=overwrite)
+        build_index(
+            [second if overwrite else first],
+            folder,
+            model=encoder,
+            options=IndexOptions(kind, hybrid=True),
+            overwrite=overwrite,
+        )
 
     return {
         "build": build,
@@ -47,7 +61,13 @@ def prepare(root: Path, changes: dict[str, Change], task: str, kind: str) -> Pat
     """The index as it is before the task."""
     root.mkdir()
     (root / "kind").write_text(kind)
-    for name in {"build": [], "overwrite": ["build"], "add": ["build"], "delete": ["build", "add"], "merge": ["build", "add", "delete"]}[task]:
+    for name in {
+        "build": [],
+        "overwrite": ["build"],
+        "add": ["build"],
+        "delete": ["build", "add"],
+        "merge": ["build", "add", "delete"],
+    }[task]:
         changes[name](root / "idx", RecordingEncoder())
     return root
 
@@ -112,7 +132,9 @@ def test_an_index_in_folders_that_were_made_for_it_is_durable(tmp_path: Path, ch
 
 
 @pytest.mark.parametrize("task", ["build", "overwrite", "add", "merge"])
-def test_what_was_encoded_outlives_a_power_failure(tmp_path: Path, changes: dict[str, Change], task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_encoded_outlives_a_power_failure(
+    tmp_path: Path, changes: dict[str, Change], task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The power fails when all is done but the commit: nothing is encoded again."""
     root = prepare(tmp_path / "disk", changes, task, KINDS[0])
     disk = Disk(root)
@@ -143,7 +165,9 @@ def interrupt(*arguments: Any) -> None:
         ("llm2comp_indexes.format.vectors.StorageWriter.sync", "merge"),
     ],
 )
-def test_an_fsync_that_is_forgotten_is_noticed(tmp_path: Path, changes: dict[str, Change], task: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_fsync_that_is_forgotten_is_noticed(
+    tmp_path: Path, changes: dict[str, Change], task: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = prepare(tmp_path / "disk", changes, task, KINDS[0])
 
     def forget(subject: Any) -> None:

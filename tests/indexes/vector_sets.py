@@ -17,7 +17,9 @@ def draw_clustered(rows: int, dimension: int, *, seed: int, clusters: int = 50) 
     share = 1 / np.arange(1, clusters + 1)
     generator = np.random.default_rng(seed)
     vectors = centres[generator.choice(clusters, rows, p=share / share.sum())]
-    vectors = vectors + generator.standard_normal((rows, 8)) @ directions + 0.3 * generator.standard_normal((rows, dimension))
+    vectors = (
+        vectors + generator.standard_normal((rows, 8)) @ directions + 0.3 * generator.standard_normal((rows, dimension))
+    )
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 

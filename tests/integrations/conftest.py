@@ -12,10 +12,39 @@ if TYPE_CHECKING:
     from llm2comp import LLM2Comp
 
 ROWS: list[dict[str, Any]] = [
-    {"_id": "bread", "title": "Bread", "text": "Bread rises because yeast makes gas.\nThe oven sets it.", "year": 2001, "lang": "en", "tags": ["food"]},
-    {"_id": "butter", "title": "", "text": "Butter is churned from cream.", "year": 2005, "lang": "en", "tags": ["food", "milk"], "draft": True},
-    {"_id": "tides", "title": "Tides", "text": "The moon pulls the sea, and so the tides rise and fall.", "year": 2010, "lang": "de", "tags": ["sea"]},
-    {"_id": "harbour", "title": "Harbour", "text": "Ships wait in the harbour until the water is high.", "year": 2012, "lang": "fr", "tags": ["sea", "travel"]},
+    {
+        "_id": "bread",
+        "title": "Bread",
+        "text": "Bread rises because yeast makes gas.\nThe oven sets it.",
+        "year": 2001,
+        "lang": "en",
+        "tags": ["food"],
+    },
+    {
+        "_id": "butter",
+        "title": "",
+        "text": "Butter is churned from cream.",
+        "year": 2005,
+        "lang": "en",
+        "tags": ["food", "milk"],
+        "draft": True,
+    },
+    {
+        "_id": "tides",
+        "title": "Tides",
+        "text": "The moon pulls the sea, and so the tides rise and fall.",
+        "year": 2010,
+        "lang": "de",
+        "tags": ["sea"],
+    },
+    {
+        "_id": "harbour",
+        "title": "Harbour",
+        "text": "Ships wait in the harbour until the water is high.",
+        "year": 2012,
+        "lang": "fr",
+        "tags": ["sea", "travel"],
+    },
     {
         "_id": "train",
         "title": "Train",
@@ -25,7 +54,14 @@ ROWS: list[dict[str, Any]] = [
         "tags": ["travel"],
         "draft": False,
     },
-    {"_id": "primes", "title": "Primes", "text": "A prime number has two divisors.", "year": 2020, "lang": "de", "note": "with 'quotes' and \"more\""},
+    {
+        "_id": "primes",
+        "title": "Primes",
+        "text": "A prime number has two divisors.",
+        "year": 2020,
+        "lang": "de",
+        "note": "with 'quotes' and \"more\"",
+    },
     {"_id": "root", "title": "Root", "text": "The square root of nine is three.", "lang": "en", "tags": []},
     {"_id": "violin", "title": "Violin", "text": "A violin has four strings.", "year": 1999, "note": ""},
 ]

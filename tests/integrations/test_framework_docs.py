@@ -31,7 +31,11 @@ def _few_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     from llm2comp.corpus import read as corpus
 
     whole = corpus.read_python_docs
-    monkeypatch.setattr(corpus, "read_python_docs", lambda **asked: (page for page in whole(**asked) if page.metadata["module"] in MODULES))
+    monkeypatch.setattr(
+        corpus,
+        "read_python_docs",
+        lambda **asked: (page for page in whole(**asked) if page.metadata["module"] in MODULES),
+    )
 
 
 @pytest.fixture
@@ -60,12 +64,16 @@ def _run(page: str) -> dict[str, Any]:
 
 
 def _needs(page: str) -> None:
-    pytest.importorskip("llama_index.core" if page == "llamaindex" else "langchain_core", reason="needs the page's extra")
+    pytest.importorskip(
+        "llama_index.core" if page == "llamaindex" else "langchain_core", reason="needs the page's extra"
+    )
 
 
 @PAGES
 @pytest.mark.usefixtures("_few_modules", "_default_settings")
-def test_the_page_runs_and_finds_what_it_asks_for(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_runs_and_finds_what_it_asks_for(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _needs(page)
     monkeypatch.chdir(tmp_path)
     space = _run(page)
@@ -73,7 +81,12 @@ def test_the_page_runs_and_finds_what_it_asks_for(page: str, tmp_path: Path, mon
     assert out.startswith("Bread rises because yeast makes gas.")
     assert "The train leaves at nine." in out
     assert "How do I parse a date from a string?" in out  # from the prompt that the stand-in language model repeats
-    for name in ("datetime.date.fromisoformat", "datetime.datetime.fromisoformat", "datetime.datetime.strptime", "random.Random.shuffle"):
+    for name in (
+        "datetime.date.fromisoformat",
+        "datetime.datetime.fromisoformat",
+        "datetime.datetime.strptime",
+        "random.Random.shuffle",
+    ):
         assert name in out
         assert f"`{name}`" in _read(page) or name.startswith("random")
     for line in re.findall(r"^ *print\(.*\)  # (\S.*)$", _read(page), re.MULTILINE):

@@ -55,18 +55,25 @@ def _scores(model: LLM2Comp, question: str) -> list[tuple[str, float]]:
     return [(TEXTS[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")]
 
 
-async def test_an_in_memory_store_ranks_as_the_model_does(embeddings: LLM2CompEmbeddings, documents: list[Document], bundled: LLM2Comp) -> None:
+async def test_an_in_memory_store_ranks_as_the_model_does(
+    embeddings: LLM2CompEmbeddings, documents: list[Document], bundled: LLM2Comp
+) -> None:
     store = InMemoryVectorStore(embeddings)
     await store.aadd_documents(documents)
     for question in QUESTIONS:
         expected = _scores(bundled, question)
-        for found in (store.similarity_search_with_score(question, k=8), await store.asimilarity_search_with_score(question, k=8)):
+        for found in (
+            store.similarity_search_with_score(question, k=8),
+            await store.asimilarity_search_with_score(question, k=8),
+        ):
             assert [document.page_content for document, _ in found] == [text for text, _ in expected]
             np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-5)
 
 
 @SUNSET
-def test_a_faiss_store_ranks_as_the_model_does(embeddings: LLM2CompEmbeddings, documents: list[Document], bundled: LLM2Comp) -> None:
+def test_a_faiss_store_ranks_as_the_model_does(
+    embeddings: LLM2CompEmbeddings, documents: list[Document], bundled: LLM2Comp
+) -> None:
     vectorstores = pytest.importorskip("langchain_community.vectorstores", reason="needs the extra dev")
     pytest.importorskip("faiss", reason="needs the extra cpu")
     store = vectorstores.FAISS.from_documents(documents, embeddings, distance_strategy="MAX_INNER_PRODUCT")
@@ -79,12 +86,16 @@ def test_a_faiss_store_ranks_as_the_model_does(embeddings: LLM2CompEmbeddings, d
 
 @SUNSET
 def test_a_cache_named_by_the_fingerprint_asks_the_model_once(bundled: LLM2Comp, encoded: list[Any]) -> None:
-    cached_embeddings = pytest.importorskip("langchain_classic.embeddings", reason="needs the extra dev").CacheBackedEmbeddings
+    cached_embeddings = pytest.importorskip(
+        "langchain_classic.embeddings", reason="needs the extra dev"
+    ).CacheBackedEmbeddings
     store = InMemoryByteStore()
 
     def make(**settings: Any) -> Any:
         embeddings = LLM2CompEmbeddings(model=bundled, **settings)
-        return cached_embeddings.from_bytes_store(embeddings, store, namespace=embeddings.fingerprint, key_encoder="sha256")
+        return cached_embeddings.from_bytes_store(
+            embeddings, store, namespace=embeddings.fingerprint, key_encoder="sha256"
+        )
 
     first = make().embed_documents(TEXTS)
     assert first == make().embed_documents(TEXTS) == bundled.encode_document(TEXTS).tolist()
@@ -94,7 +105,9 @@ def test_a_cache_named_by_the_fingerprint_asks_the_model_once(bundled: LLM2Comp,
 
 
 @SUNSET
-def test_the_semantic_chunker_cuts_where_the_model_sees_the_topic_change(embeddings: LLM2CompEmbeddings, bundled: LLM2Comp) -> None:
+def test_the_semantic_chunker_cuts_where_the_model_sees_the_topic_change(
+    embeddings: LLM2CompEmbeddings, bundled: LLM2Comp
+) -> None:
     splitter = pytest.importorskip("langchain_experimental.text_splitter", reason="needs the extra dev")
     sentences = [
         "Bread rises because of yeast.",
@@ -109,7 +122,9 @@ def test_the_semantic_chunker_cuts_where_the_model_sees_the_topic_change(embeddi
     assert chunks == [" ".join(sentences[:cut]), " ".join(sentences[cut:])]
 
 
-def test_the_indexing_api_encodes_only_what_is_new(embeddings: LLM2CompEmbeddings, documents: list[Document], encoded: list[Any]) -> None:
+def test_the_indexing_api_encodes_only_what_is_new(
+    embeddings: LLM2CompEmbeddings, documents: list[Document], encoded: list[Any]
+) -> None:
     store, records = InMemoryVectorStore(embeddings), InMemoryRecordManager("test")
     records.create_schema()
     for document in documents:
@@ -123,7 +138,9 @@ def test_the_indexing_api_encodes_only_what_is_new(embeddings: LLM2CompEmbedding
     assert encoded == [["The prime numbers never end.", *TEXTS[6:]]]
 
 
-async def test_a_chain_hands_what_was_found_to_the_language_model(embeddings: LLM2CompEmbeddings, documents: list[Document]) -> None:
+async def test_a_chain_hands_what_was_found_to_the_language_model(
+    embeddings: LLM2CompEmbeddings, documents: list[Document]
+) -> None:
     retriever = InMemoryVectorStore.from_documents(documents, embeddings).as_retriever(search_kwargs={"k": 1})
     prompt = ChatPromptTemplate.from_template("Context: {context}\nQuestion: {question}")
     inputs = {"context": retriever | (lambda found: found[0].page_content), "question": RunnablePassthrough()}
@@ -135,7 +152,9 @@ async def test_a_chain_hands_what_was_found_to_the_language_model(embeddings: LL
 
 def test_one_warning_tells_how_many_texts_were_cut(bundled: LLM2Comp, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        LLM2CompEmbeddings(model=bundled, max_length=16, embed_batch_size=2).embed_documents(["word " * 20, "a", "b", "word " * 30, "c"])
+        LLM2CompEmbeddings(model=bundled, max_length=16, embed_batch_size=2).embed_documents(
+            ["word " * 20, "a", "b", "word " * 30, "c"]
+        )
     assert caplog.messages == ["2 of 5 texts were cut to their first 16 tokens"]
 
 

@@ -39,7 +39,9 @@ async def test_documents_are_the_hits_of_the_index(mode: Any, index_dir: Path, b
         hits = open_index(index_dir, model=bundled).search([question], k=4, options=searched)[0]
         expected = [(hit.id, hit.score, hit.text) for hit in hits]
         for found in (retriever.invoke(question), await retriever.ainvoke(question)):
-            assert [(document.id, document.metadata["relevance_score"], document.page_content) for document in found] == expected
+            assert [
+                (document.id, document.metadata["relevance_score"], document.page_content) for document in found
+            ] == expected
 
 
 def test_ids_metadata_and_titles_come_through(retriever: LLM2CompRetriever) -> None:
@@ -48,7 +50,9 @@ def test_ids_metadata_and_titles_come_through(retriever: LLM2CompRetriever) -> N
     for row in ROWS:
         metadata = dict(found[row["_id"]].metadata)
         assert isinstance(metadata.pop("relevance_score"), float)
-        expected = {name: value for name, value in row.items() if name not in ("_id", "text") and (name != "title" or value)}
+        expected = {
+            name: value for name, value in row.items() if name not in ("_id", "text") and (name != "title" or value)
+        }
         assert metadata == expected
 
 
@@ -64,8 +68,14 @@ async def test_a_question_may_bring_its_own_number_and_filter(index_dir: Path, b
     for changes in ({"k": 2}, {"similarity_top_k": 2}):
         assert len(await retriever.ainvoke("?", **changes)) == len(retriever.invoke("?", **changes)) == 2
     assert {document.id for document in retriever.invoke("?", where="year >= 2020")} == {"train", "primes"}
-    assert [{document.id for document in found} for found in await retriever.abatch(["?", "!"], where="year == 1999")] == [{"violin"}] * 2
-    for wrong, message in (({"k": 0}, "k is 0"), ({"k": 1, "similarity_top_k": 2}, "the same"), ({"where": ""}, "where")):
+    assert [
+        {document.id for document in found} for found in await retriever.abatch(["?", "!"], where="year == 1999")
+    ] == [{"violin"}] * 2
+    for wrong, message in (
+        ({"k": 0}, "k is 0"),
+        ({"k": 1, "similarity_top_k": 2}, "the same"),
+        ({"where": ""}, "where"),
+    ):
         with pytest.raises(SettingsError, match=message):
             retriever.invoke("?", **wrong)
     with pytest.raises(TypeError, match="top_k"):
@@ -74,7 +84,12 @@ async def test_a_question_may_bring_its_own_number_and_filter(index_dir: Path, b
 
 async def test_in_a_chain(retriever: LLM2CompRetriever) -> None:
     prompt = ChatPromptTemplate.from_template("{found} {question}")
-    chain = {"found": retriever | (lambda found: found[0].id), "question": RunnablePassthrough()} | prompt | ParrotFakeChatModel() | StrOutputParser()
+    chain = (
+        {"found": retriever | (lambda found: found[0].id), "question": RunnablePassthrough()}
+        | prompt
+        | ParrotFakeChatModel()
+        | StrOutputParser()
+    )
     assert chain.invoke(QUESTIONS[1]) == f"train {QUESTIONS[1]}"
     assert await chain.ainvoke(QUESTIONS[0]) == f"bread {QUESTIONS[0]}"
 
@@ -94,19 +109,30 @@ def test_callbacks_fire(retriever: LLM2CompRetriever) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"top_k": 3}, "top_k\n"), ({"mode": "sparse"}, "mode\n"), ({"k": 0}, "k\n"), ({"k": 1, "similarity_top_k": 2}, "similarity_top_k\n")],
+    [
+        ({"top_k": 3}, "top_k\n"),
+        ({"mode": "sparse"}, "mode\n"),
+        ({"k": 0}, "k\n"),
+        ({"k": 1, "similarity_top_k": 2}, "similarity_top_k\n"),
+    ],
 )
 def test_settings_that_cannot_be_are_named(settings: dict[str, Any], message: str, index_dir: Path) -> None:
     with pytest.raises(ValidationError, match=message):
         LLM2CompRetriever(index_dir, **settings)
 
 
-def test_wrong_folders_and_models_are_refused_at_once(index_dir: Path, chunk_dir: Path, model: LLM2Comp, bundled: LLM2Comp, tmp_path: Path) -> None:
+def test_wrong_folders_and_models_are_refused_at_once(
+    index_dir: Path, chunk_dir: Path, model: LLM2Comp, bundled: LLM2Comp, tmp_path: Path
+) -> None:
     with pytest.raises(IndexFolderError, match=str(tmp_path)):
         LLM2CompRetriever(tmp_path)
     with pytest.raises(IndexFolderError, match="dimension"):
         LLM2CompRetriever(index_dir, model=model)
-    for settings, message in (({"where": "year >>"}, "invalid syntax"), ({"where": "yaer > 3"}, 'did you mean "year"'), ({"k": 5000}, "k is 5000")):
+    for settings, message in (
+        ({"where": "year >>"}, "invalid syntax"),
+        ({"where": "yaer > 3"}, 'did you mean "year"'),
+        ({"k": 5000}, "k is 5000"),
+    ):
         with pytest.raises(ValidationError, match=message):
             LLM2CompRetriever(index_dir, model=bundled, **settings)
     with pytest.raises(ValidationError, match="holds no BM25 index"):
@@ -123,7 +149,9 @@ async def test_a_question_that_is_no_string_is_refused(mode: Any, bad: Any, inde
         await retriever.ainvoke(bad)
 
 
-async def test_asked_asynchronously_it_searches_in_a_thread(retriever: LLM2CompRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_asked_asynchronously_it_searches_in_a_thread(
+    retriever: LLM2CompRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop_runs, waited, search = threading.Event(), [], Index.search
 
     def wait_for_the_loop(self: Index, *args: Any, **settings: Any) -> Any:

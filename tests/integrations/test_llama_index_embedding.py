@@ -74,7 +74,9 @@ def test_batches_have_the_size_asked_for(bundled: LLM2Comp, encoded: list[Any]) 
     assert encoded == [TEXTS[:3], TEXTS[3:6], TEXTS[6:]]
 
 
-def test_as_the_default_of_an_index_it_ranks_as_the_model_does(embedding: LLM2CompEmbedding, documents: list[Document], bundled: LLM2Comp) -> None:
+def test_as_the_default_of_an_index_it_ranks_as_the_model_does(
+    embedding: LLM2CompEmbedding, documents: list[Document], bundled: LLM2Comp
+) -> None:
     before = Settings._embed_model
     Settings.embed_model = embedding
     try:
@@ -82,19 +84,27 @@ def test_as_the_default_of_an_index_it_ranks_as_the_model_does(embedding: LLM2Co
         for question in QUESTIONS:
             nodes = index.as_retriever(similarity_top_k=len(TEXTS)).retrieve(question)
             assert [node.text for node in nodes] == _ranking(bundled, question)
-            assert nodes[0].score == pytest.approx(bundled.encode_document(nodes[0].text) @ bundled.encode_query(question), abs=1e-5)
+            assert nodes[0].score == pytest.approx(
+                bundled.encode_document(nodes[0].text) @ bundled.encode_query(question), abs=1e-5
+            )
     finally:
         Settings._embed_model = before
 
 
-async def test_an_index_kept_on_disk_is_asked_again_asynchronously(embedding: LLM2CompEmbedding, documents: list[Document], tmp_path: Path) -> None:
-    VectorStoreIndex.from_documents(documents, embed_model=embedding, use_async=False).storage_context.persist(str(tmp_path))
+async def test_an_index_kept_on_disk_is_asked_again_asynchronously(
+    embedding: LLM2CompEmbedding, documents: list[Document], tmp_path: Path
+) -> None:
+    VectorStoreIndex.from_documents(documents, embed_model=embedding, use_async=False).storage_context.persist(
+        str(tmp_path)
+    )
     index = load_index_from_storage(StorageContext.from_defaults(persist_dir=str(tmp_path)), embed_model=embedding)
     nodes = await index.as_retriever(similarity_top_k=1).aretrieve(QUESTIONS[0])
     assert nodes[0].node.ref_doc_id == EXPECTED[0]
 
 
-def test_a_pipeline_asks_the_model_once_for_the_same_and_again_when_a_setting_changes(bundled: LLM2Comp, documents: list[Document], encoded: list[Any]) -> None:
+def test_a_pipeline_asks_the_model_once_for_the_same_and_again_when_a_setting_changes(
+    bundled: LLM2Comp, documents: list[Document], encoded: list[Any]
+) -> None:
     cache = IngestionCache()
 
     def run(**settings: Any) -> list[Any]:
@@ -111,16 +121,24 @@ def test_a_pipeline_asks_the_model_once_for_the_same_and_again_when_a_setting_ch
 
 
 @pytest.mark.slow
-def test_a_pipeline_in_two_processes_gives_the_same_vectors(documents: list[Document], bundled: LLM2Comp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipeline_in_two_processes_gives_the_same_vectors(
+    documents: list[Document], bundled: LLM2Comp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Unpickled, the splitter's tokenizer looks for its file in this folder, and downloads it otherwise
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(Path(llama_index.core.__file__).parent / "_static" / "tiktoken_cache"))
-    pipeline = IngestionPipeline(transformations=[SentenceSplitter(), LLM2CompEmbedding(device="cpu")], disable_cache=True)
+    pipeline = IngestionPipeline(
+        transformations=[SentenceSplitter(), LLM2CompEmbedding(device="cpu")], disable_cache=True
+    )
     nodes = pipeline.run(documents=documents, num_workers=2)
     assert [node.text for node in nodes] == TEXTS
-    np.testing.assert_allclose([node.embedding for node in nodes], bundled.encode_document(TEXTS), atol=0.02)  # some machines load it in bfloat16
+    np.testing.assert_allclose(
+        [node.embedding for node in nodes], bundled.encode_document(TEXTS), atol=0.02
+    )  # some machines load it in bfloat16
 
 
-def test_the_semantic_splitter_cuts_where_the_model_sees_the_topic_change(embedding: LLM2CompEmbedding, bundled: LLM2Comp) -> None:
+def test_the_semantic_splitter_cuts_where_the_model_sees_the_topic_change(
+    embedding: LLM2CompEmbedding, bundled: LLM2Comp
+) -> None:
     sentences = [
         "Bread rises because of yeast. ",
         "Yeast in dough makes bread rise. ",
@@ -129,7 +147,9 @@ def test_the_semantic_splitter_cuts_where_the_model_sees_the_topic_change(embedd
         "Trains leave for Paris every hour.",
     ]
     split = re.compile(r"[^.]+\.\s*").findall  # LlamaIndex's own needs a download in its first versions
-    splitter = SemanticSplitterNodeParser.from_defaults(embed_model=embedding, breakpoint_percentile_threshold=80, buffer_size=1, sentence_splitter=split)
+    splitter = SemanticSplitterNodeParser.from_defaults(
+        embed_model=embedding, breakpoint_percentile_threshold=80, buffer_size=1, sentence_splitter=split
+    )
     nodes = splitter.get_nodes_from_documents([Document(text="".join(sentences))])
     groups = ["".join(sentences[max(0, row - 1) : row + 2]) for row in range(5)]
     vectors = bundled.encode_document(groups)
@@ -177,7 +197,9 @@ def recorder() -> Iterator[_Recorder]:
     dispatcher.event_handlers.remove(recorder)
 
 
-async def test_instrumentation_events_fire_from_asynchronous_methods_too(embedding: LLM2CompEmbedding, recorder: _Recorder) -> None:
+async def test_instrumentation_events_fire_from_asynchronous_methods_too(
+    embedding: LLM2CompEmbedding, recorder: _Recorder
+) -> None:
     await embedding.aget_text_embedding_batch(TEXTS)
     await embedding.aget_query_embedding("tree")
     assert [type(event) for event in recorder.seen] == [EmbeddingStartEvent, EmbeddingEndEvent] * 2
@@ -185,14 +207,20 @@ async def test_instrumentation_events_fire_from_asynchronous_methods_too(embeddi
     assert recorder.seen[0].model_dict["class_name"] == "LLM2CompEmbedding"
 
 
-async def test_the_embeddings_cache_keeps_texts_and_never_takes_one_for_a_query(saved_model: Path, encoded: list[Any]) -> None:
+async def test_the_embeddings_cache_keeps_texts_and_never_takes_one_for_a_query(
+    saved_model: Path, encoded: list[Any]
+) -> None:
     cached = LLM2CompEmbedding(model_name=saved_model, device="cpu", embeddings_cache=SimpleKVStore())
     plain = LLM2CompEmbedding(model_name=saved_model, device="cpu")
     expected = plain.get_text_embedding("tree"), plain.get_query_embedding("tree")
     assert expected[0] != expected[1]
     for _ in range(2):
         assert (cached.get_text_embedding("tree"), cached.get_query_embedding("tree")) == expected
-        assert cached.get_text_embedding_batch(["tree"]) == await cached.aget_text_embedding_batch(["tree"]) == [expected[0]]
+        assert (
+            cached.get_text_embedding_batch(["tree"])
+            == await cached.aget_text_embedding_batch(["tree"])
+            == [expected[0]]
+        )
         assert await cached.aget_query_embedding("tree") == expected[1]
     assert encoded.count(["tree"]) == 2  # by each of the two, once
 

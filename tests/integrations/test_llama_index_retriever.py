@@ -28,7 +28,9 @@ from llama_index.core.vector_stores import FilterCondition, FilterOperator, Meta
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 from llama_index.embeddings.llm2comp import LLM2CompRetriever
 
-METADATA = {row["_id"]: {name: value for name, value in row.items() if name not in ("_id", "title", "text")} for row in ROWS}
+METADATA = {
+    row["_id"]: {name: value for name, value in row.items() if name not in ("_id", "title", "text")} for row in ROWS
+}
 
 
 @pytest.fixture
@@ -42,7 +44,9 @@ def test_nodes_are_the_hits_of_the_index(mode: Any, index_dir: Path, bundled: LL
     for question in QUESTIONS:
         hits = open_index(index_dir, model=bundled).search([question], k=4, options=SearchOptions(mode=mode))[0]
         nodes = retriever.retrieve(question)
-        assert [(node.node_id, node.score, node.text) for node in nodes] == [(hit.id, hit.score, hit.text) for hit in hits]
+        assert [(node.node_id, node.score, node.text) for node in nodes] == [
+            (hit.id, hit.score, hit.text) for hit in hits
+        ]
 
 
 def test_ids_metadata_and_titles_come_through(retriever: LLM2CompRetriever) -> None:
@@ -67,14 +71,22 @@ def test_chunks_name_their_document(chunk_dir: Path, bundled: LLM2Comp) -> None:
     nodes = LLM2CompRetriever(chunk_dir, model=bundled).retrieve(QUESTIONS[0])
     assert nodes[0].node_id.startswith("bread#")
     assert nodes[0].node.ref_doc_id == "bread"
-    grouped = LLM2CompRetriever(chunk_dir, 3, model=bundled, options=SearchOptions(by="document")).retrieve(QUESTIONS[0])
+    grouped = LLM2CompRetriever(chunk_dir, 3, model=bundled, options=SearchOptions(by="document")).retrieve(
+        QUESTIONS[0]
+    )
     assert len({node.node.ref_doc_id for node in grouped}) == 3
 
 
-async def test_asynchronously_and_in_a_fusion_of_retrievers(index_dir: Path, bundled: LLM2Comp, retriever: LLM2CompRetriever) -> None:
-    assert [node.node_id for node in await retriever.aretrieve(QUESTIONS[0])] == [node.node_id for node in retriever.retrieve(QUESTIONS[0])]
+async def test_asynchronously_and_in_a_fusion_of_retrievers(
+    index_dir: Path, bundled: LLM2Comp, retriever: LLM2CompRetriever
+) -> None:
+    assert [node.node_id for node in await retriever.aretrieve(QUESTIONS[0])] == [
+        node.node_id for node in retriever.retrieve(QUESTIONS[0])
+    ]
     words = LLM2CompRetriever(index_dir, mode="bm25")
-    fusion = QueryFusionRetriever([retriever, words], llm=MockLLM(), num_queries=1, similarity_top_k=3, mode="reciprocal_rerank")
+    fusion = QueryFusionRetriever(
+        [retriever, words], llm=MockLLM(), num_queries=1, similarity_top_k=3, mode="reciprocal_rerank"
+    )
     assert (await fusion.aretrieve("children travel free"))[0].node_id == "train"
 
 
@@ -92,7 +104,9 @@ def test_retrieval_events_fire(index_dir: Path, bundled: LLM2Comp) -> None:
     assert len(debug.get_event_pairs(CBEventType.RETRIEVE)) == 1
 
 
-def test_a_query_with_a_vector_of_its_own_is_searched_with_that(retriever: LLM2CompRetriever, bundled: LLM2Comp) -> None:
+def test_a_query_with_a_vector_of_its_own_is_searched_with_that(
+    retriever: LLM2CompRetriever, bundled: LLM2Comp
+) -> None:
     vector = (3 * bundled.encode_query(QUESTIONS[1])).tolist()
     found = retriever.retrieve(QueryBundle("something else", embedding=vector))
     expected = retriever.retrieve(QUESTIONS[1])
@@ -100,14 +114,21 @@ def test_a_query_with_a_vector_of_its_own_is_searched_with_that(retriever: LLM2C
     np.testing.assert_allclose([node.score for node in found], [node.score for node in expected], atol=1e-6)
 
 
-def test_hypothetical_answers_are_searched_with_their_mean(retriever: LLM2CompRetriever, bundled: LLM2Comp, index_dir: Path) -> None:
+def test_hypothetical_answers_are_searched_with_their_mean(
+    retriever: LLM2CompRetriever, bundled: LLM2Comp, index_dir: Path
+) -> None:
     bundle = QueryBundle("?", custom_embedding_strs=["yeast makes gas", "an oven"])
     mean = bundled.encode_query(["yeast makes gas", "an oven"]).mean(axis=0)
-    expected = {row["_id"]: bundled.encode_document(f"{row['title']}\n{row['text']}" if row["title"] else row["text"]) @ mean for row in ROWS}
+    expected = {
+        row["_id"]: bundled.encode_document(f"{row['title']}\n{row['text']}" if row["title"] else row["text"]) @ mean
+        for row in ROWS
+    }
     found = retriever.retrieve(bundle)
     assert [node.node_id for node in found] == sorted(expected, key=lambda name: -expected[name])
     assert found[0].score == pytest.approx(max(expected.values()) / np.linalg.norm(mean), abs=1e-5)
-    engine = TransformQueryEngine(RetrieverQueryEngine.from_args(retriever, llm=MockLLM()), HyDEQueryTransform(llm=MockLLM()))
+    engine = TransformQueryEngine(
+        RetrieverQueryEngine.from_args(retriever, llm=MockLLM()), HyDEQueryTransform(llm=MockLLM())
+    )
     assert engine.query(QUESTIONS[0]).source_nodes[0].node_id == "bread"
     with pytest.raises(SettingsError, match="mode 'bm25' cannot use"):
         LLM2CompRetriever(index_dir, mode="bm25").retrieve(bundle)
@@ -145,16 +166,25 @@ OPERATORS = [
 
 def _found(index_dir: Path, model: LLM2Comp, filters: Any) -> set[str]:
     anything = QueryBundle("", embedding=[1.0] + [0.0] * 255)
-    return {node.node_id for node in LLM2CompRetriever(index_dir, len(ROWS), filters=filters, model=model).retrieve(anything)}
+    return {
+        node.node_id
+        for node in LLM2CompRetriever(index_dir, len(ROWS), filters=filters, model=model).retrieve(anything)
+    }
 
 
 def _leaves_out_documents_without_the_field() -> bool:
-    return not build_metadata_filter_fn(lambda _: {}, MetadataFilters(filters=[_filter("lang", FilterOperator.NE, "en")]))("")
+    return not build_metadata_filter_fn(
+        lambda _: {}, MetadataFilters(filters=[_filter("lang", FilterOperator.NE, "en")])
+    )("")
 
 
-@pytest.mark.skipif(_leaves_out_documents_without_the_field(), reason="LlamaIndex's own store does it otherwise before 0.14.23")
+@pytest.mark.skipif(
+    _leaves_out_documents_without_the_field(), reason="LlamaIndex's own store does it otherwise before 0.14.23"
+)
 @pytest.mark.parametrize("condition", [FilterCondition.AND, FilterCondition.OR, FilterCondition.NOT])
-def test_filters_match_what_they_match_in_llama_indexs_own_store(condition: FilterCondition, index_dir: Path, bundled: LLM2Comp) -> None:
+def test_filters_match_what_they_match_in_llama_indexs_own_store(
+    condition: FilterCondition, index_dir: Path, bundled: LLM2Comp
+) -> None:
     for first in OPERATORS:
         for second in OPERATORS[::6]:
             filters = MetadataFilters(filters=[first, second], condition=condition)
@@ -163,10 +193,15 @@ def test_filters_match_what_they_match_in_llama_indexs_own_store(condition: Filt
 
 
 def test_groups_of_filters_may_hold_groups(index_dir: Path, bundled: LLM2Comp) -> None:
-    inner = MetadataFilters(filters=[_filter("lang", FilterOperator.EQ, "de"), _filter("lang", FilterOperator.EQ, "fr")], condition=FilterCondition.OR)
+    inner = MetadataFilters(
+        filters=[_filter("lang", FilterOperator.EQ, "de"), _filter("lang", FilterOperator.EQ, "fr")],
+        condition=FilterCondition.OR,
+    )
     recent = MetadataFilters(filters=[inner, _filter("year", FilterOperator.GT, 2010)])
     assert _found(index_dir, bundled, recent) == {"harbour", "primes"}
-    assert _found(index_dir, bundled, MetadataFilters(filters=[recent], condition=FilterCondition.NOT)) == set(METADATA) - {"harbour", "primes"}
+    assert _found(index_dir, bundled, MetadataFilters(filters=[recent], condition=FilterCondition.NOT)) == set(
+        METADATA
+    ) - {"harbour", "primes"}
     assert _found(index_dir, bundled, MetadataFilters(filters=[])) == set(METADATA)
 
 
@@ -177,7 +212,10 @@ def test_a_filter_may_be_in_our_own_syntax(index_dir: Path, bundled: LLM2Comp) -
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (_filter("note", FilterOperator.TEXT_MATCH_INSENSITIVE, "a"), "'note' cannot be expressed: operator 'text_match_insensitive'"),
+        (
+            _filter("note", FilterOperator.TEXT_MATCH_INSENSITIVE, "a"),
+            "'note' cannot be expressed: operator 'text_match_insensitive'",
+        ),
         (_filter("lang", FilterOperator.EQ, None), "'lang' cannot be expressed: operator '==' with the value None"),
         (_filter("lang", FilterOperator.EQ, ["en"]), "operator '==' with the value"),
         (_filter("lang", FilterOperator.IN, "en"), "operator 'in' with the value 'en'"),
@@ -188,7 +226,9 @@ def test_filters_without_a_counterpart_are_refused(part: MetadataFilter, message
         LLM2CompRetriever(index_dir, filters=MetadataFilters(filters=[part]))
 
 
-def test_wrong_folders_models_and_modes_are_refused_at_once(index_dir: Path, chunk_dir: Path, model: LLM2Comp, bundled: LLM2Comp, tmp_path: Path) -> None:
+def test_wrong_folders_models_and_modes_are_refused_at_once(
+    index_dir: Path, chunk_dir: Path, model: LLM2Comp, bundled: LLM2Comp, tmp_path: Path
+) -> None:
     with pytest.raises(IndexFolderError, match=str(tmp_path)):
         LLM2CompRetriever(tmp_path)
     with pytest.raises(IndexFolderError, match="dimension"):
@@ -199,7 +239,11 @@ def test_wrong_folders_models_and_modes_are_refused_at_once(index_dir: Path, chu
         LLM2CompRetriever(index_dir, **{"top_k": 3})
     with pytest.raises(LLM2CompError, match="k is 0"):
         LLM2CompRetriever(index_dir, similarity_top_k=0, mode="bm25")
-    for filters, message in (("year >>", "invalid syntax"), ("yaer > 3", 'did you mean "year"'), ({"year": 3}, "filters is dict")):
+    for filters, message in (
+        ("year >>", "invalid syntax"),
+        ("yaer > 3", 'did you mean "year"'),
+        ({"year": 3}, "filters is dict"),
+    ):
         with pytest.raises(SettingsError, match=message):
             LLM2CompRetriever(index_dir, filters=filters, model=bundled)
     with pytest.raises(SettingsError, match="holds no BM25 index"):
@@ -219,7 +263,9 @@ async def test_a_question_that_is_no_string_is_refused(mode: Any, bad: Any, inde
 
 def test_an_empty_question_has_a_vector_and_no_words(index_dir: Path, bundled: LLM2Comp) -> None:
     hits = open_index(index_dir, model=bundled).search([""])[0]
-    assert [node.node_id for node in LLM2CompRetriever(index_dir, model=bundled).retrieve("")] == [hit.id for hit in hits]
+    assert [node.node_id for node in LLM2CompRetriever(index_dir, model=bundled).retrieve("")] == [
+        hit.id for hit in hits
+    ]
     assert LLM2CompRetriever(index_dir, mode="bm25").retrieve("") == []
 
 
@@ -228,7 +274,9 @@ def test_a_vector_that_is_not_finite_is_refused(retriever: LLM2CompRetriever) ->
         retriever.retrieve(QueryBundle("?", embedding=[float("nan")] * 256))
 
 
-async def test_asked_asynchronously_it_searches_in_a_thread(retriever: LLM2CompRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_asked_asynchronously_it_searches_in_a_thread(
+    retriever: LLM2CompRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop_runs, waited, retrieve = threading.Event(), [], LLM2CompRetriever._retrieve
 
     def wait_for_the_loop(self: LLM2CompRetriever, bundle: QueryBundle) -> Any:

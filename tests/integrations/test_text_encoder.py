@@ -28,7 +28,15 @@ from llama_index.embeddings.llm2comp import LLM2CompEmbedding
 
 from langchain_llm2comp import LLM2CompEmbeddings
 
-TEXTS = ["a line\nand another", "", " spaces ", "<s> </s> [MASK]", "Größe, 大きさ, \U0001f4cf", "half a pair: \ud83d", "word " * 700]
+TEXTS = [
+    "a line\nand another",
+    "",
+    " spaces ",
+    "<s> </s> [MASK]",
+    "Größe, 大きさ, \U0001f4cf",
+    "half a pair: \ud83d",
+    "word " * 700,
+]
 QUERY = "How large\nis it?"
 CLASSES = pytest.mark.parametrize("make", [LLM2CompEmbedding, LLM2CompEmbeddings])
 Make = Callable[..., Any]
@@ -64,7 +72,11 @@ def test_a_line_break_is_part_of_the_text(make: Make, bundled: LLM2Comp) -> None
 def test_a_saved_models_instruction_holds_for_queries_only(make: Make, saved_model: Path) -> None:
     reference = llm2comp.load(saved_model, device="cpu")
     made = make(model_name=saved_model, device="cpu")
-    assert _query(made, QUERY) == reference.encode_query(QUERY).tolist() == reference.encode(QUERY_INSTRUCTION + QUERY).tolist()
+    assert (
+        _query(made, QUERY)
+        == reference.encode_query(QUERY).tolist()
+        == reference.encode(QUERY_INSTRUCTION + QUERY).tolist()
+    )
     assert _texts(made, [QUERY]) == reference.encode_document([QUERY]).tolist() == reference.encode([QUERY]).tolist()
 
 
@@ -78,7 +90,9 @@ def test_instructions_given_replace_the_saved_ones(make: Make, instruction: str,
 
 
 @CLASSES
-def test_max_length_is_that_of_a_model_set_to_it_and_the_model_given_keeps_its_own(make: Make, saved_model: Path) -> None:
+def test_max_length_is_that_of_a_model_set_to_it_and_the_model_given_keeps_its_own(
+    make: Make, saved_model: Path
+) -> None:
     given = llm2comp.load(saved_model, device="cpu")
     before = given.encode_query("word " * 50)
     made = make(model=given, max_length=20)
@@ -92,7 +106,9 @@ def test_max_length_is_that_of_a_model_set_to_it_and_the_model_given_keeps_its_o
 @CLASSES
 def test_without_normalization_vectors_are_the_mean_of_the_memory_tokens(make: Make, bundled: LLM2Comp) -> None:
     expected = bundled.encode_memory(["tree", "sea"]).mean(axis=1)
-    np.testing.assert_allclose(_texts(make(model=bundled, normalize=False), ["tree", "sea"]), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        _texts(make(model=bundled, normalize=False), ["tree", "sea"]), expected, rtol=1e-5, atol=1e-6
+    )
     assert bundled.normalize
 
 
@@ -106,7 +122,9 @@ def test_truncated_vectors_are_the_first_components_with_unit_length_again(make:
 @CLASSES
 def test_texts_in_several_batches_keep_their_order(make: Make, bundled: LLM2Comp) -> None:
     texts = [f"{'word ' * (number % 7)}{number}" for number in range(40)]
-    np.testing.assert_allclose(_texts(make(model=bundled, embed_batch_size=7), texts), bundled.encode_document(texts), atol=1e-5)
+    np.testing.assert_allclose(
+        _texts(make(model=bundled, embed_batch_size=7), texts), bundled.encode_document(texts), atol=1e-5
+    )
 
 
 @CLASSES
@@ -143,7 +161,14 @@ def test_a_model_is_either_given_or_loaded(make: Make, bundled: LLM2Comp) -> Non
 @CLASSES
 def test_what_the_model_was_loaded_with_cannot_be_assigned_later(make: Make, bundled: LLM2Comp) -> None:
     made = make(model=bundled)
-    for name, value in (("model_name", "a/b"), ("device", "cuda"), ("max_length", 32), ("truncate_dim", 8), ("normalize", False), ("model", bundled)):
+    for name, value in (
+        ("model_name", "a/b"),
+        ("device", "cuda"),
+        ("max_length", 32),
+        ("truncate_dim", 8),
+        ("normalize", False),
+        ("model", bundled),
+    ):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(made, name, value)
     made.query_instruction = "find: "
@@ -177,7 +202,9 @@ def test_texts_that_are_no_list_are_refused(make: Make, bad: Any, bundled: LLM2C
 
 
 @CLASSES
-def test_the_bad_one_of_ten_thousand_texts_is_named_before_anything_is_computed(make: Make, bundled: LLM2Comp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bad_one_of_ten_thousand_texts_is_named_before_anything_is_computed(
+    make: Make, bundled: LLM2Comp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts: list[Any] = ["a text"] * 10_000
     texts[7_654] = None
     monkeypatch.setattr(LLM2Comp, "encode", lambda *_, **__: pytest.fail("encoded"))
@@ -187,7 +214,15 @@ def test_the_bad_one_of_ten_thousand_texts_is_named_before_anything_is_computed(
 
 @CLASSES
 def test_dumped_and_made_again_it_gives_the_same_vectors(make: Make, saved_model: Path) -> None:
-    made = make(model_name=saved_model, device="cpu", query_instruction="q: ", max_length=32, truncate_dim=16, normalize=True, embed_batch_size=3)
+    made = make(
+        model_name=saved_model,
+        device="cpu",
+        query_instruction="q: ",
+        max_length=32,
+        truncate_dim=16,
+        normalize=True,
+        embed_batch_size=3,
+    )
     settings = json.loads(json.dumps(made.model_dump()))
     settings.pop("class_name", None)
     again = make(**settings)
@@ -217,7 +252,13 @@ def test_dumped_with_a_loaded_model_it_needs_that_model_again(make: Make, bundle
 
 @CLASSES
 def test_fingerprints_differ_where_vectors_do(make: Make, bundled: LLM2Comp) -> None:
-    different: list[dict[str, Any]] = [{"query_instruction": "q: "}, {"text_instruction": "q: "}, {"max_length": 32}, {"truncate_dim": 8}, {"normalize": False}]
+    different: list[dict[str, Any]] = [
+        {"query_instruction": "q: "},
+        {"text_instruction": "q: "},
+        {"max_length": 32},
+        {"truncate_dim": 8},
+        {"normalize": False},
+    ]
     prints = [make(model=bundled, **settings).fingerprint for settings in [{}, *different]]
     assert prints[0] == bundled.fingerprint
     assert len(set(prints)) == len(prints)
@@ -225,7 +266,9 @@ def test_fingerprints_differ_where_vectors_do(make: Make, bundled: LLM2Comp) -> 
 
 
 @CLASSES
-def test_pickled_it_names_the_model_and_holds_the_weights_only_of_one_given(make: Make, saved_model: Path, model: LLM2Comp) -> None:
+def test_pickled_it_names_the_model_and_holds_the_weights_only_of_one_given(
+    make: Make, saved_model: Path, model: LLM2Comp
+) -> None:
     named = make(model_name=saved_model, device="cpu", max_length=32)
     assert len(content := pickle.dumps(named)) < 2000
     assert _query(pickle.loads(content), QUERY) == _query(named, QUERY)
@@ -251,7 +294,9 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_does_not_wait_for_threads_it_has_not(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run([sys.executable, "-c", FORK], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    run = subprocess.run(
+        [sys.executable, "-c", FORK], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500
+    )
     assert run.returncode == 0, run.stderr
 
 
@@ -261,11 +306,16 @@ def test_many_threads_get_what_one_gets(make: Make, bundled: LLM2Comp) -> None:
     questions = [f"{'very ' * (number % 9)}question {number}" for number in range(48)]
     expected = [(_query(made, question), _texts(made, [question, "tree"])) for question in questions]
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(lambda question: (_query(made, question), _texts(made, [question, "tree"])), questions)) == expected
+        assert (
+            list(threads.map(lambda question: (_query(made, question), _texts(made, [question, "tree"])), questions))
+            == expected
+        )
 
 
 @CLASSES
-async def test_asynchronous_methods_compute_in_a_thread(make: Make, bundled: LLM2Comp, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_asynchronous_methods_compute_in_a_thread(
+    make: Make, bundled: LLM2Comp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = make(model=bundled)
     expected = bundled.encode_query(QUERY).tolist(), bundled.encode_document(["tree", "sea"]).tolist()
     loop_runs, waited = threading.Event(), []
@@ -279,7 +329,13 @@ async def test_asynchronous_methods_compute_in_a_thread(make: Make, bundled: LLM
         loop_runs.set()
 
     monkeypatch.setattr(LLM2Comp, "encode", wait_for_the_loop)
-    of_query, of_texts = ("aget_query_embedding", "aget_text_embedding_batch") if make is LLM2CompEmbedding else ("aembed_query", "aembed_documents")
-    query, texts, _ = await asyncio.gather(getattr(made, of_query)(QUERY), getattr(made, of_texts)(["tree", "sea"]), run_the_loop())
+    of_query, of_texts = (
+        ("aget_query_embedding", "aget_text_embedding_batch")
+        if make is LLM2CompEmbedding
+        else ("aembed_query", "aembed_documents")
+    )
+    query, texts, _ = await asyncio.gather(
+        getattr(made, of_query)(QUERY), getattr(made, of_texts)(["tree", "sea"]), run_the_loop()
+    )
     assert (query, texts) == expected
     assert waited == [True, True]

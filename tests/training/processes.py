@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
-_STAGES = ["llm2comp.training.recipe", "llm2comp.training.pretrain", "llm2comp.training.compression", "llm2comp.training.contrastive"]
+_STAGES = [
+    "llm2comp.training.recipe",
+    "llm2comp.training.pretrain",
+    "llm2comp.training.compression",
+    "llm2comp.training.contrastive",
+]
 
 
 def _context() -> ForkServerContext:
@@ -25,7 +30,9 @@ def run_on_devices(devices: int, train: Callable[..., None], *arguments: Any, en
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    running = [_context().Process(target=_as_rank, args=(rank, devices, port, train, arguments)) for rank in range(devices)]
+    running = [
+        _context().Process(target=_as_rank, args=(rank, devices, port, train, arguments)) for rank in range(devices)
+    ]
     for process in running:
         process.start()
     for process in running:
@@ -40,7 +47,14 @@ def _as_rank(rank: int, devices: int, port: int, train: Callable[..., None], arg
     import torch
 
     torch.set_num_threads(1)
-    found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": devices, "LOCAL_WORLD_SIZE": devices, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    found = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": devices,
+        "LOCAL_WORLD_SIZE": devices,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     os.environ.update({name: str(value) for name, value in found.items()})
     train(*arguments)
     torch.distributed.destroy_process_group()
@@ -80,7 +94,9 @@ def _counter(output: Path, kill_at: int | None, where: str) -> Callable[[str, tu
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal changes
-        writes = event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        writes = event in _CHANGES or (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
         if writes and isinstance(arguments[0], str | Path) and str(arguments[0]).startswith(str(output)):
             changes += where in str(arguments[0]).removeprefix(str(output))
             if changes == kill_at:

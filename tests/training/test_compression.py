@@ -72,7 +72,9 @@ class Reference:
         per_text, tokens = [], 0
         for context, continuation in zip(contexts, continuations, strict=True):
             told = context[1:] if objective == "reconstruction" else continuation
-            reader_input = torch.cat([embed(torch.tensor(context[:1])), self.memory_states(context), embed(torch.tensor(told))])
+            reader_input = torch.cat(
+                [embed(torch.tensor(context[:1])), self.memory_states(context), embed(torch.tensor(told))]
+            )
             student = self.frozen(inputs_embeds=reader_input[None]).logits[0]
             s, length = len(context), len(told)
             if objective == "distillation":
@@ -83,7 +85,11 @@ class Reference:
             else:
                 per_text.append(functional.cross_entropy(student[k : k + length], torch.tensor(told), reduction="sum"))
                 tokens += length
-        return torch.stack(per_text).mean().float() if objective == "distillation" else torch.stack(per_text).sum() / tokens
+        return (
+            torch.stack(per_text).mean().float()
+            if objective == "distillation"
+            else torch.stack(per_text).sum() / tokens
+        )
 
 
 def assert_same(found: Tensor | None, expected: Tensor | None) -> None:
@@ -124,7 +130,16 @@ def test_gradient_checkpointing_changes_nothing(adapter: AdapterSettings | None)
         model.zero_grad()
         loss = compression_loss(model.encoder, CONTEXTS, CONTINUATIONS, "distillation")
         loss.backward()
-        results.append((loss.item(), {name: weight.grad.clone() for name, weight in trained_weights(model).items() if weight.grad is not None}))
+        results.append(
+            (
+                loss.item(),
+                {
+                    name: weight.grad.clone()
+                    for name, weight in trained_weights(model).items()
+                    if weight.grad is not None
+                },
+            )
+        )
     assert results[0][0] == results[1][0]
     assert results[0][1].keys() == results[1][1].keys()
     for name, gradient in results[0][1].items():
@@ -142,7 +157,10 @@ def test_context_gain_equals_the_reference() -> None:
             before = split["context"][:1] if shorten else split["context"]
             labels = torch.tensor([[-100] * len(before) + split["continuation"]])
             with torch.no_grad():
-                losses.append(plain(input_ids=torch.tensor([before + split["continuation"]]), labels=labels).loss.item() * len(split["continuation"]))
+                losses.append(
+                    plain(input_ids=torch.tensor([before + split["continuation"]]), labels=labels).loss.item()
+                    * len(split["continuation"])
+                )
         totals.append(sum(losses) / sum(map(len, CONTINUATIONS)))
     gain = context_gain(model.encoder, splits)
     assert gain.loss_with == pytest.approx(totals[0], rel=1e-5)
@@ -159,7 +177,9 @@ def test_splits_are_uniform_between_the_margins_and_always_the_same(tmp_path: Pa
     assert {len(splits[row]["context"]) + len(splits[row]["continuation"]) for row in range(len(splits))} == {20}
     assert set(cuts) == set(range(5, 16))
     expected = len(splits) / 11
-    assert sum((count - expected) ** 2 / expected for count in cuts.values()) < 29.6  # chi-square, 10 degrees of freedom, p = 0.001
+    assert (
+        sum((count - expected) ** 2 / expected for count in cuts.values()) < 29.6
+    )  # chi-square, 10 degrees of freedom, p = 0.001
     again = Splits(model.encoder, settings.corpora, settings, limit=900)
     assert [again[row] for row in range(900)] == [splits[row] for row in range(900)]
     other = Splits(model.encoder, settings.corpora, compression(corpus, max_tokens=20, margin=5, seed=4), limit=900)
@@ -195,7 +215,9 @@ def test_paragraphs_are_joined_until_they_are_long_enough() -> None:
 
 
 def test_held_out_docstrings_are_never_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = [Document(str(number), "", f"Return the {number}-th value.\n\n{text(number, 60)}") for number in range(60)]
+    documents = [
+        Document(str(number), "", f"Return the {number}-th value.\n\n{text(number, 60)}") for number in range(60)
+    ]
     kept_out = {document.id for document in documents if is_held_out(document.text)}
     assert kept_out
     monkeypatch.setattr(stage, "read_corpus", lambda source: iter(documents))
@@ -206,7 +228,10 @@ def test_held_out_docstrings_are_never_trained_on(monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.jsonl", [text(number, random.Random(number).randint(20, 80)) for number in range(40)])
+    return write_corpus(
+        tmp_path_factory.mktemp("corpus") / "corpus.jsonl",
+        [text(number, random.Random(number).randint(20, 80)) for number in range(40)],
+    )
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -214,8 +239,17 @@ def test_accumulated_passes_are_one_large_batch(corpus: Path, tmp_path: Path, ob
     found = []
     for accumulation in (1, 4):
         model = small_model()
-        train_compression(model, compression(corpus, objective=objective, accumulation=accumulation, batch_size=8, steps=3), tmp_path / str(accumulation))
-        found.append((weights_of(model), [entry["loss"] for entry in read_metrics(tmp_path / str(accumulation)) if "loss" in entry]))
+        train_compression(
+            model,
+            compression(corpus, objective=objective, accumulation=accumulation, batch_size=8, steps=3),
+            tmp_path / str(accumulation),
+        )
+        found.append(
+            (
+                weights_of(model),
+                [entry["loss"] for entry in read_metrics(tmp_path / str(accumulation)) if "loss" in entry],
+            )
+        )
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
     for name, weight in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], weight, rtol=1e-4, atol=1e-5)
@@ -223,7 +257,9 @@ def test_accumulated_passes_are_one_large_batch(corpus: Path, tmp_path: Path, ob
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "all weights"])
-def test_training_lowers_the_loss_and_leaves_the_reader_alone(corpus: Path, tmp_path: Path, objective: Objective, adapter: AdapterSettings | None) -> None:
+def test_training_lowers_the_loss_and_leaves_the_reader_alone(
+    corpus: Path, tmp_path: Path, objective: Objective, adapter: AdapterSettings | None
+) -> None:
     model = small_model(adapter=adapter)
     before = AutoModelForCausalLM.from_pretrained(BACKBONE, dtype=torch.float32)
     settings = compression(corpus, objective=objective, steps=30, batch_size=8, learning_rate=1e-2)
@@ -235,7 +271,9 @@ def test_training_lowers_the_loss_and_leaves_the_reader_alone(corpus: Path, tmp_
     assert not any(module.training for module in model.modules())
     with torch.no_grad():
         tokens = torch.arange(3, 20)
-        found = model.encoder.backbone.head(model.encoder.backbone.read(model.encoder.backbone.embed_frozen(tokens), [17]))
+        found = model.encoder.backbone.head(
+            model.encoder.backbone.read(model.encoder.backbone.embed_frozen(tokens), [17])
+        )
         torch.testing.assert_close(found, before(input_ids=tokens[None]).logits[0], rtol=1e-4, atol=1e-5)
 
 
@@ -243,12 +281,16 @@ def test_reports_hold_loss_rate_pace_and_held_out_loss(corpus: Path, tmp_path: P
     heldout = write_corpus(tmp_path / "heldout.jsonl", [text(500 + number, 50) for number in range(6)])
     for objective in OBJECTIVES:
         folder = tmp_path / objective
-        train_compression(small_model(), compression(corpus, objective=objective, heldout=str(heldout), eval_steps=2), folder)
+        train_compression(
+            small_model(), compression(corpus, objective=objective, heldout=str(heldout), eval_steps=2), folder
+        )
         entries = read_metrics(folder)
         assert {"step", "context_loss_with", "context_loss_without", "context_gain"} == entries[0].keys()
         training = [entry for entry in entries if "loss" in entry]
         assert [entry["step"] for entry in training] == [1, 2, 3, 4]
-        assert all(entry.keys() == {"step", "loss", "learning_rate", "grad_norm", "tokens_per_second"} for entry in training)
+        assert all(
+            entry.keys() == {"step", "loss", "learning_rate", "grad_norm", "tokens_per_second"} for entry in training
+        )
         assert [entry["step"] for entry in entries if "eval_loss" in entry] == [2, 4]
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len([json.loads(line) for line in lines]) == 7
@@ -261,7 +303,9 @@ def test_the_held_out_loss_is_that_of_the_held_out_texts(corpus: Path, tmp_path:
     splits = Splits(model.encoder, (str(heldout),), settings, limit=128)
     rows = [splits[row] for row in range(len(splits))]
     with torch.no_grad():
-        expected = compression_loss(model.encoder, [row["context"] for row in rows], [row["continuation"] for row in rows], "distillation")
+        expected = compression_loss(
+            model.encoder, [row["context"] for row in rows], [row["continuation"] for row in rows], "distillation"
+        )
     assert read_metrics(tmp_path / "run")[-1]["eval_loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -271,10 +315,14 @@ def test_bfloat16_follows_float32(corpus: Path, tmp_path: Path, adapter: Adapter
     for precision in ("float32", "bfloat16"):
         dtype = torch.bfloat16 if precision == "bfloat16" and adapter else torch.float32
         model = small_model(adapter=adapter, dtype=dtype)
-        settings = compression(corpus, precision=precision, steps=8, batch_size=8, learning_rate=5e-3, objective="continuation")
+        settings = compression(
+            corpus, precision=precision, steps=8, batch_size=8, learning_rate=5e-3, objective="continuation"
+        )
         train_compression(model, settings, tmp_path / precision)
         losses[precision] = [entry["loss"] for entry in read_metrics(tmp_path / precision)]
-        assert {weight.dtype for weight in trained_weights(model).values()} == {torch.float32}, "small updates would be lost in half precision"
+        assert {weight.dtype for weight in trained_weights(model).values()} == {torch.float32}, (
+            "small updates would be lost in half precision"
+        )
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"] != losses["float32"]
 

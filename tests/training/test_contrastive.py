@@ -82,7 +82,9 @@ def test_the_loss_equals_the_reference(similarity: str, negatives: int) -> None:
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_the_first_loss_of_a_run_is_that_of_the_untrained_vectors(accumulation: int, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
+def test_the_first_loss_of_a_run_is_that_of_the_untrained_vectors(
+    accumulation: int, tmp_path: Path, batches: list[dict[str, Any]]
+) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 6, negatives=2)
     model = small_model()
     untrained = small_model()
@@ -104,7 +106,9 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(adapter: AdapterSet
     found = []
     for micro_batch in (None, 3):
         folder = tmp_path / str(micro_batch)
-        model = train_contrastive(small_model(adapter=adapter), supervised(pairs, batch_size=8, micro_batch=micro_batch), folder)
+        model = train_contrastive(
+            small_model(adapter=adapter), supervised(pairs, batch_size=8, micro_batch=micro_batch), folder
+        )
         found.append((weights_of(model), [(entry["loss"], entry["grad_norm"]) for entry in read_metrics(folder)]))
     assert np.array(found[0][1]) == pytest.approx(np.array(found[1][1]), rel=1e-3)
     for name, weight in found[0][0].items():
@@ -113,7 +117,10 @@ def test_micro_batches_give_the_gradients_of_the_whole_batch(adapter: AdapterSet
 
 def test_gradient_checkpointing_changes_nothing_and_ends_with_the_stage(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 20)
-    models = [train_contrastive(small_model(), supervised(pairs, gradient_checkpointing=on), tmp_path / str(on)) for on in (False, True)]
+    models = [
+        train_contrastive(small_model(), supervised(pairs, gradient_checkpointing=on), tmp_path / str(on))
+        for on in (False, True)
+    ]
     for name, weight in weights_of(models[0]).items():
         torch.testing.assert_close(weights_of(models[1])[name], weight, rtol=1e-4, atol=1e-6)
     layers = [module for module in models[1].modules() if hasattr(module, "gradient_checkpointing")]
@@ -128,7 +135,9 @@ def test_rows_with_and_without_hard_negatives_are_all_used(tmp_path: Path, batch
     for number, row in enumerate(rows):
         row["negative"] = row["negative"][: number % 3] or None
     (folder / "some.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    model = train_contrastive(small_model(), supervised(folder, max_negatives=2, steps=6, batch_size=2), tmp_path / "run")
+    model = train_contrastive(
+        small_model(), supervised(folder, max_negatives=2, steps=6, batch_size=2), tmp_path / "run"
+    )
     kinds = Counter(len(columns_of(batch)) for batch in batches)
     assert set(kinds) == {2, 3, 4}
     queries = [query for batch in batches for query in texts_of(model, batch, "anchor")]
@@ -163,11 +172,15 @@ def run_batches(sizes: list[int], devices: int, wanted: int) -> tuple[list[list[
     """Batches of a run of two rows a device, and sentence-transformers' own sampler of the same data."""
     texts = [f"text {number // 2}" for number in range(sum(sizes))]  # every text twice
     starts = [sum(sizes[:place]) for place in range(len(sizes))]
-    sets = [Dataset.from_dict({"anchor": texts[start : start + size]}) for start, size in zip(starts, sizes, strict=True)]
+    sets = [
+        Dataset.from_dict({"anchor": texts[start : start + size]}) for start, size in zip(starts, sizes, strict=True)
+    ]
     made = []
     for kind, options in ((RunBatches, {"devices": devices, "wanted": wanted}), (ProportionalBatchSampler, {})):
         generator = torch.Generator().manual_seed(3)
-        samplers = [NoDuplicatesBatchSampler(rows, 2 * devices, drop_last=True, generator=generator, seed=3) for rows in sets]
+        samplers = [
+            NoDuplicatesBatchSampler(rows, 2 * devices, drop_last=True, generator=generator, seed=3) for rows in sets
+        ]
         made.append(kind(ConcatDataset(sets), samplers, generator=generator, seed=3, **options))
     return list(made[0]), made[1]
 
@@ -202,12 +215,18 @@ def test_limits_shorten_queries_and_passages_in_training_only(tmp_path: Path, ba
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     model = small_model()
     full = len(model.preprocess([LONG])["input_ids"][0])
-    train_contrastive(model, supervised(tmp_path / "pairs.jsonl", max_query_tokens=10, max_passage_tokens=21, steps=2), tmp_path / "run")
+    train_contrastive(
+        model,
+        supervised(tmp_path / "pairs.jsonl", max_query_tokens=10, max_passage_tokens=21, steps=2),
+        tmp_path / "run",
+    )
     assert {batch["anchor_attention_mask"].sum(1).max().item() for batch in batches} == {10 - 3}
     assert {batch["positive_attention_mask"].sum(1).max().item() for batch in batches} == {21 - 3}
     assert model.encoder.task_limits == {}
     assert len(model.preprocess([LONG], task="query")["input_ids"][0]) == full == 96 - 3
-    with pytest.raises(SettingsError, match="a query of at most 4 tokens has no room for 3 memory tokens; give 5 or more"):
+    with pytest.raises(
+        SettingsError, match="a query of at most 4 tokens has no room for 3 memory tokens; give 5 or more"
+    ):
         train_contrastive(model, supervised(tmp_path / "pairs.jsonl", max_query_tokens=4), tmp_path / "run")
 
 
@@ -216,7 +235,9 @@ def corpus(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "corpus.jsonl", [text(number, 60) for number in range(20)])
 
 
-def test_attention_dropout_makes_two_views_and_ends_with_the_stage(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_dropout_makes_two_views_and_ends_with_the_stage(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     differences: dict[float, list[float]] = {0.0: [], 0.4: []}
     for share, found in differences.items():
 
@@ -233,7 +254,9 @@ def test_attention_dropout_makes_two_views_and_ends_with_the_stage(corpus: Path,
             return 1
 
         monkeypatch.setattr(StageMixin, "tokens_of", compare)
-        model = train_contrastive(small_model(), unsupervised(corpus, attention_dropout=share, steps=2), tmp_path / str(share))
+        model = train_contrastive(
+            small_model(), unsupervised(corpus, attention_dropout=share, steps=2), tmp_path / str(share)
+        )
         features = model.train().preprocess([LONG])
         with torch.no_grad():
             assert torch.equal(model(features)["sentence_embedding"], model(features)["sentence_embedding"])
@@ -251,7 +274,11 @@ def test_merging_keeps_the_vectors_and_starts_a_fresh_adapter(tmp_path: Path, mo
     before = model.encode(texts)
     merged: list[Any] = []
     monkeypatch.setattr(
-        StageMixin, "begin", lambda trainer: merged.extend([model.encode(texts), model.encoder.backbone.weights()["model.embed_tokens.weight"].clone()])
+        StageMixin,
+        "begin",
+        lambda trainer: merged.extend(
+            [model.encode(texts), model.encoder.backbone.weights()["model.embed_tokens.weight"].clone()]
+        ),
     )
     original = {name: weight.clone() for name, weight in model.encoder.backbone.weights().items()}
     fresh = AdapterSettings(rank=2, alpha=4, dropout=0.0)
@@ -271,7 +298,9 @@ def test_a_fresh_adapter_depends_on_the_seed_alone(tmp_path: Path) -> None:
     for place, seed in enumerate((0, 0, 1)):
         model = small_model()
         torch.manual_seed(place)
-        train_contrastive(model, supervised(pairs, adapter="merge", seed=seed), tmp_path / str(place), fresh_adapter=LORA)
+        train_contrastive(
+            model, supervised(pairs, adapter="merge", seed=seed), tmp_path / str(place), fresh_adapter=LORA
+        )
         found.append(torch.cat([weight.flatten() for name, weight in weights_of(model).items() if "lora_A" in name]))
     assert torch.equal(found[0], found[1])
     assert float((found[0] - found[2]).norm()) > 0.5 * float(found[0].norm())
@@ -302,7 +331,9 @@ def test_training_all_weights_leaves_the_head_out(tmp_path: Path) -> None:
     assert not [name for name in trained_weights(model) if "lm_head" in name]
     assert len(trained_weights(model)) == 3 * 9 + 3
     untrained = small_model(adapter=None).encoder.backbone.weights()
-    assert {name for name, weight in model.encoder.backbone.weights().items() if torch.equal(weight, untrained[name])} == {"lm_head.weight"}
+    assert {
+        name for name, weight in model.encoder.backbone.weights().items() if torch.equal(weight, untrained[name])
+    } == {"lm_head.weight"}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -321,12 +352,20 @@ def test_the_model_in_hand_is_the_model_on_disk(precision: str, tmp_path: Path) 
 def test_the_held_out_loss_is_that_of_the_held_out_rows(tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     folder.mkdir()
-    rows = [{"query": text(number // 3, 6), "positive": text(1000 + number, 10)} for number in range(60)]  # queries come up three times
+    rows = [
+        {"query": text(number // 3, 6), "positive": text(1000 + number, 10)} for number in range(60)
+    ]  # queries come up three times
     (folder / "repeated.jsonl").write_text("\n".join(map(json.dumps, rows)))
     write_pairs(folder / "small.jsonl", 20)
-    model = train_contrastive(small_model(query_instruction="find: "), supervised(folder, heldout_rows=6, steps=3, eval_steps=3), tmp_path / "run")
+    model = train_contrastive(
+        small_model(query_instruction="find: "),
+        supervised(folder, heldout_rows=6, steps=3, eval_steps=3),
+        tmp_path / "run",
+    )
     found = [entry for entry in read_metrics(tmp_path / "run") if any(name.startswith("eval") for name in entry)]
-    assert [set(entry) - {"step"} for entry in found] == [{"eval_repeated_loss", "eval_repeated_runtime"}], "a set of 20 rows spares none"
+    assert [set(entry) - {"step"} for entry in found] == [{"eval_repeated_loss", "eval_repeated_runtime"}], (
+        "a set of 20 rows spares none"
+    )
     queries, positives = ([row[part] for row in rows[:6]] for part in ("query", "positive"))
     vectors = [torch.tensor(model.encode_query(queries)), torch.tensor(model.encode_document(positives))]
     assert found[0]["eval_repeated_loss"] == pytest.approx(float(slow_loss(vectors, 0.05, "cosine")), rel=1e-3)
@@ -341,7 +380,9 @@ def test_held_out_rows_are_not_trained_on(tmp_path: Path, batches: list[dict[str
     assert trained == set(spelled[4:])
 
 
-def test_sentences_are_met_once_and_paired_with_themselves(corpus: Path, tmp_path: Path, batches: list[dict[str, Any]]) -> None:
+def test_sentences_are_met_once_and_paired_with_themselves(
+    corpus: Path, tmp_path: Path, batches: list[dict[str, Any]]
+) -> None:
     model = train_contrastive(small_model(), unsupervised(corpus, steps=10, heldout_rows=5), tmp_path / "run")
     met = [sentence for batch in batches for sentence in texts_of(model, batch, "anchor")]
     assert len(met) == len(set(met)) == 40
@@ -349,7 +390,12 @@ def test_sentences_are_met_once_and_paired_with_themselves(corpus: Path, tmp_pat
 
 
 def test_sentences_are_distinct_of_fit_length_and_never_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = [Document(str(number), "", f"Return the {number}-th of all the values.\n\n{text(number, 60)} Too short. {text(1, 30)}") for number in range(60)]
+    documents = [
+        Document(
+            str(number), "", f"Return the {number}-th of all the values.\n\n{text(number, 60)} Too short. {text(1, 30)}"
+        )
+        for number in range(60)
+    ]
     monkeypatch.setattr(stage, "read_corpus", lambda source: iter(documents))
     sentences = list(distinct_sentences(("python-docs:",)))
     assert len(sentences) == len(set(sentences))
@@ -362,14 +408,18 @@ def test_sentences_are_distinct_of_fit_length_and_never_held_out(monkeypatch: py
     assert len(list(distinct_sentences(("articles.jsonl",)))) > len(sentences), "only docstrings are kept out"
 
 
-def test_small_sets_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, batches: list[dict[str, Any]]) -> None:
+def test_small_sets_are_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, batches: list[dict[str, Any]]
+) -> None:
     folder = tmp_path / "pairs"
     folder.mkdir()
     write_pairs(folder / "large.jsonl", 12)
     write_pairs(folder / "tiny.jsonl", 3, start=50)
     with caplog.at_level(logging.WARNING, "llm2comp"):
         train_contrastive(small_model(), supervised(folder, steps=3), tmp_path / "run")
-    assert [record.message for record in caplog.records] == ["tiny is not trained on: its 3 pairs do not fill a batch of 4"]
+    assert [record.message for record in caplog.records] == [
+        "tiny is not trained on: its 3 pairs do not fill a batch of 4"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -378,10 +428,16 @@ def test_small_sets_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogCap
         (["{}"], CorpusError, "pairs.jsonl:1: no query"),
         (['{"query": "a", "positive": "b"}', "{"], CorpusError, "pairs.jsonl:2: not JSON"),
         (['{"query": "a", "positive": "b"}'], SettingsError, "1 rows for training, fewer than one batch of 4"),
-        ([json.dumps({"query": f"a{number}", "positive": "b"}) for number in range(9)], SettingsError, "no batch without a text twice can be made"),
+        (
+            [json.dumps({"query": f"a{number}", "positive": "b"}) for number in range(9)],
+            SettingsError,
+            "no batch without a text twice can be made",
+        ),
     ],
 )
-def test_pairs_that_do_not_serve_are_refused(rows: list[str], error: type[Exception], message: str, tmp_path: Path) -> None:
+def test_pairs_that_do_not_serve_are_refused(
+    rows: list[str], error: type[Exception], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
     with pytest.raises(error, match=message):
         train_contrastive(small_model(), supervised(tmp_path / "pairs.jsonl"), tmp_path / "run")
@@ -392,7 +448,9 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write_pairs(tmp_path / name / "pairs.jsonl", 8)
     with pytest.raises(SettingsError, match="pairs hold two files named pairs"):
-        train_contrastive(small_model(), supervised(tmp_path / "a" / "pairs.jsonl", tmp_path / "b" / "pairs.jsonl"), tmp_path / "run")
+        train_contrastive(
+            small_model(), supervised(tmp_path / "a" / "pairs.jsonl", tmp_path / "b" / "pairs.jsonl"), tmp_path / "run"
+        )
 
 
 def test_too_few_sentences_are_refused(tmp_path: Path) -> None:

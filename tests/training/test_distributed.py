@@ -22,7 +22,19 @@ from llm2comp.training.recipe import run_recipe
 from llm2comp.training.recipe_file import read_recipe
 from llm2comp.training.settings import BackboneShape, PretrainSettings
 from tests.training.processes import run_on_devices
-from tests.training.tiny import BACKBONE, LORA, compression, environment, small_model, supervised, text, unsupervised, write_corpus, write_pairs, write_recipe
+from tests.training.tiny import (
+    BACKBONE,
+    LORA,
+    compression,
+    environment,
+    small_model,
+    supervised,
+    text,
+    unsupervised,
+    write_corpus,
+    write_pairs,
+    write_recipe,
+)
 
 COMMON: dict[str, Any] = {"steps": 6, "batch_size": 8, "eval_steps": 3, "save_steps": 2, "learning_rate": 2e-3}
 
@@ -33,18 +45,33 @@ def compress(data: Path, output: Path, objective: str, adapter: bool) -> None:
 
 
 def contrast(data: Path, output: Path, micro_batch: int | None, accumulation: int) -> None:
-    settings = supervised(data / "pairs", max_negatives=2, micro_batch=micro_batch, accumulation=accumulation, heldout_rows=4, **COMMON)
+    settings = supervised(
+        data / "pairs", max_negatives=2, micro_batch=micro_batch, accumulation=accumulation, heldout_rows=4, **COMMON
+    )
     train_contrastive(small_model(), settings, output)
 
 
 def simcse(data: Path, output: Path) -> None:
-    train_contrastive(small_model(adapter=None), unsupervised(data / "corpus.jsonl", freeze_memory=True, **COMMON), output)
+    train_contrastive(
+        small_model(adapter=None), unsupervised(data / "corpus.jsonl", freeze_memory=True, **COMMON), output
+    )
 
 
 def stage_zero(data: Path, output: Path) -> None:
     shape = BackboneShape(vocabulary=300, hidden=16, layers=2, heads=2, intermediate=32, max_positions=64)
     corpora, heldout = (str(data / "corpus.jsonl"),), str(data / "heldout.jsonl")
-    pretrain(PretrainSettings(corpora=corpora, heldout=heldout, shape=shape, sequence_length=32, log_steps=1, precision="float32", **COMMON), output)
+    pretrain(
+        PretrainSettings(
+            corpora=corpora,
+            heldout=heldout,
+            shape=shape,
+            sequence_length=32,
+            log_steps=1,
+            precision="float32",
+            **COMMON,
+        ),
+        output,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +96,32 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (simcse, ()),
         (stage_zero, ()),
     ],
-    ids=["distillation", "continuation, all weights", "pairs", "pairs, micro-batches", "pairs, accumulated", "sentences", "pretraining"],
+    ids=[
+        "distillation",
+        "continuation, all weights",
+        "pairs",
+        "pairs, micro-batches",
+        "pairs, accumulated",
+        "sentences",
+        "pretraining",
+    ],
 )
 def test_two_devices_follow_one(train: Any, options: tuple[Any, ...], data: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "one", *options)
     run_on_devices(2, train, data, tmp_path / "two", *options)
     one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
     if options == (None, 2):  # each pass has its own candidates, and the devices' share of one is half as large
-        one, two = ([{**entry, "loss": 0.0, "grad_norm": 0.0} for entry in entries if "loss" in entry] for entries in (one, two))
+        one, two = (
+            [{**entry, "loss": 0.0, "grad_norm": 0.0} for entry in entries if "loss" in entry] for entries in (one, two)
+        )
     assert [entry.keys() for entry in two] == [entry.keys() for entry in one]
     for here, there in zip(one, two, strict=True):
         for name in here:
             if not name.endswith(("runtime", "tokens_per_second")):
-                assert there[name] == pytest.approx(here[name], abs=1e-4, rel=1e-3 if name == "grad_norm" else 1e-5), (name, here["step"])
+                assert there[name] == pytest.approx(here[name], abs=1e-4, rel=1e-3 if name == "grad_norm" else 1e-5), (
+                    name,
+                    here["step"],
+                )
     checkpoint = tmp_path / "two" / "checkpoint-6"
     assert {"rng_state_0.pth", "rng_state_1.pth", "complete.json"} <= {path.name for path in checkpoint.iterdir()}
     if options != (None, 2):
@@ -122,7 +162,9 @@ def test_two_devices_go_on_where_they_were(data: Path, tmp_path: Path) -> None:
     run_on_devices(2, compress_until, data, tmp_path / "killed", 6, False)
     assert not (tmp_path / "killed" / "checkpoint-6").exists()
     run_on_devices(2, compress_until, data, tmp_path / "killed", 99, False)
-    expected, found = (load_file(tmp_path / name / "checkpoint-6" / "trained.safetensors") for name in ("whole", "killed"))
+    expected, found = (
+        load_file(tmp_path / name / "checkpoint-6" / "trained.safetensors") for name in ("whole", "killed")
+    )
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
 
@@ -168,7 +210,18 @@ def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
         arguments += ["--set", f"{name}={value}"]
     found = {}
     for devices in (1, 2):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices), "-m", "llm2comp", "train", "compress"]
+        torchrun = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(devices),
+            "-m",
+            "llm2comp",
+            "train",
+            "compress",
+        ]
         command = [*torchrun, *arguments, "-o", str(tmp_path / str(devices))]
         ran = subprocess.run(command, env={**environment(), "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
@@ -176,6 +229,8 @@ def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
         assert sum(line.startswith("step 1 ") for line in ran.stdout.splitlines()) == 1
         found[devices] = [entry["loss"] for entry in read_metrics(tmp_path / str(devices)) if "loss" in entry]
     assert len(found[1]) == 4
-    assert found[2] == pytest.approx(found[1], abs=1e-4)  # all weights are trained, for an adapter's dropout is drawn by each device
+    assert found[2] == pytest.approx(
+        found[1], abs=1e-4
+    )  # all weights are trained, for an adapter's dropout is drawn by each device
     assert (tmp_path / "2" / "model" / "llm2comp.json").is_file()
     assert not [path for path in os.listdir(tmp_path / "2") if path.startswith(".model")]

@@ -79,7 +79,9 @@ def test_the_teacher_is_the_language_model_as_it_was(tmp_path: Path) -> None:
     gains = []
     for restart in (False, True):
         model = small_model(adapter=None)
-        train_compression(model, compression(corpus, heldout=str(heldout), restart_layers=restart, steps=2), tmp_path / str(restart))
+        train_compression(
+            model, compression(corpus, heldout=str(heldout), restart_layers=restart, steps=2), tmp_path / str(restart)
+        )
         gains.append(next(row for row in read_metrics(tmp_path / str(restart)) if "context_gain" in row))
     assert gains[0] == gains[1]
 
@@ -105,7 +107,9 @@ def test_the_embeddings_take_steps_of_their_own_rate(tmp_path: Path, rate: float
     pairs = write_pairs(tmp_path / "pairs.jsonl", 8)
     model = small_model(adapter=None)
     before = weights_of(model)
-    settings = supervised(pairs, steps=1, batch_size=8, warmup_steps=0, learning_rate=1e-3, embedding_learning_rate=rate, weight_decay=0.0)
+    settings = supervised(
+        pairs, steps=1, batch_size=8, warmup_steps=0, learning_rate=1e-3, embedding_learning_rate=rate, weight_decay=0.0
+    )
     train_contrastive(model, settings, tmp_path / "run")
     moved = {name: float((weight - before[name]).abs().max()) for name, weight in weights_of(model).items()}
     embeddings = max(distance for name, distance in moved.items() if "embed_tokens" in name)

@@ -24,7 +24,16 @@ from llm2comp.training.loop import StageMixin, trainer_arguments
 from llm2comp.training.metrics import append_metrics, read_metrics, rewind_metrics
 from llm2comp.training.run_folder import sole_user
 from llm2comp.training.settings import CompressionSettings, StageSettings
-from tests.training.tiny import compression, small_model, supervised, text, unsupervised, weights_of, write_corpus, write_pairs
+from tests.training.tiny import (
+    compression,
+    small_model,
+    supervised,
+    text,
+    unsupervised,
+    weights_of,
+    write_corpus,
+    write_pairs,
+)
 
 DROPOUT = AdapterSettings(rank=4, alpha=8, dropout=0.2)
 Train = Callable[..., LLM2Comp]
@@ -52,7 +61,11 @@ def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-best").mkdir()
     (tmp_path / "checkpoint-300").write_text("a file")
     assert last_checkpoint(tmp_path) == whole
-    for spoil in (lambda: (whole / "weights").write_bytes(b"123"), lambda: (whole / "weights").unlink(), lambda: (whole / "complete.json").write_text('{"st')):
+    for spoil in (
+        lambda: (whole / "weights").write_bytes(b"123"),
+        lambda: (whole / "weights").unlink(),
+        lambda: (whole / "complete.json").write_text('{"st'),
+    ):
         (whole / "weights").write_bytes(b"12345")
         seal(whole)
         assert last_checkpoint(tmp_path) == whole
@@ -121,10 +134,14 @@ class KillAfter(TrainerCallback):
 def at_start(monkeypatch: pytest.MonkeyPatch, callback: TrainerCallback) -> None:
     """Adds a callback to the next run that starts at its beginning."""
     for kind in (StageMixin, _CompressionTrainer):
-        monkeypatch.setattr(kind, "begin", lambda trainer, begin=kind.begin: (begin(trainer), trainer.add_callback(callback)))
+        monkeypatch.setattr(
+            kind, "begin", lambda trainer, begin=kind.begin: (begin(trainer), trainer.add_callback(callback))
+        )
 
 
-@pytest.fixture(params=["compression", "compression, all weights", "unsupervised", "supervised", "supervised, merged, cached"])
+@pytest.fixture(
+    params=["compression", "compression, all weights", "unsupervised", "supervised", "supervised, merged, cached"]
+)
 def train(request: pytest.FixtureRequest, corpus: Path, tmp_path: Path) -> Train:
     """Trains a stage with dropout, more updates than the data fill, and checkpoints between the passes over them."""
     pairs = write_pairs(tmp_path / "pairs.jsonl", 26, negatives=1)
@@ -134,16 +151,24 @@ def train(request: pytest.FixtureRequest, corpus: Path, tmp_path: Path) -> Train
     def run(folder: Path) -> LLM2Comp:
         model = small_model(adapter=None if "all weights" in request.param else DROPOUT)
         if request.param.startswith("compression"):
-            return train_compression(model, compression(corpus, heldout=heldout, objective="continuation", **common), folder)
+            return train_compression(
+                model, compression(corpus, heldout=heldout, objective="continuation", **common), folder
+            )
         if request.param == "unsupervised":
-            return train_contrastive(model, unsupervised(corpus, attention_dropout=0.1, heldout_rows=2, **common), folder)
+            return train_contrastive(
+                model, unsupervised(corpus, attention_dropout=0.1, heldout_rows=2, **common), folder
+            )
         more = {"adapter": "merge", "micro_batch": 4} if "merged" in request.param else {}
-        return train_contrastive(model, supervised(pairs, max_negatives=1, heldout_rows=2, **common, **more), folder, fresh_adapter=DROPOUT)
+        return train_contrastive(
+            model, supervised(pairs, max_negatives=1, heldout_rows=2, **common, **more), folder, fresh_adapter=DROPOUT
+        )
 
     return run
 
 
-def test_an_interrupted_stage_ends_with_the_same_weights(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_stage_ends_with_the_same_weights(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = train(tmp_path / "whole")
     with monkeypatch.context() as patch:
         at_start(patch, KillAfter(7))
@@ -171,7 +196,10 @@ def test_an_interrupted_stage_ends_with_the_same_weights(train: Train, tmp_path:
 
 
 def without_times(folder: Path) -> list[dict[str, Any]]:
-    return [{name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))} for entry in read_metrics(folder)]
+    return [
+        {name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))}
+        for entry in read_metrics(folder)
+    ]
 
 
 def test_checkpoints_hold_what_is_trained_and_not_the_backbone(corpus: Path, tmp_path: Path) -> None:
@@ -179,17 +207,28 @@ def test_checkpoints_hold_what_is_trained_and_not_the_backbone(corpus: Path, tmp
     train_compression(model, compression(corpus, save_steps=2), tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoint-4"
     names = {path.name for path in checkpoint.iterdir()}
-    assert names == {"trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "complete.json"}
+    assert names == {
+        "trained.safetensors",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "trainer_state.json",
+        "complete.json",
+    }
     saved = load_file(checkpoint / "trained.safetensors")
     assert "encoder.memory" in saved
     assert all("lora_" in name for name in saved if name != "encoder.memory")
-    assert sum(tensor.numel() for tensor in saved.values()) == sum(weight.numel() for weight in trained_weights(model).values())
+    assert sum(tensor.numel() for tensor in saved.values()) == sum(
+        weight.numel() for weight in trained_weights(model).values()
+    )
     backbone = sum(weight.numel() for weight in model.parameters()) - sum(tensor.numel() for tensor in saved.values())
     assert sum(path.stat().st_size for path in checkpoint.iterdir()) < 4 * backbone
     assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
 
 
-def test_a_half_written_checkpoint_is_no_obstacle(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_written_checkpoint_is_no_obstacle(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = compression(corpus, steps=6, save_steps=2)
     expected = train_compression(small_model(), settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -206,7 +245,9 @@ def test_a_half_written_checkpoint_is_no_obstacle(corpus: Path, tmp_path: Path, 
         assert torch.equal(weights_of(found)[name], weight)
 
 
-def test_one_whole_checkpoint_lives_while_the_next_is_written(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_whole_checkpoint_lives_while_the_next_is_written(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The trainer removes old checkpoints before the new one counts; this package does it after."""
     seen: list[int] = []
 
@@ -236,7 +277,9 @@ class Poison(TrainerCallback):
 
 @pytest.mark.parametrize("gradient", [False, True], ids=["loss", "gradient"])
 @pytest.mark.parametrize("stage", ["compression", "supervised"])
-def test_not_a_number_stops_before_it_reaches_the_weights(stage: str, gradient: bool, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_a_number_stops_before_it_reaches_the_weights(
+    stage: str, gradient: bool, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_start(monkeypatch, Poison(4, gradient=gradient))
     model = small_model()
     pairs = write_pairs(tmp_path / "pairs.jsonl", 20)
@@ -268,14 +311,21 @@ def test_not_a_number_stops_before_it_reaches_the_weights(stage: str, gradient: 
 
 
 def test_weights_that_blow_up_are_not_kept(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"weights, .* first, are not finite at step 1 on texts \['d.*no checkpoint had been written"):
+    with pytest.raises(
+        TrainingError,
+        match=r"weights, .* first, are not finite at step 1 on texts \['d.*no checkpoint had been written",
+    ):
         train_compression(small_model(), compression(corpus, learning_rate=1e39, save_steps=1), tmp_path / "run")
     with pytest.raises(TrainingError, match="are not finite at step 1"):
-        train_compression(small_model(), compression(corpus, learning_rate=1e39, steps=1, save_steps=9), tmp_path / "last")
+        train_compression(
+            small_model(), compression(corpus, learning_rate=1e39, steps=1, save_steps=9), tmp_path / "last"
+        )
     assert not list(tmp_path.glob("*/checkpoint-*"))
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Fill(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 4:
@@ -284,7 +334,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(corpus: Path, tm
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     at_start(monkeypatch, Fill())
     try:
-        with pytest.raises(TrainingError, match=r"checkpoint-4 could not be written: .*[Ff]ile.*start again") as stopped:
+        with pytest.raises(
+            TrainingError, match=r"checkpoint-4 could not be written: .*[Ff]ile.*start again"
+        ) as stopped:
             train_compression(small_model(), compression(corpus, save_steps=2), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -298,7 +350,10 @@ def test_too_little_memory_is_one_line(corpus: Path, tmp_path: Path, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")
 
     monkeypatch.setattr(_CompressionTrainer, "compute_loss", fail)
-    with pytest.raises(TrainingError, match=r"too small for step 1 \(CUDA out of memory. Tried to allocate 2.00 GiB\): set gradient_checkpointing"):
+    with pytest.raises(
+        TrainingError,
+        match=r"too small for step 1 \(CUDA out of memory. Tried to allocate 2.00 GiB\): set gradient_checkpointing",
+    ):
         train_compression(small_model(), compression(corpus), tmp_path)
 
 
@@ -329,7 +384,16 @@ def test_a_batch_is_shared_by_devices_and_accumulation(tmp_path: Path, monkeypat
 
 def test_settings_reach_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "get_available_reporting_integrations", lambda: ["wandb", "mlflow"])
-    chosen = shared(report_to=("wandb",), clip=2.0, weight_decay=0.1, seed=9, log_steps=3, save_steps=4, eval_steps=5, precision="bfloat16")
+    chosen = shared(
+        report_to=("wandb",),
+        clip=2.0,
+        weight_decay=0.1,
+        seed=9,
+        log_steps=3,
+        save_steps=4,
+        eval_steps=5,
+        precision="bfloat16",
+    )
     made = trainer_arguments(chosen, tmp_path)
     assert made.report_to == ["wandb"]
     assert (made.max_grad_norm, made.weight_decay, made.seed, made.bf16) == (2.0, 0.1, 9, True)
@@ -351,7 +415,9 @@ def test_one_process_trains_on_one_device(tmp_path: Path, monkeypatch: pytest.Mo
     assert (made.n_gpu, made.train_batch_size) == (1, 12)
 
 
-def test_intervals_may_change_after_an_interruption(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_may_change_after_an_interruption(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         at_start(patch, KillAfter(5))
         with pytest.raises(Killed):
@@ -361,13 +427,26 @@ def test_intervals_may_change_after_an_interruption(corpus: Path, tmp_path: Path
     assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2, 3, 4, 6, 9, 12]
 
 
-def test_learning_rates_follow_the_schedule_after_an_interruption(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: CompressionSettings = compression(corpus, steps=8, warmup_steps=4, decay_steps=12, learning_rate=1e-2, learning_rate_floor=1e-3, save_steps=3)
+def test_learning_rates_follow_the_schedule_after_an_interruption(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: CompressionSettings = compression(
+        corpus, steps=8, warmup_steps=4, decay_steps=12, learning_rate=1e-2, learning_rate_floor=1e-3, save_steps=3
+    )
     with monkeypatch.context() as patch:
         at_start(patch, KillAfter(5))
         with pytest.raises(Killed):
             train_compression(small_model(), settings, tmp_path)
     train_compression(small_model(), settings, tmp_path)
     rates = [entry["learning_rate"] for entry in read_metrics(tmp_path)]
-    shares = [0, 0, math.log(2) / math.log(4), math.log(3) / math.log(4), 1, 1, 7 / 8, 6 / 8]  # logarithmic to the peak, then linear
+    shares = [
+        0,
+        0,
+        math.log(2) / math.log(4),
+        math.log(3) / math.log(4),
+        1,
+        1,
+        7 / 8,
+        6 / 8,
+    ]  # logarithmic to the peak, then linear
     assert rates == pytest.approx([1e-3 + 9e-3 * share for share in shares])

@@ -59,7 +59,9 @@ def test_a_trained_head_gets_its_gradient(chunk_rows: int) -> None:
     inputs = Inputs()
     expected = torch.autograd.grad(inputs.at_once("cross_entropy"), [inputs.student, inputs.head.weight])
     found = inputs.chunked("cross_entropy", chunk_rows, parameters=[inputs.head.weight])
-    for gradient, reference in zip(torch.autograd.grad(found, [inputs.student, inputs.head.weight]), expected, strict=True):
+    for gradient, reference in zip(
+        torch.autograd.grad(found, [inputs.student, inputs.head.weight]), expected, strict=True
+    ):
         torch.testing.assert_close(gradient, reference)
 
 
@@ -68,15 +70,21 @@ def test_a_trained_head_gets_its_gradient(chunk_rows: int) -> None:
 def test_gradients_in_double_precision(objective: str, cap: float | None) -> None:
     """Those of the formula by autograd, through a head that is linear or caps its logits."""
     inputs = Inputs()
-    inputs.student, inputs.teacher, inputs.weights = (values.detach().double() for values in (inputs.student, inputs.teacher, inputs.weights))
+    inputs.student, inputs.teacher, inputs.weights = (
+        values.detach().double() for values in (inputs.student, inputs.teacher, inputs.weights)
+    )
     inputs.student.requires_grad_()
     weight = inputs.head.weight.detach().double().requires_grad_()
     inputs.head = lambda states: states @ weight.T if cap is None else torch.tanh(states @ weight.T / cap) * cap
-    wanted = [inputs.student] if objective == "distillation" else [inputs.student, weight]  # the teacher's share of the weight is a constant
+    wanted = (
+        [inputs.student] if objective == "distillation" else [inputs.student, weight]
+    )  # the teacher's share of the weight is a constant
     expected = inputs.at_once(objective)
     found = inputs.chunked(objective, 4, parameters=wanted[1:])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-    for gradient, reference in zip(torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True):
+    for gradient, reference in zip(
+        torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True
+    ):
         torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-14)
 
 
@@ -95,7 +103,9 @@ def test_autocast_gives_the_gradients_of_half_precision_products() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = inputs.chunked("cross_entropy", 4, parameters=[inputs.head.weight])
     assert found.dtype == torch.float32
-    for gradient, reference in zip(torch.autograd.grad(found, [inputs.student, inputs.head.weight]), expected, strict=True):
+    for gradient, reference in zip(
+        torch.autograd.grad(found, [inputs.student, inputs.head.weight]), expected, strict=True
+    ):
         assert gradient.dtype == torch.float32
         assert float((gradient - reference).norm()) < 0.02 * float(reference.norm())
 
@@ -120,7 +130,11 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        sizes = [leaf.untyped_storage().nbytes() // leaf.element_size() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        sizes = [
+            leaf.untyped_storage().nbytes() // leaf.element_size()
+            for leaf in tree_leaves(result)
+            if isinstance(leaf, Tensor)
+        ]
         self.numbers = max(self.numbers, *sizes, 0)
         return result
 

@@ -23,16 +23,21 @@ from llm2comp.training.pairs.sentences import split_sentences
 from tests.paths import SHARED
 
 LEAD = (
-    "The Marlow Bridge is a suspension bridge over the Thames in Buckinghamshire. It was designed by William Tierney Clark between 1829 and 1832. "
-    "The wooden bridge that stood there before had collapsed in 1828. Visitors come from all over the world for the view from its middle."
+    "The Marlow Bridge is a suspension bridge over the Thames in Buckinghamshire. It was designed by William Tierney "
+    "Clark between 1829 and 1832. "
+    "The wooden bridge that stood there before had collapsed in 1828. Visitors come from all over the world for the "
+    "view from its middle."
 )
 HISTORY = (
     "Marlow had a bridge as early as the reign of Edward III. The first stone of the present bridge was laid in 1829. "
-    "Workers from three counties finished it in little more than two years. The opening was celebrated with fireworks and a dinner for the poor."
+    "Workers from three counties finished it in little more than two years. The opening was celebrated with fireworks "
+    "and a dinner for the poor."
 )
 TRAFFIC = (
-    "Lorries heavier than three tonnes may not use the crossing since a crash closed it in 2016. Concrete blocks at both ends keep wide cars out. "
-    "Cyclists and walkers have a path of their own on the western side. About nine thousand cars pass on an ordinary working day."
+    "Lorries heavier than three tonnes may not use the crossing since a crash closed it in 2016. Concrete blocks at "
+    "both ends keep wide cars out. "
+    "Cyclists and walkers have a path of their own on the western side. About nine thousand cars pass on an ordinary "
+    "working day."
 )
 ARTICLE = Document("42", "Marlow Bridge", f"{LEAD}\nHistory.\n{HISTORY}\nTraffic.\n{TRAFFIC}\nReferences.\n{TRAFFIC}")
 PLAIN: dict[str, Any] = {"lowercase": 0, "unpunctuated": 0, "drop_word": 0, "synonyms": 0}
@@ -47,7 +52,9 @@ def pairs_of(kind: str, **changes: Any) -> list[Pair]:
 
 
 def write_corpus(path: Path, *documents: Document) -> str:
-    path.write_text("".join(json.dumps({"id": each.id, "title": each.title, "text": each.text}) + "\n" for each in documents))
+    path.write_text(
+        "".join(json.dumps({"id": each.id, "title": each.title, "text": each.text}) + "\n" for each in documents)
+    )
     return str(path)
 
 
@@ -98,7 +105,14 @@ def test_title_asks_for_the_lead() -> None:
 
 
 def test_limits_and_lengths() -> None:
-    pairs = list(article_pairs(ARTICLE, plain_settings(limits={"sentence-rest": 2, "question-passage": 0}, passage_words=(10, 20), query_words=(2, 6))))
+    pairs = list(
+        article_pairs(
+            ARTICLE,
+            plain_settings(
+                limits={"sentence-rest": 2, "question-passage": 0}, passage_words=(10, 20), query_words=(2, 6)
+            ),
+        )
+    )
     kinds = [pair.kind for pair in pairs]
     assert kinds.count("sentence-rest") == 2
     assert "question-passage" not in kinds
@@ -117,7 +131,10 @@ def test_limits_and_lengths() -> None:
         ("In March 1875, the company opened a second factory.", "When did the company open a second factory?"),
         ("The fleet carried 300 soldiers to the island.", "How many soldiers did the fleet carry to the island?"),
         ("The bridge was closed because the river had risen.", "Why was the bridge closed?"),
-        ("Marie Curie discovered polonium in her laboratory at Paris.", "Who discovered polonium in her laboratory at Paris?"),
+        (
+            "Marie Curie discovered polonium in her laboratory at Paris.",
+            "Who discovered polonium in her laboratory at Paris?",
+        ),
     ],
 )
 def test_question_asks_for_a_part_of_the_statement(statement: str, question: str) -> None:
@@ -125,14 +142,21 @@ def test_question_asks_for_a_part_of_the_statement(statement: str, question: str
     assert question in asked
 
 
-@pytest.mark.parametrize("sentence", ["What a day!", "When the war ended in 1918, everything changed.", "", "Running was difficult in the snow there."])
+@pytest.mark.parametrize(
+    "sentence",
+    ["What a day!", "When the war ended in 1918, everything changed.", "", "Running was difficult in the snow there."],
+)
 def test_no_question_where_no_rule_is_sure(sentence: str) -> None:
     assert ask(sentence, "Topic", random.Random(0)) is None
 
 
 def test_sentences_do_not_break_at_abbreviations() -> None:
     text = 'Dr. J. Smith met Mr. Lee at 5 p.m. in St. Ives. "It rained," he said. They left.'
-    assert split_sentences(text) == ["Dr. J. Smith met Mr. Lee at 5 p.m. in St. Ives.", '"It rained," he said.', "They left."]
+    assert split_sentences(text) == [
+        "Dr. J. Smith met Mr. Lee at 5 p.m. in St. Ives.",
+        '"It rained," he said.',
+        "They left.",
+    ]
 
 
 def docstring(name: str, summary: str, body: str) -> Document:
@@ -142,14 +166,20 @@ def docstring(name: str, summary: str, body: str) -> Document:
 def held_out_summaries() -> tuple[str, str]:
     """A summary that is measured on, and one that may be trained on, as the package itself divides them."""
     summaries = [f"Return the colour number {number} of the given table." for number in range(200)]
-    return next(text for text in summaries if is_held_out(text)), next(text for text in summaries if not is_held_out(text))
+    return next(text for text in summaries if is_held_out(text)), next(
+        text for text in summaries if not is_held_out(text)
+    )
 
 
 def test_held_out_docstrings_and_their_bodies_stay_out() -> None:
     held_out, free = held_out_summaries()
     body = "The table is searched from the top, and the first row whose key fits is taken."
     other = "Colours are counted from zero, negative numbers from the end of the given table."
-    documents = [docstring("first", free, body), docstring("measured", held_out, body), docstring("second", free, other)]
+    documents = [
+        docstring("first", free, body),
+        docstring("measured", held_out, body),
+        docstring("second", free, other),
+    ]
     pairs = list(docstring_pairs(documents, plain_settings()))
     assert {pair.source for pair in pairs} == {"pkg.second"}
     assert {"summary-body", "howto-docstring"} <= {pair.kind for pair in pairs}
@@ -158,7 +188,11 @@ def test_held_out_docstrings_and_their_bodies_stay_out() -> None:
 
 def test_names_are_removed_from_the_body_a_summary_asks_for() -> None:
     _, free = held_out_summaries()
-    document = docstring("pick_colour", free, "Call pick_colour with a table of rows. Use pick_colour again with another table to compare.")
+    document = docstring(
+        "pick_colour",
+        free,
+        "Call pick_colour with a table of rows. Use pick_colour again with another table to compare.",
+    )
     (pair,) = [pair for pair in docstring_pairs([document], plain_settings()) if pair.kind == "summary-body"]
     assert pair.query == free
     assert "pick_colour" not in pair.positive
@@ -181,7 +215,10 @@ def test_files_hold_what_is_counted_and_are_the_same_again(tmp_path: Path) -> No
 
 
 def test_pairs_of_one_document_do_not_stand_together(tmp_path: Path) -> None:
-    documents = [Document(str(number), f"Bridge {number}", ARTICLE.text.replace("Marlow", f"Town {number}")) for number in range(40)]
+    documents = [
+        Document(str(number), f"Bridge {number}", ARTICLE.text.replace("Marlow", f"Town {number}"))
+        for number in range(40)
+    ]
     derive_pairs(PairSettings(articles=(write_corpus(tmp_path / "corpus.jsonl", *documents),)), tmp_path / "out")
     sources = [row["source"] for kind, row in read_pairs(tmp_path / "out") if kind == "sentence-rest"]
     together = sum(left == right for left, right in zip(sources, sources[1:], strict=False))
@@ -201,20 +238,33 @@ def test_evaluation_texts_are_excluded(tmp_path: Path) -> None:
 
 
 def test_ready_sentences_serve_in_both_directions_and_reworded(tmp_path: Path) -> None:
-    row = {"query": "a man in a big hat started to play the piano", "positive": "a man plays music", "negative": "nobody plays"}
+    row = {
+        "query": "a man in a big hat started to play the piano",
+        "positive": "a man plays music",
+        "negative": "nobody plays",
+    }
     (tmp_path / "snli.jsonl").write_text(json.dumps(row) + "\n")
     derive_pairs(PairSettings(ready=(str(tmp_path / "snli.jsonl"),)), tmp_path / "out")
     rows = list(read_pairs(tmp_path / "out"))
     directions = {(row["query"], row["positive"], row["negative"]) for kind, row in rows if kind == "snli"}
-    assert directions == {(row["query"], row["positive"], row["negative"]), (row["positive"], row["query"], row["negative"])}
+    assert directions == {
+        (row["query"], row["positive"], row["negative"]),
+        (row["positive"], row["query"], row["negative"]),
+    }
     assert [made["positive"] for kind, made in rows if kind == "snli-view"] == [row["query"]]
 
 
 def test_ready_answers_give_claims_and_boilerplate_is_left_out(tmp_path: Path) -> None:
-    abstract = " ".join(f"Patient group number {number} was treated with another dose of the same drug for weeks." for number in range(8))
+    abstract = " ".join(
+        f"Patient group number {number} was treated with another dose of the same drug for weeks."
+        for number in range(8)
+    )
     conclusion = "The highest dose of the drug shortened the illness by two days."
     rows = [{"query": "Does the dose matter?", "positive": text} for text in (abstract, conclusion)]
-    rows += [{"query": f"What is illness {number}?", "positive": f"These resources address the illness {number} and others."} for number in range(30)]
+    rows += [
+        {"query": f"What is illness {number}?", "positive": f"These resources address the illness {number} and others."}
+        for number in range(30)
+    ]
     (tmp_path / "study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     derive_pairs(PairSettings(ready=(str(tmp_path / "study.jsonl"),)), tmp_path / "out")
     found = list(read_pairs(tmp_path / "out"))
@@ -226,7 +276,9 @@ def test_ready_answers_give_claims_and_boilerplate_is_left_out(tmp_path: Path) -
 def test_a_text_is_never_paired_with_itself(tmp_path: Path) -> None:
     rows = [{"query": "Is it so?", "positive": "is it so"}, {"query": "Is it so?", "positive": "It is so, yes."}]
     (tmp_path / "same.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert derive_pairs(plain_settings(articles=(), ready=(str(tmp_path / "same.jsonl"),)), tmp_path / "out") == {"same": 1}
+    assert derive_pairs(plain_settings(articles=(), ready=(str(tmp_path / "same.jsonl"),)), tmp_path / "out") == {
+        "same": 1
+    }
 
 
 @pytest.mark.parametrize(

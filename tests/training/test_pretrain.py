@@ -27,8 +27,25 @@ TEXTS = [text(number, 40) for number in range(60)]
 def settings(folder: Path, **fields: Any) -> PretrainSettings:
     corpus = write_corpus(folder / "corpus.jsonl", TEXTS)
     heldout = write_corpus(folder / "heldout.jsonl", [text(900 + number, 40) for number in range(6)])
-    defaults: dict[str, Any] = {"steps": 6, "batch_size": 4, "learning_rate": 3e-3, "sequence_length": 32, "log_steps": 1, "eval_steps": 3, "shape": SHAPE}
-    return PretrainSettings(**{"corpora": (str(corpus),), "heldout": str(heldout), "tokenizer_share": 1.0, "precision": "float32", **defaults, **fields})
+    defaults: dict[str, Any] = {
+        "steps": 6,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "sequence_length": 32,
+        "log_steps": 1,
+        "eval_steps": 3,
+        "shape": SHAPE,
+    }
+    return PretrainSettings(
+        **{
+            "corpora": (str(corpus),),
+            "heldout": str(heldout),
+            "tokenizer_share": 1.0,
+            "precision": "float32",
+            **defaults,
+            **fields,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +72,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 )
 def test_any_text_comes_back_in_lower_case(tokenizer: PreTrainedTokenizerFast, words: str) -> None:
     ids = tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    assert not {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} & set(ids), "a string in a text is text"
+    assert not {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} & set(ids), (
+        "a string in a text is text"
+    )
     plain = tokenizer.backend_tokenizer.normalizer.normalize_str(words)
-    assert plain == unicodedata.normalize("NFC", words).lower() or "İ" in words  # Python gives a lone combining dot its own form
+    assert (
+        plain == unicodedata.normalize("NFC", words).lower() or "İ" in words
+    )  # Python gives a lone combining dot its own form
     assert str(tokenizer.decode(ids)).removeprefix(" ") == plain.removeprefix(" ")
 
 
@@ -72,7 +93,11 @@ def test_texts_begin_with_the_beginning_token(tokenizer: PreTrainedTokenizerFast
 def test_rows_are_the_texts_laid_end_to_end(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     texts = ["the river </s> bridge", "old", "stone tower <s>"]
     rows = Rows(tmp_path / "tokens.npy", texts, tokenizer, 5)
-    laid = [token for entry in texts for token in (1, *tokenizer(entry, add_special_tokens=False, split_special_tokens=True)["input_ids"], 2)]
+    laid = [
+        token
+        for entry in texts
+        for token in (1, *tokenizer(entry, add_special_tokens=False, split_special_tokens=True)["input_ids"], 2)
+    ]
     assert len(rows) == len(laid) // 5
     assert [token for row in range(len(rows)) for token in rows[row]["input_ids"].tolist()] == laid[: 5 * len(rows)]
     assert sum(token in (1, 2) for token in laid) == 6
@@ -86,7 +111,9 @@ def test_the_largest_vocabulary_fits_two_bytes() -> None:
 
 
 def test_held_out_docstrings_and_repeated_texts_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    documents = [Document(str(number), "Title", f"Return the {number}-th value.\n\n{text(number, 30)}") for number in range(60)]
+    documents = [
+        Document(str(number), "Title", f"Return the {number}-th value.\n\n{text(number, 30)}") for number in range(60)
+    ]
     monkeypatch.setattr(stage, "read_corpus", lambda source: iter(documents * 2))
     found = list(training_texts(("python-docs:all",)))
     assert found == [document.content for document in documents if not is_held_out(document.text)]
@@ -113,7 +140,15 @@ def test_the_backbone_is_a_language_model_that_learned(tmp_path: Path) -> None:
     entries = read_metrics(tmp_path / "run")
     losses = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
     assert losses[-1] < losses[0] - 0.5
-    ids = [token for number in range(6) for token in (1, *tokenizer(f"Bridge {number}\n{text(900 + number, 40)}", add_special_tokens=False)["input_ids"], 2)]
+    ids = [
+        token
+        for number in range(6)
+        for token in (
+            1,
+            *tokenizer(f"Bridge {number}\n{text(900 + number, 40)}", add_special_tokens=False)["input_ids"],
+            2,
+        )
+    ]
     rows = torch.tensor(ids[: len(ids) // 32 * 32]).view(-1, 32)
     rows = rows[: len(rows) // 8 * 8]
     with torch.no_grad():
@@ -130,7 +165,13 @@ def test_a_finished_backbone_is_returned(tmp_path: Path) -> None:
     assert pretrain(chosen, tmp_path / "run") == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     with pytest.raises(SettingsError, match="run was begun with other settings: shape.hidden was 16, now 32"):
-        pretrain(settings(tmp_path, shape=BackboneShape(vocabulary=320, hidden=32, layers=2, heads=2, intermediate=32, max_positions=64)), tmp_path / "run")
+        pretrain(
+            settings(
+                tmp_path,
+                shape=BackboneShape(vocabulary=320, hidden=32, layers=2, heads=2, intermediate=32, max_positions=64),
+            ),
+            tmp_path / "run",
+        )
 
 
 @pytest.mark.parametrize(

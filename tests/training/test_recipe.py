@@ -60,12 +60,20 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 
 def reports(output: Path) -> dict[str, list[dict[str, Any]]]:
     """What each stage reported, without the times."""
-    return {stage: [{name: value for name, value in entry.items() if not name.endswith(TIMES)} for entry in read_metrics(output / stage)] for stage in STAGES}
+    return {
+        stage: [
+            {name: value for name, value in entry.items() if not name.endswith(TIMES)}
+            for entry in read_metrics(output / stage)
+        ]
+        for stage in STAGES
+    }
 
 
 def finished(output: Path) -> dict[str, tuple[int, int]]:
     """Number and time of every file of the stages that are done."""
-    done = [path.parent.parent for path in output.glob("*/model/llm2comp.json")] + [path.parent for path in output.glob("pretrain/backbone")]
+    done = [path.parent.parent for path in output.glob("*/model/llm2comp.json")] + [
+        path.parent for path in output.glob("pretrain/backbone")
+    ]
     files = [path for folder in done for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
@@ -98,18 +106,26 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(uninterrupted: 
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
     assert json.dumps(reports(output)) == json.dumps(reports(uninterrupted / "run"))
-    assert not [path for path in output.rglob("*") if path.name.startswith(".") and path.name != ".lock"], "half-written files were left behind"
+    assert not [path for path in output.rglob("*") if path.name.startswith(".") and path.name != ".lock"], (
+        "half-written files were left behind"
+    )
 
 
 def test_every_shipped_recipe_loads_and_no_two_are_alike() -> None:
-    loaded = {name: described(read_recipe(name, data=Path("/data"), pairs=Path("/run/pairs"))) for name in shipped_recipes()}
+    loaded = {
+        name: described(read_recipe(name, data=Path("/data"), pairs=Path("/run/pairs"))) for name in shipped_recipes()
+    }
     assert {"llama-2-7b-paper", "llm2comp-tiny", "qwen3-0.6b"} <= set(loaded)
     for name, values in loaded.items():
         assert values["name"] == name
-        assert "{" not in json.dumps({key: value for key, value in values.items() if key != "about"}).replace('{"', "").replace("{}", "")
+        assert "{" not in json.dumps({key: value for key, value in values.items() if key != "about"}).replace(
+            '{"', ""
+        ).replace("{}", "")
     for one, other in itertools.combinations(loaded.values(), 2):
         assert one["model"]["backbone"] != other["model"]["backbone"]
-        assert changed_fields({**one, "name": "", "about": "", "model": {}}, {**other, "name": "", "about": "", "model": {}})
+        assert changed_fields(
+            {**one, "name": "", "about": "", "model": {}}, {**other, "name": "", "about": "", "model": {}}
+        )
 
 
 def test_the_paper_recipe_holds_the_papers_numbers() -> None:
@@ -120,10 +136,20 @@ def test_the_paper_recipe_holds_the_papers_numbers() -> None:
     assert recipe.compression.steps * recipe.compression.batch_size == 32_000
     assert recipe.unsupervised.steps * recipe.unsupervised.batch_size == 128_000
     assert recipe.supervised.steps * recipe.supervised.batch_size == 204_800
-    assert recipe.model.adapter == AdapterSettings(rank=16, alpha=32, dropout=0.05, targets=("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+    assert recipe.model.adapter == AdapterSettings(
+        rank=16, alpha=32, dropout=0.05, targets=("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    )
     assert (recipe.compression.clip, recipe.compression.weight_decay, recipe.compression.margin) == (2.0, 1e-5, 10)
-    assert (recipe.unsupervised.attention_dropout, recipe.unsupervised.freeze_memory, recipe.unsupervised.adapter) == (0.2, True, "merge")
-    assert (recipe.supervised.max_query_tokens, recipe.supervised.max_passage_tokens, recipe.supervised.temperature) == (512, 1024, 0.05)
+    assert (recipe.unsupervised.attention_dropout, recipe.unsupervised.freeze_memory, recipe.unsupervised.adapter) == (
+        0.2,
+        True,
+        "merge",
+    )
+    assert (
+        recipe.supervised.max_query_tokens,
+        recipe.supervised.max_passage_tokens,
+        recipe.supervised.temperature,
+    ) == (512, 1024, 0.05)
 
 
 SMALL: dict[str, Any] = {
@@ -141,20 +167,43 @@ SMALL: dict[str, Any] = {
         ({"name": None}, "r.yaml: name is None; expected a text"),
         ({"model": {"backbone": "b", "memory": 8}}, "r.yaml: model: unknown field memory"),
         ({"model": {}}, "r.yaml: give either model.backbone or pretrain"),
-        ({"model": {"backbone": "b", "adapter": {"rank": "x"}}}, "r.yaml: model: adapter: rank is 'x'; expected a whole number"),
-        ({"model": {"backbone": "b", "max_length": 100}}, "r.yaml: compression.max_tokens 512 and model.memory_tokens 8 exceed model.max_length 100"),
+        (
+            {"model": {"backbone": "b", "adapter": {"rank": "x"}}},
+            "r.yaml: model: adapter: rank is 'x'; expected a whole number",
+        ),
+        (
+            {"model": {"backbone": "b", "max_length": 100}},
+            "r.yaml: compression.max_tokens 512 and model.memory_tokens 8 exceed model.max_length 100",
+        ),
         ({"compression": {**SMALL["compression"], "steps": -1}}, "r.yaml: compression: steps is -1"),
-        ({"compression": {**SMALL["compression"], "max_tokens": 9}}, "r.yaml: compression: max_tokens 9 leaves no room"),
+        (
+            {"compression": {**SMALL["compression"], "max_tokens": 9}},
+            "r.yaml: compression: max_tokens 9 leaves no room",
+        ),
         ({"compression": None}, "r.yaml: give compression, unsupervised or supervised"),
-        ({"unsupervised": {"pairs": ["p"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}}, "r.yaml: unsupervised needs corpora"),
-        ({"supervised": {"corpora": ["p"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}}, "r.yaml: supervised needs pairs"),
-        ({"supervised": {"pairs": ["{pairs}"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}}, "supervised.pairs reads {pairs}, which only derive makes"),
-        ({"derive": {"articles": ["a"], "query_words": [1, 2, 3]}}, r"r.yaml: derive: query_words is \[1, 2, 3\]; expected a list of 2"),
+        (
+            {"unsupervised": {"pairs": ["p"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}},
+            "r.yaml: unsupervised needs corpora",
+        ),
+        (
+            {"supervised": {"corpora": ["p"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}},
+            "r.yaml: supervised needs pairs",
+        ),
+        (
+            {"supervised": {"pairs": ["{pairs}"], "steps": 1, "batch_size": 1, "learning_rate": 1.0}},
+            "supervised.pairs reads {pairs}, which only derive makes",
+        ),
+        (
+            {"derive": {"articles": ["a"], "query_words": [1, 2, 3]}},
+            r"r.yaml: derive: query_words is \[1, 2, 3\]; expected a list of 2",
+        ),
         ({"base": "nothing"}, "no recipe 'nothing': give a .yaml file or one of llama-2-7b-paper"),
         ({"base": "r.yaml"}, "base is 'r.yaml'; give the name of another recipe"),
     ],
 )
-def test_a_bad_recipe_is_refused_by_file_and_field(changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_recipe_is_refused_by_file_and_field(
+    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("r.yaml").write_text(yaml.safe_dump({**SMALL, **changes}), encoding="utf-8")
     with pytest.raises(SettingsError, match=message) as refused:
@@ -165,7 +214,10 @@ def test_a_bad_recipe_is_refused_by_file_and_field(changes: dict[str, Any], mess
 def test_data_must_be_named(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"r.yaml: compression: corpora\[0\] reads texts from {data}: say where they are with --data DIR"):
+    with pytest.raises(
+        SettingsError,
+        match=r"r.yaml: compression: corpora\[0\] reads texts from {data}: say where they are with --data DIR",
+    ):
         read_recipe(path)
     assert read_recipe(path, data=Path("/data")).about == "{anything}"
 
@@ -175,7 +227,12 @@ def test_a_recipe_is_laid_over_its_base_beside_it(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("{name: c, about: d, base: base.yaml, compression: {steps: 99}}", encoding="utf-8")
     recipe = read_recipe(tmp_path / "r.yaml", data=Path("/data"))
     assert recipe.compression
-    assert (recipe.name, recipe.compression.steps, recipe.compression.batch_size, recipe.compression.corpora) == ("c", 99, 4, ("/data/c.jsonl",))
+    assert (recipe.name, recipe.compression.steps, recipe.compression.batch_size, recipe.compression.corpora) == (
+        "c",
+        99,
+        4,
+        ("/data/c.jsonl",),
+    )
 
 
 def test_a_folder_of_a_recipes_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +244,10 @@ def test_a_folder_of_a_recipes_name_does_not_hide_it(tmp_path: Path, monkeypatch
 
 def test_missing_sources_are_named_before_anything_is_trained(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump({**SMALL, "derive": {"articles": ["{data}/c.jsonl"], "docstrings": ["python-docs:all"]}}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({**SMALL, "derive": {"articles": ["{data}/c.jsonl"], "docstrings": ["python-docs:all"]}}),
+        encoding="utf-8",
+    )
     recipe = read_recipe(path, data=tmp_path, pairs=tmp_path / "pairs")
     with pytest.raises(SettingsError, match=r"derive.articles\[0\]: no file or folder '.*/c.jsonl'"):
         check_sources(recipe)
@@ -206,7 +266,10 @@ def run_here(recipe: Path, output: Path) -> Path:
 def edited(recipe: Path, **sections: dict[str, Any]) -> Path:
     values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     path = recipe.with_name("edited.yaml")
-    path.write_text(yaml.safe_dump({**values, **{name: {**values[name], **fields} for name, fields in sections.items()}}), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump({**values, **{name: {**values[name], **fields} for name, fields in sections.items()}}),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -214,13 +277,24 @@ def edited(recipe: Path, **sections: dict[str, Any]) -> Path:
     ("sections", "named"),
     [
         ({"compression": {"steps": 12}}, "compression was begun with other settings: steps was 11, now 12"),
-        ({"pretrain": {"learning_rate": 2e-3}}, "pretrain was begun with other settings: learning_rate was 0.001, now 0.002"),
-        ({"model": {"memory_tokens": 4}}, "compression was begun with other settings: model.memory_tokens was 2, now 4"),
+        (
+            {"pretrain": {"learning_rate": 2e-3}},
+            "pretrain was begun with other settings: learning_rate was 0.001, now 0.002",
+        ),
+        (
+            {"model": {"memory_tokens": 4}},
+            "compression was begun with other settings: model.memory_tokens was 2, now 4",
+        ),
         ({"derive": {"seed": 5}}, "run was begun with other settings: derive.seed was 0, now 5"),
-        ({"supervised": {"mixture": {"title-lead": 2.0}, "steps": 20}}, "supervised was begun with other settings: steps was 13, now 20"),
+        (
+            {"supervised": {"mixture": {"title-lead": 2.0}, "steps": 20}},
+            "supervised was begun with other settings: steps was 13, now 20",
+        ),
     ],
 )
-def test_a_folder_begun_with_other_settings_is_refused_by_field(uninterrupted: Path, sections: dict[str, dict[str, Any]], named: str) -> None:
+def test_a_folder_begun_with_other_settings_is_refused_by_field(
+    uninterrupted: Path, sections: dict[str, dict[str, Any]], named: str
+) -> None:
     before = finished(uninterrupted / "run")
     with pytest.raises(SettingsError, match=re.escape(named)):
         run_here(edited(uninterrupted / "tiny.yaml", **sections), uninterrupted / "run")
@@ -230,7 +304,9 @@ def test_a_folder_begun_with_other_settings_is_refused_by_field(uninterrupted: P
 def test_a_finished_recipe_is_not_run_again(uninterrupted: Path) -> None:
     before = finished(uninterrupted / "run")
     reworded = uninterrupted / "reworded.yaml"
-    reworded.write_text((uninterrupted / "tiny.yaml").read_text(encoding="utf-8").replace("a test", "other words"), encoding="utf-8")
+    reworded.write_text(
+        (uninterrupted / "tiny.yaml").read_text(encoding="utf-8").replace("a test", "other words"), encoding="utf-8"
+    )
     assert run_here(reworded, uninterrupted / "run") == uninterrupted / "run" / "model"
     assert finished(uninterrupted / "run") == before
 
@@ -239,11 +315,15 @@ def test_a_stage_made_from_one_that_is_gone_is_not_taken(uninterrupted: Path, tm
     output = tmp_path / "copy"
     shutil.copytree(uninterrupted / "run", output)
     shutil.rmtree(output / "unsupervised")
-    with pytest.raises(SettingsError, match=r"supervised was made from .*unsupervised/model, which is not finished: delete"):
+    with pytest.raises(
+        SettingsError, match=r"supervised was made from .*unsupervised/model, which is not finished: delete"
+    ):
         run_here(uninterrupted / "tiny.yaml", output)
 
 
-def test_a_run_may_move_and_be_named_from_elsewhere(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_may_move_and_be_named_from_elsewhere(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(uninterrupted, tmp_path / "moved")
     assert run_here(uninterrupted / "tiny.yaml", tmp_path / "moved" / "run") == tmp_path / "moved" / "run" / "model"
     monkeypatch.chdir(uninterrupted)
@@ -256,7 +336,9 @@ def test_the_finished_model_went_through_all_stages(uninterrupted: Path) -> None
     model = llm2comp.load(uninterrupted / "run" / "model", device="cpu")
     assert model.stages == ["compression:distillation", "unsupervised", "supervised"]
     assert model.encode(["a bird"]).shape == (1, 16)
-    assert {entry["step"] for entry in read_metrics(uninterrupted / "run" / "supervised") if "loss" in entry} == set(range(1, 14))
+    assert {entry["step"] for entry in read_metrics(uninterrupted / "run" / "supervised") if "loss" in entry} == set(
+        range(1, 14)
+    )
 
 
 def test_pairs_that_cannot_be_derived_stop_the_recipe_there(tmp_path: Path) -> None:
@@ -272,11 +354,24 @@ def test_pairs_that_cannot_be_derived_stop_the_recipe_there(tmp_path: Path) -> N
 def test_a_process_killed_from_outside_at_any_time(uninterrupted: Path, tmp_path: Path, seed: int) -> None:
     shutil.copytree(uninterrupted / "data", tmp_path / "data")
     recipe = Path(shutil.copy(uninterrupted / "tiny.yaml", tmp_path))
-    command = [sys.executable, "-m", "llm2comp", "train", "recipe", str(recipe), "--data", str(tmp_path / "data"), "-o", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "llm2comp",
+        "train",
+        "recipe",
+        str(recipe),
+        "--data",
+        str(tmp_path / "data"),
+        "-o",
+        str(tmp_path / "run"),
+    ]
     chance = random.Random(seed)
     for _ in range(4):
         lines = chance.randint(1, 12)
-        with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        with subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             assert process.stdout is not None
             for _, _ in zip(range(lines), process.stdout, strict=False):
                 pass
@@ -287,7 +382,9 @@ def test_a_process_killed_from_outside_at_any_time(uninterrupted: Path, tmp_path
     expected, found = weights(uninterrupted / "run"), weights(tmp_path / "run")
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)  # other processes may add in another order
+        torch.testing.assert_close(
+            found[name], tensor, rtol=1e-5, atol=1e-6
+        )  # other processes may add in another order
     assert json.dumps(steps(tmp_path / "run")) == json.dumps(steps(uninterrupted / "run"))
 
 

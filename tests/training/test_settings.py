@@ -8,7 +8,13 @@ import pytest
 
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import SettingsError
-from llm2comp.training.settings import BackboneShape, CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
+from llm2comp.training.settings import (
+    BackboneShape,
+    CompressionSettings,
+    ContrastiveSettings,
+    ModelSettings,
+    PretrainSettings,
+)
 from llm2comp.training.settings_file import read_fields, to_settings
 from tests.training.tiny import environment
 
@@ -150,7 +156,9 @@ def test_values_from_a_file(text: str, message: str) -> None:
 
     def read() -> CompressionSettings:
         values = read_fields(text, "here")
-        return to_settings(CompressionSettings, {**(read_fields(needed, "here") if needed else {}), **values}, where="here")
+        return to_settings(
+            CompressionSettings, {**(read_fields(needed, "here") if needed else {}), **values}, where="here"
+        )
 
     with pytest.raises(SettingsError, match=message) as refused:
         read()
@@ -158,7 +166,9 @@ def test_values_from_a_file(text: str, message: str) -> None:
 
 
 def test_numbers_lists_and_nothing_are_taken_as_written() -> None:
-    values = read_fields("{steps: 10, batch_size: 8, learning_rate: 1e-3, clip: 2, corpora: [a, b], heldout: null}", "here")
+    values = read_fields(
+        "{steps: 10, batch_size: 8, learning_rate: 1e-3, clip: 2, corpora: [a, b], heldout: null}", "here"
+    )
     settings = to_settings(CompressionSettings, values, where="here")
     assert (settings.learning_rate, settings.clip, settings.corpora, settings.heldout) == (0.001, 2.0, ("a", "b"), None)
     with pytest.raises(SettingsError, match="here: learning_rate is nan; give a finite number"):

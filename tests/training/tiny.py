@@ -37,7 +37,10 @@ def text(number: int, words: int = 60) -> str:
 
 
 def write_corpus(path: Path, texts: Sequence[str]) -> Path:
-    lines = (json.dumps({"id": f"d{number}", "title": f"Bridge {number}", "text": entry}) for number, entry in enumerate(texts))
+    lines = (
+        json.dumps({"id": f"d{number}", "title": f"Bridge {number}", "text": entry})
+        for number, entry in enumerate(texts)
+    )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -46,7 +49,10 @@ def write_pairs(path: Path, count: int, *, negatives: int = 0, start: int = 0) -
     """Pairs whose texts are all different."""
     rows: list[dict[str, Any]] = []
     for number in range(start, start + count):
-        row: dict[str, Any] = {"query": f"{text(10 * number, 5)} {number}", "positive": f"{text(10 * number + 1, 12)} {number}"}
+        row: dict[str, Any] = {
+            "query": f"{text(10 * number, 5)} {number}",
+            "positive": f"{text(10 * number + 1, 12)} {number}",
+        }
         if negatives:
             row["negative"] = [f"{text(10 * number + 2 + place, 12)} not {number}" for place in range(negatives)]
         rows.append(row)
@@ -59,21 +65,44 @@ LORA = AdapterSettings(rank=4, alpha=8, dropout=0.0)
 
 def small_model(*, adapter: AdapterSettings | None = LORA, memory_tokens: int = 3, **options: Any) -> LLM2Comp:
     torch.manual_seed(0)
-    return LLM2Comp.from_backbone(BACKBONE, memory_tokens, adapter=adapter, max_length=options.pop("max_length", 96), device="cpu", **options)
+    return LLM2Comp.from_backbone(
+        BACKBONE, memory_tokens, adapter=adapter, max_length=options.pop("max_length", 96), device="cpu", **options
+    )
 
 
 def compression(corpus: Path, **fields: Any) -> CompressionSettings:
-    defaults: dict[str, Any] = {"min_characters": 60, "max_tokens": 48, "margin": 4, "steps": 4, "batch_size": 4, "learning_rate": 1e-3}
+    defaults: dict[str, Any] = {
+        "min_characters": 60,
+        "max_tokens": 48,
+        "margin": 4,
+        "steps": 4,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+    }
     return CompressionSettings(corpora=(str(corpus),), **{**defaults, "log_steps": 1, "precision": "float32", **fields})
 
 
 def supervised(*pairs: Path, **fields: Any) -> ContrastiveSettings:
-    defaults: dict[str, Any] = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "heldout_rows": 0, "log_steps": 1, "precision": "float32"}
+    defaults: dict[str, Any] = {
+        "steps": 4,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "heldout_rows": 0,
+        "log_steps": 1,
+        "precision": "float32",
+    }
     return ContrastiveSettings(pairs=tuple(map(str, pairs)), **{**defaults, **fields})
 
 
 def unsupervised(corpus: Path, **fields: Any) -> ContrastiveSettings:
-    defaults: dict[str, Any] = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "heldout_rows": 0, "log_steps": 1, "precision": "float32"}
+    defaults: dict[str, Any] = {
+        "steps": 4,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "heldout_rows": 0,
+        "log_steps": 1,
+        "precision": "float32",
+    }
     return ContrastiveSettings(corpora=(str(corpus),), **{**defaults, **fields})
 
 
@@ -86,9 +115,19 @@ def write_recipe(folder: Path, **sections: Any) -> Path:
     """A recipe of all stages on made-up texts: under two hundred updates of a model of 20,000 weights."""
     data = folder / "data"
     data.mkdir()
-    write_corpus(data / "articles.jsonl", ["\n".join(text(1000 + 10 * number + part, 40) for part in range(4)) for number in range(40)])
+    write_corpus(
+        data / "articles.jsonl",
+        ["\n".join(text(1000 + 10 * number + part, 40) for part in range(4)) for number in range(40)],
+    )
     write_corpus(data / "heldout.jsonl", [text(9000 + number, 60) for number in range(8)])
-    stage = {"batch_size": 4, "learning_rate": 1e-3, "precision": "float32", "log_steps": 1, "save_steps": 3, "eval_steps": 5}
+    stage = {
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "precision": "float32",
+        "log_steps": 1,
+        "save_steps": 3,
+        "eval_steps": 5,
+    }
     corpora = {"corpora": ["{data}/articles.jsonl"]}
     recipe: dict[str, Any] = {
         "name": "tiny",
@@ -98,14 +137,36 @@ def write_recipe(folder: Path, **sections: Any) -> Path:
             **stage,
             **corpora,
             "heldout": "{data}/heldout.jsonl",
-            "shape": {"vocabulary": 300, "hidden": 16, "layers": 2, "heads": 2, "intermediate": 32, "max_positions": 64},
+            "shape": {
+                "vocabulary": 300,
+                "hidden": 16,
+                "layers": 2,
+                "heads": 2,
+                "intermediate": 32,
+                "max_positions": 64,
+            },
             "sequence_length": 32,
             "tokenizer_share": 1.0,
             "steps": 14,
         },
         "derive": {"articles": ["{data}/articles.jsonl"], "passage_words": [8, 20], "sentence_words": [4, 20]},
-        "compression": {**stage, **corpora, "heldout": "{data}/heldout.jsonl", "min_characters": 60, "max_tokens": 48, "margin": 4, "steps": 11},
-        "unsupervised": {**stage, **corpora, "steps": 10, "adapter": "merge", "attention_dropout": 0.2, "heldout_rows": 8},
+        "compression": {
+            **stage,
+            **corpora,
+            "heldout": "{data}/heldout.jsonl",
+            "min_characters": 60,
+            "max_tokens": 48,
+            "margin": 4,
+            "steps": 11,
+        },
+        "unsupervised": {
+            **stage,
+            **corpora,
+            "steps": 10,
+            "adapter": "merge",
+            "attention_dropout": 0.2,
+            "heldout_rows": 8,
+        },
         "supervised": {**stage, "pairs": ["{pairs}"], "steps": 13, "heldout_rows": 4, "micro_batch": 2},
     }
     path = folder / "tiny.yaml"

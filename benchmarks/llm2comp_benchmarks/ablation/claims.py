@@ -8,7 +8,12 @@ from llm2comp_benchmarks.ablation.tables import pretext_name
 
 __all__ = ["CLAIMED", "VERDICTS", "Ordering", "measured_order", "order_words"]
 
-CLAIMED = (("distillation", "continuation"), ("continuation", "reconstruction"), ("distillation", "mntp"), ("mntp", "none"))
+CLAIMED = (
+    ("distillation", "continuation"),
+    ("continuation", "reconstruction"),
+    ("distillation", "mntp"),
+    ("mntp", "none"),
+)
 """What Zhang et al. (AAAI 2026) find, after every stage: the first of each pair is the better pretext."""
 VERDICTS = {
     "as in the paper": "as in the paper",
@@ -17,7 +22,11 @@ VERDICTS = {
     "one seed": "of one seed, which says nothing",
 }
 """What a comparison can come to, and how a summary says it."""
-_TITLES = {"pretext": "After the pretext alone", "unsupervised": "After stage 2 (UCL)", "supervised": "After stage 3 (UCL and SCL)"}
+_TITLES = {
+    "pretext": "After the pretext alone",
+    "unsupervised": "After stage 2 (UCL)",
+    "supervised": "After stage 3 (UCL and SCL)",
+}
 
 
 class Ordering(NamedTuple):
@@ -55,10 +64,16 @@ def measured_order(ablation: Ablation, claims: Sequence[tuple[str, str]] = CLAIM
     found = []
     for stage in STAGES:
         for better, worse in claims:
-            first, second = ({run.seed: run for run in ablation.finished(stage, pretext=pretext)} for pretext in (better, worse))
+            first, second = (
+                {run.seed: run for run in ablation.finished(stage, pretext=pretext)} for pretext in (better, worse)
+            )
             if seeds := sorted(first.keys() & second.keys()):
-                won = [first[seed].scores[task] > second[seed].scores[task] for seed in seeds for task in ablation.kinds]
-                difference = mean_over_seeds([first[seed].average(ablation.kinds) - second[seed].average(ablation.kinds) for seed in seeds])
+                won = [
+                    first[seed].scores[task] > second[seed].scores[task] for seed in seeds for task in ablation.kinds
+                ]
+                difference = mean_over_seeds(
+                    [first[seed].average(ablation.kinds) - second[seed].average(ablation.kinds) for seed in seeds]
+                )
                 found.append(Ordering(stage, better, worse, difference, sum(won), len(won)))
     return found
 
@@ -76,7 +91,11 @@ def order_words(ablation: Ablation) -> str:
 
 
 def _summary(found: Sequence[Ordering]) -> str:
-    told = [f"{count} {words}" for verdict, words in VERDICTS.items() if (count := sum(one.verdict == verdict for one in found))]
+    told = [
+        f"{count} {words}"
+        for verdict, words in VERDICTS.items()
+        if (count := sum(one.verdict == verdict for one in found))
+    ]
     return f"Of {len(found)} comparisons: {', '.join(told)}."
 
 
@@ -90,8 +109,12 @@ def _sentence(one: Ordering) -> str:
 
 def _basis(ablation: Ablation, found: Sequence[Ordering]) -> str:
     seeds = sorted({one.difference.seeds for one in found})
-    counted = f"{seeds[0]} seed{'s' if seeds[0] != 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    counted = (
+        f"{seeds[0]} seed{'s' if seeds[0] != 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    )
     return (
-        f"Differences are of the average over {', '.join(ablation.kinds)}, between models of the same seed ({counted}); ± is a 95 % t-interval over seeds, "
-        'of each comparison by itself. It says what another seed might change, not what other tasks would. "Ahead in" counts pairs of a seed and a task.'
+        f"Differences are of the average over {', '.join(ablation.kinds)}, between models of the same seed "
+        f"({counted}); ± is a 95 % t-interval over seeds, "
+        'of each comparison by itself. It says what another seed might change, not what other tasks would. "Ahead in" '
+        "counts pairs of a seed and a task."
     )

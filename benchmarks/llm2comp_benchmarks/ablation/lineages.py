@@ -61,7 +61,9 @@ class Stage:
     pooling: dict[str, Any] | None = None
 
 
-def train_lineage(lineage: Lineage, recipe: Recipe, backbone: str | Path, folder: Path, curve: Sequence[int]) -> Iterator[Stage]:
+def train_lineage(
+    lineage: Lineage, recipe: Recipe, backbone: str | Path, folder: Path, curve: Sequence[int]
+) -> Iterator[Stage]:
     """Trains stage by stage what is not there yet, and gives each model as soon as it is.
 
     Args:
@@ -91,15 +93,21 @@ def train_lineage(lineage: Lineage, recipe: Recipe, backbone: str | Path, folder
 
     read, mark = _reader(lineage), TEXT_MEAN_FILE if lineage.pretext == "mntp" else CONFIG_FILE
     start = (lambda: read(previous)) if previous is not None else first
-    after_views = _contrastive(replace(unsupervised, seed=lineage.seed), settings, start, folder / "unsupervised", (), mark)
+    after_views = _contrastive(
+        replace(unsupervised, seed=lineage.seed), settings, start, folder / "unsupervised", (), mark
+    )
     yield Stage("unsupervised", after_views)
-    finished = _contrastive(replace(supervised, seed=lineage.seed), settings, lambda: read(after_views), folder / "supervised", curve, mark)
+    finished = _contrastive(
+        replace(supervised, seed=lineage.seed), settings, lambda: read(after_views), folder / "supervised", curve, mark
+    )
     for updates in curve:
         kept = finished if updates == curve[-1] else finished.with_name(f"model-{updates}")
         yield Stage("supervised", kept, updates * supervised.batch_size, kept == finished)
 
 
-def _pretext(lineage: Lineage, settings: CompressionSettings, model: ModelSettings, backbone: str | Path, folder: Path) -> Path:
+def _pretext(
+    lineage: Lineage, settings: CompressionSettings, model: ModelSettings, backbone: str | Path, folder: Path
+) -> Path:
     if lineage.pretext == "mntp":
         return train_mntp(backbone, folder, mntp_like(settings), model)
     stage = replace(settings, objective=lineage.pretext)  # type: ignore[arg-type]
@@ -113,11 +121,20 @@ def _reader(lineage: Lineage) -> Callable[[Path], LLM2Comp]:
     return lambda folder: load(folder, dtype="float32")
 
 
-def _contrastive(settings: ContrastiveSettings, model: ModelSettings, start: Callable[[], LLM2Comp], folder: Path, keep: Sequence[int], mark: str) -> Path:
+def _contrastive(
+    settings: ContrastiveSettings,
+    model: ModelSettings,
+    start: Callable[[], LLM2Comp],
+    folder: Path,
+    keep: Sequence[int],
+    mark: str,
+) -> Path:
     """Stage 2 or 3, unless its model is there; what it was after `keep` updates lies beside it."""
 
     def train(trained: LLM2Comp) -> None:
-        train_contrastive(trained, settings, folder, fresh_adapter=model.adapter, callbacks=[_Keep(trained, folder, keep[:-1])])
+        train_contrastive(
+            trained, settings, folder, fresh_adapter=model.adapter, callbacks=[_Keep(trained, folder, keep[:-1])]
+        )
 
     return train_once(folder.name, settings, folder, start, model, train, mark=mark)
 

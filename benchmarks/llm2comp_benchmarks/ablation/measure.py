@@ -38,7 +38,14 @@ class Measurer:
     def measure(self, lineage: Lineage, stage: Stage) -> None:
         """Adds what the result file of this model lacks."""
         pooling = stage.pooling or {"mode": "mean"}
-        name = "-".join([lineage.name, stage.name, *([str(stage.samples)] if stage.samples else []), *(["cluster"] if stage.pooling else [])])
+        name = "-".join(
+            [
+                lineage.name,
+                stage.name,
+                *([str(stage.samples)] if stage.samples else []),
+                *(["cluster"] if stage.pooling else []),
+            ]
+        )
         path = self.results / f"{name}.json"
         before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         skipped = () if stage.finished else self.end_only
@@ -48,7 +55,13 @@ class Measurer:
         model = _load(lineage, stage)
         done = [evaluate(model, task, batch_size=64) for task in missing]
         analysis = before.get("analysis") or _describe(model, self.texts)
-        ablation = {**asdict(lineage), "stage": stage.name, "supervised_samples": stage.samples, "pooling": pooling["mode"], **self.settings}
+        ablation = {
+            **asdict(lineage),
+            "stage": stage.name,
+            "supervised_samples": stage.samples,
+            "pooling": pooling["mode"],
+            **self.settings,
+        }
         record = _joined(before, done, {"model": name, "fingerprint": model.fingerprint, "ablation": ablation})
         write_atomically(path, [json.dumps({**record, "analysis": analysis}, indent=1), "\n"])
         _logger.info("%s: %s", name, "  ".join(f"{one.task} {next(iter(one.metrics.values())):.3f}" for one in done))
@@ -60,7 +73,9 @@ def _load(lineage: Lineage, stage: Stage) -> LLM2Comp:
     model = load(stage.folder)
     if stage.pooling is None:
         return model
-    return LLM2Comp(model.encoder, pooling=stage.pooling, query_instruction=model.prompts["query"] or "", normalize=model.normalize)
+    return LLM2Comp(
+        model.encoder, pooling=stage.pooling, query_instruction=model.prompts["query"] or "", normalize=model.normalize
+    )
 
 
 def _joined(before: dict[str, Any], done: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,27 @@ from typing import Any
 
 from llm2comp.optional import check_matplotlib
 from llm2comp_benchmarks.ablation.summary import STAGES, Ablation, Mean, Run, mean_over_seeds
-from llm2comp_benchmarks.ablation.tables import kind_score, memory_runs, memory_runs_of_all_seeds, pretext_name, samples_by_count
+from llm2comp_benchmarks.ablation.tables import (
+    kind_score,
+    memory_runs,
+    memory_runs_of_all_seeds,
+    pretext_name,
+    samples_by_count,
+)
 
 __all__ = ["PLOTS", "plot_ablation"]
 
 PLOTS = {"samples": "score-by-samples.png", "memory": "score-by-memory-tokens.png"}
 """File of each picture."""
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe and Ito's, told apart by the colour-blind too
+_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+)  # Okabe and Ito's, told apart by the colour-blind too
 _MARKERS = "osD^vPX"
 
 
@@ -40,7 +54,10 @@ def plot_ablation(ablation: Ablation, folder: Path) -> list[Path]:
 def _draw_samples(axes: Any, ablation: Ablation) -> bool:
     counts: set[int] = set()
     for number, pretext in enumerate(ablation.pretexts):
-        points = {count: mean_over_seeds([run.average(ablation.curve) for run in runs]) for count, runs in samples_by_count(ablation, pretext).items()}
+        points = {
+            count: mean_over_seeds([run.average(ablation.curve) for run in runs])
+            for count, runs in samples_by_count(ablation, pretext).items()
+        }
         if len(points) > 1:
             _line(axes, points, number, pretext_name(pretext))
             counts.update(points)
@@ -64,7 +81,11 @@ def _draw_memory(axes: Any, ablation: Ablation) -> bool:
         tasks = [task for task, of in ablation.kinds.items() if of == kind]
         points = {k: mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in by_k.items()}
         _line(axes, points, number, f"{kind} ({', '.join(tasks)})")
-        spreads = {k: mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in more.items() if len(runs) > len(by_k[k])}
+        spreads = {
+            k: mean_over_seeds([kind_score(run, ablation, kind) for run in runs])
+            for k, runs in more.items()
+            if len(runs) > len(by_k[k])
+        }
         axes.vlines(
             list(spreads),
             [mean.lowest for mean in spreads.values()],
@@ -77,7 +98,9 @@ def _draw_memory(axes: Any, ablation: Ablation) -> bool:
     _ticks(axes, list(by_k), [str(k) for k in by_k])
     axes.set_xlabel("memory tokens k (log scale)")
     axes.set_ylabel("score, mean over the tasks of a kind")
-    axes.set_title(f"CTKD {STAGES[stage]}: score against memory tokens, {_seeds_of_memory_runs(by_k, more)}", fontsize=11)
+    axes.set_title(
+        f"CTKD {STAGES[stage]}: score against memory tokens, {_seeds_of_memory_runs(by_k, more)}", fontsize=11
+    )
     axes.legend(frameon=False)
     return True
 
@@ -95,9 +118,18 @@ def _colour(number: int) -> str:
 def _line(axes: Any, points: dict[int, Mean], number: int, label: str) -> None:
     colour, places = _colour(number), list(points)
     means = list(points.values())
-    axes.plot(places, [mean.value for mean in means], marker=_MARKERS[number % len(_MARKERS)], color=colour, label=label)
+    axes.plot(
+        places, [mean.value for mean in means], marker=_MARKERS[number % len(_MARKERS)], color=colour, label=label
+    )
     if any(mean.seeds > 1 for mean in means):
-        axes.fill_between(places, [mean.lowest for mean in means], [mean.highest for mean in means], color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(
+            places,
+            [mean.lowest for mean in means],
+            [mean.highest for mean in means],
+            color=colour,
+            alpha=0.15,
+            linewidth=0,
+        )
 
 
 def _ticks(axes: Any, places: Sequence[int], labels: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
 """Which pretext makes the better encoder: every pretext from one backbone, with the same texts, updates and seeds, through all three stages.
 
-`python -m llm2comp_benchmarks.ablation.run tiny -o runs/ablation --data DATA --results benchmarks/results/ablation` runs it; interrupted, the
-same command goes on where it was. Each model is measured after its pretext, after stage 2, and at several numbers of updates of stage 3, into
-a result file of its own (see `benchmarks/results/README.md`). Two processes may share the work, each with seeds or pretexts of its own.
+`python -m llm2comp_benchmarks.ablation.run tiny -o runs/ablation --data DATA --results benchmarks/results/ablation`
+runs it; interrupted, the same command goes on where it was. Each model is measured after its pretext, after stage 2,
+and at several numbers of updates of stage 3, into a result file of its own (see `benchmarks/results/README.md`). Two
+processes may share the work, each with seeds or pretexts of its own.
 """
 
 import logging
@@ -77,7 +78,9 @@ def read_ablation(name_or_file: str, *, data: Path | None, pairs: Path) -> tuple
     recipe = read_recipe(_beside(path, ablation.recipe), data=data, pairs=pairs)
     steps = recipe.supervised.steps if recipe.supervised else 0
     if ablation.curve[-1] != steps:
-        raise SettingsError(f"{path}: curve ends at {ablation.curve[-1]} updates, stage 3 of the recipe at {steps}; they must agree")
+        raise SettingsError(
+            f"{path}: curve ends at {ablation.curve[-1]} updates, stage 3 of the recipe at {steps}; they must agree"
+        )
     return replace(ablation, suite=_beside(path, ablation.suite)), recipe
 
 
@@ -114,18 +117,24 @@ def run_ablation(ablation: Ablation, recipe: Recipe, output: Path, measurer: Mea
         for stage in train_lineage(lineage, recipe, backbone, output / lineage.name, ablation.curve):
             measurer.measure(lineage, stage)
             if lineage.pretext == "distillation" and stage.name == "supervised" and stage.finished:
-                measurer.measure(lineage, replace(stage, pooling={"mode": "cluster", "threshold": ablation.cluster_threshold}))
+                measurer.measure(
+                    lineage, replace(stage, pooling={"mode": "cluster", "threshold": ablation.cluster_threshold})
+                )
 
 
 def main(
     ablation: Annotated[str, typer.Argument(help="Name of a shipped ablation (tiny), or a YAML file.")],
     output: Annotated[Path, typer.Option("-o", help="Folder of the models.")],
     results: Annotated[Path, typer.Option(help="Folder of the result files.")],
-    data: Annotated[Path, typer.Option(help="Folder with the texts of the recipe and the sets to measure on, in eval/.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder with the texts of the recipe and the sets to measure on, in eval/.")
+    ],
     seeds: Annotated[list[int] | None, typer.Option(help="Only these; may be repeated.")] = None,
     pretexts: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     analysis: Annotated[bool, typer.Option(help="Describe the embeddings of each model too.")] = True,
-    memory: Annotated[bool | None, typer.Option(help="Only the numbers of memory tokens that are compared, or none of them.")] = None,
+    memory: Annotated[
+        bool | None, typer.Option(help="Only the numbers of memory tokens that are compared, or none of them.")
+    ] = None,
 ) -> None:
     """Train and measure what the ablation compares; interrupted, it goes on where it was."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -135,17 +144,24 @@ def main(
     wanted = [
         one
         for one in lineages(plan, k)
-        if (not seeds or one.seed in seeds) and (not pretexts or one.pretext in pretexts) and (memory is None or memory == (one.memory_tokens not in (0, k)))
+        if (not seeds or one.seed in seeds)
+        and (not pretexts or one.pretext in pretexts)
+        and (memory is None or memory == (one.memory_tokens not in (0, k)))
     ]
     tasks = read_suite(plan.suite).read_own(data / "eval")
-    measurer = Measurer(results, tasks, _budgets(plan, recipe), _heldout(recipe) if analysis else [], end_only=plan.end_only)
+    measurer = Measurer(
+        results, tasks, _budgets(plan, recipe), _heldout(recipe) if analysis else [], end_only=plan.end_only
+    )
     run_ablation(plan, recipe, output, measurer, wanted)
 
 
 def _budgets(ablation: Ablation, recipe: Recipe) -> dict[str, Any]:
     """What every pretext was given, as a result file tells it."""
     stages = {"pretext": recipe.compression, "unsupervised": recipe.unsupervised, "supervised": recipe.supervised}
-    return {"ablation": ablation.name, "samples": {name: stage.steps * stage.batch_size for name, stage in stages.items() if stage is not None}}
+    return {
+        "ablation": ablation.name,
+        "samples": {name: stage.steps * stage.batch_size for name, stage in stages.items() if stage is not None},
+    }
 
 
 def _heldout(recipe: Recipe) -> list[str]:

@@ -97,7 +97,8 @@ class Ablation:
         runs: The models.
         kinds: Kind by task, in the order of tables: the tasks that all models at the end of a stage were measured on.
         curve: Those of them that the models on the way through stage 3 were measured on too.
-        k: Memory tokens of the models that differ by pretext; those with another k are there for the comparison of k alone.
+        k: Memory tokens of the models that differ by pretext; those with another k are there for the comparison of k
+            alone.
         files: The result files, in the order of the runs.
     """
 
@@ -125,29 +126,41 @@ class Ablation:
     @property
     def pretexts(self) -> list[str]:
         """Those that were run, in the order of the claim."""
-        return sorted({run.pretext for run in self.runs}, key=lambda name: list(PRETEXTS).index(name) if name in PRETEXTS else len(PRETEXTS))
+        return sorted(
+            {run.pretext for run in self.runs},
+            key=lambda name: list(PRETEXTS).index(name) if name in PRETEXTS else len(PRETEXTS),
+        )
 
 
 def read_ablation_runs(folder: Path) -> Ablation | None:
     """The ablation whose result files stand in the folder; None where there is none.
 
     Raises:
-        LLM2CompError: A damaged file, one without the settings of an ablation, files of two ablations, or no task that all have.
+        LLM2CompError: A damaged file, one without the settings of an ablation, files of two ablations, or no task that
+            all have.
     """
     files = read_result_files(folder) if folder.is_dir() else []
     if not files:
         return None
     names = {str((file.settings.get("ablation") or {}).get("ablation")) for file in files}
     if len(names) > 1:
-        raise LLM2CompError(f"{folder}: files of {len(names)} ablations ({', '.join(sorted(names))}); give each a folder of its own")
+        raise LLM2CompError(
+            f"{folder}: files of {len(names)} ablations ({', '.join(sorted(names))}); give each a folder of its own"
+        )
     runs = [_run(file) for file in files]
     last = max(run.samples for run in runs)
     kinds = ordered_tasks(file.tasks for file in files)
-    ends = {task: kind for task, kind in kinds.items() if all(task in run.scores for run in runs if run.stage != "supervised" or run.samples == last)}
+    ends = {
+        task: kind
+        for task, kind in kinds.items()
+        if all(task in run.scores for run in runs if run.stage != "supervised" or run.samples == last)
+    }
     curve = [task for task in ends if all(task in run.scores for run in runs)]
     if not curve:
         raise LLM2CompError(f"{folder}: no task is in all {len(files)} result files; run the ablation to its end")
-    counted = Counter(run.memory_tokens for run in runs if run.memory_tokens and run.pretext != "distillation") or Counter(run.memory_tokens for run in runs)
+    counted = Counter(
+        run.memory_tokens for run in runs if run.memory_tokens and run.pretext != "distillation"
+    ) or Counter(run.memory_tokens for run in runs)
     return Ablation(runs, ends, curve, counted.most_common(1)[0][0], files)
 
 
@@ -157,8 +170,20 @@ def _run(file: ResultFile) -> Run:
         pretext, stage, pooling = str(told["pretext"]), str(told["stage"]), str(told.get("pooling", "mean"))
         k, seed, samples = int(told["memory_tokens"]), int(told["seed"]), int(told.get("supervised_samples", 0))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise LLM2CompError(f"{file.path}: settings.ablation does not name pretext, stage, memory_tokens and seed ({error}); run the ablation again") from error
-    return Run(pretext, stage, k, seed, samples, pooling, {task: scores.score for task, scores in file.tasks.items()}, file.beside.get("analysis") or {})
+        raise LLM2CompError(
+            f"{file.path}: settings.ablation does not name pretext, stage, memory_tokens and seed ({error}); run the "
+            "ablation again"
+        ) from error
+    return Run(
+        pretext,
+        stage,
+        k,
+        seed,
+        samples,
+        pooling,
+        {task: scores.score for task, scores in file.tasks.items()},
+        file.beside.get("analysis") or {},
+    )
 
 
 def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:

@@ -20,7 +20,11 @@ __all__ = [
 ]
 
 _ABSENT = "–"
-_FIGURES = {"participation_ratio": "participation ratio", "entropy_rank": "entropy rank", "memory_similarity_mean": "memory-token cosine"}
+_FIGURES = {
+    "participation_ratio": "participation ratio",
+    "entropy_rank": "entropy rank",
+    "memory_similarity_mean": "memory-token cosine",
+}
 
 
 def pretext_name(pretext: str) -> str:
@@ -30,13 +34,19 @@ def pretext_name(pretext: str) -> str:
 
 def pretexts_table(ablation: Ablation) -> str:
     """Every pretext after every stage: tasks in columns, the average last, the best of each stage in bold, and what its embeddings look like."""
-    figures = {name: title for name, title in _FIGURES.items() if any(run.analysis.get(name) is not None for run in ablation.runs)}
+    figures = {
+        name: title
+        for name, title in _FIGURES.items()
+        if any(run.analysis.get(name) is not None for run in ablation.runs)
+    }
     rows = [["pretext", "seeds", *_headers(ablation.kinds), "average", *figures.values()]]
     for stage, title in STAGES.items():
         by_pretext = grouped(ablation.finished(stage), lambda run: run.pretext)
         if by_pretext:
             rows.append([f"*{title}*", *[""] * (len(rows[0]) - 1)])
-            rows += _stage_rows({name: by_pretext[name] for name in ablation.pretexts if name in by_pretext}, ablation, list(figures))
+            rows += _stage_rows(
+                {name: by_pretext[name] for name in ablation.pretexts if name in by_pretext}, ablation, list(figures)
+            )
     return markdown_table(rows)
 
 
@@ -45,7 +55,10 @@ def _headers(kinds: dict[str, str]) -> list[str]:
 
 
 def _stage_rows(by_pretext: dict[str, list[Run]], ablation: Ablation, figures: Sequence[str]) -> list[list[str]]:
-    columns = [_bold_best({name: mean_over_seeds([score(run) for run in runs]) for name, runs in by_pretext.items()}) for score in _scores(ablation)]
+    columns = [
+        _bold_best({name: mean_over_seeds([score(run) for run in runs]) for name, runs in by_pretext.items()})
+        for score in _scores(ablation)
+    ]
     rows = []
     for name, runs in by_pretext.items():
         described = [_figure(runs, figure) for figure in figures]
@@ -54,12 +67,18 @@ def _stage_rows(by_pretext: dict[str, list[Run]], ablation: Ablation, figures: S
 
 
 def _scores(ablation: Ablation) -> list[Callable[[Run], float]]:
-    return [*((lambda run, task=task: float(run.scores[task])) for task in ablation.kinds), lambda run: run.average(ablation.kinds)]
+    return [
+        *((lambda run, task=task: float(run.scores[task])) for task in ablation.kinds),
+        lambda run: run.average(ablation.kinds),
+    ]
 
 
 def _bold_best(means: dict[str, Mean]) -> dict[str, str]:
     best = max(round(mean.value, 3) for mean in means.values())
-    return {name: f"**{mean.told()}**" if len(means) > 1 and round(mean.value, 3) == best else mean.told() for name, mean in means.items()}
+    return {
+        name: f"**{mean.told()}**" if len(means) > 1 and round(mean.value, 3) == best else mean.told()
+        for name, mean in means.items()
+    }
 
 
 def _figure(runs: Sequence[Run], figure: str) -> str:
@@ -77,9 +96,18 @@ def samples_table(ablation: Ablation) -> str:
     """The average over the tasks of the curve by pretext and number of supervised samples, the best of each column in bold."""
     by_pretext = {name: samples_by_count(ablation, name) for name in ablation.pretexts}
     counts = sorted({count for found in by_pretext.values() for count in found})
-    columns = {count: _bold_best({name: _average(found[count], ablation.curve) for name, found in by_pretext.items() if count in found}) for count in counts}
+    columns = {
+        count: _bold_best(
+            {name: _average(found[count], ablation.curve) for name, found in by_pretext.items() if count in found}
+        )
+        for count in counts
+    }
     rows = [[f"average of {', '.join(ablation.curve)}", *(f"{count:,} samples" for count in counts)]]
-    rows += [[pretext_name(name), *(columns[count].get(name, _ABSENT) for count in counts)] for name, found in by_pretext.items() if found]
+    rows += [
+        [pretext_name(name), *(columns[count].get(name, _ABSENT) for count in counts)]
+        for name, found in by_pretext.items()
+        if found
+    ]
     return markdown_table(rows)
 
 
@@ -98,7 +126,15 @@ def memory_table(ablation: Ablation) -> str:
         by_k = memory_runs(ablation, stage)
         if len(by_k) > 1:
             rows.append([f"*{title}*", *[""] * (len(rows[0]) - 1)])
-            columns = [_bold_best({str(k): mean_over_seeds([kind_score(run, ablation, kind) for run in runs]) for k, runs in by_k.items()}) for kind in kinds]
+            columns = [
+                _bold_best(
+                    {
+                        str(k): mean_over_seeds([kind_score(run, ablation, kind) for run in runs])
+                        for k, runs in by_k.items()
+                    }
+                )
+                for kind in kinds
+            ]
             columns.append(_bold_best({str(k): _average(runs, ablation.kinds) for k, runs in by_k.items()}))
             rows += [[str(k), str(len(runs)), *(column[str(k)] for column in columns)] for k, runs in by_k.items()]
     return "\n\n".join(filter(None, [markdown_table(rows), _spread_words(ablation)])) if rows[1:] else ""
@@ -113,7 +149,9 @@ def _spread_words(ablation: Ablation) -> str:
             if len(compared) > 1 and len(runs) > len(compared[k]):
                 mean = _average(runs, ablation.kinds)
                 found.setdefault((k, mean.seeds), []).append(f"{mean.lowest:.3f} to {mean.highest:.3f} ({title})")
-    return "\n".join(f"The {seeds} seeds of k = {k} have averages of {', '.join(spreads)}." for (k, seeds), spreads in found.items())
+    return "\n".join(
+        f"The {seeds} seeds of k = {k} have averages of {', '.join(spreads)}." for (k, seeds), spreads in found.items()
+    )
 
 
 def memory_runs_of_all_seeds(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
@@ -144,7 +182,13 @@ def pooling_table(ablation: Ablation) -> str:
         return ""
     rows = [["pooling", "seeds", *_headers(ablation.kinds), "average"]]
     for place, title in enumerate(("mean", "clustered, merged, then the mean")):
-        rows.append([title, str(len(pairs)), *(mean_over_seeds([score(pair[place]) for pair in pairs]).told() for score in _scores(ablation))])
+        rows.append(
+            [
+                title,
+                str(len(pairs)),
+                *(mean_over_seeds([score(pair[place]) for pair in pairs]).told() for score in _scores(ablation)),
+            ]
+        )
     rows.append(_difference_row("difference", pairs, ablation))
     for k in sorted({run.memory_tokens for run in ablation.runs if run.pooling == "cluster"} - {ablation.k}):
         if others := _pooled_both_ways(ablation, k):
@@ -155,12 +199,17 @@ def pooling_table(ablation: Ablation) -> str:
 def _pooled_both_ways(ablation: Ablation, k: int) -> list[tuple[Run, Run]]:
     """Of each seed that has both: the finished model of CTKD with the mean, and clustered."""
     wanted = {"pretext": "distillation", "memory_tokens": k}
-    mean, cluster = ({run.seed: run for run in ablation.finished("supervised", pooling=pooling, **wanted)} for pooling in ("mean", "cluster"))
+    mean, cluster = (
+        {run.seed: run for run in ablation.finished("supervised", pooling=pooling, **wanted)}
+        for pooling in ("mean", "cluster")
+    )
     return [(mean[seed], cluster[seed]) for seed in sorted(mean.keys() & cluster.keys())]
 
 
 def _difference_row(title: str, pairs: Sequence[tuple[Run, Run]], ablation: Ablation) -> list[str]:
-    differences = [mean_over_seeds([score(cluster) - score(mean) for mean, cluster in pairs]) for score in _scores(ablation)]
+    differences = [
+        mean_over_seeds([score(cluster) - score(mean) for mean, cluster in pairs]) for score in _scores(ablation)
+    ]
     return [title, str(len(pairs)), *map(_signed, differences)]
 
 

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from llm2comp.errors import LLM2CompError, SettingsError
-from llm2comp_benchmarks.compare.significance import LEVEL, Difference, Interval, holm, interval, paired_difference, smallest_p
+from llm2comp_benchmarks.compare.significance import (
+    LEVEL,
+    Difference,
+    Interval,
+    holm,
+    interval,
+    paired_difference,
+    smallest_p,
+)
 from llm2comp_benchmarks.results.read import ResultFile, TaskScores
 from llm2comp_benchmarks.results.record import Samples
 from llm2comp_benchmarks.results.resampling import statistic_of
@@ -117,18 +125,27 @@ def _nothing(files: dict[str, ResultFile], refused: list[Refusal]) -> str:
 def _mismatch(first: TaskScores, second: TaskScores) -> str | None:
     """Why the two scores are not of the same thing; None if they are."""
     for name, value in first.details.items():
-        if name in second.details and name not in _OF_THE_RUN and _of_the_data(value) != _of_the_data(second.details[name]):
+        if (
+            name in second.details
+            and name not in _OF_THE_RUN
+            and _of_the_data(value) != _of_the_data(second.details[name])
+        ):
             return f"{name} is {_short(_of_the_data(value))} in one file and {_short(_of_the_data(second.details[name]))} in the other"
     if first.main_metric != second.main_metric:
         return f"one file is scored by {first.main_metric}, the other by {second.main_metric}"
     for scores in (first, second):
-        if scores.samples and abs((told := scores.metrics[scores.samples.metric]) - (made := _score(scores.samples))) > _TOLERANCE:
+        if (
+            scores.samples
+            and abs((told := scores.metrics[scores.samples.metric]) - (made := _score(scores.samples))) > _TOLERANCE
+        ):
             return f"the samples of a file give {scores.samples.metric} {made:.4f}, its metrics say {told:.4f}; evaluate again"
     return _unpaired(first.samples, second.samples) if first.samples and second.samples else None
 
 
 def _of_the_data(value: Any) -> Any:
-    return value.get("rule", value) if isinstance(value, dict) else value  # identical_ids: how many were dropped depends on the rankings
+    return (
+        value.get("rule", value) if isinstance(value, dict) else value
+    )  # identical_ids: how many were dropped depends on the rankings
 
 
 def _short(value: Any) -> str:
@@ -148,7 +165,11 @@ def _unpaired(first: Samples, second: Samples) -> str | None:
         return f"not the same samples: {len(odd)} are in one file only, such as {odd[0]!r}"
     if len(first.values) != len(second.values):
         return f"{len(first.values)} samples in one file, {len(second.values)} in the other"
-    if first.truth is not None and second.truth is not None and not np.array_equal(first.truth, _aligned(second, first).truth or []):
+    if (
+        first.truth is not None
+        and second.truth is not None
+        and not np.array_equal(first.truth, _aligned(second, first).truth or [])
+    ):
         return "the judgements of the samples differ"
     return None
 
@@ -165,13 +186,19 @@ def _aligned(samples: Samples, like: Samples) -> Samples:
 
 def _compare(task: str, letters: str, pair: tuple[TaskScores, TaskScores], seed: int, resamples: int) -> Comparison:
     first, second = pair
-    scores = [Score(one.score, interval(one.samples, seed=seed, resamples=resamples) if one.samples else None) for one in pair]
+    scores = [
+        Score(one.score, interval(one.samples, seed=seed, resamples=resamples) if one.samples else None) for one in pair
+    ]
     if first.samples and second.samples:
         count = len(first.samples.values), first.samples.unit
-        difference = paired_difference(first.samples, _aligned(second.samples, first.samples), seed=seed, resamples=resamples)
+        difference = paired_difference(
+            first.samples, _aligned(second.samples, first.samples), seed=seed, resamples=resamples
+        )
         return Comparison(task, first.main_metric, letters, scores[0], scores[1], difference, count, None, "")
     without = " and ".join(letter for letter, one in zip(letters, pair, strict=True) if not one.samples)
-    return Comparison(task, first.main_metric, letters, scores[0], scores[1], None, None, None, f"no samples in {without}")
+    return Comparison(
+        task, first.main_metric, letters, scores[0], scores[1], None, None, None, f"no samples in {without}"
+    )
 
 
 def _judged(found: list[Comparison], files: dict[str, ResultFile], resamples: int) -> list[Comparison]:
@@ -179,7 +206,10 @@ def _judged(found: list[Comparison], files: dict[str, ResultFile], resamples: in
     tested = [one for one in found if one.difference]
     corrected = dict(zip(map(id, tested), holm([one.difference.p for one in tested if one.difference]), strict=True))
     return [
-        replace(one, corrected_p=corrected[id(one)], words=_words(one, corrected[id(one)], files, resamples)) if id(one) in corrected else one for one in found
+        replace(one, corrected_p=corrected[id(one)], words=_words(one, corrected[id(one)], files, resamples))
+        if id(one) in corrected
+        else one
+        for one in found
     ]
 
 
@@ -198,7 +228,13 @@ def record_of(report: Comparisons) -> dict[str, Any]:
     """The report as plain numbers, for a JSON file."""
     return {
         "files": {letter: str(file.path) for letter, file in report.files.items()},
-        "settings": {"seed": report.seed, "resamples": report.resamples, "level": LEVEL, "alpha": ALPHA, "correction": "holm"},
+        "settings": {
+            "seed": report.seed,
+            "resamples": report.resamples,
+            "level": LEVEL,
+            "alpha": ALPHA,
+            "correction": "holm",
+        },
         "comparisons": [_plain(one) for one in report.comparisons],
         "refused": [{"task": one.task, "files": one.letters, "reason": one.reason} for one in report.refused],
     }

@@ -1,8 +1,8 @@
 """How far a score can be trusted: bootstrap intervals, paired tests between two systems, and Holm's correction for several tests.
 
-Which tests suit the means of retrieval measures: Smucker, Allan, Carterette, *A comparison of statistical significance tests for
-information retrieval evaluation*, CIKM 2007 (the randomisation test; it and the bootstrap agree with the t-test, sign and Wilcoxon tests
-do not), and Sakai, *Evaluating evaluation metrics based on the bootstrap*, SIGIR 2006.
+Which tests suit the means of retrieval measures: Smucker, Allan, Carterette, *A comparison of statistical significance
+tests for information retrieval evaluation*, CIKM 2007 (the randomisation test; it and the bootstrap agree with the
+t-test, sign and Wilcoxon tests do not), and Sakai, *Evaluating evaluation metrics based on the bootstrap*, SIGIR 2006.
 """
 
 import warnings
@@ -49,8 +49,8 @@ class Difference(NamedTuple):
 def interval(samples: Samples, *, seed: int = 0, resamples: int = 10_000) -> Interval | None:
     """The 95 % percentile bootstrap interval of the score (Efron and Tibshirani, *An introduction to the bootstrap*, 1993, chapter 13).
 
-    Samples are drawn with replacement, a pair's value and truth together. None for a single sample, or where a resample may have no score at all
-    (a correlation of nothing but equal values).
+    Samples are drawn with replacement, a pair's value and truth together. None for a single sample, or where a resample
+    may have no score at all (a correlation of nothing but equal values).
     """
     return _ends(_bootstrap(len(samples.values), statistic_of(samples), seed, resamples))
 
@@ -58,11 +58,12 @@ def interval(samples: Samples, *, seed: int = 0, resamples: int = 10_000) -> Int
 def paired_difference(first: Samples, second: Samples, *, seed: int = 0, resamples: int = 10_000) -> Difference:
     """How the second system differs from the first, both measured on the same samples in the same order.
 
-    For means, p is that of the paired randomisation test (Fisher 1935; Smucker et al. 2007): had there been no difference, each sample's could as
-    well have had the other sign. All patterns of signs are gone through where they are no more than `resamples`, else that many are drawn. For
-    correlations and average precision, which have no value for a single sample, both systems are resampled together, and p is twice the share of
-    differences on the rarer side of 0, as an interval of level 1 - p would just reach it (Efron and Tibshirani 1993, section 15.4). The drawn
-    pattern itself counts as one more in both, so that p is never 0 (Phipson and Smyth, 2010).
+    For means, p is that of the paired randomisation test (Fisher 1935; Smucker et al. 2007): had there been no
+    difference, each sample's could as well have had the other sign. All patterns of signs are gone through where they
+    are no more than `resamples`, else that many are drawn. For correlations and average precision, which have no value
+    for a single sample, both systems are resampled together, and p is twice the share of differences on the rarer side
+    of 0, as an interval of level 1 - p would just reach it (Efron and Tibshirani 1993, section 15.4). The drawn pattern
+    itself counts as one more in both, so that p is never 0 (Phipson and Smyth, 2010).
 
     Args:
         first: Samples of one system.
@@ -78,7 +79,12 @@ def paired_difference(first: Samples, second: Samples, *, seed: int = 0, resampl
     value = float(difference(np.ones((1, len(first.values))))[0])
     drawn = _bootstrap(len(first.values), difference, seed, resamples)
     if first.statistic == "mean":
-        return Difference(value, _ends(drawn), _randomisation_p(np.subtract(second.values, first.values), seed, resamples), "randomisation")
+        return Difference(
+            value,
+            _ends(drawn),
+            _randomisation_p(np.subtract(second.values, first.values), seed, resamples),
+            "randomisation",
+        )
     return Difference(value, _ends(drawn), _bootstrap_p(drawn), "bootstrap")
 
 
@@ -106,7 +112,9 @@ def _bootstrap(size: int, score: Callable[[NDArray[Any]], NDArray[np.float64]], 
         return None
     stats = _scipy_stats()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # a resample without a score, which the caller looks for
+        warnings.simplefilter(
+            "ignore", stats.DegenerateDataWarning
+        )  # a resample without a score, which the caller looks for
         return stats.bootstrap(
             (np.arange(size),),
             lambda positions, axis: score(counts_of(positions)),
@@ -126,7 +134,9 @@ def _ends(drawn: Any) -> Interval | None:
 
 
 def _randomisation_p(differences: NDArray[np.float64], seed: int, resamples: int) -> float:
-    moved = differences[differences != 0]  # a sign changes nothing in the others, so patterns are counted over these alone
+    moved = differences[
+        differences != 0
+    ]  # a sign changes nothing in the others, so patterns are counted over these alone
     if not len(moved):
         return 1.0
     found = _scipy_stats().permutation_test(

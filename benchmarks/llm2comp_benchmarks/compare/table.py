@@ -27,8 +27,14 @@ def _table(letter: str, rows: list[Comparison]) -> str:
     for one in rows:
         n, p = str(one.count[0]) if one.count else "-", "-" if one.corrected_p is None else format_p(one.corrected_p)
         difference = f"{one.second.value - one.first.value:+.3f}"
-        lines.append([one.task, one.metric, n, f"{one.first.value:.3f}", f"{one.second.value:.3f}", difference, p, one.words])
-        ends = [_ends(one.first.interval), _ends(one.second.interval), _ends(one.difference.interval if one.difference else None, "+.3f")]
+        lines.append(
+            [one.task, one.metric, n, f"{one.first.value:.3f}", f"{one.second.value:.3f}", difference, p, one.words]
+        )
+        ends = [
+            _ends(one.first.interval),
+            _ends(one.second.interval),
+            _ends(one.difference.interval if one.difference else None, "+.3f"),
+        ]
         if any(ends):
             lines.append(["", "", "", *ends, "", ""])
     return aligned_table(lines, left=(0, 1, 7))
@@ -49,14 +55,21 @@ def _footnote(found: Comparisons) -> str:
     lines = []
     if tested:
         lines += [
-            f"In brackets: {LEVEL:.0%} bootstrap intervals over the n samples ({found.resamples:,} resamples, seed {found.seed}).",
+            f"In brackets: {LEVEL:.0%} bootstrap intervals over the n samples ({found.resamples:,} resamples, seed "
+            f"{found.seed}).",
             f"p: two-sided, paired ({_tests(tested)}), after Holm's correction over {_counted(len(tested))}.",
             f"Better or worse: p < {ALPHA}. No clear difference is not the same as equal.",
         ]
     if without:
-        lines.append(f"No interval and no test can be given for {_counted(without)}: the file has no samples. Evaluate again to have them.")
+        lines.append(
+            f"No interval and no test can be given for {_counted(without)}: the file has no samples. Evaluate again "
+            "to have them."
+        )
         if any(_of_mteb(found, one) for one in found.comparisons if not one.difference):
-            lines.append("Of mteb's tasks those with several subsets or splits and those of rarer kinds have none; for the others, evaluate with --overwrite.")
+            lines.append(
+                "Of mteb's tasks those with several subsets or splits and those of rarer kinds have none; for the "
+                "others, evaluate with --overwrite."
+            )
     return "\n".join(lines)
 
 
@@ -65,7 +78,10 @@ def _of_mteb(found: Comparisons, one: Comparison) -> bool:
 
 
 def _tests(tested: list[Comparison]) -> str:
-    words = {"randomisation": "randomisation test of means", "bootstrap": "bootstrap of correlations and average precision"}
+    words = {
+        "randomisation": "randomisation test of means",
+        "bootstrap": "bootstrap of correlations and average precision",
+    }
     used = {one.difference.test for one in tested if one.difference}
     return ", ".join(text for test, text in words.items() if test in used)
 

@@ -17,16 +17,26 @@ def format_encoding(record: dict[str, Any]) -> str:
         for ours, others in record["ratios"].items()
         for other, ratio in others.items()
     ]
-    shown = [["", "texts/s", "tokens/s", "GFLOP/s", "of matmul", "least-most", "peak MB", "beyond loading", "least cosine"]]
+    shown = [
+        ["", "texts/s", "tokens/s", "GFLOP/s", "of matmul", "least-most", "peak MB", "beyond loading", "least cosine"]
+    ]
     for name, entry in systems.items():
         share = entry.get("matmul_share")
         rates = [f"{entry[rate]['median']:,.0f}" for rate in ("texts_per_second", "tokens_per_second", "gflops")]
-        reached = [_percent(share["median"]), f"{_percent(share['least'])}-{_percent(share['most'])}"] if share else ["-", "-"]
+        reached = (
+            [_percent(share["median"]), f"{_percent(share['least'])}-{_percent(share['most'])}"]
+            if share
+            else ["-", "-"]
+        )
         memory = [_megabytes(entry["peak_bytes"]), _megabytes(entry["peak_bytes"] - entry["loaded_bytes"])]
-        shown.append([name, *rates, *reached, *memory, f"{entry['least_cosine']:.6f}" if "least_cosine" in entry else "-"])
+        shown.append(
+            [name, *rates, *reached, *memory, f"{entry['least_cosine']:.6f}" if "least_cosine" in entry else "-"]
+        )
     matmul = [["", "GFLOP/s", "of the model's shapes"]]
     matmul += [
-        [name, *(f"{entry[rate]['median']:,.0f}" for rate in ("gflops", "model_shapes_gflops"))] for name, entry in record.items() if name.startswith("matmul ")
+        [name, *(f"{entry[rate]['median']:,.0f}" for rate in ("gflops", "model_shapes_gflops"))]
+        for name, entry in record.items()
+        if name.startswith("matmul ")
     ]
     stages = [_stages(name, entry) for name, entry in systems.items() if "stages" in entry]
     tables = [table for table in (ratios, shown, matmul) if len(table) > 1]
@@ -42,8 +52,19 @@ def format_training(record: dict[str, Any]) -> str:
         for other, ratio in others.items()
     ]
     heads = ["s/step", "least-most", "tokens/s", "peak MB", "beyond loading"]
-    shown = [["", *heads], *([name, *_step(entry)] for name, entry in record.items() if isinstance(entry, dict) and "step_seconds" in entry)]
-    grown = [[f"vocabulary {size}, {name}", *_step(entry)] for size, systems in record["vocabulary"].items() for name, entry in systems.items()]
+    shown = [
+        ["", *heads],
+        *(
+            [name, *_step(entry)]
+            for name, entry in record.items()
+            if isinstance(entry, dict) and "step_seconds" in entry
+        ),
+    ]
+    grown = [
+        [f"vocabulary {size}, {name}", *_step(entry)]
+        for size, systems in record["vocabulary"].items()
+        for name, entry in systems.items()
+    ]
     return "\n\n".join(aligned_table(table) for table in (ratios, [*shown, *grown]) if len(table) > 1)
 
 
@@ -54,7 +75,16 @@ def format_growth(record: dict[str, Any]) -> str:
     for name, curve in record["curves"].items():
         law, points, unit = curve["law"], curve["points"], 1e6 if curve["cost"] == "bytes" else 1.0
         coefficients = ", ".join(f"{term} = {value / unit:.3g}" for term, value in law["coefficients"].items())
-        laws.append([name, f"{points[0]['at']:,}", f"{points[-1]['at']:,}", law["form"], f"{100 * law['largest_deviation']:.1f}%", coefficients])
+        laws.append(
+            [
+                name,
+                f"{points[0]['at']:,}",
+                f"{points[-1]['at']:,}",
+                law["form"],
+                f"{100 * law['largest_deviation']:.1f}%",
+                coefficients,
+            ]
+        )
         rows = [[name, "MB" if curve["cost"] == "bytes" else "seconds", "least-most", "law"]]
         for point, fitted in zip(points, law["fitted"], strict=True):
             median, least, most = (f"{point[part] / unit:.4g}" for part in ("median", "least", "most"))
@@ -66,7 +96,12 @@ def format_growth(record: dict[str, Any]) -> str:
 def _step(entry: dict[str, Any]) -> list[str]:
     seconds = entry["step_seconds"]
     memory = [_megabytes(entry["peak_bytes"]), _megabytes(entry["step_bytes"])]
-    return [f"{seconds['median']:.3f}", f"{seconds['least']:.3f}-{seconds['most']:.3f}", f"{entry['tokens_per_second']['median']:,.0f}", *memory]
+    return [
+        f"{seconds['median']:.3f}",
+        f"{seconds['least']:.3f}-{seconds['most']:.3f}",
+        f"{entry['tokens_per_second']['median']:,.0f}",
+        *memory,
+    ]
 
 
 def _stages(name: str, entry: dict[str, Any]) -> str:

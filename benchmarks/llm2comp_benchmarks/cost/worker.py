@@ -15,7 +15,18 @@ from typing import Any, Literal
 
 from llm2comp.errors import LLM2CompError
 
-__all__ = ["THREAD_VARIABLES", "Job", "Worker", "found_packages", "memory_of", "peak_bytes", "reset_peak", "run_process", "serve", "watch_process"]
+__all__ = [
+    "THREAD_VARIABLES",
+    "Job",
+    "Worker",
+    "found_packages",
+    "memory_of",
+    "peak_bytes",
+    "reset_peak",
+    "run_process",
+    "serve",
+    "watch_process",
+]
 
 _EVERY_SECONDS = 0.02
 _PACKAGES = ("faiss-cpu", "faiss-gpu", "pyarrow")
@@ -43,7 +54,12 @@ class Worker:
         bounds = {variable: str(threads) for variable in THREAD_VARIABLES}
         self._errors = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # closed with the worker
         self._process = subprocess.Popen(
-            list(command), env={**os.environ, **bounds}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, encoding="utf-8"
+            list(command),
+            env={**os.environ, **bounds},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            encoding="utf-8",
         )
         try:
             self.opened = self._answer()
@@ -146,13 +162,16 @@ def run_process(what: str, command: list[str], threads: int) -> dict[str, Any]:
 
 def found_packages() -> dict[str, str]:
     """Versions of what an index depends on, as far as it is installed."""
-    return {distribution.name: distribution.version for distribution in distributions() if distribution.name in _PACKAGES}
+    return {
+        distribution.name: distribution.version for distribution in distributions() if distribution.name in _PACKAGES
+    }
 
 
 def watch_process(command: list[str], environment: dict[str, str]) -> dict[str, int]:
     """Most bytes that the process held: `resident` in all, as the kernel counts; `anonymous`, without pages of mapped files, as seen every 20 ms.
 
-    Pages of mapped files are the system's to take back: an index larger than memory can be built and searched. Anonymous ones are what a build needs.
+    Pages of mapped files are the system's to take back: an index larger than memory can be built and searched.
+    Anonymous ones are what a build needs.
 
     Raises:
         LLM2CompError: It failed; the message has its last words.

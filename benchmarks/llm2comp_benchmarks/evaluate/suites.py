@@ -93,7 +93,10 @@ class Suite:
         """
         first = next((entry.path for entry in self.tasks if entry.path), None)
         if first and data is None:
-            raise SettingsError(f"the suite {self.name} has tasks in a folder of data ({first} and others); give that folder with --data")
+            raise SettingsError(
+                f"the suite {self.name} has tasks in a folder of data ({first} and others); give that folder with "
+                "--data"
+            )
         return [entry.read(data or "") for entry in self.tasks if not entry.mteb]
 
     def read_mteb(self) -> list[Any]:
@@ -102,7 +105,9 @@ class Suite:
         Raises:
             SettingsError: There is no such task, or it has no such subset or split.
         """
-        return [read_mteb_task(entry.mteb, subsets=entry.subsets, splits=entry.splits) for entry in self.tasks if entry.mteb]
+        return [
+            read_mteb_task(entry.mteb, subsets=entry.subsets, splits=entry.splits) for entry in self.tasks if entry.mteb
+        ]
 
 
 def read_suite(source: str) -> Suite:
@@ -115,11 +120,15 @@ def read_suite(source: str) -> Suite:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"{source}: no such suite ({error.strerror}); give {', '.join(SUITES)} or a JSON file") from error
+        raise SettingsError(
+            f"{source}: no such suite ({error.strerror}); give {', '.join(SUITES)} or a JSON file"
+        ) from error
     except ValueError as error:
         raise SettingsError(f"{source}: not JSON ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("tasks"), list) or not record["tasks"]:
-        raise SettingsError(f'{source}: not a suite; expected {{"name": …, "about": …, "tasks": [{{"kind": …, "path": …}}, …]}}')
+        raise SettingsError(
+            f'{source}: not a suite; expected {{"name": …, "about": …, "tasks": [{{"kind": …, "path": …}}, …]}}'
+        )
     tasks = tuple(_entry(entry, f"{source}: task {number}") for number, entry in enumerate(record["tasks"], 1))
     return Suite(str(record.get("name", file.stem)), str(record.get("about", "")), tasks)
 

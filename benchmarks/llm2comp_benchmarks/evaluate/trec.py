@@ -36,7 +36,10 @@ def read_run(path: str | Path) -> Run:
             query, document, score = fields[0], fields[2], _score(fields[4], place)
             ranking = run.setdefault(query, {})
             if document in ranking:
-                raise CorpusError(f"{place}: document {document!r} stands a second time under query {query!r}; keep one of the two lines")
+                raise CorpusError(
+                    f"{place}: document {document!r} stands a second time under query {query!r}; keep one of the two "
+                    "lines"
+                )
             ranking[document] = score
     if not run:
         raise CorpusError(f"{path}: holds no ranking; expected lines of: {_FIELDS}")
@@ -66,5 +69,8 @@ def _lines(run: Run, tag: str) -> Iterator[str]:
     for query, scores in run.items():
         for rank, document in enumerate(ranked(scores), start=1):
             if not (_WORDS.fullmatch(query) and _WORDS.fullmatch(document)):
-                raise CorpusError(f"query {query!r}, document {document!r}: a TREC run cannot hold an empty id or one with white space")
+                raise CorpusError(
+                    f"query {query!r}, document {document!r}: a TREC run cannot hold an empty id or one with white "
+                    "space"
+                )
             yield f"{query} Q0 {document} {rank} {scores[document]:.9g} {tag}\n"

@@ -19,7 +19,8 @@ class Identity(NamedTuple):
     """What mteb files results under.
 
     Attributes:
-        name: owner/name; `local/FOLDER` for a folder that is on no Hub, `local/POOLING-FOLDER` and the like for a baseline.
+        name: owner/name; `local/FOLDER` for a folder that is on no Hub, `local/POOLING-FOLDER` and the like for a
+            baseline.
         revision: A Hub commit, or for a folder the checksum of what determines its vectors.
     """
 
@@ -69,9 +70,15 @@ def _digest(folder: Path) -> str:
     """SHA-256 over the names and contents of a folder's files, the card and hidden ones left out."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "README.md" and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if (
+            path.is_file()
+            and path.name != "README.md"
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ):
             with path.open("rb") as file:
-                total.update(f"{path.relative_to(folder).as_posix()}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                total.update(
+                    f"{path.relative_to(folder).as_posix()}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+                )
     return total.hexdigest()
 
 
@@ -94,7 +101,9 @@ def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -
         release_date=None,
         languages=None,
         n_parameters=sum(parameter.numel() for parameter in parameters),
-        n_embedding_parameters=model.encoder.backbone.vocabulary_size * model.encoder.backbone.hidden_size if ours else None,
+        n_embedding_parameters=model.encoder.backbone.vocabulary_size * model.encoder.backbone.hidden_size
+        if ours
+        else None,
         memory_usage_mb=round(sum(parameter.numel() * parameter.element_size() for parameter in parameters) / 2**20, 1),
         max_tokens=getattr(model, "max_seq_length", None),
         embed_dim=model.get_embedding_dimension(),
@@ -129,7 +138,16 @@ def wrap_for_mteb(model: Any, meta: Any, prompts: dict[str, str]) -> Any:
     encoders = {PromptType.query: model.encode_query, PromptType.document: model.encode_document, None: model.encode}
 
     class Wrapped(AbsEncoder):
-        def encode(self, inputs: Any, *, task_metadata: Any, prompt_type: Any = None, hf_split: str = "", hf_subset: str = "", **options: Any) -> Any:
+        def encode(
+            self,
+            inputs: Any,
+            *,
+            task_metadata: Any,
+            prompt_type: Any = None,
+            hf_split: str = "",
+            hf_subset: str = "",
+            **options: Any,
+        ) -> Any:
             texts = [text for batch in inputs for text in batch["text"]]
             prompt = prompts.get(get_prompt_name(prompts, task_metadata, prompt_type) or "")
             return np.asarray(encoders[prompt_type](texts, prompt=prompt, **options))

@@ -27,16 +27,22 @@ def read_instructions(path: str | Path) -> dict[str, str]:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: no instructions can be read ({one_line(error, limit=200)})") from error
-    if not isinstance(found, dict) or not all(isinstance(key, str) and isinstance(text, str) for key, text in found.items()):
-        raise SettingsError(f"{path}: expected a mapping of task to instruction, such as SciFact: 'Find evidence for the claim: '")
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(text, str) for key, text in found.items()
+    ):
+        raise SettingsError(
+            f"{path}: expected a mapping of task to instruction, such as SciFact: 'Find evidence for the claim: '"
+        )
     return found
 
 
-def resolve_prompts(model_prompts: Mapping[str, str | None], instructions: Mapping[str, str], tasks: Sequence[Any]) -> dict[str, str]:
+def resolve_prompts(
+    model_prompts: Mapping[str, str | None], instructions: Mapping[str, str], tasks: Sequence[Any]
+) -> dict[str, str]:
     """Prompts by mteb's keys: the model's own, and over them the instructions.
 
-    Where queries and documents differ, an instruction for a task or type is put before its queries only; elsewhere before
-    every text.
+    Where queries and documents differ, an instruction for a task or type is put before its queries only; elsewhere
+    before every text.
 
     Raises:
         SettingsError: An instruction is for no task and no type that mteb knows.
@@ -52,7 +58,10 @@ def resolve_prompts(model_prompts: Mapping[str, str | None], instructions: Mappi
                     prompts.pop(name, None)
                 prompts[f"{name}-query" if kind == "retrieval" else name] = text
         else:
-            raise SettingsError(f"an instruction is for {key!r}, which is no task and no type of task in mteb; types are Retrieval, STS, Classification …")
+            raise SettingsError(
+                f"an instruction is for {key!r}, which is no task and no type of task in mteb; types are Retrieval, "
+                "STS, Classification …"
+            )
     return prompts
 
 
@@ -72,14 +81,20 @@ def _kind(name: str, tasks: Sequence[Any]) -> str | None:
 
 def _parts(name: str, tasks: Sequence[Any]) -> list[str]:
     """Names of the tasks that a task is made up of."""
-    return [part.metadata.name for task in tasks if task.metadata.name == name for part in leaves(task) if part is not task]
+    return [
+        part.metadata.name for task in tasks if task.metadata.name == name for part in leaves(task) if part is not task
+    ]
 
 
 def leaves(task: Any) -> list[Any]:
     """The tasks that a task is made up of, or the task itself."""
     from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
-    return [leaf for part in task.metadata.tasks for leaf in leaves(part)] if isinstance(task, AbsTaskAggregate) else [task]
+    return (
+        [leaf for part in task.metadata.tasks for leaf in leaves(part)]
+        if isinstance(task, AbsTaskAggregate)
+        else [task]
+    )
 
 
 def prompts_of(task: Any, prompts: dict[str, str]) -> dict[str, str | None]:
@@ -87,7 +102,11 @@ def prompts_of(task: Any, prompts: dict[str, str]) -> dict[str, str | None]:
     from mteb.models.abs_encoder import get_prompt_name
     from mteb.types import PromptType
 
-    sides = {"query": PromptType.query, "document": PromptType.document} if _kind(task.metadata.name, [task]) == "retrieval" else {"text": None}
+    sides = (
+        {"query": PromptType.query, "document": PromptType.document}
+        if _kind(task.metadata.name, [task]) == "retrieval"
+        else {"text": None}
+    )
     return {side: prompts.get(get_prompt_name(prompts, task.metadata, kind) or "") for side, kind in sides.items()}
 
 
@@ -110,7 +129,8 @@ class UsedPrompts:
             name, asked = task.metadata.name, prompts_of(task, prompts)
             if known.get(name, asked) != asked and cache.load_task_result(name, self._meta) is not None:
                 raise SettingsError(
-                    f"{self._path.parent}: its result of {name} was made with other instructions ({json.dumps(known[name], ensure_ascii=False)}); "
+                    f"{self._path.parent}: its result of {name} was made with other instructions "
+                    f"({json.dumps(known[name], ensure_ascii=False)}); "
                     "give another --output-folder, or --overwrite"
                 )
 
@@ -126,5 +146,7 @@ class UsedPrompts:
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise SettingsError(f"{self._path}: not JSON ({error}); remove it, or give another --output-folder") from error
+            raise SettingsError(
+                f"{self._path}: not JSON ({error}); remove it, or give another --output-folder"
+            ) from error
         return found if isinstance(found, dict) else {}

@@ -19,8 +19,9 @@ _TOLERANCE = 1e-4  # mteb rounds retrieval scores to five digits
 def has_samples(task: Any) -> bool:
     """Whether mteb's predictions of this task can become samples.
 
-    They can where the score is that of one part: the mean over several is no statistic of their pairs or texts. And for retrieval, reranking, STS,
-    classification, pair classification and clustering of the usual metrics, not for mteb's other kinds.
+    They can where the score is that of one part: the mean over several is no statistic of their pairs or texts. And for
+    retrieval, reranking, STS, classification, pair classification and clustering of the usual metrics, not for mteb's
+    other kinds.
     """
     return task.metadata.type in _READERS and len(task.eval_splits) == 1 and len(task.hf_subsets or []) == 1
 
@@ -54,14 +55,19 @@ def _retrieval(task: Any, data: Any, scores: Mapping[str, Any], predictions: Any
     if metric not in RETRIEVAL_METRICS:
         return None
     if task.ignore_identical_ids:
-        predictions = {query: {document: score for document, score in found.items() if document != query} for query, found in predictions.items()}
+        predictions = {
+            query: {document: score for document, score in found.items() if document != query}
+            for query, found in predictions.items()
+        }
     return Samples.of_queries(metric, score_rankings(data["relevant_docs"], predictions).per_query)
 
 
 def _sts(task: Any, data: Any, scores: Mapping[str, Any], predictions: Any) -> Samples | None:
     if task.metadata.main_score != "cosine_spearman":
         return None
-    return Samples("cosine_spearman", "spearman", "pair", _numbers(predictions["cosine_scores"]), truth=_numbers(data["score"]))
+    return Samples(
+        "cosine_spearman", "spearman", "pair", _numbers(predictions["cosine_scores"]), truth=_numbers(data["score"])
+    )
 
 
 def _pair_classification(task: Any, data: Any, scores: Mapping[str, Any], predictions: Any) -> Samples | None:
@@ -70,8 +76,14 @@ def _pair_classification(task: Any, data: Any, scores: Mapping[str, Any], predic
         return None
     rows = data[0] if len(data) == 1 else data  # older sets have all pairs in one row
     truth = _numbers(rows[task.label_column_name])
-    rankings = [_numbers(predictions[name]) for name in ("cosine_scores", "dot_scores", "similarity_scores") if predictions.get(name) is not None]
-    rankings += [[-value for value in _numbers(predictions[name])] for name in ("euclidean_distances", "manhattan_distances")]
+    rankings = [
+        _numbers(predictions[name])
+        for name in ("cosine_scores", "dot_scores", "similarity_scores")
+        if predictions.get(name) is not None
+    ]
+    rankings += [
+        [-value for value in _numbers(predictions[name])] for name in ("euclidean_distances", "manhattan_distances")
+    ]
     return max((Samples("max_ap", "average_precision", "pair", values, truth=truth) for values in rankings), key=_score)
 
 
@@ -79,7 +91,12 @@ def _classification(task: Any, data: Any, scores: Mapping[str, Any], predictions
     labels = np.asarray(data[task.label_column_name])
     if task.metadata.main_score != "accuracy" or any(len(answers) != len(labels) for answers in predictions):
         return None  # folds of a cross-validation have other texts each
-    return Samples("accuracy", "mean", "example", np.mean([np.asarray(answers) == labels for answers in predictions], axis=0).tolist())
+    return Samples(
+        "accuracy",
+        "mean",
+        "example",
+        np.mean([np.asarray(answers) == labels for answers in predictions], axis=0).tolist(),
+    )
 
 
 def _clustering(task: Any, data: Any, scores: Mapping[str, Any], predictions: Any) -> Samples | None:

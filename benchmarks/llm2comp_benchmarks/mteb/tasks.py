@@ -35,13 +35,17 @@ def read_mteb_tasks(names: Sequence[str], *, languages: Sequence[str] | None = N
     tasks: list[Any] = []
     for name in names:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Skipping task", UserWarning)  # where nothing is left, the error below says so
+            warnings.filterwarnings(
+                "ignore", "Skipping task", UserWarning
+            )  # where nothing is left, the error below says so
             try:
                 found = list(mteb.get_tasks(tasks=[name], languages=languages))
             except KeyError as error:
                 found = _members(name, languages, str(error.args[0]).removeprefix("KeyError: "))
         if not found:
-            raise SettingsError(f"the task {name} has nothing in {', '.join(languages or [])}; leave --languages out or give others")
+            raise SettingsError(
+                f"the task {name} has nothing in {', '.join(languages or [])}; leave --languages out or give others"
+            )
         tasks += [task for task in found if task.metadata.name not in {other.metadata.name for other in tasks}]
     return tasks
 
@@ -57,9 +61,13 @@ def read_mteb_task(name: str, *, subsets: Sequence[str] | None = None, splits: S
     try:
         return mteb.get_task(name, hf_subsets=subsets, eval_splits=splits)
     except KeyError as error:
-        raise SettingsError(f"mteb has no task of this name: {str(error.args[0]).removeprefix('KeyError: ')}") from error
+        raise SettingsError(
+            f"mteb has no task of this name: {str(error.args[0]).removeprefix('KeyError: ')}"
+        ) from error
     except ValueError as error:
-        raise SettingsError(f"mteb's task {name} has none of the subsets {', '.join(subsets or [])}; leave subsets out or give others") from error
+        raise SettingsError(
+            f"mteb's task {name} has none of the subsets {', '.join(subsets or [])}; leave subsets out or give others"
+        ) from error
 
 
 def _members(benchmark: str, languages: Sequence[str] | None, hint: str) -> list[Any]:
@@ -105,7 +113,8 @@ def evaluate_mteb(
         tasks: As `read_mteb_tasks` gives them, or made by hand.
         identity: What results are filed under.
         instructions: Over the model's own prompts; see `resolve_prompts`.
-        output_folder: `results/NAME/REVISION/TASK.json` goes here, in mteb's format; tasks that are there already are not run again.
+        output_folder: `results/NAME/REVISION/TASK.json` goes here, in mteb's format; tasks that are there already are
+            not run again.
         batch_size: Texts in one pass of the model.
         overwrite: Run them all the same.
 
@@ -127,7 +136,12 @@ def evaluate_mteb(
                 result, samples = _evaluate(leaf, wrapper, cache, batch_size, overwrite=overwrite)
                 used.note(leaf, prompts)
             if leaves(task) != [task]:
-                result, samples = mteb.evaluate(wrapper, task, cache=cache, co2_tracker=False, show_progress_bar=False).task_results[0], None
+                result, samples = (
+                    mteb.evaluate(wrapper, task, cache=cache, co2_tracker=False, show_progress_bar=False).task_results[
+                        0
+                    ],
+                    None,
+                )
             yield _task_result(task, result, prompts_of(task, prompts), batch_size, samples)
 
 
@@ -178,7 +192,8 @@ def _load_data(task: Any) -> None:
             task.load_data()
     except Exception as error:
         raise LLM2CompError(
-            f"{name}: its data set {dataset['path']} cannot be loaded ({there}; the Hub: {one_line(error, limit=160)}); with the network back, run the same command again"
+            f"{name}: its data set {dataset['path']} cannot be loaded ({there}; the Hub: "
+            f"{one_line(error, limit=160)}); with the network back, run the same command again"
         ) from error
 
 
@@ -220,11 +235,21 @@ def known_details(task: Any, prompts: dict[str, str | None]) -> dict[str, Any]:
         task: The task.
         prompts: As `prompts_of` gives them.
     """
-    details = {"benchmark": "mteb", "main_metric": task.metadata.main_score, "type": task.metadata.type, "data_set": task.metadata.revision, "prompts": prompts}
-    return details | ({"parts": {split: sorted(task.hf_subsets) for split in task.eval_splits}} if leaves(task) == [task] else {})
+    details = {
+        "benchmark": "mteb",
+        "main_metric": task.metadata.main_score,
+        "type": task.metadata.type,
+        "data_set": task.metadata.revision,
+        "prompts": prompts,
+    }
+    return details | (
+        {"parts": {split: sorted(task.hf_subsets) for split in task.eval_splits}} if leaves(task) == [task] else {}
+    )
 
 
-def _task_result(task: Any, result: Any, prompts: dict[str, str | None], batch_size: int, samples: Samples | None) -> TaskResult:
+def _task_result(
+    task: Any, result: Any, prompts: dict[str, str | None], batch_size: int, samples: Samples | None
+) -> TaskResult:
     rows = [row for rows in result.scores.values() for row in rows]
     shared = [key for key in rows[0] if all(_is_number(row.get(key)) for row in rows)]
     metrics = {key: float(math.fsum(row[key] for row in rows) / len(rows)) for key in shared}

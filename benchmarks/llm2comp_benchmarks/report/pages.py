@@ -3,8 +3,10 @@
 A block of a file is filled by the name in its first line, `<!-- table NAME -->`:
 
 - `set FILE`: a line a task of one run, `FILE.json`;
-- `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the patterns;
-- `bench FILE`: what `llm2comp bench encode`, `train` or `growth` printed, from `FILE.json`, whose name begins with that word;
+- `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the
+  patterns;
+- `bench FILE`: what `llm2comp bench encode`, `train` or `growth` printed, from `FILE.json`, whose name begins with that
+  word;
 - `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
 - `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`; `ablation-NAME …` from a folder of that name.
 """
@@ -34,8 +36,16 @@ __all__ = ["Results", "fill_text", "read_results", "write_file"]
 _ABLATION = "ablation"
 _NOT_YET = "*No result file yet.*"
 _NO_SAMPLES = "*No result file has samples yet.*"
-_OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {"systems": systems_table, "intervals": intervals_table, "runs": runs_table}
-_OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {"encode": format_encoding, "train": format_training, "growth": format_growth}
+_OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {
+    "systems": systems_table,
+    "intervals": intervals_table,
+    "runs": runs_table,
+}
+_OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
+    "encode": format_encoding,
+    "train": format_training,
+    "growth": format_growth,
+}
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
     "order": order_words,
@@ -59,7 +69,8 @@ class Results:
 
         Args:
             name: As the head of this module lists them.
-            beside: Folder of the file the table will stand in, from where pictures are linked; left out: the current one.
+            beside: Folder of the file the table will stand in, from where pictures are linked; left out: the current
+                one.
 
         Raises:
             LLM2CompError: There is no such table, or no result file it could be made of.
@@ -76,9 +87,20 @@ class Results:
         if what == "bench" and len(patterns) == 1:
             return self._bench(patterns[0])
         if what == "paper" and patterns in (["tasks"], ["averages"]):
-            return paper_averages_table(self.ablations.get(_ABLATION)) if patterns == ["averages"] else paper_tasks_table(list(self.runs.values()))
+            return (
+                paper_averages_table(self.ablations.get(_ABLATION))
+                if patterns == ["averages"]
+                else paper_tasks_table(list(self.runs.values()))
+            )
         of_ablation = [f"ablation {part}" for part in (*_OF_ABLATION, "pictures")]
-        known = ["set FILE", *(f"{kind} PATTERN" for kind in _OF_RUNS), "bench FILE", "paper tasks", "paper averages", *of_ablation]
+        known = [
+            "set FILE",
+            *(f"{kind} PATTERN" for kind in _OF_RUNS),
+            "bench FILE",
+            "paper tasks",
+            "paper averages",
+            *of_ablation,
+        ]
         raise LLM2CompError(f"no table is called {name!r}; there are: {', '.join(known)}")
 
     def _bench(self, name: str) -> str:
@@ -93,7 +115,10 @@ class Results:
         for pattern in patterns:
             fitting = {name: run for name, run in self.runs.items() if fnmatchcase(name, pattern)}
             if not fitting:
-                raise LLM2CompError(f"no result file in {self.folder} is called {pattern}.json; there are: {', '.join(self.runs) or 'none'}")
+                raise LLM2CompError(
+                    f"no result file in {self.folder} is called {pattern}.json; there are: "
+                    f"{', '.join(self.runs) or 'none'}"
+                )
             chosen |= {name: run for name, run in fitting.items() if name not in chosen}
         return list(chosen.values())
 
@@ -105,7 +130,9 @@ class Results:
 
     def plot(self) -> list[Path]:
         """Draws the curves of each ablation beside its files, and says which files that made."""
-        return [path for name, ablation in self.ablations.items() for path in plot_ablation(ablation, self.folder / name)]
+        return [
+            path for name, ablation in self.ablations.items() for path in plot_ablation(ablation, self.folder / name)
+        ]
 
 
 def _names_ablation(word: str) -> bool:
@@ -120,8 +147,16 @@ def read_results(folder: Path) -> Results:
     """
     if not folder.is_dir():
         raise LLM2CompError(f"{folder}: no such folder; name the one with the result files by --results")
-    ablations = {path.name: read_ablation_runs(path) for path in sorted(folder.iterdir()) if path.is_dir() and _names_ablation(path.name)}
-    return Results(folder, {run.name: run for run in read_result_files(folder)}, {name: found for name, found in ablations.items() if found})
+    ablations = {
+        path.name: read_ablation_runs(path)
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and _names_ablation(path.name)
+    }
+    return Results(
+        folder,
+        {run.name: run for run in read_result_files(folder)},
+        {name: found for name, found in ablations.items() if found},
+    )
 
 
 def fill_text(text: str, results: Results, beside: Path) -> str:
@@ -133,14 +168,17 @@ def write_file(path: Path, results: Results) -> bool:
     """Fills the blocks of a file; says whether that changed it.
 
     Raises:
-        LLM2CompError: The file cannot be read or has no block, or a block asks for a table that cannot be made; the file is left as it is.
+        LLM2CompError: The file cannot be read or has no block, or a block asks for a table that cannot be made; the
+            file is left as it is.
     """
     try:
         before = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise LLM2CompError(f"{path}: cannot be read ({error})") from error
     if "<!-- table " not in before:
-        raise LLM2CompError(f"{path}: no block to fill; put `<!-- table NAME -->` and `<!-- end -->` where a table should stand")
+        raise LLM2CompError(
+            f"{path}: no block to fill; put `<!-- table NAME -->` and `<!-- end -->` where a table should stand"
+        )
     try:
         after = fill_text(before, results, path.parent)
     except LLM2CompError as error:

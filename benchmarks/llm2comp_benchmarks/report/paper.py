@@ -13,14 +13,21 @@ from llm2comp_benchmarks.results.tables import markdown_table
 
 __all__ = ["paper_averages_table", "paper_tasks_table", "read_paper"]
 
-_PRETEXT_OF = {"LLM2Comp KL": "distillation", "LLM2Comp NLL": "continuation", "LLM2Comp RC": "reconstruction", "LLM2Vec (MNTP)": "mntp"}
+_PRETEXT_OF = {
+    "LLM2Comp KL": "distillation",
+    "LLM2Comp NLL": "continuation",
+    "LLM2Comp RC": "reconstruction",
+    "LLM2Vec (MNTP)": "mntp",
+}
 _STAGE_OF = {("pretext",): "pretext", ("pretext", "UCL"): "unsupervised", ("pretext", "UCL", "SCL"): "supervised"}
 _ABSENT = "–"
 
 
 def read_paper() -> dict[str, Any]:
     """The paper's figures, in percent: `systems`, each with its stages, samples, average and, where known, its score by task."""
-    paper: dict[str, Any] = json.loads((files("llm2comp_benchmarks") / "suites" / "paper-figures.json").read_text(encoding="utf-8"))
+    paper: dict[str, Any] = json.loads(
+        (files("llm2comp_benchmarks") / "suites" / "paper-figures.json").read_text(encoding="utf-8")
+    )
     return paper
 
 
@@ -30,7 +37,12 @@ def paper_averages_table(ablation: Ablation | None) -> str:
     ours = [] if ablation is None else [f"ours: average of {', '.join(ablation.kinds)}"]
     rows = [["system", "stages", "samples", f"paper: {paper['backbone']}, average of 14 tasks", *ours]]
     for entry in paper["systems"]:
-        cells = [entry["system"], " + ".join(entry["stages"]) or "no training", f"{entry['samples']:,}", f"{entry['average']:.2f}"]
+        cells = [
+            entry["system"],
+            " + ".join(entry["stages"]) or "no training",
+            f"{entry['samples']:,}",
+            f"{entry['average']:.2f}",
+        ]
         rows.append([*cells, *([_ours(entry, ablation)] if ablation else [])])
     return markdown_table(rows)
 
@@ -46,7 +58,11 @@ def paper_tasks_table(runs: Sequence[ResultFile]) -> str:
     paper = read_paper()
     suite = json.loads((files("llm2comp_benchmarks") / "suites" / f"{paper['suite']}.json").read_text(encoding="utf-8"))
     kinds = {task["mteb"]: plain_kind(task["kind"]) for task in suite["tasks"]}
-    scores = {f"{entry['system']}, {' + '.join(entry['stages'])} (paper)": entry["tasks"] for entry in paper["systems"] if entry["tasks"]}
+    scores = {
+        f"{entry['system']}, {' + '.join(entry['stages'])} (paper)": entry["tasks"]
+        for entry in paper["systems"]
+        if entry["tasks"]
+    }
     for run in runs:
         if found := {name: 100 * task.score for name, task in run.tasks.items() if name in kinds}:
             scores[run.name] = found

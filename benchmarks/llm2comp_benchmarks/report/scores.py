@@ -27,13 +27,18 @@ def sets_table(run: ResultFile) -> str:
 def systems_table(runs: Sequence[ResultFile]) -> str:
     """Systems in rows, tasks in columns grouped by kind, the average last, the best of each column in bold.
 
-    The average is over the tasks that every system has, or systems would be averaged over different things; its header says how many those are,
-    where that is not all.
+    The average is over the tasks that every system has, or systems would be averaged over different things; its header
+    says how many those are, where that is not all.
     """
-    return grouped_table({run.name: {name: scores.score for name, scores in run.tasks.items()} for run in runs}, ordered_tasks(run.tasks for run in runs))
+    return grouped_table(
+        {run.name: {name: scores.score for name, scores in run.tasks.items()} for run in runs},
+        ordered_tasks(run.tasks for run in runs),
+    )
 
 
-def grouped_table(scores: dict[str, dict[str, float]], kinds: dict[str, str], *, corner: str = "", digits: int = 3) -> str:
+def grouped_table(
+    scores: dict[str, dict[str, float]], kinds: dict[str, str], *, corner: str = "", digits: int = 3
+) -> str:
     """The paper's layout for scores by row and task; `kinds` orders the columns and groups them.
 
     Args:
@@ -48,7 +53,9 @@ def grouped_table(scores: dict[str, dict[str, float]], kinds: dict[str, str], *,
         columns["average"] = {name: sum(row[task] for task in shared) / len(shared) for name, row in scores.items()}
     average = "average" if len(shared) == len(kinds) else f"average of the {len(shared)} that all have"
     header = [corner, *(_headed(task, kinds) for task in kinds), *([average] if shared else [])]
-    return markdown_table([header, *([name, *(_cell(column, name, digits) for column in columns.values())] for name in scores)])
+    return markdown_table(
+        [header, *([name, *(_cell(column, name, digits) for column in columns.values())] for name in scores)]
+    )
 
 
 def _headed(task: str, kinds: dict[str, str]) -> str:
@@ -70,7 +77,10 @@ def intervals_table(runs: Sequence[ResultFile]) -> str:
         return ""
     kinds = ordered_tasks(run.tasks for run in runs)
     rows = [["", *(_headed(task, kinds) for task in kinds)]]
-    rows += [[run.name, *(_told(_interval(run.tasks[task])) if task in run.tasks else _ABSENT for task in kinds)] for run in runs]
+    rows += [
+        [run.name, *(_told(_interval(run.tasks[task])) if task in run.tasks else _ABSENT for task in kinds)]
+        for run in runs
+    ]
     return markdown_table(rows)
 
 
@@ -91,6 +101,14 @@ def runs_table(runs: Sequence[ResultFile]) -> str:
         told = run.settings.get("model") or run.settings.get("system") or run.settings.get("run") or _ABSENT
         commit = (run.beside["commit"] or _ABSENT)[:10]
         rows.append(
-            [run.name, f"`{told}`", hardware_of(run), f"{seconds / 60:.1f}", versions.get("torch") or _ABSENT, versions.get("transformers") or _ABSENT, commit]
+            [
+                run.name,
+                f"`{told}`",
+                hardware_of(run),
+                f"{seconds / 60:.1f}",
+                versions.get("torch") or _ABSENT,
+                versions.get("transformers") or _ABSENT,
+                commit,
+            ]
         )
     return markdown_table(rows)

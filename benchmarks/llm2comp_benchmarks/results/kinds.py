@@ -10,7 +10,12 @@ from llm2comp_benchmarks.results.read import TaskScores
 __all__ = ["kind_of", "ordered_tasks", "plain_kind", "task_title"]
 
 _KINDS = ("clustering", "retrieval", "STS", "classification", "pair classification", "reranking")  # the paper's order
-_OF_METRIC = {"v_measure": "clustering", "ndcg_at_10": "retrieval", "cosine_spearman": "STS", "accuracy": "classification"}
+_OF_METRIC = {
+    "v_measure": "clustering",
+    "ndcg_at_10": "retrieval",
+    "cosine_spearman": "STS",
+    "accuracy": "classification",
+}
 
 
 def kind_of(scores: TaskScores) -> str:
@@ -19,7 +24,9 @@ def kind_of(scores: TaskScores) -> str:
     if isinstance(told, str):
         return plain_kind(told)
     metric = scores.main_metric
-    return _OF_METRIC.get(metric) or ("reranking" if metric.startswith("map") else "pair classification" if metric.endswith("ap") else "other")
+    return _OF_METRIC.get(metric) or (
+        "reranking" if metric.startswith("map") else "pair classification" if metric.endswith("ap") else "other"
+    )
 
 
 def plain_kind(name: str) -> str:
@@ -35,5 +42,7 @@ def ordered_tasks(scores: Iterable[dict[str, TaskScores]]) -> dict[str, str]:
 
 def task_title(task: str) -> str:
     """What people call the task; its name where nothing else is known."""
-    titles: dict[str, str] = json.loads((files("llm2comp_benchmarks.results") / "task_names.json").read_text(encoding="utf-8"))
+    titles: dict[str, str] = json.loads(
+        (files("llm2comp_benchmarks.results") / "task_names.json").read_text(encoding="utf-8")
+    )
     return titles.get(task, task)

@@ -15,7 +15,18 @@ __all__ = ["ResultFile", "TaskScores", "hardware_of", "read_result_file", "read_
 _BESIDE_TASKS = (*RESERVED, "analysis")
 _STATISTICS = ("mean", "spearman", "average_precision")
 # What a file says its tasks are ranked by comes first; in a file that says nothing, the first of these that is there.
-_MAIN_METRICS = ("ndcg_at_10", "cosine_spearman", "accuracy", "v_measure", "cosine_ap", "max_ap", "ap", "map", "map_at_1000", "main_score")
+_MAIN_METRICS = (
+    "ndcg_at_10",
+    "cosine_spearman",
+    "accuracy",
+    "v_measure",
+    "cosine_ap",
+    "max_ap",
+    "ap",
+    "map",
+    "map_at_1000",
+    "main_score",
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +74,14 @@ def read_result_file(path: str | Path) -> ResultFile:
     record = _read_json(file)
     settings = record.get("settings")
     if not isinstance(settings, dict) or not isinstance(settings.get("tasks", {}), dict):
-        raise LLM2CompError(f"{file}: not a result file, it has no settings; expected what `llm2comp eval --json FILE` writes")
+        raise LLM2CompError(
+            f"{file}: not a result file, it has no settings; expected what `llm2comp eval --json FILE` writes"
+        )
     samples = record.get("samples", {})
     if not isinstance(samples, dict):
-        raise LLM2CompError(f"{file}: its samples are not an object of tasks; expected what `llm2comp eval --json FILE` writes")
+        raise LLM2CompError(
+            f"{file}: its samples are not an object of tasks; expected what `llm2comp eval --json FILE` writes"
+        )
     tasks = {}
     for name, metrics in record.items():
         if name not in _BESIDE_TASKS:
@@ -75,7 +90,12 @@ def read_result_file(path: str | Path) -> ResultFile:
             tasks[name] = TaskScores(numbers, settings.get("tasks", {}).get(name) or {}, read)
     if not tasks:
         raise LLM2CompError(f"{file}: no task in it has a score")
-    return ResultFile(file, tasks, settings, {name: record.get(name) for name in ("versions", "hardware", "commit", "seconds", "analysis")})
+    return ResultFile(
+        file,
+        tasks,
+        settings,
+        {name: record.get(name) for name in ("versions", "hardware", "commit", "seconds", "analysis")},
+    )
 
 
 def read_result_files(folder: Path) -> list[ResultFile]:
@@ -96,20 +116,32 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise LLM2CompError(f"{path}: {error.strerror}; expected a result file of `llm2comp eval --json FILE`") from error
+        raise LLM2CompError(
+            f"{path}: {error.strerror}; expected a result file of `llm2comp eval --json FILE`"
+        ) from error
     except UnicodeDecodeError as error:
-        raise LLM2CompError(f"{path}: not text in UTF-8; expected a result file of `llm2comp eval --json FILE`") from error
+        raise LLM2CompError(
+            f"{path}: not text in UTF-8; expected a result file of `llm2comp eval --json FILE`"
+        ) from error
     except json.JSONDecodeError as error:
-        raise LLM2CompError(f"{path}:{error.lineno}: not JSON ({error.msg}); expected a result file of `llm2comp eval --json FILE`") from error
+        raise LLM2CompError(
+            f"{path}:{error.lineno}: not JSON ({error.msg}); expected a result file of `llm2comp eval --json FILE`"
+        ) from error
     if not isinstance(record, dict):
-        raise LLM2CompError(f"{path}: not a result file, it holds no object; expected what `llm2comp eval --json FILE` writes")
+        raise LLM2CompError(
+            f"{path}: not a result file, it holds no object; expected what `llm2comp eval --json FILE` writes"
+        )
     return record
 
 
 def _metrics(found: Any, place: str) -> dict[str, float]:
-    numbers = {name: float(value) for name, value in found.items() if _is_number(value)} if isinstance(found, dict) else {}
+    numbers = (
+        {name: float(value) for name, value in found.items() if _is_number(value)} if isinstance(found, dict) else {}
+    )
     if not numbers:
-        raise LLM2CompError(f"{place}: no metric has a number; expected metric → value, as `llm2comp eval --json FILE` writes it")
+        raise LLM2CompError(
+            f"{place}: no metric has a number; expected metric → value, as `llm2comp eval --json FILE` writes it"
+        )
     return numbers
 
 
@@ -125,7 +157,9 @@ def _samples(found: Any, metrics: dict[str, float], place: str) -> Samples:
             None if ids is None else list(map(str, ids)),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise LLM2CompError(f"{place}: damaged ({type(error).__name__}: {error}); run `llm2comp eval --json FILE` again") from error
+        raise LLM2CompError(
+            f"{place}: damaged ({type(error).__name__}: {error}); run `llm2comp eval --json FILE` again"
+        ) from error
     if wrong := _fault(samples, metrics):
         raise LLM2CompError(f"{place}: {wrong}; run `llm2comp eval --json FILE` again")
     return samples
@@ -139,7 +173,9 @@ def _fault(samples: Samples, metrics: dict[str, float]) -> str | None:
         return f"they are of {samples.metric!r}, which the task does not have"
     if not values or not np.isfinite(values).all():
         return "the values are not one finite number or more"
-    if (truth is None) != (samples.statistic == "mean") or (truth is not None and (len(truth) != len(values) or not np.isfinite(truth).all())):
+    if (truth is None) != (samples.statistic == "mean") or (
+        truth is not None and (len(truth) != len(values) or not np.isfinite(truth).all())
+    ):
         return f"the truth does not fit {len(values)} values and the statistic {samples.statistic}"
     if ids is not None and (len(ids) != len(values) or len(set(ids)) != len(ids)):
         return f"{len(set(ids))} different ids for {len(values)} values"

@@ -32,7 +32,17 @@ __all__ = [
 
 RESERVED = ("settings", "versions", "hardware", "commit", "seconds", "samples")
 """Entries of a result file that stand beside the tasks."""
-_PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy", "scipy", "scikit-learn", "pytrec_eval-terrier", "mteb")
+_PACKAGES = (
+    "llm2comp",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pytrec_eval-terrier",
+    "mteb",
+)
 _DIGITS = 5  # of sample values: a tenth of the last digit that tables show
 
 
@@ -42,8 +52,8 @@ class Samples:
 
     Attributes:
         metric: Which of the task's metrics.
-        statistic: How the metric comes from the values: their mean; Spearman's correlation of values and truth; the average
-            precision of ranking by the values, where truth is 0 or 1.
+        statistic: How the metric comes from the values: their mean; Spearman's correlation of values and truth; the
+            average precision of ranking by the values, where truth is 0 or 1.
         unit: What one value stands for.
         values: One for each unit.
         truth: For all statistics but the mean: what people say of the same units.
@@ -64,7 +74,13 @@ class Samples:
 
     def record(self) -> dict[str, Any]:
         """The entry in a result file; values are rounded to five digits."""
-        entry = {"metric": self.metric, "statistic": self.statistic, "unit": self.unit, "ids": self.ids, "values": _rounded(self.values)}
+        entry = {
+            "metric": self.metric,
+            "statistic": self.statistic,
+            "unit": self.unit,
+            "ids": self.ids,
+            "values": _rounded(self.values),
+        }
         return entry if self.truth is None else entry | {"truth": _rounded(self.truth)}
 
 
@@ -103,7 +119,10 @@ def check_task_names(names: list[str]) -> None:
     """
     for name in names:
         if name in RESERVED or names.count(name) > 1:
-            raise SettingsError(f"two entries of the results would be called {name!r}; rename the folder or file, or evaluate them one by one")
+            raise SettingsError(
+                f"two entries of the results would be called {name!r}; rename the folder or file, or evaluate them "
+                "one by one"
+            )
 
 
 def result_record(results: list[TaskResult], settings: dict[str, Any], *, threads: int | None = None) -> dict[str, Any]:
@@ -133,8 +152,13 @@ def write_results(path: str | Path, results: list[TaskResult], settings: dict[st
 
 def write_record(path: str | Path, record: dict[str, Any]) -> None:
     """Write a result record as JSON, whole or not at all: indented, but the samples of a task in one line, or they would bury the rest."""
-    head = json.dumps({key: value for key, value in record.items() if key != "samples"}, indent=2, ensure_ascii=False).removesuffix("\n}")
-    lines = [f"    {json.dumps(task, ensure_ascii=False)}: {json.dumps(entry, ensure_ascii=False)}" for task, entry in record["samples"].items()]
+    head = json.dumps(
+        {key: value for key, value in record.items() if key != "samples"}, indent=2, ensure_ascii=False
+    ).removesuffix("\n}")
+    lines = [
+        f"    {json.dumps(task, ensure_ascii=False)}: {json.dumps(entry, ensure_ascii=False)}"
+        for task, entry in record["samples"].items()
+    ]
     samples = "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"
     write_atomically(path, [head, ',\n  "samples": ', samples, "\n}\n"])
 
@@ -152,7 +176,9 @@ def write_atomically(path: str | Path, parts: Iterable[str]) -> None:
             file.writelines(parts)
         draft.replace(target)
     except OSError as error:
-        raise LLM2CompError(f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space") from error
+        raise LLM2CompError(
+            f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space"
+        ) from error
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -169,7 +195,12 @@ def _hardware() -> dict[str, Any]:
     # Read from torch only where it is loaded: scoring a run file needs none, and then no device took part.
     torch = sys.modules.get("torch")
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch else []
-    return {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpus": gpus}
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads() if torch else None,
+        "gpus": gpus,
+    }
 
 
 def _processor() -> str:
@@ -184,9 +215,15 @@ def _commit() -> str | None:
     """The commit of the checkout this file is tracked in; None for an installed copy."""
     here = Path(__file__).resolve()
     try:
-        subprocess.run(["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, check=True, capture_output=True)
+        subprocess.run(
+            ["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, check=True, capture_output=True
+        )
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=here.parent, check=True, capture_output=True, text=True
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here.parent,
+            check=True,
+            capture_output=True,
+            text=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -197,7 +234,10 @@ def format_table(results: list[TaskResult]) -> str:
     """The results as an aligned table, a line a task; `-` where a task does not have a metric."""
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     rows = [["task", *metrics]]
-    rows += [[result.task, *(f"{result.metrics[name]:.4f}" if name in result.metrics else "-" for name in metrics)] for result in results]
+    rows += [
+        [result.task, *(f"{result.metrics[name]:.4f}" if name in result.metrics else "-" for name in metrics)]
+        for result in results
+    ]
     return aligned_table(rows)
 
 

@@ -27,8 +27,9 @@ def counts_of(positions: NDArray[np.int64]) -> Counts:
 def statistic_of(samples: Samples) -> Score:
     """The score of resamples, from counts (r, n) to (r,), or from (n,) to a number; NaN where a resample has none.
 
-    Equal to the mean, to Spearman's correlation with mean ranks for equal values, and to average precision as scikit-learn defines it (the sum over
-    thresholds of precision times the step of recall, equal values one threshold), each of the resample written out.
+    Equal to the mean, to Spearman's correlation with mean ranks for equal values, and to average precision as
+    scikit-learn defines it (the sum over thresholds of precision times the step of recall, equal values one threshold),
+    each of the resample written out.
     """
     values = np.asarray(samples.values, np.float64)
     if samples.statistic == "mean":

@@ -12,7 +12,11 @@ from llm2comp_benchmarks.results.record import TaskResult, result_record, write_
 __all__ = ["ResultStore"]
 
 _OF_THE_MODEL = ("model", "fingerprint")
-_MAY_CHANGE = ("tasks", "batch_size", *_OF_THE_MODEL)  # settings that do not make it another measurement, or are compared on their own
+_MAY_CHANGE = (
+    "tasks",
+    "batch_size",
+    *_OF_THE_MODEL,
+)  # settings that do not make it another measurement, or are compared on their own
 _MADE_WITH = ("versions", "hardware", "commit")
 
 
@@ -68,7 +72,10 @@ class ResultStore:
             return None
         if changed := [key for key, value in details.items() if not _same(key, result.details.get(key), value)]:
             before, now = ({key: source.get(key) for key in changed} for source in (result.details, details))
-            raise SettingsError(f"{self.path}: its result of {name} was made with other instructions or data: {_short(before)}, now {_short(now)}; {_WAYS_OUT}")
+            raise SettingsError(
+                f"{self.path}: its result of {name} was made with other instructions or data: {_short(before)}, now "
+                f"{_short(now)}; {_WAYS_OUT}"
+            )
         return result
 
     def add(self, result: TaskResult) -> None:
@@ -88,11 +95,18 @@ def _check_settings(found: ResultFile, settings: dict[str, Any]) -> None:
     known_by = "fingerprint" if before.get("fingerprint") and settings.get("fingerprint") else "model"
     if before.get(known_by) != settings.get(known_by):
         name, other = before.get("model") or before.get("run"), settings.get("model") or settings.get("run")
-        raise SettingsError(f"{found.path}: holds results of another model, {name} ({before.get(known_by)!s:.16}), not of {other}; {_WAYS_OUT}")
-    changed = [key for key in before.keys() & settings.keys() if key not in _MAY_CHANGE and before[key] != settings[key]]
+        raise SettingsError(
+            f"{found.path}: holds results of another model, {name} ({before.get(known_by)!s:.16}), not of {other}; "
+            f"{_WAYS_OUT}"
+        )
+    changed = [
+        key for key in before.keys() & settings.keys() if key not in _MAY_CHANGE and before[key] != settings[key]
+    ]
     if changed or ("run" in before) != ("run" in settings):
         sides = ({key: source[key] for key in sorted(changed)} for source in (before, settings))
-        raise SettingsError(f"{found.path}: holds results made with other settings: {' now '.join(map(_short, sides))}; {_WAYS_OUT}")
+        raise SettingsError(
+            f"{found.path}: holds results made with other settings: {' now '.join(map(_short, sides))}; {_WAYS_OUT}"
+        )
 
 
 def _results_of(found: ResultFile, settings: dict[str, Any]) -> dict[str, TaskResult]:

@@ -32,14 +32,23 @@ class Bm25:
             from nltk.stem.snowball import SnowballStemmer
         except ImportError as error:
             raise LLM2CompError("bm25 needs bm25s and nltk; install them with: pip install 'llm2comp[eval]'") from error
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and a line of that for each index
+        logging.getLogger("bm25s").setLevel(
+            logging.WARNING
+        )  # it sets itself to DEBUG, and a line of that for each index
         self._bm25s = bm25s
         self._stem = cache(SnowballStemmer("english").stem)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a result file says of it beside its name."""
-        parameters = {"scoring": "lucene", "k1": _K1, "b": _B, "stop_words": "english", "stemmer": "porter2", "field": "title and text"}
+        parameters = {
+            "scoring": "lucene",
+            "k1": _K1,
+            "b": _B,
+            "stop_words": "english",
+            "stemmer": "porter2",
+            "field": "title and text",
+        }
         return {"system": self.system, "parameters": parameters}
 
     def search(self, documents: Iterable[Document], queries: dict[str, str], *, k: int) -> Run:
@@ -58,24 +67,34 @@ class Bm25:
         run: Run = {}
         for query, own in zip(queries, asked, strict=True):
             rows, scores = (
-                index.retrieve([own], k=min(k, len(ids)), show_progress=False, backend_selection="numpy") if known.intersection(own) else ([[]], [[]])
+                index.retrieve([own], k=min(k, len(ids)), show_progress=False, backend_selection="numpy")
+                if known.intersection(own)
+                else ([[]], [[]])
             )
             run[query] = {ids[row]: float(score) for row, score in zip(rows[0], scores[0], strict=True) if score > 0}
         return run
 
     def _words(self, texts: list[str]) -> list[list[str]]:
         words: list[list[str]] = self._bm25s.tokenize(
-            texts, stopwords="en", stemmer=lambda vocabulary: [self._stem(word) for word in vocabulary], return_ids=False, show_progress=False
+            texts,
+            stopwords="en",
+            stemmer=lambda vocabulary: [self._stem(word) for word in vocabulary],
+            return_ids=False,
+            show_progress=False,
         )
         return words
 
-    def encode_query(self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None) -> NoReturn:
+    def encode_query(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NoReturn:
         """Refuses: there is no vector of a text.
 
         Raises:
             SettingsError: Always.
         """
-        raise SettingsError("bm25 ranks documents and has no vectors: give it retrieval tasks only (--beir, --python-docs)")
+        raise SettingsError(
+            "bm25 ranks documents and has no vectors: give it retrieval tasks only (--beir, --python-docs)"
+        )
 
     encode_document = encode_query
     encode = encode_query

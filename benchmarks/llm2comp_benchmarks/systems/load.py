@@ -45,16 +45,20 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 def system_names() -> list[str]:
     """What `load_model` takes beside folders and Hub ids."""
-    return [*_ALONE, *(f"{prefix}:BACKBONE" for prefix in _OF_A_BACKBONE), *(f"{prefix}:FOLDER" for prefix in _OF_A_FOLDER)]
+    return [
+        *_ALONE,
+        *(f"{prefix}:BACKBONE" for prefix in _OF_A_BACKBONE),
+        *(f"{prefix}:FOLDER" for prefix in _OF_A_FOLDER),
+    ]
 
 
 def load_model(name: str | None = None) -> Encoder:
     """The system of a name.
 
     Args:
-        name: None for the bundled model; the folder or Hub id of a model of this package or of sentence-transformers; or
-            one of `system_names`, BACKBONE being the folder or Hub id of a causal language model. A folder that has such a
-            name is `./NAME`.
+        name: None for the bundled model; the folder or Hub id of a model of this package or of sentence-transformers;
+            or one of `system_names`, BACKBONE being the folder or Hub id of a causal language model. A folder that has
+            such a name is `./NAME`.
 
     Raises:
         SettingsError: There is no such system; the message lists them.
@@ -70,7 +74,9 @@ def load_model(name: str | None = None) -> Encoder:
 
 def _load_prefixed(prefix: str, backbone: str) -> Encoder:
     if prefix not in _PREFIXED:
-        raise SettingsError(f"no system is called {prefix!r}: before a colon stands one of {', '.join(_PREFIXED)}{_OTHERS}")
+        raise SettingsError(
+            f"no system is called {prefix!r}: before a colon stands one of {', '.join(_PREFIXED)}{_OTHERS}"
+        )
     if not backbone and prefix in _OF_A_FOLDER:
         raise SettingsError(f"{prefix}: the folder is missing; give {prefix}:FOLDER")
     if not backbone:
@@ -95,7 +101,10 @@ def _load_encoder(name: str | None) -> Encoder:
         ours: Encoder = llm2comp.load(name)
         return ours
     if not _has(source.place, "modules.json", source.revision):
-        raise SettingsError(f"{name!r} is no encoder (neither llm2comp.json nor modules.json is there); if it is a language model, pool it: mean:{name}")
+        raise SettingsError(
+            f"{name!r} is no encoder (neither llm2comp.json nor modules.json is there); if it is a language model, "
+            f"pool it: mean:{name}"
+        )
     return _load_sentence_transformer(source.place, source.revision)
 
 
@@ -108,7 +117,9 @@ def _has(place: str, file: str, revision: str | None) -> bool:
     try:
         return file_exists(place, file, revision=revision)
     except Exception as error:  # a dozen kinds, from the hub's client and from the HTTP library below it
-        raise LLM2CompError(f"cannot look into the model {place!r}: the Hub stopped answering ({one_line(error, limit=200)}); try again") from error
+        raise LLM2CompError(
+            f"cannot look into the model {place!r}: the Hub stopped answering ({one_line(error, limit=200)}); try again"
+        ) from error
 
 
 def _load_sentence_transformer(place: str, revision: str | None) -> Encoder:
@@ -120,7 +131,9 @@ def _load_sentence_transformer(place: str, revision: str | None) -> Encoder:
     try:
         with quiet():
             encoder: Encoder = SentenceTransformer(place, revision=None if Path(place).is_dir() else revision)
-    except Exception as error:  # sentence-transformers, transformers, safetensors and the hub each raise kinds of their own
+    except (
+        Exception
+    ) as error:  # sentence-transformers, transformers, safetensors and the hub each raise kinds of their own
         raise LLM2CompError(f"cannot load the sentence-transformers model {place!r}: {one_line(error)}") from error
     return encoder
 
@@ -132,9 +145,9 @@ _CHOICES = f"give the folder or Hub id of a model, {', '.join(system_names())}, 
 def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
     """What a result file says of the model; null where it has none.
 
-    `model` is the name as given; `system` what it is (llm2comp, sentence-transformers, or the name of a baseline), `parameters`
-    what that system was set to, `backbone` the language model by name and revision; then dimension, fingerprint, memory tokens
-    and longest text.
+    `model` is the name as given; `system` what it is (llm2comp, sentence-transformers, or the name of a baseline),
+    `parameters` what that system was set to, `backbone` the language model by name and revision; then dimension,
+    fingerprint, memory tokens and longest text.
     """
     attributes = {"fingerprint": "fingerprint", "memory_tokens": "memory_tokens", "max_tokens": "max_seq_length"}
     described = {key: getattr(model, attribute, None) for key, attribute in attributes.items()}

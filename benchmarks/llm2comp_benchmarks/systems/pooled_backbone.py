@@ -44,15 +44,22 @@ class PromptedBackbone(InputModule):
 
     tokenizer: PreTrainedTokenizerBase
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooling: Pooling, *, max_length: int = 512) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooling: Pooling, *, max_length: int = 512
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         if not tokenizer.is_fast:
-            raise BackboneError(f"the tokenizer {type(tokenizer).__name__} does not tell where its tokens stand in a text; give a backbone with tokenizer.json")
+            raise BackboneError(
+                f"the tokenizer {type(tokenizer).__name__} does not tell where its tokens stand in a text; give a "
+                "backbone with tokenizer.json"
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.pooling = pooling
         opening = tokenizer("a")["input_ids"][:1]
-        self._opening: list[int] = opening if opening == [tokenizer.bos_token_id] else []  # as the language model knows its texts
+        self._opening: list[int] = (
+            opening if opening == [tokenizer.bos_token_id] else []
+        )  # as the language model knows its texts
         self.max_seq_length = min(max_length, self._room())
 
     def _room(self) -> int:
@@ -63,11 +70,16 @@ class PromptedBackbone(InputModule):
         rooms: list[int] = []
         for prompt in self.pooling.prompts:
             parts = prompt.split(SLOT)
-            prompt_tokens = len(self._opening) + sum(len(ids) for ids in self.tokenizer(parts, add_special_tokens=False)["input_ids"])
+            prompt_tokens = len(self._opening) + sum(
+                len(ids) for ids in self.tokenizer(parts, add_special_tokens=False)["input_ids"]
+            )
             places = len(parts) - 1
             rooms.append((most - prompt_tokens) // places - (_SEAM if len(prompt) > len(SLOT) else 0))
         if min(rooms) < 1:
-            raise SettingsError(f"{type(self.model).__name__} reads {most} tokens at most, fewer than the prompts of this pooling take; give another backbone")
+            raise SettingsError(
+                f"{type(self.model).__name__} reads {most} tokens at most, fewer than the prompts of this pooling "
+                "take; give another backbone"
+            )
         return min(rooms)
 
     def get_embedding_dimension(self) -> int:
@@ -97,10 +109,14 @@ class PromptedBackbone(InputModule):
     def _cut(self, texts: list[str]) -> list[str]:
         offsets = self._tokenize(texts)["offset_mapping"]
         limit = self.max_seq_length
-        return [text[: own[limit - 1][1]] if len(own) > limit else text for text, own in zip(texts, offsets, strict=True)]
+        return [
+            text[: own[limit - 1][1]] if len(own) > limit else text for text, own in zip(texts, offsets, strict=True)
+        ]
 
     def _tokenize(self, texts: list[str]) -> Any:
-        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False)
+        return self.tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
 
     def _rows(self, template: str, texts: list[str]) -> list[_Row]:
         parts = template.split(SLOT)
@@ -112,7 +128,10 @@ class PromptedBackbone(InputModule):
 
     def _row(self, ids: list[int], offsets: list[tuple[int, int]], begin: int, length: int) -> _Row:
         """The input, and where the text's last occurrence, from the character `begin` on, has its tokens in it."""
-        before, whole = len(self._opening), [*self._opening, *ids] or [0]  # a row of nothing would be all mask, which some attention turns to NaN
+        before, whole = (
+            len(self._opening),
+            [*self._opening, *ids] or [0],
+        )  # a row of nothing would be all mask, which some attention turns to NaN
         if self.pooling.taken == "last":
             return _Row(whole, len(whole) - 1, len(whole)) if ids else _Row(whole, 0, 0)
         own = [place for place, (start, stop) in enumerate(offsets) if start < begin + length and stop > begin]
@@ -124,7 +143,9 @@ class PromptedBackbone(InputModule):
 
     def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
         """Adds `sentence_embedding` (texts, hidden), float32."""
-        states = self.model.base_model(input_ids=features["input_ids"], attention_mask=features["attention_mask"], use_cache=False).last_hidden_state
+        states = self.model.base_model(
+            input_ids=features["input_ids"], attention_mask=features["attention_mask"], use_cache=False
+        ).last_hidden_state
         pooled = torch.einsum("rt,rth->rh", features["pooling_weights"], states.float())
         return {**features, "sentence_embedding": pooled.unflatten(0, (len(self.pooling.prompts), -1)).mean(0)}
 
@@ -152,7 +173,9 @@ class PooledBackbone(SentenceTransformer):
         SettingsError: It reads too few tokens for the prompts.
     """
 
-    def __init__(self, pooling: str, backbone: str, *, max_length: int = 512, device: str | None = None, dtype: str = "auto") -> None:
+    def __init__(
+        self, pooling: str, backbone: str, *, max_length: int = 512, device: str | None = None, dtype: str = "auto"
+    ) -> None:
         chosen, source = choose_device(device), find_source(backbone)
         model = load_language_model(source, dtype=inference_dtype(dtype, chosen))
         if model._supports_sdpa:
@@ -179,7 +202,11 @@ class PooledBackbone(SentenceTransformer):
         pooling, source = POOLINGS[self.system], self.source
         return {
             "system": self.system,
-            "parameters": {"prompts": pooling.prompts, "taken": pooling.taken, "dtype": str(self.dtype).removeprefix("torch.")},
+            "parameters": {
+                "prompts": pooling.prompts,
+                "taken": pooling.taken,
+                "dtype": str(self.dtype).removeprefix("torch."),
+            },
             "backbone": {"name": source.name, "revision": source.revision},
         }
 

@@ -15,9 +15,11 @@ class Pooling(NamedTuple):
     """How a text becomes a vector.
 
     Attributes:
-        prompt_set: Which prompts of `pooling_prompts.json`, where their sources stand; the vectors of several prompts are averaged.
+        prompt_set: Which prompts of `pooling_prompts.json`, where their sources stand; the vectors of several prompts
+            are averaged.
         taken: Which hidden states: the `last` token's of the whole input; the `mean` of the tokens of the text's last
-            occurrence; or their mean with `weighted` positions 1 to n. A beginning-of-sequence token is seen, not averaged.
+            occurrence; or their mean with `weighted` positions 1 to n. A beginning-of-sequence token is seen, not
+            averaged.
         sentence: Double quotes become single ones and the text ends in a full stop, as in the published code of
             PromptEOL and MetaEOL, whose prompts put it between double quotes.
     """
@@ -45,5 +47,7 @@ POOLINGS = {
 
 @cache
 def _prompt_sets() -> dict[str, dict[str, Any]]:
-    sets: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "pooling_prompts.json").read_text(encoding="utf-8"))
+    sets: dict[str, dict[str, Any]] = json.loads(
+        (Path(__file__).parent / "pooling_prompts.json").read_text(encoding="utf-8")
+    )
     return sets

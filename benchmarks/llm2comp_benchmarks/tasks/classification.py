@@ -47,21 +47,35 @@ def read_classification(folder: str | Path, *, split: str = "test") -> Classific
     """The task in a folder with `train.tsv` and `SPLIT.tsv` (compressed or not), columns text and label; named after the folder.
 
     Raises:
-        CorpusError: A file is missing, malformed or empty, train has fewer than two classes or one text of a class, or a
-            label of the split does not occur in train.
+        CorpusError: A file is missing, malformed or empty, train has fewer than two classes or one text of a class, or
+            a label of the split does not occur in train.
     """
     root = Path(folder)
     train, test = (read_labelled_texts(_find(root, name)) for name in ("train", split))
     counts = Counter(train.labels)
     if len(counts) < 2:
-        raise CorpusError(f"{_find(root, 'train')}: every text is labelled {train.labels[0]!r}, expected two classes or more")
+        raise CorpusError(
+            f"{_find(root, 'train')}: every text is labelled {train.labels[0]!r}, expected two classes or more"
+        )
     for label, place in zip(train.labels, train.places, strict=True):
         if counts[label] < 2:
-            raise CorpusError(f"{place}: the only text labelled {label!r}, expected two or more of each class; add some or take the class out")
+            raise CorpusError(
+                f"{place}: the only text labelled {label!r}, expected two or more of each class; add some or take the "
+                "class out"
+            )
     for label, place in zip(test.labels, test.places, strict=True):
         if label not in counts:
-            raise CorpusError(f"{place}: no text of the training split is labelled {label!r}, expected one of its {len(counts)} labels")
-    details = {"source": str(folder), "split": split, "classes": len(counts), "train": len(train.texts), "texts": len(test.texts)}
+            raise CorpusError(
+                f"{place}: no text of the training split is labelled {label!r}, expected one of its {len(counts)} "
+                "labels"
+            )
+    details = {
+        "source": str(folder),
+        "split": split,
+        "classes": len(counts),
+        "train": len(train.texts),
+        "texts": len(test.texts),
+    }
     return ClassificationTask(root.resolve().name, train, test, details)
 
 
@@ -69,15 +83,17 @@ def _find(root: Path, split: str) -> Path:
     for packed in _PACKED:
         if (root / f"{split}.tsv{packed}").is_file():
             return root / f"{split}.tsv{packed}"
-    raise CorpusError(f"{root / split}.tsv: no such file; expected a folder with train.tsv and {split}.tsv, columns text and label")
+    raise CorpusError(
+        f"{root / split}.tsv: no such file; expected a folder with train.tsv and {split}.tsv, columns text and label"
+    )
 
 
 def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
     """Accuracy and macro F1 of logistic regression on the vectors, means over the experiments.
 
     The procedure of mteb's AbsTaskClassification: in each experiment the training texts are shuffled on, from the same
-    seed, and the first eight of each class are what scikit-learn's LogisticRegression (at most 100 iterations) learns from.
-    Vectors are taken as the model gives them, not brought to unit length.
+    seed, and the first eight of each class are what scikit-learn's LogisticRegression (at most 100 iterations) learns
+    from. Vectors are taken as the model gives them, not brought to unit length.
     """
     start = time.perf_counter()
     sklearn = import_sklearn()
@@ -96,7 +112,11 @@ def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_s
         f1.append(sklearn.metrics.f1_score(truth, answer.predicted, average="macro"))
         unfinished += not answer.converged
     metrics = {"accuracy": float(right.mean() / task.experiments), "f1": float(np.mean(f1))}
-    details = task.details | {"samples_per_label": task.samples_per_label, "experiments": task.experiments, "not_converged": unfinished}
+    details = task.details | {
+        "samples_per_label": task.samples_per_label,
+        "experiments": task.experiments,
+        "not_converged": unfinished,
+    }
     samples = Samples("accuracy", "mean", "example", (right / task.experiments).tolist())
     return TaskResult(task.name, metrics, details, time.perf_counter() - start, samples=samples)
 
@@ -113,7 +133,9 @@ def import_sklearn() -> Any:
         import sklearn.linear_model
         import sklearn.metrics
     except ImportError as error:
-        raise LLM2CompError("classification and clustering need scikit-learn; install it with: pip install 'llm2comp[eval]'") from error
+        raise LLM2CompError(
+            "classification and clustering need scikit-learn; install it with: pip install 'llm2comp[eval]'"
+        ) from error
     return sklearn
 
 
@@ -143,6 +165,8 @@ def _classify(known: NDArray[np.float32], labels: NDArray[np.int64], asked: NDAr
     sklearn = import_sklearn()
     classifier = sklearn.linear_model.LogisticRegression(max_iter=_ITERATIONS, random_state=_SEED)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)  # the result file says how often that happened
+        warnings.simplefilter(
+            "ignore", sklearn.exceptions.ConvergenceWarning
+        )  # the result file says how often that happened
         classifier.fit(known, labels)
     return _Answer(classifier.predict(asked), int(np.max(classifier.n_iter_)) < _ITERATIONS)

@@ -50,7 +50,9 @@ def read_clustering(path: str | Path) -> ClusteringTask:
     if classes < 2:
         raise CorpusError(f"{path}: every text is labelled {texts.labels[0]!r}, expected two classes or more")
     name, split = task_name(path)
-    return ClusteringTask(name, texts, {"source": str(path), "split": split, "classes": classes, "texts": len(texts.texts)})
+    return ClusteringTask(
+        name, texts, {"source": str(path), "split": split, "classes": classes, "texts": len(texts.texts)}
+    )
 
 
 def evaluate_clustering(task: ClusteringTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
@@ -68,8 +70,12 @@ def evaluate_clustering(task: ClusteringTask, model: Encoder, *, batch_size: int
     values = []
     for _ in range(task.experiments):
         drawn = generator.choices(range(len(labels)), k=task.texts_per_experiment)
-        kmeans = sklearn.cluster.MiniBatchKMeans(len(set(task.texts.labels)), init="k-means++", n_init=1, batch_size=_BATCH, random_state=_SEED)
+        kmeans = sklearn.cluster.MiniBatchKMeans(
+            len(set(task.texts.labels)), init="k-means++", n_init=1, batch_size=_BATCH, random_state=_SEED
+        )
         values.append(float(sklearn.metrics.v_measure_score(labels[drawn], kmeans.fit_predict(vectors[drawn]))))
     details = task.details | {"experiments": task.experiments, "texts_per_experiment": task.texts_per_experiment}
     samples = Samples("v_measure", "mean", "split", values)
-    return TaskResult(task.name, {"v_measure": float(np.mean(values))}, details, time.perf_counter() - start, samples=samples)
+    return TaskResult(
+        task.name, {"v_measure": float(np.mean(values))}, details, time.perf_counter() - start, samples=samples
+    )

@@ -21,13 +21,17 @@ class Encoder(Protocol):
     def encode_query(self, inputs: list[str], /, *, batch_size: int = ..., show_progress_bar: bool | None = ...) -> Any:
         """Vectors (n, dim) of n queries, with whatever instruction the model wants before a query."""
 
-    def encode_document(self, inputs: list[str], /, *, batch_size: int = ..., show_progress_bar: bool | None = ...) -> Any:
+    def encode_document(
+        self, inputs: list[str], /, *, batch_size: int = ..., show_progress_bar: bool | None = ...
+    ) -> Any:
         """Vectors (n, dim) of n documents."""
 
 
 def query_vectors(model: Encoder, texts: list[str], batch_size: int, *, cosine: bool | None = None) -> Vectors:
     """Vectors (n, dim) of queries whose inner product is the model's own similarity (see `document_vectors`)."""
-    return _comparable(model, model.encode_query(texts, batch_size=batch_size, show_progress_bar=False), len(texts), cosine)
+    return _comparable(
+        model, model.encode_query(texts, batch_size=batch_size, show_progress_bar=False), len(texts), cosine
+    )
 
 
 def document_vectors(model: Encoder, texts: list[str], batch_size: int, *, cosine: bool | None = None) -> Vectors:
@@ -37,21 +41,28 @@ def document_vectors(model: Encoder, texts: list[str], batch_size: int, *, cosin
         model: The encoder.
         texts: n texts.
         batch_size: Texts in one pass of the model.
-        cosine: Bring every vector to unit length. None: as the model says in `similarity_fn_name`; all but "dot" are cosine.
+        cosine: Bring every vector to unit length. None: as the model says in `similarity_fn_name`; all but "dot" are
+            cosine.
 
     Raises:
         LLM2CompError: The model returned another number of vectors, or one that is not finite.
     """
-    return _comparable(model, model.encode_document(texts, batch_size=batch_size, show_progress_bar=False), len(texts), cosine)
+    return _comparable(
+        model, model.encode_document(texts, batch_size=batch_size, show_progress_bar=False), len(texts), cosine
+    )
 
 
 def _comparable(model: Encoder, encoded: Any, count: int, cosine: bool | None) -> Vectors:
     vectors: Vectors = np.asarray(encoded, dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != count:
-        raise LLM2CompError(f"the model turned {count} texts into an array of shape {vectors.shape}; expected ({count}, dimension)")
+        raise LLM2CompError(
+            f"the model turned {count} texts into an array of shape {vectors.shape}; expected ({count}, dimension)"
+        )
     if not np.isfinite(vectors).all():
         bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise LLM2CompError(f"the model gave a vector that is not finite, for the text {bad + 1} of {count}; try another dtype or model")
+        raise LLM2CompError(
+            f"the model gave a vector that is not finite, for the text {bad + 1} of {count}; try another dtype or model"
+        )
     if cosine is None:
         cosine = getattr(model, "similarity_fn_name", None) != "dot"
     if not cosine:
@@ -81,4 +92,6 @@ def check_kinds(model: Encoder | Searcher, others: Iterable[str]) -> None:
     names = list(others)
     if names and isinstance(model, Searcher):
         what = getattr(model, "system", type(model).__name__)
-        raise SettingsError(f"{what} ranks documents and has no vectors: it cannot do {', '.join(names)}; give it retrieval tasks only")
+        raise SettingsError(
+            f"{what} ranks documents and has no vectors: it cannot do {', '.join(names)}; give it retrieval tasks only"
+        )

@@ -17,7 +17,15 @@ _BLOCK = 4096  # documents encoded and compared at once
 _QUERIES = 1024  # compared at once: with 1,000 results kept, a block of scores stays near 20 MB
 
 
-def exact_search(model: Encoder, documents: Iterable[Document], queries: dict[str, str], *, k: int = 1000, batch_size: int = 32, name: str = "") -> Run:
+def exact_search(
+    model: Encoder,
+    documents: Iterable[Document],
+    queries: dict[str, str],
+    *,
+    k: int = 1000,
+    batch_size: int = 32,
+    name: str = "",
+) -> Run:
     """The k best documents of every query by the model's own similarity, or all where there are fewer.
 
     Vectors of one block of documents are in memory at a time; of the documents themselves only the ids are kept.

@@ -41,9 +41,13 @@ def read_pair_classification(path: str | Path) -> PairTask:
         pairs.scores.append(float(label))
     positives = int(sum(pairs.scores))
     if not 0 < positives < len(pairs.scores):
-        raise CorpusError(f"{path}: {positives} of {len(pairs.scores)} pairs are labelled 1, expected some of both labels")
+        raise CorpusError(
+            f"{path}: {positives} of {len(pairs.scores)} pairs are labelled 1, expected some of both labels"
+        )
     name, split = task_name(path)
-    return PairTask(name, pairs, {"source": str(path), "split": split, "pairs": len(pairs.scores), "positives": positives})
+    return PairTask(
+        name, pairs, {"source": str(path), "split": split, "pairs": len(pairs.scores), "positives": positives}
+    )
 
 
 def evaluate_pairs(task: PairTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
@@ -56,14 +60,19 @@ def evaluate_pairs(task: PairTask, model: Encoder, *, batch_size: int = 32) -> T
     sklearn = import_sklearn()
     first, second = encode_pairs(model, task.pairs, batch_size, cosine=False)
     distances = sklearn.metrics.pairwise
-    cosines = 1 - distances.paired_cosine_distances(first, second)  # exactly 1 for equal vectors, so that such pairs are tied
+    cosines = 1 - distances.paired_cosine_distances(
+        first, second
+    )  # exactly 1 for equal vectors, so that such pairs are tied
     rankings = {
         "cosine": cosines,
         "dot": np.einsum("nd,nd->n", first, second),
         "euclidean": -distances.paired_euclidean_distances(first, second),
         "manhattan": -distances.paired_manhattan_distances(first, second),
     }
-    precision = {name: float(sklearn.metrics.average_precision_score(task.pairs.scores, scores)) for name, scores in rankings.items()}
+    precision = {
+        name: float(sklearn.metrics.average_precision_score(task.pairs.scores, scores))
+        for name, scores in rankings.items()
+    }
     metrics = {"cosine_ap": precision["cosine"], "max_ap": max(precision.values())}
     samples = Samples("cosine_ap", "average_precision", "pair", cosines.tolist(), truth=task.pairs.scores)
     return TaskResult(task.name, metrics, task.details, time.perf_counter() - start, samples=samples)

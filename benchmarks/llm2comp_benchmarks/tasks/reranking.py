@@ -42,14 +42,23 @@ def read_reranking(path: str | Path) -> RerankingTask:
     The id of a query is q and the number of its line.
 
     Raises:
-        CorpusError: The file cannot be read, has no query, or a line is malformed or has no positive or no negative text.
+        CorpusError: The file cannot be read, has no query, or a line is malformed or has no positive or no negative
+            text.
     """
     queries = {f"q{number}": _candidates(line, f"{path}:{number}") for number, line in read_lines(path) if line.strip()}
     if not queries:
-        raise CorpusError(f'{path}: no query in it, expected lines of {{"query": text, "positive": [texts], "negative": [texts]}}')
+        raise CorpusError(
+            f'{path}: no query in it, expected lines of {{"query": text, "positive": [texts], "negative": [texts]}}'
+        )
     name, split = task_name(path)
-    positives, negatives = (sum(len(getattr(candidates, side)) for candidates in queries.values()) for side in ("positive", "negative"))
-    return RerankingTask(name, queries, {"source": str(path), "split": split, "queries": len(queries), "positives": positives, "negatives": negatives})
+    positives, negatives = (
+        sum(len(getattr(candidates, side)) for candidates in queries.values()) for side in ("positive", "negative")
+    )
+    return RerankingTask(
+        name,
+        queries,
+        {"source": str(path), "split": split, "queries": len(queries), "positives": positives, "negatives": negatives},
+    )
 
 
 def _candidates(line: bytes, place: str) -> Candidates:
@@ -58,7 +67,10 @@ def _candidates(line: bytes, place: str) -> Candidates:
     except ValueError as error:  # no JSON, or no UTF-8
         raise CorpusError(f"{place}: not a line of JSON ({error})") from None
     if not isinstance(record, dict) or not isinstance(record.get("query"), str):
-        raise CorpusError(f'{place}: expected {{"query": text, "positive": [texts], "negative": [texts]}}, the query is missing or no text')
+        raise CorpusError(
+            f'{place}: expected {{"query": text, "positive": [texts], "negative": [texts]}}, the query is missing or '
+            "no text"
+        )
     for side in ("positive", "negative"):
         texts = record.get(side)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -73,7 +85,9 @@ def evaluate_reranking(task: RerankingTask, model: Encoder, *, batch_size: int =
     """
     load_pytrec_eval()
     start = time.perf_counter()
-    texts = sorted({text for candidates in task.queries.values() for text in (*candidates.positive, *candidates.negative)})
+    texts = sorted(
+        {text for candidates in task.queries.values() for text in (*candidates.positive, *candidates.negative)}
+    )
     row = {text: position for position, text in enumerate(texts)}
     documents = document_vectors(model, texts, batch_size)
     asked = query_vectors(model, [candidates.query for candidates in task.queries.values()], batch_size)
@@ -82,7 +96,10 @@ def evaluate_reranking(task: RerankingTask, model: Encoder, *, batch_size: int =
     for vector, (query, candidates) in zip(asked, task.queries.items(), strict=True):
         scores = documents[[row[text] for text in (*candidates.positive, *candidates.negative)]] @ vector
         # Of equal scores trec_eval puts the greater id first.
-        ids = [*(f"a{position}" for position in range(len(candidates.positive))), *(f"b{position}" for position in range(len(candidates.negative)))]
+        ids = [
+            *(f"a{position}" for position in range(len(candidates.positive))),
+            *(f"b{position}" for position in range(len(candidates.negative))),
+        ]
         qrels[query] = {document: int(document.startswith("a")) for document in ids}
         run[query] = dict(zip(ids, scores.tolist(), strict=True))
     found = score_rankings(qrels, run)

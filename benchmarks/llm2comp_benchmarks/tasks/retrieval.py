@@ -18,7 +18,9 @@ __all__ = ["IdenticalIds", "RetrievalTask", "evaluate_run", "read_beir", "search
 
 IdenticalIds = Literal["auto", "drop", "keep"]
 _PACKED = ("", ".gz", ".xz", ".zst")
-_QUERY_FILES = [f"queries{suffix}{packed}" for suffix in (".jsonl", ".json", ".tsv", ".csv", ".parquet") for packed in _PACKED]
+_QUERY_FILES = [
+    f"queries{suffix}{packed}" for suffix in (".jsonl", ".json", ".tsv", ".csv", ".parquet") for packed in _PACKED
+]
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def read_beir(folder: str | Path, *, split: str = "test", identical_ids: Identic
         folder: The folder; its name becomes the task's.
         split: Which judgements.
         identical_ids: Whether a query's ranking loses the document of the same id. "auto": if that document has the
-            query's very text and is not judged relevant to it. "drop": always, as BEIR and mteb's `ignore_identical_ids`
-            do. "keep": never.
+            query's very text and is not judged relevant to it. "drop": always, as BEIR and mteb's
+            `ignore_identical_ids` do. "keep": never.
 
     Raises:
         CorpusError: A file is missing or malformed, or a judgement names a query or document that does not exist.
@@ -64,11 +66,15 @@ def read_beir(folder: str | Path, *, split: str = "test", identical_ids: Identic
     qrels, queries = read_qrels(qrels_file), read_queries(_find_queries(root))
     unknown = [query for query in qrels if query not in queries]
     if unknown:
-        raise CorpusError(f"{qrels_file}: {len(unknown)} of {len(qrels)} judged queries are not in the queries file{_first(unknown)}")
+        raise CorpusError(
+            f"{qrels_file}: {len(unknown)} of {len(qrels)} judged queries are not in the queries file{_first(unknown)}"
+        )
     judged = {query: queries[query] for query in qrels}
     survey = _survey(documents, judged, qrels)
     if survey.absent:
-        raise CorpusError(f"{qrels_file}: {len(survey.absent)} documents judged relevant are not in the corpus{_first(survey.absent)}")
+        raise CorpusError(
+            f"{qrels_file}: {len(survey.absent)} documents judged relevant are not in the corpus{_first(survey.absent)}"
+        )
     dropped = {"auto": survey.self_matches, "drop": survey.identical_ids, "keep": frozenset[str]()}[identical_ids]
     details = {
         "source": str(folder),
@@ -85,7 +91,10 @@ def _find_queries(root: Path) -> Path:
     for name in _QUERY_FILES:
         if (root / name).is_file():
             return root / name
-    raise CorpusError(f"{root}: no queries.jsonl (or .gz, .xz, .zst) in it; expected a BEIR folder with corpus.jsonl, queries.jsonl and qrels/")
+    raise CorpusError(
+        f"{root}: no queries.jsonl (or .gz, .xz, .zst) in it; expected a BEIR folder with corpus.jsonl, queries.jsonl "
+        "and qrels/"
+    )
 
 
 def _find_qrels(root: Path, split: str) -> Path:
@@ -128,7 +137,9 @@ def _squeeze(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def search_task(task: RetrievalTask, model: Encoder | Searcher, *, k: int = 1000, batch_size: int = 32) -> tuple[Run, float]:
+def search_task(
+    task: RetrievalTask, model: Encoder | Searcher, *, k: int = 1000, batch_size: int = 32
+) -> tuple[Run, float]:
     """The model's k best documents of every query, self matches included, and the seconds that took with the encoding."""
     load_pytrec_eval()
     start = time.perf_counter()
@@ -153,14 +164,22 @@ def evaluate_run(task: RetrievalTask, run: Run, *, seconds: float = 0.0) -> Task
     start = time.perf_counter()
     if not any(run.get(query) for query in task.qrels):
         first, asked = next(iter(run), "none"), next(iter(task.qrels))
-        raise CorpusError(f"{task.name}: the run ranks documents for none of the {len(task.qrels)} judged queries (it has {first!r}, judged is {asked!r})")
+        raise CorpusError(
+            f"{task.name}: the run ranks documents for none of the {len(task.qrels)} judged queries (it has "
+            f"{first!r}, judged is {asked!r})"
+        )
     rankings = _without_self_matches(run, task.self_matches)
     scores = score_rankings(task.qrels, rankings)
     details = task.details | {"queries_missing_from_run": scores.missing}
     samples = Samples.of_queries("ndcg_at_10", scores.per_query)
-    return TaskResult(task.name, scores.metrics, details, seconds + time.perf_counter() - start, scores.per_query, rankings, samples)
+    return TaskResult(
+        task.name, scores.metrics, details, seconds + time.perf_counter() - start, scores.per_query, rankings, samples
+    )
 
 
 def _without_self_matches(run: Run, self_matches: frozenset[str]) -> Run:
     # As in mteb, taken out after the search: such a ranking is one document shorter.
-    return run | {query: {document: score for document, score in run[query].items() if document != query} for query in self_matches & run.keys()}
+    return run | {
+        query: {document: score for document, score in run[query].items() if document != query}
+        for query in self_matches & run.keys()
+    }

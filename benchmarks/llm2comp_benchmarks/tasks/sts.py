@@ -47,7 +47,10 @@ def read_pairs(path: str | Path) -> SentencePairs:
         pairs.second.append(second)
         pairs.scores.append(_number(score, place))
     if len(set(pairs.scores)) < 2:
-        raise CorpusError(f"{path}: {len(pairs.scores)} pairs with {len(set(pairs.scores))} different scores; a rank correlation needs two or more")
+        raise CorpusError(
+            f"{path}: {len(pairs.scores)} pairs with {len(set(pairs.scores))} different scores; a rank correlation "
+            "needs two or more"
+        )
     return pairs
 
 
@@ -75,7 +78,10 @@ def evaluate_sts(task: StsTask, model: Encoder, *, batch_size: int = 32) -> Task
     first, second = encode_pairs(model, pairs, batch_size, cosine=True)
     cosines = np.einsum("nd,nd->n", first, second)
     if np.ptp(cosines) == 0:
-        raise LLM2CompError(f"{task.name}: the model gives all {len(cosines)} pairs the same cosine, {cosines[0]:.4f}, so no rank correlation is defined")
+        raise LLM2CompError(
+            f"{task.name}: the model gives all {len(cosines)} pairs the same cosine, {cosines[0]:.4f}, so no rank "
+            "correlation is defined"
+        )
     metrics = {"cosine_spearman": spearman(cosines, np.asarray(pairs.scores))}
     samples = Samples("cosine_spearman", "spearman", "pair", cosines.tolist(), truth=pairs.scores)
     return TaskResult(task.name, metrics, task.details, time.perf_counter() - start, samples=samples)

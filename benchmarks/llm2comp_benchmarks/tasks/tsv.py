@@ -29,12 +29,17 @@ def read_rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str,
     with open_text(path) as lines:
         header = lines.readline().rstrip("\r\n").split("\t")
         if not set(columns) <= set(header):
-            raise CorpusError(f"{path}:1: the columns are {', '.join(header)!r}; expected a tab-separated header with {', '.join(columns)}")
+            raise CorpusError(
+                f"{path}:1: the columns are {', '.join(header)!r}; expected a tab-separated header with "
+                f"{', '.join(columns)}"
+            )
         positions = [header.index(column) for column in columns]
         for number, line in enumerate(lines, start=2):
             fields = line.rstrip("\r\n").split("\t")
             if len(fields) != len(header):
-                raise CorpusError(f"{path}:{number}: {len(fields)} tab-separated fields, expected {len(header)} as in the header")
+                raise CorpusError(
+                    f"{path}:{number}: {len(fields)} tab-separated fields, expected {len(header)} as in the header"
+                )
             yield f"{path}:{number}", [fields[position] for position in positions]
 
 

@@ -47,20 +47,30 @@ def make_splitter(options: IndexOptions, encoder: Any) -> Splitter:
     """
     if options.chunk_tokens is None:
         return lambda document: [document]
-    tokenizer = deepcopy(getattr(encoder, "tokenizer", None))  # its own: splitting runs beside encoding, and tokenizers keep settings between calls
+    tokenizer = deepcopy(
+        getattr(encoder, "tokenizer", None)
+    )  # its own: splitting runs beside encoding, and tokenizers keep settings between calls
     if not getattr(tokenizer, "is_fast", False):
         raise SettingsError(
-            "chunk_tokens needs a model with a fast tokenizer, which knows where its tokens begin in the text; leave it out, or split the texts yourself"
+            "chunk_tokens needs a model with a fast tokenizer, which knows where its tokens begin in the text; leave "
+            "it out, or split the texts yourself"
         )
     return lambda document: _split(document, tokenizer, options.chunk_tokens or 0, options.chunk_overlap)
 
 
 def _split(document: Document, tokenizer: Any, size: int, overlap: int) -> list[Document]:
-    places = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    if len(places) <= size and parent_id(document.id, document.metadata) == document.id:  # else it looks like a chunk of another document
+    places = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+        "offset_mapping"
+    ]
+    if (
+        len(places) <= size and parent_id(document.id, document.metadata) == document.id
+    ):  # else it looks like a chunk of another document
         return [document]
     starts = range(0, max(1, len(places) - overlap), size - overlap)
-    return [_chunk(document, number, places[start][0], places[min(start + size, len(places)) - 1][1]) for number, start in enumerate(starts, start=1)]
+    return [
+        _chunk(document, number, places[start][0], places[min(start + size, len(places)) - 1][1])
+        for number, start in enumerate(starts, start=1)
+    ]
 
 
 def _chunk(document: Document, number: int, start: int, end: int) -> Document:
@@ -110,7 +120,13 @@ def write_blocks(
             written.result()
     if count.cut:
         hint = "--chunk-tokens (chunk_tokens) makes several rows of longer ones"
-        _logger.warning("%s of %s texts were cut to their first %d tokens; %s", f"{count.cut:,}", f"{count.texts:,}", count.tokens, hint)
+        _logger.warning(
+            "%s of %s texts were cut to their first %d tokens; %s",
+            f"{count.cut:,}",
+            f"{count.texts:,}",
+            count.tokens,
+            hint,
+        )
 
 
 def _read_ahead(items: Iterable[_T]) -> Iterator[_T]:

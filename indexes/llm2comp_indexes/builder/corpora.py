@@ -28,7 +28,9 @@ class SkipCounter:
         self._report(message)
 
 
-def read_documents(corpora: Sequence[str | Path], on_error: Literal["raise", "skip"], skip: SkipCounter) -> Iterator[Document]:
+def read_documents(
+    corpora: Sequence[str | Path], on_error: Literal["raise", "skip"], skip: SkipCounter
+) -> Iterator[Document]:
     """Documents of all corpora; each is opened now, so that a missing one is reported before anything is loaded.
 
     Raises:
@@ -41,7 +43,9 @@ def read_documents(corpora: Sequence[str | Path], on_error: Literal["raise", "sk
     return streams[0][1] if len(streams) == 1 else _join(streams, on_error, skip)
 
 
-def _join(streams: Sequence[tuple[str | Path, Iterator[Document]]], on_error: str, skip: SkipCounter) -> Iterator[Document]:
+def _join(
+    streams: Sequence[tuple[str | Path, Iterator[Document]]], on_error: str, skip: SkipCounter
+) -> Iterator[Document]:
     seen = IdSet()
     for source, stream in streams:
         for document in stream:

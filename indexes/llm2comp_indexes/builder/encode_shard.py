@@ -84,8 +84,9 @@ def encode_shard(
 ) -> ShardReport:
     """Report of the shard written to the folder `shard-I-of-N` in `output`.
 
-    Every host reads the whole corpus and encodes its part: documents I, I + N, I + 2N and so on. A run that was killed goes on
-    behind its last finished block when it is run again; a finished shard is left as it is, once the corpus is found to be the same.
+    Every host reads the whole corpus and encodes its part: documents I, I + N, I + 2N and so on. A run that was killed
+    goes on behind its last finished block when it is run again; a finished shard is left as it is, once the corpus is
+    found to be the same.
 
     Args:
         corpora: Sources that `llm2comp.corpus.read.read_corpus` takes, the same for all shards.
@@ -100,7 +101,8 @@ def encode_shard(
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
-        IndexFolderError: The folder holds another shard or something else, cannot be written, or is being written by another process.
+        IndexFolderError: The folder holds another shard or something else, cannot be written, or is being written by
+            another process.
     """
     import_faiss()
     part, chosen, told, skips = part or Part(1, 1), options or IndexOptions(), progress or silent, SkipCounter(on_skip)
@@ -129,12 +131,23 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / ROWS, ignore_errors=True)
 
 
-def _make(folder: Path, corpus: _Corpus, part: Part, encoder: Encoder, name: str | None, encode: RowEncoder, options: IndexOptions, told: Progress) -> Shard:
+def _make(
+    folder: Path,
+    corpus: _Corpus,
+    part: Part,
+    encoder: Encoder,
+    name: str | None,
+    encode: RowEncoder,
+    options: IndexOptions,
+    told: Progress,
+) -> Shard:
     header = {**segment_header(encoder.fingerprint, encode.dimension, options), "shard": list(part)}
     split = make_splitter(options, encoder)
     (folder / ROWS).mkdir(exist_ok=True)
     with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
-        write_blocks(writer, split_into_blocks(map(split, corpus)), encode, on_block=lambda count: told("documents", count))
+        write_blocks(
+            writer, split_into_blocks(map(split, corpus)), encode, on_block=lambda count: told("documents", count)
+        )
         told("finishing", 0)
         files = writer.finish()
     counts = (writer.rows, corpus.taken, corpus.documents, corpus.sha256)
@@ -144,7 +157,9 @@ def _make(folder: Path, corpus: _Corpus, part: Part, encoder: Encoder, name: str
     return shard
 
 
-def _check_same(folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, options: IndexOptions, told: Progress) -> Shard:
+def _check_same(
+    folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, options: IndexOptions, told: Progress
+) -> Shard:
     """The finished shard, if it is of this corpus, model and settings."""
     asked = (fingerprint, options.store, options.chunk_tokens, options.chunk_overlap)
     if asked == (shard.fingerprint, shard.options.store, shard.options.chunk_tokens, shard.options.chunk_overlap):
@@ -154,7 +169,10 @@ def _check_same(folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, o
         if corpus.sha256 == shard.corpus_sha256:
             _logger.info("%s: finished already; nothing to encode", folder)
             return shard
-    raise IndexFolderError(f"{folder}: already holds this shard of another corpus, model, store or chunking; name another folder with -o, or --overwrite it")
+    raise IndexFolderError(
+        f"{folder}: already holds this shard of another corpus, model, store or chunking; name another folder with "
+        "-o, or --overwrite it"
+    )
 
 
 def _check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -164,7 +182,9 @@ def _check_folder(folder: Path, *, overwrite: bool) -> None:
             raise IndexFolderError(f"{path}: a link or a file, expected a folder; name another with -o")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if names - LOCK_FILES and not names & _OURS:
-        raise IndexFolderError(f"{folder}: a folder that holds something else than a shard, which is left alone; name another with -o")
+        raise IndexFolderError(
+            f"{folder}: a folder that holds something else than a shard, which is left alone; name another with -o"
+        )
     if SHARD in names and not overwrite:
         read_shard(folder)
 
@@ -188,7 +208,10 @@ def _writing(folder: Path) -> Iterator[None]:
         if made and not _has_block(folder):
             _remove_made(made)
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise IndexFolderError(f"{folder}: no space left ({error.strerror}); what was encoded is kept: free some space and run this again") from error
+            raise IndexFolderError(
+                f"{folder}: no space left ({error.strerror}); what was encoded is kept: free some space and run this "
+                "again"
+            ) from error
         raise
 
 

@@ -53,7 +53,12 @@ def silent(phase: str, done: int) -> None:
 
 def segment_header(fingerprint: str, dimension: int, options: IndexOptions) -> dict[str, Any]:
     """What the rows and vectors of a segment depend on, beside the documents: an unfinished one is only taken up under the same."""
-    return {"fingerprint": fingerprint, "dimension": dimension, "store": options.store, "chunks": [options.chunk_tokens, options.chunk_overlap]}
+    return {
+        "fingerprint": fingerprint,
+        "dimension": dimension,
+        "store": options.store,
+        "chunks": [options.chunk_tokens, options.chunk_overlap],
+    }
 
 
 def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
@@ -101,7 +106,8 @@ def finish_segment(
         encoder: The index's model; not needed with queries.
         device: Where FAISS trains and adds: `cpu`, `cuda` or `auto`.
         progress: Called with each phase.
-        small_exact: Leave a segment without a structure, whatever type is asked for, if it has few rows, or too few for that type.
+        small_exact: Leave a segment without a structure, whatever type is asked for, if it has few rows, or too few for
+            that type.
         seconds: Of phases that went before, for the report.
     """
     watch, folder = _Stopwatch(seconds or {}), writer.folder
@@ -124,7 +130,13 @@ def finish_segment(
     structure: Structure | Storage = storage
     if kind.family != "flat":
         with watch.phase("structure"):
-            built = build_structure(kind, storage, device=device, on_rows=lambda rows: progress("rows in the structure", rows), workdir=folder)
+            built = build_structure(
+                kind,
+                storage,
+                device=device,
+                on_rows=lambda rows: progress("rows in the structure", rows),
+                workdir=folder,
+            )
             files[Names.STRUCTURE] = built.save(folder / Names.STRUCTURE)
             structure = built
     progress("measuring", 0)
@@ -138,7 +150,9 @@ def finish_segment(
     return Segment(folder.name, writer.rows, 0, writer.documents, kind.factory, files), report
 
 
-def _choose(storage: Storage, options: IndexOptions, queries: Queries, device: str, progress: Progress, *, small_exact: bool) -> tuple[IndexType, str]:
+def _choose(
+    storage: Storage, options: IndexOptions, queries: Queries, device: str, progress: Progress, *, small_exact: bool
+) -> tuple[IndexType, str]:
     if small_exact and storage.rows <= _SMALL:
         return IndexType("Flat"), ""
     if options.type != "auto":
@@ -153,7 +167,9 @@ def _choose(storage: Storage, options: IndexOptions, queries: Queries, device: s
     return plan.type, _EXACT_REASON if plan.type.family == "flat" and plan.met else plan.reason
 
 
-def _measure_exact(structure: Structure | Storage, storage: Storage, queries: NDArray[np.float32], k: int) -> Point | None:
+def _measure_exact(
+    structure: Structure | Storage, storage: Storage, queries: NDArray[np.float32], k: int
+) -> Point | None:
     """Exact search, for comparison with a structure; None where it would take long."""
     if isinstance(structure, Storage) or storage.rows * storage.dimension > _EXACT_NUMBERS:
         return None

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
-from llm2comp_indexes.builder.finish_segment import Progress, Queries, check_feasible, finish_segment, segment_header, silent
+from llm2comp_indexes.builder.finish_segment import (
+    Progress,
+    Queries,
+    check_feasible,
+    finish_segment,
+    segment_header,
+    silent,
+)
 from llm2comp_indexes.builder.index import BuildReport
 from llm2comp_indexes.builder.join_shards import ShardSource
 from llm2comp_indexes.builder.shard_file import Shard
@@ -45,8 +52,10 @@ class VectorFiles:
     """Vectors to build an index of.
 
     Attributes:
-        paths: .npy files of shape (n, dimension), one behind the other; or shards, or folders of shards, that `encode_shard` wrote.
-        ids: File with an id for each row of the .npy files: a text file, one a line, or a .npy file of strings or whole numbers.
+        paths: .npy files of shape (n, dimension), one behind the other; or shards, or folders of shards, that
+            `encode_shard` wrote.
+        ids: File with an id for each row of the .npy files: a text file, one a line, or a .npy file of strings or whole
+            numbers.
         queries: .npy file of query vectors (n, dimension) to measure with, of which 300 are used.
     """
 
@@ -80,19 +89,20 @@ def build_from_vectors(
 ) -> BuildReport:
     """Report of the index written to the folder `output`; it appears when it is complete, and a killed build goes on as `build_index` does.
 
-    Vectors of .npy files are scaled to unit length. The index of them knows no model: search it with vectors, or name a model
-    when it is opened. Shards give the index that `build_index` makes of their corpus, of the same model.
+    Vectors of .npy files are scaled to unit length. The index of them knows no model: search it with vectors, or name a
+    model when it is opened. Shards give the index that `build_index` makes of their corpus, of the same model.
 
-    Recall is measured with `vectors.queries`. Without: with passages of the documents, if the vectors are those of shards whose
-    model can be loaded. Else 300 random documents go into a second segment, and their vectors are the queries for the first;
-    with fewer than 10,000 documents, the queries are rows moved by noise of half their length.
+    Recall is measured with `vectors.queries`. Without: with passages of the documents, if the vectors are those of
+    shards whose model can be loaded. Else 300 random documents go into a second segment, and their vectors are the
+    queries for the first; with fewer than 10,000 documents, the queries are rows moved by noise of half their length.
 
     Args:
         vectors: The files or shards.
         output: As for `build_index`.
         corpora: With .npy files: the documents of the ids; left out, a row has its id only.
         model: With shards: their model, if it lies elsewhere now than they say.
-        options: As for `build_index`. Chunking is that of the shards; stored vectors are as precise as asked, or as the shards if these hold less.
+        options: As for `build_index`. Chunking is that of the shards; stored vectors are as precise as asked, or as the
+            shards if these hold less.
         device: As for `build_index`.
         on_error: As for `build_index`; an id without a document and a document without an id count too.
         overwrite: As for `build_index`.
@@ -101,8 +111,9 @@ def build_from_vectors(
 
     Raises:
         CorpusError: Ids or documents are missing, malformed or there twice.
-        IndexFolderError: A file is no .npy file of vectors; a vector is zero or not finite; a shard is missing, there twice, altered,
-            or of another model, store, chunking or corpus; `output` holds something, or is being written by another process.
+        IndexFolderError: A file is no .npy file of vectors; a vector is zero or not finite; a shard is missing, there
+            twice, altered, or of another model, store, chunking or corpus; `output` holds something, or is being
+            written by another process.
         SettingsError: Options that do not go together.
     """
     import_faiss()
@@ -118,8 +129,19 @@ def build_from_vectors(
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
         segments, measured = _write(change, origin, queries, device, told)
-        manifest = change.commit(Manifest(0, origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments), {}))
-    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, time.perf_counter() - start, 0, 0.0, measured)
+        manifest = change.commit(
+            Manifest(0, origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments), {})
+        )
+    return BuildReport(
+        manifest.documents,
+        skips.count,
+        manifest.dimension,
+        manifest.bytes,
+        time.perf_counter() - start,
+        0,
+        0.0,
+        measured,
+    )
 
 
 def _are_shards(vectors: VectorFiles) -> bool:
@@ -127,7 +149,10 @@ def _are_shards(vectors: VectorFiles) -> bool:
     if isinstance(vectors.paths, str | Path) or not vectors.paths:
         raise SettingsError(f"vectors are {vectors.paths!r}, expected a list of .npy files, or of folders of shards")
     if missing := next((path for path in vectors.paths if not Path(path).exists()), None):
-        raise IndexFolderError(f"{missing}: no such folder and no such file; expected vectors written by numpy.save, or shards that llm2comp encode wrote")
+        raise IndexFolderError(
+            f"{missing}: no such folder and no such file; expected vectors written by numpy.save, or shards that "
+            "llm2comp encode wrote"
+        )
     folders = {Path(path).is_dir() for path in vectors.paths}
     if len(folders) > 1:
         raise SettingsError("vectors are .npy files and folders; give files, or folders of shards")
@@ -144,35 +169,70 @@ def _read_queries(path: Path) -> Queries:
 
 def _check_queries(vectors: VectorFiles, queries: Queries | None, source: VectorSource) -> None:
     if queries is not None and queries.vectors.shape[1] != source.dimension:
-        raise IndexFolderError(f"{vectors.queries}: vectors of dimension {queries.vectors.shape[1]}, expected {source.dimension} as in the index")
+        raise IndexFolderError(
+            f"{vectors.queries}: vectors of dimension {queries.vectors.shape[1]}, expected {source.dimension} as in "
+            "the index"
+        )
 
 
 def _open_arrays(
-    vectors: VectorFiles, corpora: Sequence[str | Path], model: Any, options: IndexOptions, on_error: Literal["raise", "skip"], skips: SkipCounter
+    vectors: VectorFiles,
+    corpora: Sequence[str | Path],
+    model: Any,
+    options: IndexOptions,
+    on_error: Literal["raise", "skip"],
+    skips: SkipCounter,
 ) -> _Origin:
     if vectors.ids is None:
         raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
     if model is not None:
-        raise SettingsError("a model is given with vectors made elsewhere, which nothing is encoded by; name it when searching (--model)")
+        raise SettingsError(
+            "a model is given with vectors made elsewhere, which nothing is encoded by; name it when searching "
+            "(--model)"
+        )
     if options.chunk_tokens is not None:
-        raise SettingsError("chunk_tokens is given with vectors made elsewhere: they cannot be split; make a vector and an id for each chunk")
+        raise SettingsError(
+            "chunk_tokens is given with vectors made elsewhere: they cannot be split; make a vector and an id for "
+            "each chunk"
+        )
     if options.hybrid and not corpora:
-        raise SettingsError("hybrid needs texts, and there are vectors only: give the corpus that they were made of too")
+        raise SettingsError(
+            "hybrid needs texts, and there are vectors only: give the corpus that they were made of too"
+        )
     if corpora:
         read_documents(corpora, on_error, skips)  # a missing one is reported before the ids are read
     corpus = (lambda: read_documents(corpora, on_error, skips)) if corpora else None
-    source = NpySource([Path(path) for path in vectors.paths], Path(vectors.ids), corpus, on_missing=skips if on_error == "skip" else None)
+    source = NpySource(
+        [Path(path) for path in vectors.paths],
+        Path(vectors.ids),
+        corpus,
+        on_missing=skips if on_error == "skip" else None,
+    )
     return _Origin(source, None, "", options, None)
 
 
-def _open_shards(vectors: VectorFiles, corpora: Sequence[str | Path], model: Any, options: IndexOptions, told: Progress, *, wants_encoder: bool) -> _Origin:
+def _open_shards(
+    vectors: VectorFiles,
+    corpora: Sequence[str | Path],
+    model: Any,
+    options: IndexOptions,
+    told: Progress,
+    *,
+    wants_encoder: bool,
+) -> _Origin:
     if vectors.ids is not None or corpora:
         raise SettingsError("ids or a corpus are given with shards, which hold their documents; leave them out")
     source = ShardSource([Path(path) for path in vectors.paths], told)
     shard = source.shard
-    asked, chunks = (options.chunk_tokens, options.chunk_overlap), (shard.options.chunk_tokens, shard.options.chunk_overlap)
+    asked, chunks = (
+        (options.chunk_tokens, options.chunk_overlap),
+        (shard.options.chunk_tokens, shard.options.chunk_overlap),
+    )
     if options.chunk_tokens is not None and asked != chunks:
-        raise SettingsError(f"chunk_tokens and chunk_overlap are {asked}, those of the shards {chunks}; leave them out, or make the shards again")
+        raise SettingsError(
+            f"chunk_tokens and chunk_overlap are {asked}, those of the shards {chunks}; leave them out, or make the "
+            "shards again"
+        )
     store = max(options.store, shard.options.store, key=STORES.index)  # from the most precise to the least
     merged = replace(options, store=store, chunk_tokens=chunks[0], chunk_overlap=chunks[1])
     encoder, name = _find_encoder(model, shard) if wants_encoder or model is not None else (None, shard.model)
@@ -186,15 +246,21 @@ def _find_encoder(model: Any, shard: Shard) -> tuple[Encoder | None, str | None]
     except (LLM2CompError, OSError) as error:
         if model is not None:
             raise
-        _logger.warning("recall is measured with vectors held out of the index: the model of the shards cannot be loaded: %s", error)
+        _logger.warning(
+            "recall is measured with vectors held out of the index: the model of the shards cannot be loaded: %s", error
+        )
         return None, shard.model
     if encoder.fingerprint == shard.fingerprint:
         return encoder, shard.model if model is None else name
     if model is not None:
         raise IndexFolderError(
-            f"the model's fingerprint is {encoder.fingerprint[:12]}, that of the shards {shard.fingerprint[:12]}; name the one that made them"
+            f"the model's fingerprint is {encoder.fingerprint[:12]}, that of the shards {shard.fingerprint[:12]}; "
+            "name the one that made them"
         )
-    _logger.warning("recall is measured with vectors held out of the index: the model at hand is not the shards' (name that with --model)")
+    _logger.warning(
+        "recall is measured with vectors held out of the index: the model at hand is not the shards' (name that with "
+        "--model)"
+    )
     return None, shard.model
 
 
@@ -245,10 +311,16 @@ def move_queries(rows: NDArray[np.float32]) -> Queries:
     return Queries(unit, f"{len(unit)} rows, each moved by noise of half its length (none are held out)")
 
 
-def _write(change: Change, origin: _Origin, queries: Queries | None, device: str, told: Progress) -> tuple[list[Segment], Report]:
+def _write(
+    change: Change, origin: _Origin, queries: Queries | None, device: str, told: Progress
+) -> tuple[list[Segment], Report]:
     source, options, start = origin.source, origin.options, time.perf_counter()
     drawn = _Drawn(source.documents) if queries is None and origin.encoder is None else None
-    header = {**segment_header(origin.fingerprint, source.dimension, options), "vectors": source.identity, "held_out": bool(drawn and drawn.held_out)}
+    header = {
+        **segment_header(origin.fingerprint, source.dimension, options),
+        "vectors": source.identity,
+        "held_out": bool(drawn and drawn.held_out),
+    }
     sample: NDArray[np.float32] | None = None
     with change.new_segment(source.dimension, options.store, header=header) as writer:
         for block in source.blocks():
@@ -261,10 +333,14 @@ def _write(change: Change, origin: _Origin, queries: Queries | None, device: str
                 writer.append(kept.rows, kept.read())
             told("documents", writer.documents)
         if not writer.rows:
-            raise CorpusError("no vector has a document: there is nothing to index; give the corpus that the vectors were made of")
+            raise CorpusError(
+                "no vector has a document: there is nothing to index; give the corpus that the vectors were made of"
+            )
         asked = drawn.queries(sample) if drawn and sample is not None else queries
         spent = {"documents": time.perf_counter() - start}
-        segment, measured = finish_segment(writer, options, queries=asked, encoder=origin.encoder, device=device, progress=told, seconds=spent)
+        segment, measured = finish_segment(
+            writer, options, queries=asked, encoder=origin.encoder, device=device, progress=told, seconds=spent
+        )
     if drawn is None or sample is None or not (drawn.held_out and drawn.rows):
         return [segment], measured
     with change.new_segment(source.dimension, options.store, header={**header, "held_out": "these"}) as writer:

@@ -58,8 +58,8 @@ def build_index(
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
-    The index appears when it is complete, and one that is being overwritten stays as it was until then. A build that was
-    killed, interrupted or ran out of space goes on behind its last finished block when it is run again.
+    The index appears when it is complete, and one that is being overwritten stays as it was until then. A build that
+    was killed, interrupted or ran out of space goes on behind its last finished block when it is run again.
 
     Args:
         corpora: Sources that `llm2comp.corpus.read.read_corpus` takes; an id must not occur in two of them.
@@ -88,10 +88,28 @@ def build_index(
     check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
-        with change.new_segment(encode.dimension, chosen.store, header=segment_header(encoder.fingerprint, encode.dimension, chosen)) as writer:
-            write_blocks(writer, split_into_blocks(map(split, documents)), encode, on_block=lambda count: told("documents", count))
+        with change.new_segment(
+            encode.dimension, chosen.store, header=segment_header(encoder.fingerprint, encode.dimension, chosen)
+        ) as writer:
+            write_blocks(
+                writer,
+                split_into_blocks(map(split, documents)),
+                encode,
+                on_block=lambda count: told("documents", count),
+            )
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
-            segment, measured = finish_segment(writer, chosen, encoder=encoder, device=device, progress=told, seconds=spent)
+            segment, measured = finish_segment(
+                writer, chosen, encoder=encoder, device=device, progress=told, seconds=spent
+            )
         manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
     seconds = time.perf_counter() - start
-    return BuildReport(manifest.documents, skips.count, manifest.dimension, manifest.bytes, seconds, encode.rows, encode.seconds, measured)
+    return BuildReport(
+        manifest.documents,
+        skips.count,
+        manifest.dimension,
+        manifest.bytes,
+        seconds,
+        encode.rows,
+        encode.seconds,
+        measured,
+    )

@@ -45,7 +45,9 @@ class ShardSource:
                 check_content(folder / ROWS / name, record)
         self.shard = self._found[0][1]
         self.documents, self.dimension = self.shard.corpus_documents, self.shard.dimension
-        self.identity: Any = [[shard.files[name].sha256 for name in (Names.DOCUMENTS, Names.VECTORS)] for _, shard in self._found]
+        self.identity: Any = [
+            [shard.files[name].sha256 for name in (Names.DOCUMENTS, Names.VECTORS)] for _, shard in self._found
+        ]
 
     def blocks(self) -> Iterator[VectorBlock]:
         """All rows.
@@ -62,7 +64,9 @@ class ShardSource:
                 rows = cursors[place].take()
                 name = cursors[place].document_id(rows[0])
                 if not seen.add(name):
-                    raise IndexFolderError(f'{self._found[place][0]}: the document "{name[:80]}" is in another shard too; make both again')
+                    raise IndexFolderError(
+                        f'{self._found[place][0]}: the document "{name[:80]}" is in another shard too; make both again'
+                    )
                 block.add(place, rows, number)
             yield VectorBlock(block.rows, np.array(block.numbers, np.int64), block.read)
             for cursor in cursors:
@@ -106,7 +110,9 @@ class _Cursor:
         self._chunked = shard.options.chunk_tokens is not None
         self._reader: DocumentReader | None = None
         self._coming: Document | None = None
-        self.storage: Storage = open_storage(self._rows / Names.VECTORS, rows=shard.rows, dimension=shard.dimension, store=shard.options.store)
+        self.storage: Storage = open_storage(
+            self._rows / Names.VECTORS, rows=shard.rows, dimension=shard.dimension, store=shard.options.store
+        )
 
     def take(self) -> list[Document]:
         """The rows of the next document."""
@@ -130,12 +136,18 @@ class _Cursor:
         """Raises IndexFolderError if rows are left over."""
         self.release()
         if self.row != self._shard.rows:
-            raise IndexFolderError(f"{self._folder}: holds more documents than the {self._shard.documents:,} its shard.json says; make the shard again")
+            raise IndexFolderError(
+                f"{self._folder}: holds more documents than the {self._shard.documents:,} its shard.json says; make "
+                "the shard again"
+            )
 
     def _next(self) -> Document:
         row = self._peek()
         if row is None:
-            raise IndexFolderError(f"{self._folder}: holds fewer documents than the {self._shard.documents:,} its shard.json says; make the shard again")
+            raise IndexFolderError(
+                f"{self._folder}: holds fewer documents than the {self._shard.documents:,} its shard.json says; make "
+                "the shard again"
+            )
         self._coming = None
         self.row += 1
         return row
@@ -143,6 +155,8 @@ class _Cursor:
     def _peek(self) -> Document | None:
         if self._coming is None and self.row < self._shard.rows:
             if self._reader is None:
-                self._reader = DocumentReader(self._rows / Names.DOCUMENTS, self._rows / Names.OFFSETS, self._shard.rows)
+                self._reader = DocumentReader(
+                    self._rows / Names.DOCUMENTS, self._rows / Names.OFFSETS, self._shard.rows
+                )
             self._coming = self._reader[self.row]
         return self._coming

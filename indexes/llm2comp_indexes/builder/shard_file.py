@@ -59,7 +59,9 @@ def parse_part(text: str) -> Part:
     """
     found = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", text.strip(), re.ASCII)
     if not found or not 1 <= int(found[1]) <= int(found[2]) <= _MOST_SHARDS:
-        raise SettingsError(f"shard is {text[:40]!r}, expected I/N with I from 1 to N, such as 1/4, 2/4, 3/4 and 4/4 on four hosts")
+        raise SettingsError(
+            f"shard is {text[:40]!r}, expected I/N with I from 1 to N, such as 1/4, 2/4, 3/4 and 4/4 on four hosts"
+        )
     return Part(int(found[1]), int(found[2]))
 
 
@@ -69,7 +71,8 @@ class Shard:
 
     Attributes:
         part: Which part of the corpus.
-        model: Name or folder to load the model by, on the host that made the shard; None: the bundled one, or one given as an object.
+        model: Name or folder to load the model by, on the host that made the shard; None: the bundled one, or one given
+            as an object.
         fingerprint: The model's.
         dimension: Numbers in a vector.
         options: Store and chunking; the rest is of no account.
@@ -141,9 +144,13 @@ def read_shard(folder: Path) -> Shard:
         if content["format"] == _FORMAT:
             shard = _parse(content)
     except (ValueError, RecursionError, SettingsError) as error:
-        raise IndexFolderError(f"{path}: damaged or altered: {error}; make the shard again with llm2comp encode --overwrite") from error
+        raise IndexFolderError(
+            f"{path}: damaged or altered: {error}; make the shard again with llm2comp encode --overwrite"
+        ) from error
     if content["format"] > _FORMAT:
-        raise IndexFolderError(f"{path}: shard format {content['format']}, this llm2comp reads {_FORMAT}: pip install --upgrade llm2comp")
+        raise IndexFolderError(
+            f"{path}: shard format {content['format']}, this llm2comp reads {_FORMAT}: pip install --upgrade llm2comp"
+        )
     if (folder / ROWS).is_symlink():
         raise IndexFolderError(f"{folder / ROWS}: a link, expected a folder; copy the shard with the files it links to")
     for name, record in shard.files.items():
@@ -171,14 +178,27 @@ def _parse(content: dict[str, Any]) -> Shard:
     options = IndexOptions(store=_take(content, "store", str), **chunks)
     rows, total = _count(content, "rows", 0, _MOST_ROWS), _count(corpus, "documents", 1, 1 << 50)
     documents, dimension = _count(content, "documents", 0, rows), _count(content, "dimension", 1, 1 << 16)
-    if documents != part.documents_of(total) or (chunk_tokens is None and rows != documents) or bool(rows) != bool(documents):
+    if (
+        documents != part.documents_of(total)
+        or (chunk_tokens is None and rows != documents)
+        or bool(rows) != bool(documents)
+    ):
         raise ValueError(f"{documents:,} documents in {rows:,} rows cannot be {part} of {total:,} documents")
     digest, fingerprint = _take(corpus, "sha256", str), _take(model, "fingerprint", str)
     if not fingerprint or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError("a fingerprint of the model or a SHA-256 of the corpus that cannot be one")
     files = {name: _record(record) for name, record in _take(content, "files", dict).items()}
-    _check_files(files, {Names.VECTORS: storage_bytes(rows, dimension, options.store), Names.OFFSETS: ROW_BYTES * rows, Names.IDS: ID_BYTES * rows})
-    return Shard(part, model.get("name"), fingerprint, dimension, options, rows, documents, total, digest, files, versions)
+    _check_files(
+        files,
+        {
+            Names.VECTORS: storage_bytes(rows, dimension, options.store),
+            Names.OFFSETS: ROW_BYTES * rows,
+            Names.IDS: ID_BYTES * rows,
+        },
+    )
+    return Shard(
+        part, model.get("name"), fingerprint, dimension, options, rows, documents, total, digest, files, versions
+    )
 
 
 def _record(content: Any) -> FileRecord:
@@ -220,11 +240,14 @@ def find_shards(paths: Iterable[Path]) -> list[tuple[Path, Shard]]:
     """The shards of one corpus, all of them, in order: each path is a shard's folder, or a folder of such folders.
 
     Raises:
-        IndexFolderError: A shard is missing, unfinished, there twice, altered, or of another model, store, chunking or corpus than the rest.
+        IndexFolderError: A shard is missing, unfinished, there twice, altered, or of another model, store, chunking or
+            corpus than the rest.
     """
     found = [(folder, read_shard(folder)) for path in paths for folder in _shard_folders(path)]
     if not found:
-        raise IndexFolderError("no folder of shards is given; make shards with: llm2comp encode CORPUS --shard I/N -o DIR")
+        raise IndexFolderError(
+            "no folder of shards is given; make shards with: llm2comp encode CORPUS --shard I/N -o DIR"
+        )
     found.sort(key=lambda entry: entry[1].part)
     _check_alike(found)
     shards = found[0][1].part.shards
@@ -232,24 +255,32 @@ def find_shards(paths: Iterable[Path]) -> list[tuple[Path, Shard]]:
         if shard.part == following.part:
             raise IndexFolderError(f"{folder} and {other}: both are {shard.part}; give each shard once")
     if missing := sorted(set(range(1, shards + 1)) - {shard.part.shard for _, shard in found}):
-        named = ", ".join(map(str, missing[:_NAMED])) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+        named = ", ".join(map(str, missing[:_NAMED])) + (
+            f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        )
         plural = len(missing) > 1
         raise IndexFolderError(
             f"shard{'s' * plural} {named} of {shards} {'are' if plural else 'is'} missing; make "
-            f"{'them' if plural else 'it'} with llm2comp encode CORPUS --shard {missing[0]}/{shards}, or name the folder too"
+            f"{'them' if plural else 'it'} with llm2comp encode CORPUS --shard {missing[0]}/{shards}, or name the "
+            "folder too"
         )
     return found
 
 
 def _shard_folders(path: Path) -> list[Path]:
     if not path.is_dir():
-        raise IndexFolderError(f"{path}: no such folder; expected a shard, or a folder of shards, that llm2comp encode wrote")
+        raise IndexFolderError(
+            f"{path}: no such folder; expected a shard, or a folder of shards, that llm2comp encode wrote"
+        )
     if (path / SHARD).exists() or _FOLDER.fullmatch(path.name):
         return [path]
     folders = [folder for folder in sorted(path.iterdir()) if _FOLDER.fullmatch(folder.name)]
     for folder in folders:
         if folder.is_symlink() or not folder.is_dir():
-            raise IndexFolderError(f"{folder}: a link or a file, expected the folder of a shard; name the folder itself if it lies elsewhere")
+            raise IndexFolderError(
+                f"{folder}: a link or a file, expected the folder of a shard; name the folder itself if it lies "
+                "elsewhere"
+            )
     if not folders:
         raise IndexFolderError(f"{path}: {_format_unfinished(path)}")
     return folders
@@ -263,7 +294,8 @@ def _check_alike(found: Sequence[tuple[Path, Shard]]) -> None:
         for name, value in _traits(shard).items():
             if value != expected[name]:
                 raise IndexFolderError(
-                    f"{base_folder} and {folder}: shards of another {name} ({expected[name]} and {value}) do not fit together; make them again alike"
+                    f"{base_folder} and {folder}: shards of another {name} ({expected[name]} and {value}) do not fit "
+                    "together; make them again alike"
                 )
 
 
@@ -274,6 +306,8 @@ def _traits(shard: Shard) -> dict[str, str]:
         "model": f"fingerprint {shard.fingerprint[:80]}",
         "dimension": str(shard.dimension),
         "store": options.store,
-        "chunking": "none" if options.chunk_tokens is None else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
+        "chunking": "none"
+        if options.chunk_tokens is None
+        else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
         "corpus": f"{shard.corpus_documents:,} documents, SHA-256 {shard.corpus_sha256}",
     }

@@ -79,7 +79,9 @@ def _load_array(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise IndexFolderError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a crafted header makes numpy raise whatever Python's own parser does
-        raise IndexFolderError(f"{path}: not a whole .npy file of numbers ({one_line(error)}); write it with numpy.save") from error
+        raise IndexFolderError(
+            f"{path}: not a whole .npy file of numbers ({one_line(error)}); write it with numpy.save"
+        ) from error
 
 
 class NpyVectors:
@@ -91,7 +93,8 @@ class NpyVectors:
         identity: Size and time of change of each file.
 
     Raises:
-        IndexFolderError: A file is missing, cut, or no .npy file of float16, float32 or float64 of shape (n, dimension); or dimensions differ.
+        IndexFolderError: A file is missing, cut, or no .npy file of float16, float32 or float64 of shape (n,
+            dimension); or dimensions differ.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -102,7 +105,8 @@ class NpyVectors:
         for file in self._files:
             if file.dimension != self.dimension:
                 raise IndexFolderError(
-                    f"{file.path}: vectors of dimension {file.dimension}, those of {paths[0]} have {self.dimension}; give files of one model"
+                    f"{file.path}: vectors of dimension {file.dimension}, those of {paths[0]} have {self.dimension}; "
+                    "give files of one model"
                 )
         self._starts = np.cumsum([0, *(file.rows for file in self._files)])
         self.rows = int(self._starts[-1])
@@ -124,7 +128,10 @@ class NpyVectors:
         if not usable.all():
             row, place = (int(numbers[int(np.argmin(usable))]) for numbers in (rows, places))
             what = "zero, which has no direction" if np.isfinite(lengths[int(np.argmin(usable))]) else "not finite"
-            raise IndexFolderError(f"{self._files[place].path}: row {row - int(self._starts[place])} (counted from 0) is {what}; leave it out, with its id")
+            raise IndexFolderError(
+                f"{self._files[place].path}: row {row - int(self._starts[place])} (counted from 0) is {what}; leave "
+                "it out, with its id"
+            )
         unit: NDArray[np.float32] = (vectors / lengths[:, None]).astype(np.float32)
         return unit
 
@@ -138,7 +145,10 @@ def _state(path: Path) -> list[int]:
 def _describe(path: Path) -> _File:
     array = _load_array(path)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8 or array.ndim != 2 or not array.shape[1]:
-        raise IndexFolderError(f"{path}: holds {array.dtype} of shape {array.shape}, expected float32 (or float16, float64) of shape (n, dimension)")
+        raise IndexFolderError(
+            f"{path}: holds {array.dtype} of shape {array.shape}, expected float32 (or float16, float64) of shape (n, "
+            "dimension)"
+        )
     order = "C" if array.flags.c_contiguous else "F"
     rows, dimension = array.shape
     return _File(path, array.dtype, rows, dimension, getattr(array, "offset", 0), order)
@@ -148,7 +158,8 @@ def read_ids(path: Path) -> Iterator[str]:
     """Ids from a text file, one a line (spaces count, the line break does not), or from a .npy file of strings or whole numbers.
 
     Raises:
-        CorpusError: The file is missing, an id is empty, occurs twice or is not UTF-8; the message has its line, counted from 1.
+        CorpusError: The file is missing, an id is empty, occurs twice or is not UTF-8; the message has its line,
+            counted from 1.
     """
     seen = IdSet()
     for number, identifier in enumerate(_read_names(path), start=1):
@@ -170,25 +181,34 @@ def _read_names(path: Path) -> Iterator[str]:
         return
     array = _load_array(path)
     if array.ndim != 1 or array.dtype.kind not in "Uiu":
-        raise CorpusError(f"{path}: holds {array.dtype} of shape {array.shape}, expected strings or whole numbers of shape (n,), or a text file of ids")
+        raise CorpusError(
+            f"{path}: holds {array.dtype} of shape {array.shape}, expected strings or whole numbers of shape (n,), or "
+            "a text file of ids"
+        )
     yield from map(str, array)
 
 
 class NpySource:
     """Rows of .npy files with their ids, and with title, text and metadata where documents are given.
 
-    Without documents a row has its id only, and rows keep the order of the vectors. With documents, rows keep the order of
-    these, and each takes the vector of its id.
+    Without documents a row has its id only, and rows keep the order of the vectors. With documents, rows keep the order
+    of these, and each takes the vector of its id.
 
     Args:
         paths: The .npy files, one behind the other.
         ids: File with the id of each row.
         corpus: Opens the documents as a stream.
-        on_missing: Called with a message for an id without a document or a document without an id; None: that is an error.
+        on_missing: Called with a message for an id without a document or a document without an id; None: that is an
+            error.
     """
 
     def __init__(
-        self, paths: Sequence[Path], ids: Path, corpus: Callable[[], Iterable[Document]] | None = None, *, on_missing: Callable[[str], None] | None = None
+        self,
+        paths: Sequence[Path],
+        ids: Path,
+        corpus: Callable[[], Iterable[Document]] | None = None,
+        *,
+        on_missing: Callable[[str], None] | None = None,
     ) -> None:
         self._vectors, self._ids, self._corpus, self._on_missing = NpyVectors(paths), ids, corpus, on_missing
         self.documents, self.dimension = self._vectors.rows, self._vectors.dimension
@@ -201,7 +221,9 @@ class NpySource:
                 self._table.add([identifier])
         if count != self.documents:
             names = ", ".join(map(str, paths))
-            raise CorpusError(f"{ids}: {count:,} ids, expected one for each of the {self.documents:,} vectors in {names}")
+            raise CorpusError(
+                f"{ids}: {count:,} ids, expected one for each of the {self.documents:,} vectors in {names}"
+            )
         if not count:
             raise CorpusError(f"{ids}: empty: an index needs at least one vector")
 
@@ -231,20 +253,31 @@ class NpySource:
             remaining = iter(documents)
             while block := list(islice(remaining, _BLOCK)):
                 found = table.find([document.id for document in block])
-                self._format_missing([document.id for document, places in zip(block, found, strict=True) if not len(places)], "a document without a vector")
+                self._format_missing(
+                    [document.id for document, places in zip(block, found, strict=True) if not len(places)],
+                    "a document without a vector",
+                )
                 rows = [document for document, places in zip(block, found, strict=True) if len(places)]
                 numbers = np.array([places[0] for places in found if len(places)], np.int64)
                 met[numbers] = True
                 if rows:
                     yield self._block(rows, numbers)
         if not met.all():
-            self._format_missing((name for name, known in zip(_read_names(self._ids), met, strict=True) if not known), "a vector without a document")
+            self._format_missing(
+                (name for name, known in zip(_read_names(self._ids), met, strict=True) if not known),
+                "a vector without a document",
+            )
 
     def _format_missing(self, names: Iterable[str], what: str) -> None:
         if self._on_missing is None:
             if named := list(islice(names, _NAMED + 1)):
-                shown = ", ".join(f'"{name[:80]}"' for name in named[:_NAMED]) + (" and more" if len(named) > _NAMED else "")
-                raise CorpusError(f'{what}: {shown}; give the corpus that the vectors were made of, or leave these out (on_error="skip", --on-error skip)')
+                shown = ", ".join(f'"{name[:80]}"' for name in named[:_NAMED]) + (
+                    " and more" if len(named) > _NAMED else ""
+                )
+                raise CorpusError(
+                    f"{what}: {shown}; give the corpus that the vectors were made of, or leave these out "
+                    '(on_error="skip", --on-error skip)'
+                )
             return
         for name in names:
             self._on_missing(f'"{name[:80]}": {what}')

@@ -37,7 +37,9 @@ class MergeReport(NamedTuple):
     measured: Report | None
 
 
-def merge_index(folder: str | Path, *, options: IndexOptions | None = None, device: str = "auto", progress: Progress | None = None) -> MergeReport:
+def merge_index(
+    folder: str | Path, *, options: IndexOptions | None = None, device: str = "auto", progress: Progress | None = None
+) -> MergeReport:
     """Merges all segments into one, in one commit: deleted rows leave the files, one structure covers all rows. Nothing is encoded.
 
     Args:
@@ -60,7 +62,9 @@ def merge_index(folder: str | Path, *, options: IndexOptions | None = None, devi
         dropped = sum(segment.deleted for segment in before.segments)
         if chosen == before.options and _is_merged(before):
             return MergeReport(len(before.segments), 0, time.perf_counter() - start, None)
-        segments, measured = _rewrite(place, change, before, chosen, device, progress or silent) if before.segments else ((), None)
+        segments, measured = (
+            _rewrite(place, change, before, chosen, device, progress or silent) if before.segments else ((), None)
+        )
         change.commit(replace(before, options=chosen, segments=segments))
     return MergeReport(len(before.segments), dropped, time.perf_counter() - start, measured)
 
@@ -68,7 +72,9 @@ def merge_index(folder: str | Path, *, options: IndexOptions | None = None, devi
 def _check(options: IndexOptions, before: Manifest) -> None:
     """Raises SettingsError, before anything is written, if the index cannot be made what is asked."""
     if changed := [name for name in _FIXED if getattr(options, name) != getattr(before.options, name)]:
-        raise SettingsError(f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again; build the index again")
+        raise SettingsError(
+            f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again; build the index again"
+        )
     if options.type != "auto" and before.rows:
         parse_type(options.type, rows=before.rows, dimension=before.dimension)
 
@@ -86,7 +92,12 @@ def _rewrite(
 ) -> tuple[tuple[Segment, ...], Report | None]:
     """One segment of all living rows, and what was measured on it."""
     queries = _queries(folder, before)
-    header = {"merge": before.commit, "dimension": before.dimension, "store": options.store, "chunks": [options.chunk_tokens, options.chunk_overlap]}
+    header = {
+        "merge": before.commit,
+        "dimension": before.dimension,
+        "store": options.store,
+        "chunks": [options.chunk_tokens, options.chunk_overlap],
+    }
     with change.new_segment(before.dimension, options.store, header=header) as writer:
         for rows, vectors in _living_blocks(folder, before):
             if not writer.has(rows):
@@ -100,7 +111,9 @@ def _living_blocks(folder: Path, manifest: Manifest) -> Iterator[tuple[list[Docu
     """Rows that are not deleted and their vectors (rows, dimension), segment after segment; one is open at a time, however many there are."""
     for segment in manifest.segments:
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
-            check_content(opened.folder / Names.VECTORS, segment.files[Names.VECTORS])  # an altered one would get a checksum of its own
+            check_content(
+                opened.folder / Names.VECTORS, segment.files[Names.VECTORS]
+            )  # an altered one would get a checksum of its own
             for first in range(0, opened.rows, _BLOCK):
                 rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
                 rows = rows if opened.alive is None else rows[opened.alive[rows]]
@@ -114,5 +127,11 @@ def _queries(folder: Path, manifest: Manifest) -> Queries:
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
             vectors = opened.read_queries()
             if vectors is not None and opened.report is not None:
-                return move_queries(vectors) if HELD_OUT in opened.report.query_source else Queries(vectors, opened.report.query_source)
-    raise IndexFolderError(f"{folder}: holds no queries to measure with, which every build writes; the index was altered: build it again")
+                return (
+                    move_queries(vectors)
+                    if HELD_OUT in opened.report.query_source
+                    else Queries(vectors, opened.report.query_source)
+                )
+    raise IndexFolderError(
+        f"{folder}: holds no queries to measure with, which every build writes; the index was altered: build it again"
+    )

@@ -59,8 +59,9 @@ def add_documents(
 ) -> AddReport:
     """Adds new documents and replaces changed ones, in one commit.
 
-    A document is known by its id, and unchanged if its title, text and metadata are byte for byte those of the index: then it
-    is not encoded again. An addition that was killed goes on behind its last finished block when it is run again.
+    A document is known by its id, and unchanged if its title, text and metadata are byte for byte those of the index:
+    then it is not encoded again. An addition that was killed goes on behind its last finished block when it is run
+    again.
 
     Args:
         folder: The index.
@@ -78,7 +79,10 @@ def add_documents(
     resolve_device(device)
     skips, told = SkipCounter(on_skip), progress or silent
     documents = read_documents(corpora, on_error, skips)
-    with change_index(Path(folder)) as change, Index(Path(folder), _before(change), model=model, searchable=False) as index:
+    with (
+        change_index(Path(folder)) as change,
+        Index(Path(folder), _before(change), model=model, searchable=False) as index,
+    ):
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
         news = _Changes(index, make_splitter(options, index.model))
@@ -88,7 +92,9 @@ def add_documents(
             header = segment_header(index.manifest.fingerprint, encode.dimension, options)
             with change.new_segment(encode.dimension, options.store, header=header) as writer:
                 write_blocks(writer, chain([first], blocks), encode, on_block=lambda count: told("documents", count))
-                segment, _ = finish_segment(writer, options, encoder=index.model, device=device, progress=told, small_exact=True)
+                segment, _ = finish_segment(
+                    writer, options, encoder=index.model, device=device, progress=told, small_exact=True
+                )
             kept = [_without(change, *replaced) for replaced in zip(index.segments, news.replaced, strict=True)]
             _commit(change, [*kept, segment])
     return AddReport(news.added, news.changed, news.unchanged, skips.count, time.perf_counter() - start, encode.seconds)
@@ -193,4 +199,6 @@ def _without(change: Change, segment: OpenSegment, gone: _Deletions) -> Segment:
 
 def _commit(change: Change, segments: Sequence[Segment]) -> None:
     """Commits the index of these segments; one without living rows goes."""
-    change.commit(replace(_before(change), segments=tuple(segment for segment in segments if segment.deleted < segment.rows)))
+    change.commit(
+        replace(_before(change), segments=tuple(segment for segment in segments if segment.deleted < segment.rows))
+    )

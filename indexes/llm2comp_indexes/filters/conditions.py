@@ -12,13 +12,33 @@ from numpy.typing import NDArray
 
 from llm2comp_indexes.format.metadata import Block, Kind
 
-__all__ = ["All", "Among", "Any", "Compare", "Condition", "Contains", "Not", "Operator", "FieldTest", "Present", "Truth", "Value", "find_tests"]
+__all__ = [
+    "All",
+    "Among",
+    "Any",
+    "Compare",
+    "Condition",
+    "Contains",
+    "Not",
+    "Operator",
+    "FieldTest",
+    "Present",
+    "Truth",
+    "Value",
+    "find_tests",
+]
 
 Value: TypeAlias = bool | int | float | str
 Operator = Literal["==", "<", "<=", ">", ">="]
 Mask: TypeAlias = NDArray[np.bool_]
 
-_COMPARE: dict[Operator, Callable[..., Mask]] = {"==": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_COMPARE: dict[Operator, Callable[..., Mask]] = {
+    "==": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _FARTHEST = 2**63
 _ALL_KINDS: frozenset[Kind] = frozenset(("integer", "number", "flag", "text", "texts", "numbers"))
 _NOWHERE: Mask = np.zeros(1, dtype=np.bool_)
@@ -93,7 +113,9 @@ class Compare(FieldTest):
             low, high = self._to_range()
             numbers = _to_numbers(column)
             return (numbers >= low) & (numbers <= high) if low <= high else np.zeros(len(numbers), dtype=np.bool_)
-        return _COMPARE[self.operator](_to_mask(column) if kind == "flag" else _to_numbers(column), _to_double(self.value))
+        return _COMPARE[self.operator](
+            _to_mask(column) if kind == "flag" else _to_numbers(column), _to_double(self.value)
+        )
 
     def _to_range(self) -> tuple[int, int]:
         """The least and the greatest 64-bit number that fulfil it, so that none is rounded to a double."""
@@ -122,14 +144,23 @@ class Among(FieldTest):
             import pyarrow as pa
             import pyarrow.compute as pc
 
-            return _to_mask(pc.is_in(column, value_set=pa.array([_to_text(str(value)) for value in same], type=pa.string())))
+            return _to_mask(
+                pc.is_in(column, value_set=pa.array([_to_text(str(value)) for value in same], type=pa.string()))
+            )
         if kind == "flag":
             return np.isin(_to_mask(column), same)
         if kind == "number":
             return np.isin(_to_numbers(column), np.array([_to_double(value) for value in same]))
         if kind == "integer":
-            whole = [int(value) for value in same if not isinstance(value, str) and math.isfinite(value) and value == int(value)]
-            return np.isin(_to_numbers(column), np.array([value for value in whole if -_FARTHEST <= value < _FARTHEST], dtype=np.int64))
+            whole = [
+                int(value)
+                for value in same
+                if not isinstance(value, str) and math.isfinite(value) and value == int(value)
+            ]
+            return np.isin(
+                _to_numbers(column),
+                np.array([value for value in whole if -_FARTHEST <= value < _FARTHEST], dtype=np.int64),
+            )
         return np.zeros(1, dtype=np.bool_)
 
 
@@ -150,7 +181,11 @@ class Contains(FieldTest):
         if kind == "text":
             return _to_mask(pc.match_substring(column, _to_text(str(self.value))))
         values, offsets = column.values, column.offsets.to_numpy()  # type: ignore[attr-defined]
-        hits = _to_mask(pc.equal(values, _to_text(self.value))) if isinstance(self.value, str) else _to_numbers(values) == _to_double(self.value)
+        hits = (
+            _to_mask(pc.equal(values, _to_text(self.value)))
+            if isinstance(self.value, str)
+            else _to_numbers(values) == _to_double(self.value)
+        )
         before = np.concatenate([[0], np.cumsum(hits)])  # hits before each value
         found: Mask = before[offsets[1:]] > before[offsets[:-1]]
         return found

@@ -12,7 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.filters.conditions import All, Among, Any, Compare, Condition, Contains, Not, Operator, Present, Truth, Value, find_tests
+from llm2comp_indexes.filters.conditions import (
+    All,
+    Among,
+    Any,
+    Compare,
+    Condition,
+    Contains,
+    Not,
+    Operator,
+    Present,
+    Truth,
+    Value,
+    find_tests,
+)
 from llm2comp_indexes.format.metadata import Kind, Metadata
 
 __all__ = ["Where", "parse_where"]
@@ -64,13 +77,25 @@ class Where:
                 known.setdefault(field, set()).update(kinds)
         for test in find_tests(self.condition):
             if test.field not in known:
-                more = " (fields beyond the first 1,000 are not kept)" if any(metadata.left_out for metadata in found) else ""
-                raise SettingsError(f'where {_cut(self.text)}: no document has the field "{test.field}"{_suggest(test.field, known)}{more}')
+                more = (
+                    " (fields beyond the first 1,000 are not kept)"
+                    if any(metadata.left_out for metadata in found)
+                    else ""
+                )
+                raise SettingsError(
+                    f"where {_cut(self.text)}: no document has the field "
+                    f'"{test.field}"{_suggest(test.field, known)}{more}'
+                )
             if not known[test.field] & test.kinds():
                 holds = " and ".join(_KINDS[kind] for kind in sorted(known[test.field]))
                 wants = " or ".join(_KINDS[kind] for kind in sorted(test.kinds()))
-                listed = f'; to look into a list: "x" in {test.field}' if known[test.field] <= {"texts", "numbers"} else ""
-                raise SettingsError(f'where {_cut(self.text)}: "{test.field}" holds {holds}, and is compared with {wants}: no document can match{listed}')
+                listed = (
+                    f'; to look into a list: "x" in {test.field}' if known[test.field] <= {"texts", "numbers"} else ""
+                )
+                raise SettingsError(
+                    f'where {_cut(self.text)}: "{test.field}" holds {holds}, and is compared with {wants}: no '
+                    f"document can match{listed}"
+                )
 
 
 def _suggest(field: str, known: dict[str, set[Kind]]) -> str:
@@ -90,12 +115,13 @@ def parse_where(text: str) -> Where:
     - `draft`: present, and neither False, 0 nor empty; `not draft`: all others
     - `"x" in tags`: a list holds "x", or a text holds it as a part (case counts)
     - `year is None`, `year is not None`: documents without, and with, a value
-    - `journal.name`: a field within a field; `field["publication year"]`: a name that is not one in Python, or is a keyword
+    - `journal.name`: a field within a field; `field["publication year"]`: a name that is not one in Python, or is a
+      keyword
 
-    Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers and texts are never equal, nor is one less than the
-    other. A condition is true or false, never unknown: a document without the field fulfils no `==`, `<`, `in` and so on, and
-    `not`, `!=` and `not in` are true exactly where their opposite is false, so they match documents without the field too
-    (to leave those out: `year is not None and year != 2020`).
+    Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers and texts are never equal, nor is one
+    less than the other. A condition is true or false, never unknown: a document without the field fulfils no `==`, `<`,
+    `in` and so on, and `not`, `!=` and `not in` are true exactly where their opposite is false, so they match documents
+    without the field too (to leave those out: `year is not None and year != 2020`).
 
     Raises:
         SettingsError: Anything else; for habits of SQL the message has the Python form.
@@ -110,7 +136,9 @@ def parse_where(text: str) -> Where:
                 hint = f"; in Python's syntax: {rewritten}"
             except SettingsError:
                 pass
-        raise SettingsError(f"where {_cut(text)}: {error}{hint or f'; expected conditions such as: {_EXAMPLE}'}") from None
+        raise SettingsError(
+            f"where {_cut(text)}: {error}{hint or f'; expected conditions such as: {_EXAMPLE}'}"
+        ) from None
 
 
 def _parse(text: str) -> Condition:
@@ -151,21 +179,35 @@ def _to_test(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Condition:
         return Not(_to_test(left, opposites[type(operator)], right))
     field, other = _to_field(left), _to_field(right)
     if field is not None and other is not None:
-        raise SettingsError(f"{_show(left)} is compared with the field {_show(right)}; compare a field with a value, and put text in quotes")
+        raise SettingsError(
+            f"{_show(left)} is compared with the field {_show(right)}; compare a field with a value, and put text in "
+            "quotes"
+        )
     if isinstance(operator, ast.In):
         return _to_membership(field, other, left, right)
     if field is None and other is not None:
         operator, field, right = _MIRRORED.get(type(operator), type(operator))(), other, left
     if field is None:
-        hint = f"; a field of that name is written field[{_show(left)}]" if isinstance(left, ast.Constant) and isinstance(left.value, str) else ""
+        hint = (
+            f"; a field of that name is written field[{_show(left)}]"
+            if isinstance(left, ast.Constant) and isinstance(left.value, str)
+            else ""
+        )
         raise SettingsError(f"neither {_show(left)} nor {_show(right)} is a field{hint}")
     value = _to_value(right)
     if value is None and isinstance(operator, ast.Eq | ast.Is):
         return Not(Present(field))
     if isinstance(operator, ast.Is) and isinstance(value, bool):
         return Compare(field, "==", value)
-    if value is None or type(operator) not in _OPERATORS or (isinstance(value, bool) and not isinstance(operator, ast.Eq)):
-        raise SettingsError(f"{_show(right)} can be compared by {'==' if type(operator) in _OPERATORS else '== or, if it is None, by is'} only")
+    if (
+        value is None
+        or type(operator) not in _OPERATORS
+        or (isinstance(value, bool) and not isinstance(operator, ast.Eq))
+    ):
+        raise SettingsError(
+            f"{_show(right)} can be compared by "
+            f"{'==' if type(operator) in _OPERATORS else '== or, if it is None, by is'} only"
+        )
     return Compare(field, _OPERATORS[type(operator)], value)
 
 
@@ -176,7 +218,9 @@ def _to_membership(field: str | None, other: str | None, left: ast.expr, right: 
         return Contains(other, value)
     if field is None:
         raise SettingsError(f"{_show(left)} in {_show(right)}: expected a field on one side")
-    items = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else [right]  # ("en") is no tuple in Python, but what is meant is plain
+    items = (
+        right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else [right]
+    )  # ("en") is no tuple in Python, but what is meant is plain
     values = [_to_value(item) for item in items]
     tests: list[Condition] = [Among(field, tuple(value for value in values if value is not None))]
     return Any((*tests, Not(Present(field)))) if None in values else tests[0]
@@ -199,7 +243,9 @@ def _to_value(node: ast.expr) -> Value | None:
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None as value):
             return value
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as value)) if not isinstance(value, bool):
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as value)) if (
+            not isinstance(value, bool)
+        ):
             return -value if isinstance(sign, ast.USub) else value
     raise SettingsError(f"{_show(node)} is no value; expected a number, a text in quotes, True, False or None")
 
@@ -213,7 +259,9 @@ def _cut(text: str) -> str:
 
 
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
-_HELD = "|".join(word for word in keyword.kwlist if word not in ("and", "or", "not", "in", "is", "None", "True", "False"))
+_HELD = "|".join(
+    word for word in keyword.kwlist if word not in ("and", "or", "not", "in", "is", "None", "True", "False")
+)
 _HABITS = (
     (rf"(?<![.\w])(?-i:({_HELD}))\b", r'field["\1"]'),
     (r"\bIS\s+NOT\s+NULL\b", "is not None"),
@@ -246,5 +294,9 @@ def _from_sql(text: str) -> str:
     for pattern, python in _HABITS:
         changed = re.sub(pattern, python, changed, flags=re.IGNORECASE)
     changed = re.sub(r"[ \t]+", " ", changed).strip()
-    changed = re.sub(r"\0(\d+)\0", lambda found: literals[int(found[1])].replace("%", "") if int(found[1]) in like else literals[int(found[1])], changed)
+    changed = re.sub(
+        r"\0(\d+)\0",
+        lambda found: literals[int(found[1])].replace("%", "") if int(found[1]) in like else literals[int(found[1])],
+        changed,
+    )
     return text if changed == re.sub(r"[ \t]+", " ", text).strip() else changed

@@ -18,7 +18,12 @@ _HEADER_BYTES = 128
 def _to_header(dtype: np.dtype[Any], count: int) -> bytes:
     """The header of numpy's format 1.0, always of one length."""
     fields = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({count},), }}"
-    return b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little") + fields.ljust(_HEADER_BYTES - 11).encode() + b"\n"
+    return (
+        b"\x93NUMPY\x01\x00"
+        + (_HEADER_BYTES - 10).to_bytes(2, "little")
+        + fields.ljust(_HEADER_BYTES - 11).encode()
+        + b"\n"
+    )
 
 
 class ArrayFile:
@@ -58,7 +63,10 @@ def map_array(path: Path, dtype: str, count: int | None = None) -> NDArray[Any]:
         header, size = content[:_HEADER_BYTES], len(content)
         expected = (size - _HEADER_BYTES) // kind.itemsize if count is None else count
         if size != _HEADER_BYTES + expected * kind.itemsize or header != _to_header(kind, expected):
-            raise IndexFolderError(f"{path}: not an array of {expected:,} numbers {kind}; the file was cut or altered: build the index again")
+            raise IndexFolderError(
+                f"{path}: not an array of {expected:,} numbers {kind}; the file was cut or altered: build the index "
+                "again"
+            )
         if not expected:
             return np.empty(0, dtype=kind)
         return np.frombuffer(content, kind, expected, _HEADER_BYTES)

@@ -18,8 +18,22 @@ from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.files import HashedFile, sync_folder
 from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
-from llm2comp_indexes.format.manifest import MANIFEST, Manifest, Names, Segment, read_manifest, segment_folder, write_manifest
-from llm2comp_indexes.format.segment_writer import JOURNAL, SegmentWriter, is_segment_folder, is_unfinished, new_segment_folder
+from llm2comp_indexes.format.manifest import (
+    MANIFEST,
+    Manifest,
+    Names,
+    Segment,
+    read_manifest,
+    segment_folder,
+    write_manifest,
+)
+from llm2comp_indexes.format.segment_writer import (
+    JOURNAL,
+    SegmentWriter,
+    is_segment_folder,
+    is_unfinished,
+    new_segment_folder,
+)
 
 __all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted"]
 
@@ -30,7 +44,12 @@ _SEGMENTS = "segments"
 
 def versions() -> dict[str, str]:
     """Versions of the software that decides about the contents of an index."""
-    return {"llm2comp": llm2comp.__version__, "faiss": import_faiss().__version__, "numpy": version("numpy"), "python": platform.python_version()}
+    return {
+        "llm2comp": llm2comp.__version__,
+        "faiss": import_faiss().__version__,
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+    }
 
 
 class Change:
@@ -68,7 +87,10 @@ class Change:
             if parent.is_dir():  # an index that all was deleted from has no segments
                 sync_folder(parent)
         if _identity(self.folder) != self._found:
-            raise IndexFolderError(f"{self.folder}: another index has been put in this place meanwhile, and stays as it is; run this again to change it")
+            raise IndexFolderError(
+                f"{self.folder}: another index has been put in this place meanwhile, and stays as it is; run this "
+                "again to change it"
+            )
         write_manifest(self.folder, numbered)
         self.before, self._found = numbered, _identity(self.folder)
         _sweep(self.folder, numbered)
@@ -104,21 +126,33 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     if not output.is_dir():
         raise IndexFolderError(f"{output}: a file, expected a folder to write the index to; name another with -o")
     if not (output / MANIFEST).exists():
-        if {path.name for path in output.iterdir()} - LOCK_FILES - {_SEGMENTS, f"{MANIFEST}.new"} or _foreign(output / _SEGMENTS):
-            raise IndexFolderError(f"{output}: a folder that holds something else than an index, which is left alone; name another with -o")
+        if {path.name for path in output.iterdir()} - LOCK_FILES - {_SEGMENTS, f"{MANIFEST}.new"} or _foreign(
+            output / _SEGMENTS
+        ):
+            raise IndexFolderError(
+                f"{output}: a folder that holds something else than an index, which is left alone; name another with -o"
+            )
         return
     if not overwrite:
-        raise IndexFolderError(f"{output}: already holds an index; name another folder with -o, or replace it with --overwrite (overwrite=True)")
+        raise IndexFolderError(
+            f"{output}: already holds an index; name another folder with -o, or replace it with --overwrite "
+            "(overwrite=True)"
+        )
     try:
         read_manifest(output)  # what is not ours, or newer, or damaged is not ours to delete
     except IndexFolderError as error:
-        raise IndexFolderError(f"{error} (what cannot be read is not overwritten: name another folder with -o, or remove this one yourself)") from error
+        raise IndexFolderError(
+            f"{error} (what cannot be read is not overwritten: name another folder with -o, or remove this one "
+            "yourself)"
+        ) from error
 
 
 def _refuse_links(folder: Path) -> None:
     """Raises IndexFolderError if segments would be written to, and swept from, somewhere else."""
     if (folder / _SEGMENTS).is_symlink():
-        raise IndexFolderError(f"{folder / _SEGMENTS}: a link, expected a folder; copy the index with the files it links to")
+        raise IndexFolderError(
+            f"{folder / _SEGMENTS}: a link, expected a folder; copy the index with the files it links to"
+        )
 
 
 def _foreign(segments: Path) -> bool:
@@ -188,10 +222,13 @@ def _causes_explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise IndexFolderError(
-                f"{folder}: no space left ({error.strerror}); what was committed is whole, and what was encoded is kept: free some space and run this again"
+                f"{folder}: no space left ({error.strerror}); what was committed is whole, and what was encoded is "
+                "kept: free some space and run this again"
             ) from error
         if error.errno in _FORBIDDEN and error.filename is not None and _touch(place := Path(error.filename), folder):
-            raise IndexFolderError(f"{folder}: cannot be written ({place.name}: {error.strerror}); what was committed is whole") from error
+            raise IndexFolderError(
+                f"{folder}: cannot be written ({place.name}: {error.strerror}); what was committed is whole"
+            ) from error
         raise
 
 

@@ -119,10 +119,17 @@ class DocumentReader:
         if not 0 <= row < self._count:
             raise IndexError(f"row {row}, expected within 0 and {self._count - 1}")
         # One call for both ends: every search reads k of these.
-        start, _, end, checksum = _TWO_OFFSETS.unpack_from(self._offsets, (row - 1) * ROW_BYTES) if row else (0, 0, *_OFFSET.unpack_from(self._offsets))
+        start, _, end, checksum = (
+            _TWO_OFFSETS.unpack_from(self._offsets, (row - 1) * ROW_BYTES)
+            if row
+            else (0, 0, *_OFFSET.unpack_from(self._offsets))
+        )
         line = self._lines[start:end]
         if not line or zlib.crc32(line) != checksum:
-            raise IndexFolderError(f"{self._path}: document {row + 1} was altered (its CRC-32 is not the recorded one); build the index again")
+            raise IndexFolderError(
+                f"{self._path}: document {row + 1} was altered (its CRC-32 is not the recorded one); build the index "
+                "again"
+            )
         return line
 
     def __getitem__(self, row: int) -> Document:
@@ -144,7 +151,9 @@ class DocumentReader:
         try:
             return _parse(self.line(row))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise IndexFolderError(f"{self._path}: document {row + 1} is not one of ours: {error}; build the index again") from error
+            raise IndexFolderError(
+                f"{self._path}: document {row + 1} is not one of ours: {error}; build the index again"
+            ) from error
 
     def close(self) -> None:
         """Unmaps the documents."""

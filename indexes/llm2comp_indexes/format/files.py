@@ -43,7 +43,10 @@ class HashedFile:
             remaining -= len(block)
         if remaining:
             self._file.close()
-            raise IndexFolderError(f"{path}: shorter than the {keep:,} bytes that were written; remove the unfinished build and start again")
+            raise IndexFolderError(
+                f"{path}: shorter than the {keep:,} bytes that were written; remove the unfinished build and start "
+                "again"
+            )
         self._file.truncate(keep)
         self._file.seek(keep)
 
@@ -80,7 +83,10 @@ def check_size(path: Path, record: FileRecord) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise IndexFolderError(f"{path}: not a plain file; build the index again")
     if status.st_size != record.bytes:
-        raise IndexFolderError(f"{path}: {status.st_size:,} bytes, expected {record.bytes:,}; the file was cut or altered: build the index again")
+        raise IndexFolderError(
+            f"{path}: {status.st_size:,} bytes, expected {record.bytes:,}; the file was cut or altered: build the "
+            "index again"
+        )
 
 
 def check_content(path: Path, record: FileRecord) -> None:

@@ -49,7 +49,10 @@ class IdTable:
     def __init__(self, path: Path, rows: int) -> None:
         content = map_file(path)
         if len(content) != ID_BYTES * rows:
-            raise IndexFolderError(f"{path}: {len(content):,} bytes, expected {ID_BYTES * rows:,}; the file was cut or altered: build the index again")
+            raise IndexFolderError(
+                f"{path}: {len(content):,} bytes, expected {ID_BYTES * rows:,}; the file was cut or altered: build "
+                "the index again"
+            )
         self._hashes: NDArray[np.uint64] = np.frombuffer(content, "<u8", rows)
         self._rows: NDArray[np.uint32] = np.frombuffer(content, "<u4", rows, 8 * rows)
 
@@ -60,7 +63,9 @@ class IdTable:
         if (last - first > 1).any():
             found = (np.sort(self._rows[start:end].astype(np.int64)) for start, end in zip(first, last, strict=True))
             return [rows[rows < len(self._rows)] for rows in found]
-        owners = np.flatnonzero(last > first)  # a row for each id at most: all of them at once, which takes a tenth of the time
+        owners = np.flatnonzero(
+            last > first
+        )  # a row for each id at most: all of them at once, which takes a tenth of the time
         rows = self._rows[first[owners]].astype(np.int64)
         owners, rows = owners[rows < len(self._rows)], rows[rows < len(self._rows)]
         ends = np.searchsorted(owners, np.arange(len(identifiers)), side="right").tolist()

@@ -32,9 +32,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout as error:
-        raise IndexFolderError(f"{folder}: being written by {_owner(folder)}; wait for it, or stop it and run this again") from error
+        raise IndexFolderError(
+            f"{folder}: being written by {_owner(folder)}; wait for it, or stop it and run this again"
+        ) from error
     except NotImplementedError as error:
-        raise IndexFolderError(f"{folder}: on a file system that cannot lock files, which writing an index needs; move it to another") from error
+        raise IndexFolderError(
+            f"{folder}: on a file system that cannot lock files, which writing an index needs; move it to another"
+        ) from error
     try:
         _write_owner(folder / _OWNER)
         yield

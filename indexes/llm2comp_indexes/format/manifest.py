@@ -16,7 +16,17 @@ from llm2comp_indexes.format.ids import ID_BYTES
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import IndexOptions, Targets
 
-__all__ = ["MANIFEST", "Manifest", "Names", "Segment", "check_folders", "read_manifest", "read_manifest_alone", "segment_folder", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Manifest",
+    "Names",
+    "Segment",
+    "check_folders",
+    "read_manifest",
+    "read_manifest_alone",
+    "segment_folder",
+    "write_manifest",
+]
 
 MANIFEST = "manifest.json"
 _FORMAT = 2
@@ -91,7 +101,8 @@ class Manifest:
 
     Attributes:
         commit: Its number, counted from 1.
-        model: Name or folder to load the model by; None: the bundled model, or one that was given as an object, or vectors made elsewhere.
+        model: Name or folder to load the model by; None: the bundled model, or one that was given as an object, or
+            vectors made elsewhere.
         fingerprint: The model's; only a model with the same one may search. Empty where vectors came without one.
         dimension: Numbers in a vector.
         options: What was asked for when the index was built.
@@ -144,7 +155,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     content["checksum"] = _checksum(content)
     text = _to_text(content)
     if len(text) > _MOST_BYTES:
-        raise IndexFolderError(f"{folder}: {len(manifest.segments):,} segments are more than a manifest holds; make one of them: llm2comp index merge {folder}")
+        raise IndexFolderError(
+            f"{folder}: {len(manifest.segments):,} segments are more than a manifest holds; make one of them: "
+            f"llm2comp index merge {folder}"
+        )
     unfinished = folder / f"{MANIFEST}.new"
     unfinished.unlink(missing_ok=True)
     with HashedFile(unfinished) as file:
@@ -183,7 +197,10 @@ def read_manifest_alone(folder: Path) -> Manifest:
     content = _load(folder)
     manifest = _check_content(folder, content)
     if _read_text(folder) != _to_text(content) and _load(folder) == content:
-        raise IndexFolderError(f"{folder / MANIFEST}: altered (it says the same, but not byte for byte as it was written); build the index again")
+        raise IndexFolderError(
+            f"{folder / MANIFEST}: altered (it says the same, but not byte for byte as it was written); build the "
+            "index again"
+        )
     return manifest
 
 
@@ -200,9 +217,15 @@ def _check_content(folder: Path, content: dict[str, Any]) -> Manifest:
     if type(content.get("format")) is not int or content["format"] < 1:
         raise IndexFolderError(f"{folder / MANIFEST}: not the manifest of an index (no format number)")
     if content["format"] > _FORMAT:
-        raise IndexFolderError(f"{folder}: index format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade llm2comp")
+        raise IndexFolderError(
+            f"{folder}: index format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade "
+            "llm2comp"
+        )
     if content["format"] < _FORMAT:
-        raise IndexFolderError(f"{folder}: index format {content['format']}, of an early version, which is not read any more; build the index in a new folder")
+        raise IndexFolderError(
+            f"{folder}: index format {content['format']}, of an early version, which is not read any more; build the "
+            "index in a new folder"
+        )
     try:
         return _parse(content)
     except (ValueError, RecursionError, SettingsError) as error:
@@ -220,15 +243,22 @@ def check_folders(folder: Path, segment: Segment) -> None:
 def _load(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if folder.exists() and not folder.is_dir():
-        raise IndexFolderError(f"{folder}: a file, expected the folder of an index; to make one of it: llm2comp index build {folder} -o FOLDER")
+        raise IndexFolderError(
+            f"{folder}: a file, expected the folder of an index; to make one of it: llm2comp index build {folder} -o "
+            "FOLDER"
+        )
     if not folder.is_dir():
-        raise IndexFolderError(f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}")
+        raise IndexFolderError(
+            f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}"
+        )
     if not path.is_file() or path.is_symlink():
         raise IndexFolderError(_format_missing(folder, path))
     try:
         content = json.loads(_read_text(folder))
     except (ValueError, RecursionError) as error:
-        raise IndexFolderError(f"{path}: not JSON ({error}); the file was cut or altered: build the index again") from error
+        raise IndexFolderError(
+            f"{path}: not JSON ({error}); the file was cut or altered: build the index again"
+        ) from error
     if not isinstance(content, dict):
         raise IndexFolderError(f"{path}: not the manifest of an index (not a JSON object)")
     return content
@@ -267,7 +297,9 @@ def _parse(content: dict[str, Any]) -> Manifest:
     if len({segment.name for segment in segments}) != len(segments):
         raise ValueError("a segment is named twice")
     commit = _count(content, "commit", 1, _MOST_COMMITS)
-    manifest = Manifest(commit, name, _take(model, "fingerprint", str), dimension, options, segments, _take(content, "created_by", dict))
+    manifest = Manifest(
+        commit, name, _take(model, "fingerprint", str), dimension, options, segments, _take(content, "created_by", dict)
+    )
     if _count(content, "documents", 0, 1 << 50) != manifest.documents:
         raise ValueError("the number of documents is not the sum of its segments")
     return manifest
@@ -282,7 +314,14 @@ def _parse_options(content: dict[str, Any]) -> IndexOptions:
     rest = _fields(
         content,
         "IndexOptions",
-        {"type": (str,), "store": (str,), "wishes": (dict,), "chunk_tokens": (int, type(None)), "chunk_overlap": (int,), "hybrid": (bool,)},
+        {
+            "type": (str,),
+            "store": (str,),
+            "wishes": (dict,),
+            "chunk_tokens": (int, type(None)),
+            "chunk_overlap": (int,),
+            "hybrid": (bool,),
+        },
     )
     return IndexOptions(**{**rest, "wishes": Targets(**targets)})
 
@@ -316,7 +355,14 @@ def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segme
         raise ValueError(f"segment {name} is without {', '.join(sorted(missing))}")
     if (segment.type == "Flat") == (Names.STRUCTURE in files):
         raise ValueError(f"segment {name} is of type {segment.type[:80]!r}, which its files are not")
-    _check_sizes(segment, {Names.VECTORS: storage_bytes(rows, dimension, options.store), Names.OFFSETS: ROW_BYTES * rows, Names.IDS: ID_BYTES * rows})
+    _check_sizes(
+        segment,
+        {
+            Names.VECTORS: storage_bytes(rows, dimension, options.store),
+            Names.OFFSETS: ROW_BYTES * rows,
+            Names.IDS: ID_BYTES * rows,
+        },
+    )
     if (deleted > 0) != (segment.deleted_file is not None) or sum(file.startswith("deleted-") for file in files) > 1:
         raise ValueError(f"segment {name} has {deleted} deleted rows, which its files do not say")
     if segment.deleted_file:
@@ -327,7 +373,10 @@ def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segme
 def _check_sizes(segment: Segment, expected: Mapping[str, int]) -> None:
     for name, size in expected.items():
         if segment.files[name].bytes != size:
-            raise ValueError(f"{name} of segment {segment.name} has {segment.files[name].bytes:,} bytes, which do not fit {segment.rows:,} rows")
+            raise ValueError(
+                f"{name} of segment {segment.name} has {segment.files[name].bytes:,} bytes, which do not fit "
+                f"{segment.rows:,} rows"
+            )
 
 
 def _take(content: dict[str, Any], name: str, kind: type[_T]) -> _T:

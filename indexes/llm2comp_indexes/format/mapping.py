@@ -40,5 +40,6 @@ def limit_explained() -> Iterator[None]:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         raise IndexFolderError(
-            f"{error.filename}: {error.strerror}; an index opens several a segment: llm2comp index merge makes one of all, or raise the limit (ulimit -n)"
+            f"{error.filename}: {error.strerror}; an index opens several a segment: llm2comp index merge makes one of "
+            "all, or raise the limit (ulimit -n)"
         ) from error

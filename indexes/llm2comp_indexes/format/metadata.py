@@ -33,12 +33,13 @@ _MAGIC, _END_MAGIC = b"ARROW1\0\0", b"ARROW1"
 class MetadataWriter:
     """Writes metadata into a new Arrow IPC file (uncompressed; pyarrow, polars and DuckDB read it too).
 
-    Values of a field may be of several types, so a column is named by type and field, such as `integer:year` or `text:year`: whole
-    numbers of 64 bits, other numbers (double), truth values, texts, and lists of texts and of numbers. Dates are texts (ISO).
-    A nested object's values are fields `outer.inner`, down to 8 levels. Null and NaN are left out, as are truth values, objects
-    and lists within lists.
+    Values of a field may be of several types, so a column is named by type and field, such as `integer:year` or
+    `text:year`: whole numbers of 64 bits, other numbers (double), truth values, texts, and lists of texts and of
+    numbers. Dates are texts (ISO). A nested object's values are fields `outer.inner`, down to 8 levels. Null and NaN
+    are left out, as are truth values, objects and lists within lists.
 
-    Memory does not grow with rows: batches of 16,384 documents wait in a temporary file beside `path` until all columns are known.
+    Memory does not grow with rows: batches of 16,384 documents wait in a temporary file beside `path` until all columns
+    are known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,7 +85,11 @@ class MetadataWriter:
         """Whether the column has a place, which a new one gets while there is room."""
         if name not in self._columns and len(self._columns) >= MOST_COLUMNS:
             if not self._left_out:
-                logger.warning('metadata has more than %d fields; from "%s" on, new ones cannot be filtered by', MOST_COLUMNS, name.partition(":")[2])
+                logger.warning(
+                    'metadata has more than %d fields; from "%s" on, new ones cannot be filtered by',
+                    MOST_COLUMNS,
+                    name.partition(":")[2],
+                )
             self._left_out = True
             return False
         self._columns.setdefault(name)
@@ -93,7 +98,9 @@ class MetadataWriter:
     def _write(self) -> FileRecord:
         import pyarrow as pa
 
-        schema = pa.schema([(name, _to_type(name)) for name in self._columns], metadata={_LEFT_OUT: b"1"} if self._left_out else None)
+        schema = pa.schema(
+            [(name, _to_type(name)) for name in self._columns], metadata={_LEFT_OUT: b"1"} if self._left_out else None
+        )
         self._spool.seek(0)
         with HashedFile(self._path) as file:
             with pa.ipc.new_file(_Sink(file), schema) as target:
@@ -101,7 +108,10 @@ class MetadataWriter:
                     found = pa.ipc.open_stream(self._spool).read_all().to_batches()
                     given = {name: found[0].column(name) for name in found[0].schema.names} if found else {}
                     columns = [given.get(name) for name in self._columns]
-                    filled = [pa.nulls(rows, field.type) if column is None else column for field, column in zip(schema, columns, strict=True)]
+                    filled = [
+                        pa.nulls(rows, field.type) if column is None else column
+                        for field, column in zip(schema, columns, strict=True)
+                    ]
                     target.write_batch(pa.record_batch(filled, schema=schema))
             return file.finish()
 
@@ -204,7 +214,8 @@ class _Sink(io.RawIOBase):
 def open_metadata(path: Path, rows: int, *, content: Bytes | None = None) -> "Metadata":
     """The metadata of so many rows that `MetadataWriter` wrote, mapped; by the caller, where `content` is given.
 
-    Here the schema, every batch's layout and the number of rows are checked; contents are validated column by column at first use.
+    Here the schema, every batch's layout and the number of rows are checked; contents are validated column by column at
+    first use.
 
     Raises:
         IndexFolderError: The file is missing, altered, not of our columns, compressed, or has another number of rows.
@@ -263,7 +274,11 @@ class Metadata:
         import pyarrow as pa
 
         source = pa.memory_map(str(path)) if content is None else pa.BufferReader(pa.py_buffer(content))
-        if source.size() < 2 * len(_MAGIC) or source.read(len(_MAGIC)) != _MAGIC or source.read_at(6, source.size() - 6) != _END_MAGIC:
+        if (
+            source.size() < 2 * len(_MAGIC)
+            or source.read(len(_MAGIC)) != _MAGIC
+            or source.read_at(6, source.size() - 6) != _END_MAGIC
+        ):
             raise _damage(path, "not an Arrow file")
         source.seek(len(_MAGIC))
         # The file is read as the stream it contains: its footer, a second list of the same batches, is not trusted
@@ -317,4 +332,6 @@ def _is_compressed(message: memoryview) -> bool:
         return offset and table + offset
 
     header = find(struct.unpack_from("<I", message, 0)[0], 2)  # Message: version, header_type, header
-    return bool(find(header + struct.unpack_from("<I", message, header)[0], 3))  # RecordBatch: length, nodes, buffers, compression
+    return bool(
+        find(header + struct.unpack_from("<I", message, header)[0], 3)
+    )  # RecordBatch: length, nodes, buffers, compression

@@ -1,7 +1,8 @@
 """Writes the rows of a new segment block by block, so that a process killed at any moment loses one block at most.
 
-After each block, when its bytes are on the device, a line of the journal says how far the files are good. A later run that
-brings the same blocks finds them there and goes on behind the last; at the first block that differs it cuts the files and writes anew.
+After each block, when its bytes are on the device, a line of the journal says how far the files are good. A later run
+that brings the same blocks finds them there and goes on behind the last; at the first block that differs it cuts the
+files and writes anew.
 """
 
 import hashlib
@@ -61,7 +62,8 @@ def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, A
         segments: The folder of all segments.
         taken: Names of the segments that are in use.
         header: What the vectors depend on; blocks written under another one are of no use.
-        number: A new folder has this number or a later one, so that a reader of an earlier commit never finds it in another's place.
+        number: A new folder has this number or a later one, so that a reader of an earlier commit never finds it in
+            another's place.
     """
     used = set(taken)
     found = None
@@ -88,7 +90,10 @@ def is_unfinished(folder: Path) -> bool:
     """Whether the folder is one that a killed run of ours left: with a journal, or with nothing that would be a loss."""
     if not is_segment_folder(folder):
         return False
-    return (folder / JOURNAL).is_file() or {path.name for path in folder.iterdir()} <= {f"{JOURNAL}.new", f"{Names.METADATA}.spool"}
+    return (folder / JOURNAL).is_file() or {path.name for path in folder.iterdir()} <= {
+        f"{JOURNAL}.new",
+        f"{Names.METADATA}.spool",
+    }
 
 
 def _read_journal(path: Path, header: dict[str, Any]) -> list[_Block] | None:
@@ -113,7 +118,11 @@ def _read_journal(path: Path, header: dict[str, Any]) -> list[_Block] | None:
 
 
 def _is_block(entry: Any) -> bool:
-    return isinstance(entry, dict) and {name: type(value) for name, value in entry.items()} == {"rows": int, "end": int, "digest": str}
+    return isinstance(entry, dict) and {name: type(value) for name, value in entry.items()} == {
+        "rows": int,
+        "end": int,
+        "digest": str,
+    }
 
 
 class SegmentWriter:
@@ -145,7 +154,11 @@ class SegmentWriter:
     def has(self, rows: Sequence[Document]) -> bool:
         """Whether the next block is these rows, written by an earlier run; they are then counted and need no vectors."""
         done = len(self._blocks)
-        self._taking_up = self._taking_up and done < len(self._earlier) and self._earlier[done] == self._block(list(map(document_line, rows)))
+        self._taking_up = (
+            self._taking_up
+            and done < len(self._earlier)
+            and self._earlier[done] == self._block(list(map(document_line, rows)))
+        )
         if self._taking_up:
             self._blocks.append(self._earlier[done])
             self._note(rows)
@@ -172,7 +185,12 @@ class SegmentWriter:
         """Records of the files, all on the device. The journal stays until the segment is part of a commit."""
         documents, storage = self._begun()
         lines, offsets = documents.finish()
-        files = {Names.DOCUMENTS: lines, Names.OFFSETS: offsets, Names.VECTORS: storage.finish(), Names.IDS: self._ids.write(self.folder / Names.IDS)}
+        files = {
+            Names.DOCUMENTS: lines,
+            Names.OFFSETS: offsets,
+            Names.VECTORS: storage.finish(),
+            Names.IDS: self._ids.write(self.folder / Names.IDS),
+        }
         if metadata := self._metadata.finish():
             files[Names.METADATA] = metadata
         sync_folder(self.folder)
@@ -185,7 +203,9 @@ class SegmentWriter:
             self._start_journal()  # before the files are cut, so that it never promises more than they hold; without a line that was cut
             documents = DocumentWriter(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, rows=rows, end=end)
             self._files = documents, StorageWriter(self.folder / Names.VECTORS, self.dimension, self.store, rows=rows)
-            sync_folder(self.folder)  # the names of these files too are durable before the journal speaks of what is in them
+            sync_folder(
+                self.folder
+            )  # the names of these files too are durable before the journal speaks of what is in them
         return self._files
 
     def _block(self, lines: Sequence[bytes]) -> _Block:
@@ -200,7 +220,10 @@ class SegmentWriter:
             Names.OFFSETS: block.rows * ROW_BYTES,
             Names.VECTORS: storage_bytes(block.rows, self.dimension, self.store),
         }
-        return all((self.folder / name).is_file() and (self.folder / name).stat().st_size >= size for name, size in expected.items())
+        return all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size >= size
+            for name, size in expected.items()
+        )
 
     def _start_journal(self) -> None:
         unfinished = self.folder / f"{JOURNAL}.new"

@@ -4,9 +4,10 @@ The codes of each kind are plain numbers behind a short header:
 
 - `float32`: as given.
 - `float16`: rounded to the nearest, ties to even (numpy's rounding).
-- `int8`: component x 127, rounded to the nearest and cut to [-127, 127], kept as a byte with 128 added. In FAISS this is the "8 bits, uniform" scalar
-  quantizer with a fixed range, which decodes code c as (c - 128) / 127 and compares in floating point, with any dimension and on any machine
-  (its "8 bits, direct, signed" rounds the *query* to integers too where the dimension is a multiple of 32).
+- `int8`: component x 127, rounded to the nearest and cut to [-127, 127], kept as a byte with 128 added. In FAISS this
+  is the "8 bits, uniform" scalar quantizer with a fixed range, which decodes code c as (c - 128) / 127 and compares in
+  floating point, with any dimension and on any machine (its "8 bits, direct, signed" rounds the *query* to integers too
+  where the dimension is a multiple of 32).
 """
 
 import hashlib
@@ -174,7 +175,10 @@ class StorageWriter:
         self._path, self._dimension, self._store = path, dimension, store
         end = storage_bytes(rows, dimension, store)
         if rows and (not path.is_file() or path.stat().st_size < end):
-            raise IndexFolderError(f"{path}: holds fewer than the {rows:,} vectors that were written; remove the unfinished build and start again")
+            raise IndexFolderError(
+                f"{path}: holds fewer than the {rows:,} vectors that were written; remove the unfinished build and "
+                "start again"
+            )
         self._file = path.open("r+b" if rows else "wb")
         self._file.truncate(end)  # a header of zeros: until `finish`, no reader takes the file for a whole one
         self._file.seek(end)
@@ -195,7 +199,10 @@ class StorageWriter:
             raise SettingsError(f"vectors of shape {vectors.shape}, expected (n, {self._dimension})")
         if not np.isfinite(vectors).all():
             first = self.rows + int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise SettingsError(f"vector {first:,} (counting from 0) has a component that is not finite; leave it out, or encode its document again")
+            raise SettingsError(
+                f"vector {first:,} (counting from 0) has a component that is not finite; leave it out, or encode its "
+                "document again"
+            )
         self._file.write(_to_codes(vectors, self._store).tobytes())
         self.rows += len(vectors)
 
@@ -222,13 +229,19 @@ def open_storage(path: Path, *, rows: int, dimension: int, store: Store) -> "Sto
         IndexFolderError: The file's size or header is not that of so many vectors of this kind.
     """
     if store not in STORES or dimension < 1 or rows < 0:
-        raise IndexFolderError(f"{path}: {rows} vectors of dimension {dimension} stored as {store!r} cannot be; the index was altered: build it again")
+        raise IndexFolderError(
+            f"{path}: {rows} vectors of dimension {dimension} stored as {store!r} cannot be; the index was altered: "
+            "build it again"
+        )
     check_size(path, FileRecord(storage_bytes(rows, dimension, store), ""))
     expected = _header(rows, dimension, store)
     with path.open("rb") as file:
         found = file.read(len(expected))
     if found != expected:
-        raise IndexFolderError(f"{path}: its header is not that of {rows:,} vectors of dimension {dimension} stored as {store}; build the index again")
+        raise IndexFolderError(
+            f"{path}: its header is not that of {rows:,} vectors of dimension {dimension} stored as {store}; build "
+            "the index again"
+        )
     return Storage(path, rows, dimension, store)
 
 
@@ -285,14 +298,17 @@ class Storage:
     def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Inner products of the query (dimension,) with the stored vectors of the rows, float32 (rows,).
 
-        Summed in double precision: a vector's score does not depend on what it is scored with, so that equal vectors have equal scores.
+        Summed in double precision: a vector's score does not depend on what it is scored with, so that equal vectors
+        have equal scores.
         """
         wide = query.astype(np.float64)  # `dot`: the same bits as `@`, which takes twice as long for ten rows
         if len(rows) <= _SCORED_AT_ONCE:
             return cast("NDArray[np.float32]", self.read(rows).astype(np.float64).dot(wide).astype(np.float32))
         exact = np.empty(len(rows), np.float32)
         for first in range(0, len(rows), _SCORED_AT_ONCE):
-            exact[first : first + _SCORED_AT_ONCE] = self.read(rows[first : first + _SCORED_AT_ONCE]).astype(np.float64).dot(wide)
+            exact[first : first + _SCORED_AT_ONCE] = (
+                self.read(rows[first : first + _SCORED_AT_ONCE]).astype(np.float64).dot(wide)
+            )
         return exact
 
     def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Found:
@@ -309,11 +325,19 @@ class Storage:
         faiss = import_faiss()
         bitmap = selector(allowed, self.rows)
         parameters = faiss.SearchParameters(sel=bitmap.selector) if bitmap else None
-        rough, candidates = self.index.search(np.ascontiguousarray(queries, np.float32), min(k + _EXTRA, self.rows), params=parameters)
+        rough, candidates = self.index.search(
+            np.ascontiguousarray(queries, np.float32), min(k + _EXTRA, self.rows), params=parameters
+        )
         for query, row_scores, rows, scores_out, rows_out in zip(queries, rough, candidates, *found, strict=True):
             scores, best = self._order(query, rows[rows >= 0])
-            # FAISS drops equal scores at random; where the last of its list might be as good as our k-th, all that might be are compared.
-            if len(best) > k and len(best) < self.rows and rows[-1] >= 0 and row_scores[-1] >= scores[k - 1] - (slack := self._slack(query)):
+            # FAISS drops equal scores at random; where the last of its list might be as good as our k-th, all that
+            # might be are compared.
+            if (
+                len(best) > k
+                and len(best) < self.rows
+                and rows[-1] >= 0
+                and row_scores[-1] >= scores[k - 1] - (slack := self._slack(query))
+            ):
                 _, _, near = self.index.range_search(query[None], float(scores[k - 1] - slack), params=parameters)
                 scores, best = self._order(query, near)
             scores_out[: len(best)], rows_out[: len(best)] = scores[:k], best[:k]

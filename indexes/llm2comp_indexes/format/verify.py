@@ -39,7 +39,12 @@ def _problems(index: Path, segment: Segment) -> list[str]:
         except IndexFolderError as error:
             problems.append(str(error))
     if (bitmap := segment.deleted_file) and not problems:
-        deleted = int(np.unpackbits(np.fromfile(folder / bitmap, np.uint8), count=segment.rows, bitorder="little").sum())
+        deleted = int(
+            np.unpackbits(np.fromfile(folder / bitmap, np.uint8), count=segment.rows, bitorder="little").sum()
+        )
         if deleted != segment.deleted:
-            problems.append(f"{folder / bitmap}: marks {deleted:,} rows as deleted, the manifest {segment.deleted:,}; build the index again")
+            problems.append(
+                f"{folder / bitmap}: marks {deleted:,} rows as deleted, the manifest {segment.deleted:,}; build the "
+                "index again"
+            )
     return problems

@@ -14,7 +14,19 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.arrays import map_array
 from llm2comp_indexes.format.mapping import Bytes, map_file
 from llm2comp_indexes.lexical.tokenizer import LONGEST_WORD, split_words
-from llm2comp_indexes.lexical.writer import DATA, ENDS, INDPTR, K1, LENGTHS, PARAMETERS, ROWS, VOCABULARY, B, build_lexical, inverse_frequency
+from llm2comp_indexes.lexical.writer import (
+    DATA,
+    ENDS,
+    INDPTR,
+    K1,
+    LENGTHS,
+    PARAMETERS,
+    ROWS,
+    VOCABULARY,
+    B,
+    build_lexical,
+    inverse_frequency,
+)
 
 __all__ = ["Lexical", "LexicalFound", "build_lexical", "open_lexical"]
 
@@ -43,7 +55,8 @@ class _Term(NamedTuple):
 def open_lexical(folder: Path, rows: int) -> "Lexical":
     """The BM25 index that `build_lexical` wrote for so many rows, mapped.
 
-    Sizes, headers and offsets are checked here (8 bytes a known word are read), a word's rows and scores each time they are used.
+    Sizes, headers and offsets are checked here (8 bytes a known word are read), a word's rows and scores each time they
+    are used.
 
     Raises:
         IndexFolderError: Files are missing, altered, or made for another number of rows.
@@ -55,9 +68,9 @@ def open_lexical(folder: Path, rows: int) -> "Lexical":
 class Lexical:
     """An open BM25 index; made by `open_lexical`.
 
-    Scores are Lucene's BM25 (k1 = 1.2, b = 0.75), with the segment's own statistics or, if `search` is told the segments
-    of a corpus, those of the corpus: then the scores of several segments are comparable, and equal to those of one segment
-    that holds everything. Deleted documents count in the statistics until segments are merged.
+    Scores are Lucene's BM25 (k1 = 1.2, b = 0.75), with the segment's own statistics or, if `search` is told the
+    segments of a corpus, those of the corpus: then the scores of several segments are comparable, and equal to those of
+    one segment that holds everything. Deleted documents count in the statistics until segments are merged.
     """
 
     def __init__(self, folder: Path, rows: int) -> None:
@@ -81,7 +94,14 @@ class Lexical:
         number = self._find(word)
         return 0 if number is None else int(self._starts[number + 1] - self._starts[number])
 
-    def search(self, queries: Sequence[str], k: int, *, allowed: NDArray[np.bool_] | None = None, corpus: Sequence["Lexical"] = ()) -> LexicalFound:
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+        corpus: Sequence["Lexical"] = (),
+    ) -> LexicalFound:
         """The k best rows that hold a word of each query, best first; equal scores by row. Exact; one thread.
 
         Args:
@@ -98,7 +118,9 @@ class Lexical:
             raise SettingsError(f"k is {k}, expected at least 1")
         if allowed is not None and allowed.shape != (self.rows,):
             raise SettingsError(f"allowed has shape {allowed.shape}, expected ({self.rows},), a truth value per row")
-        found = LexicalFound(np.zeros((len(queries), k), dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64))
+        found = LexicalFound(
+            np.zeros((len(queries), k), dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
+        )
         segments = corpus or (self,)
         average = _mean_length(segments)
         for number, query in enumerate(queries):
@@ -111,12 +133,19 @@ class Lexical:
         for word, times in Counter(split_words(query)).items():
             if (number := self._find(word)) is not None:
                 start, stop = int(self._starts[number]), int(self._starts[number + 1])
-                documents, holding = sum(segment.rows for segment in segments), sum(segment.frequency(word) for segment in segments)
-                weights = [float(inverse_frequency(*counts)) for counts in ((self.rows, stop - start), (documents, holding))]
+                documents, holding = (
+                    sum(segment.rows for segment in segments),
+                    sum(segment.frequency(word) for segment in segments),
+                )
+                weights = [
+                    float(inverse_frequency(*counts)) for counts in ((self.rows, stop - start), (documents, holding))
+                ]
                 terms.append(_Term(start, stop, times, *weights))
         return terms
 
-    def _search_one(self, terms: list[_Term], k: int, allowed: NDArray[np.bool_] | None, average: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _search_one(
+        self, terms: list[_Term], k: int, allowed: NDArray[np.bool_] | None, average: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The best scores and rows, k or fewer. By blocks of rows: memory stays small however many rows there are."""
         scores, rows = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         for low in range(0, self.rows if terms else 0, _BLOCK_ROWS):
@@ -175,7 +204,9 @@ class Lexical:
             or self._starts[-1] != len(self._data)
             or (len(counts) and not 0 < counts.min() <= counts.max() <= self.rows)
         ):
-            raise IndexFolderError(f"{self._folder / INDPTR}: does not fit {len(self._data):,} scores of {self.rows:,} rows; {_REBUILD}")
+            raise IndexFolderError(
+                f"{self._folder / INDPTR}: does not fit {len(self._data):,} scores of {self.rows:,} rows; {_REBUILD}"
+            )
 
     def _map_vocabulary(self) -> Bytes:
         path, ends = self._folder / VOCABULARY, np.asarray(self._ends)
@@ -203,7 +234,9 @@ def _renorm(part: NDArray[Any], lengths: NDArray[np.uint32], old: float, new: fl
     return recovered
 
 
-def _take_best(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _take_best(
+    scores: NDArray[np.float32], rows: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k highest scores and their rows, equal ones by row; rows come in rising order among equal scores."""
     if len(scores) > k:
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
@@ -220,6 +253,16 @@ def _check_parameters(path: Path, rows: int) -> None:
             found = json.loads(file.read(4096))
     except (OSError, ValueError, RecursionError) as error:
         raise IndexFolderError(f"{path}: cannot be read: {error}; {_REBUILD}") from error
-    expected = {"k1": K1, "b": B, "method": "lucene", "idf_method": "lucene", "dtype": "float32", "int_dtype": "int32", "num_docs": rows}
-    if not isinstance(found, dict) or any(type(found.get(name)) is not type(value) or found[name] != value for name, value in expected.items()):
+    expected = {
+        "k1": K1,
+        "b": B,
+        "method": "lucene",
+        "idf_method": "lucene",
+        "dtype": "float32",
+        "int_dtype": "int32",
+        "num_docs": rows,
+    }
+    if not isinstance(found, dict) or any(
+        type(found.get(name)) is not type(value) or found[name] != value for name, value in expected.items()
+    ):
         raise IndexFolderError(f"{path}: not those of a BM25 index of {rows:,} rows; {_REBUILD}")

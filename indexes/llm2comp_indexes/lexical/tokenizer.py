@@ -11,21 +11,38 @@ __all__ = ["LONGEST_WORD", "split_words"]
 LONGEST_WORD = 64
 """Characters; what is longer (encoded data, mostly) is cut into pieces of this length, as Lucene does at 255."""
 
-# Scripts written without spaces between words (Thai, Lao, Myanmar, Khmer, kana, Han), and Hangul, whose words carry endings.
+# Scripts written without spaces between words (Thai, Lao, Myanmar, Khmer, kana, Han), and Hangul, whose words carry
+# endings.
 _UNSPACED = (
-    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1100, 0x11FF), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x3130, 0x318F)),
-    *((0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xA960, 0xA97F), (0xAC00, 0xD7FF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
+    *(
+        (0x0E00, 0x0EFF),
+        (0x1000, 0x109F),
+        (0x1100, 0x11FF),
+        (0x1780, 0x17FF),
+        (0x3005, 0x3007),
+        (0x3040, 0x30FF),
+        (0x3130, 0x318F),
+    ),
+    *(
+        (0x31F0, 0x31FF),
+        (0x3400, 0x4DBF),
+        (0x4E00, 0x9FFF),
+        (0xA960, 0xA97F),
+        (0xAC00, 0xD7FF),
+        (0xF900, 0xFAFF),
+        (0x20000, 0x3FFFF),
+    ),
 )
 
 
 def split_words(text: str) -> list[str]:
     """The words of the text in order, repeated as they are.
 
-    A word is a run of letters, digits and the marks that belong to them, in lower case (case folding: "Straße" and "STRASSE" are
-    one word; full-width and other compatibility forms are their plain ones, NFKC). Everything else separates, `_` too:
-    `read_csv` is two words. Emoji count as letters. No stop words and no stemming, as both need to know the language. In scripts
-    written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Myanmar; and in Korean) every character and every pair of
-    neighbours is a word.
+    A word is a run of letters, digits and the marks that belong to them, in lower case (case folding: "Straße" and
+    "STRASSE" are one word; full-width and other compatibility forms are their plain ones, NFKC). Everything else
+    separates, `_` too: `read_csv` is two words. Emoji count as letters. No stop words and no stemming, as both need to
+    know the language. In scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Myanmar; and in Korean)
+    every character and every pair of neighbours is a word.
     """
     if text.isascii():
         return _ascii_pattern().findall(text.lower())
@@ -54,11 +71,15 @@ class _Patterns(NamedTuple):
 def _patterns() -> _Patterns:
     """Patterns of letters, digits and marks by code point: `re` counts no mark as a letter, and Hindi or Tamil vowels are marks."""
     unspaced = {point for first, last in _UNSPACED for point in range(first, min(last, 0xFFFF) + 1)}
-    letters = {point for point in range(0x10000) if chr(point).isalnum() or unicodedata.category(chr(point)) in ("Mn", "Mc")}
+    letters = {
+        point for point in range(0x10000) if chr(point).isalnum() or unicodedata.category(chr(point)) in ("Mn", "Mc")
+    }
     # Beyond 16 bits a range per block: `re` would try hundreds of small ones for every character
     spaced = _to_class(letters - unspaced) + "\U00010000-\U0001ffff"
     unspaced_class = _to_class(letters & unspaced) + "\U00020000-\U0003ffff"
-    return _Patterns(re.compile(f"[{spaced}]{{1,{LONGEST_WORD}}}|[{unspaced_class}]+"), re.compile(f"[{unspaced_class}]"))
+    return _Patterns(
+        re.compile(f"[{spaced}]{{1,{LONGEST_WORD}}}|[{unspaced_class}]+"), re.compile(f"[{unspaced_class}]")
+    )
 
 
 def _to_class(points: set[int]) -> str:

@@ -14,7 +14,19 @@ from llm2comp_indexes.format.arrays import ArrayFile
 from llm2comp_indexes.format.files import FileRecord, HashedFile, sync_folder
 from llm2comp_indexes.lexical.tokenizer import split_words
 
-__all__ = ["B", "DATA", "ENDS", "INDPTR", "K1", "LENGTHS", "PARAMETERS", "ROWS", "VOCABULARY", "build_lexical", "inverse_frequency"]
+__all__ = [
+    "B",
+    "DATA",
+    "ENDS",
+    "INDPTR",
+    "K1",
+    "LENGTHS",
+    "PARAMETERS",
+    "ROWS",
+    "VOCABULARY",
+    "build_lexical",
+    "inverse_frequency",
+]
 
 DATA, ROWS, INDPTR = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
 VOCABULARY, PARAMETERS = "vocab.index.json", "params.index.json"
@@ -33,9 +45,9 @@ _PART_POSTINGS = 1 << 21
 def build_lexical(texts: Iterable[str], folder: Path) -> dict[str, FileRecord]:
     """Records of the files, by name, of a BM25 index of the texts written to `folder`; a text's row is its place in the stream.
 
-    The folder is made if need be; what an earlier, killed build left in it is replaced. `bm25s.BM25.load(folder)` opens it too.
-    Memory: the words met (about 120 bytes each), 4 bytes a text, and about 200 MB; the rest lies in a temporary file
-    beside the index, 12 bytes for each word of each text (repeats counted once), while the index itself takes 8.
+    The folder is made if need be; what an earlier, killed build left in it is replaced. `bm25s.BM25.load(folder)` opens
+    it too. Memory: the words met (about 120 bytes each), 4 bytes a text, and about 200 MB; the rest lies in a temporary
+    file beside the index, 12 bytes for each word of each text (repeats counted once), while the index itself takes 8.
 
     Raises:
         SettingsError: More than 2^31 - 1 texts, which rows of 32 bits cannot number; make several segments.
@@ -85,14 +97,18 @@ class _Postings:
 
     def flush(self) -> None:
         if len(self.lengths) >= 2**31:
-            raise SettingsError(f"a BM25 index of {len(self.lengths):,} texts; one segment holds at most {2**31 - 1:,}: build several")
+            raise SettingsError(
+                f"a BM25 index of {len(self.lengths):,} texts; one segment holds at most {2**31 - 1:,}: build several"
+            )
         lengths = np.array(self.lengths[self._first :], dtype=np.int64)
         row = np.repeat(np.arange(len(lengths)), lengths)
         pairs, times = np.unique(np.array(self._words, dtype=np.int64) * max(1, len(lengths)) + row, return_counts=True)
         word, row = np.divmod(pairs, max(1, len(lengths)))
         for column in (word, row + self._first, times):
             self._file.write(column.astype(np.int32).tobytes())
-        self.frequencies = np.pad(self.frequencies, (0, len(self.vocabulary) - len(self.frequencies))) + np.bincount(word, minlength=len(self.vocabulary))
+        self.frequencies = np.pad(self.frequencies, (0, len(self.vocabulary) - len(self.frequencies))) + np.bincount(
+            word, minlength=len(self.vocabulary)
+        )
         self.blocks.append(len(pairs))
         self._words, self._first = array("i"), len(self.lengths)
 
@@ -133,9 +149,14 @@ def _read_parts(blocks: list[int], spool: Path, starts: NDArray[np.int64]) -> It
     """All postings ordered by word, then row, as many at a time as memory may hold."""
     cuts = _cut_words(starts)
     firsts = np.concatenate([[0], np.cumsum(blocks)])[:-1]  # postings before each block
-    bounds = np.array([_find_words(spool, int(3 * first), count, cuts) for first, count in zip(firsts, blocks, strict=True)])  # (blocks, cuts)
+    bounds = np.array(
+        [_find_words(spool, int(3 * first), count, cuts) for first, count in zip(firsts, blocks, strict=True)]
+    )  # (blocks, cuts)
     for number, words in enumerate(np.diff(cuts)):
-        slices = [(3 * first, count, *bound[number : number + 2]) for first, count, bound in zip(firsts, blocks, bounds, strict=True)]
+        slices = [
+            (3 * first, count, *bound[number : number + 2])
+            for first, count, bound in zip(firsts, blocks, bounds, strict=True)
+        ]
         parts = (_read_slice(spool, *map(int, place)) for place in slices if place[2] < place[3])
         if words == 1:
             yield from parts  # blocks hold rising rows, so one word's postings are in order as they come, however many
@@ -158,11 +179,18 @@ def _find_words(spool: Path, first: int, count: int, cuts: NDArray[np.int64]) ->
     """Where in the block each cut falls."""
     if not count:
         return np.zeros(len(cuts), dtype=np.int64)
-    return np.searchsorted(np.memmap(spool, dtype=np.int32, mode="r", offset=4 * first, shape=(count,)), cuts.astype(np.int32))
+    return np.searchsorted(
+        np.memmap(spool, dtype=np.int32, mode="r", offset=4 * first, shape=(count,)), cuts.astype(np.int32)
+    )
 
 
 def _read_slice(spool: Path, first: int, count: int, start: int, stop: int) -> _Part:
-    return _Part(*(np.fromfile(spool, dtype=np.int32, count=stop - start, offset=4 * (first + column * count + start)) for column in range(3)))
+    return _Part(
+        *(
+            np.fromfile(spool, dtype=np.int32, count=stop - start, offset=4 * (first + column * count + start))
+            for column in range(3)
+        )
+    )
 
 
 def _write_vocabulary(vocabulary: dict[str, int], folder: Path) -> dict[str, FileRecord]:
@@ -172,7 +200,9 @@ def _write_vocabulary(vocabulary: dict[str, int], folder: Path) -> dict[str, Fil
         file.write(b"{")
         end = 1
         for word in sorted(vocabulary):
-            entry = f'{", " if ends else ""}"{word}": {vocabulary[word]}'.encode()  # letters and digits: nothing to escape
+            entry = (
+                f'{", " if ends else ""}"{word}": {vocabulary[word]}'.encode()
+            )  # letters and digits: nothing to escape
             file.write(entry)
             end += len(entry)
             ends.append(end)

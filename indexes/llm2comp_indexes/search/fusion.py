@@ -19,14 +19,17 @@ class Fused(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def fuse(rankings: Sequence[NDArray[np.int64]], *, weights: Sequence[float] | None = None, k: int = 10, constant: float = 60) -> Fused:
+def fuse(
+    rankings: Sequence[NDArray[np.int64]], *, weights: Sequence[float] | None = None, k: int = 10, constant: float = 60
+) -> Fused:
     """The k best rows of each query by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009).
 
-    A row scores the sum, over the rankings it occurs in, of weight / (constant + rank), ranks counted from 1. Scores within a
-    ranking play no part, so rankings of any kind can be fused. Equal scores are ordered by row.
+    A row scores the sum, over the rankings it occurs in, of weight / (constant + rank), ranks counted from 1. Scores
+    within a ranking play no part, so rankings of any kind can be fused. Equal scores are ordered by row.
 
     Args:
-        rankings: Per ranking an array (queries, depth) of rows, best first; -1 is no row. Depths may differ. No row twice in one line.
+        rankings: Per ranking an array (queries, depth) of rows, best first; -1 is no row. Depths may differ. No row
+            twice in one line.
         weights: One number per ranking, 0 or more; left out, all are 1. A ranking of weight 0 adds no rows.
         k: Rows wanted per query.
         constant: How much the first ranks count over later ones: the smaller, the more. 60 is the paper's.
@@ -38,8 +41,13 @@ def fuse(rankings: Sequence[NDArray[np.int64]], *, weights: Sequence[float] | No
     _check(rankings, weights, k, constant)
     used = [(ranking, weight) for ranking, weight in zip(rankings, weights, strict=True) if weight > 0]
     queries = len(rankings[0])
-    query, row, part = (np.concatenate(column) for column in zip(*(_list_parts(ranking, weight, constant) for ranking, weight in used), strict=True))
-    order = np.lexsort((part, row, query))  # by part too: equal parts summed in another order could differ in the last bit, and no longer tie
+    query, row, part = (
+        np.concatenate(column)
+        for column in zip(*(_list_parts(ranking, weight, constant) for ranking, weight in used), strict=True)
+    )
+    order = np.lexsort(
+        (part, row, query)
+    )  # by part too: equal parts summed in another order could differ in the last bit, and no longer tie
     query, row, part = query[order], row[order], part[order]
     starts = np.flatnonzero(np.diff(query, prepend=-1) | np.diff(row, prepend=-1))
     query, row, score = query[starts], row[starts], np.add.reduceat(part, starts) if len(starts) else part
@@ -53,15 +61,24 @@ def fuse(rankings: Sequence[NDArray[np.int64]], *, weights: Sequence[float] | No
     return fused
 
 
-def _list_parts(ranking: NDArray[np.int64], weight: float, constant: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def _list_parts(
+    ranking: NDArray[np.int64], weight: float, constant: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Query, row and what it adds to the row's score, for every row in the ranking."""
     query, column = np.nonzero(ranking >= 0)
-    return query.astype(np.int64), ranking[query, column].astype(np.int64), np.float64(weight) / (constant + 1 + column.astype(np.float64))
+    return (
+        query.astype(np.int64),
+        ranking[query, column].astype(np.int64),
+        np.float64(weight) / (constant + 1 + column.astype(np.float64)),
+    )
 
 
 def _check(rankings: Sequence[NDArray[np.int64]], weights: Sequence[float], k: int, constant: float) -> None:
     if not rankings or any(ranking.ndim != 2 or len(ranking) != len(rankings[0]) for ranking in rankings):
-        raise SettingsError(f"rankings of shapes {[ranking.shape for ranking in rankings]}, expected at least one, each (queries, depth) with the same queries")
+        raise SettingsError(
+            f"rankings of shapes {[ranking.shape for ranking in rankings]}, expected at least one, each (queries, "
+            "depth) with the same queries"
+        )
     if len(weights) != len(rankings):
         raise SettingsError(f"weights has {len(weights)} numbers for {len(rankings)} rankings; give one per ranking")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):

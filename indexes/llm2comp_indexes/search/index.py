@@ -83,8 +83,15 @@ class SearchOptions:
             raise SettingsError(f"by is {self.by!r}, expected row or document")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
-        if len(self.weights) != 2 or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights) or not any(self.weights):
-            raise SettingsError(f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of words")
+        if (
+            len(self.weights) != 2
+            or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights)
+            or not any(self.weights)
+        ):
+            raise SettingsError(
+                f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of "
+                "words"
+            )
         if self.where is not None:
             parse_where(self.where)
 
@@ -98,11 +105,13 @@ def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None,
     Args:
         folder: What `build_index` wrote.
         model: The model the index was built with, loaded or to be loaded from another place than the manifest names.
-        device: Where to search: `cuda` copies the index to all GPUs that FAISS sees; `auto` does so where there are GPUs and FAISS has its type for them.
+        device: Where to search: `cuda` copies the index to all GPUs that FAISS sees; `auto` does so where there are
+            GPUs and FAISS has its type for them.
 
     Raises:
         IndexFolderError: No index there, one of a newer format, an incomplete or altered one, or another model's.
-        SettingsError: `cuda` without a GPU that FAISS can use, with too little memory there, or with a type that FAISS has not for GPUs.
+        SettingsError: `cuda` without a GPU that FAISS can use, with too little memory there, or with a type that FAISS
+            has not for GPUs.
     """
     on_gpus = resolve_device(device) == "cuda"
     index = _open(Path(folder), model)
@@ -129,7 +138,9 @@ class Index:
     Closes its files as a context manager, or when it is collected.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None, searchable: bool = True) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None, searchable: bool = True
+    ) -> None:
         """Opens the commit; `searchable=False` leaves out what only searching needs."""
         self.folder = folder
         self.manifest = manifest
@@ -142,7 +153,9 @@ class Index:
                 self.segments.append(OpenSegment(folder, manifest, segment, searchable=searchable))
                 opened.callback(self.segments[-1].close)
             opened.pop_all()
-        self._starts = list(accumulate((segment.rows for segment in self.segments), initial=0))  # first row of each segment, and the end
+        self._starts = list(
+            accumulate((segment.rows for segment in self.segments), initial=0)
+        )  # first row of each segment, and the end
 
     def __len__(self) -> int:
         return self.manifest.documents
@@ -163,7 +176,8 @@ class Index:
         """Searches on all GPUs that FAISS sees from now on. Answers are scored with the stored vectors, as before.
 
         Args:
-            required: A segment of a type that FAISS has not for GPUs is an error; else it is searched by the CPU, and the log says so.
+            required: A segment of a type that FAISS has not for GPUs is an error; else it is searched by the CPU, and
+                the log says so.
 
         Raises:
             SettingsError: That, or the GPUs have too little memory.
@@ -186,12 +200,15 @@ class Index:
         if self._encoder is None:
             if not self.manifest.fingerprint:
                 raise IndexFolderError(
-                    f"{self.folder}: its vectors were made elsewhere, by a model it does not know; name the model (--model), or search_vectors"
+                    f"{self.folder}: its vectors were made elsewhere, by a model it does not know; name the model "
+                    "(--model), or search_vectors"
                 )
             try:
                 loaded, _ = load_encoder(self.manifest.model)
             except LLM2CompError as error:
-                raise IndexFolderError(f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)") from error
+                raise IndexFolderError(
+                    f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)"
+                ) from error
             self._encoder = self._check(loaded)
         return self._encoder
 
@@ -201,8 +218,8 @@ class Index:
         Equal scores keep the order of the index.
 
         Raises:
-            SettingsError: k is not from 1 to 1,000, `queries` is a single string or holds something else than strings, the filter cannot be read, or the
-                index has no BM25 part.
+            SettingsError: k is not from 1 to 1,000, `queries` is a single string or holds something else than strings,
+                the filter cannot be read, or the index has no BM25 part.
         """
         if isinstance(queries, str):
             raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
@@ -215,7 +232,9 @@ class Index:
             hits += self._search_block(list(queries[start : start + _QUERIES_AT_ONCE]), k, chosen)
         return hits
 
-    def search_vectors(self, vectors: NDArray[np.float32], k: int = 10, *, options: SearchOptions | None = None) -> Found:
+    def search_vectors(
+        self, vectors: NDArray[np.float32], k: int = 10, *, options: SearchOptions | None = None
+    ) -> Found:
         """Scores and rows, both (queries, min(k, rows)), best first, for query vectors (queries, dimension).
 
         A row counts through all segments, deleted rows too; -1 with a score of -inf where there are no more.
@@ -226,7 +245,9 @@ class Index:
         """
         _check_k(k)
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
-            raise IndexFolderError(f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})")
+            raise IndexFolderError(
+                f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})"
+            )
         chosen = options or _USUAL
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
@@ -250,13 +271,23 @@ class Index:
         depth = min(4 * k if grouped else k, self._starts[-1])
         while True:
             found = self._find(queries, vectors, depth, options, where)
-            hits = [self._hits(scores, rows, k, grouped) for scores, rows in zip(found.scores.tolist(), found.rows.tolist(), strict=True)]
+            hits = [
+                self._hits(scores, rows, k, grouped)
+                for scores, rows in zip(found.scores.tolist(), found.rows.tolist(), strict=True)
+            ]
             lacking = any(len(answers) < k and row >= 0 for answers, row in zip(hits, found.rows[:, -1], strict=True))
             if not grouped or depth >= self._starts[-1] or not lacking:
                 return hits
             depth = min(4 * depth, self._starts[-1])
 
-    def _find(self, queries: list[str], vectors: NDArray[np.float32] | None, k: int, options: SearchOptions, where: Where | None) -> Found:
+    def _find(
+        self,
+        queries: list[str],
+        vectors: NDArray[np.float32] | None,
+        k: int,
+        options: SearchOptions,
+        where: Where | None,
+    ) -> Found:
         """Rows by words, by vectors (None: by words only), or by both."""
         if vectors is None:
             return self._lexical(queries, k, where)
@@ -278,7 +309,10 @@ class Index:
     def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Found:
         with bounded_threads(options.threads):
             return self._best(
-                [segment.search(vectors, min(k, segment.rows), effort=options.effort, where=where) for segment in self.segments],
+                [
+                    segment.search(vectors, min(k, segment.rows), effort=options.effort, where=where)
+                    for segment in self.segments
+                ],
                 len(vectors),
                 k,
             )
@@ -294,7 +328,8 @@ class Index:
     def _check_lexical(self) -> None:
         if not self.manifest.options.hybrid or not all(segment.lexical for segment in self.segments):
             raise SettingsError(
-                f"{self.folder}: holds no BM25 index; add one with `llm2comp index merge --hybrid`, build with --hybrid (IndexOptions(hybrid=True)), "
+                f"{self.folder}: holds no BM25 index; add one with `llm2comp index merge --hybrid`, build with "
+                "--hybrid (IndexOptions(hybrid=True)), "
                 "or search with mode dense"
             )
 
@@ -303,7 +338,9 @@ class Index:
         if len(found) == 1:
             return found[0]
         scores = np.concatenate([np.empty((queries, 0), np.float32), *(part.scores for part in found)], axis=1)
-        shifted = [np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(found, self._starts, strict=False)]
+        shifted = [
+            np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(found, self._starts, strict=False)
+        ]
         rows = np.concatenate([np.empty((queries, 0), np.int64), *shifted], axis=1)
         best = np.lexsort((rows, -scores))[:, :k]
         return Found(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
@@ -326,11 +363,13 @@ class Index:
         dimension = encoder.get_embedding_dimension()
         if dimension != self.manifest.dimension:
             raise IndexFolderError(
-                f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; name the model it was built with (--model)"
+                f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; "
+                "name the model it was built with (--model)"
             )
         if expected and given != expected:
             raise IndexFolderError(
-                f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), which the model at hand is not "
+                f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), "
+                "which the model at hand is not "
                 f"({given[:12]}); name the one it was built with (--model), or build the index again"
             )
         return encoder

@@ -59,9 +59,15 @@ class OpenSegment:
         self.folder, self.segment = segment_folder(folder, segment), segment
         self.rows = segment.rows
         self._chunked = manifest.options.chunk_tokens is not None
-        self.storage = open_storage(self.folder / Names.VECTORS, rows=segment.rows, dimension=manifest.dimension, store=manifest.options.store)
+        self.storage = open_storage(
+            self.folder / Names.VECTORS, rows=segment.rows, dimension=manifest.dimension, store=manifest.options.store
+        )
         record = segment.files.get(Names.STRUCTURE) if searchable else None
-        self.structure = open_structure(self.folder / Names.STRUCTURE, self._parse_type(), self.storage, record=record) if record else None
+        self.structure = (
+            open_structure(self.folder / Names.STRUCTURE, self._parse_type(), self.storage, record=record)
+            if record
+            else None
+        )
         check_content(self.folder / Names.OFFSETS, segment.files[Names.OFFSETS])
         self.documents = DocumentReader(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, segment.rows)
         self.alive = self._read_alive()
@@ -72,7 +78,9 @@ class OpenSegment:
         self.report: Report | None = self._checked(Names.REPORT, read_report)
         lexical = searchable and any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
         self.lexical: Lexical | None = open_lexical(self.folder / Names.LEXICAL, self.rows) if lexical else None
-        self._columns: Bytes | None = map_file(self.folder / Names.METADATA) if searchable and Names.METADATA in segment.files else None
+        self._columns: Bytes | None = (
+            map_file(self.folder / Names.METADATA) if searchable and Names.METADATA in segment.files else None
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +131,11 @@ class OpenSegment:
         """Living rows of each document id, ascending."""
         candidates = self.ids.find(identifiers)
         return [
-            [int(row) for row in rows if (self.alive is None or self.alive[row]) and self._parent(int(row)) == identifier]
+            [
+                int(row)
+                for row in rows
+                if (self.alive is None or self.alive[row]) and self._parent(int(row)) == identifier
+            ]
             for identifier, rows in zip(identifiers, candidates, strict=True)
         ]
 
@@ -141,9 +153,9 @@ class OpenSegment:
     def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, where: Where | None = None) -> Found:
         """The k best living rows that the filter lets through, for each query (queries, dimension); -1 where there are no more.
 
-        Scores are exact, those of the stored vectors. Few rows left are all compared, also few for so many answers. Many are searched in
-        the structure, with an effort that grows as their share shrinks: the answers lie as much farther away. It grows too where fewer
-        than k are found, as few lists hold few rows.
+        Scores are exact, those of the stored vectors. Few rows left are all compared, also few for so many answers.
+        Many are searched in the structure, with an effort that grows as their share shrinks: the answers lie as much
+        farther away. It grows too where fewer than k are found, as few lists hold few rows.
         """
         allowed = self.allowed(where)
         left = self.rows if allowed is None else int(np.count_nonzero(allowed))
@@ -156,7 +168,11 @@ class OpenSegment:
         while lowest(found.rows[:, -1]) < 0:
             lacking = found.rows[:, -1] < 0
             harder = _scaled(chosen, 4) if max(chosen.nprobe or 0, chosen.ef_search or 0) < self.rows else chosen
-            more = self._compare(queries[lacking], k, allowed, left) if harder == chosen else self._try(queries[lacking], k, harder, allowed)
+            more = (
+                self._compare(queries[lacking], k, allowed, left)
+                if harder == chosen
+                else self._try(queries[lacking], k, harder, allowed)
+            )
             found.scores[lacking], found.rows[lacking] = more
             if harder == chosen:
                 break
@@ -222,5 +238,7 @@ def _scaled(effort: Effort, factor: float) -> Effort:
     """The effort times the factor, where it is stated; a structure bounds it by what it has."""
     if factor <= 1:
         return effort
-    nprobe, ef_search = (None if part is None else int(np.ceil(part * factor)) for part in (effort.nprobe, effort.ef_search))
+    nprobe, ef_search = (
+        None if part is None else int(np.ceil(part * factor)) for part in (effort.nprobe, effort.ef_search)
+    )
     return Effort(nprobe, ef_search, effort.rerank)

@@ -13,7 +13,13 @@ import numpy as np
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.faiss_module import bounded_threads, import_faiss
 from llm2comp_indexes.format.vectors import Storage, join_graph, new_graph_index
-from llm2comp_indexes.structures.gpu import build_graph, can_build_graph, clustering_on_gpus, coarse_quantizer, resolve_device
+from llm2comp_indexes.structures.gpu import (
+    build_graph,
+    can_build_graph,
+    clustering_on_gpus,
+    coarse_quantizer,
+    resolve_device,
+)
 from llm2comp_indexes.structures.ivf_file import map_lists, write_lists
 from llm2comp_indexes.structures.structure import Structure
 from llm2comp_indexes.structures.train import train_index
@@ -48,7 +54,8 @@ def build_structure(
         workdir: Where temporary files lie; None for the system's folder.
 
     Raises:
-        SettingsError: There is no row to index, FAISS cannot build the type, a vector is not finite, or there is no GPU for "cuda".
+        SettingsError: There is no row to index, FAISS cannot build the type, a vector is not finite, or there is no GPU
+            for "cuda".
     """
     on_gpus = resolve_device(device) == "cuda"
     count = storage.rows if rows is None else rows
@@ -69,7 +76,9 @@ def build_structure(
         return Structure(kind, count, storage, index)
 
 
-def _build_graph(kind: IndexType, storage: Storage, count: int, seed: int, on_gpus: bool, on_rows: Callable[[int], None] | None) -> Structure:
+def _build_graph(
+    kind: IndexType, storage: Storage, count: int, seed: int, on_gpus: bool, on_rows: Callable[[int], None] | None
+) -> Structure:
     index = new_graph_index(storage.dimension, storage.store, kind.links)
     if on_gpus and can_build_graph(kind, count):
         build_graph(index, storage, rows=count)
@@ -91,7 +100,8 @@ def _add(index: Any, kind: IndexType, storage: Storage, count: int, on_rows: Cal
                 index.add(block)
         except RuntimeError as error:
             raise SettingsError(
-                f"FAISS cannot add to an index {kind.factory!r} ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq or another string"
+                f"FAISS cannot add to an index {kind.factory!r} ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq "
+                "or another string"
             ) from error
         done += len(block)
         if on_rows:
@@ -101,7 +111,13 @@ def _add(index: Any, kind: IndexType, storage: Storage, count: int, on_rows: Cal
 
 
 def _build_lists(
-    kind: IndexType, storage: Storage, count: int, seed: int, on_gpus: bool, on_rows: Callable[[int], None] | None, workdir: Path | None
+    kind: IndexType,
+    storage: Storage,
+    count: int,
+    seed: int,
+    on_gpus: bool,
+    on_rows: Callable[[int], None] | None,
+    workdir: Path | None,
 ) -> Structure:
     """Lists in a temporary file, which is mapped; it goes with the structure, unless that is saved before."""
     index = new_index(kind, storage.dimension)

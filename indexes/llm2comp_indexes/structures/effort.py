@@ -34,7 +34,8 @@ class Effort:
 def default_effort(kind: IndexType) -> Effort:
     """The effort of a search that names none: 1/32 of the lists, at least 8, or an ef_search of 64.
 
-    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer, as with types whose codes we don't know.
+    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer, as with types whose
+    codes we don't know.
     """
     rough = kind.family == "other" or (kind.family == "ivf" and kind.ivf.bits <= 8)
     nprobe = min(kind.lists, max(8, kind.lists // 32)) if kind.lists else None
@@ -44,8 +45,8 @@ def default_effort(kind: IndexType) -> Effort:
 def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
     """Efforts for k answers: nprobe or efSearch in steps of about 1.4, for each number of candidates scored again.
 
-    Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates per answer, smaller codes, fewer
-    dimensions and types unknown to us up to 64.
+    Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates
+    per answer, smaller codes, fewer dimensions and types unknown to us up to 64.
     """
     if kind.family == "flat":
         return (Effort(),)

@@ -1,8 +1,9 @@
 """Training and adding on the GPUs that FAISS sees. Written from FAISS's sources and tests: no part of this has been run on a GPU yet.
 
-What is built is an ordinary CPU index either way. Of an IVF index, the GPUs do k-means and the assignment of vectors to lists, which take the time of a
-build; codes are made on the CPU and written straight to the lists' file, so that a segment may be larger than the memory of all GPUs. The graph of HNSW
-is built by CAGRA on one GPU, where FAISS has that (it comes with cuVS), and else on the CPU.
+What is built is an ordinary CPU index either way. Of an IVF index, the GPUs do k-means and the assignment of vectors to
+lists, which take the time of a build; codes are made on the CPU and written straight to the lists' file, so that a
+segment may be larger than the memory of all GPUs. The graph of HNSW is built by CAGRA on one GPU, where FAISS has that
+(it comes with cuVS), and else on the CPU.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,16 @@ from llm2comp_indexes.faiss_module import import_faiss, ivf_of
 from llm2comp_indexes.format.vectors import Storage
 from llm2comp_indexes.structures.types import IndexType
 
-__all__ = ["adopt_graph", "build_graph", "can_build_graph", "clustering_on_gpus", "coarse_quantizer", "flat_centroids", "gpu_count", "resolve_device"]
+__all__ = [
+    "adopt_graph",
+    "build_graph",
+    "can_build_graph",
+    "clustering_on_gpus",
+    "coarse_quantizer",
+    "flat_centroids",
+    "gpu_count",
+    "resolve_device",
+]
 
 _GRAPH_ROWS = 10_000
 """Rows from which a GPU is worth its start; CAGRA needs more of them than a row has links."""
@@ -117,7 +127,10 @@ def adopt_graph(index: Any, source: Any) -> None:
         numbers = faiss.vector_to_array(getattr(source.hnsw, name))
         if name == "cum_nneighbor_per_level":
             if not np.array_equal(numbers, faiss.vector_to_array(index.hnsw.cum_nneighbor_per_level)):
-                raise SettingsError(f"a graph of {source.hnsw.nb_neighbors(0)} links for each row, expected {index.hnsw.nb_neighbors(0)}")
+                raise SettingsError(
+                    f"a graph of {source.hnsw.nb_neighbors(0)} links for each row, expected "
+                    f"{index.hnsw.nb_neighbors(0)}"
+                )
             continue
         faiss.copy_array_to_vector(numbers, getattr(index.hnsw, name))
     index.hnsw.entry_point, index.hnsw.max_level = source.hnsw.entry_point, source.hnsw.max_level

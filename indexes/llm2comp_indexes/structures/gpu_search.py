@@ -31,7 +31,14 @@ class GpuCopy:
         self._index, self._rows = index, rows
         self._lock = threading.Lock()
 
-    def find(self, queries: NDArray[np.float32], k: int, *, nprobe: int | None = None, allowed: NDArray[np.bool_] | None = None) -> Found | None:
+    def find(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        nprobe: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Found | None:
         """At least the k best rows for each query (queries, dimension), best first; None where a GPU cannot tell, and the CPU has to.
 
         Args:
@@ -85,7 +92,10 @@ def copy_to_gpus(kind: IndexType, index: Any, storage: Storage) -> GpuCopy:
         with _flat_quantizer(kind, index):
             return GpuCopy(faiss.index_cpu_to_all_gpus(index, co=options), storage.rows)
     except RuntimeError as error:
-        raise SettingsError(f"FAISS cannot search {kind.factory!r} on a GPU ({str(error)[-120:]}); choose flat, ivf or ivfpq, or the device cpu") from error
+        raise SettingsError(
+            f"FAISS cannot search {kind.factory!r} on a GPU ({str(error)[-120:]}); choose flat, ivf or ivfpq, or the "
+            "device cpu"
+        ) from error
 
 
 def _new_flat(dimension: int, device: int) -> Any:

@@ -28,7 +28,8 @@ def check_graph_file(content: NDArray[np.uint8], empty: Any, rows: int) -> None:
 def check_graph(content: NDArray[np.uint8], start: int, empty: Any, rows: int) -> int:
     """Where the graph that starts at `start` ends.
 
-    FAISS keeps, after a header: levels (one int32 per row), offsets (rows + 1), neighbours (int32), entry point and highest level.
+    FAISS keeps, after a header: levels (one int32 per row), offsets (rows + 1), neighbours (int32), entry point and
+    highest level.
 
     Raises:
         Malformed: A number in it is not what FAISS would have written, or leads outside the graph.
@@ -38,7 +39,9 @@ def check_graph(content: NDArray[np.uint8], start: int, empty: Any, rows: int) -
     faiss.write_index(empty, writer, faiss.IO_FLAG_SKIP_STORAGE)
     template = faiss.vector_to_array(writer.data).tobytes()
     per_level = faiss.vector_to_array(empty.hnsw.cum_nneighbor_per_level).astype(np.int64)
-    header = template[: len(template) - (8 + 16 + 8 + _TAIL.size + 4)]  # up to the levels; then no level, one offset, no neighbour, tail, "null"
+    header = template[
+        : len(template) - (8 + 16 + 8 + _TAIL.size + 4)
+    ]  # up to the levels; then no level, one offset, no neighbour, tail, "null"
     header = header[:8] + struct.pack("<q", rows) + header[16:]
     if content[start : start + len(header)].tobytes() != header:
         raise Malformed("its header is another")
@@ -75,7 +78,9 @@ def _check_tail(tail: bytes, expected: bytes, levels: NDArray[np.int32]) -> None
         raise Malformed("its entry point is not on its highest level")
 
 
-def _check_neighbours(neighbours: NDArray[np.int32], levels: NDArray[np.int32], offsets: NDArray[np.int64], per_level: NDArray[np.int64]) -> None:
+def _check_neighbours(
+    neighbours: NDArray[np.int32], levels: NDArray[np.int32], offsets: NDArray[np.int64], per_level: NDArray[np.int64]
+) -> None:
     for first in range(0, len(neighbours), _CHUNK):
         chunk = neighbours[first : first + _CHUNK]
         if chunk.min() < -1 or chunk.max() >= len(levels):

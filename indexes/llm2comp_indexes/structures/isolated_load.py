@@ -28,7 +28,11 @@ def main(task: str) -> None:
         index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
         if file.tell() != wanted["bytes"]:
             raise ValueError("bytes behind the index")
-    if (index.d, index.ntotal) != (wanted["dimension"], wanted["rows"]) or index.metric_type != faiss.METRIC_INNER_PRODUCT or not index.is_trained:
+    if (
+        (index.d, index.ntotal) != (wanted["dimension"], wanted["rows"])
+        or index.metric_type != faiss.METRIC_INNER_PRODUCT
+        or not index.is_trained
+    ):
         raise ValueError("another dimension, count or metric")
     queries = np.random.default_rng(0).standard_normal((32, index.d), dtype=np.float32)
     everything = faiss.IDSelectorBitmap(np.full((index.ntotal + 7) // 8, 255, np.uint8))

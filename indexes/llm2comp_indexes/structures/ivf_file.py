@@ -1,8 +1,9 @@
 """IVF indexes as one plain FAISS file, written list by list from a stream of vectors and checked before FAISS maps it.
 
-The file is what FAISS itself writes: a head (transform, centroids, quantizer), then, behind the word `ilar`, the sizes of the lists, then for
-each list its codes and its ids. As the sizes are known once every vector is assigned to its list, all positions are known, and the lists are
-filled block by block in any order: memory holds a block of vectors, never a list.
+The file is what FAISS itself writes: a head (transform, centroids, quantizer), then, behind the word `ilar`, the sizes
+of the lists, then for each list its codes and its ids. As the sizes are known once every vector is assigned to its
+list, all positions are known, and the lists are filled block by block in any order: memory holds a block of vectors,
+never a list.
 """
 
 import os
@@ -28,7 +29,15 @@ _EMPTY_LISTS = struct.Struct("<4sQQ4sQ")  # "ilar", lists, bytes of a code, "spr
 _BLOCK_BYTES = 32 << 20
 
 
-def write_lists(index: Any, storage: Storage, path: Path, *, rows: int, quantizer: Any = None, on_rows: Callable[[int], None] | None = None) -> None:
+def write_lists(
+    index: Any,
+    storage: Storage,
+    path: Path,
+    *,
+    rows: int,
+    quantizer: Any = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> None:
     """Writes the file of the trained, empty IVF index with the first `rows` vectors of the storage in its lists; a row's number is its id.
 
     `quantizer` finds the list of a vector, left out the index's own.
@@ -42,10 +51,17 @@ def write_lists(index: Any, storage: Storage, path: Path, *, rows: int, quantize
         for first, vectors in _blocks(index, storage, rows):
             lists = (quantizer or inner.quantizer).search(vectors, 1)[1][:, 0]
             if lists.min() < 0:
-                raise SettingsError(f"{storage.path}: a vector of rows {first:,} to {first + len(vectors) - 1:,} is not finite; leave it out and build again")
+                raise SettingsError(
+                    f"{storage.path}: a vector of rows {first:,} to {first + len(vectors) - 1:,} is not finite; leave "
+                    "it out and build again"
+                )
             sizes += np.bincount(lists, minlength=inner.nlist)
             assigned.write(lists.astype(np.int32).tobytes())
-        head = _head(index, rows) + _LISTS.pack(b"ilar", inner.nlist, inner.code_size, b"full", inner.nlist) + sizes.astype("<u8").tobytes()
+        head = (
+            _head(index, rows)
+            + _LISTS.pack(b"ilar", inner.nlist, inner.code_size, b"full", inner.nlist)
+            + sizes.astype("<u8").tobytes()
+        )
         file.write(head)
         file.truncate(len(head) + rows * (inner.code_size + 8))
         file.flush()
@@ -74,7 +90,11 @@ def _blocks(index: Any, storage: Storage, rows: int) -> Iterator[tuple[int, NDAr
 
 def _transforms(index: Any) -> list[Any]:
     faiss = import_faiss()
-    return [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())] if hasattr(index, "chain") else []
+    return (
+        [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
+        if hasattr(index, "chain")
+        else []
+    )
 
 
 def _encode(inner: Any, vectors: NDArray[np.float32], lists: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -89,7 +109,9 @@ class _Filler:
 
     def __init__(self, descriptor: int, start: int, sizes: NDArray[np.int64], code_size: int) -> None:
         self._descriptor, self._code_size = descriptor, code_size
-        self._codes = start + (code_size + 8) * np.concatenate(([0], np.cumsum(sizes)[:-1]))  # next byte for codes of each list
+        self._codes = start + (code_size + 8) * np.concatenate(
+            ([0], np.cumsum(sizes)[:-1])
+        )  # next byte for codes of each list
         self._ids = self._codes + code_size * sizes
 
     def add(self, lists: NDArray[np.int64], codes: NDArray[np.uint8], first: int) -> None:
@@ -98,9 +120,13 @@ class _Filler:
         names, starts = np.unique(lists[order], return_index=True)
         counts = np.diff(starts, append=len(order))
         code_bytes, id_bytes = codes.reshape(-1).data, ids.view(np.uint8).data
-        places = zip(starts.tolist(), counts.tolist(), self._codes[names].tolist(), self._ids[names].tolist(), strict=True)
+        places = zip(
+            starts.tolist(), counts.tolist(), self._codes[names].tolist(), self._ids[names].tolist(), strict=True
+        )
         for start, count, code_place, id_place in places:
-            _write_at(self._descriptor, code_bytes[start * self._code_size : (start + count) * self._code_size], code_place)
+            _write_at(
+                self._descriptor, code_bytes[start * self._code_size : (start + count) * self._code_size], code_place
+            )
             _write_at(self._descriptor, id_bytes[start * 8 : (start + count) * 8], id_place)
         self._codes[names] += counts * self._code_size
         self._ids[names] += counts * 8
@@ -132,8 +158,9 @@ def _head(index: Any, rows: int) -> bytes:
 def map_lists(path: Path) -> Any:
     """The FAISS index in the file, its lists mapped.
 
-    FAISS would start up to 32 threads at every search to read the probed lists ahead. They take half a millisecond where the lists are in memory
-    already, several times a search itself, and two searches at once would share their bookkeeping, which nothing guards.
+    FAISS would start up to 32 threads at every search to read the probed lists ahead. They take half a millisecond
+    where the lists are in memory already, several times a search itself, and two searches at once would share their
+    bookkeeping, which nothing guards.
     """
     faiss = import_faiss()
     index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP)
@@ -153,8 +180,9 @@ class _Template(NamedTuple):
 def check_lists_file(content: NDArray[np.uint8], kind: IndexType, *, rows: int, dimension: int) -> None:
     """Raises Malformed unless the bytes are those of an IVF file of this type with so many rows, but for learned numbers, codes and ids.
 
-    What may differ from the expected bytes cannot make FAISS leave the file or allocate: floating-point numbers, codes (every bit pattern is one),
-    ids (compared with the number of rows when they are found), and the sizes of the lists, which must add up to the rows and to the file.
+    What may differ from the expected bytes cannot make FAISS leave the file or allocate: floating-point numbers, codes
+    (every bit pattern is one), ids (compared with the number of rows when they are found), and the sizes of the lists,
+    which must add up to the rows and to the file.
     """
     empty = new_index(kind, dimension)
     inner = ivf_of(empty)
@@ -202,7 +230,11 @@ def _untrained_head(kind: IndexType, dimension: int, rows: int, pattern: int) ->
         transform.is_trained = True
         if kind.ivf.transform in ("PCA", "PCAR"):
             faiss.copy_array_to_vector(_numbers(pattern, transform.d_out), transform.b)
-            for vector, count in ((transform.mean, transform.d_in), (transform.eigenvalues, transform.d_in), (transform.PCAMat, transform.d_in**2)):
+            for vector, count in (
+                (transform.mean, transform.d_in),
+                (transform.eigenvalues, transform.d_in),
+                (transform.PCAMat, transform.d_in**2),
+            ):
                 faiss.copy_array_to_vector(_numbers(pattern, count), vector)
     if kind.ivf.parts:
         faiss.copy_array_to_vector(_numbers(pattern, inner.pq.centroids.size()), inner.pq.centroids)

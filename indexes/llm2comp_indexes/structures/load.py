@@ -26,8 +26,9 @@ _TRIAL_SECONDS = 300
 def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord) -> Any:
     """The FAISS index in the file, mapped where FAISS can; an HNSW graph is joined with the vectors of the storage.
 
-    HNSW and IVF files are compared with what we would have written, but for floating-point numbers, codes and a graph whose every link is checked. Any
-    other type is loaded and searched in a process of its own first: what crashes there is refused here.
+    HNSW and IVF files are compared with what we would have written, but for floating-point numbers, codes and a graph
+    whose every link is checked. Any other type is loaded and searched in a process of its own first: what crashes there
+    is refused here.
 
     Raises:
         IndexFolderError: The file is missing, cut, altered, or holds an index of another type.
@@ -43,7 +44,10 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
         else:
             _try_elsewhere(path, storage, record.bytes)
     except (Malformed, LLM2CompError) as error:
-        raise IndexFolderError(f"{path}: not the {kind.factory} index of {storage.rows:,} vectors that was written ({error}); build the index again") from error
+        raise IndexFolderError(
+            f"{path}: not the {kind.factory} index of {storage.rows:,} vectors that was written ({error}); build the "
+            "index again"
+        ) from error
     flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE if kind.family == "hnsw" else 0
     try:
         index = map_lists(path) if kind.family == "ivf" else faiss.read_index(os.fspath(path), flags)
@@ -53,7 +57,8 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
         join_graph(index, storage)
     elif (index.d, index.ntotal) != (storage.dimension, storage.rows):
         raise IndexFolderError(
-            f"{path}: {index.ntotal:,} vectors of {index.d} numbers, expected {storage.rows:,} of {storage.dimension}; build the index again"
+            f"{path}: {index.ntotal:,} vectors of {index.d} numbers, expected {storage.rows:,} of "
+            f"{storage.dimension}; build the index again"
         )
     return index
 
@@ -63,7 +68,9 @@ def _try_elsewhere(path: Path, storage: Storage, size: int) -> None:
     task = json.dumps({"path": os.fspath(path), "dimension": storage.dimension, "rows": storage.rows, "bytes": size})
     program = str(Path(__file__).with_name("isolated_load.py"))
     try:
-        done = subprocess.run([sys.executable, "-I", program, task], capture_output=True, text=True, timeout=_TRIAL_SECONDS)
+        done = subprocess.run(
+            [sys.executable, "-I", program, task], capture_output=True, text=True, timeout=_TRIAL_SECONDS
+        )
     except subprocess.TimeoutExpired as error:
         raise Malformed(f"a trial search took over {_TRIAL_SECONDS} s") from error
     if done.returncode:

@@ -63,7 +63,14 @@ class Structure:
         self._file = file  # temporary, where the index was built on disk
         self._gpus: GpuCopy | None = None
 
-    def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort | None = None, allowed: NDArray[np.bool_] | None = None) -> Found:
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        effort: Effort | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Found:
         """The k best rows found for each query (queries, dimension), with FAISS's scores, which may be approximate.
 
         Args:
@@ -79,7 +86,14 @@ class Structure:
             return self._search_flat(queries, k, allowed)
         return _ordered(*self.find(queries, k, effort=effort, allowed=allowed), k)
 
-    def find(self, queries: NDArray[np.float32], k: int, *, effort: Effort | None = None, allowed: NDArray[np.bool_] | None = None) -> Found:
+    def find(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        effort: Effort | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Found:
         """The same as FAISS gives it, (queries, k or another number), for callers that score it again: equal scores in any order, -1 where fewer are found.
 
         Raises:
@@ -88,7 +102,9 @@ class Structure:
         queries = np.ascontiguousarray(queries, np.float32)
         if self._gpus is not None:
             nprobe, lists = self._stated(effort or _NO_EFFORT).nprobe, self.type.lists
-            found = self._gpus.find(queries, k, nprobe=min(nprobe, lists) if nprobe and lists else None, allowed=allowed)
+            found = self._gpus.find(
+                queries, k, nprobe=min(nprobe, lists) if nprobe and lists else None, allowed=allowed
+            )
             if found is not None:
                 return found
         if self.type.family == "flat":
@@ -101,17 +117,24 @@ class Structure:
         parameters = self._parameters(effort, k, chosen.selector) if chosen else self._parameters_for_all(effort, k)
         found, rows = self._index.search(queries, min(k, self.rows), params=parameters)
         if highest(rows) >= self.rows or lowest(rows) < -1:
-            raise IndexFolderError(f"the index of {self._storage.path.parent} names row {rows.max():,} of {self.rows:,}; it was altered: build it again")
+            raise IndexFolderError(
+                f"the index of {self._storage.path.parent} names row {rows.max():,} of {self.rows:,}; it was altered: "
+                "build it again"
+            )
         return Found(found, rows)
 
-    def _search_and_filter(self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_]) -> Found:
+    def _search_and_filter(
+        self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_]
+    ) -> Found:
         """For types that may not take a selector: fetches more until k allowed rows are among what was found, query by query."""
         result = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         for position, query in enumerate(queries):
             width = 0
             while width < self.rows:
                 width = min(self.rows, 4 * max(k, width))
-                scores, rows = (column[0] for column in _ordered(*self._search(query[None], width, effort, None), width))
+                scores, rows = (
+                    column[0] for column in _ordered(*self._search(query[None], width, effort, None), width)
+                )
                 kept = np.flatnonzero((rows >= 0) & allowed[rows])[:k]
                 if len(kept) == k or (rows < 0).any():  # what is missing lies in lists that were not probed
                     break
@@ -161,7 +184,11 @@ class Structure:
         if self._file is not None:
             return _place(self._file, path)
         with HashedFile(path) as file:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write), faiss.IO_FLAG_SKIP_STORAGE if self.type.family == "hnsw" else 0)
+            faiss.write_index(
+                self._index,
+                faiss.PyCallbackIOWriter(file.write),
+                faiss.IO_FLAG_SKIP_STORAGE if self.type.family == "hnsw" else 0,
+            )
             return file.finish()
 
 

@@ -30,7 +30,9 @@ def sample_size(kind: IndexType, *, rows: int, dimension: int) -> int:
     """Rows that the type is trained on: 64 for each list, 128 for each centroid of a product quantizer, at least 16,384; at most all, or 2 GiB."""
     wanted = _AT_LEAST
     if kind.family == "ivf":
-        wanted = max(wanted, _POINTS_PER_LIST * kind.ivf.lists, _POINTS_PER_CODE * 2**kind.ivf.bits if kind.ivf.parts else 0)
+        wanted = max(
+            wanted, _POINTS_PER_LIST * kind.ivf.lists, _POINTS_PER_CODE * 2**kind.ivf.bits if kind.ivf.parts else 0
+        )
     elif kind.family == "other":
         wanted = max(wanted, 1 << 16, _POINTS_PER_LIST * (kind.lists or 0))
     return min(rows, wanted, max(_AT_LEAST, SAMPLE_BYTES // (4 * dimension)))
@@ -45,7 +47,11 @@ def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, see
     if index.is_trained:
         return
     size = sample_size(kind, rows=rows, dimension=storage.dimension)
-    chosen = np.sort(np.random.default_rng(seed).choice(rows, size, replace=False, shuffle=False)) if size < rows else np.arange(rows)
+    chosen = (
+        np.sort(np.random.default_rng(seed).choice(rows, size, replace=False, shuffle=False))
+        if size < rows
+        else np.arange(rows)
+    )
     sample = _repeat_few(storage.fetch(chosen.astype(np.int64)), kind)
     _settle(index, kind, seed)
     try:
@@ -53,14 +59,16 @@ def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, see
             _train(index, kind, sample)
     except RuntimeError as error:
         raise SettingsError(
-            f"FAISS cannot train an index {kind.factory!r} on {rows:,} rows ({str(error)[-120:]}); choose flat, hnsw, ivf, ivfpq or another string"
+            f"FAISS cannot train an index {kind.factory!r} on {rows:,} rows ({str(error)[-120:]}); choose flat, hnsw, "
+            "ivf, ivfpq or another string"
         ) from error
 
 
 def _train(index: Any, kind: IndexType, sample: NDArray[np.float32]) -> None:
     """Trains the index; of IVF types whose codes have nothing to learn, the lists only.
 
-    FAISS computes what remains of 100,000 vectors beside their lists for the training of codes, half-precision numbers too, which takes twice their memory.
+    FAISS computes what remains of 100,000 vectors beside their lists for the training of codes, half-precision numbers
+    too, which takes twice their memory.
     """
     if kind.family == "ivf" and kind.ivf.codes in _NOT_TRAINED and not kind.ivf.transform:
         index.train_q1(len(sample), import_faiss().swig_ptr(sample), False, index.metric_type)
@@ -72,14 +80,17 @@ def _train(index: Any, kind: IndexType, sample: NDArray[np.float32]) -> None:
 def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.float32]:
     """The sample, repeated where it has too few vectors.
 
-    K-means wants as many as it makes centroids; a rotation learned from fewer vectors than it has dimensions crashes FAISS 1.15.1.
+    K-means wants as many as it makes centroids; a rotation learned from fewer vectors than it has dimensions crashes
+    FAISS 1.15.1.
     """
     if kind.family == "ivf":
         least = max(kind.ivf.lists, 2**kind.ivf.bits if kind.ivf.parts else 1) + 1
         if kind.ivf.transform:
             least = max(least, 2 * sample.shape[1], 2 * (kind.ivf.output or 0))
     else:  # the largest number in the string may be that of lists or of dimensions
-        least = max(2 * sample.shape[1], 2 * max(map(int, re.findall(r"\d+", kind.factory)), default=0), _LEAST_OF_OTHERS)
+        least = max(
+            2 * sample.shape[1], 2 * max(map(int, re.findall(r"\d+", kind.factory)), default=0), _LEAST_OF_OTHERS
+        )
     return sample if len(sample) >= least else np.resize(sample, (least, sample.shape[1]))
 
 
@@ -93,7 +104,9 @@ def _settle(index: Any, kind: IndexType, seed: int) -> None:
         if hasattr(part, "pq"):
             part.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
         if hasattr(part, "do_polysemous_training"):
-            part.do_polysemous_training = False  # orders centroids for a filter we don't use, and takes longer than k-means
+            part.do_polysemous_training = (
+                False  # orders centroids for a filter we don't use, and takes longer than k-means
+            )
 
 
 def _parts(index: Any) -> Iterator[Any]:
@@ -113,7 +126,9 @@ def _settled_rotation(index: Any, kind: IndexType, seed: int) -> Iterator[None]:
     if not isinstance(rotation, faiss.OPQMatrix):
         yield
         return
-    quantizer = faiss.ProductQuantizer(rotation.d_out, rotation.M, kind.ivf.bits if kind.family == "ivf" and kind.ivf.parts else 8)
+    quantizer = faiss.ProductQuantizer(
+        rotation.d_out, rotation.M, kind.ivf.bits if kind.family == "ivf" and kind.ivf.parts else 8
+    )
     quantizer.cp.min_points_per_centroid, quantizer.cp.seed = 1, seed + 1
     rotation.max_train_points, rotation.niter = _ROTATION_POINTS, _ROTATION_ROUNDS
     rotation.pq = quantizer

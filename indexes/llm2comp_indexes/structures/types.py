@@ -99,10 +99,15 @@ class IndexType:
         """The parts of an IVF index."""
         match = _IVF.fullmatch(self.factory)
         assert match is not None
-        number = {name: int(text) if (text := match[name]) else None for name in ("size", "output", "lists", "links", "parts", "bits")}
+        number = {
+            name: int(text) if (text := match[name]) else None
+            for name in ("size", "output", "lists", "links", "parts", "bits")
+        }
         output = number["output"] or (number["size"] if (match["transform"] or "").startswith(("PCA", "RR")) else None)
         bits = _BITS.get(match["codes"]) or number["bits"] or 8
-        return IvfParts(match["transform"], output, int(match["lists"]), number["links"], match["codes"], number["parts"], bits)
+        return IvfParts(
+            match["transform"], output, int(match["lists"]), number["links"], match["codes"], number["parts"], bits
+        )
 
 
 def parse_type(text: str, *, rows: int | None, dimension: int) -> IndexType:
@@ -110,11 +115,13 @@ def parse_type(text: str, *, rows: int | None, dimension: int) -> IndexType:
 
     Args:
         text: A name or a factory string.
-        rows: Of the index; None where they are not known yet: then what depends on them is not checked, and names have parameters for few.
+        rows: Of the index; None where they are not known yet: then what depends on them is not checked, and names have
+            parameters for few.
         dimension: Of a vector.
 
     Raises:
-        SettingsError: FAISS knows no such type, it has no inner product, or its numbers don't suit the rows or the dimension.
+        SettingsError: FAISS knows no such type, it has no inner product, or its numbers don't suit the rows or the
+            dimension.
     """
     if text in NAMES:
         return default_type(text, rows=rows or 0, dimension=dimension)
@@ -123,7 +130,8 @@ def parse_type(text: str, *, rows: int | None, dimension: int) -> IndexType:
     kind = IndexType(f"HNSW{hnsw[1]}" if hnsw else text)
     if kind.family == "ivf" and rows is not None and kind.ivf.lists > max(rows, 1):
         raise SettingsError(
-            f"type is {text!r}: {kind.ivf.lists:,} lists for {rows:,} rows; expected at most a list per row, or ivf, which chooses their number"
+            f"type is {text!r}: {kind.ivf.lists:,} lists for {rows:,} rows; expected at most a list per row, or ivf, "
+            "which chooses their number"
         )
     if kind.family != "flat":
         _check_transforms(new_index(kind, dimension), kind)
@@ -137,11 +145,22 @@ def _check_numbers(text: str, rows: int | None, dimension: int) -> None:
     numbers = [int(number) for number in re.findall(r"\d+", text[: _LONGEST + 1])]
     if len(text) > _LONGEST or not (text.isascii() and text.isprintable()) or max(numbers, default=1) > largest:
         size = "any size" if rows is None else f"{rows:,} rows"
-        raise SettingsError(f"type is {text[:60]!r}, whose numbers are beyond an index of {size}; expected {', '.join(NAMES)} or a FAISS factory string")
+        raise SettingsError(
+            f"type is {text[:60]!r}, whose numbers are beyond an index of {size}; expected {', '.join(NAMES)} or a "
+            "FAISS factory string"
+        )
     if "IMI" in text or any(int(bits) > _MOST_BITS for bits in re.findall(r"x(\d+)", text)):
-        raise SettingsError(f"type is {text!r}, whose tables have gigabytes whatever the rows; expected codes of at most {_MOST_BITS} bits and lists by IVF")
-    if min(numbers, default=1) < 1 or any(not 2 <= int(links) <= _MOST_LINKS for links in re.findall(r"(?:HNSW|NSG)(\d+)", text)):
-        raise SettingsError(f"type is {text!r}, expected numbers of at least 1, and two to {_MOST_LINKS:,} links for each row of a graph (HNSW32, NSG32)")
+        raise SettingsError(
+            f"type is {text!r}, whose tables have gigabytes whatever the rows; expected codes of at most {_MOST_BITS} "
+            "bits and lists by IVF"
+        )
+    if min(numbers, default=1) < 1 or any(
+        not 2 <= int(links) <= _MOST_LINKS for links in re.findall(r"(?:HNSW|NSG)(\d+)", text)
+    ):
+        raise SettingsError(
+            f"type is {text!r}, expected numbers of at least 1, and two to {_MOST_LINKS:,} links for each row of a "
+            "graph (HNSW32, NSG32)"
+        )
 
 
 def _check_transforms(index: Any, kind: IndexType) -> None:
@@ -150,9 +169,15 @@ def _check_transforms(index: Any, kind: IndexType) -> None:
     for place in range(index.chain.size() if isinstance(index, faiss.IndexPreTransform) else 0):
         transform = faiss.downcast_VectorTransform(index.chain.at(place))
         if isinstance(transform, faiss.PCAMatrix | faiss.ITQTransform) and transform.d_out > transform.d_in:
-            raise SettingsError(f"type is {kind.factory!r}: {transform.d_out} dimensions out of {transform.d_in}; expected at most as many as there are")
+            raise SettingsError(
+                f"type is {kind.factory!r}: {transform.d_out} dimensions out of {transform.d_in}; expected at most as "
+                "many as there are"
+            )
         if isinstance(transform, faiss.OPQMatrix) and transform.d_out % transform.M:
-            raise SettingsError(f"type is {kind.factory!r}: {transform.d_out} dimensions in {transform.M} parts; expected a multiple, such as OPQ8_64")
+            raise SettingsError(
+                f"type is {kind.factory!r}: {transform.d_out} dimensions in {transform.M} parts; expected a multiple, "
+                "such as OPQ8_64"
+            )
 
 
 def new_index(kind: IndexType, dimension: int) -> Any:
@@ -179,12 +204,15 @@ def default_type(name: str, *, rows: int, dimension: int) -> IndexType:
     """The named type with parameters for so many rows.
 
     - flat: no parameter.
-    - hnsw: M 16 up to 100,000 rows, else 32. The links kept per row must grow with the neighbourhoods to tell apart, and cost 8 M bytes a row.
-    - ivf: about 4 √rows lists, the number that keeps comparing centroids and comparing the vectors of the probed lists about equally dear; not more
-      than rows / 39, so that each centroid is trained on enough vectors. From 16,384 lists on, the centroids are found through an HNSW graph.
-      Vectors are kept in float16: candidates are scored again with the stored vectors, so that the rounding costs nothing and half the memory is saved.
-    - ivfpq: the same lists; about a byte for 4 components (at least 8, at most 128), after an OPQ rotation, which spreads the variance over the parts and,
-      above 512 dimensions, reduces them to 4 per part. With fewer than 10,000 rows (39 for each of 256 centroids), parts have 4 bits.
+    - hnsw: M 16 up to 100,000 rows, else 32. The links kept per row must grow with the neighbourhoods to tell apart,
+      and cost 8 M bytes a row.
+    - ivf: about 4 √rows lists, the number that keeps comparing centroids and comparing the vectors of the probed lists
+      about equally dear; not more than rows / 39, so that each centroid is trained on enough vectors. From 16,384 lists
+      on, the centroids are found through an HNSW graph. Vectors are kept in float16: candidates are scored again with
+      the stored vectors, so that the rounding costs nothing and half the memory is saved.
+    - ivfpq: the same lists; about a byte for 4 components (at least 8, at most 128), after an OPQ rotation, which
+      spreads the variance over the parts and, above 512 dimensions, reduces them to 4 per part. With fewer than 10,000
+      rows (39 for each of 256 centroids), parts have 4 bits.
     """
     if name == "flat":
         return IndexType("Flat")
@@ -205,7 +233,8 @@ def default_type(name: str, *, rows: int, dimension: int) -> IndexType:
 def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) -> int:
     """Resident bytes that searching needs once every part of the index was touched.
 
-    Flat and HNSW compare the stored vectors themselves, so these count; IVF compares its own codes, and re-ranking reads single stored vectors from disk.
+    Flat and HNSW compare the stored vectors themselves, so these count; IVF compares its own codes, and re-ranking
+    reads single stored vectors from disk.
 
     Raises:
         SettingsError: FAISS does not say how large the codes of such an index are.
@@ -221,7 +250,8 @@ def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) ->
         per_row, fixed = _faiss_bytes(index)
     except RuntimeError as error:
         raise SettingsError(
-            f"type is {kind.factory!r}, of which FAISS does not say how large it gets; expected {', '.join(NAMES)} or another string"
+            f"type is {kind.factory!r}, of which FAISS does not say how large it gets; expected {', '.join(NAMES)} or "
+            "another string"
         ) from error
     return rows * per_row + fixed + len(import_faiss().serialize_index(index))
 
@@ -239,10 +269,14 @@ def _faiss_bytes(index: Any) -> tuple[int, int]:
     if isinstance(index, faiss.IndexPreTransform):
         row, fixed = _faiss_bytes(index.index)
         transforms = [index.chain.at(place) for place in range(index.chain.size())]
-        return row, fixed + sum(4 * transform.d_in * (transform.d_out + transform.d_in) for transform in transforms)  # PCA keeps all components
+        return row, fixed + sum(
+            4 * transform.d_in * (transform.d_out + transform.d_in) for transform in transforms
+        )  # PCA keeps all components
     if isinstance(index, faiss.IndexHNSW | faiss.IndexNSG):
         row, fixed = _faiss_bytes(index.storage)
-        return row + (_graph_bytes(1, index.hnsw.nb_neighbors(1)) if isinstance(index, faiss.IndexHNSW) else 4 * (index.nsg.R + 1)), fixed
+        return row + (
+            _graph_bytes(1, index.hnsw.nb_neighbors(1)) if isinstance(index, faiss.IndexHNSW) else 4 * (index.nsg.R + 1)
+        ), fixed
     codebooks = 4 * index.aq.total_codebook_size * index.aq.d if hasattr(index, "aq") else 0
     if isinstance(index, faiss.IndexIVF):
         return index.code_size + _ID_BYTES, index.nlist * (4 * index.d + 8) + codebooks
@@ -264,5 +298,7 @@ def _ivf_bytes(parts: IvfParts, rows: int, dimension: int) -> int:
     if parts.parts:
         size += 4 * inner * 2**parts.bits
     if parts.transform:
-        size += 4 * dimension * (inner + (dimension if parts.transform.startswith("PCA") else 0))  # which keeps all components beside those it uses
+        size += (
+            4 * dimension * (inner + (dimension if parts.transform.startswith("PCA") else 0))
+        )  # which keeps all components beside those it uses
     return size

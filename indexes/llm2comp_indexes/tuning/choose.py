@@ -72,13 +72,15 @@ def choose_type(
 ) -> Plan:
     """The type of index for the stored vectors, by trials on a sample with exact search as truth.
 
-    Types over the memory target are not tried. Exact search is tried first, and taken if it is fast enough. Otherwise IVF and HNSW are tried, and product
-    quantizers, which read vectors from disk at each search, if none of these meets the targets; the longest codes first. `decide` chooses among them.
+    Types over the memory target are not tried. Exact search is tried first, and taken if it is fast enough. Otherwise
+    IVF and HNSW are tried, and product quantizers, which read vectors from disk at each search, if none of these meets
+    the targets; the longest codes first. `decide` chooses among them.
 
     Args:
         storage: The vectors of the whole corpus.
         targets: Memory, latency, recall.
-        queries: Real queries (n, dimension), of which up to 300 are used. None: rows drawn from the corpus and left out of the sample.
+        queries: Real queries (n, dimension), of which up to 300 are used. None: rows drawn from the corpus and left out
+            of the sample.
         device: Where trials are built: "cpu", "cuda" or "auto".
         threads: FAISS threads; None for all cores.
         seed: Of the sample and the training.
@@ -88,12 +90,15 @@ def choose_type(
         clock: Gives seconds.
 
     Raises:
-        SettingsError: There are no vectors or no queries, or every type is over the memory target: the message names the smallest.
+        SettingsError: There are no vectors or no queries, or every type is over the memory target: the message names
+            the smallest.
     """
     if not storage.rows:
         raise SettingsError("no vectors to choose an index type for; expected at least one")
     if queries is not None and not len(queries):
-        raise SettingsError("no queries to try index types with; expected at least one, or None to draw them from the corpus")
+        raise SettingsError(
+            "no queries to try index types with; expected at least one, or None to draw them from the corpus"
+        )
     listed = list_candidates(storage.rows, storage.dimension, storage.store)
     fitting = [candidate for candidate in listed if targets.allows(candidate.memory)]
     if not fitting:
@@ -102,15 +107,33 @@ def choose_type(
     with bounded_threads(threads), ExitStack() as opened:
 
         def draw_sample(slow: bool) -> Sample:
-            return opened.enter_context(Sample(storage, targets, slow=slow, queries=queries, seed=seed, workdir=workdir, clock=clock))
+            return opened.enter_context(
+                Sample(storage, targets, slow=slow, queries=queries, seed=seed, workdir=workdir, clock=clock)
+            )
 
-        trials = _Trials(draw_sample, device=device, threads=threads, seed=seed, seconds=seconds / 12, on_trial=on_trial)
-        tried = {candidate.type: candidate for candidate in _try_in_order(fitting, targets, trials, lambda: clock() > end)}
+        trials = _Trials(
+            draw_sample, device=device, threads=threads, seed=seed, seconds=seconds / 12, on_trial=on_trial
+        )
+        tried = {
+            candidate.type: candidate for candidate in _try_in_order(fitting, targets, trials, lambda: clock() > end)
+        }
         conditions = _format_conditions(trials.samples(), storage.rows)
-    candidates = tuple(tried.get(candidate.type, replace(candidate, skipped="over the memory limit")) for candidate in listed)
+    candidates = tuple(
+        tried.get(candidate.type, replace(candidate, skipped="over the memory limit")) for candidate in listed
+    )
     choice = decide(candidates, targets)
-    reason = " ".join(filter(None, (format_choice(choice, candidates, targets), _format_untried(candidates), conditions)))
-    return Plan(choice.candidate.type, choice.point.effort, choice.point, choice.candidate.memory, reason, choice.met, candidates)
+    reason = " ".join(
+        filter(None, (format_choice(choice, candidates, targets), _format_untried(candidates), conditions))
+    )
+    return Plan(
+        choice.candidate.type,
+        choice.point.effort,
+        choice.point,
+        choice.candidate.memory,
+        reason,
+        choice.met,
+        candidates,
+    )
 
 
 class _Trials:
@@ -136,7 +159,9 @@ class _Trials:
             self._on_trial(candidate.type.factory)
         if candidate.slow not in self._samples:
             self._samples[candidate.slow] = self._draw_sample(candidate.slow)
-        return self._samples[candidate.slow].try_out(candidate, device=self._device, threads=self._threads, seed=self._seed, seconds=self._seconds)
+        return self._samples[candidate.slow].try_out(
+            candidate, device=self._device, threads=self._threads, seed=self._seed, seconds=self._seconds
+        )
 
     def samples(self) -> list[Sample]:
         """Those that were drawn."""
@@ -144,7 +169,10 @@ class _Trials:
 
 
 def _try_in_order(
-    candidates: Sequence[Candidate], targets: Targets, try_out: Callable[[Candidate], Candidate], late: Callable[[], bool]
+    candidates: Sequence[Candidate],
+    targets: Targets,
+    try_out: Callable[[Candidate], Candidate],
+    late: Callable[[], bool],
 ) -> Iterator[Candidate]:
     """The candidates, tried as long as a trial may change the choice and there is time."""
     exact_met = met = False
@@ -163,16 +191,20 @@ def decide(candidates: Sequence[Candidate], targets: Targets) -> Choice:
     """The candidate to build, from what their trials said.
 
     1. Memory is a hard limit: a type over it is never chosen.
-    2. Exact search, if it is fast enough: nothing to train or to tune, no neighbour missed, adding and deleting cost nothing.
-    3. Else the fastest of those that reach recall and latency; of those up to 1.25 times slower than it, the one with the least memory.
-       A recall counts as reached if other queries of the same kind will reach it too (19 times out of 20); if no type gets there, as measured.
+    2. Exact search, if it is fast enough: nothing to train or to tune, no neighbour missed, adding and deleting cost
+    nothing. 3. Else the fastest of those that reach recall and latency; of those up to 1.25 times slower than it, the
+    one with the least memory.
+       A recall counts as reached if other queries of the same kind will reach it too (19 times out of 20); if no type
+       gets there, as measured.
     4. If none reaches both, latency gives way first: the fastest that reaches the recall, ties as before.
     5. If none reaches the recall, the one of highest recall.
 
     Raises:
         SettingsError: No candidate within the memory target was tried.
     """
-    choices = [_choice(candidate, targets) for candidate in candidates if candidate.points and targets.allows(candidate.memory)]
+    choices = [
+        _choice(candidate, targets) for candidate in candidates if candidate.points and targets.allows(candidate.memory)
+    ]
     if not choices:
         raise SettingsError("no type of index within the memory limit was tried; give a larger one (--memory)")
     for choice in choices:
@@ -216,7 +248,8 @@ def format_choice(choice: Choice, candidates: Sequence[Candidate], targets: Targ
             f"Chose the nearest, {chosen}: recall gives way, memory does not."
         )
     return (
-        f"The targets cannot all be met: no type tried{limit} reaches recall@{targets.k} {targets.recall:g} in {format_latency(targets)}. "
+        f"The targets cannot all be met: no type tried{limit} reaches recall@{targets.k} {targets.recall:g} in "
+        f"{format_latency(targets)}. "
         f"Chose the nearest, {chosen}: latency gives way before recall, and memory not at all."
     )
 
@@ -225,13 +258,30 @@ def _format_why(choice: Choice, candidates: Sequence[Candidate], targets: Target
     asked = f"recall {targets.recall:g}, {format_latency(targets)}, {'any memory' if targets.memory is None else 'at most ' + format_bytes(targets.memory)}"
     if choice.candidate.type.family == "flat":
         return f"That meets the targets ({asked}) and misses no neighbour, so nothing faster was tried."
-    others = [_choice(candidate, targets) for candidate in candidates if candidate.points and candidate.type != choice.candidate.type]
+    others = [
+        _choice(candidate, targets)
+        for candidate in candidates
+        if candidate.points and candidate.type != choice.candidate.type
+    ]
     meeting = sorted((other for other in others if other.met), key=lambda other: other.point.median_ms)
-    said = [f"{other.candidate.type.factory} {format_ms(other.point.median_ms)} and {format_bytes(other.candidate.memory)}" for other in meeting[:2]]
-    exact = [f"exact search {format_ms(other.point.median_ms)}" for other in others if other.candidate.type.family == "flat" and not other.met]
+    said = [
+        f"{other.candidate.type.factory} {format_ms(other.point.median_ms)} and {format_bytes(other.candidate.memory)}"
+        for other in meeting[:2]
+    ]
+    exact = [
+        f"exact search {format_ms(other.point.median_ms)}"
+        for other in others
+        if other.candidate.type.family == "flat" and not other.met
+    ]
     if not meeting:
-        return f"It is the only type tried that meets the targets ({asked})." + (f" For comparison: {exact[0]}." if exact else "")
-    why = "the fastest" if choice.point.median_ms <= meeting[0].point.median_ms else "the smallest of the fastest (within a quarter of the least time)"
+        return f"It is the only type tried that meets the targets ({asked})." + (
+            f" For comparison: {exact[0]}." if exact else ""
+        )
+    why = (
+        "the fastest"
+        if choice.point.median_ms <= meeting[0].point.median_ms
+        else "the smallest of the fastest (within a quarter of the least time)"
+    )
     return f"Of the types that meet the targets ({asked}) it is {why}; for comparison: {', '.join(said + exact)}."
 
 
@@ -252,6 +302,8 @@ def _format_conditions(samples: Sequence[Sample], rows: int) -> str:
 def _format_too_large(candidates: Sequence[Candidate], storage: Storage, targets: Targets) -> str:
     smallest = min(candidates, key=lambda candidate: candidate.memory)
     return (
-        f"memory is {format_bytes(targets.memory or 0)}, too little for any index of {storage.rows:,} vectors of dimension {storage.dimension}: "
-        f"the smallest, {smallest.type.factory}, needs {format_bytes(smallest.memory)}; allow at least {smallest.memory} bytes (--memory)"
+        f"memory is {format_bytes(targets.memory or 0)}, too little for any index of {storage.rows:,} vectors of "
+        f"dimension {storage.dimension}: "
+        f"the smallest, {smallest.type.factory}, needs {format_bytes(smallest.memory)}; allow at least "
+        f"{smallest.memory} bytes (--memory)"
     )

@@ -60,7 +60,8 @@ class Point:
 def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> Found:
     """Scores and rows, both (queries, min(k, rows)), best first, by exhaustive comparison.
 
-    The stored vectors pass through memory once per 4,096 queries, in blocks of 16 MB: memory does not grow with the corpus.
+    The stored vectors pass through memory once per 4,096 queries, in blocks of 16 MB: memory does not grow with the
+    corpus.
 
     Raises:
         SettingsError: k is below 1, or the queries have another shape than (queries, dimension).
@@ -70,7 +71,10 @@ def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> Foun
     if queries.ndim != 2 or queries.shape[1] != storage.dimension:
         raise SettingsError(f"query vectors of shape {queries.shape}, expected (queries, {storage.dimension})")
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    parts = [_exact_block(storage, queries[start : start + _QUERIES_AT_ONCE], min(k, storage.rows)) for start in range(0, len(queries), _QUERIES_AT_ONCE)]
+    parts = [
+        _exact_block(storage, queries[start : start + _QUERIES_AT_ONCE], min(k, storage.rows))
+        for start in range(0, len(queries), _QUERIES_AT_ONCE)
+    ]
     if not parts:
         return Found(np.zeros((0, min(k, storage.rows)), np.float32), np.zeros((0, min(k, storage.rows)), np.int64))
     return Found(*map(np.concatenate, zip(*parts, strict=True)))
@@ -91,12 +95,16 @@ def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> Foun
     return Found(scores, rows)
 
 
-def search_rows(structure: "Structure | Storage", storage: Storage, query: NDArray[np.float32], k: int, effort: Effort) -> NDArray[np.int64]:
+def search_rows(
+    structure: "Structure | Storage", storage: Storage, query: NDArray[np.float32], k: int, effort: Effort
+) -> NDArray[np.int64]:
     """Rows of the k best answers to one query (1, dimension): candidates of the structure, scored again with the stored vectors."""
     if isinstance(structure, Storage):
         rows: NDArray[np.int64] = structure.search(query, min(k, structure.rows)).rows[0]
         return rows[rows >= 0]
-    candidates: NDArray[np.int64] = structure.find(query, min(k * (effort.rerank or 1), storage.rows), effort=effort).rows[0]
+    candidates: NDArray[np.int64] = structure.find(
+        query, min(k * (effort.rerank or 1), storage.rows), effort=effort
+    ).rows[0]
     candidates = candidates[candidates >= 0]
     best: NDArray[np.int64] = np.lexsort((candidates, -storage.scores(query[0], candidates)))[:k]
     return candidates[best]
@@ -118,18 +126,22 @@ def measure_curve(
     """Recall@k and the time of single queries, effort by effort, least first.
 
     Each query is searched alone, as a service would, after ten unmeasured ones, in as many threads as FAISS is set to
-    (`faiss.omp_get_max_threads()`); the time is that of finding and scoring the rows, without encoding the question or reading documents.
+    (`faiss.omp_get_max_threads()`); the time is that of finding and scoring the rows, without encoding the question or
+    reading documents.
 
-    Recall@k counts the returned rows whose exact score is at least the k-th true one (or equal but for float32 rounding), over k: so any
-    of several equally good rows counts (the definition of ANN-Benchmarks, Aumüller, Bernhardsson, Faithfull 2020, section 2.1).
+    Recall@k counts the returned rows whose exact score is at least the k-th true one (or equal but for float32
+    rounding), over k: so any of several equally good rows counts (the definition of ANN-Benchmarks, Aumüller,
+    Bernhardsson, Faithfull 2020, section 2.1).
 
     Args:
         structure: What is measured; `storage` itself for exact search.
         storage: The vectors that are searched, the truth.
         queries: (queries, dimension); not rows of `storage`, which would find themselves.
         k: Answers wanted per query.
-        recall: The recall asked for: where it is reached is found first, by halving, even if that takes longer than `seconds`. None: the sweep alone.
-        efforts: All of them are measured. None: a sweep made for the type, which stops when recall is 1 or does not grow any more.
+        recall: The recall asked for: where it is reached is found first, by halving, even if that takes longer than
+            `seconds`. None: the sweep alone.
+        efforts: All of them are measured. None: a sweep made for the type, which stops when recall is 1 or does not
+            grow any more.
         truth: Scores (queries, k) of `exact_search`, where they are known already.
         point_seconds: No further query is asked for a point after so long (but at least 20 are).
         seconds: No further point of the sweep is begun after so long.
@@ -182,7 +194,14 @@ class _Meter:
             times.append(1e3 * (self.clock() - start))
         shares = [_share(self.storage, *answer) for answer in zip(self.queries, found, self.truth, strict=False)]
         error = float(np.std(shares) / np.sqrt(len(shares)))
-        return Point(effort, float(np.mean(shares)), float(np.median(times)), float(np.percentile(times, 99, method="higher")), error, len(times))
+        return Point(
+            effort,
+            float(np.mean(shares)),
+            float(np.median(times)),
+            float(np.percentile(times, 99, method="higher")),
+            error,
+            len(times),
+        )
 
     def _search(self, query: NDArray[np.float32], effort: Effort) -> NDArray[np.int64]:
         return search_rows(self.structure, self.storage, query[None], self.k, effort)
@@ -263,7 +282,8 @@ def rank(point: Point, targets: Targets) -> int:
 def best_point(points: Sequence[Point], targets: Targets) -> Point:
     """The fastest point that keeps to recall and latency; where none does, the nearest.
 
-    Latency gives way before recall: then it is the fastest point with the recall asked for, and where no point has that, the one of highest recall.
+    Latency gives way before recall: then it is the fastest point with the recall asked for, and where no point has
+    that, the one of highest recall.
 
     Raises:
         SettingsError: There are no points.

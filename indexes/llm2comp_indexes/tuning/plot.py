@@ -35,19 +35,47 @@ def plot_curve(report: Report, path: Path) -> None:
 
 
 def _draw_curves(axes: Any, report: Report) -> None:
-    groups = [(rerank, list(points)) for rerank, points in groupby(report.points, key=lambda point: point.effort.rerank)]
+    groups = [
+        (rerank, list(points)) for rerank, points in groupby(report.points, key=lambda point: point.effort.rerank)
+    ]
     for number, (rerank, points) in enumerate(groups):
-        label = "median" if len(groups) == 1 else f"median, {rerank} candidate{'s' if rerank != 1 else ''} re-scored per answer"
+        label = (
+            "median"
+            if len(groups) == 1
+            else f"median, {rerank} candidate{'s' if rerank != 1 else ''} re-scored per answer"
+        )
         recalls = [point.recall for point in points]
         axes.plot(recalls, [point.median_ms for point in points], "o-", color=f"C{number}", label=label, zorder=3)
-        axes.plot(recalls, [point.p99_ms for point in points], ".:", color=f"C{number}", alpha=0.6, label="99th percentile" if not number else None)
+        axes.plot(
+            recalls,
+            [point.p99_ms for point in points],
+            ".:",
+            color=f"C{number}",
+            alpha=0.6,
+            label="99th percentile" if not number else None,
+        )
     if report.exact:
         axes.plot(
-            report.exact.recall, report.exact.median_ms, "s", color="black", markersize=9, label=f"exact search: {report.exact.median_ms:.3g} ms", zorder=4
+            report.exact.recall,
+            report.exact.median_ms,
+            "s",
+            color="black",
+            markersize=9,
+            label=f"exact search: {report.exact.median_ms:.3g} ms",
+            zorder=4,
         )
     chosen = report.point
     label = f"chosen: recall {chosen.recall:.3f}, {chosen.median_ms:.3g} ms"
-    axes.plot(chosen.recall, chosen.median_ms, "*", color="crimson", markersize=22, markeredgecolor="white", label=label, zorder=5)
+    axes.plot(
+        chosen.recall,
+        chosen.median_ms,
+        "*",
+        color="crimson",
+        markersize=22,
+        markeredgecolor="white",
+        label=label,
+        zorder=5,
+    )
 
 
 def _draw_targets(axes: Any, report: Report) -> None:
@@ -70,6 +98,9 @@ def _label(axes: Any, report: Report) -> None:
     axes.set_ylabel(f"latency of one query (ms, log scale; FAISS threads: {report.threads})", fontsize=13)
     axes.tick_params(labelsize=11)
     kind = format_effort(IndexType(report.type), report.point.effort)
-    said = f"{report.rows:,} vectors of dimension {report.dimension}: {kind}, {format_bytes(report.memory)} of memory", f"measured with {report.query_source}"
+    said = (
+        f"{report.rows:,} vectors of dimension {report.dimension}: {kind}, {format_bytes(report.memory)} of memory",
+        f"measured with {report.query_source}",
+    )
     axes.set_title("\n".join(line for part in said for line in textwrap.wrap(part, _TITLE_CHARACTERS)), fontsize=13)
     axes.legend(fontsize=11, loc="best")

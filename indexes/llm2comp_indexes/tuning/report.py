@@ -42,7 +42,8 @@ class Report:
         threads: FAISS threads during the measurement.
         memory: Bytes that searching holds in memory, as estimated.
         bytes: Of the files on disk.
-        seconds: Duration of the build's phases: `encode`, `documents` (reading and writing, where encoding did not hide it), `write`, `bm25` and so on.
+        seconds: Duration of the build's phases: `encode`, `documents` (reading and writing, where encoding did not hide
+            it), `write`, `bm25` and so on.
         reason: Sentences for people: what was chosen, why, and what came of it.
     """
 
@@ -70,7 +71,13 @@ class Report:
         """The report as values that `json` writes; `parse_report` reads them back."""
         content = asdict(self)
         targets = content.pop("targets")
-        return {"format": _FORMAT, **content, "wishes": targets, "points": [asdict(point) for point in self.points], "seconds": dict(self.seconds)}
+        return {
+            "format": _FORMAT,
+            **content,
+            "wishes": targets,
+            "points": [asdict(point) for point in self.points],
+            "seconds": dict(self.seconds),
+        }
 
 
 def make_report(
@@ -110,12 +117,28 @@ def make_report(
     point = best_point(points, targets)
     met = rank(point, targets) < 2 and targets.allows(memory)
     reason = f"{planned} {_format_result(kind, point, targets, memory, met, rows)}".strip()
-    return Report(kind.factory, rows, dimension, targets, point, met, tuple(points), exact, query_source, threads, memory, bytes, dict(seconds), reason)
+    return Report(
+        kind.factory,
+        rows,
+        dimension,
+        targets,
+        point,
+        met,
+        tuple(points),
+        exact,
+        query_source,
+        threads,
+        memory,
+        bytes,
+        dict(seconds),
+        reason,
+    )
 
 
 def _format_result(kind: IndexType, point: Point, targets: Targets, memory: int, met: bool, rows: int) -> str:
     measured = (
-        f"The finished index of {rows:,} vectors, {format_effort(kind, point.effort)}, measures recall@{targets.k} {point.recall:.3f} "
+        f"The finished index of {rows:,} vectors, {format_effort(kind, point.effort)}, measures recall@{targets.k} "
+        f"{point.recall:.3f} "
         f"at {format_ms(point.median_ms)} per query (99 of 100 within {format_ms(point.p99_ms)})"
     )
     if met:
@@ -123,7 +146,9 @@ def _format_result(kind: IndexType, point: Point, targets: Targets, memory: int,
     missed = [f"recall {targets.recall:g} is not reached"] if point.recall < targets.recall else []
     missed += [f"{format_latency(targets)} is not kept"] if point.median_ms > targets.latency else []
     missed += (
-        [f"its {format_bytes(memory)} of memory are over the {format_bytes(targets.memory)} allowed"] if targets.memory and memory > targets.memory else []
+        [f"its {format_bytes(memory)} of memory are over the {format_bytes(targets.memory)} allowed"]
+        if targets.memory and memory > targets.memory
+        else []
     )
     return f"{measured}: {', and '.join(missed)}; this is the nearest it gets."
 
@@ -145,12 +170,16 @@ def read_report(path: Path) -> Report:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
-            raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not a report of ours; build the index again")
+            raise IndexFolderError(
+                f"{path}: larger than {_MOST_BYTES:,} bytes, so not a report of ours; build the index again"
+            )
         return parse_report(json.loads(text), str(path))
     except (ValueError, RecursionError) as error:
         if isinstance(error, LLM2CompError):
             raise
-        raise IndexFolderError(f"{path}: not JSON ({error}); the file was cut or altered: build the index again") from error
+        raise IndexFolderError(
+            f"{path}: not JSON ({error}); the file was cut or altered: build the index again"
+        ) from error
     except OSError as error:
         raise IndexFolderError(f"{path}: {error.strerror or error}; build the index again to measure it") from error
 
@@ -168,11 +197,17 @@ def parse_report(content: Any, source: str) -> Report:
     if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise IndexFolderError(f"{source}: not the report of an index (no format number); build the index again")
     if content["format"] > _FORMAT:
-        raise IndexFolderError(f"{source}: report format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade llm2comp")
+        raise IndexFolderError(
+            f"{source}: report format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade "
+            "llm2comp"
+        )
     try:
         return _parse(content)
     except (ValueError, OverflowError) as error:
-        raise IndexFolderError(f"{source}: not a report this llm2comp can read: {error}; pip install --upgrade llm2comp, or build the index again") from error
+        raise IndexFolderError(
+            f"{source}: not a report this llm2comp can read: {error}; pip install --upgrade llm2comp, or build the "
+            "index again"
+        ) from error
 
 
 def _parse(content: dict[str, Any]) -> Report:
@@ -216,7 +251,10 @@ def _point(content: Any) -> Point:
     _only(content, {field.name for field in fields(Point)}, "a point of its curve")
     effort = _take(content, "effort", dict)
     _only(effort, {field.name for field in fields(Effort)}, "an effort")
-    efforts = {name: None if effort.get(name) is None else _count(effort, name, 1) for name in ("nprobe", "ef_search", "rerank")}
+    efforts = {
+        name: None if effort.get(name) is None else _count(effort, name, 1)
+        for name in ("nprobe", "ef_search", "rerank")
+    }
     times = {name: _number(content.get(name), name, math.inf) for name in ("median_ms", "p99_ms")}
     shares = {name: _number(content.get(name), name, 1.0) for name in ("recall", "error")}
     return Point(effort=Effort(**efforts), queries=_count(content, "queries", 0), **times, **shares)

@@ -69,9 +69,10 @@ class Candidate:
 def list_candidates(rows: int, dimension: int, store: Store) -> tuple[Candidate, ...]:
     """The types that may suit, in the order in which they are tried.
 
-    Flat; IVF with components of 16 bits; HNSW with M 16 and 32; IVF with components of 8 bits; then the compressed ones: IVF with components of 4 bits
-    and, where there are vectors enough to train them, with product quantizers of three sizes (a byte for at least 4 components), behind a random
-    rotation, which spreads the variance over the parts. (OPQ's trained rotation takes minutes to train, so that it cannot be tried here; `ivfpq` has it.)
+    Flat; IVF with components of 16 bits; HNSW with M 16 and 32; IVF with components of 8 bits; then the compressed
+    ones: IVF with components of 4 bits and, where there are vectors enough to train them, with product quantizers of
+    three sizes (a byte for at least 4 components), behind a random rotation, which spreads the variance over the parts.
+    (OPQ's trained rotation takes minutes to train, so that it cannot be tried here; `ivfpq` has it.)
     """
     ivf = default_type("ivf", rows=rows, dimension=dimension)
     coarse = ivf.factory.rsplit(",", 1)[0]
@@ -88,15 +89,17 @@ def _code_sizes(dimension: int) -> list[int]:
     return [parts for parts in (most, most // 2, most // 4) if parts]
 
 
-def scale_point(point: Point, base: Point, kind: IndexType, tried: IndexType, *, rows: int, sample_rows: int, exponent: float) -> Point:
+def scale_point(
+    point: Point, base: Point, kind: IndexType, tried: IndexType, *, rows: int, sample_rows: int, exponent: float
+) -> Point:
     """The point of the same recall expected of all rows, from one measured on the sample.
 
     - flat: time is linear in the rows.
-    - hnsw: efSearch grows with the rows to the power `exponent`; time is linear in efSearch and logarithmic in the rows (Malkov and Yashunin 2018,
-      section 4.2).
-    - ivf: the share of the lists that is probed changes with the rows to the power `exponent`. The time beyond that of probing a single list (`base`)
-      is linear in the rows that are probed; that of a single list is the comparison with the centroids, linear in their number, or logarithmic
-      where they are found through a graph.
+    - hnsw: efSearch grows with the rows to the power `exponent`; time is linear in efSearch and logarithmic in the rows
+      (Malkov and Yashunin 2018, section 4.2).
+    - ivf: the share of the lists that is probed changes with the rows to the power `exponent`. The time beyond that of
+      probing a single list (`base`) is linear in the rows that are probed; that of a single list is the comparison with
+      the centroids, linear in their number, or logarithmic where they are found through a graph.
 
     Args:
         point: Measured on the sample.
@@ -118,14 +121,24 @@ def scale_point(point: Point, base: Point, kind: IndexType, tried: IndexType, *,
     coarse = lists / tried_lists if not kind.ivf.links else math.log(lists) / math.log(max(tried_lists, 2))
     fixed = min(point.median_ms, base.median_ms)
     scaled = fixed * coarse + (point.median_ms - fixed) * growth * harder
-    effort = replace(point.effort, nprobe=max(1, min(lists, math.ceil((point.effort.nprobe or 1) * harder * lists / tried_lists))))
+    effort = replace(
+        point.effort, nprobe=max(1, min(lists, math.ceil((point.effort.nprobe or 1) * harder * lists / tried_lists)))
+    )
     return _slower(replace(point, effort=effort), scaled / point.median_ms if point.median_ms else 1.0)
 
 
-def growth_exponent(points: Sequence[Point], smaller: Sequence[Point], kinds: tuple[IndexType, IndexType], *, growth: float, recall: float) -> float:
+def growth_exponent(
+    points: Sequence[Point],
+    smaller: Sequence[Point],
+    kinds: tuple[IndexType, IndexType],
+    *,
+    growth: float,
+    recall: float,
+) -> float:
     """How the effort for a recall grows with the rows: to this power of their number.
 
-    The effort is efSearch (the power is then between 0 and 0.5) or the share of the lists that is probed (between -0.5 and 0).
+    The effort is efSearch (the power is then between 0 and 0.5) or the share of the lists that is probed (between -0.5
+    and 0).
 
     Args:
         points: Measured on a sample.
@@ -137,7 +150,8 @@ def growth_exponent(points: Sequence[Point], smaller: Sequence[Point], kinds: tu
     logs = [
         math.log(large / small) / math.log(growth)
         for rerank in {point.effort.rerank for point in points}
-        if (large := _effort_for(points, rerank, kinds[0], recall)) and (small := _effort_for(smaller, rerank, kinds[1], recall))
+        if (large := _effort_for(points, rerank, kinds[0], recall))
+        and (small := _effort_for(smaller, rerank, kinds[1], recall))
     ]
     least, most = (0.0, 0.5) if kinds[0].family == "hnsw" else (-0.5, 0.0)
     return min(most, max(least, median(logs))) if logs else most
@@ -161,8 +175,8 @@ def _slower(point: Point, factor: float) -> Point:
 class Sample:
     """Rows of a corpus copied to temporary files, with queries that are not among them; removed when left as a context manager.
 
-    50,000 rows, or 10,000 for types that are slow to build; fewer of long vectors. Unless that is nearly the whole corpus, each type is tried on
-    a quarter of them too, to see how the effort grows with the rows.
+    50,000 rows, or 10,000 for types that are slow to build; fewer of long vectors. Unless that is nearly the whole
+    corpus, each type is tried on a quarter of them too, to see how the effort grows with the rows.
 
     Attributes:
         storage: The sampled rows, in a random order.
@@ -182,24 +196,34 @@ class Sample:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         generator = np.random.default_rng(seed)
-        order = generator.permutation(storage.rows) if storage.rows <= 1 << 24 else generator.choice(storage.rows, 1 << 18, replace=False, shuffle=True)
+        order = (
+            generator.permutation(storage.rows)
+            if storage.rows <= 1 << 24
+            else generator.choice(storage.rows, 1 << 18, replace=False, shuffle=True)
+        )
         held = min(_QUERIES, storage.rows // 10) if queries is None else 0
         self._source, self._targets, self._clock = storage, targets, clock
         self.held_out = held > 0
         rows = order[held : held + _rows_to_sample(storage.dimension, slow)]
         if queries is None:
-            queries = storage.read(order[:held] if held else rows[:1])  # of under ten rows: exact search finds all, whatever is asked
+            queries = storage.read(
+                order[:held] if held else rows[:1]
+            )  # of under ten rows: exact search finds all, whatever is asked
         self.queries = queries[generator.permutation(len(queries))[:_QUERIES]]
         self._folder = TemporaryDirectory(prefix="llm2comp-plan-", dir=workdir)
         self.storage = self._copy(rows, "sample.faiss")
         self._parts = [_Part(self.storage, self.queries, targets.k)]
         if storage.rows > _MUCH_MORE * len(rows):
-            self._parts.append(_Part(self._copy(rows[: len(rows) // 4], "quarter.faiss"), self.queries[:_FEW_QUERIES], targets.k))
+            self._parts.append(
+                _Part(self._copy(rows[: len(rows) // 4], "quarter.faiss"), self.queries[:_FEW_QUERIES], targets.k)
+            )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._folder.cleanup()
 
     def _copy(self, rows: NDArray[np.int64], name: str) -> Storage:
@@ -210,19 +234,25 @@ class Sample:
             writer.finish()
         return open_storage(path, rows=len(rows), dimension=self._source.dimension, store=self._source.store)
 
-    def try_out(self, candidate: Candidate, *, device: str, threads: int | None, seed: int, seconds: float) -> Candidate:
+    def try_out(
+        self, candidate: Candidate, *, device: str, threads: int | None, seed: int, seconds: float
+    ) -> Candidate:
         """The candidate with the points expected for the whole corpus, about the recall asked for; each is measured for an eighth of `seconds` at most."""
         kind, curves, tried = candidate.type, [], []
         for part in self._parts[: 1 if kind.family == "flat" else 2]:
             tried.append(_shrink(kind, part.storage.rows))
             structure: Structure | Storage = part.storage
             if kind.family != "flat":
-                structure = build_structure(tried[-1], part.storage, device=device, threads=threads, seed=seed, workdir=Path(self._folder.name))
+                structure = build_structure(
+                    tried[-1], part.storage, device=device, threads=threads, seed=seed, workdir=Path(self._folder.name)
+                )
             curves.append(part.measure(structure, self._targets, seconds, self._clock))
         exponent = 0.0
         if len(curves) > 1:
             growth = self._parts[0].storage.rows / self._parts[1].storage.rows
-            exponent = growth_exponent(curves[0], curves[1], (tried[0], tried[1]), growth=growth, recall=min(self._targets.recall, _STEEP))
+            exponent = growth_exponent(
+                curves[0], curves[1], (tried[0], tried[1]), growth=growth, recall=min(self._targets.recall, _STEEP)
+            )
         return replace(candidate, points=self._scale(curves[0], kind, tried[0], exponent))
 
     def _scale(self, points: Sequence[Point], kind: IndexType, tried: IndexType, exponent: float) -> tuple[Point, ...]:
@@ -230,7 +260,12 @@ class Sample:
         for point in points:
             base.setdefault(point.effort.rerank, point)
         rows, sampled = self._source.rows, self.storage.rows
-        return tuple(scale_point(point, base[point.effort.rerank], kind, tried, rows=rows, sample_rows=sampled, exponent=exponent) for point in points)
+        return tuple(
+            scale_point(
+                point, base[point.effort.rerank], kind, tried, rows=rows, sample_rows=sampled, exponent=exponent
+            )
+            for point in points
+        )
 
 
 class _Part:
@@ -240,7 +275,9 @@ class _Part:
         self.storage, self._queries = storage, queries
         self._truth = exact_search(storage, queries, k).scores
 
-    def measure(self, structure: Structure | Storage, targets: Targets, seconds: float, clock: Callable[[], float]) -> tuple[Point, ...]:
+    def measure(
+        self, structure: Structure | Storage, targets: Targets, seconds: float, clock: Callable[[], float]
+    ) -> tuple[Point, ...]:
         return measure_curve(
             structure,
             self.storage,

@@ -9,7 +9,16 @@ from typing import TypeVar
 
 from llm2comp.corpus.documents import Document
 from llm2comp.training.pairs.questions import ask
-from llm2comp.training.pairs.sentences import content_words, cut_words, english, letters, roughen, split_sentences, swap_synonyms, view
+from llm2comp.training.pairs.sentences import (
+    content_words,
+    cut_words,
+    english,
+    letters,
+    roughen,
+    split_sentences,
+    swap_synonyms,
+    view,
+)
 from llm2comp.training.pairs.settings import Pair, PairSettings
 
 __all__ = ["article_pairs", "rest_pairs"]
@@ -17,7 +26,9 @@ __all__ = ["article_pairs", "rest_pairs"]
 _T = TypeVar("_T")
 _TITLE_FORMS = ("{}", "{}", "what is {}?", "tell me about {}", "definition of {}", "{} meaning")
 _PERSON_FORMS = ("{}", "{}", "who is {}?", "who was {}?", "tell me about {}", "{} biography")
-_PERSON = re.compile(r"\(born |\b[Hh]e was\b|\b[Ss]he was\b| born \d|\d{4}\s?[–-]\s?(?:\d+ \w+ |\w+ \d+, )?\d{4}\) (?:is|was) an?|\b(?:He|She|His|Her) ")
+_PERSON = re.compile(
+    r"\(born |\b[Hh]e was\b|\b[Ss]he was\b| born \d|\d{4}\s?[–-]\s?(?:\d+ \w+ |\w+ \d+, )?\d{4}\) (?:is|was) an?|\b(?:He|She|His|Her) "
+)
 _HEADING_FORMS = (
     "{title} {heading}",
     "{title} {heading}",
@@ -47,7 +58,9 @@ def article_pairs(document: Document, settings: PairSettings) -> Iterator[Pair]:
         if limit:
             rng = random.Random(f"{settings.seed} {kind} {document.id}")
             pairs = derive(_Article(document.id, topic, blocks, settings, rng))
-            yield from islice((pair for pair in pairs if letters(pair.query) not in ("", letters(pair.positive))), limit)
+            yield from islice(
+                (pair for pair in pairs if letters(pair.query) not in ("", letters(pair.positive))), limit
+            )
 
 
 def rest_pairs(kind: str, document: Document, settings: PairSettings, limit: int) -> Iterator[Pair]:
@@ -104,7 +117,12 @@ class _Article:
         for heading, number in self._shuffled(list(first.items())):
             name = heading if any(map(str.isupper, heading[1:])) else heading[:1].lower() + heading[1:]
             query = self.rng.choice(_HEADING_FORMS).format(title=self.topic, heading=name)
-            yield self._pair("heading-section", query, self._window(self.blocks[number], 0, first=True), self._other(number, elsewhere=True))
+            yield self._pair(
+                "heading-section",
+                query,
+                self._window(self.blocks[number], 0, first=True),
+                self._other(number, elsewhere=True),
+            )
 
     def sentence_rest(self) -> Iterator[Pair]:
         for number, position, sentence in self._sentences(neighbours=2):
@@ -116,7 +134,12 @@ class _Article:
             yield self._pair("sentence-rest", query, self._window(block, position))
 
     def science_rest(self) -> Iterator[Pair]:
-        words = [word.strip(".,;()").lower() for block in self.blocks for sentence in block.sentences for word in sentence.split()]
+        words = [
+            word.strip(".,;()").lower()
+            for block in self.blocks
+            for sentence in block.sentences
+            for word in sentence.split()
+        ]
         if sum(word in english().science_words for word in words) >= self.settings.science_density * len(words):
             for pair in self.sentence_rest():
                 yield Pair("science-rest", pair.query, pair.positive, pair.source)
@@ -126,7 +149,9 @@ class _Article:
             question = ask(sentence, self.topic, self.rng)
             if question is not None:
                 question = self._located(swap_synonyms(question, self.settings.synonyms, self.rng))
-                yield self._pair("question-passage", question, self._window(self.blocks[number], position), self._other(number))
+                yield self._pair(
+                    "question-passage", question, self._window(self.blocks[number], position), self._other(number)
+                )
 
     def keywords_passage(self) -> Iterator[Pair]:
         for number, position, sentence in self._sentences():
@@ -137,8 +162,12 @@ class _Article:
                 count = min(self.rng.randint(3, 6), len(words))
                 start = self.rng.randrange(len(words) - count + 1)
                 chosen = words[start : start + count] if self.rng.random() < 0.6 else self.rng.sample(words, count)
-                named = self.rng.random() < (0.8 if all(map(str.islower, chosen)) else 0.4) and self.topic not in " ".join(chosen)
-                query = swap_synonyms(" ".join([self.topic, *chosen] if named else chosen), self.settings.synonyms, self.rng)
+                named = self.rng.random() < (
+                    0.8 if all(map(str.islower, chosen)) else 0.4
+                ) and self.topic not in " ".join(chosen)
+                query = swap_synonyms(
+                    " ".join([self.topic, *chosen] if named else chosen), self.settings.synonyms, self.rng
+                )
                 yield self._pair("keywords-passage", query, self._window(self.blocks[number], position))
 
     def lead_passage(self) -> Iterator[Pair]:
@@ -166,7 +195,13 @@ class _Article:
 
     def _pair(self, kind: str, query: str, positive: str, negative: str | None = None, *, titled: bool = True) -> Pair:
         settings = self.settings
-        query = roughen(query, self.rng, lowercase=settings.lowercase, unpunctuated=settings.unpunctuated, drop_word=settings.drop_word)
+        query = roughen(
+            query,
+            self.rng,
+            lowercase=settings.lowercase,
+            unpunctuated=settings.unpunctuated,
+            drop_word=settings.drop_word,
+        )
         if titled and self.topic and self.rng.random() < settings.titled:
             positive = f"{self.topic}\n{positive}"
             negative = negative and f"{self.topic}\n{negative}"
@@ -177,7 +212,11 @@ class _Article:
         rounds: list[list[tuple[int, int, str]]] = []
         for number, block in enumerate(self.blocks):
             if len(block.sentences) > neighbours:
-                fitting = [(number, position, text) for position, text in enumerate(block.sentences) if self._fits(text, short=short)]
+                fitting = [
+                    (number, position, text)
+                    for position, text in enumerate(block.sentences)
+                    if self._fits(text, short=short)
+                ]
                 for turn, entry in enumerate(self._shuffled(fitting)):
                     rounds += [[]] if turn == len(rounds) else []
                     rounds[turn].append(entry)
@@ -186,7 +225,11 @@ class _Article:
 
     def _fits(self, sentence: str, *, short: bool = False) -> bool:
         shortest, longest = self.settings.short_sentence_words if short else self.settings.sentence_words
-        return shortest <= len(sentence.split()) <= longest and sentence[-1] in '.!?"”)' and not re.search(r"^\W*[a-z]|\(\s*[,;)]|\bformula_", sentence)
+        return (
+            shortest <= len(sentence.split()) <= longest
+            and sentence[-1] in '.!?"”)'
+            and not re.search(r"^\W*[a-z]|\(\s*[,;)]|\bformula_", sentence)
+        )
 
     def _window(self, block: _Block, position: int, *, first: bool = False) -> str:
         """Whole sentences around one, to a drawn length; long ones are cut so that the sentence itself stays inside."""
@@ -208,13 +251,19 @@ class _Article:
     def _other(self, number: int, *, elsewhere: bool = False) -> str | None:
         """Another passage of the article, if need be of another section: a question about the whole section fits all of it."""
         own = self.blocks[number]
-        others = [block for block in self.blocks if block is not own and not (elsewhere and block.heading == own.heading)]
+        others = [
+            block for block in self.blocks if block is not own and not (elsewhere and block.heading == own.heading)
+        ]
         return self._window(self.rng.choice(others), 0) if others else None
 
     def _named(self, sentence: str) -> str:
         """The sentence with its opening pronoun replaced by what the article is about, half of the time."""
         first, _, rest = sentence.partition(" ")
-        return f"{self.topic} {rest}" if self.topic and first in ("He", "She", "It") and self.rng.random() < 0.5 else sentence
+        return (
+            f"{self.topic} {rest}"
+            if self.topic and first in ("He", "She", "It") and self.rng.random() < 0.5
+            else sentence
+        )
 
     def _located(self, question: str) -> str:
         """The question with the article's topic added where it names nothing, most of the time."""

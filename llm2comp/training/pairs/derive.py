@@ -3,22 +3,24 @@
 A small encoder starts as a bag of subwords. What it must still learn, and which kind of pair teaches it:
 
 - **which words matter**: `title-lead` and `keywords-passage` (a name or a few content words stand for a passage),
-  `sentence-view` (a sentence survives the loss of its filler words, not of its names; a sentence from beside it is the negative);
+  `sentence-view` (a sentence survives the loss of its filler words, not of its names; a sentence from beside it is the
+  negative);
 - **questions look unlike their answers**: `question-passage` asks by rules for a date, place, agent, number, reason or
   subject of one sentence, of the passage around it; another passage of the article, under the same title line, is the
   negative, because a title alone must not decide. `heading-section` does so for the topic of a whole section;
-- **a text is about more than its words**: `sentence-rest` takes a sentence out of its passage (inverse cloze) and keeps it in
-  one of ten, so that a literal match still counts; `lead-passage` and `sentence-next` relate what is said of one thing;
-- **statements and scientific abstracts**: `science-rest`, and from ready files the conclusion of a study with its abstract
-  (`NAME-claim`) and sentences of medical prose with the rest (`NAME-sentence`);
+- **a text is about more than its words**: `sentence-rest` takes a sentence out of its passage (inverse cloze) and keeps
+  it in one of ten, so that a literal match still counts; `lead-passage` and `sentence-next` relate what is said of one
+  thing;
+- **statements and scientific abstracts**: `science-rest`, and from ready files the conclusion of a study with its
+  abstract (`NAME-claim`) and sentences of medical prose with the rest (`NAME-sentence`);
 - **everyday sentences**: ready sentence sets in both directions, and each sentence reworded (`NAME-view`);
-- **documentation**: `summary-body` (summary line, body without the names), `howto-docstring` (the same in a user's words),
-  `part-docstring` (inverse cloze), `name-docstring` (words of the name) for docstrings without a body.
+- **documentation**: `summary-body` (summary line, body without the names), `howto-docstring` (the same in a user's
+  words), `part-docstring` (inverse cloze), `name-docstring` (words of the name) for docstrings without a body.
 
-Passages vary in length and half of them begin with a title line, as documents of a corpus do; queries come in lower case,
-without final punctuation or a word short at times. Every kind is a file of its own: in a batch of one kind all negatives have
-the positive's form, so form is no shortcut. Within a file the order is that of a hash, so pairs of one document, which could be
-false negatives of one another, lie far apart.
+Passages vary in length and half of them begin with a title line, as documents of a corpus do; queries come in lower
+case, without final punctuation or a word short at times. Every kind is a file of its own: in a batch of one kind all
+negatives have the positive's form, so form is no shortcut. Within a file the order is that of a hash, so pairs of one
+document, which could be false negatives of one another, lie far apart.
 """
 
 import gzip
@@ -88,9 +90,9 @@ def _iterate_all(settings: PairSettings) -> Iterator[Pair]:
 def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
     """Write one `KIND.jsonl.gz` per kind, shuffled over all documents, and `pairs.json` with the settings and counts.
 
-    Lines are `{"query", "positive", "negative" (where there is one), "source"}`. A pair met twice is written once. Memory
-    holds one of 64 buckets at a time, so the corpora may be larger than it. Everything is written to a folder beside the
-    output, which takes its name when all is done.
+    Lines are `{"query", "positive", "negative" (where there is one), "source"}`. A pair met twice is written once.
+    Memory holds one of 64 buckets at a time, so the corpora may be larger than it. Everything is written to a folder
+    beside the output, which takes its name when all is done.
 
     Returns:
         Pairs per kind.
@@ -123,14 +125,19 @@ def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
 def _scatter(pairs: Iterable[Pair], seed: int, folder: Path) -> None:
     """Deal the pairs to buckets by a hash of their texts, which is also their place in the shuffled order."""
     with ExitStack() as stack:
-        files = [stack.enter_context((folder / f"{number:02d}").open("w", encoding="utf-8", newline="\n")) for number in range(_BUCKETS)]
+        files = [
+            stack.enter_context((folder / f"{number:02d}").open("w", encoding="utf-8", newline="\n"))
+            for number in range(_BUCKETS)
+        ]
         for pair in pairs:
             texts = f"{seed}\0{pair.kind}\0{pair.query}\0{pair.positive}"
             key = hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=8).hexdigest()
             row = {"query": pair.query, "positive": pair.positive, "negative": pair.negative, "source": pair.source}
             if pair.negative is None:
                 del row["negative"]
-            files[int(key[:2], 16) * _BUCKETS // 256].write(f"{key}\t{pair.kind}\t{json.dumps(row, ensure_ascii=False)}\n")
+            files[int(key[:2], 16) * _BUCKETS // 256].write(
+                f"{key}\t{pair.kind}\t{json.dumps(row, ensure_ascii=False)}\n"
+            )
 
 
 def _gather(buckets: Path, output: Path) -> dict[str, int]:

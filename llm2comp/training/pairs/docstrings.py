@@ -11,17 +11,29 @@ from llm2comp.training.pairs.settings import Pair, PairSettings
 
 __all__ = ["docstring_pairs"]
 
-_ASKING = ("how to {}", "how do I {}?", "how can I {} in python?", "function to {}", "which function can {}?", "python {}", "{}", "I want to {}")
-_SECTION = re.compile(r"(?:Parameters|Returns?|Args|Arguments|Attributes|Raises|Yields|Examples?|References|See Also|Notes?|Usage)\b")
+_ASKING = (
+    "how to {}",
+    "how do I {}?",
+    "how can I {} in python?",
+    "function to {}",
+    "which function can {}?",
+    "python {}",
+    "{}",
+    "I want to {}",
+)
+_SECTION = re.compile(
+    r"(?:Parameters|Returns?|Args|Arguments|Attributes|Raises|Yields|Examples?|References|See Also|Notes?|Usage)\b"
+)
 
 
 def docstring_pairs(documents: Iterable[Document], settings: PairSettings) -> Iterator[Pair]:
     """Pairs from the docstrings that may be trained on, in the order of the documents.
 
-    No pair comes from a docstring of the held-out part, or from one whose body is that of a held-out one, and no query or
-    positive equals a held-out summary, body or docstring, with or without its names; letters and digits are compared. So the
-    documents are read to the end, and held in memory, before the first pair is given. A summary or body that many definitions
-    share says little about any of them: each text gives at most the limit of pairs of a kind, over all documents.
+    No pair comes from a docstring of the held-out part, or from one whose body is that of a held-out one, and no query
+    or positive equals a held-out summary, body or docstring, with or without its names; letters and digits are
+    compared. So the documents are read to the end, and held in memory, before the first pair is given. A summary or
+    body that many definitions share says little about any of them: each text gives at most the limit of pairs of a
+    kind, over all documents.
     """
     kept: list[Document] = []
     held_out: set[str] = set()
@@ -45,7 +57,13 @@ def docstring_pairs(documents: Iterable[Document], settings: PairSettings) -> It
 def _versions(document: Document) -> set[str]:
     """Every form in which the docstring, its summary or its body could turn up in a pair."""
     summary, _ = split_summary(document.text)
-    texts = (summary, document.text, document.content, remove_names(document, summary), remove_names(document, document.text))
+    texts = (
+        summary,
+        document.text,
+        document.content,
+        remove_names(document, summary),
+        remove_names(document, document.text),
+    )
     return _bodies(document) | {plain for text in texts if (plain := letters(text))}
 
 
@@ -75,21 +93,29 @@ def _document_pairs(document: Document, settings: PairSettings, rng: random.Rand
 
 
 def _pair(kind: str, query: str, positive: str, document: Document, settings: PairSettings, rng: random.Random) -> Pair:
-    query = roughen(query, rng, lowercase=settings.lowercase, unpunctuated=settings.unpunctuated, drop_word=settings.drop_word)
+    query = roughen(
+        query, rng, lowercase=settings.lowercase, unpunctuated=settings.unpunctuated, drop_word=settings.drop_word
+    )
     return Pair(kind, cut_words(query, settings.query_words[1]), positive, document.id)
 
 
 def _part_pairs(document: Document, body: str, settings: PairSettings, rng: random.Random) -> Iterator[Pair]:
     """One paragraph of prose of the body, and the rest."""
     parts = [part for part in re.split(r"\n\s*\n", body) if part.strip()]
-    prose = [number for number, part in enumerate(parts) if re.match(r"[A-Z`]", part) and not _SECTION.match(part) and len(content_words(part)) >= 6]
+    prose = [
+        number
+        for number, part in enumerate(parts)
+        if re.match(r"[A-Z`]", part) and not _SECTION.match(part) and len(content_words(part)) >= 6
+    ]
     if len(parts) < 3 or not prose:
         return
     chosen = rng.choice(prose)
     rest = "\n\n".join(parts[:chosen] + parts[chosen + 1 :])
     if len(rest.split()) >= 12:
         query = " ".join(parts[chosen].split())
-        yield _pair("part-docstring", query, cut_words(rest, rng.randint(*settings.passage_words)), document, settings, rng)
+        yield _pair(
+            "part-docstring", query, cut_words(rest, rng.randint(*settings.passage_words)), document, settings, rng
+        )
 
 
 def _wish(summary: str) -> str:

@@ -1,7 +1,7 @@
 """Questions from statements, by rules on words alone: the statement answers the question.
 
-Each rule asks for a part it can point at (a date, a place, an agent, a number, a reason, the subject) and leaves that part
-out. Where no rule is sure of the verb there is no question: a wrong question costs more than a missing one.
+Each rule asks for a part it can point at (a date, a place, an agent, a number, a reason, the subject) and leaves that
+part out. Where no rule is sure of the verb there is no question: a wrong question costs more than a missing one.
 """
 
 import random
@@ -12,12 +12,16 @@ from llm2comp.training.pairs.sentences import english
 
 __all__ = ["ask"]
 
-_AUXILIARIES = frozenset(["is", "are", "was", "were", "has", "had", "have", "can", "could", "will", "would", "may", "must"])
+_AUXILIARIES = frozenset(
+    ["is", "are", "was", "were", "has", "had", "have", "can", "could", "will", "would", "may", "must"]
+)
 _NO_SUBJECT = re.compile(
     r"(?i)(?:in|on|at|by|for|from|to|with|after|before|since|during|when|while|if|although|though|because|as|despite|there|this|these|that|those"
     r"|and|but|or|also|however|other|another|both|here|then|thus|who|which|what|such|not|it|they|we|you|one|some|many|most|several|all)"
 )
-_NOT_BEFORE_VERB = re.compile(r"(?i)(?:an?|the|of|and|or|to|in|on|at|by|for|with|from|its|his|her|their|our|not|more|most|very|\w+ly)")
+_NOT_BEFORE_VERB = re.compile(
+    r"(?i)(?:an?|the|of|and|or|to|in|on|at|by|for|with|from|its|his|her|their|our|not|more|most|very|\w+ly)"
+)
 _INSIDE_SUBJECT = frozenset(["that", "who", "which", "whose", "where", "when", "if", "to"])
 _MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _YEAR = rf"in (?:early |late |mid-)?(?:the )?(?:{_MONTH}|spring|summer|autumn|winter)?(?: of)? ?\d{{4}}s?"
@@ -108,7 +112,11 @@ def _verb_position(words: list[str]) -> int | None:
     for position, word in enumerate(words[1:9], start=1):
         if words[position - 1].endswith(",") or word in _INSIDE_SUBJECT:
             return None
-        if word in _AUXILIARIES or word in english().past_to_base or (word.islower() and re.fullmatch(r"[a-z]{2,}ed", word)):
+        if (
+            word in _AUXILIARIES
+            or word in english().past_to_base
+            or (word.islower() and re.fullmatch(r"[a-z]{2,}ed", word))
+        ):
             sure = not _NOT_BEFORE_VERB.fullmatch(words[position - 1]) and len(words) - position > 2
             return position if sure else None
     return None
@@ -123,9 +131,9 @@ def _base(verb: str) -> str:
         return stem[:-1] + "y"
     if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "lsz":
         return stem[:-1]
-    if re.search(r"(?:[csvuz]|[^aeiou]g|dg|at|ir|ur|[^aeiou]l|[iu]n|[^e]id|ud|ot|it|[iau]s|ak|ib)$", stem) and not re.search(
-        r"(?:ss|ain|oin|isit|imit|mit|edit|it)$", stem
-    ):
+    if re.search(
+        r"(?:[csvuz]|[^aeiou]g|dg|at|ir|ur|[^aeiou]l|[iu]n|[^e]id|ud|ot|it|[iau]s|ak|ib)$", stem
+    ) and not re.search(r"(?:ss|ain|oin|isit|imit|mit|edit|it)$", stem):
         return stem + "e"
     return stem
 
@@ -156,7 +164,9 @@ def _whole_part_questions(clause: _Clause, rest: str, lead: str) -> list[tuple[f
     found: list[tuple[float, str]] = []
     names = re.findall(r"\b[A-Z]\w+|\d{3,}", rest)
     if len(rest.split()) >= 5:
-        asking = "who" if _looks_like_person(clause.subject) else "which" if clause.subject.startswith("the ") else "what"
+        asking = (
+            "who" if _looks_like_person(clause.subject) else "which" if clause.subject.startswith("the ") else "what"
+        )
         if asking == "which":
             asking = f"which {clause.subject.split()[-1]}"
         found.append((1.5 if names else 0.5, f"{asking} {clause.verb}{rest}"))

@@ -23,9 +23,10 @@ def ready_pairs(path: Path, settings: PairSettings) -> Iterator[Pair]:
     """The pairs of a training file, as the kind of its name, and what follows from them.
 
     - A long positive gives sentence-rest pairs (`NAME-sentence`), the query as its title.
-    - A query with a short and a long positive, such as the conclusion of a study and its abstract: every sentence of the short
-      one is a claim about the long one (`NAME-claim`).
-    - In a sentence set pairs serve in both directions, and each sentence is paired with another wording of itself (`NAME-view`).
+    - A query with a short and a long positive, such as the conclusion of a study and its abstract: every sentence of
+      the short one is a claim about the long one (`NAME-claim`).
+    - In a sentence set pairs serve in both directions, and each sentence is paired with another wording of itself
+      (`NAME-view`).
 
     Positives that begin with the same words as many others say nothing of their own and are left out.
     """
@@ -40,7 +41,9 @@ def ready_pairs(path: Path, settings: PairSettings) -> Iterator[Pair]:
                 yield from _sentence_pairs(name, triple.query, positive, negative, source, settings)
             elif openings[_opening(positive)] < _BOILERPLATE_TIMES:
                 yield _cut(Pair(name, triple.query, positive, source, negative), settings)
-                yield from rest_pairs(f"{name}-sentence", Document(source, triple.query, positive), settings, _REST_LIMIT)
+                yield from rest_pairs(
+                    f"{name}-sentence", Document(source, triple.query, positive), settings, _REST_LIMIT
+                )
                 answers.setdefault(triple.query, []).append(positive)
     for query, positives in answers.items():
         yield from _claims(f"{name}-claim", query, sorted(positives, key=len), settings)
@@ -53,10 +56,18 @@ def _opening(text: str) -> str:
 def _cut(pair: Pair, settings: PairSettings) -> Pair:
     longest = settings.passage_words[1]
     negative = cut_words(pair.negative, longest) if pair.negative else None
-    return Pair(pair.kind, cut_words(pair.query, settings.query_words[1]), cut_words(pair.positive, longest), pair.source, negative)
+    return Pair(
+        pair.kind,
+        cut_words(pair.query, settings.query_words[1]),
+        cut_words(pair.positive, longest),
+        pair.source,
+        negative,
+    )
 
 
-def _sentence_pairs(name: str, query: str, positive: str, negative: str | None, source: str, settings: PairSettings) -> Iterator[Pair]:
+def _sentence_pairs(
+    name: str, query: str, positive: str, negative: str | None, source: str, settings: PairSettings
+) -> Iterator[Pair]:
     yield _cut(Pair(name, query, positive, source, negative), settings)
     yield _cut(Pair(name, positive, query, source, negative), settings)
     rng = Random(f"{settings.seed} {name} {source}")

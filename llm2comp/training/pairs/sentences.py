@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["English", "content_words", "cut_words", "english", "letters", "roughen", "split_sentences", "swap_synonyms", "view"]
+__all__ = [
+    "English",
+    "content_words",
+    "cut_words",
+    "english",
+    "letters",
+    "roughen",
+    "split_sentences",
+    "swap_synonyms",
+    "view",
+]
 
 _BREAK = re.compile(r"(?<=[.!?])[\"”’')\]]*\s+(?=[\"“‘'(\[]?[A-Z0-9])")
 _PARENTHESES = re.compile(r"\s*[(\[][^()\[\]]*[)\]]")
@@ -69,7 +79,11 @@ def split_sentences(text: str) -> list[str]:
 def content_words(text: str) -> list[str]:
     """The words that are not stop words, punctuation at their ends removed, in order, each once."""
     words = (word.strip(".,;:!?\"“”‘’'()[]").removesuffix("'s") for word in text.split())
-    return list(dict.fromkeys(word for word in words if word and word.lower() not in english().stop_words and any(map(str.isalnum, word))))
+    return list(
+        dict.fromkeys(
+            word for word in words if word and word.lower() not in english().stop_words and any(map(str.isalnum, word))
+        )
+    )
 
 
 def cut_words(text: str, limit: int) -> str:

@@ -107,7 +107,15 @@ class PairSettings:
             low, high = getattr(self, name)
             if not 1 <= low <= high:
                 raise SettingsError(f"{name} is ({low}, {high}); expected two numbers, 1 <= shortest <= longest")
-        for name in ("keep_sentence", "titled", "lowercase", "unpunctuated", "drop_word", "synonyms", "science_density"):
+        for name in (
+            "keep_sentence",
+            "titled",
+            "lowercase",
+            "unpunctuated",
+            "drop_word",
+            "synonyms",
+            "science_density",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
 

@@ -26,7 +26,9 @@ def folder(tmp_path: Path) -> Path:
             write_ablation_run(folder, pretext, "pretext", seed, level + noise, level + noise - own / 4)
             write_ablation_run(folder, pretext, "unsupervised", seed, level + noise, level + 0.1)
             for samples, gain in ((1000, 0.1), (4000, 0.2)):
-                write_ablation_run(folder, pretext, "supervised", seed, level + gain, level + gain + noise, supervised_samples=samples)
+                write_ablation_run(
+                    folder, pretext, "supervised", seed, level + gain, level + gain + noise, supervised_samples=samples
+                )
     for k, gain in ((1, -0.1), (16, 0.05)):
         write_ablation_run(folder, "distillation", "pretext", 0, 0.4, 0.4 + gain, memory_tokens=k)
     write_ablation_run(folder, "distillation", "supervised", 0, 0.61, 0.63, supervised_samples=4000, pooling="cluster")
@@ -41,7 +43,11 @@ def _read(folder: Path) -> Ablation:
 
 def _table(folder: Path, name: str) -> list[list[str]]:
     table = read_results(folder.parent).table(f"ablation {name}")
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if re.match(r"\|(?!---)", line)]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if re.match(r"\|(?!---)", line)
+    ]
 
 
 def test_the_interval_over_seeds_is_students() -> None:
@@ -49,7 +55,9 @@ def test_the_interval_over_seeds_is_students() -> None:
 
     values = [0.50, 0.53, 0.49]
     mean = mean_over_seeds(values)
-    low, high = t.interval(0.95, 2, loc=sum(values) / 3, scale=0.020816659994661344 / 3**0.5)  # standard deviation of the three by hand
+    low, high = t.interval(
+        0.95, 2, loc=sum(values) / 3, scale=0.020816659994661344 / 3**0.5
+    )  # standard deviation of the three by hand
     assert (mean.value - (mean.half or 0), mean.value + (mean.half or 0)) == pytest.approx((low, high))
     assert mean.told() == "0.507 ± 0.052"
     assert mean_over_seeds([0.5]).told() == "0.500"
@@ -57,8 +65,23 @@ def test_the_interval_over_seeds_is_students() -> None:
 
 def test_pretexts_stage_by_stage(folder: Path) -> None:
     rows = _table(folder, "pretexts")
-    assert rows[0] == ["pretext", "seeds", "retrieval<br>xquad", "STS<br>stsb", "average", "participation ratio", "memory-token cosine"]
-    assert [row[0] for row in rows[1:7]] == ["*pretext only*", "CTKD", "continuation (NLL)", "reconstruction (RC)", "LLM2Vec's MNTP", "no pretext"]
+    assert rows[0] == [
+        "pretext",
+        "seeds",
+        "retrieval<br>xquad",
+        "STS<br>stsb",
+        "average",
+        "participation ratio",
+        "memory-token cosine",
+    ]
+    assert [row[0] for row in rows[1:7]] == [
+        "*pretext only*",
+        "CTKD",
+        "continuation (NLL)",
+        "reconstruction (RC)",
+        "LLM2Vec's MNTP",
+        "no pretext",
+    ]
     ctkd, mntp = rows[2], rows[5]
     assert ctkd[1:5] == ["3", "**0.397 ± 0.038**", "**0.397 ± 0.038**", "**0.397 ± 0.038**"]
     assert ctkd[5:] == ["11.0 ± 2.5", "0.50 ± 0.00"]
@@ -77,7 +100,10 @@ def test_tasks_that_only_models_at_the_end_of_a_stage_have_are_no_part_of_the_cu
     ends = {"banking77": {"accuracy": 0.9}}
     for stage, samples, more in (("unsupervised", 0, ends), ("supervised", 10, {}), ("supervised", 20, ends)):
         write_ablation_run(folder, "distillation", stage, 0, 0.3, 0.3, supervised_samples=samples, more=more)
-    assert _table(folder, "samples") == [["average of xquad, stsb", "0 samples", "10 samples", "20 samples"], ["CTKD", "0.300", "0.300", "0.300"]]
+    assert _table(folder, "samples") == [
+        ["average of xquad, stsb", "0 samples", "10 samples", "20 samples"],
+        ["CTKD", "0.300", "0.300", "0.300"],
+    ]
     rows = _table(folder, "pretexts")
     assert rows[0][2:6] == ["retrieval<br>xquad", "STS<br>stsb", "classification<br>banking77", "average"]
     assert rows[-1][2:6] == ["0.300", "0.300", "0.900", "0.500"]
@@ -96,7 +122,9 @@ def test_memory_tokens_on_the_seeds_that_all_have(folder: Path) -> None:
 
 def test_how_far_other_seeds_of_the_same_k_lie_apart_is_told_beside(folder: Path) -> None:
     words = read_results(folder.parent).table("ablation memory").splitlines()[-1]
-    assert words == "The 3 seeds of k = 8 have averages of 0.380 to 0.410 (pretext only)."  # 0.4 and the noise; k was varied after the pretext only
+    assert (
+        words == "The 3 seeds of k = 8 have averages of 0.380 to 0.410 (pretext only)."
+    )  # 0.4 and the noise; k was varied after the pretext only
 
 
 def test_clustered_pooling_on_the_same_models(folder: Path) -> None:
@@ -108,7 +136,17 @@ def test_clustered_pooling_on_the_same_models(folder: Path) -> None:
 
 def test_clustered_pooling_of_other_numbers_of_memory_tokens_is_told_as_a_difference(folder: Path) -> None:
     for pooling, xquad in (("mean", 0.5), ("cluster", 0.48)):
-        write_ablation_run(folder, "distillation", "supervised", 0, 0.5, xquad, supervised_samples=4000, pooling=pooling, memory_tokens=16)
+        write_ablation_run(
+            folder,
+            "distillation",
+            "supervised",
+            0,
+            0.5,
+            xquad,
+            supervised_samples=4000,
+            pooling=pooling,
+            memory_tokens=16,
+        )
     rows = _table(folder, "pooling")
     assert rows[3][:2] == ["difference", "1"]
     assert rows[4:] == [["difference, k = 16", "1", "-0.0200", "+0.0000", "-0.0100"]]
@@ -123,9 +161,13 @@ def test_the_order_in_words_made_from_numbers(folder: Path) -> None:
         ("pretext", "mntp", "none"): "as in the paper",
     }
     words = order_words(_read(folder))
-    assert re.match(r"Of 12 comparisons: \d as in the paper, \d the other way round, \d without a clear difference\.\n", words)
+    assert re.match(
+        r"Of 12 comparisons: \d as in the paper, \d the other way round, \d without a clear difference\.\n", words
+    )
     assert "CTKD above continuation (NLL) by 0.050 ± 0.000, ahead in 6 of 6: as in the paper." in words
-    assert "continuation (NLL) below reconstruction (RC) by 0.030 ± 0.000, ahead in 0 of 6: the other way round." in words
+    assert (
+        "continuation (NLL) below reconstruction (RC) by 0.030 ± 0.000, ahead in 0 of 6: the other way round." in words
+    )
     assert "average over xquad, stsb, between models of the same seed (3 seeds)" in words
 
 
@@ -165,7 +207,11 @@ def test_curves_are_drawn_readable_and_small(folder: Path, tmp_path: Path) -> No
 def test_pictures_that_are_there_are_linked_from_where_the_page_stands(folder: Path) -> None:
     results = read_results(folder.parent)
     assert results.plot()
-    assert results.table("ablation pictures", folder.parent.parent).splitlines()[0].endswith(f"({folder.parent.name}/ablation/score-by-samples.png)")
+    assert (
+        results.table("ablation pictures", folder.parent.parent)
+        .splitlines()[0]
+        .endswith(f"({folder.parent.name}/ablation/score-by-samples.png)")
+    )
 
 
 def test_nothing_is_drawn_without_points(tmp_path: Path) -> None:

@@ -46,7 +46,13 @@ def _run(folder: Path, tasks: list[StsTask], **plan: Any) -> dict[str, dict[str,
     ablation, recipe = read_ablation(str(folder / "plan.yaml"), data=None, pairs=folder / "run" / "pairs")
     results = folder / "results"
     results.mkdir(exist_ok=True)
-    run_ablation(ablation, recipe, folder / "run", Measurer(results, list(tasks), {"ablation": "small"}), list(lineages(ablation, recipe.model.memory_tokens)))
+    run_ablation(
+        ablation,
+        recipe,
+        folder / "run",
+        Measurer(results, list(tasks), {"ablation": "small"}),
+        list(lineages(ablation, recipe.model.memory_tokens)),
+    )
     return {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
 
 
@@ -66,9 +72,15 @@ def test_each_pretext_is_measured_after_each_stage_and_along_the_curve(folder: P
         "pooling": "mean",
         "ablation": "small",
     }
-    assert len({record["settings"]["fingerprint"] for record in found.values()}) == len(found)  # every one is another model
+    assert len({record["settings"]["fingerprint"] for record in found.values()}) == len(
+        found
+    )  # every one is another model
     assert all(-1 <= record["similar"]["cosine_spearman"] <= 1 for record in found.values())
-    assert load(folder / "run" / "distillation-k2-seed3" / "supervised" / "model").stages == ["compression:distillation", "unsupervised", "supervised"]
+    assert load(folder / "run" / "distillation-k2-seed3" / "supervised" / "model").stages == [
+        "compression:distillation",
+        "unsupervised",
+        "supervised",
+    ]
     assert load_text_mean(folder / "run" / "mntp-k0-seed3" / "supervised" / "model").memory_tokens == 0
 
 
@@ -95,10 +107,20 @@ def test_a_second_run_does_only_what_is_missing(folder: Path, monkeypatch: pytes
 
 
 def test_seeds_differ_and_other_numbers_of_memory_tokens_are_trained_once(folder: Path) -> None:
-    found = _run(folder, [_task("similar")], pretexts=["distillation"], seeds=[0, 1], memory_tokens=[1, 2], memory_seeds=[0], curve=[3])
+    found = _run(
+        folder,
+        [_task("similar")],
+        pretexts=["distillation"],
+        seeds=[0, 1],
+        memory_tokens=[1, 2],
+        memory_seeds=[0],
+        curve=[3],
+    )
     names = {name.removesuffix("-pretext") for name in found if name.endswith("-pretext")}
     assert names == {"distillation-k2-seed0", "distillation-k2-seed1", "distillation-k1-seed0"}
-    vectors = [load(folder / "run" / name / "supervised" / "model").encode_document([text(1)]) for name in sorted(names)]
+    vectors = [
+        load(folder / "run" / name / "supervised" / "model").encode_document([text(1)]) for name in sorted(names)
+    ]
     assert not np.allclose(vectors[1], vectors[2], atol=1e-3)
 
 
@@ -106,7 +128,10 @@ def test_other_settings_in_a_folder_are_refused(folder: Path) -> None:
     _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
     recipe = folder / "recipe.yaml"
     recipe.write_text(
-        recipe.read_text().replace("batch_size: 4, learning_rate: 1.0e-2, heldout_rows: 0", "batch_size: 4, learning_rate: 1.0e-3, heldout_rows: 0")
+        recipe.read_text().replace(
+            "batch_size: 4, learning_rate: 1.0e-2, heldout_rows: 0",
+            "batch_size: 4, learning_rate: 1.0e-3, heldout_rows: 0",
+        )
     )
     with pytest.raises(SettingsError, match=r"learning_rate was 0\.01, now 0\.001"):
         _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
@@ -130,6 +155,9 @@ def test_the_shipped_ablation_reads(tmp_path: Path) -> None:
     ablation, recipe = read_ablation("tiny", data=tmp_path, pairs=tmp_path / "pairs")
     assert isinstance(ablation, Ablation)
     assert recipe.lengthen is None
-    assert len(list(lineages(ablation, 8))) == len(ablation.pretexts) * len(ablation.seeds) + len(ablation.memory_tokens) - 1
+    assert (
+        len(list(lineages(ablation, 8)))
+        == len(ablation.pretexts) * len(ablation.seeds) + len(ablation.memory_tokens) - 1
+    )
     with pytest.raises(SettingsError, match="no ablation 'huge'"):
         read_ablation("huge", data=tmp_path, pairs=tmp_path / "pairs")

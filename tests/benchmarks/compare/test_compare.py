@@ -31,7 +31,11 @@ def test_better_worse_and_no_clear_difference(tmp_path: Path) -> None:
     first = _file(tmp_path / "first.json", up=BASE, down=BETTER, level=BASE)
     second = _file(tmp_path / "second.json", up=BETTER, down=BASE, level=EQUAL)
     found = {one.task: one for one in _compared(first, second).comparisons}
-    assert {task: one.words for task, one in found.items()} == {"up": "B better", "down": "B worse", "level": "no clear difference"}
+    assert {task: one.words for task, one in found.items()} == {
+        "up": "B better",
+        "down": "B worse",
+        "level": "no clear difference",
+    }
     up = found["up"]
     assert up.difference is not None
     assert up.difference.interval is not None
@@ -58,7 +62,11 @@ def test_samples_are_paired_by_id_whatever_their_order(tmp_path: Path) -> None:
     first = _file(tmp_path / "first.json", task=BASE)
     order = GENERATOR.permutation(200)
     shuffled = queries(list(BETTER[order]), [ids[place] for place in order])
-    second = read_result_file(write_result(tmp_path / "second.json", {"task": {"ndcg_at_10": float(BETTER.mean())}}, samples={"task": shuffled}))
+    second = read_result_file(
+        write_result(
+            tmp_path / "second.json", {"task": {"ndcg_at_10": float(BETTER.mean())}}, samples={"task": shuffled}
+        )
+    )
     straight = _compared(first, _file(tmp_path / "third.json", task=BETTER)).comparisons[0]
     assert _compared(first, second).comparisons[0].difference == straight.difference
 
@@ -77,12 +85,22 @@ def test_files_without_samples_show_their_difference_and_say_why_there_is_no_mor
 
 def test_tasks_of_mteb_that_cannot_have_samples_are_not_to_be_evaluated_again_in_vain(tmp_path: Path) -> None:
     details = {"STS17": {"benchmark": "mteb", "main_metric": "cosine_spearman"}}
-    files = [read_result_file(write_result(tmp_path / f"{score}.json", {"STS17": {"cosine_spearman": score}}, details=details)) for score in (0.5, 0.6)]
-    assert "those with several subsets or splits and those of rarer kinds have none" in format_comparisons(_compared(*files))
+    files = [
+        read_result_file(
+            write_result(tmp_path / f"{score}.json", {"STS17": {"cosine_spearman": score}}, details=details)
+        )
+        for score in (0.5, 0.6)
+    ]
+    assert "those with several subsets or splits and those of rarer kinds have none" in format_comparisons(
+        _compared(*files)
+    )
 
 
 def test_too_few_samples_are_told(tmp_path: Path) -> None:
-    found = _compared(_file(tmp_path / "first.json", task=[0.1, 0.2, 0.3, 0.2, 0.1]), _file(tmp_path / "second.json", task=[0.9, 0.8, 0.7, 0.8, 0.9]))
+    found = _compared(
+        _file(tmp_path / "first.json", task=[0.1, 0.2, 0.3, 0.2, 0.1]),
+        _file(tmp_path / "second.json", task=[0.9, 0.8, 0.7, 0.8, 0.9]),
+    )
     assert found.comparisons[0].words == "too few to tell (5)"
 
 
@@ -92,10 +110,16 @@ def test_too_few_samples_are_told(tmp_path: Path) -> None:
         ({"split": "test"}, {"split": "dev"}, "split is test in one file and dev in the other"),
         ({"pool_fingerprint": "aa"}, {"pool_fingerprint": "bb"}, "pool_fingerprint is aa in one file and bb"),
         ({"documents": 5183}, {"documents": 5000}, "documents is 5183 in one file and 5000"),
-        ({"identical_ids": {"rule": "auto", "dropped": 3}}, {"identical_ids": {"rule": "keep", "dropped": 0}}, "identical_ids is auto in one file and keep"),
+        (
+            {"identical_ids": {"rule": "auto", "dropped": 3}},
+            {"identical_ids": {"rule": "keep", "dropped": 0}},
+            "identical_ids is auto in one file and keep",
+        ),
     ],
 )
-def test_a_task_on_other_data_is_refused_by_name_and_the_others_go_on(tmp_path: Path, first: Any, second: Any, reason: str) -> None:
+def test_a_task_on_other_data_is_refused_by_name_and_the_others_go_on(
+    tmp_path: Path, first: Any, second: Any, reason: str
+) -> None:
     one = _file(tmp_path / "first.json", {"odd": first}, odd=BASE, even=BASE)
     other = _file(tmp_path / "second.json", {"odd": second}, odd=BASE, even=BETTER)
     found = _compared(one, other)
@@ -105,14 +129,24 @@ def test_a_task_on_other_data_is_refused_by_name_and_the_others_go_on(tmp_path: 
 
 
 def test_where_the_data_lie_and_what_the_rankings_dropped_is_no_difference(tmp_path: Path) -> None:
-    details = [{"task": {"source": place, "split": "test", "identical_ids": {"rule": "auto", "dropped": count}}} for place, count in (("x", 0), ("y", 7))]
+    details = [
+        {"task": {"source": place, "split": "test", "identical_ids": {"rule": "auto", "dropped": count}}}
+        for place, count in (("x", 0), ("y", 7))
+    ]
     files = [_file(tmp_path / f"{number}.json", told, task=BASE) for number, told in enumerate(details)]
     assert _compared(*files).refused == []
 
 
 def test_other_queries_and_other_judgements_are_refused(tmp_path: Path) -> None:
     def sts(name: str, truth: list[float]) -> dict[str, Any]:
-        return {"metric": "cosine_spearman", "statistic": "spearman", "unit": "pair", "ids": None, "values": [0.1, 0.2, 0.3], "truth": truth}
+        return {
+            "metric": "cosine_spearman",
+            "statistic": "spearman",
+            "unit": "pair",
+            "ids": None,
+            "values": [0.1, 0.2, 0.3],
+            "truth": truth,
+        }
 
     scores = {"scifact": {"ndcg_at_10": 0.5}, "stsb": {"cosine_spearman": 1.0}, "level": {"ndcg_at_10": 0.5}}
     files = [
@@ -120,7 +154,11 @@ def test_other_queries_and_other_judgements_are_refused(tmp_path: Path) -> None:
             write_result(
                 tmp_path / f"{number}.json",
                 scores,
-                samples={"scifact": queries([0.25, 0.75], ["q1", query]), "stsb": sts("stsb", truth), "level": queries([0.4, 0.6])},
+                samples={
+                    "scifact": queries([0.25, 0.75], ["q1", query]),
+                    "stsb": sts("stsb", truth),
+                    "level": queries([0.4, 0.6]),
+                },
             )
         )
         for number, (query, truth) in enumerate([("q2", [1.0, 2.0, 3.0]), ("q3", [1.0, 2.0, 4.0])])
@@ -133,12 +171,16 @@ def test_other_queries_and_other_judgements_are_refused(tmp_path: Path) -> None:
 
 def test_samples_that_do_not_make_the_score_are_refused(tmp_path: Path) -> None:
     scores = {"task": {"ndcg_at_10": 0.9}, "level": {"ndcg_at_10": 0.5}}
-    wrong = read_result_file(write_result(tmp_path / "a.json", scores, samples={"task": queries([0.25, 0.75]), "level": queries([0.4, 0.6])}))
+    wrong = read_result_file(
+        write_result(tmp_path / "a.json", scores, samples={"task": queries([0.25, 0.75]), "level": queries([0.4, 0.6])})
+    )
     assert "give ndcg_at_10 0.5000, its metrics say 0.9000" in _compared(wrong, wrong).refused[0].reason
 
 
 def test_nothing_in_common_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(LLM2CompError, match=r"^no task is in the first file and in another: .*a\.json has one; .*b\.json has two$"):
+    with pytest.raises(
+        LLM2CompError, match=r"^no task is in the first file and in another: .*a\.json has one; .*b\.json has two$"
+    ):
         _compared(_file(tmp_path / "a.json", one=BASE), _file(tmp_path / "b.json", two=BASE))
     with pytest.raises(LLM2CompError, match=r"^nothing to compare: one: split is"):
         _compared(_file(tmp_path / "a.json", {"one": {"split": "dev"}}, one=BASE), _file(tmp_path / "b.json", one=BASE))

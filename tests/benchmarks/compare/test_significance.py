@@ -17,13 +17,17 @@ def _mean(values: ArrayLike) -> Samples:
 
 
 def _against(statistic: str, values: ArrayLike, truth: ArrayLike) -> Samples:
-    return Samples("metric", statistic, "pair", np.asarray(values, np.float64).tolist(), np.asarray(truth, np.float64).tolist())
+    return Samples(
+        "metric", statistic, "pair", np.asarray(values, np.float64).tolist(), np.asarray(truth, np.float64).tolist()
+    )
 
 
 def test_the_interval_of_a_mean_is_scipys() -> None:
     values = np.random.default_rng(1).beta(1, 2, 120)
     found = interval(_mean(values), seed=4, resamples=2000)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(4)).confidence_interval
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(4)
+    ).confidence_interval
     assert found == pytest.approx((expected.low, expected.high))
 
 
@@ -50,7 +54,9 @@ def test_the_randomisation_test_goes_through_all_signs_of_few_samples() -> None:
     flipped = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=6)]
     expected = np.mean([total >= abs(differences.sum()) - 1e-12 for total in flipped])
     found = paired_difference(_mean(first), _mean(second))
-    assert expected == 6 / 64  # as they are, the one loss turned, the loss and as large a gain turned; and the three mirrored
+    assert (
+        expected == 6 / 64
+    )  # as they are, the one loss turned, the loss and as large a gain turned; and the three mirrored
     assert found.p == pytest.approx(expected)
     assert found.value == pytest.approx(differences.mean())
     assert found.test == "randomisation"
@@ -78,7 +84,9 @@ def test_samples_without_a_difference_change_the_mean_but_not_the_test() -> None
 def test_a_system_does_not_differ_from_itself(statistic: str) -> None:
     generator = np.random.default_rng(6)
     truth = (generator.random(40) < 0.5).astype(float)
-    samples = _mean(generator.random(40)) if statistic == "mean" else _against(statistic, truth + generator.random(40), truth)
+    samples = (
+        _mean(generator.random(40)) if statistic == "mean" else _against(statistic, truth + generator.random(40), truth)
+    )
     found = paired_difference(samples, samples, resamples=200)
     assert (found.value, found.interval, found.p) == (0.0, (0.0, 0.0), 1.0)
 
@@ -96,7 +104,11 @@ def test_a_model_that_knows_beats_one_that_guesses(statistic: str) -> None:
 
 def test_a_seed_gives_the_same_numbers_again_and_another_gives_others() -> None:
     samples = _mean(np.random.default_rng(8).random(100))
-    assert interval(samples, seed=1, resamples=300) == interval(samples, seed=1, resamples=300) != interval(samples, seed=2, resamples=300)
+    assert (
+        interval(samples, seed=1, resamples=300)
+        == interval(samples, seed=1, resamples=300)
+        != interval(samples, seed=2, resamples=300)
+    )
 
 
 def test_there_is_no_interval_of_one_sample_nor_where_a_resample_has_no_score() -> None:
@@ -111,7 +123,9 @@ def test_too_few_samples_cannot_reach_a_small_p() -> None:
 
 
 def test_holms_correction() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # 0.005·4, 0.01·3, 0.03·2, then no less than before
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx(
+        [0.03, 0.06, 0.06, 0.02]
+    )  # 0.005·4, 0.01·3, 0.03·2, then no less than before
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
 
@@ -121,7 +135,11 @@ def test_nineteen_in_twenty_intervals_hold_the_truth(statistic: str) -> None:
     generator = np.random.default_rng(9)
     size, runs = 150, 300
     drawn = [_simulated(statistic, generator, size) for _ in range(runs)]
-    expected = 1 / 3 if statistic == "mean" else float(np.mean([_score(_simulated(statistic, generator, 20_000)) for _ in range(20)]))
+    expected = (
+        1 / 3
+        if statistic == "mean"
+        else float(np.mean([_score(_simulated(statistic, generator, 20_000)) for _ in range(20)]))
+    )
     intervals = [interval(samples, seed=number, resamples=400) for number, samples in enumerate(drawn)]
     held = np.mean([ends is not None and ends.low <= expected <= ends.high for ends in intervals])
     assert 0.915 <= held <= 0.985  # 0.95 give or take 2.7 standard errors of 300 runs
@@ -156,4 +174,6 @@ def _equal_systems(statistic: str, generator: np.random.Generator, size: int = 1
         return _mean(hardness * generator.random(size)), _mean(hardness * generator.random(size))
     truth = generator.normal(size=size) if statistic == "spearman" else (generator.random(size) < 0.3).astype(float)
     shared = truth + generator.normal(size=size)
-    return _against(statistic, shared + generator.normal(size=size), truth), _against(statistic, shared + generator.normal(size=size), truth)
+    return _against(statistic, shared + generator.normal(size=size), truth), _against(
+        statistic, shared + generator.normal(size=size), truth
+    )

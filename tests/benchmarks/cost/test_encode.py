@@ -30,7 +30,9 @@ STAGES = {"tokenise", "pack", "forward", "pool", "rest", "write"}
 def _write_corpus(file: Path) -> Path:
     texts = [f"Return item {row} of the list" + ", or raise IndexError" * (row % 7) for row in range(40)]
     texts.append("word " * 2000)  # longer than the longest input
-    file.write_text("".join(json.dumps({"_id": str(row), "text": text}) + "\n" for row, text in enumerate(texts)), encoding="utf-8")
+    file.write_text(
+        "".join(json.dumps({"_id": str(row), "text": text}) + "\n" for row, text in enumerate(texts)), encoding="utf-8"
+    )
     return file
 
 
@@ -55,7 +57,9 @@ def test_texts_are_drawn_at_random_and_the_same_for_the_same_seed(tmp_path: Path
     assert len(drawn(1000, 0)) == 41
 
 
-def test_both_encode_the_same_texts_with_the_same_weights(prepared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_both_encode_the_same_texts_with_the_same_weights(
+    prepared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     vectors = {}
     for system in ("llm2comp", "sentence-transformers"):
         jobs = open_system(system, str(prepared[0]))
@@ -77,7 +81,9 @@ def test_tokens_are_those_of_the_plain_models_tokenizer(prepared: tuple[Path, di
 
     folder, facts = prepared
     tokenizer = AutoTokenizer.from_pretrained(folder / PARTS["plain"])
-    lengths = [len(ids) for ids in tokenizer(json.loads((folder / PARTS["texts"]).read_text()), truncation=True)["input_ids"]]
+    lengths = [
+        len(ids) for ids in tokenizer(json.loads((folder / PARTS["texts"]).read_text()), truncation=True)["input_ids"]
+    ]
     assert facts["texts"]["tokens"] == sum(lengths)
     assert facts["texts"]["tokens_of_a_text"]["most"] == max(lengths) == 512
     assert facts["texts"]["truncated"] == 1
@@ -95,7 +101,9 @@ def test_bare_forward_passes_have_rows_of_one_length_and_no_padding(prepared: tu
     assert 0 <= facts["tokens"] - measured["tokens"] < measured["tokens"] / measured["texts"]
 
 
-def test_the_matmul_rate_is_operations_over_seconds(prepared: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_matmul_rate_is_operations_over_seconds(
+    prepared: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encode_jobs, "_SIZES", {"cpu": (64, 128)})
     monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)
     times = iter(range(1000))
@@ -104,7 +112,9 @@ def test_the_matmul_rate_is_operations_over_seconds(prepared: tuple[Path, dict[s
     assert measured == {"flops": 2 * 128**3, "model_shapes_flops": 2 * 4096 * (4 * 32 * 32 + 3 * 32 * 48)}
 
 
-def test_large_models_are_written_once_and_in_their_precision(prepared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_large_models_are_written_once_and_in_their_precision(
+    prepared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     made = tmp_path / "made"
     facts = prepare(str(made), str(prepared[0] / PARTS["texts"]), shape=SHAPE, plain=False, dtype="bfloat16")
     assert facts["model"]["multiplied_parameters"] == prepared[1]["model"]["multiplied_parameters"]
@@ -116,7 +126,9 @@ def test_large_models_are_written_once_and_in_their_precision(prepared: tuple[Pa
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_memory_is_the_gpus_and_its_busy_share_is_told(prepared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_on_a_gpu_memory_is_the_gpus_and_its_busy_share_is_told(
+    prepared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     jobs = open_system("llm2comp", str(prepared[0]), device="cuda")
     assert 0 < jobs["warm_up"]()["loaded_bytes"] < 50_000_000  # of a small model, where a process alone holds more
     assert jobs["round"]()["texts"] == 41
@@ -124,7 +136,9 @@ def test_on_a_gpu_memory_is_the_gpus_and_its_busy_share_is_told(prepared: tuple[
     assert open_system("matmul", str(prepared[0]), device="cuda")["round"]()["flops"] > 0
 
 
-def test_stages_add_up_to_the_whole_and_leave_the_model_as_it_was(prepared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_stages_add_up_to_the_whole_and_leave_the_model_as_it_was(
+    prepared: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     jobs = open_system("llm2comp", str(prepared[0]))
     for _ in range(2):
         measured = jobs["stages"](file=str(tmp_path / "vectors.npy"))
@@ -140,7 +154,9 @@ def test_the_slowest_stage_is_none_of_the_sums() -> None:
     assert slowest_stage({"encode": 9.0, "tokenise": 1.0, "forward": 3.0, "write": 5.0}) == "write"
 
 
-@pytest.mark.parametrize(("name", "heads"), [("tiny", 4), ("15m", 6), ("85m", 12), ("100x1x10", 2), ("2x1x1", 1), ("1.5b", 12), ("7b", 32)])
+@pytest.mark.parametrize(
+    ("name", "heads"), [("tiny", 4), ("15m", 6), ("85m", 12), ("100x1x10", 2), ("2x1x1", 1), ("1.5b", 12), ("7b", 32)]
+)
 def test_shapes_have_heads_of_at_most_64_even_dimensions_and_wide_ones_of_128(name: str, heads: int) -> None:
     assert Shape.parse(name).heads == heads
 
@@ -198,7 +214,9 @@ class _Here:
 
 def _check_run(folder: Path) -> None:
     corpus = _write_corpus(folder / "corpus.jsonl")
-    settings = EncodeBenchmark(folder / "work", shape=SHAPE, corpora=(str(corpus),), limit=30, precision="float32", rounds=2)
+    settings = EncodeBenchmark(
+        folder / "work", shape=SHAPE, corpora=(str(corpus),), limit=30, precision="float32", rounds=2
+    )
     record = run_encode_benchmark(settings)
     ours, other = record["llm2comp float32"], record["sentence-transformers float32"]
     ratios = [theirs / one for one, theirs in zip(ours["seconds"], other["seconds"], strict=True)]
@@ -221,7 +239,11 @@ def _check_run(folder: Path) -> None:
 
 def test_a_run_compares_round_by_round_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode_benchmark, "Worker", _Here)
-    monkeypatch.setattr(encode_benchmark, "_set_up", lambda what, job, arguments, settings, tell: {"draw": draw, "prepare": prepare}[job](**arguments))
+    monkeypatch.setattr(
+        encode_benchmark,
+        "_set_up",
+        lambda what, job, arguments, settings, tell: {"draw": draw, "prepare": prepare}[job](**arguments),
+    )
     monkeypatch.setattr(encode_jobs, "_SIZES", {"cpu": (64,)})
     monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)
     _check_run(tmp_path)

@@ -73,7 +73,9 @@ def test_a_tokenizer_without_words_is_refused(model: llm2comp.LLM2Comp) -> None:
         one_token_words(model.encoder.tokenizer)
 
 
-def test_what_is_encoded_has_the_tokens_and_memory_tokens_it_is_called_by(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_encoded_has_the_tokens_and_memory_tokens_it_is_called_by(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, int]] = []
     original = llm2comp.encoder.MemoryEncoder.memory_states
 
@@ -171,9 +173,29 @@ def test_the_table_names_every_law_and_the_picture_is_one(record: dict[str, Any]
 
 @pytest.mark.slow
 def test_a_run_in_processes_of_their_own(tmp_path: Path) -> None:
-    sizes = ["--counts", "8 16 32", "--memory-tokens", "1 2 4", "--lengths", "16 32 64", "--corpora", "500 1000 2000", "--vocabularies", "100 200 400"]
-    files = ["--json", str(tmp_path / "growth.json"), "--png", str(tmp_path / "growth.png"), "--workdir", str(tmp_path / "work")]
-    run = CliRunner().invoke(app, ["bench", "growth", "--shape", SHAPE, "--texts", "4", "--rounds", "1", *sizes, *files])
+    sizes = [
+        "--counts",
+        "8 16 32",
+        "--memory-tokens",
+        "1 2 4",
+        "--lengths",
+        "16 32 64",
+        "--corpora",
+        "500 1000 2000",
+        "--vocabularies",
+        "100 200 400",
+    ]
+    files = [
+        "--json",
+        str(tmp_path / "growth.json"),
+        "--png",
+        str(tmp_path / "growth.png"),
+        "--workdir",
+        str(tmp_path / "work"),
+    ]
+    run = CliRunner().invoke(
+        app, ["bench", "growth", "--shape", SHAPE, "--texts", "4", "--rounds", "1", *sizes, *files]
+    )
     assert run.exit_code == 0, run.output
     record = json.loads((tmp_path / "growth.json").read_text())
     assert list(record["curves"]) == list(CURVES)

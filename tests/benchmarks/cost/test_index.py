@@ -59,7 +59,9 @@ def test_a_set_is_found_again_with_as_many_documents_as_vectors(tmp_path: Path) 
     assert found == made
     assert found.map_vectors().shape == (100, 32)
     assert found.load("queries").shape == (7, 32)
-    assert [document.id for document in read_corpus(tmp_path / "documents.jsonl")] == (tmp_path / "ids.txt").read_text().splitlines()
+    assert [document.id for document in read_corpus(tmp_path / "documents.jsonl")] == (
+        tmp_path / "ids.txt"
+    ).read_text().splitlines()
     assert len(set((tmp_path / "ids.txt").read_text().splitlines())) == 100
     assert open_set(tmp_path / "nothing") is None
 
@@ -93,7 +95,9 @@ def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path:
     file = str(tmp_path / "plain" / "faiss.index")
     parameters = effort_parameters(ours["effort"])
     others = {"plain": {"file": file, "parameters": parameters}}
-    compared = JOBS["compare"](vectors=vectors, ours={"ours": {"folder": str(tmp_path / "ours")}}, plain=others, k=5, rounds=1)
+    compared = JOBS["compare"](
+        vectors=vectors, ours={"ours": {"folder": str(tmp_path / "ours")}}, plain=others, k=5, rounds=1
+    )
     assert plain["type"] == ours["type"]
     assert compared["ours"]["recall"] == pytest.approx(compared["plain"]["recall"], abs=0.1)
     if kind == "flat":
@@ -103,14 +107,19 @@ def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path:
         assert one["median_ms"] < one["median_ms_with_documents"]
     assert sum(ours["phases"].values()) <= ours["build_seconds"]
     assert ours["vector_bytes"] >= 600 * 32 * 4
-    for opened in (JOBS["open_ours"](folder=str(tmp_path / "ours"), vectors=vectors), JOBS["open_faiss"](file=file, vectors=vectors)):
+    for opened in (
+        JOBS["open_ours"](folder=str(tmp_path / "ours"), vectors=vectors),
+        JOBS["open_faiss"](file=file, vectors=vectors),
+    ):
         assert 0 < opened["open_seconds"] <= opened["first_answer_seconds"]
 
 
 def test_the_effort_of_equal_latency_is_the_best_that_is_as_quick(tmp_path: Path) -> None:
     vectors, ours, plain = str(tmp_path / "set"), str(tmp_path / "ours"), str(tmp_path / "plain")
     JOBS["prepare"](folder=vectors, corpus=None, model=None, rows=20_000, dimension=64, queries=50, seed=0)
-    JOBS["build_ours"](vectors=vectors, output=ours, options={"type": "IVF64,SQfp16"}, targets={"recall": 0.5, "latency_ms": 1000.0})
+    JOBS["build_ours"](
+        vectors=vectors, output=ours, options={"type": "IVF64,SQfp16"}, targets={"recall": 0.5, "latency_ms": 1000.0}
+    )
     JOBS["build_faiss"](vectors=vectors, output=plain, factory="IVF1,Flat", trained_on=100, ef_construction=None)
     exact = {"file": f"{plain}/faiss.index", "parameters": None}
     effort = JOBS["equal_effort"](vectors=vectors, folder=ours, plain=exact, k=5)
@@ -122,14 +131,30 @@ def test_the_effort_of_equal_latency_is_the_best_that_is_as_quick(tmp_path: Path
 
 def test_storing_vectors_alone_leaves_nothing(tmp_path: Path) -> None:
     JOBS["prepare"](folder=str(tmp_path / "set"), corpus=None, model=None, rows=600, dimension=32, queries=20, seed=0)
-    assert JOBS["store_vectors"](vectors=str(tmp_path / "set"), output=str(tmp_path / "indexes" / "bare"))["seconds"] > 0
+    assert (
+        JOBS["store_vectors"](vectors=str(tmp_path / "set"), output=str(tmp_path / "indexes" / "bare"))["seconds"] > 0
+    )
     assert not list((tmp_path / "indexes").iterdir())
 
 
 def test_ratios_are_ours_over_theirs_and_leave_out_what_they_do_not_do() -> None:
-    times = {"median_ms": 2.0, "median_ms_with_documents": 3.0, "p99_ms": 8.0, "open_seconds": 0.5, "search_peak_bytes": 300, "peak_bytes": 500}
+    times = {
+        "median_ms": 2.0,
+        "median_ms_with_documents": 3.0,
+        "p99_ms": 8.0,
+        "open_seconds": 0.5,
+        "search_peak_bytes": 300,
+        "peak_bytes": 500,
+    }
     phases = {"write": 1.0, "choose": 6.0, "structure": 9.0, "measure": 4.0}
-    ours = {**times, "recall": 0.97, "build_seconds": 20.0, "store_vectors_seconds": 0.5, "phases": phases, "vector_bytes": 150}
+    ours = {
+        **times,
+        "recall": 0.97,
+        "build_seconds": 20.0,
+        "store_vectors_seconds": 0.5,
+        "phases": phases,
+        "vector_bytes": 150,
+    }
     other = {**{name: value / 2 for name, value in times.items()}, "recall": 0.95, "build_seconds": 10.0, "bytes": 100}
     ratios = ratios_of(ours, other)
     assert ratios["recall_gain"] == pytest.approx(0.02)
@@ -143,7 +168,9 @@ def test_a_part_that_fails_is_one_error_with_its_last_words() -> None:
         run_process("boil water", [sys.executable, "-c", "raise ValueError('too warm')"], threads=1)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [({"rows": 0}, "rows is 0"), ({"peer_python": Path("no/python")}, "no such program")])
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"rows": 0}, "rows is 0"), ({"peer_python": Path("no/python")}, "no such program")]
+)
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=message):
         IndexBenchmark(tmp_path, **wrong)
@@ -152,7 +179,9 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str
 @pytest.mark.slow
 def test_a_whole_run_says_what_it_rests_on_and_names_no_folder(tmp_path: Path) -> None:
     told: list[str] = []
-    record = run_benchmark(IndexBenchmark(tmp_path, rows=800, dimension=16, types=("flat",), queries=10, rounds=1), tell=told.append)
+    record = run_benchmark(
+        IndexBenchmark(tmp_path, rows=800, dimension=16, types=("flat",), queries=10, rounds=1), tell=told.append
+    )
     assert told[:3] == ["prepare vectors", "store vectors without documents", "build llm2comp flat"]
     assert record["llm2comp flat"]["recall"] == record["plain FAISS flat"]["recall"] == 1
     assert record["ratios"]["flat"] == ratios_of(record["llm2comp flat"], record["plain FAISS flat"])
@@ -166,8 +195,19 @@ def test_a_whole_run_says_what_it_rests_on_and_names_no_folder(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_corpus_is_encoded_once_by_each_model(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"_id": f"d{row}", "text": f"Ticket {row}\nis lost"}) + "\n" for row in range(700)), encoding="utf-8")
-    asked = {"folder": str(tmp_path / "set"), "corpus": str(corpus), "model": None, "rows": 1, "dimension": 1, "queries": 20, "seed": 0}
+    corpus.write_text(
+        "".join(json.dumps({"_id": f"d{row}", "text": f"Ticket {row}\nis lost"}) + "\n" for row in range(700)),
+        encoding="utf-8",
+    )
+    asked = {
+        "folder": str(tmp_path / "set"),
+        "corpus": str(corpus),
+        "model": None,
+        "rows": 1,
+        "dimension": 1,
+        "queries": 20,
+        "seed": 0,
+    }
     made = JOBS["prepare"](**asked)
     assert (made["rows"], made["dimension"]) == (700 - 20 - 300, 256)
     vectors = tmp_path / "set" / "vectors" / "vectors.npy"
@@ -192,7 +232,10 @@ def test_ratios_in_results_are_those_of_their_entries(file: Path) -> None:
     record = json.loads(file.read_text(encoding="utf-8"))
     assert record["ratios"]
     for kind, ratios in record["ratios"].items():
-        ours, other = record[f"llm2comp {kind}"], record["autofaiss" if kind.startswith("auto") else f"plain FAISS {kind}"]
+        ours, other = (
+            record[f"llm2comp {kind}"],
+            record["autofaiss" if kind.startswith("auto") else f"plain FAISS {kind}"],
+        )
         assert ratios == pytest.approx(ratios_of(ours, other))
 
 
@@ -204,7 +247,9 @@ def test_memory_is_watched_with_and_without_mapped_files(tmp_path: Path) -> None
     (tmp_path / "file").write_bytes(bytes(50_000_000))
     take = "import time; held = bytearray(100_000_000)"
     look = f"import mmap, time; file = open({str(tmp_path / 'file')!r}, 'rb'); held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(held[::4096])"
-    base, taken, mapped = (watch_process([sys.executable, "-c", f"{code}; time.sleep(0.2)"], {}) for code in ("import time", take, look))
+    base, taken, mapped = (
+        watch_process([sys.executable, "-c", f"{code}; time.sleep(0.2)"], {}) for code in ("import time", take, look)
+    )
     assert taken["anonymous"] - base["anonymous"] == pytest.approx(100e6, rel=0.05)
     assert mapped["resident"] - base["resident"] == pytest.approx(50e6, rel=0.05)
     assert mapped["anonymous"] - base["anonymous"] < 5e6
@@ -226,7 +271,9 @@ def test_growth_is_what_the_larger_build_takes_beyond_the_smaller(tmp_path: Path
 def test_the_memory_of_a_build_does_not_grow_with_the_corpus() -> None:
     record = json.loads(MEMORY.read_text(encoding="utf-8"))
     for kind in ("flat", "ivf"):
-        assert record[kind]["growth"] == {name: record[kind]["1000000"][name] - record[kind]["100000"][name] for name in ("resident", "anonymous")}
+        assert record[kind]["growth"] == {
+            name: record[kind]["1000000"][name] - record[kind]["100000"][name] for name in ("resident", "anonymous")
+        }
         assert record[kind]["growth"]["anonymous"] < 300e6
 
 

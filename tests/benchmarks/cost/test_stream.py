@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from llm2comp.errors import LLM2CompError, SettingsError
-from llm2comp_benchmarks.cost.stream.run import Watched, measure_stream, peaks_by_phase, short_sentences, thinned, write_stream
+from llm2comp_benchmarks.cost.stream.run import (
+    Watched,
+    measure_stream,
+    peaks_by_phase,
+    short_sentences,
+    thinned,
+    write_stream,
+)
 from tests.paths import RESULTS
 
 FILES = sorted(RESULTS.glob("stream-*.json"))
@@ -20,7 +27,9 @@ def _write_corpus(file: Path) -> Path:
         "The moon rises late. Bread is baked early in the morning by bakers. No.",
         "Rain falls on fields!\nThe moon rises late. " + "x" * 50 + " is long now.",
     ]
-    file.write_text("".join(json.dumps({"_id": str(row), "text": text}) + "\n" for row, text in enumerate(texts)), encoding="utf-8")
+    file.write_text(
+        "".join(json.dumps({"_id": str(row), "text": text}) + "\n" for row, text in enumerate(texts)), encoding="utf-8"
+    )
     return file
 
 
@@ -57,7 +66,11 @@ def test_a_thinned_curve_keeps_its_highest_points() -> None:
 
 
 def test_peaks_of_the_encoding_are_without_loading_and_finishing() -> None:
-    curve = {"texts": [0, 0, 10, 20, 30, 40, 50, 50], "resident": [1, 2, 3, 4, 6, 5, 9, 8], "anonymous": [1, 1, 2, 2, 3, 3, 3, 7]}
+    curve = {
+        "texts": [0, 0, 10, 20, 30, 40, 50, 50],
+        "resident": [1, 2, 3, 4, 6, 5, 9, 8],
+        "anonymous": [1, 1, 2, 2, 3, 3, 3, 7],
+    }
     peaks = peaks_by_phase(curve)
     assert peaks["encoding_first_half"] == {"resident": 4, "anonymous": 2}
     assert peaks["encoding_second_half"] == {"resident": 6, "anonymous": 3}
@@ -82,7 +95,11 @@ def test_a_killed_build_run_again_encodes_what_was_not_finished(tmp_path: Path) 
     assert restart["finished_but_encoded_again"] == 0
     assert record["resumed"]["documents"] == 20_000
     for run in ("killed", "resumed"):
-        assert 0 < record[run]["peak_bytes"]["encoding_second_half"]["anonymous"] < record[run]["peak_bytes"]["all"]["resident"]
+        assert (
+            0
+            < record[run]["peak_bytes"]["encoding_second_half"]["anonymous"]
+            < record[run]["peak_bytes"]["all"]["resident"]
+        )
         assert len(record["samples"][run]["seconds"]) == len(record["samples"][run]["resident"])
     assert record["settings"]["model"]["hidden"] == 32
     assert os.listdir(tmp_path / "work") == []
@@ -93,7 +110,10 @@ def test_results_carry_what_they_rest_on_and_no_folder_of_a_machine(file: Path) 
     text = file.read_text(encoding="utf-8")
     record = json.loads(text)
     assert {"restart", "settings", "versions", "hardware", "commit", "seconds"} <= set(record)
-    assert record["restart"]["finished_before_the_kill"] + record["restart"]["encoded_after_it"] == record["settings"]["texts"]
+    assert (
+        record["restart"]["finished_before_the_kill"] + record["restart"]["encoded_after_it"]
+        == record["settings"]["texts"]
+    )
     for run in ("killed", "resumed"):
         assert record[run]["peak_bytes"] == peaks_by_phase(record["samples"][run])
     assert not re.search(r'[" ]/(?:tmp|home|root|work|usr)\b', text)

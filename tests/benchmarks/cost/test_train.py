@@ -31,9 +31,17 @@ def _gradients(system: str) -> tuple[float, torch.Tensor, dict[str, torch.Tensor
     loss = loss_of(*draw_batch(0, **SIZE))
     loss.backward()
     named = dict(module.named_parameters())
-    memory = named["memory"].grad if "memory" in named else module.student.get_input_embeddings().weight.grad[SIZE["vocabulary"] :]
+    memory = (
+        named["memory"].grad
+        if "memory" in named
+        else module.student.get_input_embeddings().weight.grad[SIZE["vocabulary"] :]
+    )
     assert memory is not None
-    return float(loss.detach()), memory, {name[name.index("layers.") :]: parameter.grad for name, parameter in named.items() if "lora_" in name}
+    return (
+        float(loss.detach()),
+        memory,
+        {name[name.index("layers.") :]: parameter.grad for name, parameter in named.items() if "lora_" in name},
+    )
 
 
 def test_both_systems_have_the_same_loss_and_gradients() -> None:
@@ -97,22 +105,40 @@ def test_on_a_gpu_ours_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(train_benchmark, "Worker", _Here)
     monkeypatch.setattr(train_benchmark, "choose_device", str)
     monkeypatch.setattr(train_benchmark, "precisions", lambda wanted, device: ("float32",))
-    record = run_train_benchmark(TrainBenchmark(shape=SHAPE, **SIZE, rounds=1, device="cpu:0", vocabularies=(90,)))  # a processor that does not say cpu
+    record = run_train_benchmark(
+        TrainBenchmark(shape=SHAPE, **SIZE, rounds=1, device="cpu:0", vocabularies=(90,))
+    )  # a processor that does not say cpu
     assert record["ratios"] == {"llm2comp float32": {}}
     assert PEER not in record
     assert record["vocabulary"]["90"].keys() == {"llm2comp float32"}
-    assert format_training(record).splitlines()[0].split() == ["s/step", "least-most", "tokens/s", "peak", "MB", "beyond", "loading"]
+    assert format_training(record).splitlines()[0].split() == [
+        "s/step",
+        "least-most",
+        "tokens/s",
+        "peak",
+        "MB",
+        "beyond",
+        "loading",
+    ]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_steps_on_a_gpu_begin_at_the_loss_of_the_cpu() -> None:
-    losses = [open_system("llm2comp", shape=SHAPE, **SIZE, device=device)[1]["loss"](number=0)["loss"] for device in ("cpu", "cuda")]
+    losses = [
+        open_system("llm2comp", shape=SHAPE, **SIZE, device=device)[1]["loss"](number=0)["loss"]
+        for device in ("cpu", "cuda")
+    ]
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"rounds": 0}, "rounds is 0"), ({"tokens": 5}, "tokens is 5"), ({"shape": "big"}, "shape is 'big'"), ({"precision": "half"}, "precision is 'half'")],
+    [
+        ({"rounds": 0}, "rounds is 0"),
+        ({"tokens": 5}, "tokens is 5"),
+        ({"shape": "big"}, "shape is 'big'"),
+        ({"precision": "half"}, "precision is 'half'"),
+    ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
@@ -174,7 +200,10 @@ def test_ratios_in_results_are_those_of_their_seconds_and_peaks(file: Path) -> N
 
 
 def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
-    for arguments, message in ((["--shape", "huge"], "shape is 'huge'"), (["--json", str(tmp_path / "nowhere" / "out.json")], "there is no folder")):
+    for arguments, message in (
+        (["--shape", "huge"], "shape is 'huge'"),
+        (["--json", str(tmp_path / "nowhere" / "out.json")], "there is no folder"),
+    ):
         run = CliRunner().invoke(app, ["bench", "train", *arguments])
         assert run.exit_code == 2 or "huge" in str(run.exception)
         assert message in run.output or message in str(run.exception)

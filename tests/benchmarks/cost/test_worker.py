@@ -39,12 +39,27 @@ def test_a_worker_answers_whatever_libraries_print_and_tells_why_it_failed() -> 
 
 
 def test_a_worker_that_cannot_start_is_one_error() -> None:
-    with pytest.raises(LLM2CompError, match="^kettle: failed: ModuleNotFoundError: No module named 'nothing_of_the_kind'$"):
+    with pytest.raises(
+        LLM2CompError, match="^kettle: failed: ModuleNotFoundError: No module named 'nothing_of_the_kind'$"
+    ):
         Worker("kettle", [sys.executable, "-c", "import nothing_of_the_kind"], threads=1)
 
 
 def test_every_round_has_all_and_begins_with_another() -> None:
-    assert list(in_turn("abc", 4)) == [(0, "a"), (0, "b"), (0, "c"), (1, "b"), (1, "c"), (1, "a"), (2, "c"), (2, "a"), (2, "b"), (3, "a"), (3, "b"), (3, "c")]
+    assert list(in_turn("abc", 4)) == [
+        (0, "a"),
+        (0, "b"),
+        (0, "c"),
+        (1, "b"),
+        (1, "c"),
+        (1, "a"),
+        (2, "c"),
+        (2, "a"),
+        (2, "b"),
+        (3, "a"),
+        (3, "b"),
+        (3, "c"),
+    ]
     assert list(in_turn([], 2)) == []
 
 

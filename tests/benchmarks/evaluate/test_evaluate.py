@@ -43,10 +43,14 @@ def test_public_names() -> None:
     assert all(hasattr(llm2comp_benchmarks, name) for name in llm2comp_benchmarks.__all__)
 
 
-def test_a_data_folder_with_some_of_the_sets(fruit: Path, tmp_path: Path, encoder: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_data_folder_with_some_of_the_sets(
+    fruit: Path, tmp_path: Path, encoder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     data = tmp_path / "eval"
     (data / "stsb").mkdir(parents=True)
-    (data / "stsb" / "test.tsv.gz").write_bytes(gzip.compress(b"sentence1\tsentence2\tscore\na b\ta b\t5\na b\tb c\t3\na b\tc d\t0\n"))
+    (data / "stsb" / "test.tsv.gz").write_bytes(
+        gzip.compress(b"sentence1\tsentence2\tscore\na b\ta b\t5\na b\tb c\t3\na b\tc d\t0\n")
+    )
     fruit.rename(data / "xquad")
     with caplog.at_level(logging.WARNING):
         measured = evaluate_local(encoder, data)

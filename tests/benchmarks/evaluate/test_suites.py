@@ -31,7 +31,10 @@ def write(file: Path, *tasks: Any) -> str:
 
 class TestShipped:
     def test_names(self) -> None:
-        assert {path.stem for path in (Path(module.__file__).parents[1] / "suites").glob("*.json")} == {*SUITES, "paper-figures"}
+        assert {path.stem for path in (Path(module.__file__).parents[1] / "suites").glob("*.json")} == {
+            *SUITES,
+            "paper-figures",
+        }
         assert [read_suite(name).name for name in SUITES] == list(SUITES)
 
     @pytest.mark.parametrize("name", SUITES)
@@ -44,7 +47,9 @@ class TestShipped:
     def test_beir_is_what_mteb_means_by_it(self) -> None:
         mteb = pytest.importorskip("mteb", reason="needs the extra eval")
         theirs, ours = mteb.get_benchmark("BEIR").tasks, read_suite("beir").read_mteb()
-        assert {(task.metadata.name, *task.eval_splits) for task in ours} == {(task.metadata.name, *task.eval_splits) for task in theirs}
+        assert {(task.metadata.name, *task.eval_splits) for task in ours} == {
+            (task.metadata.name, *task.eval_splits) for task in theirs
+        }
 
     def test_the_paper_reports_english_pairs_only(self) -> None:
         pytest.importorskip("mteb", reason="needs the extra eval")
@@ -55,7 +60,10 @@ class TestShipped:
         names = [entry.mteb for entry in read_suite("paper").tasks]
         assert len(names) == 14
         with_tasks = [system for system in FIGURES["systems"] if system["tasks"]]
-        assert [(system["system"], system["average"]) for system in with_tasks] == [("LLM2Comp KL", 52.49), ("LLM2Comp KL", 66.78)]
+        assert [(system["system"], system["average"]) for system in with_tasks] == [
+            ("LLM2Comp KL", 52.49),
+            ("LLM2Comp KL", 66.78),
+        ]
         for system in with_tasks:
             assert list(system["tasks"]) == names
             assert sum(system["tasks"].values()) / 14 == pytest.approx(system["average"], abs=0.006)
@@ -111,7 +119,10 @@ class TestFiles:
         with pytest.raises(SettingsError, match=rf"suite\.json: {message}"):
             read_suite(suite)
 
-    @pytest.mark.parametrize(("content", "message"), [("{", "not JSON"), ("[]", "not a suite"), ('{"tasks": []}', "not a suite"), (None, "no such suite")])
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [("{", "not JSON"), ("[]", "not a suite"), ('{"tasks": []}', "not a suite"), (None, "no such suite")],
+    )
     def test_no_suite(self, tmp_path: Path, content: str | None, message: str) -> None:
         if content:
             (tmp_path / "suite.json").write_text(content, encoding="utf-8")
@@ -123,4 +134,6 @@ class TestFiles:
         with pytest.raises(SettingsError, match="mteb has no task of this name: .*Did you mean: 'SciFact'"):
             read_suite(write(tmp_path / "suite.json", {"mteb": "SciFct", "kind": "retrieval"})).read_mteb()
         with pytest.raises(SettingsError, match="STS17 has none of the subsets xx-yy"):
-            read_suite(write(tmp_path / "suite.json", {"mteb": "STS17", "kind": "sts", "subsets": ["xx-yy"]})).read_mteb()
+            read_suite(
+                write(tmp_path / "suite.json", {"mteb": "STS17", "kind": "sts", "subsets": ["xx-yy"]})
+            ).read_mteb()

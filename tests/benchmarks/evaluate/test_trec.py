@@ -11,7 +11,9 @@ from llm2comp_benchmarks import read_run, write_run
 
 def test_written_in_the_order_trec_eval_ranks(tmp_path: Path) -> None:
     write_run(tmp_path / "run.trec", {"q1": {"a": 0.5, "b": 0.5, "c": 0.75}, "q2": {"é": -1.0}}, tag="ours")
-    assert (tmp_path / "run.trec").read_text(encoding="utf-8") == ("q1 Q0 c 1 0.75 ours\nq1 Q0 b 2 0.5 ours\nq1 Q0 a 3 0.5 ours\nq2 Q0 é 1 -1 ours\n")
+    assert (tmp_path / "run.trec").read_text(encoding="utf-8") == (
+        "q1 Q0 c 1 0.75 ours\nq1 Q0 b 2 0.5 ours\nq1 Q0 a 3 0.5 ours\nq2 Q0 é 1 -1 ours\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["run.trec"]
 
 
@@ -34,7 +36,10 @@ def test_ranks_are_ignored_and_archives_and_odd_ids_are_read(tmp_path: Path) -> 
         ("q Q0 d 1 0.5 t\nq Q0 e 2 0.4\n", r"run:2: 5 fields; a run line has six"),
         ("q Q0 d 1 high t\n", r"run:1: the score 'high' is not a finite number"),
         ("q Q0 d 1 nan t\n", r"run:1: the score 'nan' is not a finite number"),
-        ("q Q0 d 1 0.5 t\nq Q0 e 2 0.4 t\nq Q0 d 3 0.3 t\n", r"run:3: document 'd' stands a second time under query 'q'"),
+        (
+            "q Q0 d 1 0.5 t\nq Q0 e 2 0.4 t\nq Q0 d 3 0.3 t\n",
+            r"run:3: document 'd' stands a second time under query 'q'",
+        ),
         ("\n", "run: holds no ranking"),
     ],
 )

@@ -25,13 +25,34 @@ TOPICS = {
     "metal": ["iron", "copper", "zinc", "tin", "lead", "nickel", "silver", "gold"],
     "tool": ["hammer", "saw", "drill", "chisel", "plane", "rasp", "vice", "clamp"],
 }
-COMMON = ["the", "a", "of", "and", "in", "on", "with", "under", "near", "some", "old", "new", "red", "small", "big", "round"]
+COMMON = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "in",
+    "on",
+    "with",
+    "under",
+    "near",
+    "some",
+    "old",
+    "new",
+    "red",
+    "small",
+    "big",
+    "round",
+]
 
 
 def write_texts(file: Path, per_topic: int, seed: int) -> list[tuple[str, str]]:
     """Lines of text and label, shuffled; a text has three words of its topic and three that say nothing."""
     draw = random.Random(seed)
-    rows = [(" ".join(draw.sample(words, 3) + draw.choices(COMMON, k=3)), topic) for topic, words in TOPICS.items() for _ in range(per_topic)]
+    rows = [
+        (" ".join(draw.sample(words, 3) + draw.choices(COMMON, k=3)), topic)
+        for topic, words in TOPICS.items()
+        for _ in range(per_topic)
+    ]
     draw.shuffle(rows)
     file.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
     return rows
@@ -42,13 +63,17 @@ def model() -> WordHashes:
     return WordHashes(64)  # few places: different words share some, so that no task is solved completely
 
 
-def score_by_mteb(folder: Path, name: str, dataset: Any, model: WordHashes, **settings: Any) -> tuple[dict[str, Any], Samples]:
+def score_by_mteb(
+    folder: Path, name: str, dataset: Any, model: WordHashes, **settings: Any
+) -> tuple[dict[str, Any], Samples]:
     """The scores that mteb's task of this name gives the model on these data instead of its own, and the samples read from its predictions."""
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     class Wrapped(AbsEncoder):
-        mteb_model_meta = ModelMeta.create_empty({"name": "words/hashes", "revision": "1", "similarity_fn_name": ScoringFunction.COSINE})
+        mteb_model_meta = ModelMeta.create_empty(
+            {"name": "words/hashes", "revision": "1", "similarity_fn_name": ScoringFunction.COSINE}
+        )
 
         def encode(self, inputs: Any, **_: Any) -> Any:
             return model.encode_document([text for batch in inputs for text in batch["text"]])
@@ -59,7 +84,12 @@ def score_by_mteb(folder: Path, name: str, dataset: Any, model: WordHashes, **se
         assert hasattr(task, setting)
         setattr(task, setting, value)
     assert has_samples(task)
-    options = {"split": "test", "subsets_to_run": ["default"], "encode_kwargs": {"batch_size": 8}, "prediction_folder": folder / "predictions"}
+    options = {
+        "split": "test",
+        "subsets_to_run": ["default"],
+        "encode_kwargs": {"batch_size": 8},
+        "prediction_folder": folder / "predictions",
+    }
     scores: dict[str, Any] = task.evaluate(Wrapped(), **options)["default"]
     samples = read_samples(task, scores, folder / "predictions")
     assert samples is not None
@@ -80,7 +110,12 @@ def test_classification(tmp_path: Path, model: WordHashes) -> None:
     splits = {"train": write_texts(tmp_path / "train.tsv", 20, 1), "test": write_texts(tmp_path / "test.tsv", 15, 2)}
     number = {label: position for position, label in enumerate(TOPICS)}
     data = DatasetDict(
-        {split: Dataset.from_dict({"text": [text for text, _ in rows], "label": [number[label] for _, label in rows]}) for split, rows in splits.items()}
+        {
+            split: Dataset.from_dict(
+                {"text": [text for text, _ in rows], "label": [number[label] for _, label in rows]}
+            )
+            for split, rows in splits.items()
+        }
     )
     theirs, samples = score_by_mteb(tmp_path, "Banking77Classification", data, model)
     ours = evaluate_classification(read_classification(tmp_path), model)
@@ -95,8 +130,12 @@ def test_clustering(tmp_path: Path, model: WordHashes) -> None:
     from datasets import Dataset, DatasetDict
 
     rows = write_texts(tmp_path / "topics.tsv", 30, 3)
-    data = DatasetDict(test=Dataset.from_dict({"sentences": [text for text, _ in rows], "labels": [label for _, label in rows]}))
-    theirs, samples = score_by_mteb(tmp_path, "StackExchangeClustering.v2", data, model, max_fraction_of_documents_to_embed=None)
+    data = DatasetDict(
+        test=Dataset.from_dict({"sentences": [text for text, _ in rows], "labels": [label for _, label in rows]})
+    )
+    theirs, samples = score_by_mteb(
+        tmp_path, "StackExchangeClustering.v2", data, model, max_fraction_of_documents_to_embed=None
+    )
     ours = evaluate_clustering(read_clustering(tmp_path / "topics.tsv"), model)
     assert 0.1 < ours.metrics["v_measure"] < 0.95
     assert ours.metrics["v_measure"] == pytest.approx(theirs["v_measure"], abs=1e-6)
@@ -110,11 +149,20 @@ def test_pair_classification(tmp_path: Path, model: WordHashes) -> None:
 
     draw = random.Random(4)
     texts = write_texts(tmp_path / "texts.tsv", 20, 4)
-    pairs = [(first, second, int(one == other)) for (first, one), (second, other) in (draw.sample(texts, 2) for _ in range(300))]
+    pairs = [
+        (first, second, int(one == other))
+        for (first, one), (second, other) in (draw.sample(texts, 2) for _ in range(300))
+    ]
     pairs += [(text, text, number % 2) for number, (text, _) in enumerate(texts[:6])]  # ties at the top
-    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\tlabel\n" + "".join(f"{a}\t{b}\t{label}\n" for a, b, label in pairs), encoding="utf-8")
-    columns = {name: [pair[column] for pair in pairs] for column, name in enumerate(("sentence1", "sentence2", "labels"))}
-    theirs, samples = score_by_mteb(tmp_path, "SprintDuplicateQuestions", DatasetDict(test=Dataset.from_dict(columns)), model)
+    (tmp_path / "pairs.tsv").write_text(
+        "sentence1\tsentence2\tlabel\n" + "".join(f"{a}\t{b}\t{label}\n" for a, b, label in pairs), encoding="utf-8"
+    )
+    columns = {
+        name: [pair[column] for pair in pairs] for column, name in enumerate(("sentence1", "sentence2", "labels"))
+    }
+    theirs, samples = score_by_mteb(
+        tmp_path, "SprintDuplicateQuestions", DatasetDict(test=Dataset.from_dict(columns)), model
+    )
     ours = evaluate_pairs(read_pair_classification(tmp_path / "pairs.tsv"), model)
     assert 0.2 < ours.metrics["cosine_ap"] < 0.95
     assert ours.metrics == pytest.approx({"cosine_ap": theirs["cosine_ap"], "max_ap": theirs["max_ap"]}, abs=1e-6)
@@ -133,11 +181,17 @@ def test_reranking(tmp_path: Path, model: WordHashes) -> None:
     for number in range(1, 21):
         query, topic = texts[number]
         others = texts[30:]
-        sides = [draw.sample([text for text, label in others if (label == topic) == right], count) for right, count in ((True, 3), (False, 7))]
+        sides = [
+            draw.sample([text for text, label in others if (label == topic) == right], count)
+            for right, count in ((True, 3), (False, 7))
+        ]
         sides[1].append(sides[0][0])  # the same text on both sides: a tie
         lines.append(json.dumps({"query": query, "positive": sides[0], "negative": sides[1]}))
         queries.append({"id": f"test_query{number}", "text": query})
-        ids = {side: [f"{side}_test_query{number}_{place:05d}" for place in range(len(sides[grade]))] for grade, side in enumerate(("apositive", "negative"))}
+        ids = {
+            side: [f"{side}_test_query{number}_{place:05d}" for place in range(len(sides[grade]))]
+            for grade, side in enumerate(("apositive", "negative"))
+        }
         for keys, found in zip(ids.values(), sides, strict=True):
             corpus += [{"id": key, "title": "", "text": text} for key, text in zip(keys, found, strict=True)]
         judged[f"test_query{number}"] = {key: int(side == "apositive") for side, keys in ids.items() for key in keys}

@@ -24,7 +24,13 @@ mteb = pytest.importorskip("mteb", reason="needs the extra eval")
 
 Rows = list[dict[str, Any]]
 IDENTITY = Identity("owner/name", "abc")
-QUESTIONS = {"q1": "delete a folder", "q2": "square root", "q3": "order the items of a list", "q4": "is this file there?", "q5": "join words into one text"}
+QUESTIONS = {
+    "q1": "delete a folder",
+    "q2": "square root",
+    "q3": "order the items of a list",
+    "q4": "is this file there?",
+    "q5": "join words into one text",
+}
 ANSWERS = [
     "Remove a file or directory.",
     "Return the square root of x.",
@@ -44,7 +50,9 @@ def questions(write_beir: Callable[[Rows, Rows, Any], Path]) -> Path:
     """A BEIR folder: five questions, ten answers, of which the first five are right, and one more is half right."""
     documents = [{"_id": f"d{number}", "text": text} for number, text in enumerate(ANSWERS, 1)]
     queries = [{"_id": key, "text": text} for key, text in QUESTIONS.items()]
-    return write_beir(documents, queries, [*((f"q{number}", f"d{number}", 2) for number in range(1, 6)), ("q3", "d8", 1)])
+    return write_beir(
+        documents, queries, [*((f"q{number}", f"d{number}", 2) for number in range(1, 6)), ("q3", "d8", 1)]
+    )
 
 
 @pytest.fixture
@@ -55,9 +63,13 @@ def scifact(monkeypatch: pytest.MonkeyPatch, questions: Path) -> Any:
     task = read_beir(questions)
 
     def load_data(self: Any, **_: Any) -> None:
-        corpus = Dataset.from_list([{"id": document.id, "title": "", "text": document.text} for document in task.documents()])
+        corpus = Dataset.from_list(
+            [{"id": document.id, "title": "", "text": document.text} for document in task.documents()]
+        )
         queries = Dataset.from_list([{"id": key, "text": text} for key, text in task.queries.items()])
-        self.dataset = {"default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": task.qrels, "top_ranked": None}}}
+        self.dataset = {
+            "default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": task.qrels, "top_ranked": None}}
+        }
         self.data_loaded = True
 
     (found,) = read_mteb_tasks(["SciFact"])
@@ -103,7 +115,9 @@ class TestBaselines:
         assert list(tmp_path.glob(f"results/{identity.name.replace('/', '__')}/{identity.revision}/SciFact.json"))
 
     def test_names_of_their_own(self) -> None:
-        mean, echo = (identify(load_model(f"{pooling}:{BACKBONE}"), f"{pooling}:{BACKBONE}") for pooling in ("mean", "echo"))
+        mean, echo = (
+            identify(load_model(f"{pooling}:{BACKBONE}"), f"{pooling}:{BACKBONE}") for pooling in ("mean", "echo")
+        )
         assert mean.name != echo.name
         assert mean.revision == echo.revision
         assert identify(load_model("random"), "random", "someone/else").name == "someone/else"
@@ -127,7 +141,9 @@ class TestScores:
         from scipy.stats import spearmanr
 
         (result,) = evaluate_mteb(tiny, [sts], IDENTITY)
-        vectors = tiny.encode(["sort a list", "open a file", "sort the list", "order its items", "read from a file", "the square root"])
+        vectors = tiny.encode(
+            ["sort a list", "open a file", "sort the list", "order its items", "read from a file", "the square root"]
+        )
         cosines = [float(vectors[left] @ vectors[right]) for left, right in ((0, 2), (0, 3), (1, 4), (1, 5))]
         assert result.metrics["cosine_spearman"] == pytest.approx(spearmanr(cosines, [5, 4, 3, 0]).statistic, abs=1e-5)
         json.dumps(result.metrics, allow_nan=False)
@@ -138,7 +154,9 @@ class TestScores:
     def test_two_models_are_compared_query_by_query(self, tiny: LLM2Comp, scifact: Any, tmp_path: Path) -> None:
         for name, model in (("tiny", tiny), ("random", load_model("random"))):
             write_results(tmp_path / f"{name}.json", list(evaluate_mteb(model, [scifact], IDENTITY)), {})
-        (found,) = compare([read_result_file(tmp_path / f"{name}.json") for name in ("random", "tiny")], resamples=200).comparisons
+        (found,) = compare(
+            [read_result_file(tmp_path / f"{name}.json") for name in ("random", "tiny")], resamples=200
+        ).comparisons
         assert found.difference is not None
         assert found.count == (5, "query")
         assert found.words == "too few to tell (5)"
@@ -149,7 +167,9 @@ class TestScores:
         assert not has_samples(task)
         assert has_samples(read_mteb_task("STS17", subsets=["en-en"]))
 
-    @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of mteb about sentence-transformers and itself
+    @pytest.mark.filterwarnings(
+        "ignore::FutureWarning", "ignore::DeprecationWarning"
+    )  # of mteb about sentence-transformers and itself
     def test_an_exported_model_in_plain_mteb(self, tiny: LLM2Comp, scifact: Any, tmp_path: Path) -> None:
         """Without any code of ours, as someone who downloaded the export would run it."""
         from sentence_transformers import SentenceTransformer
@@ -157,7 +177,9 @@ class TestScores:
         (ours,) = evaluate_mteb(tiny, [scifact], IDENTITY)
         tiny.export(tmp_path / "plain")
         exported = SentenceTransformer(str(tmp_path / "plain"), device="cpu")
-        found = mteb.evaluate(exported, scifact, cache=None, co2_tracker=False, encode_kwargs={"batch_size": 8}, show_progress_bar=False)
+        found = mteb.evaluate(
+            exported, scifact, cache=None, co2_tracker=False, encode_kwargs={"batch_size": 8}, show_progress_bar=False
+        )
         assert found.task_results[0].get_score() == pytest.approx(ours.metrics["ndcg_at_10"], abs=1e-5)
 
 
@@ -165,17 +187,33 @@ class TestFolders:
     def test_mteb_reads_what_is_written(self, tiny: LLM2Comp, scifact: Any, sts: Any, tmp_path: Path) -> None:
         results = list(evaluate_mteb(tiny, [scifact, sts], identify(tiny, None), output_folder=tmp_path))
         folder = tmp_path / "results" / "llm2comp__llm2comp-tiny" / tiny.fingerprint
-        assert {path.name for path in folder.iterdir()} == {"SciFact.json", "STSBenchmark.json", "model_meta.json", "run_settings.jsonl"}
+        assert {path.name for path in folder.iterdir()} == {
+            "SciFact.json",
+            "STSBenchmark.json",
+            "model_meta.json",
+            "run_settings.jsonl",
+        }
         read = mteb.ResultCache(tmp_path).load_results(include_remote=False)
         (model,) = read.model_results
         assert (model.model_name, model.model_revision) == ("llm2comp/llm2comp-tiny", tiny.fingerprint)
         scores = {result.task_name: result.get_score() for result in model.task_results}
-        assert scores == pytest.approx({"SciFact": results[0].metrics["ndcg_at_10"], "STSBenchmark": results[1].metrics["cosine_spearman"]})
+        assert scores == pytest.approx(
+            {"SciFact": results[0].metrics["ndcg_at_10"], "STSBenchmark": results[1].metrics["cosine_spearman"]}
+        )
         meta = json.loads((folder / "model_meta.json").read_text())
-        assert (meta["license"], meta["embed_dim"], meta["max_tokens"], meta["use_instructions"]) == ("cc-by-sa-4.0", 256, 512, False)
-        assert type(describe_for_mteb(tiny, IDENTITY, {})).model_validate_json_resolved(json.dumps({k: v for k, v in meta.items() if k != "is_cross_encoder"}))
+        assert (meta["license"], meta["embed_dim"], meta["max_tokens"], meta["use_instructions"]) == (
+            "cc-by-sa-4.0",
+            256,
+            512,
+            False,
+        )
+        assert type(describe_for_mteb(tiny, IDENTITY, {})).model_validate_json_resolved(
+            json.dumps({k: v for k, v in meta.items() if k != "is_cross_encoder"})
+        )
 
-    def test_what_is_there_is_not_run_again(self, tiny: LLM2Comp, scifact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_is_there_is_not_run_again(
+        self, tiny: LLM2Comp, scifact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first = list(evaluate_mteb(tiny, [scifact], IDENTITY, output_folder=tmp_path))
         monkeypatch.setattr(type(scifact), "load_data", lambda *_, **__: pytest.fail("not needed"))
         check_data([scifact], tmp_path)
@@ -187,7 +225,10 @@ class TestFolders:
     def test_other_instructions_are_not_taken_for_the_same(self, tiny: LLM2Comp, scifact: Any, tmp_path: Path) -> None:
         list(evaluate_mteb(tiny, [scifact], IDENTITY, output_folder=tmp_path))
         other = {"SciFact": "find an answer: "}
-        with pytest.raises(SettingsError, match="its result of SciFact was made with other instructions .* --output-folder, or --overwrite"):
+        with pytest.raises(
+            SettingsError,
+            match="its result of SciFact was made with other instructions .* --output-folder, or --overwrite",
+        ):
             list(evaluate_mteb(tiny, [scifact], IDENTITY, instructions=other, output_folder=tmp_path))
         list(evaluate_mteb(tiny, [scifact], IDENTITY, instructions=other, output_folder=tmp_path, overwrite=True))
         list(evaluate_mteb(tiny, [scifact], IDENTITY, instructions=other, output_folder=tmp_path))
@@ -199,9 +240,13 @@ class TestFolders:
         meta = describe_for_mteb(tiny, identify(tiny, None), {})
         assert meta.loader is load_for_mteb
         loaded = meta.load_model(device="cpu")
-        found = mteb.evaluate(loaded, scifact, cache=None, co2_tracker=False, encode_kwargs={"batch_size": 8}, show_progress_bar=False)
+        found = mteb.evaluate(
+            loaded, scifact, cache=None, co2_tracker=False, encode_kwargs={"batch_size": 8}, show_progress_bar=False
+        )
         (ours,) = evaluate_mteb(tiny, [scifact], IDENTITY)
-        assert found.task_results[0].get_score() == pytest.approx(ours.metrics["ndcg_at_10"], abs=0.01)  # it may load in bfloat16
+        assert found.task_results[0].get_score() == pytest.approx(
+            ours.metrics["ndcg_at_10"], abs=0.01
+        )  # it may load in bfloat16
 
 
 class TestNames:
@@ -219,7 +264,10 @@ class TestNames:
             identify(tiny, None, name)
 
     def test_tasks(self) -> None:
-        assert [task.metadata.name for task in read_mteb_tasks(["SciFact", "NFCorpus", "SciFact"])] == ["SciFact", "NFCorpus"]
+        assert [task.metadata.name for task in read_mteb_tasks(["SciFact", "NFCorpus", "SciFact"])] == [
+            "SciFact",
+            "NFCorpus",
+        ]
         benchmark = read_mteb_tasks(["MTEB(eng, v2)"])
         assert len(benchmark) > 30
         with pytest.raises(SettingsError, match="Did you mean: 'SciFact'"):
@@ -247,12 +295,16 @@ class TestPrompts:
             ({"STS": "compare: ", "STSBenchmark": "alike: "}, "find: ", "", "alike: "),
         ],
     )
-    def test_an_instruction_is_for_queries(self, scifact: Any, sts: Any, instructions: dict[str, str], query: str, document: str, other: str | None) -> None:
+    def test_an_instruction_is_for_queries(
+        self, scifact: Any, sts: Any, instructions: dict[str, str], query: str, document: str, other: str | None
+    ) -> None:
         prompts = resolve_prompts({"query": "find: ", "document": ""}, instructions, [scifact, sts])
         assert prompts_of(scifact, prompts) == {"query": query, "document": document}
         assert prompts_of(sts, prompts) == {"text": other}
 
-    def test_the_texts_that_are_encoded(self, make_model: Callable[..., LLM2Comp], scifact: Any, sts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_texts_that_are_encoded(
+        self, make_model: Callable[..., LLM2Comp], scifact: Any, sts: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         model = make_model()
         model.prompts["STS"] = "compare: "
         seen: list[str] = []
@@ -265,7 +317,9 @@ class TestPrompts:
         monkeypatch.setattr(type(model.encoder), "token_ids", recording)
         list(evaluate_mteb(model, [scifact, sts], IDENTITY, instructions={"SciFact": "claim:\n"}))
         assert {*("claim:\n" + text for text in QUESTIONS.values()), *ANSWERS} <= set(seen)
-        assert {text for text in seen if text.startswith("compare: ")} == set(seen) - set(ANSWERS) - {"claim:\n" + text for text in QUESTIONS.values()}
+        assert {text for text in seen if text.startswith("compare: ")} == set(seen) - set(ANSWERS) - {
+            "claim:\n" + text for text in QUESTIONS.values()
+        }
         assert model.prompts == {"query": "find: ", "document": "", "STS": "compare: "}
 
     def test_prompts_are_saved_with_a_model(self, make_model: Callable[..., LLM2Comp], tmp_path: Path) -> None:
@@ -280,7 +334,9 @@ class TestPrompts:
         (task,) = read_mteb_tasks(["CQADupstackRetrieval"])
         prompts = resolve_prompts({"query": "", "document": ""}, {"CQADupstackRetrieval": "same question: "}, [task])
         assert len(leaves(task)) == 12
-        assert [prompts_of(leaf, prompts) for leaf in leaves(task)] == [{"query": "same question: ", "document": ""}] * 12
+        assert [prompts_of(leaf, prompts) for leaf in leaves(task)] == [
+            {"query": "same question: ", "document": ""}
+        ] * 12
 
     def test_what_is_no_task(self, scifact: Any) -> None:
         for key in ("SciFct", "SciFct-query", "scifact"):
@@ -311,6 +367,9 @@ def test_without_a_hub(monkeypatch: pytest.MonkeyPatch, tiny: LLM2Comp) -> None:
 
     monkeypatch.setattr(HfApi, "dataset_info", no_network)
     (task,) = read_mteb_tasks(["NFCorpus"])
-    with pytest.raises(LLM2CompError, match=r"NFCorpus: its data set mteb/nfcorpus cannot be loaded \(no copy .*; the Hub: Name or service not known\)"):
+    with pytest.raises(
+        LLM2CompError,
+        match=r"NFCorpus: its data set mteb/nfcorpus cannot be loaded \(no copy .*; the Hub: Name or service not known\)",
+    ):
         list(evaluate_mteb(tiny, [task], IDENTITY))
     assert asked == ["mteb/nfcorpus"]

@@ -11,15 +11,27 @@ from tests.benchmarks.made_up_results import queries, write_result
 def results(tmp_path: Path) -> Path:
     """Three systems; one lacks a task, one has samples."""
     folder = tmp_path / "results"
-    scores = {"stsb": {"cosine_spearman": 0.7}, "scifact": {"ndcg_at_10": 0.3, "map_at_1000": 0.9}, "banking77": {"accuracy": 0.5}}
+    scores = {
+        "stsb": {"cosine_spearman": 0.7},
+        "scifact": {"ndcg_at_10": 0.3, "map_at_1000": 0.9},
+        "banking77": {"accuracy": 0.5},
+    }
     write_result(folder / "model-small.json", scores)
-    write_result(folder / "model-large.json", scores | {"scifact": {"ndcg_at_10": 0.5}}, samples={"scifact": queries([0.25, 0.75] * 50)})
+    write_result(
+        folder / "model-large.json",
+        scores | {"scifact": {"ndcg_at_10": 0.5}},
+        samples={"scifact": queries([0.25, 0.75] * 50)},
+    )
     write_result(folder / "bm25.json", {"scifact": {"ndcg_at_10": 0.6789}})
     return folder
 
 
 def _rows(table: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if not line.startswith("|---")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if not line.startswith("|---")
+    ]
 
 
 def test_systems_in_rows_and_tasks_in_columns_grouped_by_kind(results: Path) -> None:
@@ -34,7 +46,10 @@ def test_systems_in_rows_and_tasks_in_columns_grouped_by_kind(results: Path) -> 
 def test_the_average_is_over_what_all_systems_have_and_says_so(results: Path) -> None:
     rows = _rows(read_results(results).table("systems model-small bm25"))
     assert rows[0][-1] == "average of the 1 that all have"
-    assert rows[1:] == [["model-small", "0.300", "0.700", "0.500", "0.300"], ["bm25", "**0.679**", "–", "–", "**0.679**"]]
+    assert rows[1:] == [
+        ["model-small", "0.300", "0.700", "0.500", "0.300"],
+        ["bm25", "**0.679**", "–", "–", "**0.679**"],
+    ]
 
 
 def test_one_system_set_by_set_has_an_interval_where_there_are_samples(results: Path) -> None:
@@ -42,7 +57,9 @@ def test_one_system_set_by_set_has_an_interval_where_there_are_samples(results: 
     assert rows[0] == ["set", "measure", "score", "95 % interval"]
     assert rows[1][:3] == ["SciFact, test", "`scifact.ndcg_at_10`", "0.500"]
     low, high = map(float, rows[1][3].split(" to "))
-    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.01)  # 100 values 0.25 from their mean: a standard error of 0.025
+    assert low == pytest.approx(
+        0.5 - 1.96 * 0.025, abs=0.01
+    )  # 100 values 0.25 from their mean: a standard error of 0.025
     assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.01)
     assert rows[2][3] == "–"
     assert _rows(read_results(results).table("set model-small"))[0] == ["set", "measure", "score"]
@@ -92,7 +109,9 @@ def test_blocks_of_a_file_are_filled_and_the_rest_is_left(results: Path, tmp_pat
         ("systems", "no table is"),
     ],
 )
-def test_a_block_that_cannot_be_filled_leaves_the_file_alone(results: Path, tmp_path: Path, block: str, message: str) -> None:
+def test_a_block_that_cannot_be_filled_leaves_the_file_alone(
+    results: Path, tmp_path: Path, block: str, message: str
+) -> None:
     text = f"<!-- table set bm25 -->\nold\n<!-- end -->\n<!-- table {block} -->\nold\n<!-- end -->\n"
     (tmp_path / "page.md").write_text(text, encoding="utf-8")
     with pytest.raises(LLM2CompError, match=rf"page\.md: {message}"):

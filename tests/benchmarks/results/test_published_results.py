@@ -29,7 +29,11 @@ def test_they_carry_settings_versions_hardware_commit_and_seconds(records: dict[
 
 
 def test_they_name_no_folder_of_a_machine(texts: dict[str, str]) -> None:
-    assert {name: found for name, text in texts.items() if (found := re.findall(r'[" ]/(?:tmp|home|root|work|usr)\b.{,40}', text))} == {}
+    assert {
+        name: found
+        for name, text in texts.items()
+        if (found := re.findall(r'[" ]/(?:tmp|home|root|work|usr)\b.{,40}', text))
+    } == {}
 
 
 def test_threads_are_those_that_were_asked_for(records: dict[str, dict[str, Any]]) -> None:

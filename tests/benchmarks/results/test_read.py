@@ -41,7 +41,11 @@ def test_the_metric_that_samples_or_mteb_name_is_the_main_one(tmp_path: Path) ->
         details={"two": {"main_metric": "mrr_at_10"}},
         samples={"three": queries([0.1, 0.5], metric="map_at_1000")},
     )
-    assert [task.main_metric for task in read_result_file(path).tasks.values()] == ["ndcg_at_10", "mrr_at_10", "map_at_1000"]
+    assert [task.main_metric for task in read_result_file(path).tasks.values()] == [
+        "ndcg_at_10",
+        "mrr_at_10",
+        "map_at_1000",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,13 +84,19 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ({"ids": ["q1"]}, "1 different ids for 2 values"),
     ],
 )
-def test_samples_that_cannot_be_are_told_with_file_and_task(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    path = write_result(tmp_path / "a.json", {"scifact": {"ndcg_at_10": 0.5}}, samples={"scifact": queries([0.25, 0.75]) | change})
+def test_samples_that_cannot_be_are_told_with_file_and_task(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = write_result(
+        tmp_path / "a.json", {"scifact": {"ndcg_at_10": 0.5}}, samples={"scifact": queries([0.25, 0.75]) | change}
+    )
     with pytest.raises(LLM2CompError, match=f"a.json: samples of scifact: .*{message}"):
         read_result_file(path)
 
 
 def test_files_of_other_benchmarks_are_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "index-x.json").write_text(json.dumps({"flat": {"type": "Flat"}, "settings": {"tasks": {}}}), encoding="utf-8")
+    (tmp_path / "index-x.json").write_text(
+        json.dumps({"flat": {"type": "Flat"}, "settings": {"tasks": {}}}), encoding="utf-8"
+    )
     write_result(tmp_path / "a.json", {"scifact": {"ndcg_at_10": 0.5}})
     assert [run.name for run in read_result_files(tmp_path)] == ["a"]

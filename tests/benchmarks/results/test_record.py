@@ -10,7 +10,14 @@ from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks import TaskResult, write_results
 from llm2comp_benchmarks.results.record import Samples, check_task_names, format_table, result_record, write_atomically
 
-SCIFACT = TaskResult("scifact", {"ndcg_at_10": 0.31, "mrr_at_10": 0.25}, {"queries": 300}, 1.25, {"q": {"ndcg_at_10": 0.31}}, {"q": {"d": 1.0}})
+SCIFACT = TaskResult(
+    "scifact",
+    {"ndcg_at_10": 0.31, "mrr_at_10": 0.25},
+    {"queries": 300},
+    1.25,
+    {"q": {"ndcg_at_10": 0.31}},
+    {"q": {"d": 1.0}},
+)
 STSB = TaskResult("stsb", {"cosine_spearman": 0.7}, {"pairs": 1379}, 0.5)
 
 
@@ -20,7 +27,10 @@ def test_a_result_file_maps_task_to_metric_to_value_beside_what_the_numbers_rest
     assert written["scifact"] == {"ndcg_at_10": 0.31, "mrr_at_10": 0.25}
     assert written["stsb"] == {"cosine_spearman": 0.7}
     assert set(written) == {"scifact", "stsb", "settings", "versions", "hardware", "commit", "seconds", "samples"}
-    assert written["settings"] == {"model": "some/model", "tasks": {"scifact": {"queries": 300}, "stsb": {"pairs": 1379}}}
+    assert written["settings"] == {
+        "model": "some/model",
+        "tasks": {"scifact": {"queries": 300}, "stsb": {"pairs": 1379}},
+    }
     assert written["seconds"] == {"scifact": 1.25, "stsb": 0.5}
     assert written["versions"]["python"].count(".") == 2
     assert written["versions"]["pytrec_eval-terrier"]
@@ -29,18 +39,41 @@ def test_a_result_file_maps_task_to_metric_to_value_beside_what_the_numbers_rest
 
 def test_the_samples_of_a_task_are_one_line_of_the_file(tmp_path: Path) -> None:
     per_query = {"q1": {"ndcg_at_10": 1 / 3, "mrr_at_10": 0}, "q2": {"ndcg_at_10": 1.0, "mrr_at_10": 1.0}}
-    search = TaskResult("scifact", {"ndcg_at_10": 2 / 3}, {}, 1, per_query, samples=Samples.of_queries("ndcg_at_10", per_query))
-    pairs = TaskResult("stsb", {"cosine_spearman": 1}, {}, 1, samples=Samples("cosine_spearman", "spearman", "pair", [0.1234567, 1.0], truth=[0.5, 5.0]))
+    search = TaskResult(
+        "scifact", {"ndcg_at_10": 2 / 3}, {}, 1, per_query, samples=Samples.of_queries("ndcg_at_10", per_query)
+    )
+    pairs = TaskResult(
+        "stsb",
+        {"cosine_spearman": 1},
+        {},
+        1,
+        samples=Samples("cosine_spearman", "spearman", "pair", [0.1234567, 1.0], truth=[0.5, 5.0]),
+    )
     file = tmp_path / "out.json"
     write_results(file, [search, pairs, TaskResult("other", {"accuracy": 1}, {}, 1)], {})
     assert json.loads(file.read_text(encoding="utf-8"))["samples"] == {
-        "scifact": {"metric": "ndcg_at_10", "statistic": "mean", "unit": "query", "ids": ["q1", "q2"], "values": [0.33333, 1.0]},
-        "stsb": {"metric": "cosine_spearman", "statistic": "spearman", "unit": "pair", "ids": None, "values": [0.12346, 1.0], "truth": [0.5, 5.0]},
+        "scifact": {
+            "metric": "ndcg_at_10",
+            "statistic": "mean",
+            "unit": "query",
+            "ids": ["q1", "q2"],
+            "values": [0.33333, 1.0],
+        },
+        "stsb": {
+            "metric": "cosine_spearman",
+            "statistic": "spearman",
+            "unit": "pair",
+            "ids": None,
+            "values": [0.12346, 1.0],
+            "truth": [0.5, 5.0],
+        },
     }
     assert file.read_text(encoding="utf-8").splitlines()[-5:-1] == [
         '  "samples": {',
-        '    "scifact": {"metric": "ndcg_at_10", "statistic": "mean", "unit": "query", "ids": ["q1", "q2"], "values": [0.33333, 1.0]},',
-        '    "stsb": {"metric": "cosine_spearman", "statistic": "spearman", "unit": "pair", "ids": null, "values": [0.12346, 1.0], "truth": [0.5, 5.0]}',
+        '    "scifact": {"metric": "ndcg_at_10", "statistic": "mean", "unit": "query", "ids": ["q1", "q2"], "values": '
+        "[0.33333, 1.0]},",
+        '    "stsb": {"metric": "cosine_spearman", "statistic": "spearman", "unit": "pair", "ids": null, "values": '
+        '[0.12346, 1.0], "truth": [0.5, 5.0]}',
         "  }",
     ]
 

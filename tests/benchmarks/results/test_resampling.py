@@ -26,7 +26,9 @@ def test_counts_say_how_often_each_position_was_drawn() -> None:
 def test_mean() -> None:
     values = np.random.default_rng(1).normal(size=50)
     positions = _positions(50)
-    assert statistic_of(_samples("mean", values, None))(counts_of(positions)) == pytest.approx(values[positions].mean(axis=1))
+    assert statistic_of(_samples("mean", values, None))(counts_of(positions)) == pytest.approx(
+        values[positions].mean(axis=1)
+    )
 
 
 @pytest.mark.parametrize("steps", [3, 1000])
@@ -53,4 +55,6 @@ def test_average_precision_with_many_and_with_no_equal_values(digits: int) -> No
 def test_what_has_no_score_is_not_a_number() -> None:
     alike = np.array([[3, 0, 0]])
     assert np.isnan(statistic_of(_samples("spearman", np.array([1.0, 2, 3]), np.array([1.0, 2, 3])))(alike)).all()
-    assert np.isnan(statistic_of(_samples("average_precision", np.array([1.0, 2, 3]), np.array([0.0, 1, 0])))(alike)).all()
+    assert np.isnan(
+        statistic_of(_samples("average_precision", np.array([1.0, 2, 3]), np.array([0.0, 1, 0])))(alike)
+    ).all()

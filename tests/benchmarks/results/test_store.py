@@ -15,7 +15,11 @@ from tests.paths import RESULTS
 SETTINGS = {"model": "some/model", "fingerprint": "abc", "system": "llm2comp", "batch_size": 32}
 SOURCE = {"source": "data/scifact", "split": "test", "queries": 2}
 SCIFACT = TaskResult(
-    "scifact", {"ndcg_at_10": 0.5}, SOURCE | {"queries_missing_from_run": 0}, 1.25, samples=Samples("ndcg_at_10", "mean", "query", [0, 1], ids=["a", "b"])
+    "scifact",
+    {"ndcg_at_10": 0.5},
+    SOURCE | {"queries_missing_from_run": 0},
+    1.25,
+    samples=Samples("ndcg_at_10", "mean", "query", [0, 1], ids=["a", "b"]),
 )
 MTEB = TaskResult("SciFact", {"ndcg_at_10": 0.4}, {"benchmark": "mteb", "prompts": {"query": ""}}, 2.0)
 
@@ -57,7 +61,11 @@ def test_what_was_there_stays_beside_what_is_added(file: Path) -> None:
     started(file).add(TaskResult("stsb", {"cosine_spearman": 0.7}, {}, 0.5))
     after = json.loads(file.read_text())
     assert after["stsb"] == {"cosine_spearman": 0.7}
-    assert (after["scifact"], after["samples"], after["seconds"]["scifact"]) == (before["scifact"], before["samples"], 1.25)
+    assert (after["scifact"], after["samples"], after["seconds"]["scifact"]) == (
+        before["scifact"],
+        before["samples"],
+        1.25,
+    )
     assert after["settings"]["tasks"]["scifact"] == before["settings"]["tasks"]["scifact"]
 
 
@@ -68,9 +76,18 @@ def test_the_same_model_under_another_name(file: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"fingerprint": "def"}, r"out\.json: holds results of another model, some/model \(abc\), not of some/model; give another file, or --overwrite"),
-        ({"fingerprint": None, "model": "other"}, r"holds results of another model, some/model \(some/model\), not of other"),
-        ({"system": "mean"}, r"""made with other settings: {"system": "llm2comp"} now {"system": "mean"}; give another file, or --overwrite"""),
+        (
+            {"fingerprint": "def"},
+            r"out\.json: holds results of another model, some/model \(abc\), not of some/model; give another file, or --overwrite",
+        ),
+        (
+            {"fingerprint": None, "model": "other"},
+            r"holds results of another model, some/model \(some/model\), not of other",
+        ),
+        (
+            {"system": "mean"},
+            r"""made with other settings: {"system": "llm2comp"} now {"system": "mean"}; give another file, or --overwrite""",
+        ),
     ],
 )
 def test_another_model_or_settings(file: Path, changed: dict[str, Any], message: str) -> None:
@@ -86,9 +103,14 @@ def test_overwriting(file: Path) -> None:
     assert {key for key, value in json.loads(file.read_text()).items() if key.lower() == "scifact"} == {"scifact"}
 
 
-@pytest.mark.parametrize(("name", "details"), [("scifact", SOURCE | {"queries": 3}), ("scifact", SOURCE | {"source": "x"}), ("SciFact", {"prompts": {}})])
+@pytest.mark.parametrize(
+    ("name", "details"),
+    [("scifact", SOURCE | {"queries": 3}), ("scifact", SOURCE | {"source": "x"}), ("SciFact", {"prompts": {}})],
+)
 def test_other_data_or_instructions(file: Path, name: str, details: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=rf"its result of {name} was made with other instructions or data: .* --overwrite"):
+    with pytest.raises(
+        SettingsError, match=rf"its result of {name} was made with other instructions or data: .* --overwrite"
+    ):
         started(file).finished(name, details)
 
 

@@ -20,7 +20,11 @@ DOCUMENTS = [
     Document(id="d2", title="", text="rivers running, rivers run"),
     Document(id="d3", title="Stone", text="of the tower and the clock"),
 ]
-STEMS = {"d1": ["bridg", "bridg", "over", "river"], "d2": ["river", "run", "river", "run"], "d3": ["stone", "tower", "clock"]}
+STEMS = {
+    "d1": ["bridg", "bridg", "over", "river"],
+    "d2": ["river", "run", "river", "run"],
+    "d3": ["stone", "tower", "clock"],
+}
 
 
 def lucene(words: list[str], document: str) -> float:
@@ -43,7 +47,12 @@ def test_scores_are_lucenes_over_title_and_text() -> None:
 
 def test_only_the_best_are_kept_and_only_what_matches() -> None:
     run = Bm25().search(DOCUMENTS, {"one": "river", "none": "of the", "unknown": "zebra", "empty": ""}, k=1)
-    assert {query: list(found) for query, found in run.items()} == {"one": ["d2"], "none": [], "unknown": [], "empty": []}
+    assert {query: list(found) for query, found in run.items()} == {
+        "one": ["d2"],
+        "none": [],
+        "unknown": [],
+        "empty": [],
+    }
 
 
 @pytest.mark.parametrize("documents", [[], [Document(id="d", title="", text="of the")]])

@@ -14,7 +14,9 @@ from tests.paths import EVAL
 
 NEAR = 0.002
 
-pytestmark = pytest.mark.skipif(not EVAL.is_dir(), reason="the evaluation sets are not here; LLM2COMP_DATA names their folder")
+pytestmark = pytest.mark.skipif(
+    not EVAL.is_dir(), reason="the evaluation sets are not here; LLM2COMP_DATA names their folder"
+)
 
 
 def rank_by_bm25(task: RetrievalTask) -> Run:
@@ -46,7 +48,10 @@ def test_bm25_reference_figures(name: str, split: str, ndcg: float, recall: floa
 
 def test_cranfield_without_the_papers_the_questions_arose_from() -> None:
     task, sources = read_beir(EVAL / "cranfield"), read_source_documents()
-    run = {query: {document: score for document, score in scores.items() if document != sources[query]} for query, scores in rank_by_bm25(task).items()}
+    run = {
+        query: {document: score for document, score in scores.items() if document != sources[query]}
+        for query, scores in rank_by_bm25(task).items()
+    }
     metrics = evaluate_run(task, run).metrics
     assert metrics["ndcg_at_10"] == pytest.approx(0.410, abs=NEAR)
     assert metrics["recall_at_100"] == pytest.approx(0.733, abs=NEAR)

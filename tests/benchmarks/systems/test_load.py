@@ -73,10 +73,16 @@ def test_our_models_and_those_of_sentence_transformers(saved_model: Path, export
     assert (theirs["system"], theirs["dimension"], theirs["fingerprint"]) == ("sentence-transformers", 64, None)
 
 
-def test_a_hub_id_is_ours_if_it_has_our_file(saved_model: Path, exported_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_ours_if_it_has_our_file(
+    saved_model: Path, exported_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = {"org/ours": saved_model, "org/theirs": exported_model, "org/language-model": BACKBONE}
-    monkeypatch.setattr("llm2comp.backbone.loading.find_source", lambda name, revision=None: Source(name, "abc", str(places[name])))
-    monkeypatch.setattr("llm2comp.model_folder.find_source", lambda name, revision=None: Source(name, "abc", str(places[name])))
+    monkeypatch.setattr(
+        "llm2comp.backbone.loading.find_source", lambda name, revision=None: Source(name, "abc", str(places[name]))
+    )
+    monkeypatch.setattr(
+        "llm2comp.model_folder.find_source", lambda name, revision=None: Source(name, "abc", str(places[name]))
+    )
     assert describe_model(load_model("org/ours"), "org/ours")["system"] == "llm2comp"
     assert describe_model(load_model("org/theirs"), "org/theirs")["system"] == "sentence-transformers"
     with pytest.raises(SettingsError, match="mean:org/language-model"):
@@ -96,7 +102,11 @@ def test_a_hub_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("meen:backbone", "no system is called 'meen': before a colon stands one of last-token, mean, weighted-mean, echo, prompteol, metaeol"),
+        (
+            "meen:backbone",
+            "no system is called 'meen': before a colon stands one of last-token, mean, weighted-mean, echo, "
+            "prompteol, metaeol",
+        ),
         ("mean:", "mean: the language model is missing"),
         ("./not/there", "there is no such folder, and it is no Hub id; give .* bm25, random, last-token:BACKBONE"),
         ("a/b/c", "there is no such folder, and it is no Hub id"),
@@ -110,7 +120,10 @@ def test_a_name_that_cannot_be(name: str, message: str) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_a_name_that_nothing_answers_to() -> None:
-    with pytest.raises(SettingsError, match=r"no model 'bm52': .* the Hub did not answer .* give the folder or Hub id of a model, bm25, random"):
+    with pytest.raises(
+        SettingsError,
+        match=r"no model 'bm52': .* the Hub did not answer .* give the folder or Hub id of a model, bm25, random",
+    ):
         load_model("bm52")
     with pytest.raises(BackboneError, match="no model 'org/not-there'"):
         load_model("mean:org/not-there")

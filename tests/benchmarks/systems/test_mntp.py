@@ -19,9 +19,29 @@ from llm2comp.training.metrics import read_metrics
 from llm2comp.training.settings import ModelSettings
 from llm2comp_benchmarks.systems.load import describe_model, load_model, system_names
 from llm2comp_benchmarks.systems.mntp.encoder import TextMeanModel, load_text_mean, text_mean_of
-from llm2comp_benchmarks.systems.mntp.objective import Masked, MaskedTexts, MntpSettings, mask, mask_token_of, mntp_like, mntp_loss, train_masked
+from llm2comp_benchmarks.systems.mntp.objective import (
+    Masked,
+    MaskedTexts,
+    MntpSettings,
+    mask,
+    mask_token_of,
+    mntp_like,
+    mntp_loss,
+    train_masked,
+)
 from llm2comp_benchmarks.systems.mntp.train import save_untrained_text_mean, train_mntp, train_text_mean
-from tests.training.tiny import BACKBONE, LORA, compression, small_model, supervised, text, unsupervised, weights_of, write_corpus, write_pairs
+from tests.training.tiny import (
+    BACKBONE,
+    LORA,
+    compression,
+    small_model,
+    supervised,
+    text,
+    unsupervised,
+    weights_of,
+    write_corpus,
+    write_pairs,
+)
 
 FULL = ModelSettings(adapter=None, max_length=96)
 ADAPTED = ModelSettings(adapter=LORA, max_length=96)
@@ -45,7 +65,9 @@ def plain() -> LlamaForCausalLM:
 def reading_both_ways(plain: LlamaForCausalLM, tokens: list[int]) -> Tensor:
     """States (tokens, hidden) of one text where every token sees all, by an all-zero additive mask."""
     everyone_sees_all = torch.zeros(1, 1, len(tokens), len(tokens))
-    states: Tensor = plain.model(input_ids=torch.tensor([tokens]), attention_mask=everyone_sees_all).last_hidden_state[0]
+    states: Tensor = plain.model(input_ids=torch.tensor([tokens]), attention_mask=everyone_sees_all).last_hidden_state[
+        0
+    ]
     return states
 
 
@@ -101,7 +123,9 @@ def test_all_chosen_tokens_are_masked_if_asked_and_one_is_chosen_at_least() -> N
     assert {masked.shown[place] for place in masked.places} == {MASK}
     assert len(masked.places) == pytest.approx(500, abs=60)
     rare = mntp(Path("corpus"), treatment="mask", mask_share=1e-9)
-    assert mask([1, 100], rare, mask_token=MASK, vocabulary=50, chance=np.random.default_rng(0)) == Masked([1, MASK], [1], [100])
+    assert mask([1, 100], rare, mask_token=MASK, vocabulary=50, chance=np.random.default_rng(0)) == Masked(
+        [1, MASK], [1], [100]
+    )
 
 
 def test_masks_follow_from_seed_and_place(tmp_path: Path) -> None:
@@ -124,8 +148,14 @@ def test_mntp_reads_the_texts_of_stage_1(tmp_path: Path) -> None:
     settings = mntp_like(stage)
     ours = Splits(small_model().encoder, stage.corpora, stage, limit=6)
     theirs = Splits(text_mean_of(BACKBONE, FULL, device="cpu").encoder, settings.corpora, settings, limit=6)
-    assert [row["context"] + row["continuation"] for row in map(ours.__getitem__, range(6))] == [theirs[row]["context"] for row in range(6)]
-    assert (settings.steps, settings.batch_size, settings.learning_rate) == (stage.steps, stage.batch_size, stage.learning_rate)
+    assert [row["context"] + row["continuation"] for row in map(ours.__getitem__, range(6))] == [
+        theirs[row]["context"] for row in range(6)
+    ]
+    assert (settings.steps, settings.batch_size, settings.learning_rate) == (
+        stage.steps,
+        stage.batch_size,
+        stage.learning_rate,
+    )
 
 
 def test_a_finished_run_tells_what_it_was_begun_with(tmp_path: Path) -> None:
@@ -185,7 +215,12 @@ def test_training_lowers_the_heldout_loss(tmp_path: Path, model: ModelSettings, 
     assert after < before - 0.3
     assert trained.stages == ["mntp"]
     # what is reported is the mean over the held-out tokens
-    texts = MaskedTexts(Splits(trained.encoder, settings.corpora[:0] + (str(heldout),), settings, limit=8), trained.encoder, settings, seed=0)
+    texts = MaskedTexts(
+        Splits(trained.encoder, settings.corpora[:0] + (str(heldout),), settings, limit=8),
+        trained.encoder,
+        settings,
+        seed=0,
+    )
     batch = [texts[number] for number in range(8)]
     with torch.no_grad():
         found = mntp_loss(trained.encoder, *([row[name] for row in batch] for name in Masked._fields))
@@ -222,9 +257,14 @@ def test_stages_2_and_3_train_it_and_are_not_repeated(tmp_path: Path, settings: 
     pairs = write_pairs(tmp_path / "pairs.jsonl", 16, negatives=1)
     untrained = save_untrained_text_mean(BACKBONE, tmp_path / "untrained", settings)
     way = "keep" if settings.adapter is None else "merge"
-    second = train_text_mean(untrained, tmp_path / "2", unsupervised(corpus, steps=2, attention_dropout=0.2, adapter=way), settings)
+    second = train_text_mean(
+        untrained, tmp_path / "2", unsupervised(corpus, steps=2, attention_dropout=0.2, adapter=way), settings
+    )
     third = train_text_mean(second, tmp_path / "3", supervised(pairs, steps=2, micro_batch=2), settings)
-    vectors = [load_text_mean(folder, device="cpu", dtype="float32").encode_document(TEXTS) for folder in (untrained, second, third)]
+    vectors = [
+        load_text_mean(folder, device="cpu", dtype="float32").encode_document(TEXTS)
+        for folder in (untrained, second, third)
+    ]
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-4
     assert np.abs(vectors[1] - vectors[2]).max() > 1e-4
     assert load_text_mean(third, device="cpu").stages == ["unsupervised", "supervised"]
@@ -255,7 +295,12 @@ def test_it_is_a_system_of_the_harness(tmp_path: Path) -> None:
     name = f"text-mean:{folder}"
     model = load_model(name)
     described = describe_model(model, name)
-    assert (described["model"], described["system"], described["dimension"], described["memory_tokens"]) == (name, "text-mean", 64, 0)
+    assert (described["model"], described["system"], described["dimension"], described["memory_tokens"]) == (
+        name,
+        "text-mean",
+        64,
+        0,
+    )
     assert described["parameters"] == {"stages": []}
     expected = load_text_mean(folder).encode_document(TEXTS)
     assert np.array_equal(model.encode_document(TEXTS), expected)

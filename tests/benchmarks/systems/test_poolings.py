@@ -72,8 +72,12 @@ def test_the_texts_own_tokens_are_pooled(pooling: str, make_pooled: Any, states_
         assert torch.allclose(torch.as_tensor(found[row]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("pooling", "theirs"), [("mean", "mean"), ("weighted-mean", "weightedmean"), ("last-token", "lasttoken")])
-def test_sentence_transformers_pools_the_same_states_alike(pooling: str, theirs: str, make_pooled: Any, states_of: Any) -> None:
+@pytest.mark.parametrize(
+    ("pooling", "theirs"), [("mean", "mean"), ("weighted-mean", "weightedmean"), ("last-token", "lasttoken")]
+)
+def test_sentence_transformers_pools_the_same_states_alike(
+    pooling: str, theirs: str, make_pooled: Any, states_of: Any
+) -> None:
     states = [states_of(text)[1][1:] for text in TEXTS]
     padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True, padding_value=7.0)
     mask = torch.tensor([[place < len(own) for place in range(padded.shape[1])] for own in states]).long()
@@ -92,20 +96,31 @@ def test_echo_pools_the_second_occurrence(make_pooled: Any, states_of: Any, toke
 def test_prompteol_takes_the_last_token_of_its_prompt(make_pooled: Any, states_of: Any) -> None:
     found = make_pooled("prompteol").encode_document(["A river", "Is it?"])
     for row, quoted in enumerate(["A river.", "Is it."]):
-        assert torch.allclose(torch.as_tensor(found[row]), states_of(f'This sentence : "{quoted}" means in one word:"')[1][-1], atol=1e-5)
+        assert torch.allclose(
+            torch.as_tensor(found[row]), states_of(f'This sentence : "{quoted}" means in one word:"')[1][-1], atol=1e-5
+        )
 
 
 def test_metaeol_averages_eight_prompts(make_pooled: Any, states_of: Any) -> None:
     prompts = POOLINGS["metaeol"].prompts
     assert len(set(prompts)) == 8
-    assert all(prompt.count('this sentence : "{text}"') == 1 and prompt.endswith(' in one word:"') for prompt in prompts)
+    assert all(
+        prompt.count('this sentence : "{text}"') == 1 and prompt.endswith(' in one word:"') for prompt in prompts
+    )
     expected = mean(torch.stack([states_of(prompt.replace("{text}", "A river."))[1][-1] for prompt in prompts]))
     assert torch.allclose(torch.as_tensor(make_pooled("metaeol").encode_document(["A river"])[0]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("It is", "It is."), ("It is!", "It is!."), ("It is.", "It is."), ("Is it?", "Is it."), ('He said "no"', "He said 'no'"), ("", "")],
+    [
+        ("It is", "It is."),
+        ("It is!", "It is!."),
+        ("It is.", "It is."),
+        ("Is it?", "Is it."),
+        ('He said "no"', "He said 'no'"),
+        ("", ""),
+    ],
 )
 def test_texts_are_quoted_as_in_the_published_code(text: str, sentence: str) -> None:
     assert as_sentence(text) == sentence
@@ -131,7 +146,14 @@ def test_a_long_text_is_cut_and_its_prompt_is_not(pooling: str, tokenizer: Any) 
 
 
 def tiny(positions: int) -> LlamaForCausalLM:
-    config = LlamaConfig(vocab_size=320, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=positions)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=positions,
+    )
     return LlamaForCausalLM(config).eval()
 
 
@@ -157,12 +179,17 @@ def test_a_text_without_tokens(make_pooled: Any) -> None:
 def test_special_tokens_and_broken_characters_in_a_text_are_text(make_pooled: Any) -> None:
     model = make_pooled("mean")
     assert 2 not in model[0].preprocess(["a </s> b <s>"])["input_ids"][0, 1:].tolist()
-    assert torch.equal(torch.as_tensor(model.encode_document(["a \ud800"])), torch.as_tensor(model.encode_document(["a \ufffd"])))
+    assert torch.equal(
+        torch.as_tensor(model.encode_document(["a \ud800"])), torch.as_tensor(model.encode_document(["a \ufffd"]))
+    )
 
 
 def test_a_prompt_of_a_task_is_put_before_the_text(make_pooled: Any) -> None:
     model = make_pooled("echo")
-    assert torch.equal(torch.as_tensor(model.encode_query(["river"], prompt="find: ")), torch.as_tensor(model.encode_query(["find: river"])))
+    assert torch.equal(
+        torch.as_tensor(model.encode_query(["river"], prompt="find: ")),
+        torch.as_tensor(model.encode_query(["find: river"])),
+    )
 
 
 def test_vectors_have_the_dimension_told(make_pooled: Any) -> None:

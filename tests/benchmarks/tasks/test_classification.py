@@ -25,7 +25,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_three_of_four_texts_are_recognized(folder: Path) -> None:
     """F1 of fruit: precision 1, recall 1/2; of stone: precision 2/3, recall 1."""
-    (folder / "test.tsv").write_text(HEAD + "plum\tfruit\ngrey melon\tfruit\nflint\tstone\nslate\tstone\n", encoding="utf-8")
+    (folder / "test.tsv").write_text(
+        HEAD + "plum\tfruit\ngrey melon\tfruit\nflint\tstone\nslate\tstone\n", encoding="utf-8"
+    )
     encoder = WordHashes(512)
     result = evaluate(encoder, read_classification(folder))
     assert result.task == "things"
@@ -39,12 +41,17 @@ def test_three_of_four_texts_are_recognized(folder: Path) -> None:
 
 
 def test_every_classifier_sees_eight_texts_of_each_class(folder: Path) -> None:
-    rows = [f"{label} number {number}\t{label}\n" for number in range(30) for label in ("fruit", "stone")] + ["one\trare\n", "two\trare\n"]
+    rows = [f"{label} number {number}\t{label}\n" for number in range(30) for label in ("fruit", "stone")] + [
+        "one\trare\n",
+        "two\trare\n",
+    ]
     (folder / "train.tsv").write_text(HEAD + "".join(rows), encoding="utf-8")
     (folder / "test.tsv").write_text(HEAD + "one\trare\n", encoding="utf-8")
     task = read_classification(folder)
     draws = _draw(task)
-    assert all(Counter(task.train.labels[text] for text in draw) == {"fruit": 8, "stone": 8, "rare": 2} for draw in draws)
+    assert all(
+        Counter(task.train.labels[text] for text in draw) == {"fruit": 8, "stone": 8, "rare": 2} for draw in draws
+    )
     assert len({tuple(sorted(draw)) for draw in draws}) == 10
 
 
@@ -55,8 +62,16 @@ def test_every_classifier_sees_eight_texts_of_each_class(folder: Path) -> None:
         (TRAIN, None, r"test\.tsv: no such file; expected a folder with train\.tsv and test\.tsv"),
         (TRAIN, HEAD, r"test\.tsv: no text in it"),
         (HEAD, HEAD + "a\tfruit\n", r"train\.tsv: no text in it"),
-        (TRAIN, HEAD + "a\tfruit\na\tcloth\n", r"test\.tsv:3: no text of the training split is labelled 'cloth', expected one of its 2"),
-        (TRAIN + "silk\tcloth\n", HEAD + "a\tfruit\n", r"train\.tsv:6: the only text labelled 'cloth', expected two or more"),
+        (
+            TRAIN,
+            HEAD + "a\tfruit\na\tcloth\n",
+            r"test\.tsv:3: no text of the training split is labelled 'cloth', expected one of its 2",
+        ),
+        (
+            TRAIN + "silk\tcloth\n",
+            HEAD + "a\tfruit\n",
+            r"train\.tsv:6: the only text labelled 'cloth', expected two or more",
+        ),
         (HEAD + "a\tb\nc\tb\n", HEAD + "a\tb\n", r"train\.tsv: every text is labelled 'b'"),
         (TRAIN, HEAD + "a\tfruit\nonly\n", r"test\.tsv:3: 1 tab-separated fields, expected 2"),
         (TRAIN, HEAD + "a\t\n", r"test\.tsv:2: the label is empty"),

@@ -15,12 +15,20 @@ HEAD = "text\tlabel\n"
 @pytest.mark.parametrize(("label", "expected"), [("{topic}", 1), ("{parity}", 0)])
 def test_groups_that_agree_with_the_classes_or_say_nothing_of_them(tmp_path: Path, label: str, expected: float) -> None:
     """Every topic has one text, so k-means finds the topics; the parity of the line is spread evenly over them."""
-    rows = [f"{topic}\t{label.format(topic=topic, parity=number % 2)}\n" for topic in ("apple", "granite") for number in range(20)]
+    rows = [
+        f"{topic}\t{label.format(topic=topic, parity=number % 2)}\n"
+        for topic in ("apple", "granite")
+        for number in range(20)
+    ]
     (tmp_path / "topics.tsv").write_text(HEAD + "".join(rows), encoding="utf-8")
     result = evaluate(WordHashes(16), read_clustering(tmp_path / "topics.tsv"))
     assert result.metrics == {"v_measure": pytest.approx(expected, abs=1e-3)}
     assert (len(result.samples.values), result.samples.unit) == (10, "split")
-    assert (result.details["classes"], result.details["texts"], result.details["texts_per_experiment"]) == (2, 40, 16384)
+    assert (result.details["classes"], result.details["texts"], result.details["texts_per_experiment"]) == (
+        2,
+        40,
+        16384,
+    )
 
 
 @pytest.mark.parametrize(

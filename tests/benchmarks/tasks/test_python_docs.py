@@ -30,7 +30,11 @@ def test_names_are_removed_and_only_held_out_functions_and_classes_with_a_body_a
     summary = held_out("Open the gate by hand")
     task = build_task(
         [
-            documented("garden.gate.unlatch", held_out("To unlatch is to open the gate"), f"{LONG} how unlatch works in garden walls."),
+            documented(
+                "garden.gate.unlatch",
+                held_out("To unlatch is to open the gate"),
+                f"{LONG} how unlatch works in garden walls.",
+            ),
             documented("garden.Wall", summary, f"{LONG} walls.", "class"),
             documented("garden", held_out("Gardens and walls and gates"), f"{LONG} gardens.", "module"),
             documented("garden.short", held_out("A short body in this one"), "Too short."),
@@ -76,7 +80,9 @@ def test_a_summary_shared_or_empty_is_not_asked_but_its_body_is_searched() -> No
 
 
 def test_the_choice_of_queries_depends_on_neither_order_nor_the_rest() -> None:
-    documents = [documented(f"m.f{n}", held_out(f"Summary of case {n} with words"), f"{LONG} case {n}.") for n in range(20)]
+    documents = [
+        documented(f"m.f{n}", held_out(f"Summary of case {n} with words"), f"{LONG} case {n}.") for n in range(20)
+    ]
     few = build_task(documents, queries=5)
     assert few.queries == build_task(documents[::-1], queries=5).queries
     assert few.details["pool_fingerprint"] == build_task(documents[::-1]).details["pool_fingerprint"]

@@ -16,7 +16,9 @@ LINES = [
 
 
 def write(file: Path, lines: list[Any]) -> Path:
-    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8")
+    file.write_text(
+        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines), encoding="utf-8"
+    )
     return file
 
 
@@ -27,7 +29,13 @@ def test_values(tmp_path: Path, encoder: Any) -> None:
     assert result.metrics["map_at_1000"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
     assert result.metrics["mrr_at_10"] == pytest.approx((1 + 1 / 2) / 2)
     assert (result.samples.ids, result.samples.values) == (["q1", "q2"], pytest.approx([5 / 6, 1 / 2]))
-    assert result.details == {"source": str(tmp_path / "some.jsonl"), "split": None, "queries": 2, "positives": 3, "negatives": 4}
+    assert result.details == {
+        "source": str(tmp_path / "some.jsonl"),
+        "split": None,
+        "queries": 2,
+        "positives": 3,
+        "negatives": 4,
+    }
     assert encoder.asked == ["a b c", "d e"]  # queries are encoded as such
 
 
@@ -36,8 +44,14 @@ def test_values(tmp_path: Path, encoder: Any) -> None:
     [
         ("{", r"some\.jsonl:3: not a line of JSON"),
         ("[]", r"some\.jsonl:3: expected .*the query is missing"),
-        ({"query": 1, "positive": ["a"], "negative": ["b"]}, r"some\.jsonl:3: expected .*the query is missing or no text"),
-        ({"query": "a", "positive": [], "negative": ["b"]}, r"some\.jsonl:3: 'positive' is \[\], expected a list of one text or more"),
+        (
+            {"query": 1, "positive": ["a"], "negative": ["b"]},
+            r"some\.jsonl:3: expected .*the query is missing or no text",
+        ),
+        (
+            {"query": "a", "positive": [], "negative": ["b"]},
+            r"some\.jsonl:3: 'positive' is \[\], expected a list of one text or more",
+        ),
         ({"query": "a", "positive": ["a"]}, r"some\.jsonl:3: 'negative' is null, expected a list"),
         ({"query": "a", "positive": ["a"], "negative": "b"}, r"some\.jsonl:3: 'negative' is \"b\", expected a list"),
     ],

@@ -22,7 +22,9 @@ def test_model_on_a_folder(fruit: Path, encoder: Any) -> None:
     assert result.task == "tiny"
     assert result.per_query["q1"] == {"ndcg_at_10": 1, "map_at_1000": 1, "recall_at_100": 1, "mrr_at_10": 1}
     ndcg = (2 + 1 / log2(5)) / (2 + 1 / log2(3))
-    assert result.per_query["q2"] == pytest.approx({"ndcg_at_10": ndcg, "map_at_1000": (1 + 2 / 4) / 2, "recall_at_100": 1, "mrr_at_10": 1})
+    assert result.per_query["q2"] == pytest.approx(
+        {"ndcg_at_10": ndcg, "map_at_1000": (1 + 2 / 4) / 2, "recall_at_100": 1, "mrr_at_10": 1}
+    )
     assert result.metrics["ndcg_at_10"] == pytest.approx((1 + ndcg) / 2)
     assert {name: result.details[name] for name in ("split", "queries", "documents", "judgements")} == {
         "split": "test",
@@ -49,7 +51,10 @@ def test_search_equals_sorting_all_scores(monkeypatch: pytest.MonkeyPatch, simil
     monkeypatch.setattr(search, "_BLOCK", 7)
     monkeypatch.setattr(search, "_QUERIES", 3)
     random = np.random.default_rng(0)
-    vectors = {text: random.standard_normal(8).astype(np.float32) for text in [f"d{n}" for n in range(30)] + [f"q{n}" for n in range(8)]}
+    vectors = {
+        text: random.standard_normal(8).astype(np.float32)
+        for text in [f"d{n}" for n in range(30)] + [f"q{n}" for n in range(8)]
+    }
 
     class Fixed:
         similarity_fn_name = similarity
@@ -59,20 +64,34 @@ def test_search_equals_sorting_all_scores(monkeypatch: pytest.MonkeyPatch, simil
 
         encode_query = encode_document
 
-    run = search.exact_search(Fixed(), (Document(f"id{n}", "", f"d{n}") for n in range(30)), {f"q{n}": f"q{n}" for n in range(8)}, k=k)
+    run = search.exact_search(
+        Fixed(), (Document(f"id{n}", "", f"d{n}") for n in range(30)), {f"q{n}": f"q{n}" for n in range(8)}, k=k
+    )
     for query, found in run.items():
         scores = {f"id{n}": float(vectors[query] @ vectors[f"d{n}"]) for n in range(30)}
         if similarity == "cosine":
-            scores = {f"id{n}": scores[f"id{n}"] / float(np.linalg.norm(vectors[query]) * np.linalg.norm(vectors[f"d{n}"])) for n in range(30)}
+            scores = {
+                f"id{n}": scores[f"id{n}"] / float(np.linalg.norm(vectors[query]) * np.linalg.norm(vectors[f"d{n}"]))
+                for n in range(30)
+            }
         best = sorted(scores, key=scores.__getitem__, reverse=True)[:k]
         assert sorted(found, key=found.__getitem__, reverse=True) == best
-        assert [found[document] for document in best] == pytest.approx([scores[document] for document in best], abs=1e-5)
+        assert [found[document] for document in best] == pytest.approx(
+            [scores[document] for document in best], abs=1e-5
+        )
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"), [("auto", {"same": 1, "number": 1 / 2}), ("drop", {"same": 1, "number": 1}), ("keep", {"same": 1 / 2, "number": 1 / 2})]
+    ("rule", "expected"),
+    [
+        ("auto", {"same": 1, "number": 1 / 2}),
+        ("drop", {"same": 1, "number": 1}),
+        ("keep", {"same": 1 / 2, "number": 1 / 2}),
+    ],
 )
-def test_documents_with_the_id_of_the_query(write_beir: Callable[..., Path], rule: IdenticalIds, expected: dict[str, float]) -> None:
+def test_documents_with_the_id_of_the_query(
+    write_beir: Callable[..., Path], rule: IdenticalIds, expected: dict[str, float]
+) -> None:
     """Query `same` is a document of the corpus; query `number` only shares its id with another text."""
     documents = [
         {"_id": "same", "text": "Should cats  vote?"},
@@ -80,14 +99,22 @@ def test_documents_with_the_id_of_the_query(write_beir: Callable[..., Path], rul
         {"_id": "answer", "text": "no"},
     ]
     queries = [{"_id": "same", "text": "should cats vote?"}, {"_id": "number", "text": "what do dogs eat"}]
-    task = read_beir(write_beir(documents, queries, [("same", "answer", 1), ("number", "answer", 1)]), identical_ids=rule)
+    task = read_beir(
+        write_beir(documents, queries, [("same", "answer", 1), ("number", "answer", 1)]), identical_ids=rule
+    )
     result = evaluate_run(task, {query: {query: 2.0, "answer": 1.0} for query in task.queries})
     assert {query: scores["mrr_at_10"] for query, scores in result.per_query.items()} == expected
-    assert result.details["identical_ids"] == {"rule": rule, "shared": 2, "dropped": {"auto": 1, "drop": 2, "keep": 0}[rule]}
+    assert result.details["identical_ids"] == {
+        "rule": rule,
+        "shared": 2,
+        "dropped": {"auto": 1, "drop": 2, "keep": 0}[rule],
+    }
 
 
 def test_a_document_judged_relevant_to_its_own_query_stays(write_beir: Callable[..., Path]) -> None:
-    folder = write_beir([{"_id": "1", "text": "a"}, {"_id": "2", "text": "b"}], [{"_id": "1", "text": "a"}], [("1", "1", 1)])
+    folder = write_beir(
+        [{"_id": "1", "text": "a"}, {"_id": "2", "text": "b"}], [{"_id": "1", "text": "a"}], [("1", "1", 1)]
+    )
     assert evaluate_run(read_beir(folder), {"1": {"1": 1.0}}).metrics["mrr_at_10"] == 1
 
 
@@ -109,20 +136,34 @@ def replace(file: str, old: str, new: str) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: (folder / "qrels/test.tsv").rename(folder / "qrels/dev.tsv"), r"qrels/test\.tsv: no such file; there is dev; choose with --split"),
+        (
+            lambda folder: (folder / "qrels/test.tsv").rename(folder / "qrels/dev.tsv"),
+            r"qrels/test\.tsv: no such file; there is dev; choose with --split",
+        ),
         (lambda folder: (folder / "qrels/test.tsv").unlink(), r"qrels/test\.tsv: no such file; expected judgements"),
-        (lambda folder: (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n"), r"qrels/test\.tsv: no judgement"),
+        (
+            lambda folder: (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n"),
+            r"qrels/test\.tsv: no judgement",
+        ),
         (lambda folder: (folder / "queries.jsonl").unlink(), r"tiny: no queries\.jsonl"),
         (lambda folder: (folder / "corpus.jsonl").unlink(), "tiny: a folder without corpus.jsonl"),
-        (replace("qrels/test.tsv", "q1\td2", "q1\td9"), r"test\.tsv: 1 documents judged relevant are not in the corpus, the first is 'd9'"),
-        (replace("qrels/test.tsv", "q1\td2", "q9\td2"), r"test\.tsv: 1 of 2 judged queries are not in the queries file, the first is 'q9'"),
+        (
+            replace("qrels/test.tsv", "q1\td2", "q1\td9"),
+            r"test\.tsv: 1 documents judged relevant are not in the corpus, the first is 'd9'",
+        ),
+        (
+            replace("qrels/test.tsv", "q1\td2", "q9\td2"),
+            r"test\.tsv: 1 of 2 judged queries are not in the queries file, the first is 'q9'",
+        ),
         (replace("qrels/test.tsv", "d2\t1", "d2\thigh"), r"test\.tsv:2: "),
         (replace("corpus.jsonl", '"d4"', '"d1"'), r"corpus\.jsonl:4: .*d1"),
         (replace("corpus.jsonl", '{"_id": "d3"', '{"_id": "d3'), r"corpus\.jsonl:3: "),
         (replace("queries.jsonl", '"q2"', '"q1"'), r"queries\.jsonl:2: .*q1"),
     ],
 )
-def test_bad_folders_are_refused_before_any_encoding(fruit: Path, spoil: Callable[[Path], object], message: str) -> None:
+def test_bad_folders_are_refused_before_any_encoding(
+    fruit: Path, spoil: Callable[[Path], object], message: str
+) -> None:
     spoil(fruit)
     with pytest.raises(CorpusError, match=message):
         read_beir(fruit)
@@ -140,7 +181,10 @@ def test_a_run_of_other_queries_is_refused(fruit: Path) -> None:
 
 @pytest.mark.parametrize(
     ("vectors", "message"),
-    [(np.full((4, 3), np.nan), "not finite, for the text 1 of"), (np.zeros((1, 3)), r"array of shape \(1, 3\); expected \(2, dimension\)")],
+    [
+        (np.full((4, 3), np.nan), "not finite, for the text 1 of"),
+        (np.zeros((1, 3)), r"array of shape \(1, 3\); expected \(2, dimension\)"),
+    ],
 )
 def test_vectors_that_cannot_be_compared_are_refused(fruit: Path, vectors: Any, message: str) -> None:
     class Broken:

@@ -30,7 +30,9 @@ def test_the_samples_give_the_metric_again(tmp_path: Path, encoder: Any) -> None
     result = evaluate(encoder, read_sts(tmp_path / "pairs.tsv"))
     assert result.samples.values == pytest.approx([1, 0.75, 0.5, 0.25, 0])  # of four words
     assert result.samples.truth == [5, 4, 2.5, 1, 1.5]
-    assert spearmanr(result.samples.values, result.samples.truth).statistic == pytest.approx(result.metrics["cosine_spearman"])
+    assert spearmanr(result.samples.values, result.samples.truth).statistic == pytest.approx(
+        result.metrics["cosine_spearman"]
+    )
 
 
 def test_names(tmp_path: Path) -> None:
@@ -39,11 +41,17 @@ def test_names(tmp_path: Path) -> None:
     for name in ("test.tsv.gz", "sick.tsv.gz"):
         (folder / name).write_bytes(gzip.compress(PAIRS.encode()))
     assert (read_sts(folder / "test.tsv.gz").name, read_sts(folder / "sick.tsv.gz").name) == ("stsb", "sick")
-    assert read_sts(folder / "test.tsv.gz").details == {"source": str(folder / "test.tsv.gz"), "split": "test", "pairs": 5}
+    assert read_sts(folder / "test.tsv.gz").details == {
+        "source": str(folder / "test.tsv.gz"),
+        "split": "test",
+        "pairs": 5,
+    }
 
 
 def test_columns_are_found_by_name_and_quotes_are_text(tmp_path: Path) -> None:
-    (tmp_path / "x.tsv").write_text('id\tscore\tsentence2\tsentence1\n1\t5\t"b\ta "quoted"\n2\t1\td\t\n', encoding="utf-8")
+    (tmp_path / "x.tsv").write_text(
+        'id\tscore\tsentence2\tsentence1\n1\t5\t"b\ta "quoted"\n2\t1\td\t\n', encoding="utf-8"
+    )
     assert read_pairs(tmp_path / "x.tsv") == (['a "quoted"', ""], ['"b', "d"], [5.0, 1.0])
 
 

@@ -33,7 +33,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_folder_is_laid_out_as_documented(index_folder: Path) -> None:
     manifest = json.loads((index_folder / "manifest.json").read_text())
-    expected = {"format": 2, "commit": 1, "dimension": 32, "metric": "inner_product", "documents": 5, "model": {"name": None, "fingerprint": "words-32"}}
+    expected = {
+        "format": 2,
+        "commit": 1,
+        "dimension": 32,
+        "metric": "inner_product",
+        "documents": 5,
+        "model": {"name": None, "fingerprint": "words-32"},
+    }
     assert {name: manifest[name] for name in expected} == expected
     assert {"llm2comp", "faiss", "numpy", "python"} <= set(manifest["created_by"])
     assert names(index_folder) == {"manifest.json", "segments", *LOCK}
@@ -42,22 +49,44 @@ def test_the_folder_is_laid_out_as_documented(index_folder: Path) -> None:
     counts = {"name": "000001", "rows": 5, "deleted": 0, "documents": 5, "type": "Flat"}
     assert {name: segment[name] for name in counts} == counts
     assert names(folder) == set(segment["files"])
-    assert {"vectors.faiss", "documents.jsonl", "documents.offsets", "documents.ids", "metadata.arrow", "report.json", "queries.npy"} == set(segment["files"])
+    assert {
+        "vectors.faiss",
+        "documents.jsonl",
+        "documents.offsets",
+        "documents.ids",
+        "metadata.arrow",
+        "report.json",
+        "queries.npy",
+    } == set(segment["files"])
     for name, record in segment["files"].items():
         data = (folder / name).read_bytes()
         assert record == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     documents = [json.loads(line) for line in (folder / "documents.jsonl").read_text().splitlines()]
-    assert documents[0] == {"id": "d0", "title": "Title 0", "text": "how bread rises in the oven", "metadata": {"year": 2000}}
+    assert documents[0] == {
+        "id": "d0",
+        "title": "Title 0",
+        "text": "how bread rises in the oven",
+        "metadata": {"year": 2000},
+    }
 
 
-def test_an_index_that_has_everything_names_every_file_of_it(tmp_path: Path, make_full_index: Callable[..., Path]) -> None:
+def test_an_index_that_has_everything_names_every_file_of_it(
+    tmp_path: Path, make_full_index: Callable[..., Path]
+) -> None:
     folder = make_full_index(tmp_path / "idx")
     [segment] = json.loads((folder / "manifest.json").read_text())["segments"]
     assert {f"segments/000001/{name}" for name in segment["files"]} == set(contents(folder)) - {"manifest.json", *LOCK}
-    assert {name.partition("-")[0] for name in segment["files"]} >= {"index.faiss", "metadata.arrow", "deleted", "bm25/data.csc.index.npy"}
+    assert {name.partition("-")[0] for name in segment["files"]} >= {
+        "index.faiss",
+        "metadata.arrow",
+        "deleted",
+        "bm25/data.csc.index.npy",
+    }
 
 
-def test_the_same_build_gives_the_same_bytes_but_for_what_a_clock_measured(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_the_same_build_gives_the_same_bytes_but_for_what_a_clock_measured(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     for name in ("one", "two"):
         build_index([corpus], tmp_path / name, model=encoder, options=IndexOptions("IVF2,SQ8", hybrid=True))
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
@@ -71,13 +100,17 @@ def test_the_report_counts(tmp_path: Path, corpus: Path, encoder: WordEncoder) -
     messages: list[str] = []
     report = build_index([corpus], tmp_path / "idx", model=encoder, on_error="skip", on_skip=messages.append)
     assert (report.documents, report.skipped, report.dimension) == (5, 2, 32)
-    assert report.bytes == sum(len(data) for name, data in contents(tmp_path / "idx").items() if name.startswith("segments"))
+    assert report.bytes == sum(
+        len(data) for name, data in contents(tmp_path / "idx").items() if name.startswith("segments")
+    )
     assert 0 < report.encode_seconds <= report.seconds
     assert ["corpus.jsonl:6" in messages[0], "corpus.jsonl:7" in messages[1]] == [True, True]
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_the_report_is_kept_with_recall_latency_size_and_every_phase(tmp_path: Path, corpus: Path, encoder: WordEncoder, kind: str) -> None:
+def test_the_report_is_kept_with_recall_latency_size_and_every_phase(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, kind: str
+) -> None:
     report = build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(kind, hybrid=True)).measured
     kept = json.loads((tmp_path / "idx" / "segments" / "000001" / "report.json").read_text())
     assert kept == json.loads(json.dumps(report.to_json()))
@@ -90,24 +123,48 @@ def test_the_report_is_kept_with_recall_latency_size_and_every_phase(tmp_path: P
     assert "passages of 4 to 12 words" in report.query_source
 
 
-def test_progress_counts_what_is_encoded_and_names_each_phase(tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_counts_what_is_encoded_and_names_each_phase(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(row_blocks, "BLOCK", 2)
     told: list[tuple[str, int]] = []
-    build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("HNSW4"), progress=lambda phase, count: told.append((phase, count)))
+    build_index(
+        [corpus],
+        tmp_path / "idx",
+        model=encoder,
+        options=IndexOptions("HNSW4"),
+        progress=lambda phase, count: told.append((phase, count)),
+    )
     assert [count for phase, count in told if phase == "documents"] == [2, 4, 5]
-    assert list(dict.fromkeys(phase for phase, _ in told)) == ["documents", "rows written", "rows in the structure", "measuring"]
+    assert list(dict.fromkeys(phase for phase, _ in told)) == [
+        "documents",
+        "rows written",
+        "rows in the structure",
+        "measuring",
+    ]
     assert ("rows written", 5) in told
     told.clear()
     monkeypatch.setattr(row_blocks, "BLOCK", 4)
     monkeypatch.setattr(row_blocks, "_PIECE", 1)
     build_index([corpus], tmp_path / "other", model=encoder, progress=lambda phase, count: told.append((phase, count)))
-    assert [count for phase, count in told if phase == "documents"] == [1, 2, 3, 4, 5], "within a block too, as one may take minutes"
+    assert [count for phase, count in told if phase == "documents"] == [1, 2, 3, 4, 5], (
+        "within a block too, as one may take minutes"
+    )
     told.clear()
-    build_index([corpus], tmp_path / "idx", model=encoder, overwrite=True, options=IndexOptions("HNSW4"), progress=lambda *step: told.append(step))
+    build_index(
+        [corpus],
+        tmp_path / "idx",
+        model=encoder,
+        overwrite=True,
+        options=IndexOptions("HNSW4"),
+        progress=lambda *step: told.append(step),
+    )
     assert [count for phase, count in told if phase == "rows in the structure"][-1] == 5
 
 
-def test_several_corpora_are_joined_in_order(tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
+def test_several_corpora_are_joined_in_order(
+    tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> None:
     more = write_corpus([{"_id": "e0", "text": "bread"}], "more.jsonl")
     build_index([corpus, more], tmp_path / "idx", model=encoder)
     [hits] = open_index(tmp_path / "idx", model=encoder).search(["bread"], k=9)
@@ -115,7 +172,9 @@ def test_several_corpora_are_joined_in_order(tmp_path: Path, corpus: Path, write
     assert len(hits) == 6
 
 
-def test_an_id_in_two_corpora_is_refused_or_skipped(tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
+def test_an_id_in_two_corpora_is_refused_or_skipped(
+    tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> None:
     more = write_corpus([{"_id": "d3", "text": "other"}, {"_id": "e0", "text": "bread"}], "more.jsonl")
     with pytest.raises(CorpusError, match=r'more.jsonl: id "d3"'):
         build_index([corpus, more], tmp_path / "idx", model=encoder)
@@ -123,10 +182,21 @@ def test_an_id_in_two_corpora_is_refused_or_skipped(tmp_path: Path, corpus: Path
     assert (report.documents, report.skipped) == (6, 1)
 
 
-def test_bad_corpora_leave_nothing(tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
-    empty, broken = write_corpus([], "empty.jsonl"), write_corpus([{"_id": "a", "text": "b"}, {"_id": "a"}], "broken.jsonl")
+def test_bad_corpora_leave_nothing(
+    tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> None:
+    empty, broken = (
+        write_corpus([], "empty.jsonl"),
+        write_corpus([{"_id": "a", "text": "b"}, {"_id": "a"}], "broken.jsonl"),
+    )
     before = names(tmp_path)
-    for corpora in ([tmp_path / "missing.jsonl"], [empty], [broken], [corpus, empty], [corpus, tmp_path / "missing.jsonl"]):
+    for corpora in (
+        [tmp_path / "missing.jsonl"],
+        [empty],
+        [broken],
+        [corpus, empty],
+        [corpus, tmp_path / "missing.jsonl"],
+    ):
         with pytest.raises(CorpusError, match=corpora[-1].name):
             build_index(corpora, tmp_path / "new" / "parent" / "idx", model=encoder)
     assert names(tmp_path) == before
@@ -138,16 +208,33 @@ def test_corpora_must_be_a_list(tmp_path: Path, corpora: list[str], encoder: Wor
         build_index(corpora, tmp_path / "idx", model=encoder)
 
 
-def test_a_missing_second_corpus_is_reported_before_anything_is_encoded(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_a_missing_second_corpus_is_reported_before_anything_is_encoded(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     with pytest.raises(CorpusError, match=r"missing\.jsonl"):
         build_index([corpus, tmp_path / "missing.jsonl"], tmp_path / "idx", model=encoder)
     assert encoder.documents == 0
 
 
 @pytest.mark.parametrize(
-    "kind", ["hnws", "HNSW1", "IVF16", "IVF16,PQ5", "PQ64,IVF4", "IMI2x20,Flat", "IVF4,PQ8x24", "IVF99999999999,Flat", "LSH", "\x00", "x" * 999]
+    "kind",
+    [
+        "hnws",
+        "HNSW1",
+        "IVF16",
+        "IVF16,PQ5",
+        "PQ64,IVF4",
+        "IMI2x20,Flat",
+        "IVF4,PQ8x24",
+        "IVF99999999999,Flat",
+        "LSH",
+        "\x00",
+        "x" * 999,
+    ],
 )
-def test_a_type_that_cannot_be_is_refused_before_anything_is_encoded(tmp_path: Path, corpus: Path, encoder: WordEncoder, kind: str) -> None:
+def test_a_type_that_cannot_be_is_refused_before_anything_is_encoded(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, kind: str
+) -> None:
     with pytest.raises(SettingsError, match="^type is '.*expected") as failure:
         build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(kind))
     assert repr(kind)[1:50] in str(failure.value)
@@ -174,13 +261,17 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_encoded(
         ({"chunk_tokens": 8}, "fast tokenizer"),  # which the stand-in has not
     ],
 )
-def test_options_that_contradict_each_other_are_refused(tmp_path: Path, corpus: Path, encoder: WordEncoder, settings: dict[str, Any], words: str) -> None:
+def test_options_that_contradict_each_other_are_refused(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, settings: dict[str, Any], words: str
+) -> None:
     with pytest.raises(SettingsError, match=words):
         build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(**settings))
     assert names(tmp_path) == {"corpus.jsonl"}
 
 
-def test_more_lists_than_rows_are_refused_and_what_was_encoded_is_kept(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_more_lists_than_rows_are_refused_and_what_was_encoded_is_kept(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     """How many rows there are is known at the end of the corpus only."""
     with pytest.raises(SettingsError, match="'IVF64,Flat': 64 lists for 5 rows; expected at most a list per row"):
         build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("IVF64,Flat"))
@@ -191,10 +282,17 @@ def test_more_lists_than_rows_are_refused_and_what_was_encoded_is_kept(tmp_path:
     verify_index(tmp_path / "idx")
 
 
-def test_targets_that_cannot_be_met_are_told_with_what_is_nearest(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
-    with pytest.raises(SettingsError, match=r"memory is 10 bytes, too little for any index of 5 vectors .*allow at least \d+ bytes \(--memory\)"):
+def test_targets_that_cannot_be_met_are_told_with_what_is_nearest(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder
+) -> None:
+    with pytest.raises(
+        SettingsError,
+        match=r"memory is 10 bytes, too little for any index of 5 vectors .*allow at least \d+ bytes \(--memory\)",
+    ):
         build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(targets=Targets(memory=10)))
-    report = build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(targets=Targets(latency_ms=1e-6))).measured
+    report = build_index(
+        [corpus], tmp_path / "idx", model=encoder, options=IndexOptions(targets=Targets(latency_ms=1e-6))
+    ).measured
     assert not report.met
     assert "The targets cannot all be met" in report.reason
     assert "latency gives way before recall" in report.reason
@@ -222,17 +320,23 @@ def test_an_empty_folder_and_a_link_to_one_are_filled(tmp_path: Path, corpus: Pa
     assert len(open_index(tmp_path / "real")) == 5
 
 
-def test_overwriting_replaces_the_index_and_nothing_else(tmp_path: Path, index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
+def test_overwriting_replaces_the_index_and_nothing_else(
+    tmp_path: Path, index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> None:
     (index_folder / "notes.txt").write_text("mine")
     old = open_index(index_folder, model=encoder)
-    build_index([write_corpus([{"_id": "new", "text": "new"}], "new.jsonl")], index_folder, model=encoder, overwrite=True)
+    build_index(
+        [write_corpus([{"_id": "new", "text": "new"}], "new.jsonl")], index_folder, model=encoder, overwrite=True
+    )
     assert [hit.id for hit in open_index(index_folder, model=encoder).search(["bread"])[0]] == ["new"]
     assert names(index_folder) == {"manifest.json", "segments", "notes.txt", *LOCK}
     assert names(index_folder / "segments") == {"000002"}
     assert old.search(["bread"])[0][0].text.startswith("bread"), "a reader of the old index goes on"
 
 
-def test_a_failed_overwrite_keeps_the_old_index(index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
+def test_a_failed_overwrite_keeps_the_old_index(
+    index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> None:
     before = contents(index_folder)
     broken = write_corpus([{"_id": "a", "text": "b"}, {"_id": "a", "text": "b"}], "broken.jsonl")
     with pytest.raises(CorpusError, match="duplicate"):
@@ -241,7 +345,11 @@ def test_a_failed_overwrite_keeps_the_old_index(index_folder: Path, write_corpus
 
 
 def test_an_index_that_appeared_meanwhile_is_not_replaced(
-    tmp_path: Path, corpus: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    corpus: Path,
+    write_corpus: Callable[..., Path],
+    encoder: WordEncoder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = write_corpus([{"_id": "other", "text": "bread"}], "other.jsonl")
 
@@ -255,7 +363,10 @@ def test_an_index_that_appeared_meanwhile_is_not_replaced(
     assert len(open_index(tmp_path / "idx")) == 1
 
 
-@pytest.mark.parametrize(("vectors", "words"), [(np.zeros((5, 31)), r"\(5, 31\), expected \(5, 32\)"), (np.full((5, 32), np.inf), "not finite")])
+@pytest.mark.parametrize(
+    ("vectors", "words"),
+    [(np.zeros((5, 31)), r"\(5, 31\), expected \(5, 32\)"), (np.full((5, 32), np.inf), "not finite")],
+)
 def test_wrong_vectors_are_refused(
     tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch, vectors: np.ndarray, words: str
 ) -> None:
@@ -265,7 +376,9 @@ def test_wrong_vectors_are_refused(
     assert names(tmp_path) == {"corpus.jsonl"}
 
 
-def test_without_faiss_the_error_has_the_command(tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_faiss_the_error_has_the_command(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(LLM2CompError, match=r'pip install "llm2comp\[cpu\]"'):
         build_index([corpus], tmp_path / "idx", model=encoder)
@@ -275,14 +388,20 @@ class TestWithARealModel:
     """With the tiny model, whose tokenizer and maximum length (64 tokens) matter here."""
 
     def test_texts_that_were_cut_are_told_once_with_their_number(
-        self, tmp_path: Path, model: "LLM2Comp", write_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self,
+        tmp_path: Path,
+        model: "LLM2Comp",
+        write_corpus: Callable[..., Path],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         monkeypatch.setattr(row_blocks, "BLOCK", 2)
         corpus = write_corpus({"_id": f"d{row}", "text": "word " * (200 if row % 2 else 3)} for row in range(7))
         with caplog.at_level(logging.WARNING):
             build_index([corpus], tmp_path / "idx", model=model)
         assert [record.getMessage() for record in caplog.records] == [
-            "3 of 7 texts were cut to their first 64 tokens; --chunk-tokens (chunk_tokens) makes several rows of longer ones"
+            "3 of 7 texts were cut to their first 64 tokens; --chunk-tokens (chunk_tokens) makes several rows of "
+            "longer ones"
         ]
         caplog.clear()
         with caplog.at_level(logging.WARNING):
@@ -291,10 +410,19 @@ class TestWithARealModel:
         assert [record.getMessage() for record in caplog.records] == ["1 of 1 texts were cut to their first 64 tokens"]
 
     @pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 3), (1, 0)])
-    def test_long_documents_become_chunks(self, tmp_path: Path, model: "LLM2Comp", write_corpus: Callable[..., Path], size: int, overlap: int) -> None:
+    def test_long_documents_become_chunks(
+        self, tmp_path: Path, model: "LLM2Comp", write_corpus: Callable[..., Path], size: int, overlap: int
+    ) -> None:
         words = [f"{place}th" for place in range(30)]
-        corpus = write_corpus([{"_id": "long", "title": "T", "text": " ".join(words), "year": 1999}, {"_id": "short", "text": words[0][0]}])
-        report = build_index([corpus], tmp_path / "idx", model=model, options=IndexOptions(chunk_tokens=size, chunk_overlap=overlap))
+        corpus = write_corpus(
+            [
+                {"_id": "long", "title": "T", "text": " ".join(words), "year": 1999},
+                {"_id": "short", "text": words[0][0]},
+            ]
+        )
+        report = build_index(
+            [corpus], tmp_path / "idx", model=model, options=IndexOptions(chunk_tokens=size, chunk_overlap=overlap)
+        )
         assert report.documents == 2
         index = open_index(tmp_path / "idx", model=model)
         rows = [index.fetch(row, 0.0) for row in range(index.manifest.rows)]
@@ -302,7 +430,9 @@ class TestWithARealModel:
         assert [hit.id for hit in chunks] == [f"long#{number}" for number in range(1, len(rows))]
         assert (short.id, short.metadata) == ("short", {})
         assert {hit.title for hit in chunks} == {"T"}
-        assert [hit.metadata for hit in chunks] == [{"year": 1999, "document": "long", "chunk": number} for number in range(1, len(rows))]
+        assert [hit.metadata for hit in chunks] == [
+            {"year": 1999, "document": "long", "chunk": number} for number in range(1, len(rows))
+        ]
         lengths = [len(model.encoder.tokenizer(hit.text, add_special_tokens=False)["input_ids"]) for hit in chunks]
         assert max(lengths) <= size + 1  # a chunk that begins within a word may be split otherwise when it stands alone
         if overlap == 0:

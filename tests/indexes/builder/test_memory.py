@@ -11,7 +11,10 @@ from llm2comp_benchmarks.cost.worker import watch_process
 from llm2comp_indexes.structures.types import default_type, memory_bytes
 from tests.indexes.peak import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks of memory are read from /proc")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks of memory are read from /proc"),
+]
 
 DIMENSION, FEW, MANY = 64, 100_000, 1_000_000
 MOST_GROWTH = 300 * 10**6
@@ -51,8 +54,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def test_a_million_vectors_take_300_mb_more_than_100_000_at_most(folders: dict[int, Path], kind: str) -> None:
     """Without pages of mapped files, which the system takes back as it likes; and with them, beyond those that hold the index itself."""
     environment = {"PYTHONPATH": os.pathsep.join(map(str, [ROOT / "indexes", ROOT]))}
-    peaks = {rows: watch_process([sys.executable, "-c", _BUILD, str(folder), kind], environment) for rows, folder in folders.items()}
-    need = {rows: memory_bytes(default_type(kind, rows=rows, dimension=DIMENSION), rows=rows, dimension=DIMENSION, store="float32") for rows in folders}
+    peaks = {
+        rows: watch_process([sys.executable, "-c", _BUILD, str(folder), kind], environment)
+        for rows, folder in folders.items()
+    }
+    need = {
+        rows: memory_bytes(
+            default_type(kind, rows=rows, dimension=DIMENSION), rows=rows, dimension=DIMENSION, store="float32"
+        )
+        for rows in folders
+    }
     growth = {name: peaks[MANY][name] - peaks[FEW][name] for name in ("anonymous", "resident")}
     assert growth["anonymous"] <= MOST_GROWTH, peaks
     assert growth["resident"] - (need[MANY] - need[FEW]) <= MOST_GROWTH, (peaks, need)

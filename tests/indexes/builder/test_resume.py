@@ -43,10 +43,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def start_slow_build(corpus: Path, output: Path, *, finished: int = 1, seconds: float = 0.3, block: int = 1) -> "subprocess.Popen[str]":
+def start_slow_build(
+    corpus: Path, output: Path, *, finished: int = 1, seconds: float = 0.3, block: int = 1
+) -> "subprocess.Popen[str]":
     """A process that builds with blocks of one document (or `block`), `finished` of which are on the device; it encodes one document at a time."""
     script = SLOW_BUILD.format(paths=PATHS, seconds=seconds, block=block, corpus=str(corpus), output=str(output))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
         # while a block is encoded, the one before may still be written, and the one before that is not
@@ -64,7 +68,10 @@ def finished_documents(output: Path) -> int:
 def assert_goes_on(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asserts that there is no index yet, that building again encodes the rest only, and that what comes of it is what comes of a build at once."""
     output = tmp_path / "idx"
-    with pytest.raises(IndexFolderError, match="holds no index yet, but an unfinished build, which goes on when its command is run again"):
+    with pytest.raises(
+        IndexFolderError,
+        match="holds no index yet, but an unfinished build, which goes on when its command is run again",
+    ):
         open_index(output)
     monkeypatch.setattr(row_blocks, "BLOCK", 1)
     done, encoder = finished_documents(output), WordEncoder()
@@ -76,11 +83,16 @@ def assert_goes_on(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
     build_index([corpus], tmp_path / "whole", model=WordEncoder())
     one, two = contents(output), contents(tmp_path / "whole")
     assert one.keys() == two.keys()
-    assert {name for name in one if one[name] != two[name]} <= {"manifest.json", "segments/000001/report.json"}  # what a clock measured
+    assert {name for name in one if one[name] != two[name]} <= {
+        "manifest.json",
+        "segments/000001/report.json",
+    }  # what a clock measured
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_build_goes_on_behind_its_last_finished_block(tmp_path: Path, corpus: Path, stop: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_build_goes_on_behind_its_last_finished_block(
+    tmp_path: Path, corpus: Path, stop: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with start_slow_build(corpus, tmp_path / "idx") as process:
         process.send_signal(stop)
         process.communicate(timeout=30)
@@ -88,8 +100,12 @@ def test_a_stopped_build_goes_on_behind_its_last_finished_block(tmp_path: Path, 
     assert_goes_on(tmp_path, corpus, monkeypatch)
 
 
-def test_a_build_killed_within_a_block_encodes_that_one_again_and_no_other(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with start_slow_build(corpus, tmp_path / "idx", finished=2, block=2) as process:  # of five documents, the fourth: the second of the second block
+def test_a_build_killed_within_a_block_encodes_that_one_again_and_no_other(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_slow_build(
+        corpus, tmp_path / "idx", finished=2, block=2
+    ) as process:  # of five documents, the fourth: the second of the second block
         process.kill()
         process.communicate(timeout=30)
     assert finished_documents(tmp_path / "idx") == 1  # the first block was written while the third document was encoded
@@ -101,7 +117,9 @@ def test_a_build_killed_within_a_block_encodes_that_one_again_and_no_other(tmp_p
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_build_stopped_before_its_first_block_leaves_nothing(tmp_path: Path, corpus: Path, stop: signal.Signals) -> None:
+def test_a_build_stopped_before_its_first_block_leaves_nothing(
+    tmp_path: Path, corpus: Path, stop: signal.Signals
+) -> None:
     with start_slow_build(corpus, tmp_path / "new" / "idx", finished=0) as process:
         assert (tmp_path / "new" / "idx").exists()
         process.send_signal(stop)
@@ -110,7 +128,9 @@ def test_a_build_stopped_before_its_first_block_leaves_nothing(tmp_path: Path, c
     assert names(tmp_path) == {"corpus.jsonl"}
 
 
-def test_a_killed_overwrite_keeps_the_old_index_and_goes_on(index_folder: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_a_killed_overwrite_keeps_the_old_index_and_goes_on(
+    index_folder: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     before = contents(index_folder)
     with start_slow_build(corpus, index_folder) as process:
         process.kill()
@@ -119,7 +139,9 @@ def test_a_killed_overwrite_keeps_the_old_index_and_goes_on(index_folder: Path, 
     assert len(open_index(index_folder, model=encoder).search(["bread"], k=9)[0]) == 5
 
 
-def test_a_second_builder_is_refused_with_the_first_ones_number(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_a_second_builder_is_refused_with_the_first_ones_number(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     with start_slow_build(corpus, tmp_path / "idx") as process:
         with pytest.raises(IndexFolderError, match=f"being written by process {process.pid}; wait for it, or stop it"):
             build_index([corpus], tmp_path / "idx", model=encoder)
@@ -128,7 +150,9 @@ def test_a_second_builder_is_refused_with_the_first_ones_number(tmp_path: Path, 
     assert len(open_index(tmp_path / "idx")) == 5
 
 
-def test_after_an_error_in_the_model_only_the_rest_is_encoded(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_an_error_in_the_model_only_the_rest_is_encoded(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Failing(WordEncoder):
         def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> Any:
             if self.documents == 3:
@@ -141,7 +165,9 @@ def test_after_an_error_in_the_model_only_the_rest_is_encoded(tmp_path: Path, co
     assert_goes_on(tmp_path, corpus, monkeypatch)
 
 
-def test_another_model_does_not_go_on_with_the_first_ones_vectors(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_does_not_go_on_with_the_first_ones_vectors(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with start_slow_build(corpus, tmp_path / "idx") as process:
         process.kill()
     monkeypatch.setattr(row_blocks, "BLOCK", 1)
@@ -167,18 +193,27 @@ except IndexFolderError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by setrlimit")
-@pytest.mark.parametrize(("name", "dimension", "kept"), [("documents.jsonl", 2, False), ("vectors.faiss", 256, False), ("manifest.json", 2, True)])
+@pytest.mark.parametrize(
+    ("name", "dimension", "kept"),
+    [("documents.jsonl", 2, False), ("vectors.faiss", 256, False), ("manifest.json", 2, True)],
+)
 def test_a_full_device_is_told_and_loses_nothing_that_was_finished(
     tmp_path: Path, write_corpus: Callable[..., Path], name: str, dimension: int, kept: bool
 ) -> None:
     rows = 3 if name == "manifest.json" else 60
-    corpus = write_corpus({"_id": f"d{row}", "text": "bread " * (100 if name == "documents.jsonl" else 1)} for row in range(rows))
+    corpus = write_corpus(
+        {"_id": f"d{row}", "text": "bread " * (100 if name == "documents.jsonl" else 1)} for row in range(rows)
+    )
     build_index([corpus], tmp_path / "idx", model=WordEncoder(dimension))
     [file] = (tmp_path / "idx").rglob(name)
     limit = file.stat().st_size - 1  # the last byte of this file is one too many
-    assert limit == max(path.stat().st_size for path in (tmp_path / "idx").rglob("*") if path.is_file()) - 1, "this file is the largest"
+    assert limit == max(path.stat().st_size for path in (tmp_path / "idx").rglob("*") if path.is_file()) - 1, (
+        "this file is the largest"
+    )
     shutil.rmtree(tmp_path / "idx")
-    script = FULL_DEVICE.format(paths=PATHS, corpus=str(corpus), output=str(tmp_path / "idx"), limit=limit, dimension=dimension)
+    script = FULL_DEVICE.format(
+        paths=PATHS, corpus=str(corpus), output=str(tmp_path / "idx"), limit=limit, dimension=dimension
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert "no space left" in done.stdout
     assert "free some space and run this again" in done.stdout

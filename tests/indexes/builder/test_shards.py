@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes import IndexOptions, Part, VectorFiles, build_from_vectors, build_index, encode_shard, open_index, parse_part, verify_index
+from llm2comp_indexes import (
+    IndexOptions,
+    Part,
+    VectorFiles,
+    build_from_vectors,
+    build_index,
+    encode_shard,
+    open_index,
+    parse_part,
+    verify_index,
+)
 from llm2comp_indexes.builder.shard_file import find_shards, read_shard
 from llm2comp_indexes.format.documents import DocumentReader
 from tests.paths import ROOT
@@ -44,7 +54,15 @@ class ChunkingEncoder(WordEncoder):
 
 def rows(count: int, extra: int = 0) -> list[dict[str, Any]]:
     draw = random.Random(0)
-    return [{"_id": f"d{row}", "title": f"T{row}", "text": " ".join(draw.choices("abcdefgh", k=1 + row % (7 + extra))), "year": row} for row in range(count)]
+    return [
+        {
+            "_id": f"d{row}",
+            "title": f"T{row}",
+            "text": " ".join(draw.choices("abcdefgh", k=1 + row % (7 + extra))),
+            "year": row,
+        }
+        for row in range(count)
+    ]
 
 
 def make_shards(corpus: Path, output: Path, shards: int, **settings: Any) -> list[Path]:
@@ -58,9 +76,13 @@ def segment_files(index: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("shards", [1, 3, 7])
 @pytest.mark.parametrize(
-    "options", [IndexOptions(), IndexOptions(store="float16"), IndexOptions(store="int8", chunk_tokens=4, chunk_overlap=1)], ids=["plain", "half", "chunks"]
+    "options",
+    [IndexOptions(), IndexOptions(store="float16"), IndexOptions(store="int8", chunk_tokens=4, chunk_overlap=1)],
+    ids=["plain", "half", "chunks"],
 )
-def test_joined_shards_are_the_unsharded_index(tmp_path: Path, write_corpus: Callable[..., Path], shards: int, options: IndexOptions) -> None:
+def test_joined_shards_are_the_unsharded_index(
+    tmp_path: Path, write_corpus: Callable[..., Path], shards: int, options: IndexOptions
+) -> None:
     corpus, encoder = write_corpus(rows(5)), ChunkingEncoder()  # with seven shards, two are empty
     make_shards(corpus, tmp_path / "shards", shards, model=encoder, options=options)
     joined = build_from_vectors(VectorFiles([tmp_path / "shards"]), tmp_path / "joined", model=encoder)
@@ -68,7 +90,10 @@ def test_joined_shards_are_the_unsharded_index(tmp_path: Path, write_corpus: Cal
     assert segment_files(tmp_path / "joined") == segment_files(tmp_path / "whole")
     assert (joined.documents, joined.measured.query_source) == (whole.documents, whole.measured.query_source)
     verify_index(tmp_path / "joined")
-    with open_index(tmp_path / "joined", model=encoder) as index, open_index(tmp_path / "whole", model=encoder) as other:
+    with (
+        open_index(tmp_path / "joined", model=encoder) as index,
+        open_index(tmp_path / "whole", model=encoder) as other,
+    ):
         assert index.manifest.fingerprint == "words-32"
         assert (index.manifest.options, index.manifest.dimension) == (other.manifest.options, other.manifest.dimension)
         assert index.search(["a b", "c"], 4) == other.search(["a b", "c"], 4)
@@ -117,7 +142,16 @@ def test_shards_that_do_not_fit_together_are_named(tmp_path: Path, write_corpus:
     first, second, third = make_shards(corpus, tmp_path / "good", 3, model=encoder)
     bad: dict[str, tuple[Path, dict[str, Any]]] = {
         "model": (corpus, {"model": ChunkingEncoder(fingerprint="other")}),
-        "dimension": (corpus, {"model": type("Small", (ChunkingEncoder,), {"fingerprint": property(lambda self: "words-32", lambda self, value: None)})(8)}),
+        "dimension": (
+            corpus,
+            {
+                "model": type(
+                    "Small",
+                    (ChunkingEncoder,),
+                    {"fingerprint": property(lambda self: "words-32", lambda self, value: None)},
+                )(8)
+            },
+        ),
         "store": (corpus, {"options": IndexOptions(store="float16")}),
         "chunking": (corpus, {"options": IndexOptions(chunk_tokens=5)}),
         "corpus": (other, {}),
@@ -219,7 +253,9 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads((folder / "shard.json").read_text())
     change(content)
     content.pop("checksum", None)
-    content["checksum"] = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    content["checksum"] = hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
     (folder / "shard.json").write_text(json.dumps(content))
 
 
@@ -260,17 +296,22 @@ def shards(tmp_path: Path, write_corpus: Callable[..., Path]) -> list[Path]:
 
 
 @pytest.mark.parametrize("change", FORGERIES.values(), ids=FORGERIES.keys())
-def test_crafted_manifests_are_refused_before_any_file_is_read(shards: list[Path], change: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crafted_manifests_are_refused_before_any_file_is_read(
+    shards: list[Path], change: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     forge(shards[1], change)
     monkeypatch.setattr(
-        "llm2comp_indexes.builder.shard_file.check_size", lambda path, record: None if shards[1] not in path.parents else pytest.fail(f"looked at {path}")
+        "llm2comp_indexes.builder.shard_file.check_size",
+        lambda path, record: None if shards[1] not in path.parents else pytest.fail(f"looked at {path}"),
     )
     with pytest.raises(IndexFolderError, match=r"shard-2-of-3/shard\.json"):
         find_shards([shards[0].parent])
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "null", "{}", '{"format": 1}', "{" * 100_000, '{"format": ' + "9" * 5000 + "}", "\x00", " " * (1 << 21)], ids=range(9)
+    "content",
+    ["", "[]", "null", "{}", '{"format": 1}', "{" * 100_000, '{"format": ' + "9" * 5000 + "}", "\x00", " " * (1 << 21)],
+    ids=range(9),
 )
 def test_manifests_that_are_none_are_refused(shards: list[Path], content: str) -> None:
     (shards[1] / "shard.json").write_text(content)
@@ -294,7 +335,9 @@ def test_links_are_refused(tmp_path: Path, shards: list[Path], name: str) -> Non
 
 
 @pytest.mark.parametrize("name", [f"rows/{name}" for name in ROWS] + ["shard.json"])
-def test_flipped_and_cut_bytes_are_found_before_anything_is_built(tmp_path: Path, shards: list[Path], name: str) -> None:
+def test_flipped_and_cut_bytes_are_found_before_anything_is_built(
+    tmp_path: Path, shards: list[Path], name: str
+) -> None:
     path = shards[2] / name
     good = path.read_bytes()
     for position in (0, len(good) // 2, len(good) - 1):
@@ -339,7 +382,9 @@ def start(corpus: Path, output: Path, pause: float) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_shard_goes_on_and_equals_an_uninterrupted_one(tmp_path: Path, write_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_shard_goes_on_and_equals_an_uninterrupted_one(
+    tmp_path: Path, write_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = write_corpus(rows(200))
     with start(corpus, tmp_path / "s", 0.05) as process:
         assert process.stdout is not None
@@ -354,7 +399,9 @@ def test_a_killed_shard_goes_on_and_equals_an_uninterrupted_one(tmp_path: Path, 
     encode_shard([corpus], tmp_path / "s", Part(1, 2), model=encoder)
     assert encoder.documents <= 100 - 36, "finished blocks are not encoded again"
     [whole] = make_shards(corpus, tmp_path / "whole", 2)[:1]
-    assert {name: (folder / "rows" / name).read_bytes() for name in ROWS} == {name: (whole / "rows" / name).read_bytes() for name in ROWS}
+    assert {name: (folder / "rows" / name).read_bytes() for name in ROWS} == {
+        name: (whole / "rows" / name).read_bytes() for name in ROWS
+    }
     assert {path.name for path in (folder / "rows").iterdir()} == set(ROWS)
 
 

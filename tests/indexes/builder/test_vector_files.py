@@ -110,7 +110,11 @@ def test_what_is_no_matrix_of_floats_is_refused(tmp_path: Path) -> None:
         "text": b"hello", "empty": b"", "cut": good[:-1], "header": good[:40], "shape": good.replace(b"(3, 16)", b"(9, 99)"),
         "huge": good.replace(b"(3, 16), ", b"(999999999999999999,9)").replace(b"'\n", b"\n"),
     }  # fmt: skip
-    arrays: dict[str, NDArray[Any]] = {"flat": np.ones(3, np.float32), "whole": np.ones((3, 4), np.int64), "none": np.ones((3, 0), np.float32)}
+    arrays: dict[str, NDArray[Any]] = {
+        "flat": np.ones(3, np.float32),
+        "whole": np.ones((3, 4), np.int64),
+        "none": np.ones((3, 0), np.float32),
+    }
     for name, data in wrong.items():
         (tmp_path / f"{name}.npy").write_bytes(data)
     for name, array in arrays.items():
@@ -157,7 +161,9 @@ def test_documents_are_joined_by_id(tmp_path: Path, write_corpus: Callable[..., 
     given = draw(40)
     files = save(tmp_path, given)
     order = np.random.default_rng(3).permutation(40).tolist()
-    corpus = write_corpus({"_id": f"x{row}", "title": f"Title {row}", "text": f"text {row}", "year": row} for row in order)
+    corpus = write_corpus(
+        {"_id": f"x{row}", "title": f"Title {row}", "text": f"text {row}", "year": row} for row in order
+    )
     build_from_vectors(files, tmp_path / "idx", corpora=[corpus], options=IndexOptions(hybrid=True))
     with open_index(tmp_path / "idx") as index:
         assert ids_of(index) == [f"x{row}" for row in order]

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llm2comp_indexes import Effort, IndexOptions, SearchOptions, add_documents, build_index, delete_documents, merge_index, open_index, verify_index
+from llm2comp_indexes import (
+    Effort,
+    IndexOptions,
+    SearchOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    merge_index,
+    open_index,
+    verify_index,
+)
 from llm2comp_indexes.format.vectors import Storage
 from tests.indexes.clustered import best_rows, draw_vectors, recall
 from tests.indexes.live import RecordingEncoder, answers, build_of_vectors, make_documents
@@ -33,7 +43,9 @@ def queries() -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> Callable[[str], Path]:
+def built(
+    tmp_path_factory: pytest.TempPathFactory, vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> Callable[[str], Path]:
     """The index of a type, built once: not to be changed."""
     made: dict[str, Path] = {}
 
@@ -64,7 +76,9 @@ def test_recall_after_deletions_and_after_a_merge(
     assert alive[found.rows].all(), "a deleted row was found"
     assert recall(found.rows, truth) >= least
 
-    merge_index(folder, options=IndexOptions("flat") if share > 0.9 else None)  # what is left has fewer rows than the type has lists
+    merge_index(
+        folder, options=IndexOptions("flat") if share > 0.9 else None
+    )  # what is left has fewer rows than the type has lists
     numbers = np.flatnonzero(alive)
     found = open_index(folder).search_vectors(queries, 10)
     assert recall(numbers[found.rows], truth) >= (1 if share > 0.9 else least)
@@ -72,7 +86,9 @@ def test_recall_after_deletions_and_after_a_merge(
 
 
 @pytest.mark.parametrize("store", ["float16", "int8"])
-def test_deletions_with_coarser_vectors(tmp_path: Path, vectors: NDArray[np.float32], queries: NDArray[np.float32], store: Any) -> None:
+def test_deletions_with_coarser_vectors(
+    tmp_path: Path, vectors: NDArray[np.float32], queries: NDArray[np.float32], store: Any
+) -> None:
     folder = build_of_vectors(tmp_path, vectors, queries, IndexOptions("flat", store=store))
     before = open_index(folder).search_vectors(queries, 10)
     delete_documents(folder, [f"v{row}" for row in np.unique(before.rows[:, ::2])])
@@ -84,7 +100,12 @@ def test_deletions_with_coarser_vectors(tmp_path: Path, vectors: NDArray[np.floa
 
 @pytest.mark.parametrize(("kind", "most"), [("HNSW16", 1000), ("flat", 100)])
 def test_a_deletion_does_not_slow_a_search_down(
-    tmp_path: Path, built: Callable[[str], Path], queries: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch, kind: str, most: int
+    tmp_path: Path,
+    built: Callable[[str], Path],
+    queries: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    most: int,
 ) -> None:
     """HNSW would take a hundred times as long if all rows were compared, exact search seven times if they were read one by one."""
     folder = shutil.copytree(built(kind), tmp_path / "idx")
@@ -93,14 +114,20 @@ def test_a_deletion_does_not_slow_a_search_down(
     scored: list[int] = []
     compared: list[int] = []
     scores, search = Storage.scores, Storage.search
-    monkeypatch.setattr(Storage, "scores", lambda self, query, rows: scored.append(len(rows)) or scores(self, query, rows))
-    monkeypatch.setattr(Storage, "search", lambda self, *given, **named: compared.append(self.rows) or search(self, *given, **named))
+    monkeypatch.setattr(
+        Storage, "scores", lambda self, query, rows: scored.append(len(rows)) or scores(self, query, rows)
+    )
+    monkeypatch.setattr(
+        Storage, "search", lambda self, *given, **named: compared.append(self.rows) or search(self, *given, **named)
+    )
     index.search_vectors(queries[:5], 10)
     assert max(scored) <= most
     assert bool(compared) == (kind == "flat")
 
 
-def test_what_is_left_when_k_is_larger(tmp_path: Path, built: Callable[[str], Path], queries: NDArray[np.float32]) -> None:
+def test_what_is_left_when_k_is_larger(
+    tmp_path: Path, built: Callable[[str], Path], queries: NDArray[np.float32]
+) -> None:
     folder = shutil.copytree(built("HNSW16"), tmp_path / "idx")
     delete_documents(folder, [f"v{row}" for row in range(ROWS) if row not in (5, 77, 4000)])
     found = open_index(folder).search_vectors(queries[:4], 10)
@@ -109,8 +136,12 @@ def test_what_is_left_when_k_is_larger(tmp_path: Path, built: Callable[[str], Pa
     assert np.isneginf(found.scores[:, 3:]).all()
 
 
-def test_identical_documents_are_deleted_one_by_one(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
-    build_index([write_corpus([{"_id": f"same{row}", "text": "bread"} for row in range(6)])], tmp_path / "idx", model=encoder)
+def test_identical_documents_are_deleted_one_by_one(
+    tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> None:
+    build_index(
+        [write_corpus([{"_id": f"same{row}", "text": "bread"} for row in range(6)])], tmp_path / "idx", model=encoder
+    )
     delete_documents(tmp_path / "idx", ["same0", "same3"])
     [hits] = open_index(tmp_path / "idx", model=encoder).search(["bread"], 10)
     assert [hit.id for hit in hits] == ["same1", "same2", "same4", "same5"], "equal scores keep the order of the index"
@@ -123,7 +154,11 @@ def several(tmp_path: Path, write_corpus: Callable[..., Path]) -> Callable[..., 
 
     def make(**options: Any) -> tuple[Path, Path, RecordingEncoder]:
         encoder, chosen = RecordingEncoder(), IndexOptions(hybrid=True, **options)
-        parts = [make_documents(range(40)), make_documents(range(40, 60)), [{"_id": "bare", "text": "bread in the oven"}]]
+        parts = [
+            make_documents(range(40)),
+            make_documents(range(40, 60)),
+            [{"_id": "bare", "text": "bread in the oven"}],
+        ]
         parts[1] = [{**document, "lang": "de"} for document in parts[1]]
         build_index([write_corpus(parts[0])], tmp_path / "several", model=encoder, options=chosen)
         for part in parts[1:]:
@@ -137,12 +172,21 @@ def several(tmp_path: Path, write_corpus: Callable[..., Path]) -> Callable[..., 
     return make
 
 
-FILTERS = ["year >= 2005", '"even" in tags', 'lang == "de"', "lang is None", 'lang == "de" and year < 2004', "year > 2500"]
+FILTERS = [
+    "year >= 2005",
+    '"even" in tags',
+    'lang == "de"',
+    "lang is None",
+    'lang == "de" and year < 2004',
+    "year > 2500",
+]
 
 
 @pytest.mark.parametrize("where", FILTERS)
 @pytest.mark.parametrize("kind", ["flat", "HNSW8"])
-def test_filters_over_several_segments_and_deletions(several: Callable[..., tuple[Path, Path, RecordingEncoder]], kind: str, where: str) -> None:
+def test_filters_over_several_segments_and_deletions(
+    several: Callable[..., tuple[Path, Path, RecordingEncoder]], kind: str, where: str
+) -> None:
     folder, whole, encoder = several(type=kind)
     assert answers(folder, encoder, where=where) == answers(whole, encoder, where=where)
     assert bool(answers(whole, encoder, where=where)[0]) == (where != FILTERS[-1])
@@ -155,9 +199,13 @@ def test_bm25_over_segments_is_that_of_one_index_of_all_rows_deleted_ones_too(
     folder, whole, encoder = several(type="flat")
     german = [{**document, "lang": "de"} for document in make_documents(range(40, 60))]
     everything = [*make_documents(range(40)), *german, {"_id": "bare", "text": "bread in the oven"}]
-    build_index([write_corpus(everything)], tmp_path / "everything", model=encoder, options=IndexOptions("flat", hybrid=True))
+    build_index(
+        [write_corpus(everything)], tmp_path / "everything", model=encoder, options=IndexOptions("flat", hybrid=True)
+    )
     gone = {f"d{row}" for row in (0, 1, 2, 30, 41, 59)}
-    expected = [[hit for hit in hits if hit[0] not in gone] for hits in answers(tmp_path / "everything", encoder, mode="bm25")]
+    expected = [
+        [hit for hit in hits if hit[0] not in gone] for hits in answers(tmp_path / "everything", encoder, mode="bm25")
+    ]
     assert answers(folder, encoder, mode="bm25") == expected
     assert expected != answers(whole, encoder, mode="bm25"), "the two kinds of statistics differ in this corpus"
     merge_index(folder)
@@ -195,9 +243,22 @@ def test_300000_deletions(tmp_path: Path) -> None:
     assert seconds < 60, f"300,000 deletions took {seconds:.0f} s of computing"
     assert peak < 60e6, f"300,000 deletions took {peak / 1e6:.0f} MB of memory"
     truth = best_rows(vectors, queries, 10, alive)
-    assert recall(open_index(folder).search_vectors(queries, 10, options=SearchOptions(effort=Effort(nprobe=32))).rows, truth) >= 0.95
+    assert (
+        recall(
+            open_index(folder).search_vectors(queries, 10, options=SearchOptions(effort=Effort(nprobe=32))).rows, truth
+        )
+        >= 0.95
+    )
     assert merge_index(folder).dropped == gone
     numbers = np.flatnonzero(alive)
-    assert recall(numbers[open_index(folder).search_vectors(queries, 10, options=SearchOptions(effort=Effort(nprobe=32))).rows], truth) >= 0.95
+    assert (
+        recall(
+            numbers[
+                open_index(folder).search_vectors(queries, 10, options=SearchOptions(effort=Effort(nprobe=32))).rows
+            ],
+            truth,
+        )
+        >= 0.95
+    )
     assert delete_documents(folder, [f"v{row}" for row in range(rows)])[0] == rows - gone
     assert len(open_index(folder)) == 0

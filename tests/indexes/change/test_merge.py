@@ -46,8 +46,12 @@ def live(tmp_path: Path, write_corpus: Write, encoder: RecordingEncoder) -> Call
     def make(**options: Any) -> Path:
         folder = tmp_path / "idx"
         build_index([write_corpus(make_documents(range(30)))], folder, model=encoder, options=IndexOptions(**options))
-        add_documents(folder, [write_corpus([*make_documents([7, 8], seed=1), *make_documents(range(30, 40))])], model=encoder)
-        add_documents(folder, [write_corpus([*make_documents([8, 31], seed=2), *make_documents(range(40, 50))])], model=encoder)
+        add_documents(
+            folder, [write_corpus([*make_documents([7, 8], seed=1), *make_documents(range(30, 40))])], model=encoder
+        )
+        add_documents(
+            folder, [write_corpus([*make_documents([8, 31], seed=2), *make_documents(range(40, 50))])], model=encoder
+        )
         delete_documents(folder, GONE)
         assert len(read_manifest(folder).segments) == 3
         encoder.texts.clear()
@@ -62,7 +66,11 @@ def rebuilt(tmp_path: Path, write_corpus: Write) -> Callable[..., Path]:
 
     def make(**options: Any) -> Path:
         rows = [*make_documents([row for row in range(30) if row not in (7, 8)]), *make_documents([7], seed=1)]
-        rows += [*make_documents([row for row in range(30, 40) if row != 31]), *make_documents([8, 31], seed=2), *make_documents(range(40, 50))]
+        rows += [
+            *make_documents([row for row in range(30, 40) if row != 31]),
+            *make_documents([8, 31], seed=2),
+            *make_documents(range(40, 50)),
+        ]
         corpus = write_corpus([document for document in rows if document["_id"] not in GONE], "rebuilt.jsonl")
         build_index([corpus], tmp_path / "rebuilt", model=RecordingEncoder(), options=IndexOptions(**options))
         return tmp_path / "rebuilt"
@@ -73,7 +81,11 @@ def rebuilt(tmp_path: Path, write_corpus: Write) -> Callable[..., Path]:
 def files(folder: Path) -> dict[str, bytes]:
     """Contents of the files of the index's only segment, but for what was measured."""
     [segment] = read_manifest(folder).segments
-    return {name: (segment_folder(folder, segment) / name).read_bytes() for name in segment.files if name not in ("report.json", "queries.npy")}
+    return {
+        name: (segment_folder(folder, segment) / name).read_bytes()
+        for name in segment.files
+        if name not in ("report.json", "queries.npy")
+    }
 
 
 @pytest.mark.parametrize("store", ["float32", "float16", "int8"])
@@ -89,7 +101,9 @@ def test_a_merged_index_is_the_one_that_would_be_built_of_what_lives(
     assert files(folder) == files(rebuilt(type=kind, store=store, hybrid=True)), "byte for byte"
     manifest = verify_index(folder)
     assert (manifest.documents, manifest.rows, manifest.segments[0].deleted) == (46, 46, 0)
-    assert [path.name for path in (folder / "segments").iterdir()] == [manifest.segments[0].name], "the merged segments are gone"
+    assert [path.name for path in (folder / "segments").iterdir()] == [manifest.segments[0].name], (
+        "the merged segments are gone"
+    )
 
 
 def test_an_index_of_chunks_is_merged_with_its_documents_whole(tmp_path: Path, write_corpus: Write) -> None:
@@ -103,17 +117,27 @@ def test_an_index_of_chunks_is_merged_with_its_documents_whole(tmp_path: Path, w
     before = answers(tmp_path / "idx", encoder)
     delete_documents(tmp_path / "idx", ["2a"])
     merge_index(tmp_path / "idx")
-    assert answers(tmp_path / "idx", encoder) == [[hit for hit in hits if not hit[0].startswith("2a")] for hits in before]
+    assert answers(tmp_path / "idx", encoder) == [
+        [hit for hit in hits if not hit[0].startswith("2a")] for hits in before
+    ]
     assert verify_index(tmp_path / "idx").documents == 5
     encoder.texts.clear()
-    assert add_documents(tmp_path / "idx", [write_corpus([{"_id": "0b", "text": "one two three four"}])], model=encoder)[:3] == (0, 0, 1)
+    assert add_documents(
+        tmp_path / "idx", [write_corpus([{"_id": "0b", "text": "one two three four"}])], model=encoder
+    )[:3] == (0, 0, 1)
     assert encoder.texts == []
 
 
-def test_documents_are_known_as_unchanged_after_a_merge(live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_documents_are_known_as_unchanged_after_a_merge(
+    live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = live()
     merge_index(folder)
-    report = add_documents(folder, [write_corpus([*make_documents(range(10, 30)), *make_documents([8], seed=2), *make_documents([7], seed=2)])], model=encoder)
+    report = add_documents(
+        folder,
+        [write_corpus([*make_documents(range(10, 30)), *make_documents([8], seed=2), *make_documents([7], seed=2)])],
+        model=encoder,
+    )
     assert report[:3] == (0, 1, 21)
     assert len(encoder.texts) == 1
 
@@ -121,7 +145,11 @@ def test_documents_are_known_as_unchanged_after_a_merge(live: Callable[..., Path
 def test_type_targets_and_words_may_change(live: Callable[..., Path], encoder: RecordingEncoder) -> None:
     folder = live(type="flat")
     dense = answers(folder, encoder)
-    for options in (IndexOptions("HNSW8", hybrid=True), IndexOptions("IVF2,SQ8", targets=Targets(recall=0.5, k=3)), IndexOptions("flat")):
+    for options in (
+        IndexOptions("HNSW8", hybrid=True),
+        IndexOptions("IVF2,SQ8", targets=Targets(recall=0.5, k=3)),
+        IndexOptions("flat"),
+    ):
         report = merge_index(folder, options=options)
         assert report.measured is not None
         assert report.measured.targets == options.targets
@@ -137,7 +165,9 @@ def test_type_targets_and_words_may_change(live: Callable[..., Path], encoder: R
     assert encoder.texts == []
 
 
-def test_what_is_added_after_a_merge_is_as_the_merge_asked(live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_what_is_added_after_a_merge_is_as_the_merge_asked(
+    live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = live()
     merge_index(folder, options=IndexOptions(hybrid=True))
     add_documents(folder, [write_corpus([{"_id": "new", "text": "zebra"}])], model=encoder)
@@ -146,9 +176,17 @@ def test_what_is_added_after_a_merge_is_as_the_merge_asked(live: Callable[..., P
 
 
 @pytest.mark.parametrize(
-    "options", [IndexOptions(store="int8"), IndexOptions(chunk_tokens=5), IndexOptions(chunk_tokens=5, chunk_overlap=1), IndexOptions("IVF5000,SQ8")]
+    "options",
+    [
+        IndexOptions(store="int8"),
+        IndexOptions(chunk_tokens=5),
+        IndexOptions(chunk_tokens=5, chunk_overlap=1),
+        IndexOptions("IVF5000,SQ8"),
+    ],
 )
-def test_what_a_merge_cannot_change_is_refused_before_anything_is_written(live: Callable[..., Path], options: IndexOptions) -> None:
+def test_what_a_merge_cannot_change_is_refused_before_anything_is_written(
+    live: Callable[..., Path], options: IndexOptions
+) -> None:
     folder = live()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     words = "5,000 lists for 46 rows" if options.type != "auto" else "a merge cannot change (store|chunk_tokens)"
@@ -187,7 +225,9 @@ def test_a_small_addition_gets_the_type_that_was_asked_for_when_it_is_all_that_i
     assert [segment.type for segment in verify_index(folder).segments] == ["HNSW8"]
 
 
-def test_an_empty_index_keeps_what_a_merge_asks(live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_an_empty_index_keeps_what_a_merge_asks(
+    live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = live()
     delete_documents(folder, [f"d{row}" for row in range(50)])
     assert merge_index(folder)[:2] == (0, 0)
@@ -198,7 +238,9 @@ def test_an_empty_index_keeps_what_a_merge_asks(live: Callable[..., Path], write
     assert answers(folder, encoder, mode="bm25")[0]
 
 
-def test_an_index_that_is_open_goes_on_with_what_it_opened(live: Callable[..., Path], encoder: RecordingEncoder) -> None:
+def test_an_index_that_is_open_goes_on_with_what_it_opened(
+    live: Callable[..., Path], encoder: RecordingEncoder
+) -> None:
     folder = live(hybrid=True)
     index = open_index(folder, model=encoder)
     merge_index(folder)
@@ -214,7 +256,9 @@ def test_queries_that_were_held_out_are_moved_once_they_are_in_the_index(tmp_pat
     vectors = draw_vectors(10_000, 8)
     np.save(tmp_path / "vectors.npy", vectors)
     (tmp_path / "ids.txt").write_text("".join(f"v{row}\n" for row in range(10_000)))
-    before = build_from_vectors(VectorFiles([tmp_path / "vectors.npy"], tmp_path / "ids.txt"), tmp_path / "idx", options=IndexOptions("flat")).measured
+    before = build_from_vectors(
+        VectorFiles([tmp_path / "vectors.npy"], tmp_path / "ids.txt"), tmp_path / "idx", options=IndexOptions("flat")
+    ).measured
     assert "held out of the rows" in before.query_source
     assert [segment.rows for segment in read_manifest(tmp_path / "idx").segments] == [9_700, 300]
     merged = merge_index(tmp_path / "idx").measured
@@ -240,7 +284,9 @@ def test_queries_that_were_given_stay(tmp_path: Path) -> None:
     np.testing.assert_array_equal(after, queries)
 
 
-def test_an_index_without_queries_to_measure_with_says_so(live: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_without_queries_to_measure_with_says_so(
+    live: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = live()
     monkeypatch.setattr("llm2comp_indexes.search.segment.OpenSegment.read_queries", lambda self: None)
     with pytest.raises(IndexFolderError, match="no queries to measure with"):
@@ -264,7 +310,9 @@ print(merge_index({folder!r}).segments)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits the open files of a process")
-def test_many_small_additions_need_few_open_files(live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_many_small_additions_need_few_open_files(
+    live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = live(hybrid=True)
     for row in range(100, 112):
         add_documents(folder, [write_corpus(make_documents([row]))], model=encoder)

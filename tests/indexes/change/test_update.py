@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
-from llm2comp_indexes import Effort, IndexOptions, add_documents, build_index, delete_documents, open_index, verify_index
+from llm2comp_indexes import (
+    Effort,
+    IndexOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    open_index,
+    verify_index,
+)
 from llm2comp_indexes.change import update
 from tests.indexes.clustered import draw_vectors
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, build_of_vectors, identifiers, make_documents
@@ -27,14 +35,18 @@ def build(tmp_path: Path, write_corpus: Write, encoder: RecordingEncoder) -> Cal
     """Builds an index of documents and forgets what was encoded for it."""
 
     def make(documents: list[dict[str, Any]], name: str = "idx", **options: Any) -> Path:
-        build_index([write_corpus(documents, f"{name}.jsonl")], tmp_path / name, model=encoder, options=IndexOptions(**options))
+        build_index(
+            [write_corpus(documents, f"{name}.jsonl")], tmp_path / name, model=encoder, options=IndexOptions(**options)
+        )
         encoder.texts.clear()
         return tmp_path / name
 
     return make
 
 
-def test_unchanged_documents_are_not_encoded_and_make_no_commit(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_unchanged_documents_are_not_encoded_and_make_no_commit(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(20)))
     before = (folder / "manifest.json").read_bytes()
     report = add_documents(folder, [write_corpus(make_documents(range(20)))], model=encoder)
@@ -43,7 +55,9 @@ def test_unchanged_documents_are_not_encoded_and_make_no_commit(build: Callable[
     assert (folder / "manifest.json").read_bytes() == before
 
 
-def test_only_what_is_new_or_changed_is_encoded(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_only_what_is_new_or_changed_is_encoded(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(20)))
     changed, new = make_documents([3, 7], seed=1), make_documents(range(20, 25))
     report = add_documents(folder, [write_corpus([*changed, *make_documents([4, 5, 6]), *new])], model=encoder)
@@ -51,16 +65,24 @@ def test_only_what_is_new_or_changed_is_encoded(build: Callable[..., Path], writ
     assert encoder.texts == [f"{document['title']}\n{document['text']}" for document in [*changed, *new]]
 
 
-def test_an_added_index_answers_as_one_that_was_built_of_everything(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_an_added_index_answers_as_one_that_was_built_of_everything(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(20)), "idx")
-    add_documents(folder, [write_corpus([*make_documents([3, 7], seed=1), *make_documents(range(20, 25))])], model=encoder)
-    rebuilt = build([*make_documents([row for row in range(25) if row not in (3, 7)]), *make_documents([3, 7], seed=1)], "rebuilt")
+    add_documents(
+        folder, [write_corpus([*make_documents([3, 7], seed=1), *make_documents(range(20, 25))])], model=encoder
+    )
+    rebuilt = build(
+        [*make_documents([row for row in range(25) if row not in (3, 7)]), *make_documents([3, 7], seed=1)], "rebuilt"
+    )
     assert answers(folder, encoder) == answers(rebuilt, encoder)
     assert verify_index(folder).documents == len(open_index(folder, model=encoder)) == 25
 
 
 @pytest.mark.parametrize("field", ["title", "text", "year", "new"])
-def test_a_change_of_any_field_replaces_the_document(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder, field: str) -> None:
+def test_a_change_of_any_field_replaces_the_document(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder, field: str
+) -> None:
     folder = build(make_documents(range(5)))
     [document] = make_documents([2])
     report = add_documents(folder, [write_corpus([{**document, field: "other"}])], model=encoder)
@@ -69,7 +91,9 @@ def test_a_change_of_any_field_replaces_the_document(build: Callable[..., Path],
     assert {"title": hit.title, "text": hit.text, **hit.metadata}[field] == "other"
 
 
-def test_a_document_changed_again_and_again_is_there_once(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_a_document_changed_again_and_again_is_there_once(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(5)))
     for seed in range(1, 5):
         assert add_documents(folder, [write_corpus(make_documents([2], seed))], model=encoder)[:3] == (0, 1, 0)
@@ -83,9 +107,14 @@ def test_a_document_changed_again_and_again_is_there_once(build: Callable[..., P
 CHUNKED = {"chunk_tokens": 3, "chunk_overlap": 1}
 
 
-def test_a_document_of_chunks_is_replaced_and_deleted_as_a_whole(build: Callable[..., Path], write_corpus: Write, tmp_path: Path) -> None:
+def test_a_document_of_chunks_is_replaced_and_deleted_as_a_whole(
+    build: Callable[..., Path], write_corpus: Write, tmp_path: Path
+) -> None:
     encoder = ChunkingEncoder()
-    documents: list[dict[str, Any]] = [{"_id": "long", "text": "one two three four five six seven", "year": 1}, {"_id": "short", "text": "one"}]
+    documents: list[dict[str, Any]] = [
+        {"_id": "long", "text": "one two three four five six seven", "year": 1},
+        {"_id": "short", "text": "one"},
+    ]
     build_index([write_corpus(documents)], tmp_path / "idx", model=encoder, options=IndexOptions(**CHUNKED))
     folder = tmp_path / "idx"
     assert identifiers(folder, encoder) == {"long#1", "long#2", "long#3", "short"}
@@ -94,7 +123,9 @@ def test_a_document_of_chunks_is_replaced_and_deleted_as_a_whole(build: Callable
     assert add_documents(folder, [write_corpus(documents)], model=encoder)[:3] == (0, 0, 2)
     assert encoder.texts == []
 
-    documents[0]["text"] = "one two three four five"  # the first chunk stays as it is, and is encoded again with the rest
+    documents[0]["text"] = (
+        "one two three four five"  # the first chunk stays as it is, and is encoded again with the rest
+    )
     assert add_documents(folder, [write_corpus(documents)], model=encoder)[:3] == (0, 1, 1)
     assert encoder.texts == ["one two three", "three four five"]
     assert identifiers(folder, encoder) == {"long#1", "long#2", "short"}
@@ -113,13 +144,20 @@ def test_a_document_of_chunks_is_replaced_and_deleted_as_a_whole(build: Callable
 def test_a_document_that_looks_like_a_chunk_is_one_of_its_own(write_corpus: Write, tmp_path: Path) -> None:
     encoder = ChunkingEncoder()
     posing = {"_id": "a#2", "text": "six", "document": "a", "chunk": 2}
-    build_index([write_corpus([{"_id": "a", "text": "one two three four five"}, posing])], tmp_path / "idx", model=encoder, options=IndexOptions(**CHUNKED))
+    build_index(
+        [write_corpus([{"_id": "a", "text": "one two three four five"}, posing])],
+        tmp_path / "idx",
+        model=encoder,
+        options=IndexOptions(**CHUNKED),
+    )
     assert delete_documents(tmp_path / "idx", ["a"]) == (1, ())
     assert identifiers(tmp_path / "idx", encoder) == {"a#2#1"}
     assert delete_documents(tmp_path / "idx", ["a#2"]) == (1, ())
 
 
-def test_an_id_twice_in_what_is_added(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_an_id_twice_in_what_is_added(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(5)))
     before = (folder / "manifest.json").read_bytes()
     twice = [*make_documents([9]), *make_documents([9], seed=1)]
@@ -134,7 +172,9 @@ def test_an_id_twice_in_what_is_added(build: Callable[..., Path], write_corpus: 
     report = add_documents(folder, [write_corpus(twice)], model=encoder, on_error="skip", on_skip=skipped.append)
     assert report[:4] == (1, 0, 0, 1)
     assert "corpus.jsonl:2" in skipped[0]
-    assert {hit.text for hit in open_index(folder, model=encoder).search(["bread"], 100)[0] if hit.id == "d9"} == {twice[0]["text"]}
+    assert {hit.text for hit in open_index(folder, model=encoder).search(["bread"], 100)[0] if hit.id == "d9"} == {
+        twice[0]["text"]
+    }
 
 
 def test_an_addition_that_failed_goes_on_where_it_was(
@@ -179,10 +219,15 @@ def test_what_another_addition_left_is_not_taken_up(
 def test_another_model_is_refused_and_changes_nothing(build: Callable[..., Path], write_corpus: Write) -> None:
     folder = build(make_documents(range(5)))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "LOCK" not in path.name}
-    for other, words in ((WordEncoder(fingerprint="others"), "fingerprint words-32.*others-32"), (WordEncoder(16), "dimension 32, the model gives 16")):
+    for other, words in (
+        (WordEncoder(fingerprint="others"), "fingerprint words-32.*others-32"),
+        (WordEncoder(16), "dimension 32, the model gives 16"),
+    ):
         with pytest.raises(IndexFolderError, match=words):
             add_documents(folder, [write_corpus(make_documents([9]))], model=other)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "LOCK" not in path.name} == before
+    assert {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "LOCK" not in path.name
+    } == before
 
 
 @pytest.mark.parametrize("corpora", [[], "corpus.jsonl"])
@@ -191,7 +236,9 @@ def test_corpora_must_be_a_list(build: Callable[..., Path], corpora: Any, encode
         add_documents(build(make_documents(range(5))), corpora, model=encoder)
 
 
-def test_a_folder_without_an_index_is_told_so_and_left_alone(tmp_path: Path, write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_a_folder_without_an_index_is_told_so_and_left_alone(
+    tmp_path: Path, write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "missing"):
         with pytest.raises(IndexFolderError, match="llm2comp index build"):
@@ -202,7 +249,9 @@ def test_a_folder_without_an_index_is_told_so_and_left_alone(tmp_path: Path, wri
     assert not list((tmp_path / "empty").iterdir())
 
 
-def test_deleting_names_what_is_not_there(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_deleting_names_what_is_not_there(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(10)))
     add_documents(folder, [write_corpus(make_documents(range(10, 20)))], model=encoder)
     commit = verify_index(folder).commit
@@ -217,7 +266,22 @@ def test_deleting_names_what_is_not_there(build: Callable[..., Path], write_corp
 
 
 def test_ids_are_any_string(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
-    strange = ["", " ", "a/b/../c", "NUL", "con.txt", "x" * 5000, "\n", "ä", "a\u0308", "'; drop", "-5", "#1", "d#1", "\x00"]
+    strange = [
+        "",
+        " ",
+        "a/b/../c",
+        "NUL",
+        "con.txt",
+        "x" * 5000,
+        "\n",
+        "ä",
+        "a\u0308",
+        "'; drop",
+        "-5",
+        "#1",
+        "d#1",
+        "\x00",
+    ]
     documents = [{"_id": name, "text": f"bread {number}"} for number, name in enumerate(strange) if name]
     folder = build(documents)
     assert len(open_index(folder, model=encoder)) == len(documents)
@@ -228,13 +292,18 @@ def test_ids_are_any_string(build: Callable[..., Path], write_corpus: Write, enc
     assert len(open_index(folder, model=encoder)) == 0
 
 
-@pytest.mark.parametrize(("given", "words"), [("d1", r"expected a list: \['d1'\]"), ([b"d1"], "b'd1', expected strings"), ([0], "hold 0, expected strings")])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("d1", r"expected a list: \['d1'\]"), ([b"d1"], "b'd1', expected strings"), ([0], "hold 0, expected strings")],
+)
 def test_ids_that_are_none(build: Callable[..., Path], given: Any, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         delete_documents(build(make_documents(range(5))), given)
 
 
-def test_an_index_that_everything_was_deleted_from_is_empty_and_lives_on(build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder) -> None:
+def test_an_index_that_everything_was_deleted_from_is_empty_and_lives_on(
+    build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(10)), hybrid=True)
     assert delete_documents(folder, [f"d{row}" for row in range(10)]) == (10, ())
     assert (verify_index(folder).documents, verify_index(folder).segments) == (0, ())
@@ -257,7 +326,9 @@ def test_ids_over_several_blocks_and_segments(
 ) -> None:
     monkeypatch.setattr(update, "_IDS_AT_ONCE", 7)
     folder = build(make_documents(range(50)))
-    corpus = write_corpus([*make_documents(range(20, 40), seed=1), *make_documents(range(50, 60)), *make_documents(range(5))])
+    corpus = write_corpus(
+        [*make_documents(range(20, 40), seed=1), *make_documents(range(50, 60)), *make_documents(range(5))]
+    )
     assert add_documents(folder, [corpus], model=encoder)[:3] == (10, 20, 5)
     wanted = [f"d{row}" for row in range(10, 70)]
     assert delete_documents(folder, iter(wanted)) == (50, tuple(f"d{row}" for row in range(60, 70)))
@@ -271,7 +342,9 @@ def test_an_index_of_vectors_made_elsewhere_needs_its_model_named(tmp_path: Path
     with pytest.raises(IndexFolderError, match="dimension 32, the model gives 16"):
         add_documents(folder, [write_corpus(make_documents([1]))], model=WordEncoder(16))
     encoder = RecordingEncoder()
-    assert add_documents(folder, [write_corpus([*make_documents([1]), {"_id": "v7", "text": "bread"}])], model=encoder)[:3] == (1, 1, 0)
+    assert add_documents(folder, [write_corpus([*make_documents([1]), {"_id": "v7", "text": "bread"}])], model=encoder)[
+        :3
+    ] == (1, 1, 0)
     assert len(open_index(folder)) == 51
 
 
@@ -288,7 +361,9 @@ def test_a_large_addition_gets_a_structure_and_one_too_small_for_it_none(
     assert answers(folder, encoder, effort=Effort(nprobe=60)) == answers(rebuilt, encoder)
 
 
-def test_the_report_counts_time_and_skips(build: Callable[..., Path], tmp_path: Path, encoder: RecordingEncoder) -> None:
+def test_the_report_counts_time_and_skips(
+    build: Callable[..., Path], tmp_path: Path, encoder: RecordingEncoder
+) -> None:
     folder = build(make_documents(range(5)))
     corpus = tmp_path / "new.jsonl"
     corpus.write_text("".join(json.dumps(document) + "\n" for document in make_documents([8, 9])) + "not json\n")

@@ -49,9 +49,31 @@ def random_condition(source: random.Random, depth: int = 0) -> str:
     operator = source.choice(["==", "!=", "<", "<=", ">", ">="])
     return source.choice(
         [
-            *(f"year {operator} {year}", f"year {operator} {year}.5", f"{year} {operator} year", f"lang {operator} {lang}", f"score {operator} -0.5"),
-            *(f"{year} <= year < {year + 4}", f"year in ({year}, {year + 1}, 2.5)", f"lang not in ['de', {lang}]", f"{lang} in lang", "'x' in tags"),
-            *(f"{lang} not in tags", "draft", "not tags", "score", "draft == True", "draft is False", "year", "lang", "score in {0, 1.5}"),
+            *(
+                f"year {operator} {year}",
+                f"year {operator} {year}.5",
+                f"{year} {operator} year",
+                f"lang {operator} {lang}",
+                f"score {operator} -0.5",
+            ),
+            *(
+                f"{year} <= year < {year + 4}",
+                f"year in ({year}, {year + 1}, 2.5)",
+                f"lang not in ['de', {lang}]",
+                f"{lang} in lang",
+                "'x' in tags",
+            ),
+            *(
+                f"{lang} not in tags",
+                "draft",
+                "not tags",
+                "score",
+                "draft == True",
+                "draft is False",
+                "year",
+                "lang",
+                "score in {0, 1.5}",
+            ),
         ]
     )
 
@@ -132,7 +154,15 @@ def test_missing_values_and_mixed_types(opened: Open, text: str, expected: list[
 
 def test_a_condition_and_its_negation_divide_the_documents(opened: Open) -> None:
     columns = opened(ROWS)
-    for text in ("year > 2020", "lang == 'en'", "'ml' in tags", "year in (2020, '2020')", "draft", "year is None", "2000 < year < 2021"):
+    for text in (
+        "year > 2020",
+        "lang == 'en'",
+        "'ml' in tags",
+        "year in (2020, '2020')",
+        "draft",
+        "year is None",
+        "2000 < year < 2021",
+    ):
         assert sorted(match(text, columns) + match(f"not ({text})", columns)) == list(range(6))
 
 
@@ -173,7 +203,11 @@ def test_segments_without_the_field_or_without_metadata(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("yaer > 3", 'no document has the field "yaer"; did you mean "year"\\? The fields are: class, draft, journal.issue number, journal.name, lang'),
+        (
+            "yaer > 3",
+            'no document has the field "yaer"; did you mean "year"\\? The fields are: class, draft, journal.issue '
+            "number, journal.name, lang",
+        ),
         ("title == 'x'", "id, title and text are not metadata"),
         ("lang > 3", '"lang" holds text, and is compared with'),
         ("'x' in draft", '"draft" holds True or False'),
@@ -205,7 +239,10 @@ def test_lists_are_looked_into_by_in(opened: Open) -> None:
         ("lang LIKE '%e%'", "'e' in lang"),
         ("lang NOT LIKE '%e%'", "'e' not in lang"),
         ("lang IN ('en', 'de')", "lang in ('en', 'de')"),
-        ("draft == true && !(year == 3 || lang == 'A AND B = C')", "draft == True and not (year == 3 or lang == 'A AND B = C')"),
+        (
+            "draft == true && !(year == 3 || lang == 'A AND B = C')",
+            "draft == True and not (year == 3 or lang == 'A AND B = C')",
+        ),
         ("class == 'b'", "field[\"class\"] == 'b'"),
     ],
 )
@@ -219,11 +256,58 @@ def test_habits_of_sql_are_answered_with_the_python_form(text: str, python: str)
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "year >", "year > 2020)", "import os", "__import__('os').system('true')", "open('x')", "year.bit_length() > 3", "(lambda: 1)()"),
-        *("[x for x in y]", "year + 1 > 3", "year == 3 if draft else 4", "(x := 3)", "f'{year}'", "year[0] == 1", "year > b'x'", "year == 3j", "year == ..."),
-        *("1 == 1", "'a' in 'abc'", "True", "2020", "'year' > 3", "year == lang", "year in lang", "year is 2020", "year > None", "draft > True"),
-        *("year in (1, (2, 3))", "year in range(3)", "year > --1", "year; draft", "year > 1\nlang", "x\0y", "*year", "await year", "yield", "None in tags"),
-        *("not " * 60 + "draft", "(" * 300 + "draft" + ")" * 300, "not " * 100_000 + "draft", "-" * 100_000 + "1 > year", "a." * 20_000 + "b"),
+        *(
+            "",
+            "year >",
+            "year > 2020)",
+            "import os",
+            "__import__('os').system('true')",
+            "open('x')",
+            "year.bit_length() > 3",
+            "(lambda: 1)()",
+        ),
+        *(
+            "[x for x in y]",
+            "year + 1 > 3",
+            "year == 3 if draft else 4",
+            "(x := 3)",
+            "f'{year}'",
+            "year[0] == 1",
+            "year > b'x'",
+            "year == 3j",
+            "year == ...",
+        ),
+        *(
+            "1 == 1",
+            "'a' in 'abc'",
+            "True",
+            "2020",
+            "'year' > 3",
+            "year == lang",
+            "year in lang",
+            "year is 2020",
+            "year > None",
+            "draft > True",
+        ),
+        *(
+            "year in (1, (2, 3))",
+            "year in range(3)",
+            "year > --1",
+            "year; draft",
+            "year > 1\nlang",
+            "x\0y",
+            "*year",
+            "await year",
+            "yield",
+            "None in tags",
+        ),
+        *(
+            "not " * 60 + "draft",
+            "(" * 300 + "draft" + ")" * 300,
+            "not " * 100_000 + "draft",
+            "-" * 100_000 + "1 > year",
+            "a." * 20_000 + "b",
+        ),
     ],
 )
 def test_everything_else_is_refused_in_one_line(text: str) -> None:

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from llm2comp.errors import CorpusError, IndexFolderError
-from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index, open_index, verify_index
+from llm2comp_indexes import (
+    IndexOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    merge_index,
+    open_index,
+    verify_index,
+)
 from llm2comp_indexes.change import update
 from llm2comp_indexes.format.manifest import read_manifest
 from llm2comp_indexes.format.segment_writer import JOURNAL, new_segment_folder
@@ -34,14 +42,18 @@ def precious(tmp_path: Path) -> Path:
 
 
 def is_untouched(precious: Path) -> bool:
-    return [path.name for path in precious.rglob("*")] == ["000007", "thesis.txt"] and (precious / "000007" / "thesis.txt").read_text() == "all of it"
+    return [path.name for path in precious.rglob("*")] == ["000007", "thesis.txt"] and (
+        precious / "000007" / "thesis.txt"
+    ).read_text() == "all of it"
 
 
 def empty(folder: Path) -> None:
     delete_documents(folder, [f"d{row}" for row in range(5)])
 
 
-def test_segments_that_lie_elsewhere_are_neither_swept_nor_written(index_folder: Path, precious: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_segments_that_lie_elsewhere_are_neither_swept_nor_written(
+    index_folder: Path, precious: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     """A manifest without segments, and a link where they would be: what does not belong to the index would be swept away."""
     empty(index_folder)
     (index_folder / "segments").rmdir()
@@ -58,7 +70,9 @@ def test_segments_that_lie_elsewhere_are_neither_swept_nor_written(index_folder:
     assert is_untouched(precious)
 
 
-def test_a_build_does_not_follow_a_link_that_waits_for_it(tmp_path: Path, precious: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_a_build_does_not_follow_a_link_that_waits_for_it(
+    tmp_path: Path, precious: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     shutil.rmtree(precious / "000007")
     (tmp_path / "idx").mkdir()
     (tmp_path / "idx" / "segments").symlink_to(precious)
@@ -82,7 +96,9 @@ def unfinished(index_folder: Path, write_corpus: Write, encoder: WordEncoder, mo
     return folder
 
 
-@pytest.mark.parametrize("name", ["vectors.faiss", "documents.jsonl", "documents.offsets", "journal.jsonl", "metadata.arrow", "bm25"])
+@pytest.mark.parametrize(
+    "name", ["vectors.faiss", "documents.jsonl", "documents.offsets", "journal.jsonl", "metadata.arrow", "bm25"]
+)
 def test_a_link_in_an_unfinished_segment_is_not_followed(
     index_folder: Path, unfinished: Path, precious: Path, corpus: Path, encoder: WordEncoder, name: str
 ) -> None:
@@ -120,19 +136,35 @@ def test_an_unfinished_segment_without_its_files_is_written_again(index_folder: 
     assert verify_index(index_folder).documents == 11
 
 
-@pytest.mark.parametrize("entry", [{"rows": -1, "end": -1}, {"rows": 10**15, "end": 10**15}, {"end": 10}, {"rows": 3}, {"digest": "0" * 64}])
-def test_a_journal_that_says_something_else_is_not_believed(index_folder: Path, unfinished: Path, entry: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "entry", [{"rows": -1, "end": -1}, {"rows": 10**15, "end": 10**15}, {"end": 10}, {"rows": 3}, {"digest": "0" * 64}]
+)
+def test_a_journal_that_says_something_else_is_not_believed(
+    index_folder: Path, unfinished: Path, entry: dict[str, Any]
+) -> None:
     header, first, *rest = (unfinished / JOURNAL).read_text().splitlines()
     (unfinished / JOURNAL).write_text("\n".join([header, json.dumps({**json.loads(first), **entry}), *rest, ""]))
     encoder = RecordingEncoder()
     assert add_documents(index_folder, [index_folder.parent / "added.jsonl"], model=encoder).added == 6
     assert len(encoder.texts) == 6
     assert verify_index(index_folder).documents == 11
-    assert identifiers(index_folder, encoder) == {*(f"d{row}" for row in range(5)), *(f"d{row}" for row in range(10, 16))}
+    assert identifiers(index_folder, encoder) == {
+        *(f"d{row}" for row in range(5)),
+        *(f"d{row}" for row in range(10, 16)),
+    }
 
 
-def test_what_lies_beside_the_segments_is_left_alone(index_folder: Path, corpus: Path, write_corpus: Write, encoder: WordEncoder) -> None:
-    kept = ["notes.txt", "backup/000001/vectors.faiss", "segments/notes.txt", "segments/backup/file", "segments/0000001/file", "segments/x00001/file"]
+def test_what_lies_beside_the_segments_is_left_alone(
+    index_folder: Path, corpus: Path, write_corpus: Write, encoder: WordEncoder
+) -> None:
+    kept = [
+        "notes.txt",
+        "backup/000001/vectors.faiss",
+        "segments/notes.txt",
+        "segments/backup/file",
+        "segments/0000001/file",
+        "segments/x00001/file",
+    ]
     for name in kept:
         (index_folder / name).parent.mkdir(parents=True, exist_ok=True)
         (index_folder / name).write_text("mine")
@@ -193,11 +225,15 @@ def test_names_of_segments_grow_and_begin_anew(tmp_path: Path) -> None:
     assert new(["000002"], number=1_000_002) == "000003"
 
 
-def test_more_segments_than_a_manifest_holds(index_folder: Path, write_corpus: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_segments_than_a_manifest_holds(
+    index_folder: Path, write_corpus: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = RecordingEncoder()
     for row in (10, 11):
         add_documents(index_folder, [write_corpus(make_documents([row]), "new.jsonl")], model=encoder)
-    monkeypatch.setattr("llm2comp_indexes.format.manifest._MOST_BYTES", (index_folder / "manifest.json").stat().st_size + 1000)
+    monkeypatch.setattr(
+        "llm2comp_indexes.format.manifest._MOST_BYTES", (index_folder / "manifest.json").stat().st_size + 1000
+    )
     corpus = write_corpus(make_documents([12]), "new.jsonl")
     with pytest.raises(IndexFolderError, match=r"4 segments are more than a manifest holds.*index merge"):
         add_documents(index_folder, [corpus], model=encoder)
@@ -207,9 +243,14 @@ def test_more_segments_than_a_manifest_holds(index_folder: Path, write_corpus: W
     assert verify_index(index_folder).documents == 8
 
 
-def test_a_damaged_index_is_not_overwritten_and_says_what_to_do(index_folder: Path, corpus: Path, encoder: WordEncoder) -> None:
+def test_a_damaged_index_is_not_overwritten_and_says_what_to_do(
+    index_folder: Path, corpus: Path, encoder: WordEncoder
+) -> None:
     (index_folder / "segments" / "000001" / "documents.ids").unlink()
-    with pytest.raises(IndexFolderError, match=r"documents\.ids: missing.*not overwritten: name another folder with -o, or remove this one"):
+    with pytest.raises(
+        IndexFolderError,
+        match=r"documents\.ids: missing.*not overwritten: name another folder with -o, or remove this one",
+    ):
         build_index([corpus], index_folder, model=encoder, overwrite=True)
 
 
@@ -254,7 +295,13 @@ def test_a_folder_that_may_only_be_read(shared: Path, index_folder: Path, encode
         lambda: build_index([corpus], folder, model=encoder, overwrite=True),
     ]
     for change in changes:
-        with as_somebody(), pytest.raises(IndexFolderError, match=r"idx: cannot be written \(LOCK\S*: Permission denied\); what was committed is whole"):
+        with (
+            as_somebody(),
+            pytest.raises(
+                IndexFolderError,
+                match=r"idx: cannot be written \(LOCK\S*: Permission denied\); what was committed is whole",
+            ),
+        ):
             change()
     with as_somebody(), pytest.raises(IndexFolderError, match=r"cannot be written"):
         build_index([corpus], folder / "below" / "new", model=encoder)
@@ -272,7 +319,10 @@ def test_signals_in_between_change_nothing(tmp_path: Path, write_corpus: Write, 
         nonlocal signals
         signals += 1
 
-    first, second = write_corpus(make_documents(range(200)), "first.jsonl"), write_corpus(make_documents(range(150, 300), seed=1), "second.jsonl")
+    first, second = (
+        write_corpus(make_documents(range(200)), "first.jsonl"),
+        write_corpus(make_documents(range(150, 300), seed=1), "second.jsonl"),
+    )
     before = signal.signal(signal.SIGALRM, count)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:

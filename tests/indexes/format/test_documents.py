@@ -12,7 +12,12 @@ from llm2comp_indexes.format.documents import ROW_BYTES, DocumentReader, Documen
 
 DOCUMENTS = [
     Document("a", "", "", {}),
-    Document("ü/€", "A title\nof two lines", 'quotes " and \u2028 and \ud83d', {"year": 2020, "tags": ["x", None], "inner": {"deep": 1.5}}),
+    Document(
+        "ü/€",
+        "A title\nof two lines",
+        'quotes " and \u2028 and \ud83d',
+        {"year": 2020, "tags": ["x", None], "inner": {"deep": 1.5}},
+    ),
     Document("c", "C", "ends with white space \n ", {"text": "{}"}),
 ]
 

@@ -16,7 +16,9 @@ def _table(path: Path, identifiers: list[str]) -> IdTable:
 
 
 @pytest.mark.parametrize(
-    "identifiers", [[f"document {row}" for row in range(1000)], ["a", "a", "b", "a", "", "ü"], ["\ud800", "\udfff", "same", "same"]], ids=["one", "many", "odd"]
+    "identifiers",
+    [[f"document {row}" for row in range(1000)], ["a", "a", "b", "a", "", "ü"], ["\ud800", "\udfff", "same", "same"]],
+    ids=["one", "many", "odd"],
 )
 def test_every_id_has_its_rows_ascending_and_another_none(identifiers: list[str], tmp_path: Path) -> None:
     asked = ["not there", *reversed(identifiers), "nor this"]

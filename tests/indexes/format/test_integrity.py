@@ -23,7 +23,17 @@ from tests.word_encoder import WordEncoder
 
 FILES = [
     "manifest.json",
-    *(f"segments/000001/{name}" for name in ("vectors.faiss", "documents.jsonl", "documents.offsets", "documents.ids", "metadata.arrow", "report.json")),
+    *(
+        f"segments/000001/{name}"
+        for name in (
+            "vectors.faiss",
+            "documents.jsonl",
+            "documents.offsets",
+            "documents.ids",
+            "metadata.arrow",
+            "report.json",
+        )
+    ),
 ]
 KINDS = ["HNSW8", "IVF8,SQ8"]
 
@@ -50,7 +60,9 @@ def test_an_untouched_index_verifies(index_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_flipped_bit_is_found_and_its_file_named(tmp_path: Path, make_full_index: Callable[..., Path], kind: str) -> None:
+def test_a_flipped_bit_is_found_and_its_file_named(
+    tmp_path: Path, make_full_index: Callable[..., Path], kind: str
+) -> None:
     """In every file of an index that has metadata, deleted rows, a structure and a BM25 index, at sampled places."""
     folder, draw = make_full_index(tmp_path / "idx", kind), random.Random(kind)
     names = files_of(folder)
@@ -114,7 +126,9 @@ def test_verify_names_every_damaged_file(tmp_path: Path, make_full_index: Callab
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "vectors" not in name])
-def test_a_flipped_byte_is_found_before_an_answer_where_it_could_change_more_than_a_score(index_folder: Path, encoder: WordEncoder, name: str) -> None:
+def test_a_flipped_byte_is_found_before_an_answer_where_it_could_change_more_than_a_score(
+    index_folder: Path, encoder: WordEncoder, name: str
+) -> None:
     """Vectors are numbers whose every value is one, and are not read to open an index; all else is compared before it is used."""
     path = index_folder / name
     good = path.read_bytes()
@@ -130,19 +144,29 @@ def test_a_flipped_byte_is_found_before_an_answer_where_it_could_change_more_tha
         if refusal:
             assert path.name in refusal
         else:
-            assert name.endswith(("manifest.json", "documents.ids")), f"byte {position} of {name} was altered, and nobody noticed"
+            assert name.endswith(("manifest.json", "documents.ids")), (
+                f"byte {position} of {name} was altered, and nobody noticed"
+            )
             assert len(hits) == 5
-            assert all(found in ([row], []) for row, found in enumerate(rows)), "an id is found where it is, or not at all"
+            assert all(found in ([row], []) for row, found in enumerate(rows)), (
+                "an id is found where it is, or not at all"
+            )
         path.write_bytes(good)
     use_everything(index_folder, encoder)
 
 
-@pytest.mark.parametrize("name", ["vectors.faiss", "documents.jsonl", "documents.ids", "documents.offsets", "deleted-000002"])
-def test_a_writer_does_not_build_on_damaged_files(tmp_path: Path, make_full_index: Callable[..., Path], encoder: WordEncoder, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["vectors.faiss", "documents.jsonl", "documents.ids", "documents.offsets", "deleted-000002"]
+)
+def test_a_writer_does_not_build_on_damaged_files(
+    tmp_path: Path, make_full_index: Callable[..., Path], encoder: WordEncoder, name: str
+) -> None:
     """Else the damage would be signed anew, and no verification find it."""
     folder = make_full_index(tmp_path / "idx")
     path = folder / "segments" / "000001" / name
-    flip(path, path.read_bytes().index(b" n78") if name == "documents.jsonl" else -3)  # the document 78, which is not deleted
+    flip(
+        path, path.read_bytes().index(b" n78") if name == "documents.jsonl" else -3
+    )  # the document 78, which is not deleted
     changes: list[Callable[[], object]] = [lambda: merge_index(folder)]
     if name != "vectors.faiss":
         corpus = tmp_path / "corpus.jsonl"
@@ -167,13 +191,18 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_in_words(index_folder: Path) -> None:
     forge(index_folder, lambda manifest: manifest.update(format=3, something_new=1))
-    with pytest.raises(IndexFolderError, match="index format 3, this llm2comp reads up to 2: pip install --upgrade llm2comp"):
+    with pytest.raises(
+        IndexFolderError, match="index format 3, this llm2comp reads up to 2: pip install --upgrade llm2comp"
+    ):
         open_index(index_folder)
 
 
 def test_the_first_format_is_refused_in_words(index_folder: Path) -> None:
     forge(index_folder, lambda manifest: manifest.update(format=1))
-    with pytest.raises(IndexFolderError, match="index format 1, of an early version, which is not read any more; build the index in a new folder"):
+    with pytest.raises(
+        IndexFolderError,
+        match="index format 1, of an early version, which is not read any more; build the index in a new folder",
+    ):
         open_index(index_folder)
 
 
@@ -189,7 +218,9 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "segment with a line break": lambda m: segment(m).update(name="000001\n"),
     "absolute file": lambda m: segment(m)["files"].update({"/etc/passwd": {"bytes": 1, "sha256": ""}}),
     "parent file": lambda m: segment(m)["files"].update({"../../../secret": segment(m)["files"].pop("metadata.arrow")}),
-    "file in a parent of the BM25 index": lambda m: segment(m)["files"].update({"bm25/../../../secret": {"bytes": 1, "sha256": ""}}),
+    "file in a parent of the BM25 index": lambda m: segment(m)["files"].update(
+        {"bm25/../../../secret": {"bytes": 1, "sha256": ""}}
+    ),
     "file below the BM25 index": lambda m: segment(m)["files"].update({"bm25/a/b": {"bytes": 1, "sha256": ""}}),
     "hidden file": lambda m: segment(m)["files"].update({"bm25/.hidden": {"bytes": 1, "sha256": ""}}),
     "bitmap elsewhere": lambda m: segment(m)["files"].update({"deleted-000001/../x": {"bytes": 1, "sha256": ""}}),
@@ -243,8 +274,12 @@ def test_forged_manifests_are_refused_before_any_file_is_read(
     index_folder: Path, change: Callable[[dict[str, Any]], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forge(index_folder, change)
-    monkeypatch.setattr("llm2comp_indexes.format.manifest.check_size", lambda path, record: pytest.fail(f"looked at {path}"))
-    monkeypatch.setattr("llm2comp_indexes.format.verify.check_content", lambda path, record: pytest.fail(f"looked at {path}"))
+    monkeypatch.setattr(
+        "llm2comp_indexes.format.manifest.check_size", lambda path, record: pytest.fail(f"looked at {path}")
+    )
+    monkeypatch.setattr(
+        "llm2comp_indexes.format.verify.check_content", lambda path, record: pytest.fail(f"looked at {path}")
+    )
     for use in (open_index, verify_index):
         with pytest.raises(IndexFolderError, match="manifest"):
             use(index_folder)
@@ -257,8 +292,25 @@ def test_a_manifest_that_was_not_signed_anew_is_refused(index_folder: Path) -> N
         open_index(index_folder)
 
 
-@pytest.mark.parametrize("kind", ["HNSW9", "HNSW64", "IVF99999999,Flat", "IVF8,PQ16x12", "PQ32x24", "IMI2x20,Flat", "LSH", "Flat", "", "../x", "x" * 100_000])
-def test_a_type_that_the_structure_is_not_is_refused(tmp_path: Path, make_full_index: Callable[..., Path], kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "HNSW9",
+        "HNSW64",
+        "IVF99999999,Flat",
+        "IVF8,PQ16x12",
+        "PQ32x24",
+        "IMI2x20,Flat",
+        "LSH",
+        "Flat",
+        "",
+        "../x",
+        "x" * 100_000,
+    ],
+)
+def test_a_type_that_the_structure_is_not_is_refused(
+    tmp_path: Path, make_full_index: Callable[..., Path], kind: str
+) -> None:
     folder = make_full_index(tmp_path / "idx")
     forge(folder, lambda manifest: segment(manifest).update(type=kind))
     with pytest.raises(IndexFolderError, match="build the index again") as failure:
@@ -268,7 +320,18 @@ def test_a_type_that_the_structure_is_not_is_refused(tmp_path: Path, make_full_i
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "null", '{"format": 2}', "{" * 100_000, "[" * 100_000, '{"format": ' + "9" * 5000 + "}", "\x00", '{"format": NaN}', '{"a": ' * 90_000],
+    [
+        "",
+        "[]",
+        "null",
+        '{"format": 2}',
+        "{" * 100_000,
+        "[" * 100_000,
+        '{"format": ' + "9" * 5000 + "}",
+        "\x00",
+        '{"format": NaN}',
+        '{"a": ' * 90_000,
+    ],
     ids=range(10),
 )
 def test_a_manifest_that_is_none_is_refused(index_folder: Path, content: str) -> None:
@@ -286,7 +349,9 @@ def test_a_giant_manifest_is_not_read(index_folder: Path) -> None:
             use(index_folder)
 
 
-def test_links_and_devices_are_refused_in_place_of_every_file_and_folder(tmp_path: Path, make_full_index: Callable[..., Path]) -> None:
+def test_links_and_devices_are_refused_in_place_of_every_file_and_folder(
+    tmp_path: Path, make_full_index: Callable[..., Path]
+) -> None:
     folder, elsewhere = make_full_index(tmp_path / "idx"), tmp_path / "elsewhere"
     for name in [*files_of(folder), "segments", "segments/000001", "segments/000001/bm25"]:
         path = folder / name
@@ -317,27 +382,52 @@ def test_the_forged_file_would_pass_if_it_were_right(index_folder: Path, encoder
 
 @pytest.mark.parametrize(
     "change",
-    [{"kind": b"IHNf"}, {"kind": b"IxF2"}, {"count": 6}, {"count": 2**40}, {"dimension": 64}, {"floats": 2**60}, {"floats": 0}, {"metric": 1}],
+    [
+        {"kind": b"IHNf"},
+        {"kind": b"IxF2"},
+        {"count": 6},
+        {"count": 2**40},
+        {"dimension": 64},
+        {"floats": 2**60},
+        {"floats": 0},
+        {"metric": 1},
+    ],
     ids=str,
 )
-def test_a_crafted_faiss_file_never_reaches_faiss(index_folder: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
+def test_a_crafted_faiss_file_never_reaches_faiss(
+    index_folder: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
     forge_file(index_folder, "vectors.faiss", flat_file(**change))
     monkeypatch.setattr("faiss.read_index", lambda *_: pytest.fail("read a crafted file"))
-    with pytest.raises(IndexFolderError, match=r"vectors\.faiss: its header is not that of 5 vectors of dimension 32 stored as float32"):
+    with pytest.raises(
+        IndexFolderError, match=r"vectors\.faiss: its header is not that of 5 vectors of dimension 32 stored as float32"
+    ):
         open_index(index_folder)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"ARROW1\0\0", b"ARROW1\0\0" + b"\xff" * 64 + b"ARROW1", b"PAR1" * 100, b"ARROW1\0\0" + bytes(400) + b"ARROW1"], ids=range(5)
+    "content",
+    [
+        b"",
+        b"ARROW1\0\0",
+        b"ARROW1\0\0" + b"\xff" * 64 + b"ARROW1",
+        b"PAR1" * 100,
+        b"ARROW1\0\0" + bytes(400) + b"ARROW1",
+    ],
+    ids=range(5),
 )
-def test_a_crafted_arrow_file_is_refused_when_it_is_used(index_folder: Path, encoder: WordEncoder, content: bytes) -> None:
+def test_a_crafted_arrow_file_is_refused_when_it_is_used(
+    index_folder: Path, encoder: WordEncoder, content: bytes
+) -> None:
     forge_file(index_folder, "metadata.arrow", content)
     with pytest.raises(IndexFolderError, match=r"metadata\.arrow: .*build the index again"):
         open_index(index_folder, model=encoder).search(["bread"], options=SearchOptions(where="year > 2000"))
 
 
 @pytest.mark.parametrize(
-    "row", [struct.pack("<QI", 2**63, 0), struct.pack("<QI", 0, 0), struct.pack("<QI", 40, 1), bytes(12)], ids=["far", "empty", "other", "zero"]
+    "row",
+    [struct.pack("<QI", 2**63, 0), struct.pack("<QI", 0, 0), struct.pack("<QI", 40, 1), bytes(12)],
+    ids=["far", "empty", "other", "zero"],
 )
 def test_forged_offsets_stay_inside_the_documents(index_folder: Path, encoder: WordEncoder, row: bytes) -> None:
     forge_file(index_folder, "documents.offsets", row * 5)
@@ -346,9 +436,19 @@ def test_forged_offsets_stay_inside_the_documents(index_folder: Path, encoder: W
 
 
 @pytest.mark.parametrize(
-    "line", [b"[1, 2]\n", b'{"id": 7, "title": "", "text": "", "metadata": {}}\n', b'{"id": "a"}\n', b"[" * 100_000, b"\xff\n", b'{"__class__": 1}\n']
+    "line",
+    [
+        b"[1, 2]\n",
+        b'{"id": 7, "title": "", "text": "", "metadata": {}}\n',
+        b'{"id": "a"}\n',
+        b"[" * 100_000,
+        b"\xff\n",
+        b'{"__class__": 1}\n',
+    ],
 )
-def test_forged_documents_are_refused(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, line: bytes) -> None:
+def test_forged_documents_are_refused(
+    tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, line: bytes
+) -> None:
     build_index([write_corpus([{"_id": "a", "text": "b"}], "one.jsonl")], tmp_path / "idx", model=encoder)
     forge_file(tmp_path / "idx", "documents.jsonl", line)
     forge_file(tmp_path / "idx", "documents.offsets", struct.pack("<QI", len(line), zlib.crc32(line)))
@@ -358,7 +458,11 @@ def test_forged_documents_are_refused(tmp_path: Path, write_corpus: Callable[...
 
 def fuzz(folder: Path, count: int, seed: int) -> None:
     """Damages the index in a process of its own; see `tests.indexes.fuzz`."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "tests.indexes.fuzz", str(folder), str(count), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=900)
     tried = done.stdout.splitlines()
@@ -369,18 +473,24 @@ def fuzz(folder: Path, count: int, seed: int) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds memory by setrlimit and /proc")
 @pytest.mark.parametrize("kind", KINDS)
-def test_forged_files_neither_crash_nor_fill_the_memory(tmp_path: Path, make_full_index: Callable[..., Path], kind: str) -> None:
+def test_forged_files_neither_crash_nor_fill_the_memory(
+    tmp_path: Path, make_full_index: Callable[..., Path], kind: str
+) -> None:
     fuzz(make_full_index(tmp_path / "idx", kind), 80, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds memory by setrlimit and /proc")
 @pytest.mark.parametrize("kind", [*KINDS, "flat"])
-def test_thousands_of_forged_files_neither_crash_nor_fill_the_memory(tmp_path: Path, make_full_index: Callable[..., Path], kind: str) -> None:
+def test_thousands_of_forged_files_neither_crash_nor_fill_the_memory(
+    tmp_path: Path, make_full_index: Callable[..., Path], kind: str
+) -> None:
     fuzz(make_full_index(tmp_path / "idx", kind), 2000, seed=2)
 
 
-def test_an_index_of_several_segments_answers_as_one(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> None:
+def test_an_index_of_several_segments_answers_as_one(
+    tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> None:
     texts = [f"bread {row} {'moon' * (row % 3)}" for row in range(60)]
     whole = write_corpus([{"_id": str(row), "text": text} for row, text in enumerate(texts)], "whole.jsonl")
     build_index([whole], tmp_path / "whole", model=encoder)
@@ -393,6 +503,10 @@ def test_an_index_of_several_segments_answers_as_one(tmp_path: Path, write_corpu
     assert [segment.rows for segment in verify_index(tmp_path / "joined").segments] == [7, 43, 10]
     questions = ["bread moon", "7", "bread 55 moonmoon"]
     for expected, found in zip(
-        *(open_index(folder, model=encoder).search(questions, k=25) for folder in (tmp_path / "whole", tmp_path / "joined")), strict=True
+        *(
+            open_index(folder, model=encoder).search(questions, k=25)
+            for folder in (tmp_path / "whole", tmp_path / "joined")
+        ),
+        strict=True,
     ):
         assert found == expected

@@ -33,7 +33,9 @@ with sole_writer(Path({folder!r})):
 def holder(folder: Path) -> "Iterator[subprocess.Popen[str]]":
     """Another process that holds the index's lock."""
     script = HOLD.format(path=[str(ROOT), str(ROOT / "indexes")], folder=str(folder))
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
         try:
@@ -43,7 +45,9 @@ def holder(folder: Path) -> "Iterator[subprocess.Popen[str]]":
 
 
 @pytest.fixture
-def writers(index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder) -> dict[str, Callable[[], object]]:
+def writers(
+    index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder
+) -> dict[str, Callable[[], object]]:
     new = write_corpus(make_documents([50]), "new.jsonl")
     return {
         "add": lambda: add_documents(index_folder, [new], model=encoder),
@@ -54,14 +58,21 @@ def writers(index_folder: Path, write_corpus: Callable[..., Path], encoder: Word
 
 
 @pytest.mark.parametrize("name", ["add", "delete", "merge", "build"])
-def test_a_second_writer_is_refused_with_the_id_of_the_first(index_folder: Path, writers: dict[str, Callable[[], object]], name: str) -> None:
+def test_a_second_writer_is_refused_with_the_id_of_the_first(
+    index_folder: Path, writers: dict[str, Callable[[], object]], name: str
+) -> None:
     before = (index_folder / "manifest.json").read_bytes()
-    with holder(index_folder) as process, pytest.raises(IndexFolderError, match=rf"being written by process {process.pid}; wait for it"):
+    with (
+        holder(index_folder) as process,
+        pytest.raises(IndexFolderError, match=rf"being written by process {process.pid}; wait for it"),
+    ):
         writers[name]()
     assert (index_folder / "manifest.json").read_bytes() == before
 
 
-def test_the_lock_of_a_process_that_was_killed_is_taken_over(index_folder: Path, writers: dict[str, Callable[[], object]]) -> None:
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(
+    index_folder: Path, writers: dict[str, Callable[[], object]]
+) -> None:
     with holder(index_folder) as process:
         process.kill()
         process.wait(30)
@@ -77,7 +88,9 @@ def test_readers_never_wait(index_folder: Path, encoder: WordEncoder) -> None:
         assert verify_index(index_folder).documents == 5
 
 
-def test_a_second_writer_in_the_same_process_is_refused_too(index_folder: Path, writers: dict[str, Callable[[], object]]) -> None:
+def test_a_second_writer_in_the_same_process_is_refused_too(
+    index_folder: Path, writers: dict[str, Callable[[], object]]
+) -> None:
     refused: list[str] = []
 
     def write() -> None:
@@ -103,14 +116,18 @@ def test_a_second_writer_in_the_same_process_is_refused_too(index_folder: Path, 
         ("soon", "another process;"),
     ],
 )
-def test_an_owner_that_says_something_else(index_folder: Path, writers: dict[str, Callable[[], object]], told: str, words: str) -> None:
+def test_an_owner_that_says_something_else(
+    index_folder: Path, writers: dict[str, Callable[[], object]], told: str, words: str
+) -> None:
     with holder(index_folder):
         (index_folder / "LOCK.pid").write_text(told)
         with pytest.raises(IndexFolderError, match=f"being written by {words}"):
             writers["delete"]()
 
 
-def test_an_owner_that_has_ended_while_its_child_goes_on(index_folder: Path, writers: dict[str, Callable[[], object]]) -> None:
+def test_an_owner_that_has_ended_while_its_child_goes_on(
+    index_folder: Path, writers: dict[str, Callable[[], object]]
+) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     with holder(index_folder):
@@ -119,7 +136,9 @@ def test_an_owner_that_has_ended_while_its_child_goes_on(index_folder: Path, wri
             writers["delete"]()
 
 
-def test_a_lock_that_leads_elsewhere_is_not_followed(index_folder: Path, tmp_path: Path, writers: dict[str, Callable[[], object]]) -> None:
+def test_a_lock_that_leads_elsewhere_is_not_followed(
+    index_folder: Path, tmp_path: Path, writers: dict[str, Callable[[], object]]
+) -> None:
     precious = tmp_path / "precious.txt"
     precious.write_text("all of it")
     (index_folder / "LOCK.pid").unlink()
@@ -150,10 +169,19 @@ except IndexFolderError as error:
 """
 
 
-def test_of_two_builds_into_one_new_folder_the_second_is_refused(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
-    script = BUILD.format(path=[str(ROOT), str(ROOT / "indexes")], corpus=str(corpus), folder=str(tmp_path / "new" / "idx"))
-    started = [subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.stdout.readline() if process.stdout else "" for process in started]  # the first waits in its encoder, the other has its answer
+def test_of_two_builds_into_one_new_folder_the_second_is_refused(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder
+) -> None:
+    script = BUILD.format(
+        path=[str(ROOT), str(ROOT / "indexes")], corpus=str(corpus), folder=str(tmp_path / "new" / "idx")
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [
+        process.stdout.readline() if process.stdout else "" for process in started
+    ]  # the first waits in its encoder, the other has its answer
     winner = said.index("encoding\n")
     assert f"being written by process {started[winner].pid};" in said[1 - winner]
     for process in started:

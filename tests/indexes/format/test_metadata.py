@@ -90,7 +90,16 @@ def test_a_temporary_file_is_removed_and_a_left_one_replaced(tmp_path: Path) -> 
 
 
 def test_numbers_and_texts_at_the_edge(tmp_path: Path) -> None:
-    rows = [{"n": 2**63 - 1}, {"n": -(2**63)}, {"n": 2**63}, {"n": 10**400}, {"t": "\ud800 half"}, {"\udfff": "name"}, {"t": ""}, {"t": "\0"}]
+    rows = [
+        {"n": 2**63 - 1},
+        {"n": -(2**63)},
+        {"n": 2**63},
+        {"n": 10**400},
+        {"t": "\ud800 half"},
+        {"\udfff": "name"},
+        {"t": ""},
+        {"t": "\0"},
+    ]
     write(tmp_path / "m.arrow", rows)
     opened = open_metadata(tmp_path / "m.arrow", len(rows))
     assert read(opened, "integer", "n")[:3] == [2**63 - 1, -(2**63), None]
@@ -163,7 +172,9 @@ def save(path: Path, table: pa.Table, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
-def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_file_is_refused_before_it_is_unpacked(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path / "m.arrow", pa.table({"integer:year": pa.array([0] * 100_000)}), compression=codec)
     monkeypatch.setattr(pa.ipc, "read_record_batch", lambda *arguments: pytest.fail("unpacked"))
     with pytest.raises(IndexFolderError, match="compressed"):
@@ -258,6 +269,12 @@ def test_altered_bytes_never_end_in_more_than_an_error_message(tmp_path: Path, s
     path = tmp_path / "m.arrow"
     write(path, MIXED)
     command = [sys.executable, "-W", "error", "-c", FUZZ, str(path), str(seed), str(len(MIXED))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 200

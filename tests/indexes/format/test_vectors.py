@@ -15,7 +15,11 @@ from llm2comp_indexes.options import STORES, Store
 from tests.indexes.clustered import best_rows, draw_vectors, store_vectors, unit
 from tests.indexes.peak import ROOT
 
-TOLERANCE = {"float32": 0.0, "float16": 2**-11, "int8": 0.5 / 127 + 1e-7}  # largest rounding of a component within [-1, 1]
+TOLERANCE = {
+    "float32": 0.0,
+    "float16": 2**-11,
+    "int8": 0.5 / 127 + 1e-7,
+}  # largest rounding of a component within [-1, 1]
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -49,7 +53,9 @@ def test_rounding_is_to_the_nearest(tmp_path: Path) -> None:
     half = store_vectors(tmp_path / "half", vectors, "float16").read(np.array([0]))
     np.testing.assert_array_equal(half[0], vectors[0].astype(np.float16).astype(np.float32))
     small = store_vectors(tmp_path / "int8", vectors, "int8").read(np.array([0]))
-    np.testing.assert_array_equal(small[0], np.array([127, -127, 64, 0, -1, 0], dtype=np.float32) / np.float32(127))  # 63.5 goes to the even 64
+    np.testing.assert_array_equal(
+        small[0], np.array([127, -127, 64, 0, -1, 0], dtype=np.float32) / np.float32(127)
+    )  # 63.5 goes to the even 64
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -66,7 +72,9 @@ def test_search_is_exact_with_and_without_a_mask(tmp_path: Path, store: Store, k
     np.testing.assert_array_equal(found.rows, best_rows(stored, queries, k, allowed))
     there = found.rows >= 0
     assert np.isneginf(found.scores[~there]).all()
-    exact = np.einsum("qd,qkd->qk", queries.astype(np.float64), stored[np.where(there, found.rows, 0)].astype(np.float64))
+    exact = np.einsum(
+        "qd,qkd->qk", queries.astype(np.float64), stored[np.where(there, found.rows, 0)].astype(np.float64)
+    )
     np.testing.assert_allclose(found.scores[there], exact[there], rtol=1e-6, atol=1e-7)
 
 
@@ -144,7 +152,14 @@ def test_every_byte_of_the_header_is_checked(tmp_path: Path, store: Store) -> No
 def test_another_size_kind_or_count_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "v"
     store_vectors(path, draw_vectors(4, 8))
-    for changed in ({"rows": 3}, {"rows": -1}, {"dimension": 4}, {"store": "float16"}, {"store": "float64"}, {"dimension": 0}):
+    for changed in (
+        {"rows": 3},
+        {"rows": -1},
+        {"dimension": 4},
+        {"store": "float16"},
+        {"store": "float64"},
+        {"dimension": 0},
+    ):
         with pytest.raises(IndexFolderError):
             open_storage(path, **{"rows": 4, "dimension": 8, "store": "float32", **changed})
     path.rename(tmp_path / "real")
@@ -197,6 +212,12 @@ print(peak_mib())
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     peaks = []
     for rows in (10_000, 400_000):  # 2.5 and 100 MiB
-        done = subprocess.run([sys.executable, "-c", _MEMORY, str(tmp_path / "v"), str(rows)], capture_output=True, text=True, check=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-c", _MEMORY, str(tmp_path / "v"), str(rows)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 20, peaks

@@ -55,7 +55,9 @@ def assert_agrees(found: lexical.LexicalFound, expected: list[list[float]]) -> N
         assert len(set(rows[:count].tolist())) == count
         assert scores[:count] == pytest.approx(sorted(wanted, reverse=True)[:count], rel=1e-5)
         assert scores[:count] == pytest.approx([wanted[row] for row in rows[:count]], rel=1e-5)
-        assert rows[:count].tolist() == sorted(rows[:count].tolist(), key=lambda row: (-scores[rows.tolist().index(row)], row))
+        assert rows[:count].tolist() == sorted(
+            rows[:count].tolist(), key=lambda row: (-scores[rows.tolist().index(row)], row)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,9 @@ def test_bm25s_gives_the_same_scores_and_opens_our_folder(tmp_path: Path, docstr
         assert_agrees(ours.search([query], 100), [expected.tolist()])
 
 
-def test_blocks_of_any_size_make_the_same_files_and_answers(tmp_path: Path, docstrings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_any_size_make_the_same_files_and_answers(
+    tmp_path: Path, docstrings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = docstrings[:500]
     whole = build_lexical(texts, tmp_path / "whole")
     expected = open_lexical(tmp_path / "whole", 500).search(QUERIES, 20)
@@ -303,13 +307,22 @@ print(refused)
 def test_altered_bytes_never_end_in_more_than_an_error_message(tmp_path: Path, seed: int) -> None:
     build_lexical(TEXTS, tmp_path / "bm25")
     command = [sys.executable, "-W", "error", "-c", FUZZ, str(tmp_path / "bm25"), str(seed), str(len(TEXTS))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 150
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (EVAL / "scifact").is_dir(), reason="SciFact is not here; LLM2COMP_DATA names the folder that holds eval/scifact")
+@pytest.mark.skipif(
+    not (EVAL / "scifact").is_dir(),
+    reason="SciFact is not here; LLM2COMP_DATA names the folder that holds eval/scifact",
+)
 def test_scifact_is_ranked_as_well_as_plain_bm25_is_known_to(tmp_path: Path) -> None:
     documents = list(read_corpus(EVAL / "scifact"))
     index = build([document.content for document in documents], tmp_path / "bm25")
@@ -321,6 +334,11 @@ def test_scifact_is_ranked_as_well_as_plain_bm25_is_known_to(tmp_path: Path) -> 
     for name, rows in zip(queries, found, strict=True):
         relevance = [qrels[name].get(documents[row].id, 0) for row in rows if row >= 0]
         best = sorted(qrels[name].values(), reverse=True)[:10]
-        gains.append(sum(g / math.log2(r + 2) for r, g in enumerate(relevance)) / sum(g / math.log2(r + 2) for r, g in enumerate(best)))
+        gains.append(
+            sum(g / math.log2(r + 2) for r, g in enumerate(relevance))
+            / sum(g / math.log2(r + 2) for r, g in enumerate(best))
+        )
     ndcg = sum(gains) / len(gains)
-    assert 0.65 < ndcg < 0.70, f"nDCG@10 {ndcg:.4f}"  # 0.665 to 0.679 is published for BM25 with stop words and stemming
+    assert 0.65 < ndcg < 0.70, (
+        f"nDCG@10 {ndcg:.4f}"
+    )  # 0.665 to 0.679 is published for BM25 with stop words and stemming

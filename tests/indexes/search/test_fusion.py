@@ -28,7 +28,9 @@ def test_weights_and_the_constant() -> None:
 
 
 def test_equal_scores_are_ordered_by_row_whatever_the_order_of_their_parts() -> None:
-    ranks = np.array([[50, 3, 20], [3, 20, 50], [20, 50, 3]])  # equal sums; 1/61 + 1/62 + 1/63 depends on the order in its last bit
+    ranks = np.array(
+        [[50, 3, 20], [3, 20, 50], [20, 50, 3]]
+    )  # equal sums; 1/61 + 1/62 + 1/63 depends on the order in its last bit
     assert fuse(list(ranks[:, None, :]), k=3).rows.tolist() == [[3, 20, 50]]
     for constant in (1, 7, 60):
         rankings = list(np.array([[9, 8, 7, 6], [8, 7, 6, 9], [7, 6, 9, 8], [6, 9, 8, 7]])[:, None, :])
@@ -50,7 +52,9 @@ def reference(rankings: list[NDArray[np.int64]], weights: list[float], k: int) -
 def test_random_rankings_agree_with_the_reference() -> None:
     random = np.random.default_rng(1)
     for _ in range(20):
-        rankings = [np.array([random.permutation(60)[:depth] for _ in range(7)]) for depth in random.integers(1, 40, size=3)]
+        rankings = [
+            np.array([random.permutation(60)[:depth] for _ in range(7)]) for depth in random.integers(1, 40, size=3)
+        ]
         for ranking in rankings:
             ranking[random.random(ranking.shape) < 0.2] = -1
         scores, rows = fuse(rankings, weights=[1.0, 0.5, 2.0], k=25)

@@ -39,7 +39,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> VectorFiles:
 
 
 @pytest.mark.parametrize("kind", ["flat", "HNSW4", "IVF64,SQfp16"])
-def test_vectors_are_mapped_and_not_read_and_let_go_when_nobody_uses_them(tmp_path: Path, files: VectorFiles, kind: str) -> None:
+def test_vectors_are_mapped_and_not_read_and_let_go_when_nobody_uses_them(
+    tmp_path: Path, files: VectorFiles, kind: str
+) -> None:
     build_from_vectors(files, tmp_path / "idx", options=IndexOptions(kind))
     path = tmp_path / "idx" / "segments" / "000001" / "vectors.faiss"
     assert resident(path) == (0, 0), "the build let go of it"
@@ -62,7 +64,11 @@ def test_a_search_reads_the_lists_it_probes(tmp_path: Path, files: VectorFiles) 
     size, (mapped, read) = path.stat().st_size, resident(path)
     assert mapped >= size
     assert read < size / 10
-    index.search_vectors(index.segments[0].storage.read(np.array([7])), 1, options=SearchOptions(effort=Effort(nprobe=1)))
+    index.search_vectors(
+        index.segments[0].storage.read(np.array([7])), 1, options=SearchOptions(effort=Effort(nprobe=1))
+    )
     assert resident(path)[1] < size / 2
-    index.search_vectors(index.segments[0].storage.read(np.array([7])), 1, options=SearchOptions(effort=Effort(nprobe=64)))
+    index.search_vectors(
+        index.segments[0].storage.read(np.array([7])), 1, options=SearchOptions(effort=Effort(nprobe=64))
+    )
     assert resident(path)[1] > size / 2, "else nothing is measured here"

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from llm2comp.errors import IndexFolderError
-from llm2comp_indexes import Index, IndexOptions, add_documents, build_index, delete_documents, merge_index, open_index, verify_index
+from llm2comp_indexes import (
+    Index,
+    IndexOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    merge_index,
+    open_index,
+    verify_index,
+)
 from llm2comp_indexes.format import commits
 from llm2comp_indexes.format.manifest import read_manifest
 from tests.indexes.live import RecordingEncoder, answers, make_documents
@@ -33,7 +42,11 @@ while not Path({stop!r}).exists():
 def look(folder: "Path | Index", encoder: WordEncoder) -> list[Any]:
     """The number of the commit, and what it answers."""
     index = folder if isinstance(folder, Index) else open_index(folder, model=encoder)
-    found = [answers(index, encoder, mode="dense"), answers(index, encoder, 5, mode="hybrid"), answers(index, encoder, where="year < 2006")]
+    found = [
+        answers(index, encoder, mode="dense"),
+        answers(index, encoder, 5, mode="hybrid"),
+        answers(index, encoder, where="year < 2006"),
+    ]
     return [index.manifest.commit, len(index), json.loads(json.dumps(found))]
 
 
@@ -42,7 +55,9 @@ class Reader:
 
     def __init__(self, folder: Path, stop: Path) -> None:
         script = READER.format(path=[str(ROOT), str(ROOT / "indexes")], stop=str(stop), folder=str(folder))
-        self.process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         self.seen: list[Any] = []
 
     def wait_for(self, commit: int) -> None:
@@ -66,7 +81,9 @@ class Reader:
 
 def test_every_answer_is_that_of_one_commit(tmp_path: Path, write_corpus: Callable[..., Path]) -> None:
     encoder, folder = RecordingEncoder(), tmp_path / "idx"
-    build_index([write_corpus(make_documents(range(30)))], folder, model=encoder, options=IndexOptions("HNSW8", hybrid=True))
+    build_index(
+        [write_corpus(make_documents(range(30)))], folder, model=encoder, options=IndexOptions("HNSW8", hybrid=True)
+    )
     expected = {1: look(folder, encoder)}
     readers = [Reader(folder, tmp_path / "stop") for _ in range(2)]
     opened = open_index(folder, model=encoder)
@@ -82,7 +99,13 @@ def test_every_answer_is_that_of_one_commit(tmp_path: Path, write_corpus: Callab
         thread.start()
     changes: list[Callable[[], object]] = []
     for step in range(3):
-        new = write_corpus([*make_documents(range(5 * step, 5 * step + 10), seed=step + 1), *make_documents(range(50 + step, 53 + step))], f"new{step}.jsonl")
+        new = write_corpus(
+            [
+                *make_documents(range(5 * step, 5 * step + 10), seed=step + 1),
+                *make_documents(range(50 + step, 53 + step)),
+            ],
+            f"new{step}.jsonl",
+        )
         changes.append(lambda new=new: add_documents(folder, [new], model=encoder))  # type: ignore[misc]
         changes.append(lambda step=step: delete_documents(folder, [f"d{row}" for row in range(7 * step, 7 * step + 9)]))  # type: ignore[misc]
         changes.append(lambda: merge_index(folder))
@@ -99,7 +122,9 @@ def test_every_answer_is_that_of_one_commit(tmp_path: Path, write_corpus: Callab
         for thread in threads:
             thread.join()
     assert len(expected) == 10
-    assert len({json.dumps(answer[2][0]) for answer in expected.values()}) == 7, "additions and deletions change the answers by vectors, merges do not"
+    assert len({json.dumps(answer[2][0]) for answer in expected.values()}) == 7, (
+        "additions and deletions change the answers by vectors, merges do not"
+    )
     for reader in readers:
         seen = reader.finish()
         assert [answer for answer in seen if answer != expected[answer[0]]] == []
@@ -153,7 +178,11 @@ def test_a_folder_that_was_moved_while_it_is_open_answers_and_takes_no_change_at
 
 
 def test_an_index_that_was_put_in_the_place_of_one_that_is_changed_stays(
-    tmp_path: Path, index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    index_folder: Path,
+    write_corpus: Callable[..., Path],
+    encoder: WordEncoder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The way that indexes are replaced in use: the old folder is renamed, the new one takes its name."""
     build_index([write_corpus(make_documents(range(7)), "other.jsonl")], tmp_path / "other", model=encoder)

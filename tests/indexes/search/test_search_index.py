@@ -11,13 +11,37 @@ import pytest
 
 import llm2comp
 from llm2comp.errors import IndexFolderError, ModelFolderError, SettingsError
-from llm2comp_indexes import Effort, Hit, IndexOptions, SearchOptions, add_documents, build_index, delete_documents, open_index
+from llm2comp_indexes import (
+    Effort,
+    Hit,
+    IndexOptions,
+    SearchOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    open_index,
+)
 from llm2comp_indexes.builder import blocks as row_blocks
 from llm2comp_indexes.search import index as search
 from llm2comp_indexes.search.segment import OpenSegment
 from tests.word_encoder import WordEncoder
 
-WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
+WORDS = [
+    "bread",
+    "moon",
+    "list",
+    "rain",
+    "prime",
+    "harbour",
+    "tides",
+    "oven",
+    "butter",
+    "numbers",
+    "sea",
+    "field",
+    "stone",
+    "light",
+]
 
 
 def random_texts(count: int, words: int, seed: int) -> list[str]:
@@ -27,14 +51,24 @@ def random_texts(count: int, words: int, seed: int) -> list[str]:
 
 @pytest.mark.parametrize("queries", [3, 40])  # FAISS takes another path from 20 queries on
 def test_answers_equal_brute_force(
-    tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch, queries: int
+    tmp_path: Path,
+    write_corpus: Callable[..., Path],
+    encoder: WordEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    queries: int,
 ) -> None:
     monkeypatch.setattr(row_blocks, "BLOCK", 64)  # several blocks
     texts = random_texts(300, 5, seed=1)
-    build_index([write_corpus({"_id": f"d{row}", "text": text} for row, text in enumerate(texts))], tmp_path / "idx", model=encoder)
+    build_index(
+        [write_corpus({"_id": f"d{row}", "text": text} for row, text in enumerate(texts))],
+        tmp_path / "idx",
+        model=encoder,
+    )
     questions = random_texts(queries, 3, seed=2)
     answers = open_index(tmp_path / "idx", model=encoder).search(questions, k=20)
-    scores = encoder.encode_query(questions).astype(np.float64) @ encoder.encode_query(texts).astype(np.float64).T  # (queries, documents)
+    scores = (
+        encoder.encode_query(questions).astype(np.float64) @ encoder.encode_query(texts).astype(np.float64).T
+    )  # (queries, documents)
     for row, hits in zip(scores, answers, strict=True):
         best = np.argsort(-row, kind="stable")[:20]
         assert [hit.id for hit in hits] == [f"d{document}" for document in best]
@@ -52,15 +86,30 @@ def test_no_queries_give_no_answers(index_folder: Path, encoder: WordEncoder) ->
 
 
 @pytest.mark.parametrize("k", [7, 150])  # FAISS collects more than 100 results in another way
-def test_identical_documents_keep_the_corpus_order(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, k: int) -> None:
-    build_index([write_corpus({"_id": f"d{row}", "text": "the same"} for row in range(200))], tmp_path / "idx", model=encoder)
+def test_identical_documents_keep_the_corpus_order(
+    tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, k: int
+) -> None:
+    build_index(
+        [write_corpus({"_id": f"d{row}", "text": "the same"} for row in range(200))], tmp_path / "idx", model=encoder
+    )
     [hits] = open_index(tmp_path / "idx", model=encoder).search(["the same"], k=k)
     assert [hit.id for hit in hits] == [f"d{row}" for row in range(k)]
 
 
 @pytest.mark.parametrize("kind", ["flat", "HNSW4"])
-def test_any_text_and_any_id_come_back_as_they_were(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, kind: str) -> None:
-    texts = ["", "🦜 and ‮right to left‬", "\x00\x1b[31m\x7f\u2028", "long " * 250_000, "</s><|endoftext|>", "a\nb", "x", "y"]
+def test_any_text_and_any_id_come_back_as_they_were(
+    tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, kind: str
+) -> None:
+    texts = [
+        "",
+        "🦜 and ‮right to left‬",
+        "\x00\x1b[31m\x7f\u2028",
+        "long " * 250_000,
+        "</s><|endoftext|>",
+        "a\nb",
+        "x",
+        "y",
+    ]
     ids = ["a b", "ü/../é", "-1", "0", "x" * 500, "line\nbreak\t\x00", "🦜‮", "../../etc/passwd"]
     source = write_corpus({"_id": name, "text": text} for name, text in zip(ids, texts, strict=True))
     build_index([source], tmp_path / "idx", model=encoder, options=IndexOptions(kind))
@@ -103,7 +152,9 @@ def test_rows_of_a_search_by_vectors_can_be_fetched(index_folder: Path, encoder:
     index = open_index(index_folder, model=encoder)
     [hits] = index.search(["bread"], k=5)
     found = index.search_vectors(encoder.encode_query(["bread"]), 5)
-    assert [index.fetch(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)] == hits
+    assert [
+        index.fetch(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
+    ] == hits
     with pytest.raises(SettingsError, match="mode is 'hybrid', which needs the queries' words"):
         index.search_vectors(encoder.encode_query(["bread"]), 5, options=SearchOptions(mode="hybrid"))
 
@@ -114,7 +165,9 @@ def test_a_string_instead_of_a_list_is_refused(index_folder: Path, encoder: Word
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25"])
-def test_a_query_that_is_no_string_is_refused_with_its_place(index_folder: Path, encoder: WordEncoder, mode: search.Mode) -> None:
+def test_a_query_that_is_no_string_is_refused_with_its_place(
+    index_folder: Path, encoder: WordEncoder, mode: search.Mode
+) -> None:
     queries: Any = ["a cat", None]
     with pytest.raises(SettingsError, match="query 1 is NoneType 'None', expected a string"):
         open_index(index_folder, model=encoder).search(queries, options=SearchOptions(mode=mode))
@@ -123,7 +176,10 @@ def test_a_query_that_is_no_string_is_refused_with_its_place(index_folder: Path,
 @pytest.mark.parametrize("k", [-1, 0, 1001, 10**9])
 def test_k_is_from_one_to_a_thousand(index_folder: Path, encoder: WordEncoder, k: int) -> None:
     index = open_index(index_folder, model=encoder)
-    for find in (lambda: index.search(["bread"], k=k), lambda: index.search_vectors(encoder.encode_query(["bread"]), k)):
+    for find in (
+        lambda: index.search(["bread"], k=k),
+        lambda: index.search_vectors(encoder.encode_query(["bread"]), k),
+    ):
         with pytest.raises(SettingsError, match=f"k is {k}, expected 1 to 1,000"):
             find()
 
@@ -149,13 +205,17 @@ def test_options_that_cannot_be_are_refused_at_once(settings: dict[str, Any], wo
 
 
 @pytest.mark.parametrize("mode", ["bm25", "hybrid"])
-def test_words_need_an_index_of_them_which_is_said_before_a_model_is_loaded(index_folder: Path, mode: search.Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_need_an_index_of_them_which_is_said_before_a_model_is_loaded(
+    index_folder: Path, mode: search.Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: pytest.fail("loaded a model"))
     with pytest.raises(SettingsError, match="holds no BM25 index.*--hybrid"):
         open_index(index_folder).search(["bread"], options=SearchOptions(mode=mode))
 
 
-def test_words_need_no_model(tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_need_no_model(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(hybrid=True))
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: pytest.fail("loaded a model"))
     [hits] = open_index(tmp_path / "idx").search(["moon tides"], options=SearchOptions(mode="bm25"))
@@ -167,7 +227,9 @@ def test_a_field_that_no_document_has_is_refused_with_those_there_are(index_fold
         open_index(index_folder, model=encoder).search(["bread"], options=SearchOptions(where="yaer == 2001"))
 
 
-def test_threads_are_bounded_during_the_search_only(tmp_path: Path, index_folder: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_bounded_during_the_search_only(
+    tmp_path: Path, index_folder: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     real = OpenSegment.search
 
@@ -203,7 +265,9 @@ def test_query_vectors_of_another_dimension_are_refused(index_folder: Path, enco
         open_index(index_folder, model=encoder).search_vectors(np.zeros((2, 16), dtype=np.float32))
 
 
-def test_a_query_vector_that_is_not_finite_is_refused(index_folder: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_vector_that_is_not_finite_is_refused(
+    index_folder: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = open_index(index_folder, model=encoder)
     monkeypatch.setattr(encoder, "encode_query", lambda texts, **_: np.full((len(texts), 32), np.nan))
     with pytest.raises(IndexFolderError, match="not finite for the text 'bread'"):
@@ -222,7 +286,11 @@ def test_the_model_is_loaded_by_its_recorded_name_at_the_first_query(
     monkeypatch.setitem(vars(llm2comp), "load", load)  # setattr would import torch to know the old value
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-model").mkdir()
-    for given, recorded in ((None, None), ("some/hub-model", "some/hub-model"), ("my-model", str(tmp_path / "my-model"))):
+    for given, recorded in (
+        (None, None),
+        ("some/hub-model", "some/hub-model"),
+        ("my-model", str(tmp_path / "my-model")),
+    ):
         build_index([corpus], tmp_path / "idx", model=given, overwrite=True)
         loaded.clear()
         index = open_index(tmp_path / "idx")
@@ -258,8 +326,12 @@ def test_an_index_overwritten_while_it_is_opened_opens_as_the_new_one(
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files through /proc")
 @pytest.mark.parametrize("kind", ["HNSW8", "IVF8,SQ8"])
-def test_a_closed_index_keeps_no_file_open(tmp_path: Path, make_full_index: Callable[..., Path], encoder: WordEncoder, kind: str) -> None:
+def test_a_closed_index_keeps_no_file_open(
+    tmp_path: Path, make_full_index: Callable[..., Path], encoder: WordEncoder, kind: str
+) -> None:
     folder = make_full_index(tmp_path / "idx", kind)
     with open_index(folder, model=encoder) as index:
         assert len(index.search(["bread"], k=2, options=SearchOptions(mode="hybrid", where="year > 2003"))[0]) == 2
-    assert not [name for name in os.listdir("/proc/self/fd") if str(folder) in os.path.realpath(f"/proc/self/fd/{name}")]
+    assert not [
+        name for name in os.listdir("/proc/self/fd") if str(folder) in os.path.realpath(f"/proc/self/fd/{name}")
+    ]

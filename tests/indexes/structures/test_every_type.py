@@ -13,7 +13,22 @@ from llm2comp_indexes.search import index as search
 from llm2comp_indexes.search.segment import OpenSegment
 from tests.word_encoder import WordEncoder
 
-WORDS = ["bread", "moon", "list", "rain", "prime", "harbour", "tides", "oven", "butter", "numbers", "sea", "field", "stone", "light"]
+WORDS = [
+    "bread",
+    "moon",
+    "list",
+    "rain",
+    "prime",
+    "harbour",
+    "tides",
+    "oven",
+    "butter",
+    "numbers",
+    "sea",
+    "field",
+    "stone",
+    "light",
+]
 
 
 def random_texts(count: int, words: int, seed: int) -> list[str]:
@@ -40,13 +55,21 @@ def texts() -> list[str]:
 def make(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Callable[[str], search.Index]:
     """The open index of the type."""
     root = tmp_path_factory.mktemp("types")
-    lines = (f'{{"_id": "d{row}", "text": "{text}", "part": {row % 2}, "tenth": {row % 10}}}\n' for row, text in enumerate(texts))
+    lines = (
+        f'{{"_id": "d{row}", "text": "{text}", "part": {row % 2}, "tenth": {row % 10}}}\n'
+        for row, text in enumerate(texts)
+    )
     (root / "corpus.jsonl").write_text("".join(lines))
     opened: dict[str, search.Index] = {}
 
     def open_type(kind: str) -> search.Index:
         if kind not in opened:
-            build_index([root / "corpus.jsonl"], root / kind, model=WordEncoder(), options=IndexOptions(kind, hybrid=kind in ("flat", "hnsw")))
+            build_index(
+                [root / "corpus.jsonl"],
+                root / kind,
+                model=WordEncoder(),
+                options=IndexOptions(kind, hybrid=kind in ("flat", "hnsw")),
+            )
             opened[kind] = open_index(root / kind, model=WordEncoder())
         return opened[kind]
 
@@ -68,7 +91,9 @@ def truth(texts: list[str]) -> Callable[..., list[list[str]]]:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_at_full_effort_the_answers_are_exact(make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str) -> None:
+def test_at_full_effort_the_answers_are_exact(
+    make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str
+) -> None:
     index, options = make(kind), SearchOptions(effort=FULL)
     answers = index.search(QUESTIONS, k=10, options=options)
     assert [[hit.id for hit in hits] for hits in answers] == truth(QUESTIONS, 10)
@@ -76,9 +101,13 @@ def test_at_full_effort_the_answers_are_exact(make: Callable[..., search.Index],
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_as_tuned_the_recall_is_as_asked(make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str) -> None:
+def test_as_tuned_the_recall_is_as_asked(
+    make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str
+) -> None:
     answers = make(kind).search(QUESTIONS, k=10)
-    found = [len({hit.id for hit in hits} & set(best)) / 10 for hits, best in zip(answers, truth(QUESTIONS, 10), strict=True)]
+    found = [
+        len({hit.id for hit in hits} & set(best)) / 10 for hits, best in zip(answers, truth(QUESTIONS, 10), strict=True)
+    ]
     assert np.mean(found) > 0.8  # 0.95 by passages of the documents, which these questions are not
     report = make(kind).segments[0].report
     assert report is not None
@@ -97,12 +126,16 @@ def test_the_recall_in_the_report_is_that_of_a_search(make: Callable[..., search
     least = np.sort(scores, axis=1)[:, -10]
     effort = report.point.effort
     found = index.search_vectors(queries, 10, options=SearchOptions(effort=effort)).rows
-    shares = [np.mean(line[rows[rows >= 0]] >= limit - 1e-6) for line, rows, limit in zip(scores, found, least, strict=True)]
+    shares = [
+        np.mean(line[rows[rows >= 0]] >= limit - 1e-6) for line, rows, limit in zip(scores, found, least, strict=True)
+    ]
     assert np.mean(shares) == pytest.approx(report.point.recall, abs=0.011)
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_identical_documents_come_once_each_in_the_order_of_the_corpus(make: Callable[..., search.Index], kind: str) -> None:
+def test_identical_documents_come_once_each_in_the_order_of_the_corpus(
+    make: Callable[..., search.Index], kind: str
+) -> None:
     for k in (5, 20, 60):
         [hits] = make(kind).search(["bread bread oven"], k=k)
         same = [int(hit.id[1:]) for hit in hits if hit.score == hits[0].score]
@@ -116,7 +149,9 @@ def test_identical_documents_come_once_each_in_the_order_of_the_corpus(make: Cal
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("k", [100, 400, 500, 1000])
-def test_k_near_and_beyond_the_size_gives_that_many(make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str, k: int) -> None:
+def test_k_near_and_beyond_the_size_gives_that_many(
+    make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str, k: int
+) -> None:
     easy = SearchOptions(effort=Effort(nprobe=1, ef_search=1, rerank=1))
     for options in (None, easy):
         for hits in make(kind).search(QUESTIONS[:5], k=k, options=options):
@@ -127,9 +162,16 @@ def test_k_near_and_beyond_the_size_gives_that_many(make: Callable[..., search.I
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize(("where", "allowed"), [("part == 1", lambda row: row % 2 == 1), ("tenth == 3 and part == 1", lambda row: row % 10 == 3)])
+@pytest.mark.parametrize(
+    ("where", "allowed"),
+    [("part == 1", lambda row: row % 2 == 1), ("tenth == 3 and part == 1", lambda row: row % 10 == 3)],
+)
 def test_a_filter_gives_the_best_that_fit(
-    make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str, where: str, allowed: Callable[[int], bool]
+    make: Callable[..., search.Index],
+    truth: Callable[..., list[list[str]]],
+    kind: str,
+    where: str,
+    allowed: Callable[[int], bool],
 ) -> None:
     answers = make(kind).search(QUESTIONS, k=10, options=SearchOptions(where=where))
     assert [[hit.id for hit in hits] for hits in answers] == truth(QUESTIONS, 10, allowed)
@@ -143,12 +185,16 @@ def test_a_filter_on_many_rows_keeps_the_recall(
 ) -> None:
     """Where the rows that fit are too many to be compared one by one, the structure is searched with the filter."""
     monkeypatch.setattr("llm2comp_indexes.search.segment._EXACT_ROWS", 0)
-    monkeypatch.setattr(OpenSegment, "_compare", lambda *_: pytest.fail("compared all rows")) if kind != "flat" else None
+    monkeypatch.setattr(
+        OpenSegment, "_compare", lambda *_: pytest.fail("compared all rows")
+    ) if kind != "flat" else None
     for where, allowed in (("part == 1", lambda row: row % 2 == 1), ("tenth == 3", lambda row: row % 10 == 3)):
         answers = make(kind).search(QUESTIONS, k=10, options=SearchOptions(where=where))
         assert all(allowed(int(hit.id[1:])) for hits in answers for hit in hits)
         best = truth(QUESTIONS, 10, allowed)
-        found = [len({hit.id for hit in hits} & set(expected)) / 10 for hits, expected in zip(answers, best, strict=True)]
+        found = [
+            len({hit.id for hit in hits} & set(expected)) / 10 for hits, expected in zip(answers, best, strict=True)
+        ]
         assert np.mean(found) > 0.8
 
 
@@ -168,7 +214,13 @@ def test_many_threads_get_the_same_answers(make: Callable[..., search.Index], ki
 
 @pytest.mark.parametrize(
     ("kind", "name", "rerank"),
-    [("IVF8,SQ8", "nprobe", 4), ("ivf", "nprobe", 1), ("hnsw", "ef_search", 1), ("ivfpq", "rerank", 1), ("IVF8,PQ8x4fs", "nprobe", 4)],
+    [
+        ("IVF8,SQ8", "nprobe", 4),
+        ("ivf", "nprobe", 1),
+        ("hnsw", "ef_search", 1),
+        ("ivfpq", "rerank", 1),
+        ("IVF8,PQ8x4fs", "nprobe", 4),
+    ],
 )
 def test_effort_is_per_query_and_buys_recall(
     make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str, name: str, rerank: int
@@ -178,7 +230,14 @@ def test_effort_is_per_query_and_buys_recall(
     def recall(value: int) -> float:
         effort = Effort(**{"nprobe": 1 << 20, "ef_search": 500, "rerank": rerank, name: value})
         answers = index.search(QUESTIONS, k=3, options=SearchOptions(effort=effort))
-        return float(np.mean([len({hit.id for hit in hits} & set(expected)) / 3 for hits, expected in zip(answers, best, strict=True)]))
+        return float(
+            np.mean(
+                [
+                    len({hit.id for hit in hits} & set(expected)) / 3
+                    for hits, expected in zip(answers, best, strict=True)
+                ]
+            )
+        )
 
     before = index.search(QUESTIONS, k=3)
     little, much = recall(1), recall(500)
@@ -192,7 +251,10 @@ def test_the_weights_of_a_hybrid_search(make: Callable[..., search.Index], kind:
     index, questions = make(kind), QUESTIONS[:6]
 
     def ids(**options: Any) -> list[list[str]]:
-        return [[hit.id for hit in hits] for hits in index.search(questions, k=10, options=SearchOptions(effort=FULL, **options))]
+        return [
+            [hit.id for hit in hits]
+            for hits in index.search(questions, k=10, options=SearchOptions(effort=FULL, **options))
+        ]
 
     vectors, words, both = ids(), ids(mode="bm25"), ids(mode="hybrid")
     assert vectors != words
@@ -206,10 +268,16 @@ def test_the_weights_of_a_hybrid_search(make: Callable[..., search.Index], kind:
 
 def test_a_fused_score_is_the_sum_of_reciprocal_ranks(make: Callable[..., search.Index]) -> None:
     index, question = make("flat"), QUESTIONS[0]
-    [vectors], [words] = index.search([question], k=100), index.search([question], k=100, options=SearchOptions(mode="bm25"))
+    [vectors], [words] = (
+        index.search([question], k=100),
+        index.search([question], k=100, options=SearchOptions(mode="bm25")),
+    )
     ranks = [{hit.id: rank for rank, hit in enumerate(hits, start=1)} for hits in (vectors, words)]
     [hits] = index.search([question], k=10, options=SearchOptions(mode="hybrid", weights=(1.0, 0.5)))
-    expected = {name: 1 / (60 + ranks[0].get(name, np.inf)) + 0.5 / (60 + ranks[1].get(name, np.inf)) for name in ranks[0] | ranks[1]}
+    expected = {
+        name: 1 / (60 + ranks[0].get(name, np.inf)) + 0.5 / (60 + ranks[1].get(name, np.inf))
+        for name in ranks[0] | ranks[1]
+    }
     assert [hit.score for hit in hits] == pytest.approx(sorted(expected.values(), reverse=True)[:10])
     assert [hit.score for hit in hits] == pytest.approx([expected[hit.id] for hit in hits])
 
@@ -217,7 +285,9 @@ def test_a_fused_score_is_the_sum_of_reciprocal_ranks(make: Callable[..., search
 @pytest.mark.parametrize("kind", TYPES)
 def test_one_document(tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, kind: str) -> None:
     kind = kind.replace("IVF8", "IVF1")
-    build_index([write_corpus([{"_id": "only", "text": "bread"}])], tmp_path / "idx", model=encoder, options=IndexOptions(kind))
+    build_index(
+        [write_corpus([{"_id": "only", "text": "bread"}])], tmp_path / "idx", model=encoder, options=IndexOptions(kind)
+    )
     answers = open_index(tmp_path / "idx", model=encoder).search(["bread", "moon"], k=5)
     assert [[hit.id for hit in hits] for hits in answers] == [["only"], ["only"]]
     assert answers[0][0].score == pytest.approx(1)

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bo
 def folder(tmp_path: Path, write_corpus: Callable[..., Path]) -> Path:
     """Vectors, ids and queries as .npy files, and three shards with metadata."""
     folder = tmp_path / "given"
-    corpus = write_corpus({"_id": f"d{row}", "text": f"bread and rain {row}", "year": 2000 + row, "tags": ["a", "é"]} for row in range(12))
+    corpus = write_corpus(
+        {"_id": f"d{row}", "text": f"bread and rain {row}", "year": 2000 + row, "tags": ["a", "é"]} for row in range(12)
+    )
     for shard in (1, 2, 3):
         encode_shard([corpus], folder / "shards", Part(shard, 3), model=WordEncoder())
     draw = np.random.default_rng(0)
@@ -33,7 +35,11 @@ def folder(tmp_path: Path, write_corpus: Callable[..., Path]) -> Path:
 
 def fuzz(folder: Path, count: int, seed: int) -> int:
     """How many of so many damages were refused; see `tests.indexes.fuzz_vectors`."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "tests.indexes.fuzz_vectors", str(folder), str(count), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=900)
     tried = done.stdout.splitlines()

@@ -60,7 +60,9 @@ def folder(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
     def build(text: str) -> Path:
         if not (root / text).exists():
-            build_from_vectors(VectorFiles([root / "v.npy"], root / "ids.txt"), root / text, options=IndexOptions(type=text))
+            build_from_vectors(
+                VectorFiles([root / "v.npy"], root / "ids.txt"), root / text, options=IndexOptions(type=text)
+            )
         return root / text
 
     return build
@@ -72,7 +74,9 @@ def test_cpu_is_always_there() -> None:
 
 
 @without_gpu
-def test_cuda_without_a_gpu_says_what_to_install(storage: Storage, folder: Callable[[str], Path], tmp_path: Path) -> None:
+def test_cuda_without_a_gpu_says_what_to_install(
+    storage: Storage, folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=r"sees no GPU.*faiss-gpu.*llm2comp\[gpu\]"):
         resolve_device("cuda")
     for text in ("flat", "hnsw", "ivf"):
@@ -83,7 +87,11 @@ def test_cuda_without_a_gpu_says_what_to_install(storage: Storage, folder: Calla
         with pytest.raises(SettingsError, match="sees no GPU"):
             build_from_vectors(files, tmp_path / "idx", options=options, device="cuda")
     assert not (tmp_path / "idx").exists()
-    for attempt in (open_index, merge_index, lambda index, device: add_documents(index, [tmp_path / "more.jsonl"], device=device)):
+    for attempt in (
+        open_index,
+        merge_index,
+        lambda index, device: add_documents(index, [tmp_path / "more.jsonl"], device=device),
+    ):
         with pytest.raises(SettingsError, match="sees no GPU"):
             attempt(folder("flat"), device="cuda")
     with open_index(folder("flat"), device="auto") as index:
@@ -121,7 +129,9 @@ def flat_copy(storage: Storage) -> GpuCopy:
     return GpuCopy(spread_flat(storage, 2, lambda dimension, part: faiss.IndexFlatIP(dimension)), storage.rows)
 
 
-def test_what_is_not_allowed_is_left_out_of_what_was_found(storage: Storage, vectors: np.ndarray, queries: np.ndarray) -> None:
+def test_what_is_not_allowed_is_left_out_of_what_was_found(
+    storage: Storage, vectors: np.ndarray, queries: np.ndarray
+) -> None:
     copy, generator = flat_copy(storage), np.random.default_rng(5)
     for share in (0.99, 0.7):
         allowed = generator.random(ROWS) < share
@@ -171,7 +181,9 @@ STRUCTURES = ["IVF40,Flat", "IVF40,SQfp16", "IVF40,SQ8", "IVF40_HNSW8,SQ8", "OPQ
 
 
 @pytest.mark.parametrize("text", ["Flat", *STRUCTURES])
-def test_a_copy_finds_what_the_structure_finds(text: str, storage: Storage, queries: np.ndarray, stand_in: list[Any]) -> None:
+def test_a_copy_finds_what_the_structure_finds(
+    text: str, storage: Storage, queries: np.ndarray, stand_in: list[Any]
+) -> None:
     built = build_structure(parse_type(text, rows=ROWS, dimension=DIMENSION), storage, threads=1)
     masks = [None, np.arange(ROWS) % 50 > 0, np.arange(ROWS) % 20 == 0]  # the last one is for the CPU
     efforts = [Effort(nprobe=1), Effort(nprobe=40), Effort()]
@@ -187,17 +199,24 @@ def test_a_copy_finds_what_the_structure_finds(text: str, storage: Storage, quer
     assert (options.shard, options.useFloat16, options.use_cuvs) == (True, True, "SQ" not in text)
     if "_HNSW" in text:
         inner = faiss.downcast_index(faiss.extract_index_ivf(built._index))
-        assert isinstance(faiss.downcast_index(inner.quantizer), faiss.IndexHNSW), "the structure itself has its graph again"
+        assert isinstance(faiss.downcast_index(inner.quantizer), faiss.IndexHNSW), (
+            "the structure itself has its graph again"
+        )
 
 
-def test_a_type_that_faiss_has_not_for_gpus_is_refused_in_words(storage: Storage, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_type_that_faiss_has_not_for_gpus_is_refused_in_words(
+    storage: Storage, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(index: Any, co: Any = None) -> None:
         raise RuntimeError("This index type is not implemented on GPU.")
 
     monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", refuse)
     monkeypatch.setattr(faiss, "GpuMultipleClonerOptions", StandInOptions, raising=False)
     built = build_structure(parse_type("HNSW8", rows=ROWS, dimension=DIMENSION), storage, threads=1)
-    with pytest.raises(SettingsError, match=r"cannot search 'HNSW8' on a GPU \(This index type is not implemented on GPU.\); choose flat, ivf or ivfpq"):
+    with pytest.raises(
+        SettingsError,
+        match=r"cannot search 'HNSW8' on a GPU \(This index type is not implemented on GPU.\); choose flat, ivf or ivfpq",
+    ):
         built.use_gpus()
     with open_index(folder("HNSW8")) as index:
         with pytest.raises(SettingsError, match="cannot search 'HNSW8' on a GPU"):
@@ -217,14 +236,20 @@ def test_an_open_index_answers_the_same_from_gpus(
         monkeypatch.setattr(Structure, "_search_flat", lambda *_: pytest.fail("searched on the CPU"))
         for expected, k in zip(before, (1, 10, 200), strict=True):
             found = index.search_vectors(queries, k)
-            assert recall(found.rows, expected.rows) > (0.995 if text != "flat" else 0.9999)  # a few more candidates are scored
+            assert recall(found.rows, expected.rows) > (
+                0.995 if text != "flat" else 0.9999
+            )  # a few more candidates are scored
             same = found.rows == expected.rows
             np.testing.assert_array_equal(found.scores[same], expected.scores[same])
 
 
-def test_deleted_documents_are_not_found_by_gpus(folder: Callable[[str], Path], queries: np.ndarray, stand_in: list[Any], tmp_path: Path) -> None:
+def test_deleted_documents_are_not_found_by_gpus(
+    folder: Callable[[str], Path], queries: np.ndarray, stand_in: list[Any], tmp_path: Path
+) -> None:
     root = folder("flat").parent
-    build_from_vectors(VectorFiles([root / "v.npy"], root / "ids.txt"), tmp_path / "idx", options=IndexOptions(type="IVF40,Flat"))
+    build_from_vectors(
+        VectorFiles([root / "v.npy"], root / "ids.txt"), tmp_path / "idx", options=IndexOptions(type="IVF40,Flat")
+    )
     with open_index(tmp_path / "idx") as index:
         best = index.search_vectors(queries, 5).rows
     delete_documents(tmp_path / "idx", {f"x{row}" for row in best[:, 0].tolist()})
@@ -237,7 +262,9 @@ def test_deleted_documents_are_not_found_by_gpus(folder: Callable[[str], Path], 
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_the_graph_of_another_index_serves_the_stored_vectors(store: Store, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path) -> None:
+def test_the_graph_of_another_index_serves_the_stored_vectors(
+    store: Store, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path
+) -> None:
     """As that of CAGRA does, which FAISS hands over as this class."""
     storage = store_vectors(tmp_path / "v", vectors, store)
     source = faiss.IndexHNSWCagra(DIMENSION, 8, faiss.METRIC_INNER_PRODUCT)
@@ -249,7 +276,13 @@ def test_the_graph_of_another_index_serves_the_stored_vectors(store: Store, vect
     kind = parse_type("HNSW8", rows=ROWS, dimension=DIMENSION)
     record = Structure(kind, ROWS, storage, index).save(tmp_path / "i")
     opened = open_structure(tmp_path / "i", kind, storage, record=record)
-    assert recall(opened.search(queries, 10, effort=Effort(ef_search=200)).rows, best_rows(storage.read(np.arange(ROWS)), queries, 10)) > 0.98
+    assert (
+        recall(
+            opened.search(queries, 10, effort=Effort(ef_search=200)).rows,
+            best_rows(storage.read(np.arange(ROWS)), queries, 10),
+        )
+        > 0.98
+    )
     with pytest.raises(SettingsError, match="a graph of 16 links for each row, expected 32"):
         adopt_graph(new_graph_index(DIMENSION, store, 16), source)
 
@@ -272,7 +305,12 @@ class StandInCagra:
 @without_gpu
 @pytest.mark.parametrize("text", ["IVF40,SQfp16", "IVF40_HNSW8,SQ8", "OPQ16_32,IVF40,PQ16x8", "HNSW8", "SQ8"])
 def test_what_is_built_by_way_of_gpus_is_an_ordinary_structure(
-    text: str, storage: Storage, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str,
+    storage: Storage,
+    vectors: np.ndarray,
+    queries: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kind, truth = parse_type(text, rows=ROWS, dimension=DIMENSION), best_rows(vectors, queries, 10)
     here = build_structure(kind, storage, threads=1)
@@ -280,12 +318,19 @@ def test_what_is_built_by_way_of_gpus_is_an_ordinary_structure(
     monkeypatch.setattr(structure_build, "resolve_device", lambda device: "cuda")
     monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: used.append(index) or faiss.clone_index(index))
     monkeypatch.setattr(gpu, "_GRAPH_ROWS", 1000)
-    for name, stand_in in {"GpuIndexCagra": StandInCagra, "GpuIndexCagraConfig": type("Config", (), {}), "StandardGpuResources": object}.items():
+    for name, stand_in in {
+        "GpuIndexCagra": StandInCagra,
+        "GpuIndexCagraConfig": type("Config", (), {}),
+        "StandardGpuResources": object,
+    }.items():
         monkeypatch.setattr(faiss, name, stand_in, raising=False)
     there = build_structure(kind, storage, threads=1, device="cuda")
     assert len(used) == (2 if "IVF" in text else 0), "k-means, and the assignment of vectors to lists"
     opened = open_structure(tmp_path / "i", kind, storage, record=there.save(tmp_path / "i"))
-    recalls = [recall(structure.search(queries, 10, effort=Effort(nprobe=8, ef_search=100)).rows, truth) for structure in (here, opened)]
+    recalls = [
+        recall(structure.search(queries, 10, effort=Effort(nprobe=8, ef_search=100)).rows, truth)
+        for structure in (here, opened)
+    ]
     assert abs(recalls[0] - recalls[1]) < 0.03
 
 
@@ -299,7 +344,9 @@ def real(tmp_path: Path) -> tuple[Storage, np.ndarray, np.ndarray]:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("text", ["IVF64,SQfp16", "IVF64,Flat", "IVF64_HNSW16,SQ8", "OPQ16_64,IVF64,PQ16x8", "HNSW16"])
-def test_a_structure_built_on_gpus_is_read_and_searched_on_the_cpu(text: str, real: tuple[Storage, np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def test_a_structure_built_on_gpus_is_read_and_searched_on_the_cpu(
+    text: str, real: tuple[Storage, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
     """HNSW16 is built by CAGRA where FAISS has it, else by the CPU."""
     (storage, queries, truth), recalls = real, []
     kind = parse_type(text, rows=20_000, dimension=64)
@@ -312,14 +359,18 @@ def test_a_structure_built_on_gpus_is_read_and_searched_on_the_cpu(text: str, re
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("text", ["Flat", "IVF64,Flat", "IVF64,SQfp16", "IVF64,SQ8", "IVF64_HNSW16,SQfp16", "OPQ16_64,IVF64,PQ16x8"])
+@pytest.mark.parametrize(
+    "text", ["Flat", "IVF64,Flat", "IVF64,SQfp16", "IVF64,SQ8", "IVF64_HNSW16,SQfp16", "OPQ16_64,IVF64,PQ16x8"]
+)
 def test_a_search_on_gpus_finds_what_numpy_finds(text: str, real: tuple[Storage, np.ndarray, np.ndarray]) -> None:
     storage, queries, truth = real
     kind = parse_type(text, rows=20_000, dimension=64)
     built = build_structure(kind, storage)
     found = copy_to_gpus(kind, built._index, storage).find(queries, 100, nprobe=64 if kind.lists else None)
     assert found is not None
-    best = np.take_along_axis(found.rows, np.argsort(-scores_of(storage, queries, found.rows), axis=1, kind="stable")[:, :10], axis=1)
+    best = np.take_along_axis(
+        found.rows, np.argsort(-scores_of(storage, queries, found.rows), axis=1, kind="stable")[:, :10], axis=1
+    )
     assert recall(best, truth) > (0.9 if "PQ" in text else 0.99)
 
 
@@ -330,10 +381,15 @@ def scores_of(storage: Storage, queries: np.ndarray, rows: np.ndarray) -> np.nda
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("text", ["flat", "IVF40,SQfp16", "IVF40,Flat"])
-def test_an_index_opened_on_gpus_answers_as_on_the_cpu(text: str, folder: Callable[[str], Path], queries: np.ndarray) -> None:
+def test_an_index_opened_on_gpus_answers_as_on_the_cpu(
+    text: str, folder: Callable[[str], Path], queries: np.ndarray
+) -> None:
     full = SearchOptions(effort=Effort(nprobe=40))
     with open_index(folder(text)) as index, open_index(folder(text), device="cuda") as other:
-        expected, found = index.search_vectors(queries, 10, options=full), other.search_vectors(queries, 10, options=full)
+        expected, found = (
+            index.search_vectors(queries, 10, options=full),
+            other.search_vectors(queries, 10, options=full),
+        )
         assert recall(found.rows, expected.rows) > 0.99
         same = found.rows == expected.rows
         np.testing.assert_array_equal(found.scores[same], expected.scores[same])

@@ -33,13 +33,19 @@ def test_mapped_lists_answer_as_lists_in_memory_and_read_nothing_ahead(factory: 
         lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(structure._index).invlists)
         assert isinstance(lists, faiss.OnDiskInvertedLists)
         assert lists.prefetch_nthread == 0  # two searches at once would share what FAISS reads ahead with, unguarded
-        np.testing.assert_array_equal(structure.search(vectors[:50], 10, effort=Effort(nprobe=4)).rows, loaded.search(vectors[:50], 10)[1])
+        np.testing.assert_array_equal(
+            structure.search(vectors[:50], 10, effort=Effort(nprobe=4)).rows, loaded.search(vectors[:50], 10)[1]
+        )
 
 
 def test_the_file_may_be_read_by_whoever_may_read_the_others(tmp_path: Path) -> None:
     with StorageWriter(tmp_path / "vectors", 8, "float32") as writer:
         writer.append(np.eye(8, dtype=np.float32))
         writer.finish()
-    built = build_structure(IndexType("IVF2,SQfp16"), open_storage(tmp_path / "vectors", rows=8, dimension=8, store="float32"), workdir=tmp_path)
+    built = build_structure(
+        IndexType("IVF2,SQfp16"),
+        open_storage(tmp_path / "vectors", rows=8, dimension=8, store="float32"),
+        workdir=tmp_path,
+    )
     built.save(tmp_path / "lists")
     assert (tmp_path / "lists").stat().st_mode == (tmp_path / "vectors").stat().st_mode

@@ -47,7 +47,9 @@ def files(python_docs: NDArray[np.float32], tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("text", [*TYPES, *STRINGS])
 def test_every_type_reaches_the_recall_asked_for(files: Files, tmp_path: Path, text: str) -> None:
-    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(type=text, targets=Targets(latency_ms=1000))).measured
+    report = build_from_vectors(
+        files.given, tmp_path / "idx", options=IndexOptions(type=text, targets=Targets(latency_ms=1000))
+    ).measured
     assert report.met, report.reason
     assert report.point.recall >= 0.95
     assert files.recall(tmp_path / "idx", files.tuning) == pytest.approx(report.point.recall, abs=0.005)
@@ -59,7 +61,9 @@ def test_every_type_reaches_the_recall_asked_for(files: Files, tmp_path: Path, t
 @pytest.mark.parametrize("share", [0.6, 0.3])
 def test_auto_keeps_to_memory_and_recall(files: Files, tmp_path: Path, share: float) -> None:
     memory = int(share * files.rows.nbytes)
-    report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(targets=Targets(memory=memory))).measured
+    report = build_from_vectors(
+        files.given, tmp_path / "idx", options=IndexOptions(targets=Targets(memory=memory))
+    ).measured
     assert report.met, report.reason
     assert report.memory <= memory
     assert files.recall(tmp_path / "idx", files.asked) >= 0.94
@@ -73,7 +77,10 @@ def test_targets_that_cannot_be_met_are_told_with_the_nearest(files: Files, tmp_
     report = build_from_vectors(files.given, tmp_path / "idx", options=IndexOptions(targets=targets)).measured
     assert not report.met
     assert report.memory <= targets.memory
-    assert "The targets cannot all be met: no type tried within 922 kB of memory reaches recall@10 0.95 in at most 0.0001 ms." in report.reason
+    assert (
+        "The targets cannot all be met: no type tried within 922 kB of memory reaches recall@10 0.95 in at most "
+        "0.0001 ms." in report.reason
+    )
     assert "Chose the nearest, " in report.reason
     assert "latency gives way before recall, and memory not at all" in report.reason
     assert report.point.recall >= 0.95

@@ -13,7 +13,14 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.vectors import Storage
 from llm2comp_indexes.options import STORES, Store
 from llm2comp_indexes.structures.build import build_structure
-from llm2comp_indexes.structures.structure import Effort, Structure, default_effort, memory_bytes, open_structure, parse_type
+from llm2comp_indexes.structures.structure import (
+    Effort,
+    Structure,
+    default_effort,
+    memory_bytes,
+    open_structure,
+    parse_type,
+)
 from tests.indexes.clustered import best_rows, draw_vectors, recall, store_vectors
 from tests.indexes.peak import ROOT
 
@@ -46,7 +53,17 @@ LEAST_RECALL = {  # at full effort: of what the codes can tell, against the exac
     "PCA24,RQ4x4": 0.05,
 }
 
-OTHERS = ["SQ8", "PQ16x4", "IVF4,PQ16x4fs", "HNSW16_SQ8", "NSG8", "IDMap,SQfp16", "RR32,HNSW16,SQ8,RFlat", "IVF4,SQ4,Refine(SQ8)", "PCA24,RQ4x4"]
+OTHERS = [
+    "SQ8",
+    "PQ16x4",
+    "IVF4,PQ16x4fs",
+    "HNSW16_SQ8",
+    "NSG8",
+    "IDMap,SQfp16",
+    "RR32,HNSW16,SQ8,RFlat",
+    "IVF4,SQ4,Refine(SQ8)",
+    "PCA24,RQ4x4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +82,15 @@ def storage(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> St
 
 
 def build(text: str, storage: Storage, **options: object) -> Structure:
-    return build_structure(parse_type(text, rows=storage.rows, dimension=storage.dimension), storage, threads=1, **options)
+    return build_structure(
+        parse_type(text, rows=storage.rows, dimension=storage.dimension), storage, threads=1, **options
+    )
 
 
 @pytest.mark.parametrize("text", LEAST_RECALL)
-def test_recall_masks_and_the_same_answers_after_saving(text: str, storage: Storage, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path) -> None:
+def test_recall_masks_and_the_same_answers_after_saving(
+    text: str, storage: Storage, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path
+) -> None:
     built = build(text, storage, workdir=tmp_path)
     found = built.search(queries, 10, effort=FULL)
     assert recall(found.rows, best_rows(vectors, queries, 10)) >= LEAST_RECALL[text]
@@ -86,7 +107,9 @@ def test_recall_masks_and_the_same_answers_after_saving(text: str, storage: Stor
         masked = opened.search(queries, 15, effort=FULL, allowed=allowed)
         assert allowed[masked.rows[masked.rows >= 0]].all()
         if part < 0.01:
-            assert (masked.rows >= 0).sum(axis=1).tolist() == [min(15, allowed.sum())] * len(queries) or "HNSW" in text  # a graph may not reach a few
+            assert (masked.rows >= 0).sum(axis=1).tolist() == [min(15, allowed.sum())] * len(
+                queries
+            ) or "HNSW" in text  # a graph may not reach a few
         else:
             assert recall(masked.rows, best_rows(vectors, queries, 15, allowed)) >= LEAST_RECALL[text] - 0.05
     assert (opened.search(queries, 3, effort=FULL, allowed=np.zeros(ROWS, np.bool_)).rows == -1).all()
@@ -94,7 +117,9 @@ def test_recall_masks_and_the_same_answers_after_saving(text: str, storage: Stor
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("text", ["HNSW16", "IVF20,SQfp16"])
-def test_every_store_serves_every_structure(store: Store, text: str, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path) -> None:
+def test_every_store_serves_every_structure(
+    store: Store, text: str, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path
+) -> None:
     storage = store_vectors(tmp_path / "v", vectors, store)
     built = build(text, storage)
     opened = open_structure(tmp_path / "i", built.type, storage, record=built.save(tmp_path / "i"))
@@ -115,7 +140,9 @@ def test_an_ivf_file_is_the_one_faiss_would_write(storage: Storage, queries: np.
         assert faiss.serialize_index(plain).tobytes() == faiss.serialize_index(ours).tobytes()
 
 
-def test_effort_changes_recall_and_nothing_else_does(storage: Storage, vectors: np.ndarray, queries: np.ndarray) -> None:
+def test_effort_changes_recall_and_nothing_else_does(
+    storage: Storage, vectors: np.ndarray, queries: np.ndarray
+) -> None:
     truth = best_rows(vectors, queries, 10)
     lists = build("IVF50,Flat", storage)
     few, more = (recall(lists.search(queries, 10, effort=Effort(nprobe=n)).rows, truth) for n in (1, 50))
@@ -134,7 +161,9 @@ def test_effort_changes_recall_and_nothing_else_does(storage: Storage, vectors: 
 
 
 @pytest.mark.parametrize("text", ["Flat", "HNSW16", "IVF10,SQfp16", "SQ8"])
-def test_k_beyond_the_rows_and_only_some_rows_indexed(text: str, storage: Storage, vectors: np.ndarray, queries: np.ndarray) -> None:
+def test_k_beyond_the_rows_and_only_some_rows_indexed(
+    text: str, storage: Storage, vectors: np.ndarray, queries: np.ndarray
+) -> None:
     some = build(text, storage, rows=100)
     assert some.rows == 100
     found = some.search(queries, 150, effort=FULL)
@@ -146,7 +175,21 @@ def test_k_beyond_the_rows_and_only_some_rows_indexed(text: str, storage: Storag
     assert set(some.search(queries, 20, effort=FULL, allowed=allowed).rows.ravel()) == {-1, *np.flatnonzero(allowed)}
 
 
-@pytest.mark.parametrize("text", ["hnsw", "ivf", "ivfpq", "IVF1,SQ8", "OPQ8_32,IVF1,PQ8x8", "SQ8", "PQ8x4", "OPQ8,PQ8x4fs", "ITQ16,Flat", "IVF1,RaBitQ"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hnsw",
+        "ivf",
+        "ivfpq",
+        "IVF1,SQ8",
+        "OPQ8_32,IVF1,PQ8x8",
+        "SQ8",
+        "PQ8x4",
+        "OPQ8,PQ8x4fs",
+        "ITQ16,Flat",
+        "IVF1,RaBitQ",
+    ],
+)
 @pytest.mark.parametrize("rows", [1, 3])
 def test_one_vector_or_a_few(text: str, rows: int, tmp_path: Path) -> None:
     vectors = draw_vectors(rows, DIMENSION)
@@ -191,7 +234,12 @@ def test_progress_threads_and_temporary_files(storage: Storage, tmp_path: Path) 
 def test_many_threads_search_with_their_own_effort_and_mask(storage: Storage, queries: np.ndarray) -> None:
     structures = [build(text, storage) for text in ("HNSW8", "IVF20,SQ8")]
     masks = [None, np.arange(ROWS) % 3 == 0]
-    tasks = [(structure, Effort(nprobe=n, ef_search=10 * n), mask) for structure in structures for n in (1, 4, 16) for mask in masks] * 4
+    tasks = [
+        (structure, Effort(nprobe=n, ef_search=10 * n), mask)
+        for structure in structures
+        for n in (1, 4, 16)
+        for mask in masks
+    ] * 4
 
     def search(task: tuple[Structure, Effort, np.ndarray | None]) -> list[list[int]]:
         structure, effort, mask = task
@@ -219,11 +267,16 @@ def test_what_cannot_be_built_or_saved_is_refused(storage: Storage, tmp_path: Pa
         open_structure(tmp_path / "i", parse_type("hnsw", rows=ROWS, dimension=DIMENSION), storage, record=None)
 
 
-@pytest.mark.parametrize("text", ["HNSW16", "IVF40,SQfp16", "IVF40,Flat", "OPQ16_32,IVF40,PQ16x4", "IVF40_HNSW8,SQ8", "PCA16,IVF40,SQ8", *OTHERS])
+@pytest.mark.parametrize(
+    "text",
+    ["HNSW16", "IVF40,SQfp16", "IVF40,Flat", "OPQ16_32,IVF40,PQ16x4", "IVF40_HNSW8,SQ8", "PCA16,IVF40,SQ8", *OTHERS],
+)
 def test_the_file_is_as_large_as_was_estimated(text: str, storage: Storage, tmp_path: Path) -> None:
     built = build(text, storage)
     stored = storage.path.stat().st_size if text == "HNSW16" else 0
-    assert built.save(tmp_path / "i").bytes + stored == pytest.approx(memory_bytes(built.type, rows=ROWS, dimension=DIMENSION, store="float32"), rel=0.08)
+    assert built.save(tmp_path / "i").bytes + stored == pytest.approx(
+        memory_bytes(built.type, rows=ROWS, dimension=DIMENSION, store="float32"), rel=0.08
+    )
 
 
 _BUILD = """
@@ -253,7 +306,9 @@ print(peak_mib())
 def peak(folder: Path, rows: int, kind: str) -> int:
     """MiB that a process takes at most to write, build, save, open and search."""
     folder.mkdir()
-    done = subprocess.run([sys.executable, "-c", _BUILD, str(folder), str(rows), kind], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", _BUILD, str(folder), str(rows), kind], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return int(done.stdout)
 

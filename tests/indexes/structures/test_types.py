@@ -42,7 +42,9 @@ def test_factory_strings_have_a_family_and_faiss_makes_them(text: str, family: s
 @pytest.mark.parametrize("dimension", [1, 7, 32, 100, 256, 384, 768, 4096])
 def test_names_have_parameters_that_faiss_takes_at_any_size(name: str, rows: int, dimension: int) -> None:
     kind = parse_type(name, rows=rows, dimension=dimension)
-    assert kind == parse_type(kind.factory, rows=rows, dimension=dimension), "a stored string is read back as the same type"
+    assert kind == parse_type(kind.factory, rows=rows, dimension=dimension), (
+        "a stored string is read back as the same type"
+    )
     if rows <= 1_000_000:
         assert new_index(kind, dimension).d == dimension
     if name in ("ivf", "ivfpq"):
@@ -147,16 +149,22 @@ print(resident() - before, memory_bytes(kind, rows=rows, dimension=dimension, st
 def test_memory_is_estimated_to_10_percent(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("memory")
     for step in ("build", "measure"):
-        done = subprocess.run([sys.executable, "-c", _MEASURE, name, "256", str(folder), step], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE, name, "256", str(folder), step], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr[-2000:]
     measured, estimated = map(int, done.stdout.split())
-    assert abs(measured - estimated) < 0.1 * estimated + (2 << 20), "2 MiB: what a process takes on the side, beside an index of 8 to 30"
+    assert abs(measured - estimated) < 0.1 * estimated + (2 << 20), (
+        "2 MiB: what a process takes on the side, beside an index of 8 to 30"
+    )
 
 
 def test_an_estimate_for_any_type() -> None:
     assert memory_bytes(IndexType("SQ8"), rows=1000, dimension=64, store="float32") == pytest.approx(64_000, rel=0.02)
     codes, ids = 8, 8  # bytes; the number that FAISS's own code size has on top, of the list, is kept by the list once
-    assert memory_bytes(IndexType("IVF16,PQ16x4fs"), rows=100_000, dimension=64, store="float32") == pytest.approx(100_000 * (codes + ids), rel=0.02)
+    assert memory_bytes(IndexType("IVF16,PQ16x4fs"), rows=100_000, dimension=64, store="float32") == pytest.approx(
+        100_000 * (codes + ids), rel=0.02
+    )
 
 
 def test_a_type_is_checked_before_the_rows_are_known() -> None:

@@ -80,7 +80,11 @@ def test_whatever_was_measured_the_rule_keeps_its_word() -> None:
     refused = met = 0
     for _ in range(500):
         drawn = draw_candidates(generator)
-        targets = Targets(memory=int(generator.integers(5, 100)), latency_ms=float(generator.uniform(0.2, 8)), recall=float(generator.uniform(0.6, 1)))
+        targets = Targets(
+            memory=int(generator.integers(5, 100)),
+            latency_ms=float(generator.uniform(0.2, 8)),
+            recall=float(generator.uniform(0.6, 1)),
+        )
         fitting = [(one, point) for one in drawn for point in one.points if one.memory <= targets.memory]
         if not fitting:
             with pytest.raises(SettingsError, match="memory limit"):
@@ -108,18 +112,23 @@ def test_whatever_was_measured_the_rule_keeps_its_word() -> None:
     [
         (
             Targets(memory=100 * MB),
-            "The targets cannot all be met: no type tried within 100 MB of memory reaches recall@10 0.95 in at most 10 ms (the default). Chose the nearest, "
-            "RR256,IVF4000,PQ32x8: recall@10 0.960, 12 ms per query, 50 MB of memory: latency gives way before recall, and memory not at all.",
+            "The targets cannot all be met: no type tried within 100 MB of memory reaches recall@10 0.95 in at most "
+            "10 ms (the default). Chose the nearest, "
+            "RR256,IVF4000,PQ32x8: recall@10 0.960, 12 ms per query, 50 MB of memory: latency gives way before "
+            "recall, and memory not at all.",
         ),
         (
             Targets(memory=300 * MB, recall=0.995, latency_ms=5),
-            "The targets cannot all be met: no type tried within 300 MB of memory reaches recall@10 0.995. Chose the nearest, "
+            "The targets cannot all be met: no type tried within 300 MB of memory reaches recall@10 0.995. Chose the "
+            "nearest, "
             "IVF4000,SQ8: recall@10 0.990, 3 ms per query, 270 MB of memory: recall gives way, memory does not.",
         ),
         (
             Targets(latency_ms=2),
-            "Chose IVF4000,SQfp16: recall@10 0.960, 1.1 ms per query, 530 MB of memory. Of the types that meet the targets (recall 0.95, at most 2 ms, any "
-            "memory) it is the smallest of the fastest (within a quarter of the least time); for comparison: HNSW32 1 ms and 1.3 GB, IVF4000,SQ8 1.4 ms and "
+            "Chose IVF4000,SQfp16: recall@10 0.960, 1.1 ms per query, 530 MB of memory. Of the types that meet the "
+            "targets (recall 0.95, at most 2 ms, any "
+            "memory) it is the smallest of the fastest (within a quarter of the least time); for comparison: HNSW32 1 "
+            "ms and 1.3 GB, IVF4000,SQ8 1.4 ms and "
             "270 MB, exact search 60 ms.",
         ),
     ],
@@ -146,7 +155,15 @@ def measured(factory: str, *points: tuple[int, float, float]) -> list[Point]:
 
 def test_time_of_exact_search_is_linear_in_the_rows() -> None:
     flat = IndexType("Flat")
-    scaled = scale_point(Point(Effort(), 1.0, 2.0, 3.0), Point(Effort(), 1.0, 2.0, 3.0), flat, flat, rows=1_000_000, sample_rows=50_000, exponent=0.0)
+    scaled = scale_point(
+        Point(Effort(), 1.0, 2.0, 3.0),
+        Point(Effort(), 1.0, 2.0, 3.0),
+        flat,
+        flat,
+        rows=1_000_000,
+        sample_rows=50_000,
+        exponent=0.0,
+    )
     assert (scaled.median_ms, scaled.p99_ms, scaled.recall) == (40.0, 60.0, 1.0)
 
 
@@ -162,23 +179,40 @@ def test_time_of_hnsw_is_logarithmic_in_the_rows() -> None:
 
 def test_time_of_ivf_is_linear_in_the_rows_probed() -> None:
     base, point = measured("IVF", (1, 0.3, 0.2), (10, 0.9, 0.7))
-    scaled = scale_point(point, base, IndexType("IVF4000,SQ8"), IndexType("IVF1000,SQ8"), rows=1_000_000, sample_rows=50_000, exponent=0.0)
+    scaled = scale_point(
+        point,
+        base,
+        IndexType("IVF4000,SQ8"),
+        IndexType("IVF1000,SQ8"),
+        rows=1_000_000,
+        sample_rows=50_000,
+        exponent=0.0,
+    )
     assert scaled.effort.nprobe == 40  # 1 % of the lists, as on the sample
-    assert scaled.median_ms == pytest.approx(4 * 0.2 + 20 * 0.5)  # four times as many centroids to compare, twenty times as many rows
-    easier = scale_point(point, base, IndexType("IVF4000,SQ8"), IndexType("IVF1000,SQ8"), rows=800_000, sample_rows=50_000, exponent=-0.5)
+    assert scaled.median_ms == pytest.approx(
+        4 * 0.2 + 20 * 0.5
+    )  # four times as many centroids to compare, twenty times as many rows
+    easier = scale_point(
+        point, base, IndexType("IVF4000,SQ8"), IndexType("IVF1000,SQ8"), rows=800_000, sample_rows=50_000, exponent=-0.5
+    )
     assert easier.effort.nprobe == 10
     assert easier.median_ms == pytest.approx(4 * 0.2 + 4 * 0.5)
 
 
 def test_growth_of_the_effort_is_read_off_two_curves() -> None:
     hnsw = IndexType("HNSW16")
-    small, large = measured("HNSW16", (16, 0.9, 1), (32, 0.95, 1), (64, 0.99, 1)), measured("HNSW16", (32, 0.9, 1), (64, 0.95, 1), (128, 0.99, 1))
+    small, large = (
+        measured("HNSW16", (16, 0.9, 1), (32, 0.95, 1), (64, 0.99, 1)),
+        measured("HNSW16", (32, 0.9, 1), (64, 0.95, 1), (128, 0.99, 1)),
+    )
     assert growth_exponent(large, small, (hnsw, hnsw), growth=16, recall=0.95) == pytest.approx(0.25)
     assert growth_exponent(small, large, (hnsw, hnsw), growth=16, recall=0.95) == 0.0  # more rows are never easier
     assert growth_exponent(large, small, (hnsw, hnsw), growth=16, recall=0.999) == 0.5  # not reached: the most
     kinds = (IndexType("IVF1000,SQ8"), IndexType("IVF250,SQ8"))
     small, large = measured("IVF", (5, 0.9, 1), (10, 0.95, 1)), measured("IVF", (10, 0.9, 1), (20, 0.95, 1))
-    assert growth_exponent(large, small, kinds, growth=4, recall=0.95) == pytest.approx(-0.5)  # twice the lists, a quarter as large: half of the share
+    assert growth_exponent(large, small, kinds, growth=4, recall=0.95) == pytest.approx(
+        -0.5
+    )  # twice the lists, a quarter as large: half of the share
 
 
 @pytest.fixture(scope="module")
@@ -247,11 +281,15 @@ def test_types_over_the_memory_limit_are_neither_tried_nor_chosen(storage: Stora
     assert tried
     assert all(sizes[name] <= limit for name in tried)
     assert plan.memory <= limit
-    assert {one.type.factory for one in plan.candidates if one.skipped == "over the memory limit"} == {name for name in sizes if sizes[name] > limit}
+    assert {one.type.factory for one in plan.candidates if one.skipped == "over the memory limit"} == {
+        name for name in sizes if sizes[name] > limit
+    }
 
 
 def test_too_little_memory_for_any_type_names_the_least(storage: Storage) -> None:
-    with pytest.raises(SettingsError, match=r"too little for any index of 6,000 vectors of dimension 32: the smallest, .* \(--memory\)") as caught:
+    with pytest.raises(
+        SettingsError, match=r"too little for any index of 6,000 vectors of dimension 32: the smallest, .* \(--memory\)"
+    ) as caught:
         choose_type(storage, Targets(memory=1000))
     least = int(re.findall(r"at least (\d+) bytes", str(caught.value))[0])
     assert choose_type(storage, Targets(memory=least), threads=1, seconds=3).memory == least
@@ -268,14 +306,18 @@ def test_targets_that_cannot_be_met_give_the_nearest_and_say_so(storage: Storage
 
 
 def test_the_same_seed_gives_the_same_plan(storage: Storage) -> None:
-    plans = [choose_type(storage, Targets(latency_ms=0.05), threads=1, seed=4, seconds=1, clock=Clock()) for _ in range(2)]
+    plans = [
+        choose_type(storage, Targets(latency_ms=0.05), threads=1, seed=4, seconds=1, clock=Clock()) for _ in range(2)
+    ]
     assert plans[0] == plans[1]
     assert len([one for one in plans[0].candidates if one.points]) > 3
 
 
 def test_the_time_it_takes_is_bounded(storage: Storage) -> None:
     tried: list[str] = []
-    plan = choose_type(storage, Targets(latency_ms=1e-6), threads=1, seconds=1, clock=Clock(step=0.1), on_trial=tried.append)
+    plan = choose_type(
+        storage, Targets(latency_ms=1e-6), threads=1, seconds=1, clock=Clock(step=0.1), on_trial=tried.append
+    )
     assert tried == ["Flat"]
     assert {one.skipped for one in plan.candidates if not one.points} == {"no time left"}
 
@@ -288,7 +330,9 @@ def test_a_larger_corpus_is_judged_by_a_sample(storage: Storage, monkeypatch: py
     assert plan.reason.endswith("; times are scaled to 6,000.")
 
 
-def check_on_other_queries(vectors: NDArray[np.float32], queries: NDArray[np.float32], folder: Path, targets: Targets) -> None:
+def check_on_other_queries(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], folder: Path, targets: Targets
+) -> None:
     """Plans, builds, tunes with half of the queries, and counts what the other half finds, by brute force."""
     storage = store_vectors(folder / "vectors.faiss", vectors)
     plan = choose_type(storage, targets, threads=1, seconds=8)
@@ -296,10 +340,17 @@ def check_on_other_queries(vectors: NDArray[np.float32], queries: NDArray[np.flo
     assert plan.memory <= targets.memory
     structure = build_structure(plan.type, storage, threads=1)
     half = len(queries) // 2
-    effort = best_point(measure_curve(structure, storage, queries[:half], k=targets.k, recall=targets.recall, seconds=0), targets).effort
+    effort = best_point(
+        measure_curve(structure, storage, queries[:half], k=targets.k, recall=targets.recall, seconds=0), targets
+    ).effort
     truth = brute_force(vectors, queries[half:], targets.k)
     answers = [search_rows(structure, storage, query[None], targets.k, effort) for query in queries[half:]]
-    found = np.mean([len(set(answer.tolist()) & set(best.tolist())) / targets.k for answer, best in zip(answers, truth, strict=True)])
+    found = np.mean(
+        [
+            len(set(answer.tolist()) & set(best.tolist())) / targets.k
+            for answer, best in zip(answers, truth, strict=True)
+        ]
+    )
     assert found >= targets.recall
 
 
@@ -311,6 +362,10 @@ def test_the_recall_asked_for_is_reached_on_clustered_vectors(tmp_path: Path, sh
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.7, 0.4])
-def test_the_recall_asked_for_is_reached_on_real_vectors(tmp_path: Path, python_docs: NDArray[np.float32], share: float) -> None:
+def test_the_recall_asked_for_is_reached_on_real_vectors(
+    tmp_path: Path, python_docs: NDArray[np.float32], share: float
+) -> None:
     rows, dimension = 3000, python_docs.shape[1]
-    check_on_other_queries(python_docs[:rows], python_docs[rows:], tmp_path, Targets(memory=int(share * rows * 4 * dimension), recall=0.9))
+    check_on_other_queries(
+        python_docs[:rows], python_docs[rows:], tmp_path, Targets(memory=int(share * rows * 4 * dimension), recall=0.9)
+    )

@@ -32,7 +32,11 @@ class Sets(NamedTuple):
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
     vectors = draw_clustered(ROWS, DIMENSION, seed=1)
-    return Sets(vectors, draw_clustered(60, DIMENSION, seed=2), store_vectors(tmp_path_factory.mktemp("sets") / "vectors.faiss", vectors))
+    return Sets(
+        vectors,
+        draw_clustered(60, DIMENSION, seed=2),
+        store_vectors(tmp_path_factory.mktemp("sets") / "vectors.faiss", vectors),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,9 @@ class FixedAnswers:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("k", [1, 10, 120])
-def test_exact_search_equals_brute_force(tmp_path: Path, sets: Sets, store: Store, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_search_equals_brute_force(
+    tmp_path: Path, sets: Sets, store: Store, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(measure, "_BLOCK_BYTES", 4 * DIMENSION * 700)  # several blocks
     monkeypatch.setattr(measure, "_QUERIES_AT_ONCE", 25)
     storage = store_vectors(tmp_path / "vectors.faiss", sets.vectors, store)
@@ -76,13 +82,17 @@ def test_exact_search_equals_brute_force(tmp_path: Path, sets: Sets, store: Stor
     assert found.dtype == np.int64
     scores = sets.queries.astype(np.float64) @ decoded.astype(np.float64).T
     expected = np.take_along_axis(scores, brute_force(decoded, sets.queries, k), axis=1)
-    np.testing.assert_allclose(np.take_along_axis(scores, found, axis=1), expected, atol=1e-6)  # of two rows closer than that, either will do
+    np.testing.assert_allclose(
+        np.take_along_axis(scores, found, axis=1), expected, atol=1e-6
+    )  # of two rows closer than that, either will do
     assert all(len(set(rows)) == k for rows in found.tolist())
 
 
 def test_exact_search_of_fewer_rows_than_k(tmp_path: Path, sets: Sets) -> None:
     storage = store_vectors(tmp_path / "vectors.faiss", sets.vectors[:4])
-    np.testing.assert_array_equal(exact_search(storage, sets.queries, 10).rows, brute_force(sets.vectors[:4], sets.queries, 4))
+    np.testing.assert_array_equal(
+        exact_search(storage, sets.queries, 10).rows, brute_force(sets.vectors[:4], sets.queries, 4)
+    )
 
 
 def test_exact_search_holds_one_block_at_a_time(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +150,9 @@ def test_any_of_equally_good_rows_counts(tmp_path: Path, sets: Sets) -> None:
 
 def test_a_row_counts_once(sets: Sets) -> None:
     best = brute_force(sets.vectors, sets.queries, 1)
-    [point] = measure_curve(FixedAnswers(sets.queries, np.repeat(best, 4, axis=1)), sets.storage, sets.queries, k=4, efforts=[Effort()])
+    [point] = measure_curve(
+        FixedAnswers(sets.queries, np.repeat(best, 4, axis=1)), sets.storage, sets.queries, k=4, efforts=[Effort()]
+    )
     assert point.recall == 0.25
 
 
@@ -160,13 +172,24 @@ def test_k_beyond_the_rows(tmp_path: Path, sets: Sets) -> None:
 def test_latency_is_that_of_single_queries(sets: Sets, ivf: Structure) -> None:
     """The clock is read twice around each query; query n takes n + 1 seconds."""
     durations = iter([0.0, 0.0] + [step for query in range(60) for step in (0.0, query + 1.0)])
-    [point] = measure_curve(ivf, sets.storage, sets.queries, k=K, efforts=[Effort(nprobe=1)], clock=Clock(durations), point_seconds=1e9)
+    [point] = measure_curve(
+        ivf, sets.storage, sets.queries, k=K, efforts=[Effort(nprobe=1)], clock=Clock(durations), point_seconds=1e9
+    )
     assert point.median_ms == pytest.approx(30_500)
     assert point.p99_ms == pytest.approx(60_000)
 
 
 def test_a_slow_point_is_measured_with_twenty_queries(sets: Sets, ivf: Structure) -> None:
-    points = measure_curve(ivf, sets.storage, sets.queries, k=K, efforts=[Effort(nprobe=1), Effort(nprobe=2)], clock=Clock(), point_seconds=1, seconds=1e9)
+    points = measure_curve(
+        ivf,
+        sets.storage,
+        sets.queries,
+        k=K,
+        efforts=[Effort(nprobe=1), Effort(nprobe=2)],
+        clock=Clock(),
+        point_seconds=1,
+        seconds=1e9,
+    )
     assert [point.queries for point in points] == [20, 20]
 
 
@@ -176,23 +199,34 @@ def test_no_point_is_begun_after_the_time_is_up(sets: Sets, ivf: Structure) -> N
     assert len(measure_curve(ivf, sets.storage, sets.queries, k=K, efforts=efforts, clock=Clock(), seconds=1e9)) == 8
 
 
-@pytest.mark.parametrize("factory", ["IVF64,SQfp16", "IVF64,SQ8", "HNSW8", "IVF64,PQ8x4", "IVF64,PQ8x4fs", "RR32,HNSW8,SQ8"])
+@pytest.mark.parametrize(
+    "factory", ["IVF64,SQfp16", "IVF64,SQ8", "HNSW8", "IVF64,PQ8x4", "IVF64,PQ8x4fs", "RR32,HNSW8,SQ8"]
+)
 @pytest.mark.parametrize("recall", [0.7, 0.95])
-def test_the_least_effort_for_a_recall_is_found_without_time_for_a_sweep(sets: Sets, factory: str, recall: float) -> None:
+def test_the_least_effort_for_a_recall_is_found_without_time_for_a_sweep(
+    sets: Sets, factory: str, recall: float
+) -> None:
     structure = build_structure(IndexType(factory), sets.storage, threads=1)
     found = measure_curve(structure, sets.storage, sets.queries, k=K, recall=recall, seconds=0)
     swept = measure_curve(structure, sets.storage, sets.queries, k=K, point_seconds=60)
     assert len(found) < len(swept)
-    assert [point.effort for point in found] == [effort for effort in efforts_of(structure.type, K) if effort in {point.effort for point in found}]
+    assert [point.effort for point in found] == [
+        effort for effort in efforts_of(structure.type, K) if effort in {point.effort for point in found}
+    ]
     rerank = next(point.effort.rerank for point in swept if point.sure_recall >= recall)
-    least = [next(point.effort for point in curve if point.sure_recall >= recall and point.effort.rerank == rerank) for curve in (found, swept)]
+    least = [
+        next(point.effort for point in curve if point.sure_recall >= recall and point.effort.rerank == rerank)
+        for curve in (found, swept)
+    ]
     assert least[0] == least[1]
 
 
 def test_a_recall_out_of_reach_ends_where_more_effort_does_not_help(sets: Sets) -> None:
     structure = build_structure(IndexType("IVF8,PQ1x4"), sets.storage, threads=1)
     points = measure_curve(structure, sets.storage, sets.queries, k=K, recall=1.0, seconds=0)
-    swept = measure_curve(structure, sets.storage, sets.queries, k=K, efforts=efforts_of(structure.type, K), point_seconds=60)
+    swept = measure_curve(
+        structure, sets.storage, sets.queries, k=K, efforts=efforts_of(structure.type, K), point_seconds=60
+    )
     assert max(point.recall for point in points) > max(point.recall for point in swept) - 0.01
     assert max(point.recall for point in points) < 1
 
@@ -257,12 +291,27 @@ def test_no_points_no_best() -> None:
         best_point([], Targets())
 
 
-@pytest.mark.parametrize("wrong", [{"memory": 0}, {"latency_ms": 0.0}, {"latency_ms": float("nan")}, {"recall": 0.0}, {"recall": 1.5}, {"k": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"memory": 0}, {"latency_ms": 0.0}, {"latency_ms": float("nan")}, {"recall": 0.0}, {"recall": 1.5}, {"k": 0}],
+)
 def test_impossible_targets_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=f"{next(iter(wrong)).removesuffix('_ms')} is .*expected"):
         Targets(**wrong)
 
 
 def test_numbers_for_people() -> None:
-    assert [format_bytes(count) for count in (512, 20_480_045, 999_999, 1_310_000_000, 5e15)] == ["512 bytes", "20.5 MB", "1,000 kB", "1.31 GB", "5,000 TB"]
-    assert [format_ms(value) for value in (0.0412, 0.41, 9.96, 12.3, 1240)] == ["0.041 ms", "0.41 ms", "10 ms", "12 ms", "1,240 ms"]
+    assert [format_bytes(count) for count in (512, 20_480_045, 999_999, 1_310_000_000, 5e15)] == [
+        "512 bytes",
+        "20.5 MB",
+        "1,000 kB",
+        "1.31 GB",
+        "5,000 TB",
+    ]
+    assert [format_ms(value) for value in (0.0412, 0.41, 9.96, 12.3, 1240)] == [
+        "0.041 ms",
+        "0.41 ms",
+        "10 ms",
+        "12 ms",
+        "1,240 ms",
+    ]

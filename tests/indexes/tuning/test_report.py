@@ -60,7 +60,8 @@ def test_it_is_set_to_the_best_point() -> None:
     report = make()
     assert (report.point, report.met) == (POINTS[2], True)
     assert report.reason == (
-        "Chose IVF512,SQ8. The finished index of 20,000 vectors, IVF512,SQ8 (nprobe 16), measures recall@10 0.975 at 0.5 ms per query "
+        "Chose IVF512,SQ8. The finished index of 20,000 vectors, IVF512,SQ8 (nprobe 16), measures recall@10 0.975 at "
+        "0.5 ms per query "
         "(99 of 100 within 0.9 ms), as asked."
     )
 
@@ -87,10 +88,14 @@ def change(content: Any, path: str, value: Any) -> None:
     content[last] = value
 
 
-@pytest.mark.parametrize("path", ["colour", "wishes.colour", "point.colour", "points.0.colour", "points.0.effort.colour"])
+@pytest.mark.parametrize(
+    "path", ["colour", "wishes.colour", "point.colour", "points.0.colour", "points.0.effort.colour"]
+)
 def test_unknown_fields_are_refused(content: dict[str, Any], path: str) -> None:
     change(content, path, 1)
-    with pytest.raises(IndexFolderError, match="here: .* unknown field 'colour', of a newer version perhaps; pip install --upgrade"):
+    with pytest.raises(
+        IndexFolderError, match="here: .* unknown field 'colour', of a newer version perhaps; pip install --upgrade"
+    ):
         parse_report(content, "here")
 
 
@@ -99,7 +104,24 @@ def test_a_newer_format_is_refused(content: dict[str, Any]) -> None:
         parse_report({**content, "format": 2, "colour": 1}, "here")
 
 
-@pytest.mark.parametrize("name", ["type", "rows", "dimension", "wishes", "point", "met", "points", "threads", "memory", "bytes", "seconds", "reason", "format"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "type",
+        "rows",
+        "dimension",
+        "wishes",
+        "point",
+        "met",
+        "points",
+        "threads",
+        "memory",
+        "bytes",
+        "seconds",
+        "reason",
+        "format",
+    ],
+)
 def test_missing_fields_are_refused(content: dict[str, Any], name: str) -> None:
     del content[name]
     with pytest.raises(IndexFolderError, match="not (a|the) report"):
@@ -136,7 +158,9 @@ def test_impossible_values_are_refused(content: dict[str, Any], path: str, value
         parse_report(content, "here")
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": 1' + b" " * (5 << 20) + b"}"])
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"format": 1' + b" " * (5 << 20) + b"}"]
+)
 def test_files_that_are_no_reports_are_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "report.json").write_bytes(text)
     with pytest.raises(IndexFolderError, match="report.json: "):

@@ -28,7 +28,9 @@ _BARE_TEXTS = 32  # of a forward pass without a library around it: sentence-tran
 Encode = Callable[[list[str]], Any]
 
 
-def _open_ours(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+def _open_ours(
+    folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
+) -> Mapping[str, Job]:
     import llm2comp
 
     model = llm2comp.load(str(folder / PARTS["ours"]), device=device, dtype=precision)
@@ -44,19 +46,29 @@ def _open_ours(folder: Path, texts: list[str], precision: str, batch_size: int |
     return {**_encoding(encode, texts, device), "stages": stages}
 
 
-def _open_sentence_transformers(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+def _open_sentence_transformers(
+    folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
+) -> Mapping[str, Job]:
     """The plain export with the library's own modules and the batch that it takes by itself."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder / PARTS["plain"]), device=device, local_files_only=True, model_kwargs={"dtype": precision})
+    model = SentenceTransformer(
+        str(folder / PARTS["plain"]), device=device, local_files_only=True, model_kwargs={"dtype": precision}
+    )
     return _encoding(lambda several: model.encode(several, show_progress_bar=False), texts, device)
 
 
-def _open_transformers(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+def _open_transformers(
+    folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
+) -> Mapping[str, Job]:
     """Nothing but forward passes over token ids of one length, the texts' mean, in batches of 32: no text, no padding, no pooling."""
     from transformers import AutoModel, AutoTokenizer
 
-    model = AutoModel.from_pretrained(folder / PARTS["plain"], dtype=getattr(torch, precision), local_files_only=True).eval().to(device)
+    model = (
+        AutoModel.from_pretrained(folder / PARTS["plain"], dtype=getattr(torch, precision), local_files_only=True)
+        .eval()
+        .to(device)
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder / PARTS["plain"], local_files_only=True)
     tokens = [token for ids in tokenizer(texts, truncation=True)["input_ids"] for token in ids]
     length = max(1, round(len(tokens) / len(texts)))
@@ -80,7 +92,9 @@ def _open_transformers(folder: Path, texts: list[str], precision: str, batch_siz
     return {"warm_up": warm_up, "round": encode_all, "peak": lambda: _peak(device)}
 
 
-def _open_matmul(folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str) -> Mapping[str, Job]:
+def _open_matmul(
+    folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
+) -> Mapping[str, Job]:
     """Products of square matrices, and of the model's own shapes: what is left when nothing but the linear layers is computed."""
     backbone = folder / PARTS["plain"] if (folder / PARTS["plain"]).is_dir() else folder / PARTS["ours"] / "backbone"
     config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
@@ -151,7 +165,12 @@ SYSTEMS: dict[str, Callable[[Path, list[str], str, int | None, str], Mapping[str
 
 
 def open_system(
-    system: str, folder: str, texts: int | None = None, precision: str = "float32", batch_size: int | None = None, device: str = "cpu"
+    system: str,
+    folder: str,
+    texts: int | None = None,
+    precision: str = "float32",
+    batch_size: int | None = None,
+    device: str = "cpu",
 ) -> Mapping[str, Job]:
     """The jobs of a system on what `encode_setup.prepare` left in a folder: `warm_up`, `round`, `peak`, and, of encoders, `save`.
 

@@ -1,6 +1,7 @@
 """Encodes texts with llm2vec. Run by the Python of an environment that has llm2vec, so it imports nothing of ours and speaks `workers.serve`'s language itself.
 
-`python -I peer_llm2vec.py '{"backbone": DIR, "texts": FILE, "count": 512, "batch_size": 32}'` answers jobs read from standard input; each is a line.
+`python -I peer_llm2vec.py '{"backbone": DIR, "texts": FILE, "count": 512, "batch_size": 32}'` answers jobs read from
+standard input; each is a line.
 """
 
 import json
@@ -31,7 +32,9 @@ def main() -> None:
     import torch
 
     given = json.loads(sys.argv[1])
-    model = LLM2Vec.from_pretrained(given["backbone"], device_map="cpu", torch_dtype=torch.float32, pooling_mode="mean", max_length=_MAX_LENGTH)
+    model = LLM2Vec.from_pretrained(
+        given["backbone"], device_map="cpu", torch_dtype=torch.float32, pooling_mode="mean", max_length=_MAX_LENGTH
+    )
     texts = json.loads(Path(given["texts"]).read_text(encoding="utf-8"))[: given["count"]]
 
     def encode(several: list[str]) -> None:

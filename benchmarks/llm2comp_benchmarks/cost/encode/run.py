@@ -41,13 +41,16 @@ class EncodeBenchmark:
         corpora: Sources whose documents are encoded.
         limit: Texts, drawn at random from all documents.
         peers: Of `PEERS`.
-        peer_llm2vec: Python of an environment with llm2vec 0.2.3, for a comparison on a random Llama of 15M parameters and 512 texts; None: left out.
-        precision: Of ours: `float32`, `bfloat16`, or `auto` for both where the processor multiplies bfloat16, else float32.
+        peer_llm2vec: Python of an environment with llm2vec 0.2.3, for a comparison on a random Llama of 15M parameters
+            and 512 texts; None: left out.
+        precision: Of ours: `float32`, `bfloat16`, or `auto` for both where the processor multiplies bfloat16, else
+            float32.
         batch_size: Of ours; None: our default. Peers have theirs.
         threads: In every process.
         rounds: In which every system encodes all texts once.
         seed: Of the draw and of random weights.
-        device: That all systems run on; on a GPU memory is the GPU's, and weights are written in the one precision asked for.
+        device: That all systems run on; on a GPU memory is the GPU's, and weights are written in the one precision
+            asked for.
     """
 
     workdir: Path
@@ -80,7 +83,10 @@ class EncodeBenchmark:
             raise SettingsError(f"llm2vec is compared on the CPU only; leave it out with device {self.device}")
         choose_device(self.device)
         if self.peer_llm2vec is not None and not shutil.which(self.peer_llm2vec):
-            raise SettingsError(f"{self.peer_llm2vec}: no such program; give the Python of an environment with llm2vec: bin/python in it")
+            raise SettingsError(
+                f"{self.peer_llm2vec}: no such program; give the Python of an environment with llm2vec: bin/python in "
+                "it"
+            )
 
 
 @dataclass(slots=True)
@@ -106,7 +112,11 @@ class _Contest:
 
     def tokens(self, name: str) -> int:
         """Tokens of a round, padding left out."""
-        tokens: int = self.rounds[name][0].get("tokens") or self.workers[name].opened.get("tokens") or self.facts["texts"]["tokens"]
+        tokens: int = (
+            self.rounds[name][0].get("tokens")
+            or self.workers[name].opened.get("tokens")
+            or self.facts["texts"]["tokens"]
+        )
         return tokens
 
     def work(self, name: str) -> float:
@@ -124,7 +134,9 @@ class _Contest:
         return {**spreads, "texts": texts, "tokens": tokens, "seconds": seconds, **memory}
 
 
-def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def run_encode_benchmark(
+    settings: EncodeBenchmark, *, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """The record of a run: `ratios` of ours to each other system, an entry for each system, and what the numbers rest on.
 
     Args:
@@ -135,7 +147,9 @@ def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Callable[[str], Non
         LLM2CompError: A part failed, or a peer is missing; that is found out before anything is measured.
     """
     start = time.perf_counter()
-    described = {name: value for name, value in asdict(settings).items() if name not in ("workdir", "model", "peer_llm2vec")}
+    described = {
+        name: value for name, value in asdict(settings).items() if name not in ("workdir", "model", "peer_llm2vec")
+    }
     record: dict[str, Any] = {"ratios": {}}
     versions: dict[str, str] = {}
     if settings.peer_llm2vec is not None:
@@ -151,27 +165,48 @@ def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Callable[[str], Non
     finally:
         texts.unlink(missing_ok=True)
     record |= result_record([], described, threads=settings.threads)
-    record["versions"] |= {name if name == "llm2vec" else f"{name} beside llm2vec": version for name, version in versions.items()}
+    record["versions"] |= {
+        name if name == "llm2vec" else f"{name} beside llm2vec": version for name, version in versions.items()
+    }
     return {**record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 
 
-def _set_up(what: str, job: str, arguments: dict[str, Any], settings: EncodeBenchmark, tell: Callable[[str], None]) -> dict[str, Any]:
+def _set_up(
+    what: str, job: str, arguments: dict[str, Any], settings: EncodeBenchmark, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """What a job of `encode_setup` says, done in a process of its own."""
     tell(what)
-    return run_process(what, [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.setup", job, json.dumps(arguments)], settings.threads)
+    return run_process(
+        what,
+        [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.setup", job, json.dumps(arguments)],
+        settings.threads,
+    )
 
 
-def _compare_with_peers(settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+def _compare_with_peers(
+    settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Adds entries and ratios on the model asked for; says what model and texts are."""
     kinds = precisions(settings.precision, settings.device)
     on_cpu = settings.device == "cpu"
     references = ("float32",) if on_cpu and "sentence-transformers" in settings.peers else ()
     wanted = [("llm2comp", kind) for kind in kinds]
-    wanted += [("sentence-transformers", kind) for kind in dict.fromkeys((*references, *kinds)) if "sentence-transformers" in settings.peers]
+    wanted += [
+        ("sentence-transformers", kind)
+        for kind in dict.fromkeys((*references, *kinds))
+        if "sentence-transformers" in settings.peers
+    ]
     wanted += [("transformers", kind) for kind in kinds if "transformers" in settings.peers]
     wanted += [("matmul", kind) for kind in kinds]
     written = "float32" if on_cpu else kinds[0]
-    asked = {"texts": str(texts), "model": settings.model, "shape": settings.shape, "seed": settings.seed, "plain": bool(settings.peers), "dtype": written}
+    asked = {
+        "texts": str(texts),
+        "model": settings.model,
+        "shape": settings.shape,
+        "seed": settings.seed,
+        "plain": bool(settings.peers),
+        "dtype": written,
+    }
     with _opened(settings, "main", asked, wanted, tell) as contest:
         contest.measure(settings.rounds, tell)
         _add_entries(contest, record)
@@ -185,16 +220,29 @@ def _compare_with_peers(settings: EncodeBenchmark, texts: Path, record: dict[str
         return contest.facts
 
 
-def _compare_with_llm2vec(settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+def _compare_with_llm2vec(
+    settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Callable[[str], None]
+) -> dict[str, Any]:
     """The same on the language model that llm2vec is given; its vectors are others, so there is no cosine."""
-    asked = {"texts": str(texts), "shape": "15m", "count": _LLM2VEC_TEXTS, "vocabulary": _LLM2VEC_VOCABULARY, "seed": settings.seed}
+    asked = {
+        "texts": str(texts),
+        "shape": "15m",
+        "count": _LLM2VEC_TEXTS,
+        "vocabulary": _LLM2VEC_VOCABULARY,
+        "seed": settings.seed,
+    }
     wanted = [("llm2comp", kind) for kind in precisions(settings.precision, "cpu")]
     with _opened(settings, "15m", asked, wanted, tell) as contest, ExitStack() as stack:
-        given: dict[str, Any] = {"backbone": str(contest.folder / PARTS["backbone"]), "texts": str(contest.folder / PARTS["texts"])}
+        given: dict[str, Any] = {
+            "backbone": str(contest.folder / PARTS["backbone"]),
+            "texts": str(contest.folder / PARTS["texts"]),
+        }
         given |= {"count": _LLM2VEC_TEXTS, "batch_size": _LLM2VEC_BATCH}
         tell("open llm2vec")
         command = [str(settings.peer_llm2vec), "-I", str(_PEER), json.dumps(given)]
-        contest.workers["llm2vec 15m float32"] = stack.enter_context(Worker("llm2vec", command, threads=settings.threads))
+        contest.workers["llm2vec 15m float32"] = stack.enter_context(
+            Worker("llm2vec", command, threads=settings.threads)
+        )
         contest.measure(settings.rounds, tell)
         _add_entries(contest, record)
         _add_ratios(contest, record)
@@ -202,7 +250,13 @@ def _compare_with_llm2vec(settings: EncodeBenchmark, texts: Path, record: dict[s
 
 
 @contextmanager
-def _opened(settings: EncodeBenchmark, name: str, asked: dict[str, Any], wanted: Sequence[tuple[str, str]], tell: Callable[[str], None]) -> Iterator[_Contest]:
+def _opened(
+    settings: EncodeBenchmark,
+    name: str,
+    asked: dict[str, Any],
+    wanted: Sequence[tuple[str, str]],
+    tell: Callable[[str], None],
+) -> Iterator[_Contest]:
     """The systems (name, precision) in a process each, on a model and texts made for them; all is gone afterwards."""
     folder = settings.workdir / f"encode-{name}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -214,8 +268,18 @@ def _opened(settings: EncodeBenchmark, name: str, asked: dict[str, Any], wanted:
             for system, kind in wanted:
                 label = f"{system}{suffix} {kind}"
                 tell(f"open {label}")
-                given = {"system": system, "folder": str(folder), "precision": kind, "batch_size": settings.batch_size, "device": settings.device}
-                worker = Worker(label, [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.jobs", json.dumps(given)], threads=settings.threads)
+                given = {
+                    "system": system,
+                    "folder": str(folder),
+                    "precision": kind,
+                    "batch_size": settings.batch_size,
+                    "device": settings.device,
+                }
+                worker = Worker(
+                    label,
+                    [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.jobs", json.dumps(given)],
+                    threads=settings.threads,
+                )
                 workers[label] = stack.enter_context(worker)
             yield _Contest(folder, facts, workers)
     finally:
@@ -229,7 +293,9 @@ def _add_entries(contest: _Contest, record: dict[str, Any]) -> None:
             record[name] = contest.entry(name)
             continue
         rates = {"gflops": "flops", "model_shapes_gflops": "model_shapes_flops"}
-        record[name] = {rate: RoundStats.of([answer[key] / 1e9 for answer in answers]).to_json() for rate, key in rates.items()}
+        record[name] = {
+            rate: RoundStats.of([answer[key] / 1e9 for answer in answers]).to_json() for rate, key in rates.items()
+        }
     for name in contest.rounds:
         matmul = contest.rounds.get(f"matmul {name.rpartition(' ')[2]}")
         if matmul and not name.startswith("matmul"):

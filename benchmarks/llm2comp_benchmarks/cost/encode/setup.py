@@ -35,17 +35,25 @@ class Shape(NamedTuple):
             return SHAPES[name]
         parts = name.split("x")
         if len(parts) != 3 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-            raise SettingsError(f"shape is {name!r}; give {', '.join(SHAPES)} or HIDDENxLAYERSxINTERMEDIATE, such as 768x12x2048")
+            raise SettingsError(
+                f"shape is {name!r}; give {', '.join(SHAPES)} or HIDDENxLAYERSxINTERMEDIATE, such as 768x12x2048"
+            )
         shape = cls(*map(int, parts))
         if shape.hidden % 2:
-            raise SettingsError(f"shape is {name!r}: hidden {shape.hidden} must be even, for rotary positions turn pairs of dimensions")
+            raise SettingsError(
+                f"shape is {name!r}: hidden {shape.hidden} must be even, for rotary positions turn pairs of dimensions"
+            )
         return shape
 
     @property
     def heads(self) -> int:
         """The fewest heads of at most 64 dimensions, of 128 from a width of 1,024 on, an even number of them."""
         most = 64 if self.hidden < _WIDE else 128
-        return next(heads for heads in range(1, self.hidden + 1) if self.hidden % (2 * heads) == 0 and self.hidden // heads <= most)
+        return next(
+            heads
+            for heads in range(1, self.hidden + 1)
+            if self.hidden % (2 * heads) == 0 and self.hidden // heads <= most
+        )
 
 
 _WIDE = 1024
@@ -120,7 +128,12 @@ def prepare(
             "texts": len(chosen),
             "tokens": sum(lengths),
             "truncated": encoder.pop_truncated(),
-            "tokens_of_a_text": {"least": min(lengths), "median": median(lengths), "mean": round(mean(lengths), 1), "most": max(lengths)},
+            "tokens_of_a_text": {
+                "least": min(lengths),
+                "median": median(lengths),
+                "mean": round(mean(lengths), 1),
+                "most": max(lengths),
+            },
         },
     }
 
@@ -132,7 +145,9 @@ def _open(target: Path, model: str | None, shape: str | None, vocabulary: int | 
     if shape is None:
         return bundled
     _write_random(target / PARTS["backbone"], Shape.parse(shape), bundled.encoder.tokenizer, vocabulary, seed, dtype)
-    return llm2comp.LLM2Comp.from_backbone(target / PARTS["backbone"], _MEMORY_TOKENS, adapter=None, max_length=_MAX_LENGTH, dtype=dtype, device="cpu")
+    return llm2comp.LLM2Comp.from_backbone(
+        target / PARTS["backbone"], _MEMORY_TOKENS, adapter=None, max_length=_MAX_LENGTH, dtype=dtype, device="cpu"
+    )
 
 
 def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | None, seed: int, dtype: str) -> None:
@@ -141,7 +156,10 @@ def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | 
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     plain = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token, pad_token=tokenizer.pad_token
+        tokenizer_object=tokenizer.backend_tokenizer,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        pad_token=tokenizer.pad_token,
     )
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -158,13 +176,18 @@ def _write_random(folder: Path, shape: Shape, tokenizer: Any, vocabulary: int | 
     )
     LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
     plain.save_pretrained(folder)
-    names = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}  # older defaults name a third input
+    names = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],
+    }  # older defaults name a third input
     _rewrite(folder / "tokenizer_config.json", lambda settings: settings | names)
     _rewrite(folder / "tokenizer.json", _with_older_merges)
 
 
 def _rewrite(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    file.write_text(json.dumps(change(json.loads(file.read_text(encoding="utf-8"))), ensure_ascii=False), encoding="utf-8")
+    file.write_text(
+        json.dumps(change(json.loads(file.read_text(encoding="utf-8"))), ensure_ascii=False), encoding="utf-8"
+    )
 
 
 def _with_older_merges(tokenizer: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +219,9 @@ def count_parameters(backbone: Any) -> int:
     language_model = backbone.language_model
     embeddings = {id(parameter) for parameter in language_model.get_input_embeddings().parameters()}
     named = decoder(language_model).named_parameters()
-    return sum(parameter.numel() for name, parameter in named if id(parameter) not in embeddings and ".lora_" not in name)
+    return sum(
+        parameter.numel() for name, parameter in named if id(parameter) not in embeddings and ".lora_" not in name
+    )
 
 
 _JOBS: dict[str, Callable[..., dict[str, Any]]] = {"draw": draw, "prepare": prepare}

@@ -17,17 +17,30 @@ __all__ = ["measure_operations", "measure_stages", "slowest_stage"]
 _OPERATIONS = 12
 
 
-def measure_stages(model: Any, texts: list[str], file: Path, encode: Callable[[list[str]], Any], finish: Callable[[], None] = lambda: None) -> dict[str, float]:
+def measure_stages(
+    model: Any,
+    texts: list[str],
+    file: Path,
+    encode: Callable[[list[str]], Any],
+    finish: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
     """Seconds that each stage was busy, in a run that is not one of the compared rounds.
 
-    `tokenise`: strings to ids; `forward`: the backbone's layers; `pack`: sorting within a batch, embedding, packing, gathering memory states; `pool`:
-    pooling and scaling; `rest`: what is left of the whole, such as sorting the texts and collecting vectors; `write`: float32 vectors into a file, durable.
-    `encode` is the whole without `write`. Stages that run beside one another add up to more than the whole, and then there is no rest.
-    `finish` waits for a GPU, so that its work counts for the stage that asked for it.
+    `tokenise`: strings to ids; `forward`: the backbone's layers; `pack`: sorting within a batch, embedding, packing,
+    gathering memory states; `pool`: pooling and scaling; `rest`: what is left of the whole, such as sorting the texts
+    and collecting vectors; `write`: float32 vectors into a file, durable. `encode` is the whole without `write`. Stages
+    that run beside one another add up to more than the whole, and then there is no rest. `finish` waits for a GPU, so
+    that its work counts for the stage that asked for it.
     """
     encoder, busy = model.encoder, _Busy(finish)
     later = [module for module in model if module is not encoder]
-    watched = [(encoder, "preprocess"), (encoder, "token_ids"), (encoder, "forward"), (encoder.backbone, "encode"), *((module, "forward") for module in later)]
+    watched = [
+        (encoder, "preprocess"),
+        (encoder, "token_ids"),
+        (encoder, "forward"),
+        (encoder.backbone, "encode"),
+        *((module, "forward") for module in later),
+    ]
     names = ["preprocess", "token_ids", "states", "forward", *("pool" for _ in later)]
     with ExitStack() as stack:
         for (holder, method), name in zip(watched, names, strict=True):
@@ -63,7 +76,10 @@ def measure_operations(run: Callable[[], Any], device: str = "cpu") -> dict[str,
         start = time.perf_counter()
         run()
         whole = time.perf_counter() - start
-    times = {event.key: event.self_device_time_total if gpu else event.self_cpu_time_total for event in profile.key_averages()}
+    times = {
+        event.key: event.self_device_time_total if gpu else event.self_cpu_time_total
+        for event in profile.key_averages()
+    }
     total = sum(times.values())
     most = sorted(times, key=times.__getitem__, reverse=True)[:_OPERATIONS]
     operations = {name: round(times[name] / total, 4) for name in most}

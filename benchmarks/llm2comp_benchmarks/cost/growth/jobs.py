@@ -30,10 +30,17 @@ def one_token_words(tokenizer: Any) -> list[str]:
     """
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     alone = set(tokens)
-    words = [token[1:] for token in tokens if token[:1] in _WORD_STARTS and token[1:].isascii() and token[1:].isalpha() and token[1:].islower()]
+    words = [
+        token[1:]
+        for token in tokens
+        if token[:1] in _WORD_STARTS and token[1:].isascii() and token[1:].isalpha() and token[1:].islower()
+    ]
     chosen = [word for word in words if word in alone]
     if len(chosen) < _FEWEST_WORDS:
-        raise SettingsError(f"the tokenizer has {len(chosen)} words that are one token, expected at least {_FEWEST_WORDS}; measure another model")
+        raise SettingsError(
+            f"the tokenizer has {len(chosen)} words that are one token, expected at least {_FEWEST_WORDS}; measure "
+            "another model"
+        )
     return chosen
 
 
@@ -79,7 +86,11 @@ def open_encoder(folder: str, precision: str, seed: int = 0) -> tuple[dict[str, 
                 target.write(json.dumps({"_id": str(number), "text": f"{text} {number}"}) + "\n")
         return {}
 
-    facts = {"loaded_bytes": reset_peak(), "memory_tokens": own, "dtype": str(next(encoder.backbone.parameters()).dtype).removeprefix("torch.")}
+    facts = {
+        "loaded_bytes": reset_peak(),
+        "memory_tokens": own,
+        "dtype": str(next(encoder.backbone.parameters()).dtype).removeprefix("torch."),
+    }
     return facts, {"encode": encode, "write_stream": write_stream}
 
 
@@ -88,7 +99,9 @@ def encode_stream(folder: str, corpus: str, output: str, precision: str) -> None
     import llm2comp
     from llm2comp_indexes import encode_shard
 
-    encode_shard([corpus], output, model=llm2comp.load(str(Path(folder) / PARTS["ours"]), device="cpu", dtype=precision))
+    encode_shard(
+        [corpus], output, model=llm2comp.load(str(Path(folder) / PARTS["ours"]), device="cpu", dtype=precision)
+    )
 
 
 if __name__ == "__main__":

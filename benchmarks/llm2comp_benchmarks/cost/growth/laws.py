@@ -24,14 +24,16 @@ class Law:
     def fit(self, sizes: Sequence[float], costs: Sequence[float]) -> dict[str, Any]:
         """The law nearest to the costs: least squares of the relative deviations, with no coefficient below 0.
 
-        A coefficient below 0 would make a part of the work give time back; where the best fit asks for one, the term is of no account.
+        A coefficient below 0 would make a part of the work give time back; where the best fit asks for one, the term is
+        of no account.
 
         Args:
             sizes: Of the points, at least as many as the law has terms.
             costs: At the sizes, above 0.
 
         Returns:
-            `form`, `coefficients` by term, `fitted` (the law at each size), and `largest_deviation`, of the law from a point, as a share of the point.
+            `form`, `coefficients` by term, `fitted` (the law at each size), and `largest_deviation`, of the law from a
+            point, as a share of the point.
         """
         from scipy.optimize import nnls
 

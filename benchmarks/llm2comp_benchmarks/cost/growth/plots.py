@@ -58,11 +58,21 @@ def plot_growth(record: dict[str, Any], path: Path) -> None:
 def _draw(axes: Any, panel: _Panel, curve: dict[str, Any]) -> None:
     points = curve["points"]
     sizes, middles = [point["at"] for point in points], [point["median"] / panel.unit for point in points]
-    spread = [[(point["median"] - point["least"]) / panel.unit for point in points], [(point["most"] - point["median"]) / panel.unit for point in points]]
+    spread = [
+        [(point["median"] - point["least"]) / panel.unit for point in points],
+        [(point["most"] - point["median"]) / panel.unit for point in points],
+    ]
     axes.plot(sizes, [cost / panel.unit for cost in curve["law"]["fitted"]], "--", color=_LAW, zorder=2)
     axes.errorbar(sizes, middles, yerr=spread, fmt="o", color=_MEASURED, capsize=4, markersize=6, zorder=3)
     if "anonymous" in points[0]:
-        axes.plot(sizes, [point["anonymous"]["median"] / panel.unit for point in points], "s", color=_OTHER, markersize=5, label="without mapped files")
+        axes.plot(
+            sizes,
+            [point["anonymous"]["median"] / panel.unit for point in points],
+            "s",
+            color=_OTHER,
+            markersize=5,
+            label="without mapped files",
+        )
         axes.legend(frameon=False, fontsize=9, loc="lower right")
     _set_scales(axes, panel, sizes)
     axes.set_title(panel.title, fontsize=11)
@@ -72,7 +82,15 @@ def _draw(axes: Any, panel: _Panel, curve: dict[str, Any]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     law = curve["law"]
     said = f"law: {law['form']}\nwithin {100 * law['largest_deviation']:.1f} % of every point"
-    axes.text(0.03, 0.97, said, transform=axes.transAxes, va="top", fontsize=9, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"})
+    axes.text(
+        0.03,
+        0.97,
+        said,
+        transform=axes.transAxes,
+        va="top",
+        fontsize=9,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
+    )
 
 
 def _set_scales(axes: Any, panel: _Panel, sizes: list[int]) -> None:
@@ -112,12 +130,22 @@ def _short(size: int) -> str:
 def _add_key(axes: Any, record: dict[str, Any]) -> None:
     """What the signs mean, and what was measured, in a place without a curve."""
     settings, hardware, model = record["settings"], record["hardware"], record["settings"]["model"]
-    axes.errorbar([], [], yerr=[[], []], fmt="o", color=_MEASURED, capsize=4, label=f"measured: median, bar from least to most ({settings['rounds']} rounds)")
+    axes.errorbar(
+        [],
+        [],
+        yerr=[[], []],
+        fmt="o",
+        color=_MEASURED,
+        capsize=4,
+        label=f"measured: median, bar from least to most ({settings['rounds']} rounds)",
+    )
     axes.plot([], [], "--", color=_LAW, label="expected law, fitted to the medians")
     axes.legend(frameon=False, loc="upper left", fontsize=10)
     lines = [
         f"random weights of the shape {settings['shape']}" if not model.get("fingerprint") else "a trained model",
-        f"hidden {model['hidden']}, {model['layers']} layers, intermediate {model['intermediate']}, {model['dtype']}" if model else "",
+        f"hidden {model['hidden']}, {model['layers']} layers, intermediate {model['intermediate']}, {model['dtype']}"
+        if model
+        else "",
         f"{hardware['processor']}, threads: {hardware['threads']}",
         "tokens: more and more texts of 64 tokens",
         f"k: {settings['texts']} texts of 32 tokens, k behind each",
@@ -125,7 +153,9 @@ def _add_key(axes: Any, record: dict[str, Any]) -> None:
         "memory: texts of 16 tokens, encoded block by block",
         "stage 1: 4 texts of 300 tokens",
     ]
-    axes.text(0.03, 0.72, "\n".join(filter(None, lines)), transform=axes.transAxes, va="top", fontsize=9.5, linespacing=1.5)
+    axes.text(
+        0.03, 0.72, "\n".join(filter(None, lines)), transform=axes.transAxes, va="top", fontsize=9.5, linespacing=1.5
+    )
 
 
 def main() -> None:

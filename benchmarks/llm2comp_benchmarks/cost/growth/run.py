@@ -20,11 +20,19 @@ from llm2comp_benchmarks.results.record import result_record
 
 __all__ = ["CURVES", "GrowthBenchmark", "run_growth_benchmark"]
 
-CURVES = {"tokens": "counts", "k": "memory_tokens", "length": "lengths", "memory": "corpora", "vocabulary": "vocabularies"}
+CURVES = {
+    "tokens": "counts",
+    "k": "memory_tokens",
+    "length": "lengths",
+    "memory": "corpora",
+    "vocabulary": "vocabularies",
+}
 """Curve → the setting with its sizes."""
 _JOBS = "llm2comp_benchmarks.cost.growth.jobs"
 _TEXT = 64  # tokens of a text where the number of texts grows
-_BEFORE_K = 32  # tokens before the memory tokens where their number grows: a batch of 32 texts fits one pass then, whatever k
+_BEFORE_K = (
+    32  # tokens before the memory tokens where their number grows: a batch of 32 texts fits one pass then, whatever k
+)
 _SHORT = 16  # tokens of a text of a stream
 _TRAIN_TEXTS, _TRAIN_TOKENS = 4, 300
 
@@ -73,7 +81,10 @@ class GrowthBenchmark:
         for name, least in {"counts": 1, "memory_tokens": 1, "lengths": 16, "corpora": 1, "vocabularies": 4}.items():
             sizes = getattr(self, name)
             if sizes and (min(sizes) < least or len(set(sizes)) < 3):
-                raise SettingsError(f"{name} are {', '.join(map(str, sizes))}: give three different ones or more, from {least} on, or none")
+                raise SettingsError(
+                    f"{name} are {', '.join(map(str, sizes))}: give three different ones or more, from {least} on, or "
+                    "none"
+                )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingsError(f"precision is {self.precision!r}; give auto, float32 or bfloat16")
         Shape.parse(self.shape)
@@ -83,7 +94,9 @@ class GrowthBenchmark:
         return tuple(sorted(set(getattr(self, CURVES[curve]))))
 
 
-def run_growth_benchmark(settings: GrowthBenchmark, *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def run_growth_benchmark(
+    settings: GrowthBenchmark, *, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """The record of a run: `curves`, each with its points (median, least and most of the rounds) and its law, and what the numbers rest on.
 
     Args:
@@ -98,16 +111,24 @@ def run_growth_benchmark(settings: GrowthBenchmark, *, tell: Callable[[str], Non
     facts: dict[str, Any] = {}
     if settings.vocabularies:
         with _stepping(settings, tell) as measure:
-            curves["vocabulary"] = _curve("vocabulary", LAWS["vocabulary"], "seconds", _in_rounds("vocabulary", measure, settings, tell))
+            curves["vocabulary"] = _curve(
+                "vocabulary", LAWS["vocabulary"], "seconds", _in_rounds("vocabulary", measure, settings, tell)
+            )
     if any(settings.sizes(curve) for curve in CURVES if curve != "vocabulary"):
         with _prepared(settings, tell) as (folder, facts):
             curves |= _encoding_curves(folder, facts, settings, tell)
     described = {name: value for name, value in asdict(settings).items() if name not in ("workdir", "model")}
     record = result_record([], {**described, "model": facts}, threads=settings.threads)
-    return {"curves": {name: curves[name] for name in CURVES if name in curves}, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
+    return {
+        "curves": {name: curves[name] for name in CURVES if name in curves},
+        **record,
+        "seconds": {"all": round(time.perf_counter() - start, 1)},
+    }
 
 
-def _in_rounds(curve: str, measure: Measure, settings: GrowthBenchmark, tell: Callable[[str], None]) -> dict[int, list[float]]:
+def _in_rounds(
+    curve: str, measure: Measure, settings: GrowthBenchmark, tell: Callable[[str], None]
+) -> dict[int, list[float]]:
     """Costs of each size, one from every round."""
     costs: dict[int, list[float]] = {size: [] for size in settings.sizes(curve)}
     for number, size in in_turn(settings.sizes(curve), settings.rounds):
@@ -117,7 +138,9 @@ def _in_rounds(curve: str, measure: Measure, settings: GrowthBenchmark, tell: Ca
 
 
 def _curve(name: str, law: Law, unit: str, costs: Mapping[int, Sequence[float]]) -> dict[str, Any]:
-    points = [{"at": size, **RoundStats.of(several).to_json(), "rounds": list(several)} for size, several in costs.items()]
+    points = [
+        {"at": size, **RoundStats.of(several).to_json(), "rounds": list(several)} for size, several in costs.items()
+    ]
     return {"cost": unit, "points": points, "law": law.fit(list(costs), [point["median"] for point in points])}
 
 
@@ -131,12 +154,21 @@ def _prepared(settings: GrowthBenchmark, tell: Callable[[str], None]) -> Iterato
         tell("make a model")
         chosen = {"model": settings.model} if settings.model is not None else {"shape": settings.shape}
         given = json.dumps({"folder": str(folder), "seed": settings.seed, "plain": False, **chosen})
-        yield folder, run_process("make a model", [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.setup", "prepare", given], settings.threads)["model"]
+        yield (
+            folder,
+            run_process(
+                "make a model",
+                [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.setup", "prepare", given],
+                settings.threads,
+            )["model"],
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _encoding_curves(folder: Path, facts: dict[str, Any], settings: GrowthBenchmark, tell: Callable[[str], None]) -> dict[str, Any]:
+def _encoding_curves(
+    folder: Path, facts: dict[str, Any], settings: GrowthBenchmark, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """The curves of encoding; `facts` gets the precision that was measured."""
     given = json.dumps({"folder": str(folder), "precision": settings.precision, "seed": settings.seed})
     curves = {}
@@ -148,12 +180,21 @@ def _encoding_curves(folder: Path, facts: dict[str, Any], settings: GrowthBenchm
 
         if settings.counts:
             costs = _warm("tokens", lambda count: seconds(count=count, tokens=_TEXT - own), settings, tell)
-            curves["tokens"] = _curve("tokens", LAWS["tokens"], "seconds", {_TEXT * count: several for count, several in costs.items()})
+            curves["tokens"] = _curve(
+                "tokens", LAWS["tokens"], "seconds", {_TEXT * count: several for count, several in costs.items()}
+            )
         if settings.memory_tokens:
-            costs = _warm("k", lambda k: seconds(count=settings.texts, tokens=_BEFORE_K, memory_tokens=k), settings, tell)
+            costs = _warm(
+                "k", lambda k: seconds(count=settings.texts, tokens=_BEFORE_K, memory_tokens=k), settings, tell
+            )
             curves["k"] = _curve("k", growth_with_k(_BEFORE_K), "seconds", costs)
         if settings.lengths:
-            costs = _warm("length", lambda length: seconds(count=settings.texts, tokens=length - own, memory_tokens=own), settings, tell)
+            costs = _warm(
+                "length",
+                lambda length: seconds(count=settings.texts, tokens=length - own, memory_tokens=own),
+                settings,
+                tell,
+            )
             curves["length"] = _curve("length", LAWS["length"], "seconds", costs)
         for size in settings.sizes("memory"):
             worker.ask("write_stream", file=str(folder / f"stream-{size}.jsonl"), count=size, tokens=_SHORT - own)
@@ -166,7 +207,9 @@ def _encoding_curves(folder: Path, facts: dict[str, Any], settings: GrowthBenchm
     return curves
 
 
-def _warm(curve: str, measure: Measure, settings: GrowthBenchmark, tell: Callable[[str], None]) -> dict[int, list[float]]:
+def _warm(
+    curve: str, measure: Measure, settings: GrowthBenchmark, tell: Callable[[str], None]
+) -> dict[int, list[float]]:
     """As `_in_rounds`, after each size was measured once, which does not count."""
     tell(f"{curve}: warm up")
     for size in settings.sizes(curve):
@@ -177,8 +220,16 @@ def _warm(curve: str, measure: Measure, settings: GrowthBenchmark, tell: Callabl
 def _peak_of_stream(folder: Path, size: int, settings: GrowthBenchmark, anonymous: list[int]) -> float:
     """Most bytes that a process held which encoded a corpus into a shard; those without pages of mapped files are added to the list."""
     output = folder / "shards"
-    asked = {"folder": str(folder), "corpus": str(folder / f"stream-{size}.jsonl"), "output": str(output), "precision": settings.precision}
-    peaks = watch_process([sys.executable, "-m", _JOBS, "stream", json.dumps(asked)], {name: str(settings.threads) for name in THREAD_VARIABLES})
+    asked = {
+        "folder": str(folder),
+        "corpus": str(folder / f"stream-{size}.jsonl"),
+        "output": str(output),
+        "precision": settings.precision,
+    }
+    peaks = watch_process(
+        [sys.executable, "-m", _JOBS, "stream", json.dumps(asked)],
+        {name: str(settings.threads) for name in THREAD_VARIABLES},
+    )
     shutil.rmtree(output)
     anonymous.append(peaks["anonymous"])
     return float(peaks["resident"])
@@ -206,5 +257,7 @@ def _open_step(vocabulary: int, settings: GrowthBenchmark) -> Worker:
     from llm2comp.backbone.hardware import inference_dtype
 
     precision = str(inference_dtype(settings.precision, "cpu")).removeprefix("torch.")
-    steps = TrainBenchmark(shape=settings.shape, texts=_TRAIN_TEXTS, tokens=_TRAIN_TOKENS, threads=settings.threads, seed=settings.seed)
+    steps = TrainBenchmark(
+        shape=settings.shape, texts=_TRAIN_TEXTS, tokens=_TRAIN_TOKENS, threads=settings.threads, seed=settings.seed
+    )
     return open_steps(f"llm2comp {precision}", steps, vocabulary)

@@ -31,7 +31,8 @@ class VectorSet:
     """A folder of vectors, their documents, and queries that are not among them.
 
     Attributes:
-        folder: Holds `vectors/vectors.npy` (rows, dimension), `ids.txt`, `documents.jsonl`, `queries.npy` and `tuning.npy`.
+        folder: Holds `vectors/vectors.npy` (rows, dimension), `ids.txt`, `documents.jsonl`, `queries.npy` and
+            `tuning.npy`.
         name: For tables.
         source: Where the vectors come from, in words.
         query_source: Where the queries come from, in words.
@@ -86,7 +87,8 @@ def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> Iterator[NDArra
 
     - A common mean: embeddings lie in a cone, not around the origin.
     - 250 topics of 16 subtopics each; their sizes fall as 1/rank, so that a few are large and most are small.
-    - Every level spreads along directions whose standard deviation falls as rank^-0.6, as spectra of embeddings do: neighbours differ in few of them.
+    - Every level spreads along directions whose standard deviation falls as rank^-0.6, as spectra of embeddings do:
+      neighbours differ in few of them.
     - Within a subtopic, the vectors' own spread differs by up to a factor of 2: some are dense, some sparse.
 
     Topics come from a generator of their own, so that other seeds (queries) draw from the same distribution.
@@ -96,9 +98,13 @@ def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> Iterator[NDArra
     scale *= np.sqrt(dimension / np.sum(scale**2))
     mean = world.standard_normal(dimension, dtype=np.float32)
     centres = _WIDTHS["topic"] * scale * world.standard_normal((_TOPICS, 1, dimension), dtype=np.float32)
-    centres = centres + _WIDTHS["subtopic"] * world.permutation(scale) * world.standard_normal((_TOPICS, _SUBTOPICS, dimension), dtype=np.float32)
+    centres = centres + _WIDTHS["subtopic"] * world.permutation(scale) * world.standard_normal(
+        (_TOPICS, _SUBTOPICS, dimension), dtype=np.float32
+    )
     centres = mean + centres.reshape(-1, dimension)  # (topics * subtopics, dimension)
-    spreads = _WIDTHS["vector"] * world.permutation(scale) * world.uniform(0.6, 1.2, (len(centres), 1)).astype(np.float32)
+    spreads = (
+        _WIDTHS["vector"] * world.permutation(scale) * world.uniform(0.6, 1.2, (len(centres), 1)).astype(np.float32)
+    )
     share = 1 / np.arange(1, len(centres) + 1)
     share = world.permutation(share / share.sum())
     generator = np.random.default_rng(seed)
@@ -112,7 +118,9 @@ def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> Iterator[NDArra
 def write_synthetic(folder: Path, rows: int, dimension: int, *, queries: int, seed: int = 0) -> VectorSet:
     """A set of synthetic vectors, each with a document of 40 random words."""
     (folder / "vectors").mkdir(parents=True, exist_ok=True)
-    out = np.lib.format.open_memmap(folder / "vectors" / "vectors.npy", mode="w+", dtype=np.float32, shape=(rows, dimension))
+    out = np.lib.format.open_memmap(
+        folder / "vectors" / "vectors.npy", mode="w+", dtype=np.float32, shape=(rows, dimension)
+    )
     start = 0
     for block in draw_vectors(rows, dimension, seed=seed):
         out[start : start + len(block)] = block
@@ -121,8 +129,12 @@ def write_synthetic(folder: Path, rows: int, dimension: int, *, queries: int, se
     _write_documents(folder, _synthetic_documents(rows, seed))
     for name, count, own_seed in (("queries", queries, seed + 1), ("tuning", TUNING_QUERIES, seed + 2)):
         np.save(folder / f"{name}.npy", np.concatenate(list(draw_vectors(count, dimension, seed=own_seed))))
-    source = f"synthetic: {_TOPICS} topics of {_SUBTOPICS} subtopics in a cone, sizes and spectra by power laws, seed {seed}"
-    return _finish(VectorSet(folder, f"synthetic-{rows}", source, "others of the same distribution", rows, dimension, queries))
+    source = (
+        f"synthetic: {_TOPICS} topics of {_SUBTOPICS} subtopics in a cone, sizes and spectra by power laws, seed {seed}"
+    )
+    return _finish(
+        VectorSet(folder, f"synthetic-{rows}", source, "others of the same distribution", rows, dimension, queries)
+    )
 
 
 def _synthetic_documents(rows: int, seed: int) -> Iterator[Document]:
@@ -134,9 +146,14 @@ def _synthetic_documents(rows: int, seed: int) -> Iterator[Document]:
 
 
 def _write_documents(folder: Path, documents: Iterator[Document]) -> None:
-    with (folder / "documents.jsonl").open("w", encoding="utf-8") as file, (folder / "ids.txt").open("w", encoding="utf-8") as ids:
+    with (
+        (folder / "documents.jsonl").open("w", encoding="utf-8") as file,
+        (folder / "ids.txt").open("w", encoding="utf-8") as ids,
+    ):
         for one in documents:
-            file.write(json.dumps({"_id": one.id, "title": one.title, "text": one.text, "metadata": one.metadata}) + "\n")
+            file.write(
+                json.dumps({"_id": one.id, "title": one.title, "text": one.text, "metadata": one.metadata}) + "\n"
+            )
             ids.write(f"{one.id}\n")
 
 
@@ -151,13 +168,18 @@ def encode_corpus(folder: Path, corpus: str, model: "LLM2Comp", *, queries: int,
     documents = list(read_corpus(corpus))
     wanted = queries + TUNING_QUERIES
     if len(documents) < 2 * wanted:
-        raise SettingsError(f"{corpus} has {len(documents):,} documents, too few for {wanted:,} queries that are left out of it; expected {2 * wanted:,}")
+        raise SettingsError(
+            f"{corpus} has {len(documents):,} documents, too few for {wanted:,} queries that are left out of it; "
+            f"expected {2 * wanted:,}"
+        )
     order = np.random.default_rng(seed).permutation(len(documents))
     asked = [documents[row].text.strip().partition("\n")[0][:300] or documents[row].title for row in order[:wanted]]
     kept = [documents[row] for row in np.sort(order[wanted:])]
     (folder / "vectors").mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    vectors = np.asarray(model.encode_document([document.content for document in kept], show_progress_bar=False), np.float32)
+    vectors = np.asarray(
+        model.encode_document([document.content for document in kept], show_progress_bar=False), np.float32
+    )
     seconds = time.perf_counter() - start
     np.save(folder / "vectors" / "vectors.npy", vectors)
     question = np.asarray(model.encode_query(asked, show_progress_bar=False), np.float32)

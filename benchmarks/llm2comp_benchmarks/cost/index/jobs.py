@@ -23,7 +23,9 @@ _PROBES = 100  # queries asked after opening, before memory is read
 _FEW = 20  # queries where measuring is not the point
 
 
-def prepare(folder: str, corpus: str | None, model: str | None, rows: int, dimension: int, queries: int, seed: int) -> dict[str, Any]:
+def prepare(
+    folder: str, corpus: str | None, model: str | None, rows: int, dimension: int, queries: int, seed: int
+) -> dict[str, Any]:
     """The set of vectors in the folder: made, or as an earlier run with the same model left it."""
     target = Path(folder)
     found = open_set(target)
@@ -47,8 +49,8 @@ def _opened(folder: str) -> VectorSet:
 def build_ours(vectors: str, output: str, options: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
     """An index as `index build documents.jsonl --vectors … --ids … --queries …` makes it.
 
-    `build_seconds` is the whole; `phases` has its parts: `write` (documents and vectors read, written, hashed, durable, committed), `choose`,
-    `structure` (trained, filled, saved), `measure` (the recall-latency curve).
+    `build_seconds` is the whole; `phases` has its parts: `write` (documents and vectors read, written, hashed, durable,
+    committed), `choose`, `structure` (trained, filled, saved), `measure` (the recall-latency curve).
     """
     from llm2comp_indexes import IndexOptions, Targets
     from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
@@ -58,7 +60,9 @@ def build_ours(vectors: str, output: str, options: dict[str, Any], targets: dict
     files = VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=source.folder / "tuning.npy")
     given = IndexOptions(**options, targets=Targets(**targets))
     start = time.perf_counter()
-    report = build_from_vectors(files, output, corpora=[source.folder / "documents.jsonl"], options=given, device="cpu").measured
+    report = build_from_vectors(
+        files, output, corpora=[source.folder / "documents.jsonl"], options=given, device="cpu"
+    ).measured
     seconds = time.perf_counter() - start
     phases = {name: duration for name, duration in report.seconds.items() if name in ("choose", "structure", "measure")}
     [segment] = read_manifest(Path(output)).segments
@@ -88,17 +92,24 @@ def store_vectors(vectors: str, output: str) -> dict[str, Any]:
     few = target.with_name(f"{target.name}.npy")
     np.save(few, source.load("tuning")[:_FEW])
     start = time.perf_counter()
-    report = build_from_vectors(VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=few), output, options=IndexOptions(type="flat"))
+    report = build_from_vectors(
+        VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=few),
+        output,
+        options=IndexOptions(type="flat"),
+    )
     seconds = time.perf_counter() - start - report.measured.seconds["measure"]
     shutil.rmtree(target)
     few.unlink()
     return {"seconds": seconds}
 
 
-def build_faiss(vectors: str, output: str, factory: str, trained_on: int, ef_construction: int | None) -> dict[str, Any]:
+def build_faiss(
+    vectors: str, output: str, factory: str, trained_on: int, ef_construction: int | None
+) -> dict[str, Any]:
     """The same type by plain FAISS: vectors mapped, train on a random sample, add in blocks, write_index.
 
-    The training sample has as many rows as ours, and a graph is built with as much effort; everything else is as FAISS has it.
+    The training sample has as many rows as ours, and a graph is built with as much effort; everything else is as FAISS
+    has it.
     """
     import faiss
 
@@ -110,7 +121,9 @@ def build_faiss(vectors: str, output: str, factory: str, trained_on: int, ef_con
         index.hnsw.efConstruction = ef_construction
     marks = [time.perf_counter()]
     if not index.is_trained:
-        sample = np.array(mapped[np.sort(np.random.default_rng(0).choice(len(mapped), min(trained_on, len(mapped)), replace=False))])
+        sample = np.array(
+            mapped[np.sort(np.random.default_rng(0).choice(len(mapped), min(trained_on, len(mapped)), replace=False))]
+        )
         index.train(sample)
         del sample
     marks.append(time.perf_counter())
@@ -122,7 +135,13 @@ def build_faiss(vectors: str, output: str, factory: str, trained_on: int, ef_con
     faiss.write_index(index, str(file))
     marks.append(time.perf_counter())
     phases = dict(zip(("train", "add", "write"), np.diff(marks).tolist(), strict=True))
-    return {"type": factory, "build_seconds": marks[-1] - start, "phases": phases, "bytes": file.stat().st_size, "peak_bytes": peak_bytes()}
+    return {
+        "type": factory,
+        "build_seconds": marks[-1] - start,
+        "phases": phases,
+        "bytes": file.stat().st_size,
+        "peak_bytes": peak_bytes(),
+    }
 
 
 def open_ours(folder: str, vectors: str) -> dict[str, Any]:

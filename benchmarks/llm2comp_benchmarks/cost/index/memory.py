@@ -1,7 +1,7 @@
 """How the memory of a build grows with the corpus: `index build corpus.jsonl --vectors …` of 100,000 and of a million synthetic documents.
 
-`python -m llm2comp_benchmarks.cost.index.memory WORKDIR benchmarks/results/index-memory.json` measures it; vectors are kept in WORKDIR, where
-`llm2comp bench index --workdir WORKDIR --rows 1000000` finds them too.
+`python -m llm2comp_benchmarks.cost.index.memory WORKDIR benchmarks/results/index-memory.json` measures it; vectors are
+kept in WORKDIR, where `llm2comp bench index --workdir WORKDIR --rows 1000000` finds them too.
 """
 
 import json
@@ -21,7 +21,13 @@ __all__ = ["measure_memory"]
 _JOB = [sys.executable, "-m", "llm2comp_benchmarks.cost.index.jobs"]
 
 
-def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000), types: Sequence[str] = ("flat", "ivf"), threads: int = 1) -> dict[str, Any]:
+def measure_memory(
+    workdir: Path,
+    *,
+    rows: tuple[int, int] = (100_000, 1_000_000),
+    types: Sequence[str] = ("flat", "ivf"),
+    threads: int = 1,
+) -> dict[str, Any]:
     """The record: for each type the peaks of a build of so many documents, and `growth`, what the larger one takes beyond the smaller."""
     start = time.perf_counter()
     entries: dict[str, dict[str, Any]] = {kind: {} for kind in types}
@@ -35,7 +41,9 @@ def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000
     for entry in entries.values():
         small, large = (entry[str(count)] for count in rows)
         entry["growth"] = {name: large[name] - small[name] for name in small}
-    record = result_record([], {"rows": list(rows), "dimension": settings.dimension, "threads": threads}, threads=threads)
+    record = result_record(
+        [], {"rows": list(rows), "dimension": settings.dimension, "threads": threads}, threads=threads
+    )
     record["versions"] |= found_packages()
     return {**entries, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
 
@@ -43,7 +51,9 @@ def measure_memory(workdir: Path, *, rows: tuple[int, int] = (100_000, 1_000_000
 def _watch_build(vectors: Path, kind: str, output: Path, threads: int) -> dict[str, int]:
     shutil.rmtree(output, ignore_errors=True)
     arguments = {"vectors": str(vectors), "output": str(output), "options": {"type": kind}, "targets": {}}
-    peaks = watch_process([*_JOB, "build_ours", json.dumps(arguments)], {name: str(threads) for name in THREAD_VARIABLES})
+    peaks = watch_process(
+        [*_JOB, "build_ours", json.dumps(arguments)], {name: str(threads) for name in THREAD_VARIABLES}
+    )
     shutil.rmtree(output)
     return peaks
 

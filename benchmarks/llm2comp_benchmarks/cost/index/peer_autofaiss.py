@@ -1,7 +1,7 @@
 """Builds an index with autofaiss. Run as a script by the Python of an environment that has autofaiss, so it imports nothing of ours.
 
-`python peer_autofaiss.py '{"vectors": DIR, "output": DIR, "memory": 4000000000, "latency_ms": 10.0, "k": 10, "threads": 1}'` prints one JSON line;
-without an argument, the versions.
+`python peer_autofaiss.py '{"vectors": DIR, "output": DIR, "memory": 4000000000, "latency_ms": 10.0, "k": 10, "threads":
+1}'` prints one JSON line; without an argument, the versions.
 """
 
 import json
@@ -53,7 +53,9 @@ def build(vectors: str, output: str, memory: int, latency_ms: float, k: int, thr
         "bytes": (folder / "knn.index").stat().st_size,
         "peak_bytes": _peak(),
         "versions": versions(),
-        "it_measured": {name: value for name, value in infos.items() if "recall" in name or "latency" in name or "speed" in name},
+        "it_measured": {
+            name: value for name, value in infos.items() if "recall" in name or "latency" in name or "speed" in name
+        },
     }
 
 

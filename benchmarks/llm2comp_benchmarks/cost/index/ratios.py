@@ -27,9 +27,10 @@ RATIOS = {
 def ratios_of(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     """Ours over the other's; below 1 is in our favour, but for `recall_gain`, which is ours minus the other's.
 
-    Of the build there are four, each with more than the one before: `structure` is training, adding and saving; `pipeline_bare` stores the vectors too
-    (read, scaled, written, hashed, durable, committed with their ids); `pipeline` documents and metadata; `build` chooses the type and measures recall.
-    `search_bare` is our search with documents over the other's search without.
+    Of the build there are four, each with more than the one before: `structure` is training, adding and saving;
+    `pipeline_bare` stores the vectors too (read, scaled, written, hashed, durable, committed with their ids);
+    `pipeline` documents and metadata; `build` chooses the type and measures recall. `search_bare` is our search with
+    documents over the other's search without.
     """
     phases = ours["phases"]
     pipeline = ours["build_seconds"] - phases.get("choose", 0.0) - phases["measure"] - phases.get("queries", 0.0)
@@ -76,4 +77,8 @@ def format_record(record: dict[str, Any]) -> str:
 def effort_words(entry: dict[str, Any]) -> str:
     """The effort that an index was searched with, such as `nprobe=16`; empty where there is none to set."""
     effort = entry.get("effort")
-    return entry.get("parameters") or "" if effort is None else " ".join(f"{name}={value}" for name, value in effort.items() if value and value > 1)
+    return (
+        entry.get("parameters") or ""
+        if effort is None
+        else " ".join(f"{name}={value}" for name, value in effort.items() if value and value > 1)
+    )

@@ -28,7 +28,8 @@ class IndexBenchmark:
     """What is measured.
 
     Attributes:
-        workdir: For vectors and indexes. Vectors found there are used again; indexes are removed after they were measured.
+        workdir: For vectors and indexes. Vectors found there are used again; indexes are removed after they were
+            measured.
         corpus: Encoded for its vectors; None: synthetic vectors.
         model: That encodes the corpus; None: the bundled one.
         rows: Synthetic vectors.
@@ -66,7 +67,10 @@ class IndexBenchmark:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.peer_python is not None and not shutil.which(self.peer_python):
-            raise SettingsError(f"{self.peer_python}: no such program; give the Python of an environment with autofaiss: bin/python in it")
+            raise SettingsError(
+                f"{self.peer_python}: no such program; give the Python of an environment with autofaiss: bin/python "
+                "in it"
+            )
 
     @property
     def targets(self) -> dict[str, Any]:
@@ -93,7 +97,14 @@ class _Run:
 
     def build_ours(self, kind: str, folder: Path, **targets: Any) -> dict[str, Any]:
         options, asked = {"type": kind}, self.settings.targets | targets
-        built = self.job(f"build llm2comp {kind}", "build_ours", vectors=self.vectors, output=str(folder), options=options, targets=asked)
+        built = self.job(
+            f"build llm2comp {kind}",
+            "build_ours",
+            vectors=self.vectors,
+            output=str(folder),
+            options=options,
+            targets=asked,
+        )
         return {**built, "store_vectors_seconds": self.store_vectors_seconds}
 
     def folder(self, name: str) -> Path:
@@ -118,9 +129,13 @@ def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lam
     if settings.peer_python is not None:  # found out now rather than after an hour
         run_process("open autofaiss", [str(settings.peer_python), str(_PEER)], settings.threads)
     asked = {name: getattr(settings, name) for name in ("corpus", "model", "rows", "dimension", "queries", "seed")}
-    prepared = run.job("prepare vectors", "prepare", folder=str(settings.workdir / "sets" / set_name(settings)), **asked)
+    prepared = run.job(
+        "prepare vectors", "prepare", folder=str(settings.workdir / "sets" / set_name(settings)), **asked
+    )
     run.vectors = prepared.pop("folder")
-    stored = run.job("store vectors without documents", "store_vectors", vectors=run.vectors, output=str(run.folder("bare")))
+    stored = run.job(
+        "store vectors without documents", "store_vectors", vectors=run.vectors, output=str(run.folder("bare"))
+    )
     run.store_vectors_seconds = stored["seconds"]
     ratios = {}
     for kind in settings.types:
@@ -134,7 +149,11 @@ def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lam
 
 def set_name(settings: IndexBenchmark) -> str:
     """Folder of the vectors of these settings, within `sets` of the working directory."""
-    source = settings.corpus.replace(":", "-").strip("-").replace("/", "_") if settings.corpus else f"synthetic-{settings.rows}-{settings.dimension}"
+    source = (
+        settings.corpus.replace(":", "-").strip("-").replace("/", "_")
+        if settings.corpus
+        else f"synthetic-{settings.rows}-{settings.dimension}"
+    )
     return f"{source}-queries{settings.queries}-seed{settings.seed}"
 
 
@@ -150,11 +169,17 @@ def _compare_with_faiss(run: _Run, kind: str, prepared: dict[str, Any]) -> dict[
     ours_folder, plain_folder = run.folder("ours"), run.folder("plain")
     ours = run.build_ours(kind, ours_folder)
     training = same_training(ours["type"], prepared["rows"], prepared["dimension"])
-    plain = run.job(f"build {_PLAIN} {ours['type']}", "build_faiss", vectors=run.vectors, output=str(plain_folder), **training)
+    plain = run.job(
+        f"build {_PLAIN} {ours['type']}", "build_faiss", vectors=run.vectors, output=str(plain_folder), **training
+    )
     plain["parameters"] = effort_parameters(ours["effort"])
     file = plain_folder / "faiss.index"
     names = f"llm2comp {kind}", f"{_PLAIN} {kind}"
-    measured = _compare(run, {names[0]: {"folder": str(ours_folder)}}, {names[1]: {"file": str(file), "parameters": plain["parameters"]}})
+    measured = _compare(
+        run,
+        {names[0]: {"folder": str(ours_folder)}},
+        {names[1]: {"file": str(file), "parameters": plain["parameters"]}},
+    )
     run.entries[names[0]] = ours | measured[names[0]] | _open_ours(run, ours_folder)
     run.entries[names[1]] = plain | measured[names[1]] | _open_faiss(run, file)
     return ratios_of(*(run.entries[name] for name in names))
@@ -163,19 +188,27 @@ def _compare_with_faiss(run: _Run, kind: str, prepared: dict[str, Any]) -> dict[
 def _compare_with_autofaiss(run: _Run) -> dict[str, dict[str, float]]:
     """Our `auto` with the effort it was tuned to, and with one that takes as long as autofaiss's choice.
 
-    Where that still finds less, it is built once more, asked for the recall that autofaiss reached, and again given as long.
+    Where that still finds less, it is built once more, asked for the recall that autofaiss reached, and again given as
+    long.
     """
     settings = run.settings
     peer_folder = run.folder("peer")
     built = {"auto": run.build_ours("auto", run.folder("auto"))}
-    asked: dict[str, Any] = {"vectors": str(Path(run.vectors) / "vectors"), "output": str(peer_folder), "memory": settings.memory}
+    asked: dict[str, Any] = {
+        "vectors": str(Path(run.vectors) / "vectors"),
+        "output": str(peer_folder),
+        "memory": settings.memory,
+    }
     asked |= {"latency_ms": settings.latency_ms, "k": settings.k, "threads": settings.threads}
     run.tell("build autofaiss")
     peer = run_process("build autofaiss", [str(settings.peer_python), str(_PEER), json.dumps(asked)], settings.threads)
     run.versions["autofaiss"] = peer["versions"]["autofaiss"]
     file = peer_folder / "knn.index"
     plain = {"file": str(file), "parameters": peer["parameters"]}
-    searches = {"auto": {"folder": str(settings.workdir / "indexes" / "auto")}, _EQUAL: _at_equal_latency(run, "auto", plain)}
+    searches = {
+        "auto": {"folder": str(settings.workdir / "indexes" / "auto")},
+        _EQUAL: _at_equal_latency(run, "auto", plain),
+    }
     measured = _compare(run, searches, {"autofaiss": plain})
     if measured[_EQUAL]["recall"] < measured["autofaiss"]["recall"]:
         built["asked"] = run.build_ours("auto", run.folder("asked"), recall=measured["autofaiss"]["recall"])
@@ -184,7 +217,9 @@ def _compare_with_autofaiss(run: _Run) -> dict[str, dict[str, float]]:
     opened = {name: _open_ours(run, settings.workdir / "indexes" / name) for name in built}
     for name, search in searches.items():
         index = Path(search["folder"]).name
-        run.entries[f"llm2comp {name}"] = built[index] | {"effort": search.get("effort", built[index]["effort"])} | measured[name] | opened[index]
+        run.entries[f"llm2comp {name}"] = (
+            built[index] | {"effort": search.get("effort", built[index]["effort"])} | measured[name] | opened[index]
+        )
     run.entries["autofaiss"] = peer | measured["autofaiss"] | _open_faiss(run, file)
     return {name: ratios_of(run.entries[f"llm2comp {name}"], run.entries["autofaiss"]) for name in searches}
 
@@ -192,13 +227,22 @@ def _compare_with_autofaiss(run: _Run) -> dict[str, dict[str, float]]:
 def _at_equal_latency(run: _Run, name: str, plain: dict[str, Any]) -> dict[str, Any]:
     """How the index of this name is searched so that a query takes as long as with the other one."""
     folder = str(run.settings.workdir / "indexes" / name)
-    effort = run.job("find the effort of equal latency", "equal_effort", vectors=run.vectors, folder=folder, plain=plain, k=run.settings.k)
+    effort = run.job(
+        "find the effort of equal latency",
+        "equal_effort",
+        vectors=run.vectors,
+        folder=folder,
+        plain=plain,
+        k=run.settings.k,
+    )
     return {"folder": folder, "effort": effort}
 
 
 def _compare(run: _Run, ours: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     what = f"search {', '.join([*ours, *plain])}"
-    return run.job(what, "compare", vectors=run.vectors, ours=ours, plain=plain, k=run.settings.k, rounds=run.settings.rounds)
+    return run.job(
+        what, "compare", vectors=run.vectors, ours=ours, plain=plain, k=run.settings.k, rounds=run.settings.rounds
+    )
 
 
 def _open_ours(run: _Run, folder: Path) -> dict[str, Any]:
@@ -209,7 +253,9 @@ def _open_ours(run: _Run, folder: Path) -> dict[str, Any]:
 
 
 def _open_faiss(run: _Run, file: Path) -> dict[str, Any]:
-    opened = run.job(f"open {'autofaiss' if file.name == 'knn.index' else _PLAIN}", "open_faiss", file=str(file), vectors=run.vectors)
+    opened = run.job(
+        f"open {'autofaiss' if file.name == 'knn.index' else _PLAIN}", "open_faiss", file=str(file), vectors=run.vectors
+    )
     shutil.rmtree(file.parent)
     return opened
 

@@ -43,21 +43,27 @@ def exact_scores(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: 
     return best
 
 
-def count_found(vectors: NDArray[np.float32], query: NDArray[np.float32], rows: NDArray[np.int64], truth: NDArray[np.float32]) -> float:
+def count_found(
+    vectors: NDArray[np.float32], query: NDArray[np.float32], rows: NDArray[np.int64], truth: NDArray[np.float32]
+) -> float:
     """Share of the k true scores (k,) that the rows reach: a row counts if its score is at least the k-th, so any of equally good rows does."""
     rows = np.unique(rows[rows >= 0])
     scores = vectors[rows].astype(np.float64) @ query.astype(np.float64)
     return min(1.0, float(np.count_nonzero(scores >= truth[-1] - _TIE)) / len(truth))
 
 
-def compare_searches(source: VectorSet, ours: dict[str, Any], plain: dict[str, Any], *, k: int, rounds: int) -> dict[str, Any]:
+def compare_searches(
+    source: VectorSet, ours: dict[str, Any], plain: dict[str, Any], *, k: int, rounds: int
+) -> dict[str, Any]:
     """For each index recall@k, median and 99th percentile of the time of one query, without and with the k documents fetched.
 
-    For each query the indexes take turns, so that a busy machine slows all alike, and so `rounds` times over; a query's time is its least.
+    For each query the indexes take turns, so that a busy machine slows all alike, and so `rounds` times over; a query's
+    time is its least.
 
     Args:
         source: Vectors and queries.
-        ours: For each name of an index of ours its `folder`, and `effort` (nprobe, ef_search, rerank) if it is not the tuned one.
+        ours: For each name of an index of ours its `folder`, and `effort` (nprobe, ef_search, rerank) if it is not the
+            tuned one.
         plain: For each name of another index its `file`, and `parameters` in FAISS's words ("nprobe=16") or None.
         k: Answers a query.
         rounds: Times each query is asked.
@@ -65,7 +71,9 @@ def compare_searches(source: VectorSet, ours: dict[str, Any], plain: dict[str, A
     vectors, queries = source.map_vectors(), source.load("queries")
     contestants = {name: _our_index(Path(given["folder"]), k, given.get("effort")) for name, given in ours.items()}
     lines = _Lines(source.folder / "documents.jsonl")
-    contestants |= {name: _faiss_index(given["file"], given.get("parameters"), lines, k) for name, given in plain.items()}
+    contestants |= {
+        name: _faiss_index(given["file"], given.get("parameters"), lines, k) for name, given in plain.items()
+    }
     truth = exact_scores(vectors, queries, k)
     times = {name: np.full((len(queries), 2), np.inf) for name in contestants}  # searched, and fetched too
     found: dict[str, list[NDArray[np.int64]]] = {name: [] for name in contestants}
@@ -79,7 +87,12 @@ def compare_searches(source: VectorSet, ours: dict[str, Any], plain: dict[str, A
             times[name][number] = np.minimum(times[name][number], (searched, fetched))
             if len(found[name]) == number:
                 found[name].append(rows)
-    return {name: _numbers(times[name], [count_found(vectors, *answer) for answer in zip(queries, found[name], truth, strict=True)]) for name in contestants}
+    return {
+        name: _numbers(
+            times[name], [count_found(vectors, *answer) for answer in zip(queries, found[name], truth, strict=True)]
+        )
+        for name in contestants
+    }
 
 
 def _numbers(seconds: NDArray[np.float64], shares: list[float]) -> dict[str, Any]:
@@ -98,8 +111,8 @@ def _numbers(seconds: NDArray[np.float64], shares: list[float]) -> dict[str, Any
 def find_equal_effort(source: VectorSet, folder: Path, plain: dict[str, Any], *, k: int, rounds: int = 3) -> "Effort":
     """The highest effort with which our index takes no longer than the other one (by the median query); the least, if all take longer.
 
-    Tried are the efforts that the index was tuned among, with as many candidates scored again as it was tuned to. Asked are the queries that it was
-    tuned with, in turn: those that recall is compared with later have no part in it.
+    Tried are the efforts that the index was tuned among, with as many candidates scored again as it was tuned to. Asked
+    are the queries that it was tuned with, in turn: those that recall is compared with later have no part in it.
     """
     from llm2comp_indexes import open_index
     from llm2comp_indexes.structures.effort import efforts_of
@@ -109,7 +122,11 @@ def find_equal_effort(source: VectorSet, folder: Path, plain: dict[str, Any], *,
     [segment] = index.segments
     assert segment.report is not None
     report = segment.report
-    efforts = [effort for effort in efforts_of(IndexType(report.type), k) if effort.rerank in (None, report.point.effort.rerank)]
+    efforts = [
+        effort
+        for effort in efforts_of(IndexType(report.type), k)
+        if effort.rerank in (None, report.point.effort.rerank)
+    ]
     searches = [other.search, *(_search_of(index, k, effort) for effort in efforts)]
     queries = source.load("tuning")
     times = np.full((len(searches), len(queries)), np.inf)

@@ -16,7 +16,15 @@ from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import STORES
 from llm2comp_indexes.structures.types import IndexType, default_type, memory_bytes
 
-__all__ = ["comparison_table", "fill_tables", "growth_table", "memory_table", "ratio_table", "storage_table", "types_table"]
+__all__ = [
+    "comparison_table",
+    "fill_tables",
+    "growth_table",
+    "memory_table",
+    "ratio_table",
+    "storage_table",
+    "types_table",
+]
 
 _ROWS = (1_000_000, 10_000_000, 100_000_000)
 _DIMENSIONS = (256, 4096)
@@ -26,7 +34,12 @@ def storage_table() -> str:
     """Bytes of the stored vectors on disk, by documents, dimension and precision."""
     rows = [["documents", "dimension", *STORES]]
     rows += [
-        [f"{count // 10**6}M", f"{dimension:,}", *(format_bytes(storage_bytes(count, dimension, store)) for store in STORES)] for count, dimension in _cases()
+        [
+            f"{count // 10**6}M",
+            f"{dimension:,}",
+            *(format_bytes(storage_bytes(count, dimension, store)) for store in STORES),
+        ]
+        for count, dimension in _cases()
     ]
     return markdown_table(rows)
 
@@ -36,13 +49,22 @@ def memory_table() -> str:
     rows = [["documents", "dimension", "flat, float32", "flat, int8", "hnsw, float32", "hnsw, int8", "ivf", "ivfpq"]]
     for count, dimension in _cases():
         kinds = [(default_type(name, rows=count, dimension=dimension), store) for name, store in _columns()]
-        sizes = [format_bytes(memory_bytes(kind, rows=count, dimension=dimension, store=store)) for kind, store in kinds]
+        sizes = [
+            format_bytes(memory_bytes(kind, rows=count, dimension=dimension, store=store)) for kind, store in kinds
+        ]
         rows.append([f"{count // 10**6}M", f"{dimension:,}", *sizes])
     return markdown_table(rows)
 
 
 def _columns() -> list[tuple[str, Any]]:
-    return [("flat", "float32"), ("flat", "int8"), ("hnsw", "float32"), ("hnsw", "int8"), ("ivf", "float32"), ("ivfpq", "float32")]
+    return [
+        ("flat", "float32"),
+        ("flat", "int8"),
+        ("hnsw", "float32"),
+        ("hnsw", "int8"),
+        ("ivf", "float32"),
+        ("ivfpq", "float32"),
+    ]
 
 
 def _cases() -> list[tuple[int, int]]:
@@ -53,7 +75,9 @@ def types_table() -> str:
     """Factory strings of the named types, by documents and dimension."""
     rows = [["documents", "dimension", "hnsw", "ivf", "ivfpq"]]
     for count, dimension in _cases():
-        kinds: list[IndexType] = [default_type(name, rows=count, dimension=dimension) for name in ("hnsw", "ivf", "ivfpq")]
+        kinds: list[IndexType] = [
+            default_type(name, rows=count, dimension=dimension) for name in ("hnsw", "ivf", "ivfpq")
+        ]
         rows.append([f"{count // 10**6}M", f"{dimension:,}", *(f"`{kind.factory}`" for kind in kinds)])
     return markdown_table(rows)
 
@@ -73,7 +97,11 @@ def comparison_table(record: dict[str, Any]) -> str:
         "effort": effort_words,
     }
     rows = [["", *(name.format(k=record["settings"]["k"]) for name in show)]]
-    rows += [[name, *(value(entry) for value in show.values())] for name, entry in record.items() if isinstance(entry, dict) and "median_ms" in entry]
+    rows += [
+        [name, *(value(entry) for value in show.values())]
+        for name, entry in record.items()
+        if isinstance(entry, dict) and "median_ms" in entry
+    ]
     return markdown_table(rows)
 
 
@@ -89,20 +117,34 @@ def ratio_table(record: dict[str, Any]) -> str:
 def growth_table(record: dict[str, Any]) -> str:
     """Peaks of memory of the builds in the result file of `index_memory`, and what the largest takes beyond the smallest."""
     sizes = record["settings"]["rows"]
-    rows = [["documents", *(f"{kind}, {'in all' if what == 'resident' else 'without mapped files'}" for kind, what in _peaks(record))]]
-    rows += [[f"{count:,}", *(format_bytes(record[kind][str(count)][what]) for kind, what in _peaks(record))] for count in sizes]
+    rows = [
+        [
+            "documents",
+            *(f"{kind}, {'in all' if what == 'resident' else 'without mapped files'}" for kind, what in _peaks(record)),
+        ]
+    ]
+    rows += [
+        [f"{count:,}", *(format_bytes(record[kind][str(count)][what]) for kind, what in _peaks(record))]
+        for count in sizes
+    ]
     rows.append(["growth", *(format_bytes(record[kind]["growth"][what]) for kind, what in _peaks(record))])
     return markdown_table(rows)
 
 
 def _peaks(record: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(kind, what) for kind, entry in record.items() if isinstance(entry, dict) and "growth" in entry for what in ("resident", "anonymous")]
+    return [
+        (kind, what)
+        for kind, entry in record.items()
+        if isinstance(entry, dict) and "growth" in entry
+        for what in ("resident", "anonymous")
+    ]
 
 
 def fill_tables(text: str, results: Path) -> str:
     """The text with every table between `<!-- table NAME -->` and `<!-- end -->` made anew.
 
-    NAME is `storage`, `memory`, `types`, or `measured FILE`, `ratios FILE` or `growth FILE` with a result file `index-FILE.json`.
+    NAME is `storage`, `memory`, `types`, or `measured FILE`, `ratios FILE` or `growth FILE` with a result file
+    `index-FILE.json`.
     """
 
     def make(name: str) -> str:

@@ -1,8 +1,9 @@
 """Memory over time while `llm2comp index build` encodes a long stream of short texts, and what it encodes again after it was killed on the way.
 
-`python -m llm2comp_benchmarks.cost.stream.run WORKDIR benchmarks/results/stream-1000000.json 1000000` measures it: sentences of the documentation of Python's
-standard library, with a number behind each so that no two are the same. A shape behind it, such as 64x1x64, makes a model of random weights encode
-them in place of the bundled one: memory does not depend on what the weights are.
+`python -m llm2comp_benchmarks.cost.stream.run WORKDIR benchmarks/results/stream-1000000.json 1000000` measures it:
+sentences of the documentation of Python's standard library, with a number behind each so that no two are the same. A
+shape behind it, such as 64x1x64, makes a model of random weights encode them in place of the bundled one: memory does
+not depend on what the weights are.
 """
 
 import json
@@ -66,7 +67,11 @@ class Watched:
 
 def thinned(values: list[Any], most: int, pick: Callable[[list[Any]], Any]) -> list[Any]:
     """At most so many values, each picked from one of as many stretches of about equal length."""
-    edges = [len(values) * number // most for number in range(most + 1)] if len(values) > most else list(range(len(values) + 1))
+    edges = (
+        [len(values) * number // most for number in range(most + 1)]
+        if len(values) > most
+        else list(range(len(values) + 1))
+    )
     return [pick(values[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
 
 
@@ -118,10 +123,28 @@ def watch_build(
         LLM2CompError: It failed; the message has its last words.
     """
     chosen = ["--model", model] if model else []
-    command = [sys.executable, "-m", "llm2comp", "index", "build", str(corpus), "-o", str(output), "--type", "flat", "--json", *chosen]
+    command = [
+        sys.executable,
+        "-m",
+        "llm2comp",
+        "index",
+        "build",
+        str(corpus),
+        "-o",
+        str(output),
+        "--type",
+        "flat",
+        "--json",
+        *chosen,
+    ]
     watched, start = Watched(), time.perf_counter()
     with TemporaryFile("w+") as answer, TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, env={**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}}, stdout=answer, stderr=errors)
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **{name: str(threads) for name in THREAD_VARIABLES}},
+            stdout=answer,
+            stderr=errors,
+        )
         for texts in _follow(process, output, block, start, watched, tell):
             if kill_at is not None and texts >= kill_at:
                 time.sleep(_half_a_block(watched, block))
@@ -131,14 +154,21 @@ def watch_build(
                 return watched
         errors.seek(0)
         if process.wait():
-            raise LLM2CompError(f"index build: failed: {(errors.read().strip().splitlines() or ['no message'])[-1][:400]}")
+            raise LLM2CompError(
+                f"index build: failed: {(errors.read().strip().splitlines() or ['no message'])[-1][:400]}"
+            )
         answer.seek(0)
         watched.report = json.loads(answer.read())
     return watched
 
 
 def _follow(
-    process: "subprocess.Popen[str] | subprocess.Popen[bytes]", output: Path, block: int, start: float, watched: Watched, tell: Callable[[str], None]
+    process: "subprocess.Popen[str] | subprocess.Popen[bytes]",
+    output: Path,
+    block: int,
+    start: float,
+    watched: Watched,
+    tell: Callable[[str], None],
 ) -> Iterator[int]:
     """Texts in finished blocks whenever there are more, while points are added every second."""
     seen, due = -1, 0.0
@@ -150,7 +180,11 @@ def _follow(
             due = now + _EVERY_SECONDS
         if texts > seen:
             if texts // (50 * block) > seen // (50 * block):
-                tell(f"{texts:,} texts in {now:.0f} s, {watched.resident[-1] / 1e6:,.0f} MB" if watched.resident else f"{texts:,} texts")
+                tell(
+                    f"{texts:,} texts in {now:.0f} s, {watched.resident[-1] / 1e6:,.0f} MB"
+                    if watched.resident
+                    else f"{texts:,} texts"
+                )
             seen = texts
             yield texts
         time.sleep(_POLL_SECONDS)
@@ -171,7 +205,13 @@ def _finished_blocks(output: Path) -> int:
 
 
 def measure_stream(
-    workdir: Path, texts: int, *, shape: str | None = None, corpus: str = "python-docs:", threads: int = 1, tell: Callable[[str], None] = lambda line: None
+    workdir: Path,
+    texts: int,
+    *,
+    shape: str | None = None,
+    corpus: str = "python-docs:",
+    threads: int = 1,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """The record: memory over time of a build that is killed half-way and of the same command again, and what that one still had to encode.
 
@@ -184,7 +224,9 @@ def measure_stream(
     from llm2comp_indexes.builder.blocks import BLOCK
 
     if texts < _FEWEST_BLOCKS * BLOCK:
-        raise SettingsError(f"{texts:,} texts, expected at least {_FEWEST_BLOCKS * BLOCK:,}, which are {_FEWEST_BLOCKS} blocks")
+        raise SettingsError(
+            f"{texts:,} texts, expected at least {_FEWEST_BLOCKS * BLOCK:,}, which are {_FEWEST_BLOCKS} blocks"
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     file, output, start = workdir / "stream.jsonl", workdir / "stream-index", time.perf_counter()
     sample = write_stream(file, corpus, texts)
@@ -206,7 +248,9 @@ def measure_stream(
         "block": BLOCK,
         "threads": threads,
     }
-    record = result_record([], {**facts, "command": "llm2comp index build stream.jsonl -o INDEX --type flat --json"}, threads=threads)
+    record = result_record(
+        [], {**facts, "command": "llm2comp index build stream.jsonl -o INDEX --type flat --json"}, threads=threads
+    )
     record["versions"] |= found_packages()
     samples = {"killed": killed.samples(), "resumed": resumed.samples()}
     runs = {name: _part(watched, samples[name]) for name, watched in (("killed", killed), ("resumed", resumed))}
@@ -226,7 +270,11 @@ def _make_model(folder: Path, shape: str) -> tuple[str, dict[str, Any]]:
 
 def _part(watched: Watched, samples: dict[str, list[Any]]) -> dict[str, Any]:
     """What was seen of a run, and what it said of itself."""
-    told = {name: watched.report[name] for name in ("documents", "encoded", "encode_seconds", "seconds")} if watched.report else {}
+    told = (
+        {name: watched.report[name] for name in ("documents", "encoded", "encode_seconds", "seconds")}
+        if watched.report
+        else {}
+    )
     return {"peak_bytes": peaks_by_phase(samples), "wall_seconds": watched.seconds[-1], **told}
 
 
@@ -236,15 +284,26 @@ def peaks_by_phase(samples: dict[str, list[Any]]) -> dict[str, dict[str, int]]:
     encoding = [number for number, count in enumerate(texts) if texts[0] < count < max(texts)]
     half = len(encoding) // 2
     phases = {"encoding_first_half": encoding[:half], "encoding_second_half": encoding[half:], "all": range(len(texts))}
-    return {phase: {name: max(samples[name][number] for number in numbers) for name in ("resident", "anonymous")} for phase, numbers in phases.items()}
+    return {
+        phase: {name: max(samples[name][number] for number in numbers) for name in ("resident", "anonymous")}
+        for phase, numbers in phases.items()
+    }
 
 
 def _restart(killed: Watched, resumed: Watched, texts: int, finished: int, block: int) -> dict[str, Any]:
     """What the kill cost: texts of finished blocks that were encoded again, and the time spent on the block under way beside what a block takes."""
     assert resumed.report is not None
     again = finished + resumed.report["encoded"] - texts
-    seconds = {"seconds_in_the_block": round(killed.since_block, 2), "seconds_a_block": round(2 * _half_a_block(killed, block), 2)}
-    return {"finished_before_the_kill": finished, "encoded_after_it": resumed.report["encoded"], "finished_but_encoded_again": again, **seconds}
+    seconds = {
+        "seconds_in_the_block": round(killed.since_block, 2),
+        "seconds_a_block": round(2 * _half_a_block(killed, block), 2),
+    }
+    return {
+        "finished_before_the_kill": finished,
+        "encoded_after_it": resumed.report["encoded"],
+        "finished_but_encoded_again": again,
+        **seconds,
+    }
 
 
 def _say(line: str) -> None:

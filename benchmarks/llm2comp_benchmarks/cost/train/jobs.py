@@ -77,11 +77,19 @@ def _open_ours(shape: Shape, vocabulary: int, longest: int, seed: int, precision
 
 
 def _open_plain(shape: Shape, vocabulary: int, longest: int, seed: int, precision: str) -> tuple[nn.Module, Loss]:
-    plain = PlainTransformers(_language_model(shape, vocabulary, seed), _language_model(shape, vocabulary, seed), _memory(shape), dropout=_DROPOUT)
+    plain = PlainTransformers(
+        _language_model(shape, vocabulary, seed),
+        _language_model(shape, vocabulary, seed),
+        _memory(shape),
+        dropout=_DROPOUT,
+    )
     return plain, plain
 
 
-SYSTEMS: dict[str, Callable[[Shape, int, int, int, str], tuple[nn.Module, Loss]]] = {"llm2comp": _open_ours, "plain transformers": _open_plain}
+SYSTEMS: dict[str, Callable[[Shape, int, int, int, str], tuple[nn.Module, Loss]]] = {
+    "llm2comp": _open_ours,
+    "plain transformers": _open_plain,
+}
 """A module to be trained and its loss, by name of the system."""
 
 
@@ -99,8 +107,9 @@ def open_system(
 ) -> tuple[dict[str, Any], Mapping[str, Job]]:
     """What a system says of itself, and its jobs: `loss` without dropout, `step`, `peak`.
 
-    Both systems take the same steps: loss, gradient, clipping to 2, AdamW; in bfloat16 the loss is computed under autocast, as the trainer does.
-    On a GPU memory is the GPU's. Checkpointing is ours: activations are recomputed in the backward pass.
+    Both systems take the same steps: loss, gradient, clipping to 2, AdamW; in bfloat16 the loss is computed under
+    autocast, as the trainer does. On a GPU memory is the GPU's. Checkpointing is ours: activations are recomputed in
+    the backward pass.
     """
     module, loss_of = SYSTEMS[system](Shape.parse(shape), vocabulary, tokens, seed, precision)
     _start_adapter(module)
@@ -131,7 +140,10 @@ def open_system(
         finish(device)
         return {"seconds": time.perf_counter() - start, "loss": float(found.detach())}
 
-    facts = {"loaded_bytes": start_memory(device), "trained_parameters": sum(parameter.numel() for parameter in trained)}
+    facts = {
+        "loaded_bytes": start_memory(device),
+        "trained_parameters": sum(parameter.numel() for parameter in trained),
+    }
     return facts, {"loss": loss, "step": step, "peak": lambda: {"peak_bytes": device_memory_peak(device)}}
 
 

@@ -18,12 +18,15 @@ _TARGETS = ["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 class PlainTransformers(nn.Module):
     """Stage 1 by distillation with transformers' and peft's own means; `plain transformers` in results.
 
-    Written for this benchmark from the paper's text and from what is known of how its published code spends time and memory; nothing is copied. It
+    Written for this benchmark from the paper's text and from what is known of how its published code spends time and
+    memory; nothing is copied. It
     - holds two whole copies of the language model: one with an adapter, and a frozen one that is teacher and reader;
     - gives the memory tokens k new rows of the vocabulary, and trains the whole embedding matrix;
     - pads each batch on the right, in all three passes;
-    - encodes with the causal-LM class, which computes logits of the whole vocabulary for every row, and a KV cache, that nobody reads;
-    - computes logits of the whole vocabulary for every row of teacher and reader, too, and holds them until the backward pass;
+    - encodes with the causal-LM class, which computes logits of the whole vocabulary for every row, and a KV cache,
+      that nobody reads;
+    - computes logits of the whole vocabulary for every row of teacher and reader, too, and holds them until the
+      backward pass;
     - takes the divergence from `softmax().log()` instead of `log_softmax`.
 
     The loss is that of `llm2comp.training.compression.compression_loss` with the objective `distillation`.
@@ -56,14 +59,18 @@ class PlainTransformers(nn.Module):
         """The mean over texts of the mean divergence over a text's rows, a scalar in nats."""
         k, own = self._k, range(self._first, self._first + self._k)
         ids, mask = _padded([[*context, *own] for context in contexts])
-        states = self.student(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=True).hidden_states[-1]
+        states = self.student(
+            input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=True
+        ).hidden_states[-1]
         embed = self.frozen.get_input_embeddings()
         read = []
         for row, (context, told) in enumerate(zip(contexts, continuations, strict=True)):
             memory = states[row, len(context) : len(context) + k]
             read.append(torch.cat([embed(torch.tensor(context[:1])), memory, embed(torch.tensor(told))]))
         seen = pad_sequence([torch.ones(len(rows), dtype=torch.long) for rows in read], batch_first=True)
-        student = self.frozen(inputs_embeds=pad_sequence(read, batch_first=True), attention_mask=seen, use_cache=True).logits
+        student = self.frozen(
+            inputs_embeds=pad_sequence(read, batch_first=True), attention_mask=seen, use_cache=True
+        ).logits
         ids, mask = _padded([[*context, *told] for context, told in zip(contexts, continuations, strict=True)])
         with torch.no_grad():
             teacher = self.frozen(input_ids=ids, attention_mask=mask, use_cache=True).logits
@@ -78,4 +85,6 @@ class PlainTransformers(nn.Module):
 def _padded(rows: _Tokens) -> tuple[Tensor, Tensor]:
     """Token ids and their mask, (rows, longest)."""
     tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(tensors, batch_first=True), pad_sequence([torch.ones_like(tokens) for tokens in tensors], batch_first=True)
+    return pad_sequence(tensors, batch_first=True), pad_sequence(
+        [torch.ones_like(tokens) for tokens in tensors], batch_first=True
+    )

@@ -34,8 +34,10 @@ class TrainBenchmark:
         vocabulary: Its tokens.
         texts: In a batch.
         tokens: Of a text, context and continuation together.
-        precision: Of ours: `float32`, `bfloat16`, or `auto` for both where the processor multiplies bfloat16, else float32. The peer's is float32.
-        vocabularies: For each, peak memory and time of a step of both, ours in its first precision, in a process of its own.
+        precision: Of ours: `float32`, `bfloat16`, or `auto` for both where the processor multiplies bfloat16, else
+            float32. The peer's is float32.
+        vocabularies: For each, peak memory and time of a step of both, ours in its first precision, in a process of its
+            own.
         threads: In every process.
         rounds: In which every system takes one step on the same batch.
         seed: Of weights.
@@ -87,7 +89,13 @@ def run_train_benchmark(settings: TrainBenchmark, *, tell: Callable[[str], None]
         tell(f"vocabulary {vocabulary}")
         grown[str(vocabulary)] = {name: _alone(name, settings, vocabulary) for name in (ours[0], *peers)}
     record = result_record([], asdict(settings), threads=settings.threads)
-    return {"ratios": ratios, **steps, "vocabulary": grown, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
+    return {
+        "ratios": ratios,
+        **steps,
+        "vocabulary": grown,
+        **record,
+        "seconds": {"all": round(time.perf_counter() - start, 1)},
+    }
 
 
 def open_steps(name: str, settings: TrainBenchmark, vocabulary: int) -> Worker:
@@ -96,10 +104,14 @@ def open_steps(name: str, settings: TrainBenchmark, vocabulary: int) -> Worker:
     given = {"system": system, "precision": precision, "shape": settings.shape, "vocabulary": vocabulary}
     given |= {"texts": settings.texts, "tokens": settings.tokens, "seed": settings.seed}
     given |= {"device": settings.device, "checkpointing": settings.checkpointing}
-    return Worker(name, [sys.executable, "-m", "llm2comp_benchmarks.cost.train.jobs", json.dumps(given)], threads=settings.threads)
+    return Worker(
+        name, [sys.executable, "-m", "llm2comp_benchmarks.cost.train.jobs", json.dumps(given)], threads=settings.threads
+    )
 
 
-def _compare(names: Sequence[str], settings: TrainBenchmark, vocabulary: int, rounds: int, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def _compare(
+    names: Sequence[str], settings: TrainBenchmark, vocabulary: int, rounds: int, tell: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
     """Entries of systems that take turns, each with one step a round on the batch of that round."""
     with ExitStack() as stack:
         workers, losses = {}, {}
@@ -118,7 +130,9 @@ def _compare(names: Sequence[str], settings: TrainBenchmark, vocabulary: int, ro
 
 def _alone(name: str, settings: TrainBenchmark, vocabulary: int) -> dict[str, Any]:
     with open_steps(name, settings, vocabulary) as worker:
-        return _entry(worker, [worker.ask("step", number=number)["seconds"] for number in range(_VOCABULARY_STEPS)][1:], settings)
+        return _entry(
+            worker, [worker.ask("step", number=number)["seconds"] for number in range(_VOCABULARY_STEPS)][1:], settings
+        )
 
 
 def _entry(worker: Worker, seconds: list[float], settings: TrainBenchmark) -> dict[str, Any]:
@@ -137,5 +151,12 @@ def _entry(worker: Worker, seconds: list[float], settings: TrainBenchmark) -> di
 
 def _ratio(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """How many steps of ours go into one of the other's, round by round, and ours over the other's memory; None where loading took the most."""
-    memory = {name: ours[f"{name}_bytes"] / other[f"{name}_bytes"] if other[f"{name}_bytes"] else None for name in ("peak", "step")}
-    return {"speed": RoundStats.ratio(other["seconds"], ours["seconds"]).to_json(), "peak_memory": memory["peak"], "step_memory": memory["step"]}
+    memory = {
+        name: ours[f"{name}_bytes"] / other[f"{name}_bytes"] if other[f"{name}_bytes"] else None
+        for name in ("peak", "step")
+    }
+    return {
+        "speed": RoundStats.ratio(other["seconds"], ours["seconds"]).to_json(),
+        "peak_memory": memory["peak"],
+        "step_memory": memory["step"],
+    }

@@ -2,7 +2,8 @@
 
 It is a MemoryEncoder in all else, so that the trainers of stages 2 and 3 and the harness take it as they take ours.
 Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders", COLM 2024, sections 2
-and 3.2: bidirectional attention, mean over the last hidden states, the instruction's tokens (and the beginning token) left out.
+and 3.2: bidirectional attention, mean over the last hidden states, the instruction's tokens (and the beginning token)
+left out.
 """
 
 import json
@@ -67,12 +68,18 @@ class TextMeanEncoder(MemoryEncoder):
             parts.append(self._means(tokens[rows][seen], [lengths[row] for row in rows], counted[rows][seen]))
             order += rows
         states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()][:, None].float()
-        return {**features, "token_embeddings": states, "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device)}
+        return {
+            **features,
+            "token_embeddings": states,
+            "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
+        }
 
     def _means(self, tokens: Tensor, lengths: Sequence[int], counted: Tensor) -> Tensor:
         """Means over the counted tokens of texts laid end to end, (texts, hidden), float32."""
         states = self.backbone.encode(self.backbone.embed(tokens), lengths).float()
-        rows = torch.repeat_interleave(torch.arange(len(lengths), device=tokens.device), torch.tensor(lengths, device=tokens.device))
+        rows = torch.repeat_interleave(
+            torch.arange(len(lengths), device=tokens.device), torch.tensor(lengths, device=tokens.device)
+        )
         weights = counted.to(states.dtype)
         sums = states.new_zeros(len(lengths), states.shape[1]).index_add(0, rows, states * weights[:, None])
         return sums / weights.new_zeros(len(lengths)).index_add(0, rows, weights)[:, None]
@@ -102,17 +109,27 @@ class TextMeanModel(LLM2Comp):
         if target.exists() and not (target / TEXT_MEAN_FILE).is_file() and (target.is_file() or any(target.iterdir())):
             raise ModelFolderError(f"{target} exists and holds no text-mean model; give a new or empty folder")
         encoder = self.encoder
-        unused = torch.zeros(1, encoder.get_embedding_dimension())  # the format of an encoder's folder wants a memory token
+        unused = torch.zeros(
+            1, encoder.get_embedding_dimension()
+        )  # the format of an encoder's folder wants a memory token
         with staged_folder(target) as unfinished:
             write_encoder(unfinished / "encoder", encoder.backbone, encoder.tokenizer, unused, encoder.max_seq_length)
             if weights_dtype is not None:
                 cast_weights(unfinished / "encoder", weights_dtype)
                 write_config(unfinished / "encoder", {})
-            told = {"query_instruction": self.prompts.get("query", ""), "normalize": self.normalize, "stages": self.stages}
-            write_whole(unfinished / TEXT_MEAN_FILE, json.dumps({"format_version": _FORMAT_VERSION, **told}, indent=2) + "\n")
+            told = {
+                "query_instruction": self.prompts.get("query", ""),
+                "normalize": self.normalize,
+                "stages": self.stages,
+            }
+            write_whole(
+                unfinished / TEXT_MEAN_FILE, json.dumps({"format_version": _FORMAT_VERSION, **told}, indent=2) + "\n"
+            )
 
 
-def text_mean_of(backbone: str | Path, settings: ModelSettings, *, precision: str = "auto", device: str | None = None) -> TextMeanModel:
+def text_mean_of(
+    backbone: str | Path, settings: ModelSettings, *, precision: str = "auto", device: str | None = None
+) -> TextMeanModel:
     """An untrained model around a causal language model.
 
     Args:
@@ -148,7 +165,9 @@ def load_text_mean(folder: str | Path, *, device: str | None = None, dtype: str 
     config = _read_config(Path(folder))
     parts = read_encoder(Path(folder) / "encoder", dtype=inference_dtype(dtype, chosen))
     encoder = TextMeanEncoder(parts.backbone, parts.tokenizer, max_length=parts.max_length)
-    model = TextMeanModel(encoder, query_instruction=config["query_instruction"], normalize=config["normalize"], device=chosen)
+    model = TextMeanModel(
+        encoder, query_instruction=config["query_instruction"], normalize=config["normalize"], device=chosen
+    )
     model.stages = list(config["stages"])
     return model
 
@@ -163,5 +182,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise ModelFolderError(f"{path} is not a model configuration ({error}): train the model again") from error
     if wrong or config.get("format_version") != _FORMAT_VERSION:
-        raise ModelFolderError(f"{path} lacks or misstates {', '.join(wrong) or 'format_version'}: train the model again")
+        raise ModelFolderError(
+            f"{path} lacks or misstates {', '.join(wrong) or 'format_version'}: train the model again"
+        )
     return dict(config)

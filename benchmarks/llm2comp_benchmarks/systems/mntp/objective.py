@@ -1,10 +1,10 @@
 """LLM2Vec's pretext, masked next token prediction (MNTP): the masked token at place i is predicted from the state at place i-1.
 
 Attention is bidirectional. Of each text a share of the tokens is masked; as in the published configuration of the Llama
-models the mask token is "_" and of the tokens chosen 80 % are masked, 10 % replaced by a random one and 10 % left (BERT's
-treatment); its Mistral masks 80 % of the tokens, all by the mask token. The loss is the mean over the tokens chosen.
-Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders", COLM 2024 (arXiv 2404.05961),
-section 2, and its published training configurations.
+models the mask token is "_" and of the tokens chosen 80 % are masked, 10 % replaced by a random one and 10 % left
+(BERT's treatment); its Mistral masks 80 % of the tokens, all by the mask token. The loss is the mean over the tokens
+chosen. Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders", COLM 2024
+(arXiv 2404.05961), section 2, and its published training configurations.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,7 +58,9 @@ class MntpSettings(CompressionSettings):
 
 def mntp_like(stage: CompressionSettings, **changes: Any) -> MntpSettings:
     """MNTP with the budget of a compression stage: its texts, updates, learning rates and all else that both have."""
-    shared = {field.name: getattr(stage, field.name) for field in fields(CompressionSettings) if field.name != "objective"}
+    shared = {
+        field.name: getattr(stage, field.name) for field in fields(CompressionSettings) if field.name != "objective"
+    }
     return MntpSettings(**{**shared, **changes})
 
 
@@ -73,7 +75,9 @@ class Masked(NamedTuple):
     """What stood there."""
 
 
-def mask(tokens: Sequence[int], settings: MntpSettings, *, mask_token: int, vocabulary: int, chance: np.random.Generator) -> Masked:
+def mask(
+    tokens: Sequence[int], settings: MntpSettings, *, mask_token: int, vocabulary: int, chance: np.random.Generator
+) -> Masked:
     """Chooses tokens, never the first, and treats them; where chance chooses none, one is chosen.
 
     Args:
@@ -128,11 +132,15 @@ class MaskedTexts(Dataset[dict[str, Any]]):
     def __getitem__(self, place: int) -> dict[str, Any]:
         row = self._texts[place]
         chance = np.random.default_rng([self._seed, place])
-        masked = mask(row["context"], self._settings, mask_token=self._mask_token, vocabulary=self._vocabulary, chance=chance)
+        masked = mask(
+            row["context"], self._settings, mask_token=self._mask_token, vocabulary=self._vocabulary, chance=chance
+        )
         return {"id": row["id"], **masked._asdict()}
 
 
-def mntp_loss(encoder: MemoryEncoder, shown: _Rows, places: _Rows, targets: _Rows, *, chunk_rows: int | None = None) -> Tensor:
+def mntp_loss(
+    encoder: MemoryEncoder, shown: _Rows, places: _Rows, targets: _Rows, *, chunk_rows: int | None = None
+) -> Tensor:
     """Cross-entropy of the tokens chosen, in nats, mean over those of the batch.
 
     Args:
@@ -146,11 +154,15 @@ def mntp_loss(encoder: MemoryEncoder, shown: _Rows, places: _Rows, targets: _Row
     lengths = [len(tokens) for tokens in shown]
     states = backbone.encode(backbone.embed(_flat(shown, device)), lengths)
     starts = np.cumsum([0, *lengths[:-1]])
-    rows = _flat([[int(start) + place - 1 for place in chosen] for start, chosen in zip(starts, places, strict=True)], device)
+    rows = _flat(
+        [[int(start) + place - 1 for place in chosen] for start, chosen in zip(starts, places, strict=True)], device
+    )
     expected = _flat(targets, device)
     weights = torch.full(expected.shape, 1.0 / len(expected), device=device)
     head = backbone.language_model.get_output_embeddings()
-    return cross_entropy(states[rows], expected, weights, backbone.head, parameters=head.parameters(), chunk_rows=chunk_rows)
+    return cross_entropy(
+        states[rows], expected, weights, backbone.head, parameters=head.parameters(), chunk_rows=chunk_rows
+    )
 
 
 def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2Comp:
@@ -174,9 +186,14 @@ def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2C
         raise SettingsError(f"max_tokens {settings.max_tokens} exceeds the model's max_length {encoder.max_seq_length}")
     if settings.restart_layers:
         if encoder.backbone.has_adapter:
-            raise SettingsError("restart_layers needs a model without an adapter (adapter: null): an adapter is trained on the layers as they are")
+            raise SettingsError(
+                "restart_layers needs a model without an adapter (adapter: null): an adapter is trained on the layers "
+                "as they are"
+            )
         restart_layers(encoder.backbone.language_model, seed=settings.seed)
-    arguments = trainer_arguments(settings, output, eval_strategy="steps" if settings.heldout else "no", remove_unused_columns=False)
+    arguments = trainer_arguments(
+        settings, output, eval_strategy="steps" if settings.heldout else "no", remove_unused_columns=False
+    )
     train_in_float32(model)
     encoder.backbone.check_head()
     wanted = settings.steps * settings.batch_size
@@ -189,7 +206,9 @@ def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2C
         settings,
         encoder,
         args=arguments,
-        train_dataset=MaskedTexts(RunRows(texts, wanted=wanted, seed=settings.seed), encoder, settings, seed=settings.seed),
+        train_dataset=MaskedTexts(
+            RunRows(texts, wanted=wanted, seed=settings.seed), encoder, settings, seed=settings.seed
+        ),
         eval_dataset=MaskedTexts(heldout, encoder, settings, seed=_HELDOUT_SEED) if heldout else None,
     )
     try:
@@ -236,13 +255,17 @@ class _MntpTrainer(StageMixin, Trainer):
             return
         batches = list(self.get_eval_dataloader())
         with torch.no_grad(), self.compute_loss_context_manager():
-            total = sum(float(self._trained(*(batch[name] for name in Masked._fields))) * _chosen(batch) for batch in batches)
+            total = sum(
+                float(self._trained(*(batch[name] for name in Masked._fields))) * _chosen(batch) for batch in batches
+            )
         self.log({"untrained_loss": total / sum(map(_chosen, batches))})
 
     def tokens_of(self, inputs: dict[str, Any]) -> int:
         return sum(map(len, inputs["shown"]))
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
         """The batches of an update, each weighted by its tokens chosen, so that their mean is that of one large batch."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         total = float(self.accelerator.reduce(torch.tensor(float(sum(map(_chosen, batches))), device=device)))
@@ -251,11 +274,15 @@ class _MntpTrainer(StageMixin, Trainer):
             batch["weight"] = _chosen(batch) / mean
         return batches, items
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         loss = model(*(inputs[name] for name in Masked._fields)) * inputs.get("weight", 1.0)
         return (loss, {"loss": loss}) if return_outputs else loss
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, None, None]:
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> tuple[Tensor, None, None]:
         """A batch's loss with the weight that makes the mean over batches that over tokens."""
         weight = _chosen(inputs) / (len(inputs["places"]) * self._heldout_chosen)
         with torch.no_grad(), self.compute_loss_context_manager():

@@ -20,7 +20,8 @@ def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model
     Args:
         backbone: Hub id or folder.
         output: Gets checkpoints, `metrics.jsonl` and the finished `model/`.
-        settings: `mntp_like(stage)` has the budget of a compression stage: the same texts in the same order, and as many updates.
+        settings: `mntp_like(stage)` has the budget of a compression stage: the same texts in the same order, and as
+            many updates.
         model: As for our models: adapter, max_length, query_instruction.
 
     Returns:
@@ -47,7 +48,8 @@ def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings,
     Args:
         previous: Folder of the model it starts from.
         output: As `train_mntp`.
-        settings: As for our models. Lengths are counted in tokens of the model's input, which holds no memory tokens here.
+        settings: As for our models. Lengths are counted in tokens of the model's input, which holds no memory tokens
+            here.
         model: Its adapter is the fresh one of `adapter: merge`.
 
     Returns:

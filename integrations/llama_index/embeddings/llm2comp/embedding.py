@@ -18,8 +18,8 @@ _logger = logging.getLogger(__name__)
 class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
     """An embedding model: the bundled one, or one from a folder or the Hub, or a loaded one.
 
-    Queries get the query instruction that the model was saved with, texts none, unless said otherwise. Texts are encoded as they
-    are. The asynchronous methods compute in a thread.
+    Queries get the query instruction that the model was saved with, texts none, unless said otherwise. Texts are
+    encoded as they are. The asynchronous methods compute in a thread.
 
     Example:
         >>> from llama_index.embeddings.llm2comp import LLM2CompEmbedding
@@ -41,7 +41,9 @@ class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
         """The vector of a query, computed in a thread."""
         return await BaseEmbedding.aget_query_embedding(self._for_queries(), query)
 
-    def get_text_embedding_batch(self, texts: Sequence[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
+    def get_text_embedding_batch(
+        self, texts: Sequence[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
         """Vectors of texts, in their order.
 
         Raises:
@@ -54,7 +56,9 @@ class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
             _logger.warning("%d of %d texts were cut to their first %d tokens", count.cut, count.texts, count.tokens)
         return vectors
 
-    async def aget_text_embedding_batch(self, texts: Sequence[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
+    async def aget_text_embedding_batch(
+        self, texts: Sequence[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
         """As `get_text_embedding_batch`, in one thread: batches at the same time would share the same cores."""
         return await asyncio.to_thread(self.get_text_embedding_batch, texts, show_progress, **kwargs)
 

@@ -26,8 +26,9 @@ _JOINED = {FilterOperator.ANY: " or ", FilterOperator.ALL: " and "}
 def to_where(filters: MetadataFilters | str | None) -> str | None:
     """The filter as `SearchOptions.where` takes it, None if there is none; groups may hold groups, and a text is one already.
 
-    A key is the name of a field, `journal.name` that of a field within a field. As in LlamaIndex's own store (since 0.14.23), a
-    document without the field matches `!=` and `nin` only. `is_empty` matches it too, and 0 and False, as `not field` does.
+    A key is the name of a field, `journal.name` that of a field within a field. As in LlamaIndex's own store (since
+    0.14.23), a document without the field matches `!=` and `nin` only. `is_empty` matches it too, and 0 and False, as
+    `not field` does.
 
     Raises:
         SettingsError: Naming the key, where an operator or its value has no counterpart; or these are no filters.
@@ -35,7 +36,10 @@ def to_where(filters: MetadataFilters | str | None) -> str | None:
     if filters is None or isinstance(filters, str):
         return filters
     if not isinstance(filters, MetadataFilters):
-        raise SettingsError(f"filters is {type(filters).__name__} {_show(filters)}; expected MetadataFilters, or a text such as year >= 2020")
+        raise SettingsError(
+            f"filters is {type(filters).__name__} {_show(filters)}; expected MetadataFilters, or a text such as year "
+            ">= 2020"
+        )
     parts = [part for part in (_to_part(part) for part in filters.filters) if part is not None]
     if not parts:
         return None
@@ -56,7 +60,9 @@ def _to_test(part: MetadataFilter) -> str:
         return _LIST_FORMS[operator].format(field=field, items="".join(f"{item!r}, " for item in value))
     if operator in _JOINED and isinstance(value, list):
         return _JOINED[operator].join(f"{item!r} in {field}" for item in value) or _of_none(operator, field)
-    raise SettingsError(f"the filter on {part.key!r} cannot be expressed: operator {operator.value!r} with the value {_show(value)}")
+    raise SettingsError(
+        f"the filter on {part.key!r} cannot be expressed: operator {operator.value!r} with the value {_show(value)}"
+    )
 
 
 def _of_none(operator: FilterOperator, field: str) -> str:

@@ -23,9 +23,9 @@ __all__ = ["LLM2CompRetriever"]
 class LLM2CompRetriever(BaseRetriever):
     """Nodes from a folder that `llm2comp index build` made, best first.
 
-    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of threads may
-    ask it. A node has the document's id, metadata and title (as metadata `title`, if there is one); its source is the document,
-    which is another id in an index of chunks.
+    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of
+    threads may ask it. A node has the document's id, metadata and title (as metadata `title`, if there is one); its
+    source is the document, which is another id in an index of chunks.
 
     Attributes:
         similarity_top_k: Nodes to return; may be changed.
@@ -92,11 +92,16 @@ class LLM2CompRetriever(BaseRetriever):
         if query_bundle.embedding is not None:
             vectors = np.array([query_bundle.embedding], dtype=np.float32)
         elif query_bundle.custom_embedding_strs:
-            vectors = np.asarray(self._index.model.encode_query(query_bundle.custom_embedding_strs, show_progress_bar=False))
+            vectors = np.asarray(
+                self._index.model.encode_query(query_bundle.custom_embedding_strs, show_progress_bar=False)
+            )
         else:
             return None
         if self._options.mode != "dense":
-            raise SettingsError(f"the query brings a vector or texts of its own to embed, which mode {self._options.mode!r} cannot use; take dense")
+            raise SettingsError(
+                f"the query brings a vector or texts of its own to embed, which mode {self._options.mode!r} cannot "
+                "use; take dense"
+            )
         if not np.isfinite(vectors).all():
             raise SettingsError("the query brings a vector of its own that is not finite")
         mean: NDArray[np.float32] = vectors.mean(axis=0, keepdims=True)
@@ -117,4 +122,6 @@ def _check(query: QueryType) -> QueryType:
 
 def _node(hit: Hit) -> TextNode:
     source = RelatedNodeInfo(node_id=hit.document_id)
-    return TextNode(id_=hit.id, text=hit.text, metadata=hit_metadata(hit), relationships={NodeRelationship.SOURCE: source})
+    return TextNode(
+        id_=hit.id, text=hit.text, metadata=hit_metadata(hit), relationships={NodeRelationship.SOURCE: source}
+    )

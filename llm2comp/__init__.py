@@ -1,4 +1,9 @@
-"""Text embeddings from causal language models that learned to compress a text into a few memory tokens."""
+"""Text embeddings from causal language models that learned to compress a text into a few memory tokens.
+
+The core: corpora, backbone, encoder, model, training, export, analysis and the command line. It imports none of the
+packages built on it (`llm2comp_indexes`, `llm2comp_benchmarks`, the adapters), except inside `llm2comp.cli`.
+Importing it does not import torch; the public names are loaded at first use.
+"""
 
 from typing import TYPE_CHECKING, Any
 

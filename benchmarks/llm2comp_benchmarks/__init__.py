@@ -1,4 +1,8 @@
-"""Quality of text encoders: retrieval, similarity, classification, clustering and more, on sets of one's own or of mteb, one by one or as a suite."""
+"""Benchmarks: quality of text encoders on retrieval, similarity, classification, clustering and more, and their cost.
+
+Also which differences mean something, the paper's ablation, and the pages made of result files.
+Imports the core and `llm2comp_indexes`; nothing imports it but `llm2comp.cli`.
+"""
 
 from llm2comp_benchmarks.evaluate.suites import Suite, read_suite
 from llm2comp_benchmarks.evaluate.tasks import evaluate, evaluate_local, read_local

@@ -1,4 +1,8 @@
-"""FAISS indexes on disk: build one from corpora, add, delete and merge, open it, search it, verify it."""
+"""FAISS indexes on disk: build one from a corpus or from vectors, add, delete, merge, search and verify.
+
+The verbs are `build_index`, `open_index`, `add_documents`, `delete_documents`, `merge_index` and `verify_index`.
+Imports the core (`llm2comp`); no adapter, no benchmark.
+"""
 
 from llm2comp_indexes.builder.encode_shard import ShardReport, encode_shard
 from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors

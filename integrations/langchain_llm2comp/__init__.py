@@ -1,4 +1,7 @@
-"""LangChain: `LLM2CompEmbeddings`, and `LLM2CompRetriever` over an index on disk."""
+"""LangChain classes: `LLM2CompEmbeddings`, and `LLM2CompRetriever` over an index on disk.
+
+Imports `llm2comp_adapters` and what lies below it, and langchain-core.
+"""
 
 from importlib import import_module
 

@@ -1,4 +1,7 @@
-"""What the LlamaIndex and LangChain classes share: settings of an encoder, and the documents of an index as both frameworks want them."""
+"""Shared base of the LlamaIndex and LangChain classes: encoder settings, and hits as documents of either framework.
+
+Imports `llm2comp_indexes` and the core; no framework.
+"""
 
 from llm2comp_adapters.retrieval import Mode, hit_metadata, open_to_ask
 from llm2comp_adapters.text_encoder import BUNDLED, LOADED, TextEncoder, check_query, check_texts

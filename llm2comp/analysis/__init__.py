@@ -1,4 +1,8 @@
-"""What a model looks like inside: effective dimension, alignment and uniformity, memory-token similarity, what a frozen reader makes of memory tokens."""
+"""Analysis of a model: effective dimension, alignment and uniformity, similarity of memory tokens.
+
+With the frozen reader at hand, also how well it continues a text from the memory tokens alone.
+Imports `llm2comp.model`, `llm2comp.training` and what lies below them.
+"""
 
 from llm2comp.analysis.description import Description, describe, describe_embeddings
 from llm2comp.analysis.reading import Reading, read_held_out, split_texts, write_samples

@@ -1,5 +1,5 @@
-"""One copy of a language model, read two ways: as an encoder (both directions, adapter on) and as a frozen reader (causal).
+"""One resident copy of a language model, as encoder (bidirectional, adapter on) and as frozen reader (causal).
 
-Here live loading, the probe that a model must pass, packed attention, the adapter, and what the hardware offers.
+Here live loading, the probe that a model must pass, packed attention, the adapter, and the properties of the hardware.
 Imports only `llm2comp.errors`.
 """

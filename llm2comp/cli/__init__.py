@@ -1,7 +1,8 @@
-"""The command line: a command parses, calls one function, prints. Results go to stdout, everything else to stderr.
+"""The command line. Each command parses its options, calls one function and prints what it returns.
 
-A command module defines `register(app)` and is named once, in `_MODULES`. It is imported by `--help` too, so it imports
-torch, faiss, transformers and datasets inside its functions only.
+Results go to stdout, everything else to stderr. A command module defines `register(app)` and is listed once, in
+`_MODULES`. `--help` imports it too, so it imports torch, faiss, transformers and datasets inside functions only.
+Imports every package of the project; nothing imports it.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Texts in: corpora, queries, judgements and training rows, read as streams of documents.
+"""Readers of corpora, queries, judgements and training rows: files of any size as streams of documents.
 
-Files of any size are read line by line. Imports only `llm2comp.errors`; in particular no torch.
+Nothing here needs torch or a model. Imports only `llm2comp.errors` and the small modules beside it.
 """

@@ -1,4 +1,8 @@
-"""A plain sentence-transformers model of an LLM2Comp model: programs that take such a folder get the same vectors without this package."""
+"""Export of a model as a plain sentence-transformers folder, which gives the same vectors without this package.
+
+The exported folder is loaded again and compared with the original before it appears. Receives the model as an argument
+and imports what lies below `llm2comp.model`; only `LLM2Comp.export` imports this package.
+"""
 
 import logging
 from pathlib import Path

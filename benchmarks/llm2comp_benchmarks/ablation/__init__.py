@@ -1,4 +1,4 @@
-"""The paper's ablation: pretexts, stages and seeds trained, measured and told in tables and plots.
+"""The paper's ablation: pretexts, stages and seeds trained and measured, with tables, plots and tested claims.
 
-Imports `evaluate`, `systems` and `results`.
+Imports `evaluate`, `systems`, `results` and what lies below them.
 """

@@ -1,4 +1,4 @@
-"""Which differences between two result files mean something: bootstrap intervals, paired tests, Holm's correction.
+"""Comparison of result files: bootstrap intervals, paired tests and Holm's correction.
 
-Imports `results`.
+Imports `results` and what lies below it.
 """

@@ -1,4 +1,4 @@
-"""Time and memory: encoding, training and indexing beside named peers, each system in a process of its own.
+"""Time and memory of encoding, training and indexing beside named peers, each system in a process of its own.
 
-Imports `results`; its rooms `encode`, `train`, `index`, `growth` and `stream` import the modules that stand here.
+Imports `results`, the core and `llm2comp_indexes`. The sub-packages import the modules of this package.
 """

@@ -1,4 +1,4 @@
-"""One evaluation: a system on a suite of tasks, or a TREC run on judgements.
+"""Evaluation of one system on a suite of tasks, or of a TREC run against judgements.
 
-Imports `systems`, `mteb`, `tasks` and `results`.
+Imports `systems`, `mteb`, `tasks`, `results` and what lies below them.
 """

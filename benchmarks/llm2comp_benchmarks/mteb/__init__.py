@@ -1,4 +1,4 @@
-"""The tasks of mteb: our models described to it, its prompts, its results and samples.
+"""Tasks of the mteb package: our models described to it, its prompts, results and samples.
 
-Imports `results` and `metrics`.
+Imports `results`, `metrics` and the core.
 """

@@ -1,4 +1,4 @@
-"""The pages made of result files: tables and plots of README.md and benchmarks/README.md.
+"""Tables and plots of README.md and benchmarks/README.md, generated from result files.
 
-Imports `ablation`, `compare`, `cost` and `results`.
+Imports `ablation`, `compare`, `cost`, `results` and what lies below them.
 """

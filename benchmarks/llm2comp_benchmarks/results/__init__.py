@@ -1,4 +1,4 @@
-"""Result files: their records, read and written, resumed; tables of them; resampling of their samples.
+"""Result files: how a run is recorded, read back and resumed; tables of results and resampling of their samples.
 
-Imports only `metrics`.
+Imports `metrics` and the core.
 """

@@ -1,4 +1,4 @@
-"""The tasks that a system is scored on: retrieval, reranking, similarity, classification, clustering, pairs.
+"""Evaluation tasks: retrieval, reranking, similarity, classification, clustering and pair classification.
 
-Imports `results` and `metrics`.
+Imports `results`, `metrics` and the core.
 """

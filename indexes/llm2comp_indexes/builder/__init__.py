@@ -1,4 +1,5 @@
-"""From a corpus, or from vectors, to a committed segment: read, split, encode, store, choose a structure, commit.
+"""From a corpus or given vectors to a committed segment: read, split, encode, store, choose a structure, commit.
 
-Imports `tuning`, `structures`, `lexical` and `format`; neither `search` nor `change`.
+Also shards: vectors encoded on several hosts, and their joining. Imports `tuning`, `structures`, `lexical`, `format`
+and what lies below them; neither `search` nor `change`.
 """

@@ -1,4 +1,4 @@
-"""Changes of an index that stands: add, delete, merge; each is one commit.
+"""Changes of an existing index: add, delete and merge, each in one commit.
 
-Imports `builder`, `search` and what lies below them.
+Imports `builder`, `search` and everything below them.
 """

@@ -1,4 +1,4 @@
-"""Filters on metadata: the expression of a user, parsed, and the rows that it keeps.
+"""Metadata filters: the parser of filter expressions, and their evaluation over the rows of a segment.
 
-Imports `format`.
+Imports `format` and what lies below it.
 """

@@ -1,5 +1,5 @@
-"""The files of an index on disk: segments, manifest, commits, locks, and their verification.
+"""Files of an index on disk: segments, manifest, commits, lock, verification.
 
-A file is written here, checksummed here and read back here. Imports only the options of the package, its FAISS loader
-and the core's errors and documents.
+Every file is written, checksummed and read back here, and nowhere else. Imports the core and, of this package, only
+`options` and `faiss_module`.
 """

@@ -1,4 +1,4 @@
-"""The BM25 index beside the vectors: tokenizer, writer, searcher.
+"""The BM25 index beside the vectors: tokenizer, writer and searcher.
 
-Imports `format`.
+Imports `format` and what lies below it.
 """

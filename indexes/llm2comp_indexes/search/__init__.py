@@ -1,4 +1,4 @@
-"""An open index: segments, queries by vectors, words or both, and the hits.
+"""Open indexes: their segments, search by vectors, words or both, and the hits.
 
-Imports `structures`, `lexical`, `filters`, `tuning` (its report) and `format`; not `builder`.
+Imports `tuning`, `structures`, `lexical`, `filters`, `format` and what lies below them; not `builder`.
 """

@@ -1,4 +1,4 @@
-"""FAISS structures over stored vectors: which types exist, how one is trained, built, loaded and searched, on CPU or GPU.
+"""FAISS structures over the stored vectors: the types, and how one is trained, built, loaded and searched.
 
-Imports `format`.
+Covers CPU and GPU. Imports `format` and what lies below it.
 """

@@ -1,4 +1,4 @@
-"""The choice of a structure and of its search effort, by measuring recall, latency and memory; its report and plot.
+"""Choice of a structure and its search parameters by measured recall, latency and memory, with report and plot.
 
-Imports `structures` and `format`.
+Imports `structures`, `format` and what lies below them.
 """

@@ -1,4 +1,4 @@
-"""Query/passage pairs derived from raw text by rules, as training data of stage 3.
+"""Pairs of query and passage derived from raw text by rules: training data for stage 3.
 
-Imports `llm2comp.corpus` and nothing of the other training modules.
+Imports `llm2comp.corpus` and `llm2comp.errors`; nothing of the rest of `llm2comp.training`.
 """

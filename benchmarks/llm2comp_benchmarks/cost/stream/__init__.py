@@ -1,1 +1,4 @@
-"""A long stream of texts through `index build`, killed half-way: memory, and what the kill cost."""
+"""A long stream of texts through `index build`, killed half-way: memory use, and the cost of the restart.
+
+Imports the modules of `cost`.
+"""

@@ -1,4 +1,7 @@
-"""LlamaIndex: `LLM2CompEmbedding`, and `LLM2CompRetriever` over an index on disk."""
+"""LlamaIndex classes: `LLM2CompEmbedding`, and `LLM2CompRetriever` over an index on disk.
+
+Imports `llm2comp_adapters` and what lies below it, and llama-index-core.
+"""
 
 from importlib import import_module
 

@@ -17,8 +17,8 @@ from llm2comp_benchmarks.cost.encode import jobs as encode_jobs
 from llm2comp_benchmarks.cost.encode import run as encode_benchmark
 from llm2comp_benchmarks.cost.encode.jobs import open_system
 from llm2comp_benchmarks.cost.encode.run import EncodeBenchmark, least_cosine, run_encode_benchmark
-from llm2comp_benchmarks.cost.encode.setup import PARTS, Shape, draw, prepare
 from llm2comp_benchmarks.cost.encode.stages import slowest_stage
+from llm2comp_benchmarks.cost.models import PARTS, Shape, draw, prepare
 from llm2comp_benchmarks.cost.tables import format_encoding
 from tests.paths import RESULTS
 

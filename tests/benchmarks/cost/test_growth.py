@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 import llm2comp
 from llm2comp.cli import app
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.cost.encode.setup import prepare
 from llm2comp_benchmarks.cost.growth import run as growth
 from llm2comp_benchmarks.cost.growth.jobs import draw_texts, one_token_words, open_encoder
 from llm2comp_benchmarks.cost.growth.laws import LAWS, growth_with_k
 from llm2comp_benchmarks.cost.growth.plots import plot_growth
 from llm2comp_benchmarks.cost.growth.run import CURVES, GrowthBenchmark, run_growth_benchmark
+from llm2comp_benchmarks.cost.models import prepare
 from llm2comp_benchmarks.cost.tables import format_growth
 from llm2comp_benchmarks.cost.train import run as train_benchmark
 from tests.paths import RESULTS

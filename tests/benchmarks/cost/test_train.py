@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from llm2comp.cli import app
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.cost.encode.setup import Shape
+from llm2comp_benchmarks.cost.models import Shape
 from llm2comp_benchmarks.cost.tables import format_training
 from llm2comp_benchmarks.cost.train import jobs as train_jobs
 from llm2comp_benchmarks.cost.train import run as train_benchmark

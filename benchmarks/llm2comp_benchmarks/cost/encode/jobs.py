@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 
 from llm2comp_benchmarks.cost.devices import device_memory_peak, finish, start_memory
-from llm2comp_benchmarks.cost.encode.setup import PARTS
 from llm2comp_benchmarks.cost.encode.stages import measure_operations, measure_stages
+from llm2comp_benchmarks.cost.models import PARTS
 from llm2comp_benchmarks.cost.worker import Job, serve
 
 __all__ = ["SYSTEMS", "open_system"]
@@ -172,7 +172,7 @@ def open_system(
     batch_size: int | None = None,
     device: str = "cpu",
 ) -> Mapping[str, Job]:
-    """The jobs of a system on what `encode_setup.prepare` left in a folder: `warm_up`, `round`, `peak`, and, of encoders, `save`.
+    """The jobs of a system on what `models.prepare` left in a folder: `warm_up`, `round`, `peak`, and, of encoders, `save`.
 
     Args:
         system: One of `SYSTEMS`.

@@ -1,4 +1,4 @@
-"""Encodes texts with llm2vec. Run by the Python of an environment that has llm2vec, so it imports nothing of ours and speaks `workers.serve`'s language itself.
+"""Encodes texts with llm2vec. Run by the Python of an environment that has llm2vec, so it imports nothing of ours and speaks `worker.serve`'s language itself.
 
 `python -I peer_llm2vec.py '{"backbone": DIR, "texts": FILE, "count": 512, "batch_size": 32}'` answers jobs read from
 standard input; each is a line.
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _reset_peak() -> int:
-    """As `workers.reset_peak`."""
+    """As `worker.reset_peak`."""
     if not sys.platform.startswith("linux"):
         return _most()
     with suppress(OSError):

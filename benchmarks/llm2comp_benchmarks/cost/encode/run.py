@@ -15,8 +15,8 @@ import numpy as np
 from llm2comp.backbone.hardware import choose_device
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.devices import precisions
-from llm2comp_benchmarks.cost.encode.setup import PARTS, Shape
 from llm2comp_benchmarks.cost.encode.stages import slowest_stage
+from llm2comp_benchmarks.cost.models import PARTS, Shape
 from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import Worker, run_process
 from llm2comp_benchmarks.results.record import result_record
@@ -37,7 +37,7 @@ class EncodeBenchmark:
     Attributes:
         workdir: For models and texts, which are removed at the end.
         model: Name or folder of a model; None: the bundled one.
-        shape: Random weights of this shape instead; see `encode_setup.Shape`.
+        shape: Random weights of this shape instead; see `models.Shape`.
         corpora: Sources whose documents are encoded.
         limit: Texts, drawn at random from all documents.
         peers: Of `PEERS`.
@@ -174,11 +174,11 @@ def run_encode_benchmark(
 def _set_up(
     what: str, job: str, arguments: dict[str, Any], settings: EncodeBenchmark, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """What a job of `encode_setup` says, done in a process of its own."""
+    """What a job of `models` says, done in a process of its own."""
     tell(what)
     return run_process(
         what,
-        [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.setup", job, json.dumps(arguments)],
+        [sys.executable, "-m", "llm2comp_benchmarks.cost.models", job, json.dumps(arguments)],
         settings.threads,
     )
 

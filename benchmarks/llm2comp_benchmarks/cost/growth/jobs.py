@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.cost.encode.setup import PARTS
+from llm2comp_benchmarks.cost.models import PARTS
 from llm2comp_benchmarks.cost.worker import Job, reset_peak, serve
 
 __all__ = ["draw_texts", "encode_stream", "one_token_words", "open_encoder"]
@@ -54,7 +54,7 @@ def open_encoder(folder: str, precision: str, seed: int = 0) -> tuple[dict[str, 
     """What the model says of itself, and the jobs `encode` and `write_stream`.
 
     Args:
-        folder: As `encode_setup.prepare` filled it.
+        folder: As `models.prepare` filled it.
         precision: As `llm2comp.load` takes it.
         seed: Of texts and of memory tokens.
     """

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.cost.encode.setup import Shape
 from llm2comp_benchmarks.cost.growth.laws import LAWS, Law, growth_with_k
+from llm2comp_benchmarks.cost.models import Shape
 from llm2comp_benchmarks.cost.train.run import TrainBenchmark, open_steps
 from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import THREAD_VARIABLES, Worker, run_process, watch_process
@@ -46,7 +46,7 @@ class GrowthBenchmark:
 
     Attributes:
         workdir: For a model and corpora, which are removed at the end.
-        shape: Random weights of this shape; see `encode_setup.Shape`. Training steps are always of random weights.
+        shape: Random weights of this shape; see `models.Shape`. Training steps are always of random weights.
         model: Name or folder of a model to be encoded with, in place of the shape's; None: none.
         counts: Texts of 64 tokens, memory tokens among them, for encode time against tokens.
         memory_tokens: k behind texts of 32 tokens, for encode time against k.
@@ -158,7 +158,7 @@ def _prepared(settings: GrowthBenchmark, tell: Callable[[str], None]) -> Iterato
             folder,
             run_process(
                 "make a model",
-                [sys.executable, "-m", "llm2comp_benchmarks.cost.encode.setup", "prepare", given],
+                [sys.executable, "-m", "llm2comp_benchmarks.cost.models", "prepare", given],
                 settings.threads,
             )["model"],
         )

@@ -60,7 +60,7 @@ def build(vectors: str, output: str, memory: int, latency_ms: float, k: int, thr
 
 
 def _peak() -> int:
-    """As `workers.peak_bytes`."""
+    """As `worker.peak_bytes`."""
     if sys.platform.startswith("linux"):
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return 1024 * int(status["VmHWM"].split()[0])

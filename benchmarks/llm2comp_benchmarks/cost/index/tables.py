@@ -115,7 +115,7 @@ def ratio_table(record: dict[str, Any]) -> str:
 
 
 def growth_table(record: dict[str, Any]) -> str:
-    """Peaks of memory of the builds in the result file of `index_memory`, and what the largest takes beyond the smallest."""
+    """Peaks of memory of the builds in the result file of `memory`, and what the largest takes beyond the smallest."""
     sizes = record["settings"]["rows"]
     rows = [
         [

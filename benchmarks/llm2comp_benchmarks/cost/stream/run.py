@@ -23,7 +23,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from llm2comp.errors import LLM2CompError, SettingsError
-from llm2comp_benchmarks.cost.encode.setup import PARTS, prepare
+from llm2comp_benchmarks.cost.models import PARTS, prepare
 from llm2comp_benchmarks.cost.worker import THREAD_VARIABLES, found_packages, memory_of
 from llm2comp_benchmarks.results.record import result_record, write_record
 

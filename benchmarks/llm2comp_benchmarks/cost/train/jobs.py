@@ -16,7 +16,7 @@ from llm2comp.backbone.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.training.compression import compression_loss
 from llm2comp_benchmarks.cost.devices import device_memory_peak, finish, start_memory
-from llm2comp_benchmarks.cost.encode.setup import Shape
+from llm2comp_benchmarks.cost.models import Shape
 from llm2comp_benchmarks.cost.train.plain import PlainTransformers
 from llm2comp_benchmarks.cost.worker import Job, serve
 

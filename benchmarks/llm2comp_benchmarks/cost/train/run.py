@@ -11,7 +11,7 @@ from typing import Any, Literal
 from llm2comp.backbone.hardware import choose_device
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.devices import precisions
-from llm2comp_benchmarks.cost.encode.setup import Shape
+from llm2comp_benchmarks.cost.models import Shape
 from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import Worker
 from llm2comp_benchmarks.results.record import result_record
@@ -19,7 +19,7 @@ from llm2comp_benchmarks.results.record import result_record
 __all__ = ["PEER", "TrainBenchmark", "open_steps", "run_train_benchmark"]
 
 PEER = "plain transformers float32"
-"""See `train_plain.PlainTransformers`."""
+"""See `plain.PlainTransformers`."""
 
 _WARM_UPS = 2
 _VOCABULARY_STEPS = 3
@@ -30,7 +30,7 @@ class TrainBenchmark:
     """What is measured.
 
     Attributes:
-        shape: Of a random Llama; see `encode_setup.Shape`.
+        shape: Of a random Llama; see `models.Shape`.
         vocabulary: Its tokens.
         texts: In a batch.
         tokens: Of a text, context and continuation together.

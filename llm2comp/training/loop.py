@@ -30,10 +30,9 @@ from llm2comp.training.checkpoints import (
 )
 from llm2comp.training.metrics import append_metrics, rewind_metrics
 from llm2comp.training.run_folder import processes
-from llm2comp.training.schedule import learning_rate
 from llm2comp.training.settings import StageSettings
 
-__all__ = ["StageMixin", "stop_checkpointing", "train_in_float32", "trainer_arguments"]
+__all__ = ["StageMixin", "learning_rate", "stop_checkpointing", "train_in_float32", "trainer_arguments"]
 
 _UNREPORTED = ("epoch", "samples_per_second", "steps_per_second", "total_flos", "model_preparation_time")
 _logger = logging.getLogger(__name__)
@@ -86,6 +85,26 @@ def trainer_arguments(
             1  # several devices are for torchrun; the trainer's threads would split batches that are lists of texts
         )
     return made
+
+
+def learning_rate(update: int, *, total: int, warmup: int, peak: float, floor: float) -> float:
+    """Learning rate of one optimizer update.
+
+    Args:
+        update: Number of the update, from 1.
+        total: Updates of the run.
+        warmup: Updates until the peak; 0 or 1 starts at the peak.
+        peak: Highest learning rate.
+        floor: Learning rate of the first two updates and of the end.
+
+    Source: DeepSpeed's WarmupDecayLR as the published LLM2Comp runs set it.
+    """
+    position = update - 2
+    if warmup > 1 and position < warmup:
+        share = 0.0 if position < 0 else math.log(position + 1) / math.log(warmup)
+    else:
+        share = max(0.0, (total - position) / (total - warmup)) if position >= warmup else 1.0
+    return floor + (peak - floor) * min(share, 1.0)
 
 
 @dataclass

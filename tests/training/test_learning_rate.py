@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llm2comp.training.schedule import learning_rate
+from llm2comp.training.loop import learning_rate
 
 SHAPE: dict[str, Any] = {"total": 100, "warmup": 10, "peak": 1e-3, "floor": 1e-5}
 

@@ -22,8 +22,6 @@ from torch.utils.data import Dataset
 from transformers import Trainer
 
 from llm2comp.corpus.documents import Document
-from llm2comp.corpus.python_docs import is_held_out
-from llm2comp.corpus.read import read_corpus
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
@@ -32,6 +30,7 @@ from llm2comp.training.fresh_layers import restart_layers
 from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
 from llm2comp.training.objectives import cross_entropy, distillation
 from llm2comp.training.settings import CompressionSettings, Objective
+from llm2comp.training.sources import training_documents
 
 __all__ = ["ContextGain", "Splits", "compression_loss", "context_gain", "passages", "train_compression"]
 
@@ -218,7 +217,7 @@ class Splits(Dataset[dict[str, Any]]):
         self, encoder: MemoryEncoder, corpora: Sequence[str], settings: CompressionSettings, *, limit: int
     ) -> None:
         self._settings = settings
-        documents = (document for source in corpora for document in _trainable(source))
+        documents = (document for source in corpora for document in training_documents(source))
         found = list(islice(self._long_enough(encoder, documents), limit))
         if not found:
             raise SettingsError(
@@ -249,12 +248,6 @@ class Splits(Dataset[dict[str, Any]]):
         tokens, margin = self._tokens[row].tolist(), self._settings.margin
         cut = random.Random(f"{self._settings.seed}:{row}").randint(margin, len(tokens) - margin)
         return {"id": self._ids[row], "context": tokens[:cut], "continuation": tokens[cut:]}
-
-
-def _trainable(source: str) -> Iterator[Document]:
-    for document in read_corpus(source):
-        if not (source.startswith("python-docs:") and is_held_out(document.text)):
-            yield document
 
 
 def _together(splits: list[dict[str, Any]]) -> dict[str, Any]:

@@ -24,8 +24,6 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from llm2comp.backbone.adapter import AdapterSettings
-from llm2comp.corpus.python_docs import is_held_out
-from llm2comp.corpus.read import read_corpus
 from llm2comp.corpus.triples import dataset_name, read_triples
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
@@ -33,6 +31,7 @@ from llm2comp.training.batches import RunBatches, enough_rows
 from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
 from llm2comp.training.pairs.sentences import split_sentences
 from llm2comp.training.settings import ContrastiveSettings
+from llm2comp.training.sources import training_documents
 
 __all__ = ["contrastive_loss", "train_contrastive"]
 
@@ -237,9 +236,7 @@ def distinct_sentences(corpora: Sequence[str]) -> Iterator[str]:
     least, most = _SENTENCE_WORDS
     seen: set[bytes] = set()
     for source in corpora:
-        for document in read_corpus(source):
-            if source.startswith("python-docs:") and is_held_out(document.text):
-                continue
+        for document in training_documents(source):
             for sentence in split_sentences(document.text):
                 digest = blake2b(sentence.encode(), digest_size=8).digest()
                 if least <= len(sentence.split()) <= most and digest not in seen:

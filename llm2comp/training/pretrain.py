@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer
 
-from llm2comp.corpus.python_docs import is_held_out
-from llm2comp.corpus.read import read_corpus
 from llm2comp.corpus.triples import read_rows
 from llm2comp.training.batches import RunRows, enough_rows
 from llm2comp.training.loop import StageMixin, trainer_arguments
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.run_folder import check_settings, described, main_process_first, remember_settings, sole_user
 from llm2comp.training.settings import BackboneShape, PretrainSettings
+from llm2comp.training.sources import training_documents
 
 __all__ = ["Rows", "pretrain", "train_tokenizer", "training_texts"]
 
@@ -117,9 +116,9 @@ def training_texts(corpora: Iterable[str]) -> Iterator[str]:
                 yield from (f"{row.query}\n{positive}" for positive in row.positives)
             continue
         seen: set[bytes] = set()
-        for document in read_corpus(source):
+        for document in training_documents(source):
             digest = hashlib.sha256(document.text.encode()).digest()[:12]
-            if digest not in seen and not (source.startswith("python-docs:") and is_held_out(document.text)):
+            if digest not in seen:
                 seen.add(digest)
                 yield document.content
 

@@ -20,7 +20,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.training import compression as stage
+from llm2comp.training import sources
 from llm2comp.training.checkpoints import trained_weights
 from llm2comp.training.compression import Splits, compression_loss, context_gain, passages, train_compression
 from llm2comp.training.metrics import read_metrics
@@ -220,7 +220,7 @@ def test_held_out_docstrings_are_never_trained_on(monkeypatch: pytest.MonkeyPatc
     ]
     kept_out = {document.id for document in documents if is_held_out(document.text)}
     assert kept_out
-    monkeypatch.setattr(stage, "read_corpus", lambda source: iter(documents))
+    monkeypatch.setattr(sources, "read_corpus", lambda source: iter(documents))
     settings = compression(Path("python-docs:"))
     splits = Splits(small_model().encoder, ("python-docs:",), settings, limit=1000)
     assert {splits[row]["id"] for row in range(len(splits))} == {document.id for document in documents} - kept_out

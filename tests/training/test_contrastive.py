@@ -22,7 +22,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.training import contrastive as stage
+from llm2comp.training import sources
 from llm2comp.training.batches import RunBatches
 from llm2comp.training.checkpoints import trained_weights
 from llm2comp.training.contrastive import contrastive_loss, distinct_sentences, train_contrastive
@@ -396,7 +396,7 @@ def test_sentences_are_distinct_of_fit_length_and_never_held_out(monkeypatch: py
         )
         for number in range(60)
     ]
-    monkeypatch.setattr(stage, "read_corpus", lambda source: iter(documents))
+    monkeypatch.setattr(sources, "read_corpus", lambda source: iter(documents))
     sentences = list(distinct_sentences(("python-docs:",)))
     assert len(sentences) == len(set(sentences))
     assert all(5 <= len(sentence.split()) <= 60 for sentence in sentences)

@@ -14,7 +14,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.training import pretrain as stage
+from llm2comp.training import sources
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.pretrain import Rows, pretrain, train_tokenizer, training_texts
 from llm2comp.training.settings import BackboneShape, PretrainSettings
@@ -114,7 +114,7 @@ def test_held_out_docstrings_and_repeated_texts_are_left_out(monkeypatch: pytest
     documents = [
         Document(str(number), "Title", f"Return the {number}-th value.\n\n{text(number, 30)}") for number in range(60)
     ]
-    monkeypatch.setattr(stage, "read_corpus", lambda source: iter(documents * 2))
+    monkeypatch.setattr(sources, "read_corpus", lambda source: iter(documents * 2))
     found = list(training_texts(("python-docs:all",)))
     assert found == [document.content for document in documents if not is_held_out(document.text)]
     assert 0 < len(found) < 60

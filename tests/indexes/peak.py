@@ -4,8 +4,6 @@ import resource
 import sys
 from pathlib import Path
 
-"""Working directory for such a process, from which it can import this module."""
-
 
 def peak_mib() -> int:
     """MiB that this process held at most, since it runs this program.

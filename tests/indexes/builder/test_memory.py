@@ -9,7 +9,7 @@ import pytest
 
 from llm2comp_benchmarks.cost.worker import watch_process
 from llm2comp_indexes.structures.types import default_type, memory_bytes
-from tests.indexes.peak import ROOT
+from tests.paths import ROOT
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,7 +13,7 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.vectors import StorageWriter, open_storage, storage_bytes
 from llm2comp_indexes.options import STORES, Store
 from tests.indexes.clustered import best_rows, draw_vectors, store_vectors, unit
-from tests.indexes.peak import ROOT
+from tests.paths import ROOT
 
 TOLERANCE = {
     "float32": 0.0,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llm2comp_indexes import Part, encode_shard
-from tests.indexes.peak import ROOT
+from tests.paths import ROOT
 from tests.word_encoder import WordEncoder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds memory by setrlimit and /proc")

@@ -18,7 +18,7 @@ from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import open_structure
 from llm2comp_indexes.structures.types import IndexType, parse_type
 from tests.indexes.clustered import draw_vectors, store_vectors
-from tests.indexes.peak import ROOT
+from tests.paths import ROOT
 
 ROWS, DIMENSION, MUTATIONS = 400, 16, 300
 CHECKED = ["HNSW4", "IVF8,Flat", "IVF8,SQ8", "OPQ4_8,IVF8,PQ4x4", "IVF16_HNSW4,SQfp16", "PCA8,IVF8,SQ4"]

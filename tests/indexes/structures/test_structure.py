@@ -22,7 +22,7 @@ from llm2comp_indexes.structures.structure import (
     parse_type,
 )
 from tests.indexes.clustered import best_rows, draw_vectors, recall, store_vectors
-from tests.indexes.peak import ROOT
+from tests.paths import ROOT
 
 ROWS, DIMENSION = 2000, 32
 FULL = Effort(nprobe=1 << 20, ef_search=ROWS)

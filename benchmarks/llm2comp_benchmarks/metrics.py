@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp.errors import LLM2CompError
+from llm2comp.optional import optional_import
 
 __all__ = [
     "RETRIEVAL_METRICS",
@@ -95,19 +95,11 @@ def load_pytrec_eval() -> Any:
     Raises:
         LLM2CompError: It is not installed.
     """
-    try:
-        import pytrec_eval
-    except ImportError as error:
-        raise LLM2CompError(
-            "scoring rankings needs pytrec_eval; install it with: pip install 'llm2comp[eval]'"
-        ) from error
-    return pytrec_eval
+    return optional_import("pytrec_eval", extra="eval", needed_by="scoring rankings")
 
 
 def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Spearman's rank correlation of two arrays (n,), neither of them constant; equal values share their mean rank."""
-    try:
-        from scipy.stats import spearmanr
-    except ImportError as error:
-        raise LLM2CompError("rank correlation needs scipy; install it with: pip install 'llm2comp[eval]'") from error
+    from scipy.stats import spearmanr
+
     return float(spearmanr(first, second).statistic)

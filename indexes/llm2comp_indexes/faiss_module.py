@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import SettingsError
+from llm2comp.optional import optional_import
 
 __all__ = ["bounded_threads", "import_faiss", "ivf_of"]
 
@@ -16,13 +17,7 @@ def import_faiss() -> ModuleType:
     Raises:
         LLM2CompError: It is not installed; the message has the command.
     """
-    try:
-        import faiss
-    except ImportError as error:
-        raise LLM2CompError(
-            'indexes need FAISS, which is not installed: pip install "llm2comp[cpu]" (or "llm2comp[gpu]", never both)'
-        ) from error
-    return faiss
+    return optional_import("faiss", extra="cpu", needed_by="an index", note=' (or "llm2comp[gpu]", never both)')
 
 
 def ivf_of(index: Any) -> Any:

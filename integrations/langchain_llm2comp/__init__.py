@@ -3,14 +3,9 @@
 Imports `llm2comp_adapters` and what lies below it, and langchain-core.
 """
 
-from importlib import import_module
+from llm2comp.optional import optional_import
 
-try:
-    import_module("langchain_core")
-except ModuleNotFoundError as error:
-    raise ImportError(
-        "langchain_llm2comp needs LangChain, which is not installed: pip install 'llm2comp[langchain]'"
-    ) from error
+optional_import("langchain_core", extra="langchain", needed_by="langchain_llm2comp", error_type=ImportError)
 
 from langchain_llm2comp.embeddings import LLM2CompEmbeddings
 from langchain_llm2comp.retriever import LLM2CompRetriever

@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import zstandard
+
 from llm2comp.corpus.read import find_records_file, find_texts
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, uncompressed_name
 
@@ -78,8 +80,6 @@ def _extrapolate(path: Path, suffix: str) -> int | None:
 def _decompress(sample: bytes, suffix: str) -> bytes:
     """What the first bytes of an archive expand to, as far as memory allows."""
     if suffix == ".zst":
-        import zstandard
-
         with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
             sample, read_across_frames=True
         ) as reader:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
+import zstandard
+
 from llm2comp.errors import CorpusError
 
 __all__ = ["COMPRESSED_SUFFIXES", "open_text", "read_lines", "readable", "uncompressed_name"]
@@ -120,13 +122,6 @@ class _ZstdReader(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise CorpusError(
-                f"{path}: reading .zst files needs the zstandard package: pip install zstandard"
-            ) from error
-        self._error = zstandard.ZstdError
         self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
         self._frame: Any = None
         self._pending = b""
@@ -154,7 +149,7 @@ class _ZstdReader(io.RawIOBase):
         self._frame = self._frame or self._context.decompressobj()
         try:
             self._pending, self._rest = self._frame.decompress(block), b""
-        except self._error as error:
+        except zstandard.ZstdError as error:
             raise EOFError(str(error)) from error
         if self._frame.eof:
             self._rest, self._frame = self._frame.unused_data, None

@@ -10,8 +10,8 @@ import pytest
 @pytest.mark.parametrize(
     ("adapter", "framework", "command"),
     [
-        ("llama_index.embeddings.llm2comp", "llama_index.core", "pip install 'llm2comp[llama-index]'"),
-        ("langchain_llm2comp", "langchain_core", "pip install 'llm2comp[langchain]'"),
+        ("llama_index.embeddings.llm2comp", "llama_index.core", 'pip install "llm2comp[llama-index]"'),
+        ("langchain_llm2comp", "langchain_core", 'pip install "llm2comp[langchain]"'),
     ],
 )
 def test_the_error_names_the_command(adapter: str, framework: str, command: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.results.record import Samples
 from llm2comp_benchmarks.results.resampling import counts_of, statistic_of
 
@@ -110,7 +109,8 @@ def _bootstrap(size: int, score: Callable[[NDArray[Any]], NDArray[np.float64]], 
     """Scipy's bootstrap result over the positions of the samples; None for a single sample."""
     if size < 2:
         return None
-    stats = _scipy_stats()
+    from scipy import stats
+
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", stats.DegenerateDataWarning
@@ -139,7 +139,9 @@ def _randomisation_p(differences: NDArray[np.float64], seed: int, resamples: int
     ]  # a sign changes nothing in the others, so patterns are counted over these alone
     if not len(moved):
         return 1.0
-    found = _scipy_stats().permutation_test(
+    from scipy import stats
+
+    result = stats.permutation_test(
         (moved,),
         lambda signed, axis: signed.sum(axis=axis),
         permutation_type="samples",
@@ -148,7 +150,7 @@ def _randomisation_p(differences: NDArray[np.float64], seed: int, resamples: int
         batch=max(1, _NUMBERS_AT_ONCE // len(moved)),
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def _bootstrap_p(drawn: Any) -> float:
@@ -157,11 +159,3 @@ def _bootstrap_p(drawn: Any) -> float:
     differences = drawn.bootstrap_distribution
     rarer = min((differences <= 0).sum(), (differences >= 0).sum())
     return min(1.0, 2 * (int(rarer) + 1) / (len(differences) + 1))
-
-
-def _scipy_stats() -> Any:
-    try:
-        import scipy.stats
-    except ImportError as error:
-        raise LLM2CompError("intervals and tests need scipy; install it with: pip install 'llm2comp[eval]'") from error
-    return scipy.stats

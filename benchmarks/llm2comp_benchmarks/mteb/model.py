@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import SettingsError
+from llm2comp.optional import optional_import
 
 __all__ = ["Identity", "describe_for_mteb", "identify", "import_mteb", "load_for_mteb", "wrap_for_mteb"]
 
@@ -34,12 +35,7 @@ def import_mteb() -> ModuleType:
     Raises:
         LLM2CompError: It is not installed.
     """
-    try:
-        import mteb
-    except ImportError as error:
-        raise LLM2CompError("tasks of mteb need mteb; install it with: pip install 'llm2comp[eval]'") from error
-    module: ModuleType = mteb
-    return module
+    return optional_import("mteb", extra="eval", needed_by="a task of mteb")
 
 
 def identify(model: Any, source: str | None, name: str | None = None) -> Identity:

@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any, NoReturn
 
 from llm2comp.corpus.documents import Document
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import SettingsError
+from llm2comp.optional import optional_import
 from llm2comp_benchmarks.metrics import Run
 
 __all__ = ["Bm25"]
@@ -27,16 +28,12 @@ class Bm25:
     system = "bm25"
 
     def __init__(self) -> None:
-        try:
-            import bm25s
-            from nltk.stem.snowball import SnowballStemmer
-        except ImportError as error:
-            raise LLM2CompError("bm25 needs bm25s and nltk; install them with: pip install 'llm2comp[eval]'") from error
+        self._bm25s: Any = optional_import("bm25s", extra="eval", needed_by="bm25")
+        stemmers: Any = optional_import("nltk.stem.snowball", extra="eval", needed_by="bm25")
         logging.getLogger("bm25s").setLevel(
             logging.WARNING
         )  # it sets itself to DEBUG, and a line of that for each index
-        self._bm25s = bm25s
-        self._stem = cache(SnowballStemmer("english").stem)
+        self._stem = cache(stemmers.SnowballStemmer("english").stem)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp.errors import CorpusError, LLM2CompError
+from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.results.record import Samples, TaskResult
 from llm2comp_benchmarks.tasks.encoding import Encoder, document_vectors
 from llm2comp_benchmarks.tasks.tsv import LabelledTexts, read_labelled_texts
 
-__all__ = ["ClassificationTask", "evaluate_classification", "import_sklearn", "read_classification"]
+__all__ = ["ClassificationTask", "evaluate_classification", "read_classification"]
 
 _SEED = 42  # of mteb's tasks
 _ITERATIONS = 100
@@ -95,8 +95,9 @@ def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_s
     seed, and the first eight of each class are what scikit-learn's LogisticRegression (at most 100 iterations) learns
     from. Vectors are taken as the model gives them, not brought to unit length.
     """
+    from sklearn.metrics import f1_score
+
     start = time.perf_counter()
-    sklearn = import_sklearn()
     number = {label: position for position, label in enumerate(sorted(set(task.train.labels)))}
     truth = np.asarray([number[label] for label in task.test.labels])
     draws = _draw(task)
@@ -109,7 +110,7 @@ def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_s
         labels = np.asarray([number[task.train.labels[text]] for text in draw])
         answer = _classify(learnt[[row[text] for text in draw]], labels, asked)
         right += answer.predicted == truth
-        f1.append(sklearn.metrics.f1_score(truth, answer.predicted, average="macro"))
+        f1.append(f1_score(truth, answer.predicted, average="macro"))
         unfinished += not answer.converged
     metrics = {"accuracy": float(right.mean() / task.experiments), "f1": float(np.mean(f1))}
     details = task.details | {
@@ -119,24 +120,6 @@ def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_s
     }
     samples = Samples("accuracy", "mean", "example", (right / task.experiments).tolist())
     return TaskResult(task.name, metrics, details, time.perf_counter() - start, samples=samples)
-
-
-def import_sklearn() -> Any:
-    """scikit-learn with the parts that tasks need.
-
-    Raises:
-        LLM2CompError: It is not installed.
-    """
-    try:
-        import sklearn
-        import sklearn.cluster
-        import sklearn.linear_model
-        import sklearn.metrics
-    except ImportError as error:
-        raise LLM2CompError(
-            "classification and clustering need scikit-learn; install it with: pip install 'llm2comp[eval]'"
-        ) from error
-    return sklearn
 
 
 def _draw(task: ClassificationTask) -> list[list[int]]:
@@ -162,11 +145,11 @@ class _Answer(NamedTuple):
 
 
 def _classify(known: NDArray[np.float32], labels: NDArray[np.int64], asked: NDArray[np.float32]) -> _Answer:
-    sklearn = import_sklearn()
-    classifier = sklearn.linear_model.LogisticRegression(max_iter=_ITERATIONS, random_state=_SEED)
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    classifier = LogisticRegression(max_iter=_ITERATIONS, random_state=_SEED)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", sklearn.exceptions.ConvergenceWarning
-        )  # the result file says how often that happened
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result file says how often that happened
         classifier.fit(known, labels)
     return _Answer(classifier.predict(asked), int(np.max(classifier.n_iter_)) < _ITERATIONS)

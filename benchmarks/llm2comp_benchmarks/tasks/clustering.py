@@ -10,7 +10,6 @@ import numpy as np
 
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.classification import import_sklearn
 from llm2comp_benchmarks.tasks.encoding import Encoder, document_vectors
 from llm2comp_benchmarks.tasks.tsv import LabelledTexts, read_labelled_texts, task_name
 
@@ -62,18 +61,20 @@ def evaluate_clustering(task: ClusteringTask, model: Encoder, *, batch_size: int
     ones, whose sets come cut into parts); as in nearly all of them, every text is encoded and may be drawn. Vectors are
     taken as the model gives them.
     """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import v_measure_score
+
     start = time.perf_counter()
-    sklearn = import_sklearn()
     labels = np.asarray(task.texts.labels)
     vectors = document_vectors(model, task.texts.texts, batch_size, cosine=False)
     generator = random.Random(_SEED)
     values = []
     for _ in range(task.experiments):
         drawn = generator.choices(range(len(labels)), k=task.texts_per_experiment)
-        kmeans = sklearn.cluster.MiniBatchKMeans(
+        kmeans = MiniBatchKMeans(
             len(set(task.texts.labels)), init="k-means++", n_init=1, batch_size=_BATCH, random_state=_SEED
         )
-        values.append(float(sklearn.metrics.v_measure_score(labels[drawn], kmeans.fit_predict(vectors[drawn]))))
+        values.append(float(v_measure_score(labels[drawn], kmeans.fit_predict(vectors[drawn]))))
     details = task.details | {"experiments": task.experiments, "texts_per_experiment": task.texts_per_experiment}
     samples = Samples("v_measure", "mean", "split", values)
     return TaskResult(

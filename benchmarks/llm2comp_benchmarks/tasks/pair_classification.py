@@ -9,7 +9,6 @@ import numpy as np
 
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.classification import import_sklearn
 from llm2comp_benchmarks.tasks.encoding import Encoder
 from llm2comp_benchmarks.tasks.sts import SentencePairs, encode_pairs
 from llm2comp_benchmarks.tasks.tsv import read_rows, task_name
@@ -56,23 +55,19 @@ def evaluate_pairs(task: PairTask, model: Encoder, *, batch_size: int = 32) -> T
     As mteb's AbsTaskPairClassification does it, whose four are cosine, dot product, Euclidean and Manhattan distance;
     `max_ap` is what it ranks models by. Both texts are encoded as documents, without instruction.
     """
+    from sklearn.metrics import average_precision_score
+    from sklearn.metrics import pairwise as distances
+
     start = time.perf_counter()
-    sklearn = import_sklearn()
     first, second = encode_pairs(model, task.pairs, batch_size, cosine=False)
-    distances = sklearn.metrics.pairwise
-    cosines = 1 - distances.paired_cosine_distances(
-        first, second
-    )  # exactly 1 for equal vectors, so that such pairs are tied
+    cosines = 1 - distances.paired_cosine_distances(first, second)  # exactly 1 for equal vectors: such pairs are tied
     rankings = {
         "cosine": cosines,
         "dot": np.einsum("nd,nd->n", first, second),
         "euclidean": -distances.paired_euclidean_distances(first, second),
         "manhattan": -distances.paired_manhattan_distances(first, second),
     }
-    precision = {
-        name: float(sklearn.metrics.average_precision_score(task.pairs.scores, scores))
-        for name, scores in rankings.items()
-    }
+    precision = {name: float(average_precision_score(task.pairs.scores, scores)) for name, scores in rankings.items()}
     metrics = {"cosine_ap": precision["cosine"], "max_ap": max(precision.values())}
     samples = Samples("cosine_ap", "average_precision", "pair", cosines.tolist(), truth=task.pairs.scores)
     return TaskResult(task.name, metrics, task.details, time.perf_counter() - start, samples=samples)

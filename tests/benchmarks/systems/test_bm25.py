@@ -76,5 +76,5 @@ def test_it_has_no_vectors(method: str) -> None:
 @pytest.mark.parametrize("package", ["bm25s", "nltk.stem.snowball"])
 def test_the_error_without_the_extra_names_the_command(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(LLM2CompError, match=r"pip install 'llm2comp\[eval\]'"):
+    with pytest.raises(LLM2CompError, match=r'pip install "llm2comp\[eval\]"'):
         Bm25()

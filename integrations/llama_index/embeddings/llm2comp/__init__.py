@@ -3,14 +3,11 @@
 Imports `llm2comp_adapters` and what lies below it, and llama-index-core.
 """
 
-from importlib import import_module
+from llm2comp.optional import optional_import
 
-try:
-    import_module("llama_index.core")
-except ModuleNotFoundError as error:
-    raise ImportError(
-        "llama_index.embeddings.llm2comp needs LlamaIndex, which is not installed: pip install 'llm2comp[llama-index]'"
-    ) from error
+optional_import(
+    "llama_index.core", extra="llama-index", needed_by="llama_index.embeddings.llm2comp", error_type=ImportError
+)
 
 from llama_index.embeddings.llm2comp.embedding import LLM2CompEmbedding
 from llama_index.embeddings.llm2comp.retriever import LLM2CompRetriever

@@ -1,30 +1,78 @@
-"""A folder that appears whole or not at all, in the place of an older one if there is one."""
+"""Files and folders written whole or not at all, and durable on return: a temporary name beside them, fsync, rename."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
 from safetensors import SafetensorError
 
-from llm2comp.errors import ModelFolderError, one_line
+from llm2comp.errors import LLM2CompError, ModelFolderError, one_line
 
-__all__ = ["staged_folder"]
+__all__ = ["staged_folder", "sync_folder", "sync_tree", "write_file", "write_output"]
 
 _LOCK = ".lock"
+_CANNOT_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES}  # network file systems; folders without listing
+
+
+def write_file(path: Path, parts: Iterable[str | bytes], *, draft: str | None = None) -> None:
+    """Write a file from its parts: at any moment the old file or the complete new one is there, after an error the old.
+
+    Args:
+        path: The file. A link is replaced, not followed.
+        parts: Its content; strings are encoded as UTF-8.
+        draft: Name of the unfinished file beside it. A killed process leaves it, the next call replaces it. None: a
+            hidden name with the process id, so that several processes may write the same file.
+    """
+    unfinished = path.with_name(draft or f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.unlink(missing_ok=True)
+        with unfinished.open("xb") as file:
+            for part in parts:
+                file.write(part.encode() if isinstance(part, str) else part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_output(path: str | Path, parts: Iterable[str | bytes]) -> None:
+    """Write a file that the user named, as `write_file` does.
+
+    Raises:
+        LLM2CompError: It cannot be written (no such folder, no permission, no space); nothing is left behind.
+    """
+    try:
+        write_file(Path(path), parts)
+    except OSError as error:
+        raise LLM2CompError(
+            f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space"
+        ) from error
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(
+    target: Path, *, kind: str = "model", error: type[LLM2CompError] = ModelFolderError
+) -> Iterator[Path]:
     """A hidden folder beside the target, to be filled; at the end it takes the target's place.
 
-    Whatever happens meanwhile, the target stays as it was and nothing else stays; only a process that is killed leaves
-    the hidden folder, which the next save clears. What the old target holds under hidden names (`.git`) is kept.
+    Until then, and after an error, the target stays as it was and nothing else is left; only a process that is killed
+    leaves the hidden folder, which the next save clears. Hidden entries of the old target (`.git`) are kept.
+
+    Args:
+        target: The folder to write; an existing one is replaced.
+        kind: What is saved, for messages.
+        error: Class of the error raised.
 
     Raises:
-        ModelFolderError: If the device is full, the folder cannot be written, or another process is writing it.
+        LLM2CompError: Of class `error`: the disk is full, the folder cannot be written, or another process writes it.
     """
     target = target.resolve()
     stage, replaced = target.parent / f".{target.name}.saving", target.parent / f".{target.name}.replaced"
@@ -35,30 +83,31 @@ def staged_folder(target: Path) -> Iterator[Path]:
             try:
                 _recover(target, stage, replaced)
                 yield stage
-                _flush(stage)
+                sync_tree(stage)
                 (stage / _LOCK).unlink(missing_ok=True)
                 _exchange(target, stage, replaced)
             finally:
                 shutil.rmtree(stage, ignore_errors=True)
-    except BaseException as error:
+        for changed in (target, target.parent, *(parent.parent for parent in new_parents)):
+            sync_folder(changed)
+    except BaseException as reason:
         for parent in new_parents:
             with suppress(OSError):
                 parent.rmdir()
-        if isinstance(error, filelock.Timeout):
-            raise ModelFolderError(
-                f"{target}: another process is saving a model there; wait for it or give another folder"
-            ) from error
-        if isinstance(error, (OSError, SafetensorError)):
-            reason = one_line(error)
-            raise ModelFolderError(
-                f"{target}: the model cannot be saved there ({reason}); nothing stays behind: free some space or give "
-                "another folder"
-            ) from error
+        if isinstance(reason, filelock.Timeout):
+            raise error(
+                f"{target}: another process is saving a {kind} there; wait for it or give another folder"
+            ) from reason
+        if isinstance(reason, (OSError, SafetensorError)):
+            raise error(
+                f"{target}: the {kind} cannot be saved there ({one_line(reason)}); nothing stays behind: free some "
+                "space or give another folder"
+            ) from reason
         raise
 
 
 def _recover(target: Path, stage: Path, replaced: Path) -> None:
-    """Undoes what a killed save left."""
+    """Undo what a killed save left."""
     if replaced.exists() and not target.exists():
         replaced.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
@@ -84,8 +133,28 @@ def _exchange(target: Path, stage: Path, replaced: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def sync_folder(folder: Path) -> None:
+    """Make the folder's list of names durable, where the system lets a folder be synced."""
+    if os.name == "posix":
+        try:
+            _sync(folder)
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in a folder durable: contents of files, then lists of names."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for path in (Path(parent, name) for name in files):
+            if path.is_file():
+                _sync(path)
+        sync_folder(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

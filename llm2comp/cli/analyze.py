@@ -115,13 +115,12 @@ def _write(analysis: "Analysis", folder: Path) -> list[Path]:
     import json
 
     from llm2comp.analysis.plots import plot_memory, plot_spectra
+    from llm2comp.atomic import write_output
 
     spectrum, memory, numbers = (folder / name for name in ("spectrum.png", "memory.png", "analysis.json"))
     plot_spectra(analysis, spectrum)
     has_memory = plot_memory(analysis, memory)
-    numbers.write_text(
-        json.dumps(analysis.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    write_output(numbers, [json.dumps(analysis.to_json(), indent=2, ensure_ascii=False, allow_nan=False), "\n"])
     return [numbers, spectrum, *([memory] if has_memory else [])]
 
 

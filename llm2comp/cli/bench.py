@@ -286,8 +286,8 @@ def _sizes(option: str, given: str) -> tuple[int, ...]:
 def _report(record: dict[str, Any], show: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:
     import json
 
-    from llm2comp_benchmarks.results.record import write_atomically
+    from llm2comp.atomic import write_output
 
     print(show(record))
     if json_file:
-        write_atomically(json_file, [json.dumps(record, indent=2, ensure_ascii=False), "\n"])
+        write_output(json_file, [json.dumps(record, indent=2, ensure_ascii=False), "\n"])

@@ -30,11 +30,11 @@ def compare(
     check_target(json_file)
     import json
 
+    from llm2comp.atomic import write_output
     from llm2comp_benchmarks.compare.compare import compare as compare_files
     from llm2comp_benchmarks.compare.compare import record_of
     from llm2comp_benchmarks.compare.table import format_comparisons
     from llm2comp_benchmarks.results.read import read_result_file
-    from llm2comp_benchmarks.results.record import write_atomically
 
     files = [read_result_file(path) for path in results]
     found = compare_files(files, seed=seed, resamples=resamples)
@@ -49,4 +49,4 @@ def compare(
         if lone := sorted(set(file.tasks) ^ set(files[0].tasks)):
             print(f"not in both A and {letter}: {printable(', '.join(lone))}", file=sys.stderr)
     if json_file:
-        write_atomically(json_file, [json.dumps(record_of(found), indent=2, ensure_ascii=False), "\n"])
+        write_output(json_file, [json.dumps(record_of(found), indent=2, ensure_ascii=False), "\n"])

@@ -124,7 +124,7 @@ def _format_nothing(index: "Index", options: "SearchOptions") -> str:
 
 def _write_run(opened: "Callable[[], Index]", queries: Path, run: Path, k: int, options: "SearchOptions") -> None:
     from llm2comp.corpus.read import read_queries
-    from llm2comp_indexes.trec import check_run_id, write_run
+    from llm2comp.corpus.trec import check_run_id, write_run
 
     texts = read_queries(queries)
     for name in texts:
@@ -132,7 +132,8 @@ def _write_run(opened: "Callable[[], Index]", queries: Path, run: Path, k: int, 
     with opened() as index, Progress("queries", total=len(texts)) as progress:
         _format_idle(index, options.effort)
         start = time.perf_counter()
-        lines = write_run(run, _answers(index, texts, k, replace(options, by="document"), progress))
+        answers = _answers(index, texts, k, replace(options, by="document"), progress)
+        lines = write_run(run, ((query, [(hit.document_id, hit.score) for hit in hits]) for query, hits in answers))
         seconds = time.perf_counter() - start
     print(f"{run}: {lines:,} lines for {len(texts):,} queries, {1000 * seconds / len(texts):.1f} ms a query")
 

@@ -5,7 +5,6 @@ position in the data. It counts once its last file, `complete.json`, names the s
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from llm2comp.atomic import sync_tree, write_file
 from llm2comp.errors import TrainingError
 
 __all__ = ["discard", "last_checkpoint", "load_trained", "prune", "save_trained", "seal", "step_of", "trained_weights"]
@@ -35,12 +35,9 @@ def step_of(checkpoint: Path) -> int:
 def seal(checkpoint: Path) -> None:
     """Declares a checkpoint whole, once everything in it has reached the disk."""
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != _COMPLETE]
-    for path in (*files, checkpoint):
-        _flush(path)
+    sync_tree(checkpoint)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
-    (checkpoint / _COMPLETE).write_text(json.dumps({"step": step_of(checkpoint), "files": sizes}), encoding="utf-8")
-    for path in (checkpoint / _COMPLETE, checkpoint):
-        _flush(path)
+    write_file(checkpoint / _COMPLETE, [json.dumps({"step": step_of(checkpoint), "files": sizes})])
 
 
 def discard(checkpoint: Path) -> None:
@@ -97,12 +94,3 @@ def _is_whole(checkpoint: Path) -> bool:
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

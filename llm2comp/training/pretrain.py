@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import shutil
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer
 
+from llm2comp.atomic import staged_folder
 from llm2comp.corpus.triples import read_rows
+from llm2comp.errors import TrainingError
 from llm2comp.training.batches import RunRows, enough_rows
 from llm2comp.training.loop import StageMixin, trainer_arguments
 from llm2comp.training.objectives import cross_entropy
@@ -80,7 +80,7 @@ def pretrain(settings: PretrainSettings, output: Path) -> Path:
         trainer.run()
         with main_process_first() as main:
             if main:
-                with _written_whole(finished) as unfinished:
+                with staged_folder(finished, kind="backbone", error=TrainingError) as unfinished:
                     model.bfloat16().save_pretrained(unfinished)
                     tokenizer.save_pretrained(unfinished)
     return finished
@@ -90,19 +90,11 @@ def _tokenizer(settings: PretrainSettings, folder: Path) -> PreTrainedTokenizerF
     """The tokenizer in the folder, trained first if there is none."""
     if not folder.is_dir():
         texts = (text for text in training_texts(settings.corpora) if _chance(text) < settings.tokenizer_share)
-        with _written_whole(folder) as unfinished:
-            train_tokenizer(texts, settings.shape.vocabulary).save_pretrained(unfinished)
+        trained = train_tokenizer(texts, settings.shape.vocabulary)
+        with staged_folder(folder, kind="tokenizer", error=TrainingError) as unfinished:
+            trained.save_pretrained(unfinished)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
-
-
-@contextmanager
-def _written_whole(folder: Path) -> Iterator[Path]:
-    """A place to write a folder that takes its name when everything is in it."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    yield unfinished
-    unfinished.replace(folder)
 
 
 def training_texts(corpora: Iterable[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The folder of a run or a stage: what it was begun with, who works in it, and files written whole or not at all."""
+"""The folder of a run or a stage: what it was begun with and who works in it."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from llm2comp.atomic import write_file
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training.sources import SOURCE_FIELDS
 
@@ -25,7 +26,6 @@ __all__ = [
     "processes",
     "remember_settings",
     "sole_user",
-    "write_whole",
 ]
 
 SETTINGS_FILE = "settings.json"
@@ -77,13 +77,6 @@ def sole_user(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all; what a killed run left of it is overwritten."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def described(settings: Any) -> dict[str, Any]:
     """A settings object as the JSON values that a folder remembers it by, files and folders by their whole path; None as none."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=dict)) if settings is not None else {}
@@ -102,7 +95,8 @@ def _whole_paths(value: Any, field: str) -> Any:
 
 def remember_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Notes what the folder is begun with, and where it was then."""
-    write_whole(folder / SETTINGS_FILE, json.dumps({**settings, "folder": str(folder.resolve())}, indent=2) + "\n")
+    content = {**settings, "folder": str(folder.resolve())}
+    write_file(folder / SETTINGS_FILE, [json.dumps(content, indent=2), "\n"])
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

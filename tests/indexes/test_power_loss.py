@@ -33,7 +33,7 @@ KINDS = ["HNSW8", "IVF2,SQ8"]
 
 @pytest.fixture
 def changes(tmp_path: Path, write_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Change]:
-    for name in ("row_blocks.BLOCK", "update._IDS_AT_ONCE", "merge._BLOCK"):
+    for name in ("builder.blocks.BLOCK", "change.update._IDS_AT_ONCE", "change.merge._BLOCK"):
         monkeypatch.setattr(f"llm2comp_indexes.{name}", 4)
     first = write_corpus(make_documents(range(10)), "first.jsonl")
     second = write_corpus([*make_documents([3, 4], seed=1), *make_documents(range(10, 17))], "second.jsonl")
@@ -160,7 +160,7 @@ def interrupt(*arguments: Any) -> None:
     ("place", "task"),
     [
         ("llm2comp_indexes.format.commits.sync_folder", "add"),
-        ("llm2comp_indexes.format.manifest.sync_folder", "delete"),
+        ("llm2comp.atomic.sync_folder", "delete"),
         ("llm2comp_indexes.format.files.HashedFile.sync", "merge"),
         ("llm2comp_indexes.format.vectors.StorageWriter.sync", "merge"),
     ],

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp import LLM2Comp, load
+from llm2comp.atomic import write_output
 from llm2comp_benchmarks.ablation.lineages import Lineage, Stage
 from llm2comp_benchmarks.evaluate.tasks import Task, evaluate
-from llm2comp_benchmarks.results.record import TaskResult, result_record, write_atomically
+from llm2comp_benchmarks.results.record import TaskResult, result_record
 from llm2comp_benchmarks.systems.mntp.encoder import load_text_mean
 
 __all__ = ["Measurer"]
@@ -63,7 +64,7 @@ class Measurer:
             **self.settings,
         }
         record = _joined(before, done, {"model": name, "fingerprint": model.fingerprint, "ablation": ablation})
-        write_atomically(path, [json.dumps({**record, "analysis": analysis}, indent=1), "\n"])
+        write_output(path, [json.dumps({**record, "analysis": analysis}, indent=1), "\n"])
         _logger.info("%s: %s", name, "  ".join(f"{one.task} {next(iter(one.metrics.values())):.3f}" for one in done))
 
 

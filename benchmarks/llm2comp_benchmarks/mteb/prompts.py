@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from llm2comp.atomic import write_output
 from llm2comp.errors import SettingsError, one_line
 from llm2comp_benchmarks.mteb.model import import_mteb
-from llm2comp_benchmarks.results.record import write_atomically
 
 __all__ = ["UsedPrompts", "leaves", "prompts_of", "read_instructions", "resolve_prompts"]
 
@@ -138,7 +138,7 @@ class UsedPrompts:
         """Writes down the prompts of a task that is finished."""
         everything = self._read()
         everything.setdefault(self._model, {})[task.metadata.name] = prompts_of(task, prompts)
-        write_atomically(self._path, [json.dumps(everything, indent=2, ensure_ascii=False), "\n"])
+        write_output(self._path, [json.dumps(everything, indent=2, ensure_ascii=False), "\n"])
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self._path.is_file():

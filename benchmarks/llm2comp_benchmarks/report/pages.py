@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from llm2comp.atomic import write_output
 from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.ablation.claims import order_words
 from llm2comp_benchmarks.ablation.plots import PLOTS, plot_ablation
@@ -28,7 +29,6 @@ from llm2comp_benchmarks.cost.tables import format_encoding, format_growth, form
 from llm2comp_benchmarks.report.paper import paper_averages_table, paper_tasks_table
 from llm2comp_benchmarks.report.scores import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.results.read import ResultFile, read_result_files
-from llm2comp_benchmarks.results.record import write_atomically
 from llm2comp_benchmarks.results.tables import fill_blocks
 
 __all__ = ["Results", "fill_text", "read_results", "write_file"]
@@ -184,5 +184,5 @@ def write_file(path: Path, results: Results) -> bool:
     except LLM2CompError as error:
         raise LLM2CompError(f"{path}: {error}") from error
     if after != before:
-        write_atomically(path, [after])
+        write_output(path, [after])
     return after != before

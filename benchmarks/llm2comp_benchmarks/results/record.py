@@ -5,14 +5,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.atomic import write_output
+from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.metrics import Run
 from llm2comp_benchmarks.results.tables import aligned_table
 
@@ -25,7 +24,6 @@ __all__ = [
     "format_table",
     "format_tables",
     "result_record",
-    "write_atomically",
     "write_record",
     "write_results",
 ]
@@ -160,28 +158,7 @@ def write_record(path: str | Path, record: dict[str, Any]) -> None:
         for task, entry in record["samples"].items()
     ]
     samples = "{\n" + ",\n".join(lines) + "\n  }" if lines else "{}"
-    write_atomically(path, [head, ',\n  "samples": ', samples, "\n}\n"])
-
-
-def write_atomically(path: str | Path, parts: Iterable[str]) -> None:
-    """Write a text file, given in parts, so that at any moment either the old or the whole new one is there.
-
-    Raises:
-        LLM2CompError: It cannot be written (no such folder, no permission, no space); nothing is left behind.
-    """
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(parts)
-        draft.replace(target)
-    except OSError as error:
-        raise LLM2CompError(
-            f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space"
-        ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+    write_output(path, [head, ',\n  "samples": ', samples, "\n}\n"])
 
 
 def _version(package: str) -> str | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
@@ -20,7 +21,6 @@ from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import versions
 from llm2comp_indexes.format.documents import document_line
-from llm2comp_indexes.format.files import sync_folder
 from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
 from llm2comp_indexes.format.segment_writer import JOURNAL, SegmentWriter
 from llm2comp_indexes.options import IndexOptions

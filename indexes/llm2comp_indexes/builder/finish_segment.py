@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.encoder import Encoder, encode
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.arrays import ArrayFile
 from llm2comp_indexes.format.documents import DocumentReader
-from llm2comp_indexes.format.files import FileRecord, sync_folder
+from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.manifest import Names, Segment
 from llm2comp_indexes.format.segment_writer import SegmentWriter
 from llm2comp_indexes.format.vectors import Storage, open_storage

@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm2comp.atomic import write_file
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.documents import ROW_BYTES
-from llm2comp_indexes.format.files import FileRecord, HashedFile, check_size, sync_folder
+from llm2comp_indexes.format.files import FileRecord, check_size
 from llm2comp_indexes.format.ids import ID_BYTES
 from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.segment_writer import JOURNAL
@@ -115,13 +115,7 @@ def write_shard(folder: Path, shard: Shard) -> None:
         "files": {name: asdict(record) for name, record in shard.files.items()},
     }
     content["checksum"] = _checksum(content)
-    unfinished = folder / f"{SHARD}.new"
-    unfinished.unlink(missing_ok=True)
-    with HashedFile(unfinished) as file:
-        file.write(json.dumps(content, indent=1).encode())
-        file.finish()
-    os.replace(unfinished, folder / SHARD)
-    sync_folder(folder)
+    write_file(folder / SHARD, [json.dumps(content, indent=1)], draft=f"{SHARD}.new")
 
 
 def read_shard(folder: Path) -> Shard:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import llm2comp
+from llm2comp.atomic import sync_folder
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.faiss_module import import_faiss
-from llm2comp_indexes.format.files import HashedFile, sync_folder
+from llm2comp_indexes.format.files import HashedFile
 from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
 from llm2comp_indexes.format.manifest import (
     MANIFEST,

@@ -1,6 +1,5 @@
 """Files that are hashed while they are written, and compared with their record before they are trusted."""
 
-import errno
 import hashlib
 import os
 import stat
@@ -11,10 +10,9 @@ from typing import Self
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.mapping import Bytes
 
-__all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size", "sync_folder"]
+__all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size"]
 
 _READ_BYTES = 1 << 20
-_NOT_FOR_FOLDERS = {errno.EINVAL, errno.EBADF, errno.ENOTSUP}  # what some network file systems answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +102,3 @@ def check_mapped(path: Path, content: Bytes, record: FileRecord) -> None:
     """Raises IndexFolderError unless the mapped content of the file has the recorded size and SHA-256; it may have been removed meanwhile."""
     if len(content) != record.bytes or hashlib.sha256(content).hexdigest() != record.sha256:
         raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the folder's list of names durable, where the system lets a folder be synced."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in _NOT_FOR_FOLDERS:
-                raise
-        finally:
-            os.close(descriptor)

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llm2comp.atomic import write_file
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.documents import ROW_BYTES
-from llm2comp_indexes.format.files import FileRecord, HashedFile, check_size, sync_folder
+from llm2comp_indexes.format.files import FileRecord, check_size
 from llm2comp_indexes.format.ids import ID_BYTES
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import IndexOptions, Targets
@@ -159,13 +160,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
             f"{folder}: {len(manifest.segments):,} segments are more than a manifest holds; make one of them: "
             f"llm2comp index merge {folder}"
         )
-    unfinished = folder / f"{MANIFEST}.new"
-    unfinished.unlink(missing_ok=True)
-    with HashedFile(unfinished) as file:
-        file.write(text)
-        file.finish()
-    os.replace(unfinished, folder / MANIFEST)
-    sync_folder(folder)
+    write_file(folder / MANIFEST, [text], draft=f"{MANIFEST}.new")
 
 
 def _to_text(content: dict[str, Any]) -> bytes:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.atomic import sync_folder, write_file
 from llm2comp.corpus.documents import Document
 from llm2comp_indexes.format.documents import ROW_BYTES, DocumentWriter, document_line
-from llm2comp_indexes.format.files import FileRecord, sync_folder
+from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.ids import IdTableWriter
 from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.metadata import MetadataWriter
@@ -179,7 +180,10 @@ class SegmentWriter:
         documents.sync()
         storage.sync()
         self._blocks.append(block)
-        _write_lines(self.folder / JOURNAL, "ab", [self._blocks[-1]._asdict()])
+        with (self.folder / JOURNAL).open("ab") as journal:
+            journal.write(_journal_line(block._asdict()))
+            journal.flush()
+            os.fsync(journal.fileno())
 
     def finish(self) -> dict[str, FileRecord]:
         """Records of the files, all on the device. The journal stays until the segment is part of a commit."""
@@ -226,10 +230,8 @@ class SegmentWriter:
         )
 
     def _start_journal(self) -> None:
-        unfinished = self.folder / f"{JOURNAL}.new"
-        _write_lines(unfinished, "wb", [self._header, *(block._asdict() for block in self._blocks)])
-        unfinished.replace(self.folder / JOURNAL)
-        sync_folder(self.folder)
+        entries = [self._header, *(block._asdict() for block in self._blocks)]
+        write_file(self.folder / JOURNAL, map(_journal_line, entries), draft=f"{JOURNAL}.new")
         sync_folder(self.folder.parent)
 
     def _note(self, rows: Sequence[Document]) -> None:
@@ -251,11 +253,8 @@ def _remove_all_but(folder: Path, kept: set[str]) -> None:
             path.unlink()
 
 
-def _write_lines(path: Path, mode: str, entries: Iterable[dict[str, Any]]) -> None:
-    with path.open(mode) as file:
-        file.write(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
-        file.flush()
-        os.fsync(file.fileno())
+def _journal_line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _digest(lines: Iterable[bytes]) -> str:

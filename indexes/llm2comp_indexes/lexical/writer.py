@@ -9,9 +9,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.atomic import sync_folder
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.format.arrays import ArrayFile
-from llm2comp_indexes.format.files import FileRecord, HashedFile, sync_folder
+from llm2comp_indexes.format.files import FileRecord, HashedFile
 from llm2comp_indexes.lexical.tokenizer import split_words
 
 __all__ = [

@@ -27,9 +27,7 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -38,9 +36,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
+from llm2comp.atomic import staged_folder
 from llm2comp.corpus.read import open_text, read_corpus, read_json_lines
 from llm2comp.corpus.text import uncompressed_name
-from llm2comp.errors import SettingsError
+from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training.pairs.articles import article_pairs
 from llm2comp.training.pairs.docstrings import docstring_pairs
 from llm2comp.training.pairs.ready import ready_pairs
@@ -100,25 +99,19 @@ def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
     Raises:
         SettingsError: The output exists already and is not an empty folder.
         CorpusError: A corpus cannot be read.
+        TrainingError: The output cannot be written, or another process is writing it.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingsError(f"{output} exists already; delete it or name another output folder")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    working = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        buckets = working / "buckets"
+    with staged_folder(output, kind="set of pairs", error=TrainingError) as unfinished:
+        buckets = unfinished / "buckets"
         buckets.mkdir()
         _scatter(iterate_pairs(settings), settings.seed, buckets)
-        counts = _gather(buckets, working)
+        counts = _gather(buckets, unfinished)
         shutil.rmtree(buckets)
         record = {"settings": asdict(settings), "counts": counts}
-        (working / "pairs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        working.chmod(0o755)
-        os.replace(working, output)
-    except BaseException:
-        shutil.rmtree(working, ignore_errors=True)
-        raise
+        (unfinished / "pairs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return counts
 
 

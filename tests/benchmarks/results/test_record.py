@@ -1,14 +1,13 @@
 """Result files: their form, and that they are whole or not there."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import SettingsError
 from llm2comp_benchmarks import TaskResult, write_results
-from llm2comp_benchmarks.results.record import Samples, check_task_names, format_table, result_record, write_atomically
+from llm2comp_benchmarks.results.record import Samples, check_task_names, format_table, result_record
 
 SCIFACT = TaskResult(
     "scifact",
@@ -87,25 +86,6 @@ def test_the_commit_is_that_of_the_checkout() -> None:
 def test_results_that_would_hide_each_other_are_refused(names: list[str]) -> None:
     with pytest.raises(SettingsError, match=f"would be called '{names[0]}'"):
         check_task_names(names)
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    file = tmp_path / "out.txt"
-    file.write_text("old", encoding="utf-8")
-
-    def parts() -> Iterator[str]:
-        yield "new"
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(LLM2CompError, match=r"out\.txt: cannot be written \(No space left on device\)"):
-        write_atomically(file, parts())
-    assert file.read_text(encoding="utf-8") == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
-
-
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(LLM2CompError, match=r"nowhere/out\.txt: cannot be written"):
-        write_atomically(tmp_path / "nowhere" / "out.txt", ["x"])
 
 
 def test_the_table_is_aligned_and_shows_what_is_not_measured() -> None:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm2comp.atomic import write_output
 from llm2comp_benchmarks.cost.index.run import IndexBenchmark, set_name
 from llm2comp_benchmarks.cost.worker import THREAD_VARIABLES, found_packages, run_process, watch_process
-from llm2comp_benchmarks.results.record import result_record, write_atomically
+from llm2comp_benchmarks.results.record import result_record
 
 __all__ = ["measure_memory"]
 
@@ -61,7 +62,7 @@ def _watch_build(vectors: Path, kind: str, output: Path, threads: int) -> dict[s
 def main() -> None:
     """Measures in the folder named first, writes the file named second."""
     record = measure_memory(Path(sys.argv[1]))
-    write_atomically(sys.argv[2], [json.dumps(record, indent=2), "\n"])
+    write_output(sys.argv[2], [json.dumps(record, indent=2), "\n"])
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from llm2comp.atomic import staged_folder
+from llm2comp.atomic import staged_folder, write_file
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError
 from llm2comp.model import LLM2Comp
 from llm2comp.model_folder import cast_weights, read_encoder, write_config, write_encoder
-from llm2comp.training.run_folder import write_whole
 from llm2comp.training.settings import ModelSettings
 
 __all__ = ["TEXT_MEAN_FILE", "TextMeanEncoder", "TextMeanModel", "load_text_mean", "text_mean_of"]
@@ -117,14 +116,13 @@ class TextMeanModel(LLM2Comp):
             if weights_dtype is not None:
                 cast_weights(unfinished / "encoder", weights_dtype)
                 write_config(unfinished / "encoder", {})
-            told = {
+            config = {
+                "format_version": _FORMAT_VERSION,
                 "query_instruction": self.prompts.get("query", ""),
                 "normalize": self.normalize,
                 "stages": self.stages,
             }
-            write_whole(
-                unfinished / TEXT_MEAN_FILE, json.dumps({"format_version": _FORMAT_VERSION, **told}, indent=2) + "\n"
-            )
+            write_file(unfinished / TEXT_MEAN_FILE, [json.dumps(config, indent=2), "\n"])
 
 
 def text_mean_of(

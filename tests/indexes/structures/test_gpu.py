@@ -1,4 +1,4 @@
-"""Where to compute; what a machine without a GPU can check of the way there; and on one that has a GPU, that it computes the same as the CPU."""
+"""Search on a GPU: the choice of device and the copies, on any machine; results equal to the CPU's, where there is a GPU."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +16,14 @@ from llm2comp_indexes import (
     add_documents,
     build_from_vectors,
     delete_documents,
-    gpu,
-    gpu_search,
     merge_index,
     open_index,
-    structure_build,
 )
 from llm2comp_indexes.format.vectors import Storage, join_graph, new_graph_index
 from llm2comp_indexes.options import STORES, Store
 from llm2comp_indexes.search.segment import OpenSegment
+from llm2comp_indexes.structures import build as structure_build
+from llm2comp_indexes.structures import gpu, gpu_search
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.gpu import adopt_graph, gpu_count, resolve_device
 from llm2comp_indexes.structures.gpu_search import GpuCopy, copy_to_gpus, spread_flat

@@ -1,8 +1,8 @@
-"""The command line. Each command parses its options, calls one function and prints what it returns.
+"""The command line: each command parses its options, calls one function and prints the result.
 
-Results go to stdout, everything else to stderr. A command module defines `register(app)` and is listed once, in
-`_MODULES`. `--help` imports it too, so it imports torch, faiss, transformers and datasets inside functions only.
-Imports every package of the project; nothing imports it.
+Results go to stdout, everything else to stderr. A command module defines `register(app)` and is listed in `_MODULES`.
+`--help` and shell completion import every command module, so torch, faiss, transformers and datasets are imported
+inside functions only. This is the top layer: it may import every package, and only `llm2comp.__main__` imports it.
 """
 
 import io
@@ -38,15 +38,13 @@ _MODULES: tuple[ModuleType, ...] = (
 )
 _OUR_LOGGERS = ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks")
 
-app = typer.Typer(
-    name="llm2comp", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(name="llm2comp", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 for _module in _MODULES:
     _module.register(app)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"llm2comp {__version__}")
         raise typer.Exit
 
@@ -54,10 +52,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _configure(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log what happens, and show the traceback of an error.")
+        bool, typer.Option("--verbose", "-v", help="Log details, and show the traceback of an error.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Text embeddings from language models that learned to compress: train, encode, index, search, evaluate."""
@@ -67,9 +65,7 @@ def _configure(
     for name in _OUR_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # between our dependencies; nothing a user of the command can mend
+        warnings.simplefilter("ignore", FutureWarning)  # from one dependency about another: no user can fix it
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers draws its bars into log files too
 
@@ -77,13 +73,13 @@ def _configure(
 def main() -> None:
     """Runs the command line and exits: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
 
-    An error a user can act on is one line on stderr; its traceback appears with `--verbose`. Any other exception is a
-    bug of ours, and its traceback is the report.
+    An error that the user can fix is one line on stderr; `--verbose` adds its traceback. Any other exception is a bug
+    in llm2comp and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a text may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")  # a text may have characters that the encoding lacks
     try:
         app(prog_name="llm2comp")
     except LLM2CompError as error:

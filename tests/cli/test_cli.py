@@ -60,6 +60,19 @@ def failing_command() -> Iterator[SimpleNamespace]:
 def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
     out, modules = modules_loaded_by("--help")
     assert "Usage: llm2comp" in out
+    assert "--install-completion" in out
+    assert not set(HEAVY) & set(modules)
+
+
+def test_completion_names_the_commands_and_loads_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("_LLM2COMP_COMPLETE", "complete_bash"),
+        ("COMP_WORDS", "llm2comp index "),
+        ("COMP_CWORD", "2"),
+    ):
+        monkeypatch.setenv(name, value)
+    out, modules = modules_loaded_by()
+    assert {"build", "add", "delete", "merge", "info", "verify"} <= set(out.split())
     assert not set(HEAVY) & set(modules)
 
 

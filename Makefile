@@ -1,4 +1,4 @@
-# make setup | demo | test | check | test-oldest. Another interpreter: make PYTHON=python3.12 …
+# make setup | demo | test | check | wheel | test-oldest. Another interpreter: make PYTHON=python3.12 …
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests left out of `make test`: long ones, and ones that need a GPU or the network.
 MARKERS ?= not slow and not gpu and not network
 
-.PHONY: setup demo test check test-oldest
+.PHONY: setup demo test check wheel test-oldest
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(MAKE) test
+
+# Takes minutes: wheel and sdist as a user gets them, in an environment of their own outside the checkout.
+wheel: setup
+	.ci/wheel
 
 # Takes minutes: an environment of its own, with the oldest LlamaIndex and LangChain that are supported.
 OLDEST := .venv-oldest

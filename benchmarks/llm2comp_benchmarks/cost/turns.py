@@ -1,4 +1,4 @@
-"""Systems that take turns: the middle and the spread of what each round gave, and of one system over another round by round."""
+"""Systems that take turns: statistics over the rounds, and ratios of two systems round by round."""
 
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -10,7 +10,7 @@ _Item = TypeVar("_Item")
 
 
 class RoundStats(NamedTuple):
-    """The median of several rounds, with the least and the most of them."""
+    """Median, least and most of the values of several rounds."""
 
     median: float
     least: float
@@ -18,25 +18,31 @@ class RoundStats(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "RoundStats":
-        """The spread of values, at least one."""
+        """The statistics of one value or more."""
         return cls(median(values), min(values), max(values))
 
     @classmethod
     def ratio(cls, above: Sequence[float], below: Sequence[float]) -> "RoundStats":
-        """That of ratios round by round: what disturbs the machine for longer than a round disturbs both."""
+        """The statistics of the ratios `above / below`, taken round by round.
+
+        What disturbs the machine for longer than a round disturbs both sides of a ratio alike.
+        """
         return cls.of([one / other for one, other in zip(above, below, strict=True)])
 
     def scaled(self, factor: float) -> "RoundStats":
-        """The spread of the values times a factor above 0."""
+        """The statistics of the values times a factor above 0."""
         return RoundStats(*(factor * value for value in self))
 
     def to_json(self) -> dict[str, Any]:
-        """As an object of a result file."""
+        """The object that a result file holds."""
         return self._asdict()
 
 
 def in_turn(items: Sequence[_Item], rounds: int) -> Iterator[tuple[int, _Item]]:
-    """(round, item): all items in every round, each round beginning with another one, so that none always follows the same."""
+    """(round, item): all items in every round, each round starting with another item.
+
+    So no system always follows the same one.
+    """
     for number in range(rounds):
         first = number % len(items) if items else 0
         for item in (*items[first:], *items[:first]):

@@ -1,4 +1,4 @@
-"""The encoding benchmark: that all systems encode the same texts with the same weights, what is counted, and that what it writes is what it measured."""
+"""The encoding benchmark: the same texts and weights for all systems, what is counted, and what is written."""
 
 import json
 import sys
@@ -15,11 +15,14 @@ from llm2comp.cli import app
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.cost.encode import jobs as encode_jobs
 from llm2comp_benchmarks.cost.encode import run as encode_benchmark
+from llm2comp_benchmarks.cost.encode.contest import least_cosine
 from llm2comp_benchmarks.cost.encode.jobs import open_system
-from llm2comp_benchmarks.cost.encode.run import EncodeBenchmark, least_cosine, run_encode_benchmark
+from llm2comp_benchmarks.cost.encode.run import EncodeBenchmark, run_encode_benchmark
 from llm2comp_benchmarks.cost.encode.stages import slowest_stage
-from llm2comp_benchmarks.cost.models import PARTS, Shape, draw, prepare
+from llm2comp_benchmarks.cost.models import PARTS, draw, prepare
+from llm2comp_benchmarks.cost.shapes import Shape
 from llm2comp_benchmarks.cost.tables import format_encoding
+from tests.benchmarks.cost.in_process import InProcess
 from tests.paths import RESULTS
 
 FILES = sorted(RESULTS.glob("encode-*.json"))
@@ -38,7 +41,7 @@ def _write_corpus(file: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A folder with a model of a small shape and all texts of the corpus, and what is said of it."""
+    """A folder with a model of a small shape and all texts of the corpus, and facts about them."""
     folder = tmp_path_factory.mktemp("bench")
     draw(str(folder / "texts.json"), [str(_write_corpus(folder / "corpus.jsonl"))], limit=1000, seed=0)
     return folder / "made", prepare(str(folder / "made"), str(folder / "texts.json"), shape=SHAPE)
@@ -126,7 +129,7 @@ def test_large_models_are_written_once_and_in_their_precision(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_gpu_memory_is_the_gpus_and_its_busy_share_is_told(
+def test_on_a_gpu_memory_is_the_gpus_and_its_busy_share_is_reported(
     prepared: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     jobs = open_system("llm2comp", str(prepared[0]), device="cuda")
@@ -182,34 +185,19 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str
 
 
 def test_an_environment_without_llm2vec_is_found_before_anything_is_measured(tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     with pytest.raises(LLM2CompError, match="^open llm2vec: failed: ModuleNotFoundError: No module named 'llm2vec'$"):
-        run_encode_benchmark(EncodeBenchmark(tmp_path, peer_llm2vec=Path(sys.executable)), tell=told.append)
-    assert not told
+        run_encode_benchmark(EncodeBenchmark(tmp_path, peer_llm2vec=Path(sys.executable)), tell=lines.append)
+    assert not lines
 
 
 def test_the_lowest_cosine_is_that_of_the_worst_text() -> None:
     assert least_cosine(np.eye(2, dtype=np.float32), np.array([[2, 0], [3, 4]], np.float32)) == pytest.approx(0.8)
 
 
-class _Here:
-    """A worker without a process."""
-
-    def __init__(self, name: str, command: list[str], *, threads: int) -> None:
-        assert command[1:3] == ["-m", "llm2comp_benchmarks.cost.encode.jobs"]
-        self.opened: dict[str, Any] = {}
-        self._jobs = open_system(**json.loads(command[3]))
-
-    def __enter__(self) -> "_Here":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def ask(self, job: str, **arguments: Any) -> dict[str, Any]:
-        answer = self._jobs[job](**arguments)
-        json.dumps(answer)  # a process could tell it
-        return answer
+class _InProcess(InProcess):
+    module = "llm2comp_benchmarks.cost.encode.jobs"
+    open_system = staticmethod(lambda **arguments: ({}, open_system(**arguments)))
 
 
 def _check_run(folder: Path) -> None:
@@ -238,11 +226,11 @@ def _check_run(folder: Path) -> None:
 
 
 def test_a_run_compares_round_by_round_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_benchmark, "Worker", _Here)
+    monkeypatch.setattr(encode_benchmark, "Worker", _InProcess)
     monkeypatch.setattr(
         encode_benchmark,
-        "_set_up",
-        lambda what, job, arguments, settings, tell: {"draw": draw, "prepare": prepare}[job](**arguments),
+        "run_model_job",
+        lambda title, job, threads, **arguments: {"draw": draw, "prepare": prepare}[job](**arguments),
     )
     monkeypatch.setattr(encode_jobs, "_SIZES", {"cpu": (64,)})
     monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)

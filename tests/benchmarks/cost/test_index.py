@@ -1,4 +1,4 @@
-"""The index benchmark: its vectors, its measures, and that what it writes is what it measured."""
+"""The index benchmark: its vectors, its measures, and what it writes."""
 
 import json
 import sys
@@ -18,8 +18,8 @@ from llm2comp_benchmarks.cost.index.jobs import JOBS
 from llm2comp_benchmarks.cost.index.memory import measure_memory
 from llm2comp_benchmarks.cost.index.ratios import RATIOS, format_record, ratios_of
 from llm2comp_benchmarks.cost.index.run import IndexBenchmark, effort_parameters, run_benchmark, same_training
-from llm2comp_benchmarks.cost.index.search import count_found, exact_scores
-from llm2comp_benchmarks.cost.worker import run_process, watch_process
+from llm2comp_benchmarks.cost.index.search import exact_scores, recall_of
+from llm2comp_benchmarks.cost.processes import run_process, watch_process
 from tests.paths import RESULTS
 
 MEMORY = RESULTS / "index-memory.json"
@@ -55,10 +55,10 @@ def test_synthetic_clusters_differ_in_size() -> None:
 
 def test_a_set_is_found_again_with_as_many_documents_as_vectors(tmp_path: Path) -> None:
     made = write_synthetic(tmp_path, 100, 32, queries=7)
-    found = open_set(tmp_path)
-    assert found == made
-    assert found.map_vectors().shape == (100, 32)
-    assert found.load("queries").shape == (7, 32)
+    opened = open_set(tmp_path)
+    assert opened == made
+    assert opened.map_vectors().shape == (100, 32)
+    assert opened.load("queries").shape == (7, 32)
     assert [document.id for document in read_corpus(tmp_path / "documents.jsonl")] == (
         tmp_path / "ids.txt"
     ).read_text().splitlines()
@@ -77,17 +77,17 @@ def test_any_of_equally_good_rows_counts_and_a_row_counts_once() -> None:
     vectors = np.array([[1, 0], [0.8, 0.6], [0.8, 0.6], [0, 1]], np.float32)
     query = np.array([1, 0], np.float32)
     truth = exact_scores(vectors, query[None], 2)[0]
-    assert count_found(vectors, query, np.array([0, 1]), truth) == 1
-    assert count_found(vectors, query, np.array([0, 2]), truth) == 1
-    assert count_found(vectors, query, np.array([0, 0]), truth) == 0.5
-    assert count_found(vectors, query, np.array([3, -1]), truth) == 0
+    assert recall_of(vectors, query, np.array([0, 1]), truth) == 1
+    assert recall_of(vectors, query, np.array([0, 2]), truth) == 1
+    assert recall_of(vectors, query, np.array([0, 0]), truth) == 0.5
+    assert recall_of(vectors, query, np.array([3, -1]), truth) == 0
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "IVF8,Flat"])
 def test_ours_and_plain_faiss_are_built_opened_and_compared(kind: str, tmp_path: Path) -> None:
     vectors = str(tmp_path / "set")
-    asked = {"corpus": None, "model": None, "rows": 600, "dimension": 32, "queries": 20, "seed": 0}
-    prepared = JOBS["prepare"](folder=vectors, **asked)
+    settings = {"corpus": None, "model": None, "rows": 600, "dimension": 32, "queries": 20, "seed": 0}
+    prepared = JOBS["prepare"](folder=vectors, **settings)
     targets = {"memory": None, "latency_ms": None, "recall": 0.9, "k": 5}
     ours = JOBS["build_ours"](vectors=vectors, output=str(tmp_path / "ours"), options={"type": kind}, targets=targets)
     same = same_training(ours["type"], prepared["rows"], prepared["dimension"])
@@ -123,8 +123,8 @@ def test_the_effort_of_equal_latency_is_the_best_that_is_as_quick(tmp_path: Path
     JOBS["build_faiss"](vectors=vectors, output=plain, factory="IVF1,Flat", trained_on=100, ef_construction=None)
     exact = {"file": f"{plain}/faiss.index", "parameters": None}
     effort = JOBS["equal_effort"](vectors=vectors, folder=ours, plain=exact, k=5)
-    given = {"tuned": {"folder": ours}, "equal": {"folder": ours, "effort": effort}}
-    compared = JOBS["compare"](vectors=vectors, ours=given, plain={"exact": exact}, k=5, rounds=1)
+    searches = {"tuned": {"folder": ours}, "equal": {"folder": ours, "effort": effort}}
+    compared = JOBS["compare"](vectors=vectors, ours=searches, plain={"exact": exact}, k=5, rounds=1)
     assert compared["exact"]["recall"] == 1
     assert compared["equal"]["recall"] > compared["tuned"]["recall"]
 
@@ -178,11 +178,11 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str
 
 @pytest.mark.slow
 def test_a_whole_run_says_what_it_rests_on_and_names_no_folder(tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     record = run_benchmark(
-        IndexBenchmark(tmp_path, rows=800, dimension=16, types=("flat",), queries=10, rounds=1), tell=told.append
+        IndexBenchmark(tmp_path, rows=800, dimension=16, types=("flat",), queries=10, rounds=1), tell=lines.append
     )
-    assert told[:3] == ["prepare vectors", "store vectors without documents", "build llm2comp flat"]
+    assert lines[:3] == ["prepare vectors", "store vectors without documents", "build llm2comp flat"]
     assert record["llm2comp flat"]["recall"] == record["plain FAISS flat"]["recall"] == 1
     assert record["ratios"]["flat"] == ratios_of(record["llm2comp flat"], record["plain FAISS flat"])
     assert record["hardware"]["threads"] == 1
@@ -199,7 +199,7 @@ def test_a_corpus_is_encoded_once_by_each_model(tmp_path: Path) -> None:
         "".join(json.dumps({"_id": f"d{row}", "text": f"Ticket {row}\nis lost"}) + "\n" for row in range(700)),
         encoding="utf-8",
     )
-    asked = {
+    settings = {
         "folder": str(tmp_path / "set"),
         "corpus": str(corpus),
         "model": None,
@@ -208,23 +208,23 @@ def test_a_corpus_is_encoded_once_by_each_model(tmp_path: Path) -> None:
         "queries": 20,
         "seed": 0,
     }
-    made = JOBS["prepare"](**asked)
+    made = JOBS["prepare"](**settings)
     assert (made["rows"], made["dimension"]) == (700 - 20 - 300, 256)
     vectors = tmp_path / "set" / "vectors" / "vectors.npy"
     written = vectors.stat().st_mtime_ns
-    assert JOBS["prepare"](**asked) == made
+    assert JOBS["prepare"](**settings) == made
     assert vectors.stat().st_mtime_ns == written
     described = tmp_path / "set" / "set.json"
     described.write_text(json.dumps({**json.loads(described.read_text()), "fingerprint": "another"}))
-    assert JOBS["prepare"](**asked)["fingerprint"] == made["fingerprint"]
+    assert JOBS["prepare"](**settings)["fingerprint"] == made["fingerprint"]
     assert vectors.stat().st_mtime_ns > written
 
 
 def test_an_environment_without_autofaiss_is_found_before_anything_is_built(tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     with pytest.raises(LLM2CompError, match="open autofaiss: failed: .*autofaiss"):
-        run_benchmark(IndexBenchmark(tmp_path, peer_python=Path(sys.executable)), tell=told.append)
-    assert not told
+        run_benchmark(IndexBenchmark(tmp_path, peer_python=Path(sys.executable)), tell=lines.append)
+    assert not lines
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
@@ -245,8 +245,11 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 @linux
 def test_memory_is_watched_with_and_without_mapped_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(50_000_000))
-    take = "import time; held = bytearray(100_000_000)"
-    look = f"import mmap, time; file = open({str(tmp_path / 'file')!r}, 'rb'); held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(held[::4096])"
+    take = "import time; taken = bytearray(100_000_000)"
+    look = (
+        f"import mmap, time; file = open({str(tmp_path / 'file')!r}, 'rb'); "
+        "pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(pages[::4096])"
+    )
     base, taken, mapped = (
         watch_process([sys.executable, "-c", f"{code}; time.sleep(0.2)"], {}) for code in ("import time", take, look)
     )

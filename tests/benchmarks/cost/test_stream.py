@@ -1,22 +1,16 @@
-"""The stream benchmark: its texts differ, what is kept of a curve has its peaks, and a build that is killed and run again is counted right."""
+"""The stream benchmark: its texts differ, thinned curves keep their peaks, and a killed build is counted right."""
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from llm2comp.errors import LLM2CompError, SettingsError
-from llm2comp_benchmarks.cost.stream.run import (
-    Watched,
-    measure_stream,
-    peaks_by_phase,
-    short_sentences,
-    thinned,
-    write_stream,
-)
+from llm2comp_benchmarks.cost.stream.run import measure_stream, peaks_by_phase
+from llm2comp_benchmarks.cost.stream.texts import short_sentences, write_stream
+from llm2comp_benchmarks.cost.stream.watch import WatchedBuild, thinned
 from tests.paths import RESULTS
 
 FILES = sorted(RESULTS.glob("stream-*.json"))
@@ -57,7 +51,7 @@ def test_a_thinned_curve_keeps_its_highest_points() -> None:
     assert kept[50] == 7
     assert kept.count(7) == 1
     assert thinned([1, 2, 3], 100, max) == [1, 2, 3]
-    watched = Watched()
+    watched = WatchedBuild()
     for second in range(400):
         watched.add(second, 10 * second, {"VmRSS": 5, "RssAnon": 3})
     samples = watched.samples()
@@ -106,14 +100,11 @@ def test_a_killed_build_run_again_encodes_what_was_not_finished(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-def test_results_carry_what_they_rest_on_and_no_folder_of_a_machine(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    record = json.loads(text)
-    assert {"restart", "settings", "versions", "hardware", "commit", "seconds"} <= set(record)
+def test_counts_and_peaks_in_results_are_those_of_their_curves(file: Path) -> None:
+    record = json.loads(file.read_text(encoding="utf-8"))
     assert (
         record["restart"]["finished_before_the_kill"] + record["restart"]["encoded_after_it"]
         == record["settings"]["texts"]
     )
     for run in ("killed", "resumed"):
         assert record[run]["peak_bytes"] == peaks_by_phase(record["samples"][run])
-    assert not re.search(r'[" ]/(?:tmp|home|root|work|usr)\b', text)

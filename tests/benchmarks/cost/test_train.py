@@ -1,4 +1,4 @@
-"""The training benchmark: that both systems do the same work, and that what it writes is what it measured."""
+"""The training benchmark: both systems do the same work, and what is written was measured."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,13 @@ from typer.testing import CliRunner
 
 from llm2comp.cli import app
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.cost.models import Shape
+from llm2comp_benchmarks.cost.shapes import Shape
 from llm2comp_benchmarks.cost.tables import format_training
 from llm2comp_benchmarks.cost.train import jobs as train_jobs
 from llm2comp_benchmarks.cost.train import run as train_benchmark
 from llm2comp_benchmarks.cost.train.jobs import SYSTEMS, draw_batch, open_system
 from llm2comp_benchmarks.cost.train.run import PEER, TrainBenchmark, run_train_benchmark
+from tests.benchmarks.cost.in_process import InProcess
 from tests.paths import RESULTS
 
 FILES = sorted(RESULTS.glob("train-*.json"))
@@ -50,8 +51,8 @@ def test_both_systems_have_the_same_loss_and_gradients() -> None:
     assert ours > 1e-4
     assert adapter.keys() == plain_adapter.keys()
     assert len(adapter) == 2 * 2 * 6
-    for found, expected in ((memory, plain_memory), *((adapter[name], plain_adapter[name]) for name in adapter)):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6 + 1e-3 * float(expected.abs().max()))
+    for gradient, expected in ((memory, plain_memory), *((adapter[name], plain_adapter[name]) for name in adapter)):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6 + 1e-3 * float(expected.abs().max()))
     assert all(float(gradient.abs().max()) > 0 for gradient in adapter.values())
 
 
@@ -74,7 +75,9 @@ def test_batches_are_the_same_for_the_same_number_and_split_within_the_margin() 
     contexts, continuations = draw_batch(3, vocabulary=50, texts=40, tokens=30)
     assert (contexts, continuations) == draw_batch(3, vocabulary=50, texts=40, tokens=30)
     assert contexts != draw_batch(4, vocabulary=50, texts=40, tokens=30)[0]
-    assert {len(context) + len(told) for context, told in zip(contexts, continuations, strict=True)} == {30}
+    assert {
+        len(context) + len(continuation) for context, continuation in zip(contexts, continuations, strict=True)
+    } == {30}
     assert min(map(len, contexts)) >= 10
     assert min(map(len, continuations)) >= 10
     assert len(set(map(len, contexts))) > 1
@@ -102,9 +105,9 @@ def test_checkpointed_steps_are_the_same_steps() -> None:
 
 
 def test_on_a_gpu_ours_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_benchmark, "Worker", _Here)
+    monkeypatch.setattr(train_benchmark, "Worker", _InProcess)
     monkeypatch.setattr(train_benchmark, "choose_device", str)
-    monkeypatch.setattr(train_benchmark, "precisions", lambda wanted, device: ("float32",))
+    monkeypatch.setattr(train_benchmark, "precisions", lambda precision, device: ("float32",))
     record = run_train_benchmark(
         TrainBenchmark(shape=SHAPE, **SIZE, rounds=1, device="cpu:0", vocabularies=(90,))
     )  # a processor that does not say cpu
@@ -145,21 +148,9 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], message: str
         TrainBenchmark(**wrong)
 
 
-class _Here:
-    """A worker without a process."""
-
-    def __init__(self, name: str, command: list[str], *, threads: int) -> None:
-        assert command[1:3] == ["-m", "llm2comp_benchmarks.cost.train.jobs"]
-        self.opened, self._jobs = open_system(**json.loads(command[3]))
-
-    def __enter__(self) -> "_Here":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def ask(self, job: str, **arguments: Any) -> dict[str, Any]:
-        return self._jobs[job](**arguments)
+class _InProcess(InProcess):
+    module = "llm2comp_benchmarks.cost.train.jobs"
+    open_system = staticmethod(open_system)
 
 
 def _check_run() -> None:
@@ -180,7 +171,7 @@ def _check_run() -> None:
 
 
 def test_a_run_compares_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_benchmark, "Worker", _Here)
+    monkeypatch.setattr(train_benchmark, "Worker", _InProcess)
     _check_run()
 
 

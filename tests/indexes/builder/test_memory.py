@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm2comp_benchmarks.cost.worker import watch_process
+from llm2comp_benchmarks.cost.processes import watch_process
 from llm2comp_indexes.structures.types import default_type, memory_bytes
 from tests.paths import ROOT
 

@@ -1,4 +1,4 @@
-"""`llm2comp bench encode`: encoding beside sentence-transformers, transformers and llm2vec, same weights and texts.
+"""`llm2comp bench encode`: encoding beside sentence-transformers, transformers and llm2vec.
 
-Imports the modules of `cost`.
+All systems encode the same texts with the same weights; llm2vec takes a random Llama in its own environment.
 """

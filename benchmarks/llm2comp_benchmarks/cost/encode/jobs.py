@@ -1,4 +1,4 @@
-"""The systems of an encoding benchmark, each in a process of its own that does one thing at a time for `encode_benchmark`."""
+"""The systems of an encoding benchmark, each in a process of its own that does one job at a time for `run`."""
 
 import json
 import sys
@@ -15,14 +15,15 @@ from torch.nn import functional
 from llm2comp_benchmarks.cost.devices import device_memory_peak, finish, start_memory
 from llm2comp_benchmarks.cost.encode.stages import measure_operations, measure_stages
 from llm2comp_benchmarks.cost.models import PARTS
-from llm2comp_benchmarks.cost.worker import Job, serve
+from llm2comp_benchmarks.cost.processes import Job
+from llm2comp_benchmarks.cost.worker import serve
 
 __all__ = ["SYSTEMS", "open_system"]
 
 _WARM_UP = 64  # texts
-_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square matrices; the rate of the faster counts
+_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # of square matrices; the higher rate counts
 _ROWS = {"cpu": 4096, "cuda": 16_384}  # of products in the model's own shapes
-_MATMUL_SECONDS = 0.5  # for each product
+_MATMUL_SECONDS = 0.5  # of each measurement
 _BARE_TEXTS = 32  # of a forward pass without a library around it: sentence-transformers' default batch
 
 Encode = Callable[[list[str]], Any]
@@ -49,7 +50,7 @@ def _open_ours(
 def _open_sentence_transformers(
     folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
 ) -> Mapping[str, Job]:
-    """The plain export with the library's own modules and the batch that it takes by itself."""
+    """The plain export with the library's own modules and default batch."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
@@ -61,7 +62,10 @@ def _open_sentence_transformers(
 def _open_transformers(
     folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
 ) -> Mapping[str, Job]:
-    """Nothing but forward passes over token ids of one length, the texts' mean, in batches of 32: no text, no padding, no pooling."""
+    """Forward passes over token ids alone: no texts, no padding, no pooling.
+
+    Every row has the mean length of the texts; a batch has 32 rows.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     model = (
@@ -95,15 +99,15 @@ def _open_transformers(
 def _open_matmul(
     folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
 ) -> Mapping[str, Job]:
-    """Products of square matrices, and of the model's own shapes: what is left when nothing but the linear layers is computed."""
+    """Products of square matrices and of the model's shapes: what is left if only the linear layers are computed."""
     backbone = folder / PARTS["plain"] if (folder / PARTS["plain"]).is_dir() else folder / PARTS["ours"] / "backbone"
     config = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
     hidden, intermediate = config["hidden_size"], config.get("intermediate_size") or 4 * config["hidden_size"]
     kind = torch.device(device).type
-    drawn = {"dtype": getattr(torch, precision), "device": device}
-    square = [(torch.randn(size, size, **drawn), torch.randn(size, size, **drawn)) for size in _SIZES[kind]]
+    kwargs = {"dtype": getattr(torch, precision), "device": device}
+    square = [(torch.randn(size, size, **kwargs), torch.randn(size, size, **kwargs)) for size in _SIZES[kind]]
     shapes = [(hidden, hidden)] * 4 + [(hidden, intermediate)] * 2 + [(intermediate, hidden)]
-    layer = [(torch.randn(_ROWS[kind], width, **drawn), torch.randn(out, width, **drawn)) for width, out in shapes]
+    layer = [(torch.randn(_ROWS[kind], width, **kwargs), torch.randn(out, width, **kwargs)) for width, out in shapes]
 
     def measure() -> dict[str, Any]:
         return {"flops": max(_rate([pair], device) for pair in square), "model_shapes_flops": _rate(layer, device)}
@@ -116,7 +120,10 @@ def _open_matmul(
 
 
 def _rate(products: Sequence[tuple[torch.Tensor, torch.Tensor]], device: str) -> float:
-    """Floating-point operations a second of the products one after another, (rows, width) x (out, width): the median of half a second."""
+    """Floating-point operations a second of products (rows, width) x (out, width), one after another.
+
+    The median over half a second, and over three measurements or more.
+    """
     work = sum(2 * len(states) * weight.numel() for states, weight in products)
     seconds: list[float] = []
     with torch.inference_mode():
@@ -161,7 +168,7 @@ SYSTEMS: dict[str, Callable[[Path, list[str], str, int | None, str], Mapping[str
     "transformers": _open_transformers,
     "matmul": _open_matmul,
 }
-"""What can be measured, by name."""
+"""Opens a system, by its name in results."""
 
 
 def open_system(
@@ -172,18 +179,18 @@ def open_system(
     batch_size: int | None = None,
     device: str = "cpu",
 ) -> Mapping[str, Job]:
-    """The jobs of a system on what `models.prepare` left in a folder: `warm_up`, `round`, `peak`, and, of encoders, `save`.
+    """The jobs of a system on a folder of `models.prepare`: `warm_up`, `round`, `peak`, and `save` of encoders.
 
     Args:
-        system: One of `SYSTEMS`.
-        folder: As prepared.
+        system: A name in `SYSTEMS`.
+        folder: The prepared folder.
         texts: How many of the texts; None: all.
         precision: float32 or bfloat16.
-        batch_size: Of ours; None, and for all others: their own default.
+        batch_size: Of ours; None is the default. Other systems always take their own default.
         device: `cpu`, or a GPU's name: then memory is the GPU's, and a time ends when the GPU is done.
     """
-    given = json.loads((Path(folder) / PARTS["texts"]).read_text(encoding="utf-8"))
-    return SYSTEMS[system](Path(folder), given[:texts], precision, batch_size, device)
+    chosen = json.loads((Path(folder) / PARTS["texts"]).read_text(encoding="utf-8"))[:texts]
+    return SYSTEMS[system](Path(folder), chosen, precision, batch_size, device)
 
 
 if __name__ == "__main__":

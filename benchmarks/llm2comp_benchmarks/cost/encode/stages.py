@@ -1,4 +1,4 @@
-"""Where the time of our own encoding goes: by stage from strings to a file of vectors, and by operation of PyTorch."""
+"""Where the time of our encoding goes: by stage, from strings to a file of vectors, and by operation of PyTorch."""
 
 import os
 import threading
@@ -24,13 +24,23 @@ def measure_stages(
     encode: Callable[[list[str]], Any],
     finish: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Seconds that each stage was busy, in a run that is not one of the compared rounds.
+    """Seconds spent in each stage, measured in a run of its own beside the compared rounds.
 
-    `tokenise`: strings to ids; `forward`: the backbone's layers; `pack`: sorting within a batch, embedding, packing,
-    gathering memory states; `pool`: pooling and scaling; `rest`: what is left of the whole, such as sorting the texts
-    and collecting vectors; `write`: float32 vectors into a file, durable. `encode` is the whole without `write`. Stages
-    that run beside one another add up to more than the whole, and then there is no rest. `finish` waits for a GPU, so
-    that its work counts for the stage that asked for it.
+    - `tokenise`: strings to ids.
+    - `pack`: sorting within a batch, embedding, packing, gathering memory states.
+    - `forward`: the backbone's layers.
+    - `pool`: pooling and scaling.
+    - `rest`: the remainder of `encode`, such as sorting the texts and collecting vectors. Stages that run at the same
+      time add up to more than `encode`; then it is 0.
+    - `write`: float32 vectors into a file, with fsync.
+    - `encode`: everything but `write`.
+
+    Args:
+        model: An LLM2Comp model.
+        texts: What is encoded.
+        file: Where the vectors are written.
+        encode: Encodes texts with the model.
+        finish: Waits for a GPU, so that its work counts for the stage that caused it.
     """
     encoder, busy = model.encoder, _Busy(finish)
     later = [module for module in model if module is not encoder]
@@ -61,14 +71,15 @@ def measure_stages(
 
 
 def slowest_stage(stages: dict[str, float]) -> str:
-    """The stage that was busy longest."""
+    """The stage that took longest, `encode` left out."""
     return max((name for name in stages if name != "encode"), key=stages.__getitem__)
 
 
 def measure_operations(run: Callable[[], Any], device: str = "cpu") -> dict[str, Any]:
-    """`operations`: those that took most, by PyTorch's names, as shares of the time of all; each without what it calls.
+    """`operations`: PyTorch's names of the 12 that took most, each with its share of the time of all operations.
 
-    On a GPU these are its kernels, and `busy` is their share of the time that passed: what is missing, it waited for.
+    The time of an operation leaves out the operations it calls. On a GPU the operations are kernels, and `busy` is
+    the share of the elapsed time in which one ran; the rest the GPU spent waiting.
     """
     gpu = torch.device(device).type == "cuda"
     activity = torch.profiler.ProfilerActivity.CUDA if gpu else torch.profiler.ProfilerActivity.CPU
@@ -87,7 +98,7 @@ def measure_operations(run: Callable[[], Any], device: str = "cpu") -> dict[str,
 
 
 class _Busy:
-    """Seconds spent within methods, by name; a method that runs in two threads at once counts twice."""
+    """Seconds spent in methods, by the name of a stage; a method that runs in two threads at once counts twice."""
 
     def __init__(self, finish: Callable[[], None]) -> None:
         self._finish = finish
@@ -96,7 +107,7 @@ class _Busy:
 
     @contextmanager
     def watch(self, holder: Any, method: str, name: str) -> Iterator[None]:
-        """Counts calls of a method of one object."""
+        """Adds the time of calls of an object's method to the stage `name`."""
         original = getattr(holder, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The curves of `llm2comp bench growth` as one picture: what was measured, and the expected law beside it.
+"""The curves of `llm2comp bench growth` as one picture: the measurements, and the expected law beside them.
 
 `python -m llm2comp_benchmarks.cost.growth.plots FILE.json FILE.png` draws a result file again.
 """
@@ -14,7 +14,7 @@ __all__ = ["plot_growth"]
 
 
 class _Panel(NamedTuple):
-    """How a curve is drawn; `unit` divides costs."""
+    """Titles and scales of a curve; costs are divided by `unit`."""
 
     title: str
     x: str
@@ -31,12 +31,12 @@ _PANELS = {
     "memory": _Panel("Peak memory against corpus size", "texts in the stream (log scale)", "MB", 1e6, log2=True),
     "vocabulary": _Panel("Stage-1 step against vocabulary", "tokens in the vocabulary", "seconds a step"),
 }
-_MEASURED, _LAW, _OTHER = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's, told apart by the colour-blind too
-_LEAST_GAP = 0.09  # between ticks, of the axis
+_MEASURED, _LAW, _OTHER = "#0072B2", "#D55E00", "#009E73"  # of Okabe and Ito, for the colour-blind too
+_LEAST_GAP = 0.09  # between ticks, as a share of the axis
 
 
 def plot_growth(record: dict[str, Any], path: Path) -> None:
-    """Draws a record of `growth.run_growth_benchmark` as a PNG.
+    """Draws a record of `run_growth_benchmark` as a PNG.
 
     Raises:
         LLM2CompError: matplotlib is not installed; the message has the command.
@@ -81,11 +81,11 @@ def _draw(axes: Any, panel: _Panel, curve: dict[str, Any]) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     law = curve["law"]
-    said = f"law: {law['form']}\nwithin {100 * law['largest_deviation']:.1f} % of every point"
+    words = f"law: {law['form']}\nwithin {100 * law['largest_deviation']:.1f} % of every point"
     axes.text(
         0.03,
         0.97,
-        said,
+        words,
         transform=axes.transAxes,
         va="top",
         fontsize=9,
@@ -106,13 +106,13 @@ def _set_scales(axes: Any, panel: _Panel, sizes: list[int]) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(top=3 * axes.get_ylim()[1])  # room for the words
+        axes.set_ylim(top=3 * axes.get_ylim()[1])  # room for the formula
     else:
         axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
 
 
 def _apart(sizes: list[int]) -> list[int]:
-    """The sizes whose names do not run into the one before, on a linear axis."""
+    """The sizes whose labels do not run into the one before, on a linear axis."""
     chosen: list[int] = []
     for size in sizes:
         if not chosen or size - chosen[-1] >= _LEAST_GAP * sizes[-1]:
@@ -121,14 +121,14 @@ def _apart(sizes: list[int]) -> list[int]:
 
 
 def _short(size: int) -> str:
-    """A size as a tick: 16k for 16,384 and for 16,000 alike."""
+    """A size as a tick label: 16k for 16,384 and for 16,000 alike."""
     if size < 1000:
         return str(size)
     return f"{round(size / (1000 if size % 1000 == 0 or size % 1024 else 1024))}k"
 
 
 def _add_key(axes: Any, record: dict[str, Any]) -> None:
-    """What the signs mean, and what was measured, in a place without a curve."""
+    """Draws the legend, and what was measured, in place of a curve."""
     settings, hardware, model = record["settings"], record["hardware"], record["settings"]["model"]
     axes.errorbar(
         [],

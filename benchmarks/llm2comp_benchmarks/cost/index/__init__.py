@@ -1,4 +1,1 @@
-"""`llm2comp bench index`: our indexes beside plain FAISS and autofaiss on the same vectors.
-
-Imports the modules of `cost`.
-"""
+"""`llm2comp bench index`: our indexes beside plain FAISS and autofaiss on the same vectors."""

@@ -1,4 +1,7 @@
-"""Vectors to measure indexes on: a corpus encoded once, or synthetic ones with the structure of real ones; kept in a folder with their queries."""
+"""Vectors to measure indexes on, kept in a folder with their documents and queries.
+
+They are those of a corpus, encoded once, or synthetic ones with the structure of text embeddings.
+"""
 
 import json
 import time
@@ -34,12 +37,12 @@ class VectorSet:
         folder: Holds `vectors/vectors.npy` (rows, dimension), `ids.txt`, `documents.jsonl`, `queries.npy` and
             `tuning.npy`.
         name: For tables.
-        source: Where the vectors come from, in words.
-        query_source: Where the queries come from, in words.
-        rows: Vectors.
-        dimension: Numbers in a vector.
-        queries: To measure with; the 300 of `tuning.npy`, which an index may be tuned with, are others.
-        encode_seconds: It took to encode them; 0 for synthetic ones.
+        source: Where the vectors come from, as a sentence.
+        query_source: Where the queries come from, as a sentence.
+        rows: Number of vectors.
+        dimension: Of a vector.
+        queries: Number of queries to measure with; the 300 of `tuning.npy`, to tune an index with, are others.
+        encode_seconds: Time to encode the vectors; 0 for synthetic ones.
         fingerprint: Of the model that encoded them; empty for synthetic ones.
     """
 
@@ -55,7 +58,7 @@ class VectorSet:
 
     @property
     def vectors(self) -> Path:
-        """The vectors, alone in their folder, as autofaiss wants them."""
+        """File of the vectors, alone in its folder, as autofaiss takes them."""
         return self.folder / "vectors" / "vectors.npy"
 
     def load(self, name: str) -> NDArray[np.float32]:
@@ -70,7 +73,7 @@ class VectorSet:
 
 
 def open_set(folder: Path) -> VectorSet | None:
-    """The set in the folder; None if it is not there or was not finished."""
+    """The set in the folder; None if there is none or it is unfinished."""
     file = folder / "set.json"
     return VectorSet(folder=folder, **json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
@@ -83,15 +86,15 @@ def _finish(content: VectorSet) -> VectorSet:
 
 
 def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Blocks of unit vectors with the structure of text embeddings; the same for the same seed, whatever else is drawn.
+    """Blocks of unit vectors (rows, dimension) with the structure of text embeddings; the same for the same seed.
 
-    - A common mean: embeddings lie in a cone, not around the origin.
-    - 250 topics of 16 subtopics each; their sizes fall as 1/rank, so that a few are large and most are small.
-    - Every level spreads along directions whose standard deviation falls as rank^-0.6, as spectra of embeddings do:
-      neighbours differ in few of them.
-    - Within a subtopic, the vectors' own spread differs by up to a factor of 2: some are dense, some sparse.
+    - They have a common mean: embeddings lie in a cone, not around the origin.
+    - They fall into 250 topics of 16 subtopics each, whose sizes fall as 1/rank: a few are large, most are small.
+    - On every level they spread along directions whose standard deviation falls as rank^-0.6, as spectra of embeddings
+      do: neighbours differ in few of them.
+    - The spread within a subtopic varies by a factor of up to 2: some are dense, some sparse.
 
-    Topics come from a generator of their own, so that other seeds (queries) draw from the same distribution.
+    Topics come from a generator with a seed of its own, so that every `seed` draws from the same distribution.
     """
     world = np.random.default_rng(20_260_101)
     scale = (np.arange(1, dimension + 1) ** -_DECAY).astype(np.float32)
@@ -116,7 +119,7 @@ def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> Iterator[NDArra
 
 
 def write_synthetic(folder: Path, rows: int, dimension: int, *, queries: int, seed: int = 0) -> VectorSet:
-    """A set of synthetic vectors, each with a document of 40 random words."""
+    """Writes a set of synthetic vectors, each with a document of 40 random words."""
     (folder / "vectors").mkdir(parents=True, exist_ok=True)
     out = np.lib.format.open_memmap(
         folder / "vectors" / "vectors.npy", mode="w+", dtype=np.float32, shape=(rows, dimension)
@@ -127,8 +130,8 @@ def write_synthetic(folder: Path, rows: int, dimension: int, *, queries: int, se
         start += len(block)
     out.flush()
     _write_documents(folder, _synthetic_documents(rows, seed))
-    for name, count, own_seed in (("queries", queries, seed + 1), ("tuning", TUNING_QUERIES, seed + 2)):
-        np.save(folder / f"{name}.npy", np.concatenate(list(draw_vectors(count, dimension, seed=own_seed))))
+    for name, count, its_seed in (("queries", queries, seed + 1), ("tuning", TUNING_QUERIES, seed + 2)):
+        np.save(folder / f"{name}.npy", np.concatenate(list(draw_vectors(count, dimension, seed=its_seed))))
     source = (
         f"synthetic: {_TOPICS} topics of {_SUBTOPICS} subtopics in a cone, sizes and spectra by power laws, seed {seed}"
     )
@@ -158,23 +161,25 @@ def _write_documents(folder: Path, documents: Iterator[Document]) -> None:
 
 
 def encode_corpus(folder: Path, corpus: str, model: "LLM2Comp", *, queries: int, seed: int = 0) -> VectorSet:
-    """A set of the corpus's documents, encoded; the queries are first lines of random documents, which are then left out of the set.
+    """Writes a set of a corpus's documents, encoded; queries are first lines of random documents outside the set.
 
     Raises:
-        SettingsError: The corpus has not twice as many documents as there are queries.
+        SettingsError: The corpus has fewer than twice as many documents as queries are needed.
     """
     from llm2comp.corpus.read import read_corpus
 
     documents = list(read_corpus(corpus))
-    wanted = queries + TUNING_QUERIES
-    if len(documents) < 2 * wanted:
+    needed = queries + TUNING_QUERIES
+    if len(documents) < 2 * needed:
         raise SettingsError(
-            f"{corpus} has {len(documents):,} documents, too few for {wanted:,} queries that are left out of it; "
-            f"expected {2 * wanted:,}"
+            f"{corpus} has {len(documents):,} documents, too few for {needed:,} queries that are left out of it; "
+            f"expected {2 * needed:,}"
         )
     order = np.random.default_rng(seed).permutation(len(documents))
-    asked = [documents[row].text.strip().partition("\n")[0][:300] or documents[row].title for row in order[:wanted]]
-    kept = [documents[row] for row in np.sort(order[wanted:])]
+    first_lines = [
+        documents[row].text.strip().partition("\n")[0][:300] or documents[row].title for row in order[:needed]
+    ]
+    kept = [documents[row] for row in np.sort(order[needed:])]
     (folder / "vectors").mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     vectors = np.asarray(
@@ -182,9 +187,9 @@ def encode_corpus(folder: Path, corpus: str, model: "LLM2Comp", *, queries: int,
     )
     seconds = time.perf_counter() - start
     np.save(folder / "vectors" / "vectors.npy", vectors)
-    question = np.asarray(model.encode_query(asked, show_progress_bar=False), np.float32)
-    np.save(folder / "queries.npy", question[:queries])
-    np.save(folder / "tuning.npy", question[queries:])
+    query_vectors = np.asarray(model.encode_query(first_lines, show_progress_bar=False), np.float32)
+    np.save(folder / "queries.npy", query_vectors[:queries])
+    np.save(folder / "tuning.npy", query_vectors[queries:])
     _write_documents(folder, iter(kept))
     origin = "first lines of random documents that were left out, encoded as queries"
     return _finish(

@@ -1,11 +1,8 @@
-"""The parts of an index benchmark that run in a process of their own, so that time and memory of each are its own."""
+"""The parts of an index benchmark that each run in a process of their own, with their own time and memory."""
 
-import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,43 +11,44 @@ import numpy as np
 
 from llm2comp_benchmarks.cost.index.data import VectorSet, encode_corpus, open_set, write_synthetic
 from llm2comp_benchmarks.cost.index.search import compare_searches, find_equal_effort
-from llm2comp_benchmarks.cost.worker import peak_bytes
+from llm2comp_benchmarks.cost.memory import peak_bytes
+from llm2comp_benchmarks.cost.processes import Job, answer_once
 
 __all__ = ["JOBS", "build_faiss", "build_ours", "equal_effort", "open_faiss", "open_ours", "store_vectors"]
 
-_BLOCK = 8192  # vectors given at once
-_PROBES = 100  # queries asked after opening, before memory is read
-_FEW = 20  # queries where measuring is not the point
+_BLOCK = 8192  # vectors added at once
+_PROBES = 100  # queries after opening, before memory is read
+_FEW = 20  # queries of a build whose recall is of no interest
 
 
 def prepare(
     folder: str, corpus: str | None, model: str | None, rows: int, dimension: int, queries: int, seed: int
 ) -> dict[str, Any]:
-    """The set of vectors in the folder: made, or as an earlier run with the same model left it."""
+    """The set of vectors in the folder, made unless an earlier run with the same model left it there."""
     target = Path(folder)
-    found = open_set(target)
+    content = open_set(target)
     if corpus is not None:
         import llm2comp
 
         loaded = llm2comp.load(model) if model else llm2comp.load()
-        if found is None or found.fingerprint != loaded.fingerprint:
-            found = encode_corpus(target, corpus, loaded, queries=queries, seed=seed)
-    elif found is None:
-        found = write_synthetic(target, rows, dimension, queries=queries, seed=seed)
-    return {**asdict(found), "folder": str(found.folder)}
+        if content is None or content.fingerprint != loaded.fingerprint:
+            content = encode_corpus(target, corpus, loaded, queries=queries, seed=seed)
+    elif content is None:
+        content = write_synthetic(target, rows, dimension, queries=queries, seed=seed)
+    return {**asdict(content), "folder": str(content.folder)}
 
 
 def _opened(folder: str) -> VectorSet:
-    found = open_set(Path(folder))
-    assert found is not None, f"{folder}: no vectors were prepared there"
-    return found
+    content = open_set(Path(folder))
+    assert content is not None, f"{folder}: no vectors were prepared there"
+    return content
 
 
 def build_ours(vectors: str, output: str, options: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
-    """An index as `index build documents.jsonl --vectors … --ids … --queries …` makes it.
+    """Builds an index as `index build documents.jsonl --vectors … --ids … --queries …` does; returns its numbers.
 
-    `build_seconds` is the whole; `phases` has its parts: `write` (documents and vectors read, written, hashed, durable,
-    committed), `choose`, `structure` (trained, filled, saved), `measure` (the recall-latency curve).
+    `build_seconds` is the whole time; `phases` has its parts: `write` (read, write, hash, sync and commit documents and
+    vectors), `choose`, `structure` (train, fill, save), `measure` (the recall-latency curve).
     """
     from llm2comp_indexes import IndexOptions, Targets
     from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
@@ -58,10 +56,10 @@ def build_ours(vectors: str, output: str, options: dict[str, Any], targets: dict
 
     source = _opened(vectors)
     files = VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=source.folder / "tuning.npy")
-    given = IndexOptions(**options, targets=Targets(**targets))
+    index_options = IndexOptions(**options, targets=Targets(**targets))
     start = time.perf_counter()
     report = build_from_vectors(
-        files, output, corpora=[source.folder / "documents.jsonl"], options=given, device="cpu"
+        files, output, corpora=[source.folder / "documents.jsonl"], options=index_options, device="cpu"
     ).measured
     seconds = time.perf_counter() - start
     phases = {name: duration for name, duration in report.seconds.items() if name in ("choose", "structure", "measure")}
@@ -83,7 +81,7 @@ def build_ours(vectors: str, output: str, options: dict[str, Any], targets: dict
 
 
 def store_vectors(vectors: str, output: str) -> dict[str, Any]:
-    """Seconds in which vectors and ids alone become an index without a structure: what a build does that does not depend on type and documents."""
+    """Seconds to store vectors and ids alone: the part of a build that depends on neither type nor documents."""
     from llm2comp_indexes import IndexOptions
     from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
 
@@ -106,10 +104,10 @@ def store_vectors(vectors: str, output: str) -> dict[str, Any]:
 def build_faiss(
     vectors: str, output: str, factory: str, trained_on: int, ef_construction: int | None
 ) -> dict[str, Any]:
-    """The same type by plain FAISS: vectors mapped, train on a random sample, add in blocks, write_index.
+    """Builds an index of the same type by plain FAISS: map vectors, train on a random sample, add in blocks, write.
 
-    The training sample has as many rows as ours, and a graph is built with as much effort; everything else is as FAISS
-    has it.
+    The training sample has as many rows as ours, and a graph is built with as much effort; everything else is FAISS's
+    default.
     """
     import faiss
 
@@ -145,7 +143,7 @@ def build_faiss(
 
 
 def open_ours(folder: str, vectors: str) -> dict[str, Any]:
-    """Seconds to open the index, and to the first answer; memory after a hundred more."""
+    """Seconds to open the index and to its first answer; peak memory after 100 more queries."""
     from llm2comp_indexes import open_index
     from llm2comp_indexes.faiss_module import import_faiss
 
@@ -162,7 +160,7 @@ def open_ours(folder: str, vectors: str) -> dict[str, Any]:
 
 
 def open_faiss(file: str, vectors: str) -> dict[str, Any]:
-    """The same for an index of plain FAISS, or of autofaiss, which is one."""
+    """As `open_ours`, for an index of plain FAISS or autofaiss."""
     import faiss
 
     queries = _opened(vectors).load("queries")
@@ -177,16 +175,16 @@ def open_faiss(file: str, vectors: str) -> dict[str, Any]:
 
 
 def compare(vectors: str, ours: dict[str, Any], plain: dict[str, Any], k: int, rounds: int) -> dict[str, Any]:
-    """Recall and latency of several indexes, asked in turn; see `compare_searches`."""
+    """Recall and latency of several indexes, searched in turn; see `compare_searches`."""
     return compare_searches(_opened(vectors), ours, plain, k=k, rounds=rounds)
 
 
 def equal_effort(vectors: str, folder: str, plain: dict[str, Any], k: int) -> dict[str, Any]:
-    """The highest effort with which our index takes no longer than the other one; see `find_equal_effort`."""
+    """The highest effort at which our index is no slower than the other one; see `find_equal_effort`."""
     return asdict(find_equal_effort(_opened(vectors), Path(folder), plain, k=k))
 
 
-JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+JOBS: dict[str, Job] = {
     "prepare": prepare,
     "store_vectors": store_vectors,
     "build_ours": build_ours,
@@ -196,14 +194,15 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "equal_effort": equal_effort,
     "compare": compare,
 }
+"""Jobs by name, for a child process."""
 
 
 def main() -> None:
-    """Runs the job named by the first argument with the JSON keywords of the second, and prints what it gives as one JSON line."""
+    """Does the job of the first argument with the JSON keywords of the second; prints its result as a JSON line."""
     from llm2comp_indexes.faiss_module import import_faiss
 
     import_faiss().omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    print(json.dumps(JOBS[sys.argv[1]](**json.loads(sys.argv[2]))))  # noqa: T201  # the answer to the parent process
+    answer_once(JOBS)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Builds an index with autofaiss. Run as a script by the Python of an environment that has autofaiss, so it imports nothing of ours.
+"""Builds an index with autofaiss.
 
-`python peer_autofaiss.py '{"vectors": DIR, "output": DIR, "memory": 4000000000, "latency_ms": 10.0, "k": 10, "threads":
-1}'` prints one JSON line; without an argument, the versions.
+The Python of an environment with autofaiss runs this file, so it imports nothing of ours: `python peer_autofaiss.py
+'{"vectors": DIR, "output": DIR, "memory": 4000000000, "latency_ms": 10.0, "k": 10, "threads": 1}'` prints one JSON
+line. Without an argument it prints versions.
 """
 
 import json
@@ -17,14 +18,26 @@ __all__ = ["build", "versions"]
 
 
 def versions() -> dict[str, str]:
-    """Of autofaiss and what its numbers depend on. It is imported: with a pyarrow that wants a later numpy than it pins, it cannot be."""
+    """Versions of autofaiss and of what its numbers depend on.
+
+    Imports autofaiss, which fails beside a pyarrow that needs a later numpy than autofaiss pins.
+    """
     import autofaiss  # type: ignore[import-not-found,unused-ignore]  # noqa: F401  # of another environment
 
     return {name: version(name) for name in ("autofaiss", "faiss-cpu", "numpy")}
 
 
 def build(vectors: str, output: str, memory: int, latency_ms: float, k: int, threads: int) -> dict[str, Any]:
-    """What autofaiss chose and how long it took, for vectors in a folder of .npy files and the targets memory (bytes) and latency."""
+    """What autofaiss chose, and the time, size and peak memory of its build.
+
+    Args:
+        vectors: Folder of .npy files.
+        output: Folder of the index.
+        memory: Target for the index in memory, in bytes.
+        latency_ms: Target for a query, in milliseconds.
+        k: Answers a query.
+        threads: Of FAISS.
+    """
     import autofaiss  # type: ignore[import-not-found,unused-ignore]
     import faiss
 
@@ -60,7 +73,7 @@ def build(vectors: str, output: str, memory: int, latency_ms: float, k: int, thr
 
 
 def _peak() -> int:
-    """As `worker.peak_bytes`."""
+    """As `memory.peak_bytes`."""
     if sys.platform.startswith("linux"):
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return 1024 * int(status["VmHWM"].split()[0])
@@ -68,4 +81,5 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(build(**json.loads(sys.argv[1])) if len(sys.argv) > 1 else versions()))  # noqa: T201  # the answer to the parent process
+    answer = build(**json.loads(sys.argv[1])) if len(sys.argv) > 1 else versions()
+    print(json.dumps(answer))  # noqa: T201  # the answer to the parent process

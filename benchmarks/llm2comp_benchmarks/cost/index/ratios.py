@@ -1,4 +1,4 @@
-"""Ours over the other's: the ratios of an index benchmark, and its numbers as tables for a terminal."""
+"""Our indexes over others: the ratios of an index benchmark, and its numbers as tables for a terminal."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +21,20 @@ RATIOS = {
     "open": "open",
     "search_peak": "memory after 100 queries",
 }
-"""Ratios in words, in the order of tables; `recall_gain`, a difference, stands below them."""
+"""Titles of the ratios, in the order of tables; the difference `recall_gain` stands below them."""
 
 
 def ratios_of(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """Ours over the other's; below 1 is in our favour, but for `recall_gain`, which is ours minus the other's.
+    """Ours over the other's, below 1 where ours is better; and `recall_gain`, ours minus the other's.
 
-    Of the build there are four, each with more than the one before: `structure` is training, adding and saving;
-    `pipeline_bare` stores the vectors too (read, scaled, written, hashed, durable, committed with their ids);
-    `pipeline` documents and metadata; `build` chooses the type and measures recall. `search_bare` is our search with
-    documents over the other's search without.
+    The build has four ratios, each with more of our work than the one before:
+
+    - `structure`: train, add and save.
+    - `pipeline_bare`: also store the vectors (read, scale, write, hash, sync, commit with their ids).
+    - `pipeline`: also store documents and metadata.
+    - `build`: also choose the type and measure recall.
+
+    `search_bare` is our search with documents over the other's search without.
     """
     phases = ours["phases"]
     pipeline = ours["build_seconds"] - phases.get("choose", 0.0) - phases["measure"] - phases.get("queries", 0.0)
@@ -53,7 +57,7 @@ def ratios_of(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
 
 
 def format_record(record: dict[str, Any]) -> str:
-    """The record as two aligned tables: a line an index, and a line a ratio."""
+    """The record as two aligned tables: one row per index, and one row per ratio."""
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "recall": lambda entry: f"{entry['recall']:.4f}",
         "ms": lambda entry: f"{entry['median_ms']:.3f}",
@@ -75,10 +79,8 @@ def format_record(record: dict[str, Any]) -> str:
 
 
 def effort_words(entry: dict[str, Any]) -> str:
-    """The effort that an index was searched with, such as `nprobe=16`; empty where there is none to set."""
+    """The effort that an index was searched with, such as `nprobe=16`; empty where none can be set."""
     effort = entry.get("effort")
-    return (
-        entry.get("parameters") or ""
-        if effort is None
-        else " ".join(f"{name}={value}" for name, value in effort.items() if value and value > 1)
-    )
+    if effort is None:
+        return entry.get("parameters") or ""
+    return " ".join(f"{name}={value}" for name, value in effort.items() if value and value > 1)

@@ -1,4 +1,4 @@
-"""Recall and latency of several indexes over the same vectors, asked one query at a time, in turn."""
+"""Recall and latency of several indexes over the same vectors, searched in turn, one query at a time."""
 
 import json
 import mmap
@@ -15,7 +15,7 @@ from llm2comp_benchmarks.cost.index.data import VectorSet
 if TYPE_CHECKING:
     from llm2comp_indexes import Effort, Index
 
-__all__ = ["compare_searches", "count_found", "exact_scores", "find_equal_effort"]
+__all__ = ["compare_searches", "recall_of", "exact_scores", "find_equal_effort"]
 
 _TIE = 1e-6
 _BLOCK_BYTES = 256 << 20
@@ -26,14 +26,14 @@ Fetch = Callable[[NDArray[np.int64]], list[Any]]
 
 
 class _Contestant(NamedTuple):
-    """Something that answers queries (1, dimension) with rows (k,), and rows with documents."""
+    """An index: queries (1, dimension) to rows (k,), and rows to documents."""
 
     search: Search
     fetch: Fetch
 
 
 def exact_scores(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """The k largest inner products of each query with the vectors, (queries, k), best first, every vector compared."""
+    """The k largest inner products of each query with all vectors, (queries, k), best first."""
     best: NDArray[np.float32] = np.full((len(queries), k), -np.inf, np.float32)
     size = max(k, _BLOCK_BYTES // (4 * max(1, len(queries))))
     for start in range(0, len(vectors), size):
@@ -43,10 +43,13 @@ def exact_scores(vectors: NDArray[np.float32], queries: NDArray[np.float32], k: 
     return best
 
 
-def count_found(
+def recall_of(
     vectors: NDArray[np.float32], query: NDArray[np.float32], rows: NDArray[np.int64], truth: NDArray[np.float32]
 ) -> float:
-    """Share of the k true scores (k,) that the rows reach: a row counts if its score is at least the k-th, so any of equally good rows does."""
+    """Recall of the rows: the share of the k best that are among them.
+
+    A row counts if its score is at least the k-th of the true scores `truth` (k,), so any of equally good rows counts.
+    """
     rows = np.unique(rows[rows >= 0])
     scores = vectors[rows].astype(np.float64) @ query.astype(np.float64)
     return min(1.0, float(np.count_nonzero(scores >= truth[-1] - _TIE)) / len(truth))
@@ -55,28 +58,27 @@ def count_found(
 def compare_searches(
     source: VectorSet, ours: dict[str, Any], plain: dict[str, Any], *, k: int, rounds: int
 ) -> dict[str, Any]:
-    """For each index recall@k, median and 99th percentile of the time of one query, without and with the k documents fetched.
+    """For each index recall@k, and median and 99th percentile of the time of a query, without and with its documents.
 
-    For each query the indexes take turns, so that a busy machine slows all alike, and so `rounds` times over; a query's
-    time is its least.
+    The indexes take turns at each query, so that a busy machine slows all alike. That is repeated `rounds` times; a
+    query's time is the least of them.
 
     Args:
         source: Vectors and queries.
-        ours: For each name of an index of ours its `folder`, and `effort` (nprobe, ef_search, rerank) if it is not the
-            tuned one.
-        plain: For each name of another index its `file`, and `parameters` in FAISS's words ("nprobe=16") or None.
+        ours: Our indexes by name: `folder`, and `effort` (nprobe, ef_search, rerank) if it is not the tuned one.
+        plain: Other indexes by name: `file`, and `parameters` as FAISS writes them ("nprobe=16") or None.
         k: Answers a query.
-        rounds: Times each query is asked.
+        rounds: Times each query is searched.
     """
     vectors, queries = source.map_vectors(), source.load("queries")
-    contestants = {name: _our_index(Path(given["folder"]), k, given.get("effort")) for name, given in ours.items()}
+    contestants = {name: _our_index(Path(index["folder"]), k, index.get("effort")) for name, index in ours.items()}
     lines = _Lines(source.folder / "documents.jsonl")
     contestants |= {
-        name: _faiss_index(given["file"], given.get("parameters"), lines, k) for name, given in plain.items()
+        name: _faiss_index(index["file"], index.get("parameters"), lines, k) for name, index in plain.items()
     }
     truth = exact_scores(vectors, queries, k)
-    times = {name: np.full((len(queries), 2), np.inf) for name in contestants}  # searched, and fetched too
-    found: dict[str, list[NDArray[np.int64]]] = {name: [] for name in contestants}
+    times = {name: np.full((len(queries), 2), np.inf) for name in contestants}  # search alone, and with documents
+    answers: dict[str, list[NDArray[np.int64]]] = {name: [] for name in contestants}
     for number, query in [*enumerate(queries[:_WARM_UP]), *enumerate(queries)] * rounds:
         for name, contestant in contestants.items():
             start = time.perf_counter()
@@ -85,22 +87,22 @@ def compare_searches(
             contestant.fetch(rows)
             fetched = time.perf_counter() - start
             times[name][number] = np.minimum(times[name][number], (searched, fetched))
-            if len(found[name]) == number:
-                found[name].append(rows)
+            if len(answers[name]) == number:
+                answers[name].append(rows)
     return {
         name: _numbers(
-            times[name], [count_found(vectors, *answer) for answer in zip(queries, found[name], truth, strict=True)]
+            times[name], [recall_of(vectors, *one) for one in zip(queries, answers[name], truth, strict=True)]
         )
         for name in contestants
     }
 
 
-def _numbers(seconds: NDArray[np.float64], shares: list[float]) -> dict[str, Any]:
+def _numbers(seconds: NDArray[np.float64], recalls: list[float]) -> dict[str, Any]:
     milliseconds = 1e3 * seconds
     median, p99 = np.median(milliseconds, axis=0), np.percentile(milliseconds, 99, axis=0, method="higher")
     return {
-        "recall": float(np.mean(shares)),
-        "recall_error": float(np.std(shares) / np.sqrt(len(shares))),
+        "recall": float(np.mean(recalls)),
+        "recall_error": float(np.std(recalls) / np.sqrt(len(recalls))),
         "median_ms": float(median[0]),
         "p99_ms": float(p99[0]),
         "median_ms_with_documents": float(median[1]),
@@ -109,10 +111,10 @@ def _numbers(seconds: NDArray[np.float64], shares: list[float]) -> dict[str, Any
 
 
 def find_equal_effort(source: VectorSet, folder: Path, plain: dict[str, Any], *, k: int, rounds: int = 3) -> "Effort":
-    """The highest effort with which our index takes no longer than the other one (by the median query); the least, if all take longer.
+    """The highest effort at which the median query of our index is no slower than the other's; if none is, the lowest.
 
-    Tried are the efforts that the index was tuned among, with as many candidates scored again as it was tuned to. Asked
-    are the queries that it was tuned with, in turn: those that recall is compared with later have no part in it.
+    The efforts are those that the index was tuned among, with the tuned number of rescored candidates. The queries are
+    those of the tuning: the queries that recall is compared on have no part in this.
     """
     from llm2comp_indexes import open_index
     from llm2comp_indexes.structures.effort import efforts_of
@@ -171,7 +173,7 @@ def _faiss_index(file: str, parameters: str | None, lines: "_Lines | None", k: i
 
 
 class _Lines:
-    """Documents beside a plain FAISS index, as one writes it by hand: a mapped file of JSON lines and where each begins."""
+    """Documents beside a plain FAISS index, as written by hand: a mapped file of JSON lines, and where each begins."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:

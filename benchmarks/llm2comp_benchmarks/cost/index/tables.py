@@ -1,6 +1,6 @@
-"""The tables of docs/indexing.md: sizes computed from the functions an index is built by, measurements taken from result files.
+"""The tables of docs/indexing.md: sizes, computed by the functions of the index builder, and numbers of result files.
 
-`python -m llm2comp_benchmarks.cost.index.tables docs/indexing.md benchmarks/results` fills them in anew.
+`python -m llm2comp_benchmarks.cost.index.tables docs/indexing.md benchmarks/results` fills them.
 """
 
 import json
@@ -45,7 +45,7 @@ def storage_table() -> str:
 
 
 def memory_table() -> str:
-    """Bytes that searching holds in memory, by documents, dimension and type with its default parameters."""
+    """Bytes in memory while searching, by documents, dimension and type with its default parameters."""
     rows = [["documents", "dimension", "flat, float32", "flat, int8", "hnsw, float32", "hnsw, int8", "ivf", "ivfpq"]]
     for count, dimension in _cases():
         kinds = [(default_type(name, rows=count, dimension=dimension), store) for name, store in _columns()]
@@ -83,7 +83,7 @@ def types_table() -> str:
 
 
 def comparison_table(record: dict[str, Any]) -> str:
-    """What was measured on each index of a result file."""
+    """Numbers of each index in a result file."""
     show: dict[str, Callable[[dict[str, Any]], str]] = {
         "type": lambda entry: f"`{entry['type']}`",
         "recall@{k}": lambda entry: f"{entry['recall']:.4f}",
@@ -106,7 +106,7 @@ def comparison_table(record: dict[str, Any]) -> str:
 
 
 def ratio_table(record: dict[str, Any]) -> str:
-    """Ours over the other's of the same type (`auto`: over autofaiss), from a result file."""
+    """Ratios of a result file: ours over plain FAISS of the same type; `auto` over autofaiss."""
     kinds = record["ratios"]
     rows = [["ours / theirs", *kinds]]
     rows += [[words, *(f"{kinds[kind][name]:.2f}" for kind in kinds)] for name, words in RATIOS.items()]
@@ -115,7 +115,7 @@ def ratio_table(record: dict[str, Any]) -> str:
 
 
 def growth_table(record: dict[str, Any]) -> str:
-    """Peaks of memory of the builds in the result file of `memory`, and what the largest takes beyond the smallest."""
+    """Peak memory of the builds in a result file of `memory.measure_memory`, and the larger minus the smaller."""
     sizes = record["settings"]["rows"]
     rows = [
         [
@@ -141,7 +141,7 @@ def _peaks(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def fill_tables(text: str, results: Path) -> str:
-    """The text with every table between `<!-- table NAME -->` and `<!-- end -->` made anew.
+    """The text with every table between `<!-- table NAME -->` and `<!-- end -->` replaced by the current one.
 
     NAME is `storage`, `memory`, `types`, or `measured FILE`, `ratios FILE` or `growth FILE` with a result file
     `index-FILE.json`.
@@ -159,7 +159,7 @@ def fill_tables(text: str, results: Path) -> str:
 
 
 def main() -> None:
-    """Fills in the tables of the file named first, from the folder of results named second."""
+    """Fills the tables of a file; arguments: the file and the folder of result files."""
     file, results = Path(sys.argv[1]), Path(sys.argv[2])
     file.write_text(fill_tables(file.read_text(encoding="utf-8"), results), encoding="utf-8")
 

@@ -1,4 +1,1 @@
-"""A long stream of texts through `index build`, killed half-way: memory use, and the cost of the restart.
-
-Imports the modules of `cost`.
-"""
+"""A long stream of texts through `llm2comp index build`, killed half-way: memory, and the cost of the kill."""

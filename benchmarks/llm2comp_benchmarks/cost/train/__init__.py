@@ -1,4 +1,1 @@
-"""`llm2comp bench train`: a training step of stage 1 beside a plain implementation of it.
-
-Imports the modules of `cost`.
-"""
+"""`llm2comp bench train`: a training step of stage 1 beside a plain implementation of it."""

@@ -1,4 +1,7 @@
-"""The systems of a training benchmark, each in a process of its own: ours and `plain transformers` on the same weights and tokens."""
+"""The systems of a training benchmark, each in a process of its own, on the same weights and tokens.
+
+They are ours and `plain transformers`; see `plain.PlainTransformers`.
+"""
 
 import json
 import random
@@ -16,14 +19,15 @@ from llm2comp.backbone.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.training.compression import compression_loss
 from llm2comp_benchmarks.cost.devices import device_memory_peak, finish, start_memory
-from llm2comp_benchmarks.cost.models import Shape
+from llm2comp_benchmarks.cost.processes import Job
+from llm2comp_benchmarks.cost.shapes import Shape, random_llama
 from llm2comp_benchmarks.cost.train.plain import PlainTransformers
-from llm2comp_benchmarks.cost.worker import Job, serve
+from llm2comp_benchmarks.cost.worker import serve
 
 __all__ = ["SYSTEMS", "draw_batch", "open_system"]
 
 _MEMORY_TOKENS = 8
-_MARGIN = 10  # least tokens of a context and a continuation, as stage 1 splits texts
+_MARGIN = 10  # least tokens of a context and of a continuation, as in stage 1
 _DROPOUT = 0.05
 _CLIP = 2.0
 _SPREAD = 0.02  # of weights that start at random
@@ -32,7 +36,10 @@ Loss = Callable[[list[list[int]], list[list[int]]], Tensor]
 
 
 def draw_batch(number: int, *, vocabulary: int, texts: int, tokens: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Contexts and continuations of random tokens, `tokens` together for each text, split where stage 1 might; the same for the same number."""
+    """Contexts and continuations of random tokens, split at random as in stage 1; the same for the same number.
+
+    A context and its continuation have `tokens` tokens together.
+    """
     chance = random.Random(number)
     contexts, continuations = [], []
     for _ in range(texts):
@@ -43,32 +50,17 @@ def draw_batch(number: int, *, vocabulary: int, texts: int, tokens: int) -> tupl
     return contexts, continuations
 
 
-def _language_model(shape: Shape, vocabulary: int, seed: int) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.intermediate,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config)
-
-
 def _memory(shape: Shape) -> Tensor:
     return _SPREAD * torch.randn(_MEMORY_TOKENS, shape.hidden, generator=torch.Generator().manual_seed(1))
 
 
 def _open_ours(shape: Shape, vocabulary: int, longest: int, seed: int, precision: str) -> tuple[nn.Module, Loss]:
-    """As `llm2comp train` does: in bfloat16 the frozen weights are, too, while what is trained stays in float32."""
+    """As in `llm2comp train`: with bfloat16 the frozen weights have that precision, trained ones stay in float32."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
-    backbone = Backbone(_language_model(shape, vocabulary, seed).to(getattr(torch, precision)))
+    backbone = Backbone(random_llama(shape, vocabulary, seed).to(getattr(torch, precision)))
     backbone.language_model.requires_grad_(False)
     backbone.add_adapter(AdapterSettings(dropout=_DROPOUT))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
@@ -78,8 +70,8 @@ def _open_ours(shape: Shape, vocabulary: int, longest: int, seed: int, precision
 
 def _open_plain(shape: Shape, vocabulary: int, longest: int, seed: int, precision: str) -> tuple[nn.Module, Loss]:
     plain = PlainTransformers(
-        _language_model(shape, vocabulary, seed),
-        _language_model(shape, vocabulary, seed),
+        random_llama(shape, vocabulary, seed),
+        random_llama(shape, vocabulary, seed),
         _memory(shape),
         dropout=_DROPOUT,
     )
@@ -90,7 +82,7 @@ SYSTEMS: dict[str, Callable[[Shape, int, int, int, str], tuple[nn.Module, Loss]]
     "llm2comp": _open_ours,
     "plain transformers": _open_plain,
 }
-"""A module to be trained and its loss, by name of the system."""
+"""Makes the module to be trained and its loss, by name of the system."""
 
 
 def open_system(
@@ -105,11 +97,21 @@ def open_system(
     device: str = "cpu",
     checkpointing: bool = False,
 ) -> tuple[dict[str, Any], Mapping[str, Job]]:
-    """What a system says of itself, and its jobs: `loss` without dropout, `step`, `peak`.
+    """Facts about a system, and its jobs: `loss` without dropout, `step`, `peak`.
 
-    Both systems take the same steps: loss, gradient, clipping to 2, AdamW; in bfloat16 the loss is computed under
-    autocast, as the trainer does. On a GPU memory is the GPU's. Checkpointing is ours: activations are recomputed in
-    the backward pass.
+    Both systems take the same steps: loss, gradient, clipping to 2, AdamW. In bfloat16 the loss is computed under
+    autocast, as the trainer does. On a GPU memory is the GPU's.
+
+    Args:
+        system: A name in `SYSTEMS`.
+        shape: Of the language model; see `Shape.parse`.
+        vocabulary: Its tokens.
+        texts: In a batch.
+        tokens: Of a text, context and continuation together.
+        precision: float32 or bfloat16.
+        seed: Of the weights.
+        device: `cpu`, or a GPU's name.
+        checkpointing: Whether our system recomputes activations in the backward pass.
     """
     module, loss_of = SYSTEMS[system](Shape.parse(shape), vocabulary, tokens, seed, precision)
     _start_adapter(module)
@@ -133,12 +135,12 @@ def open_system(
         module.train()
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        found = forward(number)
-        found.backward()
+        batch_loss = forward(number)
+        batch_loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, _CLIP)
         optimizer.step()
         finish(device)
-        return {"seconds": time.perf_counter() - start, "loss": float(found.detach())}
+        return {"seconds": time.perf_counter() - start, "loss": float(batch_loss.detach())}
 
     facts = {
         "loaded_bytes": start_memory(device),
@@ -148,7 +150,10 @@ def open_system(
 
 
 def _start_adapter(module: nn.Module) -> None:
-    """Gives every system's adapter the same weights: by itself half of them would be 0, and a difference between systems would not show."""
+    """Gives the adapter of every system the same weights.
+
+    A fresh adapter has zeros in half of its matrices, which would hide differences between systems.
+    """
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in module.named_parameters():  # in the order of the layers, whatever holds them

@@ -1,0 +1,133 @@
+"""Systems that encode the same texts in turn, and the numbers that come of it: rates, ratios, memory, cosines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
+from llm2comp_benchmarks.cost.worker import Worker
+
+__all__ = ["Contest", "least_cosine"]
+
+_OURS, _MATMUL, _REFERENCE = "llm2comp", "matmul", "sentence-transformers float32"
+
+
+@dataclass(slots=True)
+class Contest:
+    """Systems that take turns on one model and its texts.
+
+    Attributes:
+        folder: The folder that `models.prepare` filled.
+        facts: What `models.prepare` returned.
+        workers: The systems by name; a name ends in the precision.
+        rounds: What each system answered in each round.
+        loaded: Memory of each system after its warm-up, in bytes.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    workers: dict[str, Worker]
+    rounds: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    loaded: dict[str, int] = field(default_factory=dict)
+
+    def measure(self, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
+        """Has every system encode all texts in every round; an entry of numbers for each system, and `ratios`."""
+        for name, worker in self.workers.items():
+            tell(f"warm up {name}")
+            self.loaded[name] = worker.ask("warm_up")["loaded_bytes"]
+        for number, name in in_turn(list(self.workers), rounds):
+            tell(f"round {number + 1} of {rounds}: {name}")
+            self.rounds.setdefault(name, []).append(self.workers[name].ask("round"))
+        entries = {name: self._matmul_entry(name) if _is_matmul(name) else self._entry(name) for name in self.workers}
+        return {**entries, "ratios": self._ratios(entries)}
+
+    def _seconds(self, name: str) -> list[float]:
+        return [answer["seconds"] for answer in self.rounds[name]]
+
+    def _tokens(self, name: str) -> int:
+        """Tokens of a round, padding left out."""
+        tokens: int = (
+            self.rounds[name][0].get("tokens")
+            or self.workers[name].opened.get("tokens")
+            or self.facts["texts"]["tokens"]
+        )
+        return tokens
+
+    def _operations(self, name: str) -> float:
+        """Floating-point operations of a round: one multiplication and one addition per parameter and token.
+
+        Attention is not counted.
+        """
+        parameters: int = self.facts["model"]["multiplied_parameters"]
+        return 2.0 * parameters * self._tokens(name)
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        """Rates, seconds and memory of an encoder, and its share of the matmul rate where that was measured."""
+        seconds, texts, tokens = self._seconds(name), self.rounds[name][0]["texts"], self._tokens(name)
+        work = {"texts_per_second": texts, "tokens_per_second": tokens, "gflops": self._operations(name) / 1e9}
+        rates = {rate: RoundStats.of([amount / one for one in seconds]).to_json() for rate, amount in work.items()}
+        memory = {"loaded_bytes": self.loaded[name], "peak_bytes": self.workers[name].ask("peak")["peak_bytes"]}
+        return {**rates, "texts": texts, "tokens": tokens, "seconds": seconds, **memory, **self._matmul_share(name)}
+
+    def _matmul_share(self, name: str) -> dict[str, Any]:
+        """Operations a second over those of matrix products in the same round and precision."""
+        matmul = self.rounds.get(f"{_MATMUL} {name.rpartition(' ')[2]}")
+        if matmul is None:
+            return {}
+        rates = [self._operations(name) / seconds for seconds in self._seconds(name)]
+        return {"matmul_share": RoundStats.ratio(rates, [answer["flops"] for answer in matmul]).to_json()}
+
+    def _matmul_entry(self, name: str) -> dict[str, Any]:
+        rates = {"gflops": "flops", "model_shapes_gflops": "model_shapes_flops"}
+        return {
+            rate: RoundStats.of([answer[key] / 1e9 for answer in self.rounds[name]]).to_json()
+            for rate, key in rates.items()
+        }
+
+    def _ratios(self, entries: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Ours over every peer: speed round by round, and peak memory."""
+        encoders = [name for name in self.rounds if not _is_matmul(name)]
+        peers = [name for name in encoders if not name.startswith(_OURS)]
+        return {
+            ours: {peer: self._ratio(ours, peer, entries) for peer in peers}
+            for ours in encoders
+            if peers and ours.startswith(_OURS)
+        }
+
+    def _ratio(self, ours: str, peer: str, entries: dict[str, Any]) -> dict[str, Any]:
+        """Texts a second where both encode the same texts, else tokens a second."""
+        per = "tokens" if peer.startswith("transformers") else "texts"
+        work = entries[ours][per] / entries[peer][per]
+        speed = RoundStats.ratio(self._seconds(peer), self._seconds(ours)).scaled(work)
+        memory = entries[ours]["peak_bytes"] / entries[peer]["peak_bytes"]
+        return {"per": per, "speed": speed.to_json(), "peak_memory": memory}
+
+    def least_cosines(self) -> dict[str, float]:
+        """For each encoder of the same weights, the lowest cosine of a text's vector to the float32 peer's.
+
+        Empty where that peer took no part.
+        """
+        if _REFERENCE not in self.workers:
+            return {}
+        vectors = {}
+        for name, worker in self.workers.items():
+            if name.startswith((_OURS, "sentence-transformers")):
+                file = self.folder / f"{name}.npy"
+                worker.ask("save", file=str(file))
+                vectors[name] = np.load(file)
+        return {name: least_cosine(rows, vectors[_REFERENCE]) for name, rows in vectors.items()}
+
+
+def _is_matmul(name: str) -> bool:
+    return name.startswith(_MATMUL)
+
+
+def least_cosine(vectors: np.ndarray, expected: np.ndarray) -> float:
+    """The lowest cosine between rows of two arrays (texts, dim); NaN if a vector is not finite."""
+    one: np.ndarray = vectors.astype(np.float64)
+    other: np.ndarray = expected.astype(np.float64)
+    cosines = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    return float(cosines.min())

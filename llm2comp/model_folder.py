@@ -6,6 +6,8 @@ files it names have been checked. Weights are safetensors only; nothing is unpic
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm2comp.backbone.backbone import Backbone, BackboneReference
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
+from llm2comp.checked_json import FieldCheck, JsonFormat, check_fields, take, take_count, take_digest, take_optional
 from llm2comp.errors import BackboneError, ModelFolderError, one_line
 
 __all__ = [
@@ -36,7 +39,6 @@ __all__ = [
 ]
 
 CONFIG_FILE = "llm2comp.json"
-_FORMAT_VERSION = 1
 _MEMORY_FILE = "memory_tokens.safetensors"
 _ADAPTER_FILE = "adapter/adapter_model.safetensors"
 _FREE_FILES = (CONFIG_FILE, "README.md")
@@ -44,6 +46,8 @@ _WEIGHTS = frozenset(
     [".safetensors", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf", ".onnx"]
 )
 _AGAIN = "copy the model folder again"
+_FORMAT = JsonFormat("model configuration", ModelFolderError, _AGAIN, version=1, version_field="format_version")
+_MOST_TOKENS = 1 << 30
 
 
 class EncoderParts(NamedTuple):
@@ -136,7 +140,7 @@ def write_config(folder: Path, entries: dict[str, Any]) -> None:
     path = folder / CONFIG_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     files = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in _files(folder).items()}
-    config = {**before, **entries, "format_version": _FORMAT_VERSION, "files": files}
+    config = {**before, **entries, "format_version": _FORMAT.version, "files": files}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -162,22 +166,10 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
         raise ModelFolderError(
             f"{folder} {what}: give a folder written by `model.save(...)` or `llm2comp train`{other}"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"it holds a {type(config).__name__}, not an object")
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(f"{path} is not a model configuration ({one_line(error)}): {_AGAIN}") from error
-    version = config.get("format_version")
-    if version != _FORMAT_VERSION:
-        fix = "pip install --upgrade llm2comp" if isinstance(version, int) and version > _FORMAT_VERSION else _AGAIN
-        raise ModelFolderError(
-            f"{path} has format version {version!r}, this installation reads {_FORMAT_VERSION}: {fix}"
-        )
-    entries = _ENCODER_ENTRIES if encoder_only else {**_ENCODER_ENTRIES, **_MODEL_ENTRIES}
-    wrong = [f"{name} ({expected})" for name, (fits, expected) in entries.items() if not fits(config.get(name))]
-    if wrong:
-        raise ModelFolderError(f"{path} lacks or misstates {', '.join(wrong)}: {_AGAIN}")
+    config = _FORMAT.read(path)
+    _FORMAT.check_version(config, path)
+    with _FORMAT.parsing(path):
+        check_fields(config, _ENCODER_ENTRIES if encoder_only else {**_ENCODER_ENTRIES, **_MODEL_ENTRIES})
     return config
 
 
@@ -267,41 +259,52 @@ def _edit_json(path: Path, **entries: Any) -> None:
     path.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _is_backbone(entry: Any) -> bool:
-    if not isinstance(entry, dict):
-        return bool(entry == "backbone/")
-    name, revision = entry.get("name"), entry.get("revision")
+def _check_backbone(config: Mapping[str, Any], field: str) -> None:
+    entry = config.get(field)
+    if entry == "backbone/":
+        return
     try:
-        validate_repo_id(name)  # which a path is not
-    except HFValidationError:
-        return False
-    return isinstance(name, str) and (revision is None or isinstance(revision, str))
+        source = take(config, field, dict)
+        validate_repo_id(take(source, "name", str))  # which a path is not
+        take_optional(source, "revision", str)
+    except (ValueError, HFValidationError) as error:
+        raise ValueError(
+            f'"{field}" is not "backbone/" or a Hub id as name, and revision ({one_line(error)})'
+        ) from error
 
 
-def _is_count(entry: Any) -> bool:
-    return isinstance(entry, int) and not isinstance(entry, bool) and entry > 0
+def _check_files(config: Mapping[str, Any], field: str) -> None:
+    files = take(config, field, dict)
+    try:
+        for name in files:
+            record = take(files, name, dict)
+            take_count(record, "size")
+            take_digest(record, "sha256")
+    except ValueError as error:
+        raise ValueError(f'"{field}" is not sizes and SHA-256 by file name ({error})') from error
 
 
-def _is_file_list(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(
-        isinstance(file, dict) and isinstance(file.get("size"), int) and "sha256" in file for file in entry.values()
-    )
+def _check_pooling(config: Mapping[str, Any], field: str) -> None:
+    if "mode" not in take(config, field, dict):
+        raise ValueError(f'"{field}" has no mode')
 
 
-_ENCODER_ENTRIES = {
-    "backbone": (_is_backbone, '"backbone/" or a Hub id as name, and revision'),
-    "memory_tokens": (_is_count, "a number of at least 1"),
-    "max_length": (_is_count, "a number of tokens"),
-    "files": (_is_file_list, "sizes and SHA-256 by file name"),
+def _check_names(config: Mapping[str, Any], field: str) -> None:
+    if not all(isinstance(name, str) for name in take(config, field, list)):
+        raise ValueError(f'"{field}" is not a list of names')
+
+
+_ENCODER_ENTRIES: dict[str, FieldCheck] = {
+    "backbone": _check_backbone,
+    "memory_tokens": partial(take_count, least=1, most=_MOST_TOKENS),
+    "max_length": partial(take_count, least=1, most=_MOST_TOKENS),
+    "files": _check_files,
 }
-_MODEL_ENTRIES = {
-    "pooling": (lambda entry: isinstance(entry, dict) and "mode" in entry, "an object with mode"),
-    "query_instruction": (lambda entry: isinstance(entry, str), "a text"),
-    "stages": (
-        lambda entry: isinstance(entry, list) and all(isinstance(stage, str) for stage in entry),
-        "a list of names",
-    ),
-    "fingerprint": (lambda entry: isinstance(entry, str), "a SHA-256"),
+_MODEL_ENTRIES: dict[str, FieldCheck] = {
+    "pooling": _check_pooling,
+    "query_instruction": partial(take, kind=str),
+    "stages": _check_names,
+    "fingerprint": partial(take, kind=str),
 }
 
 

@@ -125,7 +125,7 @@ class TestRoundTrip:
             str(tmp_path / "by it"), trust_remote_code=True, device="cpu", model_kwargs={"dtype": torch.bfloat16}
         )
         assert again[0].backbone.dtype == torch.bfloat16
-        with pytest.raises(ModelFolderError, match=r"lacks or misstates pooling .*, query_instruction"):
+        with pytest.raises(ModelFolderError, match='"pooling" is missing; "query_instruction" is missing'):
             load(tmp_path / "by it")
 
     def test_clusters_are_read_by_sentence_transformers(

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from llm2comp.checked_json import check_known, take, take_count, take_number, take_optional
 from llm2comp.errors import SettingsError
 from llm2comp.units import format_ms
 
@@ -47,6 +48,18 @@ class Targets:
             )
         if self.k < 1:
             raise SettingsError(f"k is {self.k}, expected at least 1")
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Targets":
+        """The targets from the JSON values of a manifest or report.
+
+        Raises:
+            ValueError: A field is unknown, missing, or out of its range.
+        """
+        check_known(content, cls.__dataclass_fields__, "its targets")
+        latency = None if content.get("latency_ms", "") is None else take_number(content, "latency_ms")
+        recall, k = take_number(content, "recall", most=1.0), take_count(content, "k", 1)
+        return cls(take_optional(content, "memory", int), latency, recall, k)
 
     @property
     def latency(self) -> float:
@@ -128,3 +141,21 @@ class IndexOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, under the names of the manifest (where `targets` is called `wishes`)."""
         return {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "IndexOptions":
+        """The options that `to_json` gave.
+
+        Raises:
+            ValueError: A field is unknown, missing, of another type, or contradicts another.
+        """
+        check_known(content, {"wishes", *cls.__dataclass_fields__} - {"targets"}, "its options")
+        store: Any = take(content, "store", str)  # of a literal type, which the constructor checks
+        return cls(
+            take(content, "type", str),
+            store,
+            Targets.from_json(take(content, "wishes", dict)),
+            take_optional(content, "chunk_tokens", int),
+            take(content, "chunk_overlap", int),
+            take(content, "hybrid", bool),
+        )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from llm2comp.atomic import write_file
+from llm2comp.checked_json import JsonFormat
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training.sources import SOURCE_FIELDS
 
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 SETTINGS_FILE = "settings.json"
+_FORMAT = JsonFormat(
+    "record of settings", SettingsError, "give another output folder, or delete this one to train it anew"
+)
 _MAY_CHANGE = (
     "chunk_rows",
     "eval_steps",
@@ -111,7 +115,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _FORMAT.read(path)
     then, now = Path(before.get("folder", folder)).parent, folder.resolve().parent
     compared = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
     changed = changed_fields(before, compared, moved=lambda text: text.replace(f"{then}{os.sep}", f"{now}{os.sep}", 1))

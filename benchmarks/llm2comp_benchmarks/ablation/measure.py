@@ -10,6 +10,7 @@ from llm2comp import LLM2Comp, load
 from llm2comp.atomic import write_output
 from llm2comp_benchmarks.ablation.lineages import Lineage, Stage
 from llm2comp_benchmarks.evaluate.tasks import Task, evaluate
+from llm2comp_benchmarks.results.read import read_record
 from llm2comp_benchmarks.results.record import TaskResult, result_record
 from llm2comp_benchmarks.systems.mntp.encoder import load_text_mean
 
@@ -48,7 +49,7 @@ class Measurer:
             ]
         )
         path = self.results / f"{name}.json"
-        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        before: dict[str, Any] = read_record(path) if path.is_file() else {}
         skipped = () if stage.finished else self.end_only
         missing = [task for task in self.tasks if task.name not in (*before, *skipped)]
         if not missing and (not self.texts or "analysis" in before):

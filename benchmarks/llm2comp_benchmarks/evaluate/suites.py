@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llm2comp.checked_json import JsonFormat, take
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.mteb.tasks import read_mteb_task
 from llm2comp_benchmarks.tasks.classification import ClassificationTask, read_classification
@@ -32,6 +33,7 @@ _FILE_READERS: dict[str, Callable[[str | Path], Task]] = {
     "reranking": read_reranking,
 }
 _KINDS = ("retrieval", "classification", *_FILE_READERS)
+_FORMAT = JsonFormat("suite", SettingsError, 'expected {"name": …, "about": …, "tasks": [{"kind": …, "path": …}, …]}')
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,12 @@ def read_suite(source: str) -> Suite:
         SettingsError: There is no such suite or file, or it is malformed; the message says which entry.
     """
     file = _FOLDER / f"{source}.json" if source in SUITES else Path(source)
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            f"{source}: no such suite ({error.strerror}); give {', '.join(SUITES)} or a JSON file"
-        ) from error
-    except ValueError as error:
-        raise SettingsError(f"{source}: not JSON ({error})") from error
-    if not isinstance(record, dict) or not isinstance(record.get("tasks"), list) or not record["tasks"]:
-        raise SettingsError(
-            f'{source}: not a suite; expected {{"name": …, "about": …, "tasks": [{{"kind": …, "path": …}}, …]}}'
-        )
+    if not file.is_file():
+        raise SettingsError(f"{source}: no such suite; give {', '.join(SUITES)} or a JSON file")
+    record = _FORMAT.read(file)
+    with _FORMAT.parsing(file):
+        if not take(record, "tasks", list):
+            raise ValueError("it has no tasks")
     tasks = tuple(_entry(entry, f"{source}: task {number}") for number, entry in enumerate(record["tasks"], 1))
     return Suite(str(record.get("name", file.stem)), str(record.get("about", "")), tasks)
 

@@ -8,12 +8,14 @@ from typing import Any
 import yaml
 
 from llm2comp.atomic import write_output
+from llm2comp.checked_json import JsonFormat
 from llm2comp.errors import SettingsError, one_line
 from llm2comp_benchmarks.mteb.model import import_mteb
 
 __all__ = ["UsedPrompts", "leaves", "prompts_of", "read_instructions", "resolve_prompts"]
 
 _PROMPTS_FILE = "llm2comp_prompts.json"
+_FORMAT = JsonFormat("record of prompts", SettingsError, "remove it, or give another --output-folder")
 """Beside mteb's `results` folder, for mteb does not write down with which prompts a result was made."""
 
 
@@ -143,10 +145,4 @@ class UsedPrompts:
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self._path.is_file():
             return {}
-        try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise SettingsError(
-                f"{self._path}: not JSON ({error}); remove it, or give another --output-folder"
-            ) from error
-        return found if isinstance(found, dict) else {}
+        return _FORMAT.read(self._path)

@@ -1,18 +1,22 @@
 """Result files read back: what `llm2comp eval --json` wrote, checked before numbers are drawn from it."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llm2comp.checked_json import JsonFormat, take
 from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.results.record import RESERVED, Samples
 
-__all__ = ["ResultFile", "TaskScores", "hardware_of", "read_result_file", "read_result_files"]
+__all__ = ["ResultFile", "TaskScores", "hardware_of", "read_record", "read_result_file", "read_result_files"]
 
 _BESIDE_TASKS = (*RESERVED, "analysis")
+_FORMAT = JsonFormat(
+    "result file", LLM2CompError, "expected what `llm2comp eval --json FILE` writes", most_bytes=1 << 30
+)
+_SAMPLES = JsonFormat("record of samples", LLM2CompError, "run `llm2comp eval --json FILE` again")
 _STATISTICS = ("mean", "spearman", "average_precision")
 # What a file says its tasks are ranked by comes first; in a file that says nothing, the first of these that is there.
 _MAIN_METRICS = (
@@ -71,31 +75,22 @@ def read_result_file(path: str | Path) -> ResultFile:
         LLM2CompError: No such file, not JSON, not such a result, or samples that cannot be what they say they are.
     """
     file = Path(path)
-    record = _read_json(file)
-    settings = record.get("settings")
-    if not isinstance(settings, dict) or not isinstance(settings.get("tasks", {}), dict):
-        raise LLM2CompError(
-            f"{file}: not a result file, it has no settings; expected what `llm2comp eval --json FILE` writes"
-        )
-    samples = record.get("samples", {})
-    if not isinstance(samples, dict):
-        raise LLM2CompError(
-            f"{file}: its samples are not an object of tasks; expected what `llm2comp eval --json FILE` writes"
-        )
+    record = read_record(file)
+    with _FORMAT.parsing(file):
+        settings, samples = take(record, "settings", dict), record.get("samples", {})
+        details = settings.get("tasks", {})
+        if not isinstance(samples, dict) or not isinstance(details, dict):
+            raise ValueError("its samples or the tasks of its settings are not an object of tasks")
     tasks = {}
     for name, metrics in record.items():
         if name not in _BESIDE_TASKS:
             numbers = _metrics(metrics, f"{file}: {name}")
             read = _samples(samples[name], numbers, f"{file}: samples of {name}") if samples.get(name) else None
-            tasks[name] = TaskScores(numbers, settings.get("tasks", {}).get(name) or {}, read)
+            tasks[name] = TaskScores(numbers, details.get(name) or {}, read)
     if not tasks:
         raise LLM2CompError(f"{file}: no task in it has a score")
-    return ResultFile(
-        file,
-        tasks,
-        settings,
-        {name: record.get(name) for name in ("versions", "hardware", "commit", "seconds", "analysis")},
-    )
+    beside = {name: record.get(name) for name in ("versions", "hardware", "commit", "seconds", "analysis")}
+    return ResultFile(file, tasks, settings, beside)
 
 
 def read_result_files(folder: Path) -> list[ResultFile]:
@@ -106,37 +101,26 @@ def read_result_files(folder: Path) -> list[ResultFile]:
     """
     found = []
     for path in sorted(folder.glob("*.json")):
-        settings = _read_json(path).get("settings")
+        settings = read_record(path).get("settings")
         if isinstance(settings, dict) and settings.get("tasks"):
             found.append(read_result_file(path))
     return found
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LLM2CompError(
-            f"{path}: {error.strerror}; expected a result file of `llm2comp eval --json FILE`"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise LLM2CompError(
-            f"{path}: not text in UTF-8; expected a result file of `llm2comp eval --json FILE`"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise LLM2CompError(
-            f"{path}:{error.lineno}: not JSON ({error.msg}); expected a result file of `llm2comp eval --json FILE`"
-        ) from error
-    if not isinstance(record, dict):
-        raise LLM2CompError(
-            f"{path}: not a result file, it holds no object; expected what `llm2comp eval --json FILE` writes"
-        )
-    return record
+def read_record(path: Path) -> dict[str, Any]:
+    """The object in a result file, unchecked.
+
+    Raises:
+        LLM2CompError: The file cannot be read, or is not JSON with an object.
+    """
+    return _FORMAT.read(path)
 
 
-def _metrics(found: Any, place: str) -> dict[str, float]:
+def _metrics(metrics: Any, place: str) -> dict[str, float]:
     numbers = (
-        {name: float(value) for name, value in found.items() if _is_number(value)} if isinstance(found, dict) else {}
+        {name: float(value) for name, value in metrics.items() if _is_number(value)}
+        if isinstance(metrics, dict)
+        else {}
     )
     if not numbers:
         raise LLM2CompError(
@@ -145,41 +129,40 @@ def _metrics(found: Any, place: str) -> dict[str, float]:
     return numbers
 
 
-def _samples(found: Any, metrics: dict[str, float], place: str) -> Samples:
-    try:
-        ids, truth = found.get("ids"), found.get("truth")
+def _samples(content: Any, metrics: dict[str, float], place: str) -> Samples:
+    with _SAMPLES.parsing(place):
+        if not isinstance(content, dict):
+            raise ValueError("they are not an object")
+        statistic, unit = take(content, "statistic", str), take(content, "unit", str)
         samples = Samples(
-            found["metric"],
-            found["statistic"],
-            found["unit"],
-            list(map(float, found["values"])),
-            None if truth is None else list(map(float, truth)),
-            None if ids is None else list(map(str, ids)),
+            take(content, "metric", str),
+            statistic,  # type: ignore[arg-type]  # checked below
+            unit,  # type: ignore[arg-type]  # shown only
+            _numbers(content, "values"),
+            None if content.get("truth") is None else _numbers(content, "truth"),
+            None if content.get("ids") is None else list(map(str, take(content, "ids", list))),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise LLM2CompError(
-            f"{place}: damaged ({type(error).__name__}: {error}); run `llm2comp eval --json FILE` again"
-        ) from error
-    if wrong := _fault(samples, metrics):
-        raise LLM2CompError(f"{place}: {wrong}; run `llm2comp eval --json FILE` again")
+        _check(samples, metrics)
     return samples
 
 
-def _fault(samples: Samples, metrics: dict[str, float]) -> str | None:
+def _numbers(content: dict[str, Any], name: str) -> list[float]:
+    values = take(content, name, list)
+    if not values or not all(map(_is_number, values)):
+        raise ValueError(f'"{name}" is not one finite number or more')
+    return list(map(float, values))
+
+
+def _check(samples: Samples, metrics: dict[str, float]) -> None:
     values, truth, ids = samples.values, samples.truth, samples.ids
     if samples.statistic not in _STATISTICS:
-        return f"the statistic is {samples.statistic!r}, expected one of {', '.join(_STATISTICS)}"
+        raise ValueError(f"the statistic is {samples.statistic!r}, expected one of {', '.join(_STATISTICS)}")
     if samples.metric not in metrics:
-        return f"they are of {samples.metric!r}, which the task does not have"
-    if not values or not np.isfinite(values).all():
-        return "the values are not one finite number or more"
-    if (truth is None) != (samples.statistic == "mean") or (
-        truth is not None and (len(truth) != len(values) or not np.isfinite(truth).all())
-    ):
-        return f"the truth does not fit {len(values)} values and the statistic {samples.statistic}"
+        raise ValueError(f"they are of {samples.metric!r}, which the task does not have")
+    if (truth is None) != (samples.statistic == "mean") or (truth is not None and len(truth) != len(values)):
+        raise ValueError(f"the truth does not fit {len(values)} values and the statistic {samples.statistic}")
     if ids is not None and (len(ids) != len(values) or len(set(ids)) != len(ids)):
-        return f"{len(set(ids))} different ids for {len(values)} values"
-    return None
+        raise ValueError(f"{len(set(ids))} different ids for {len(values)} values")
 
 
 def _is_number(value: Any) -> bool:

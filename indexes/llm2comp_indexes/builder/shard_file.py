@@ -1,6 +1,5 @@
 """Shards: the vectors of a part of a corpus, made on one host or GPU of several. A shard is a folder with `shard.json` and the files of its rows."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm2comp.atomic import write_file
+from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_digest, take_optional
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.documents import ROW_BYTES
-from llm2comp_indexes.format.files import FileRecord, check_size
+from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
 from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.segment_writer import JOURNAL
@@ -23,8 +23,13 @@ __all__ = ["ROWS", "SHARD", "Part", "Shard", "find_shards", "parse_part", "read_
 SHARD = "shard.json"
 ROWS = "rows"
 """Folder of the files of the shard's rows."""
-_FORMAT = 1
-_MOST_BYTES = 1 << 20  # of shard.json
+_FORMAT = JsonFormat(
+    "shard manifest",
+    IndexFolderError,
+    "make the shard again with llm2comp encode --overwrite",
+    most_bytes=1 << 20,
+    version=1,
+)
 _MOST_SHARDS = 1 << 20
 _MOST_ROWS = (1 << 32) - 1
 _FOLDER = re.compile(r"shard-([0-9]{1,7})-of-([0-9]{1,7})", re.ASCII)
@@ -100,7 +105,7 @@ class Shard:
 def write_shard(folder: Path, shard: Shard) -> None:
     """Makes the shard a finished one: at once, and durable on return. Its files are on the device already."""
     content: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": _FORMAT.version,
         "created_by": dict(shard.created_by),
         "shard": shard.part.shard,
         "shards": shard.part.shards,
@@ -114,8 +119,7 @@ def write_shard(folder: Path, shard: Shard) -> None:
         "corpus": {"documents": shard.corpus_documents, "sha256": shard.corpus_sha256},
         "files": {name: asdict(record) for name, record in shard.files.items()},
     }
-    content["checksum"] = _checksum(content)
-    write_file(folder / SHARD, [json.dumps(content, indent=1)], draft=f"{SHARD}.new")
+    write_file(folder / SHARD, [json.dumps(signed(content), indent=1)], draft=f"{SHARD}.new")
 
 
 def read_shard(folder: Path) -> Shard:
@@ -129,22 +133,10 @@ def read_shard(folder: Path) -> Shard:
         raise IndexFolderError(f"{path}: a link, expected a plain file; copy the shard with the files it links to")
     if not path.is_file():
         raise IndexFolderError(f"{folder}: {_format_unfinished(folder)}")
-    if path.stat().st_size > _MOST_BYTES:
-        raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not one of ours")
-    try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or type(content.get("format")) is not int or content["format"] < 1:
-            raise ValueError("no format number")
-        if content["format"] == _FORMAT:
-            shard = _parse(content)
-    except (ValueError, RecursionError, SettingsError) as error:
-        raise IndexFolderError(
-            f"{path}: damaged or altered: {error}; make the shard again with llm2comp encode --overwrite"
-        ) from error
-    if content["format"] > _FORMAT:
-        raise IndexFolderError(
-            f"{path}: shard format {content['format']}, this llm2comp reads {_FORMAT}: pip install --upgrade llm2comp"
-        )
+    content = _FORMAT.read(path)
+    _FORMAT.check_version(content, path)
+    with _FORMAT.parsing(path):
+        shard = _parse(content)
     if (folder / ROWS).is_symlink():
         raise IndexFolderError(f"{folder / ROWS}: a link, expected a folder; copy the shard with the files it links to")
     for name, record in shard.files.items():
@@ -159,29 +151,26 @@ def _format_unfinished(folder: Path) -> str:
 
 
 def _parse(content: dict[str, Any]) -> Shard:
-    if _take(content, "checksum", str) != _checksum(content):
-        raise ValueError("its content does not match its checksum")
-    part = Part(shard := _count(content, "shard", 1, _MOST_SHARDS), _count(content, "shards", shard, _MOST_SHARDS))
-    model, corpus, versions = (_take(content, name, dict) for name in ("model", "corpus", "created_by"))
-    chunk_tokens = content.get("chunk_tokens")
-    if model.get("name") is not None:
-        _take(model, "name", str)
-    if chunk_tokens is not None:
-        _take(content, "chunk_tokens", int)
-    chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": _take(content, "chunk_overlap", int)}
-    options = IndexOptions(store=_take(content, "store", str), **chunks)
-    rows, total = _count(content, "rows", 0, _MOST_ROWS), _count(corpus, "documents", 1, 1 << 50)
-    documents, dimension = _count(content, "documents", 0, rows), _count(content, "dimension", 1, 1 << 16)
+    check_checksum(content)
+    part = Part(
+        shard := take_count(content, "shard", 1, _MOST_SHARDS), take_count(content, "shards", shard, _MOST_SHARDS)
+    )
+    model, corpus, versions = (take(content, name, dict) for name in ("model", "corpus", "created_by"))
+    chunk_tokens = take_optional(content, "chunk_tokens", int)
+    store: Any = take(content, "store", str)  # of a literal type, which IndexOptions checks
+    options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=take(content, "chunk_overlap", int))
+    rows, total = take_count(content, "rows", 0, _MOST_ROWS), take_count(corpus, "documents", 1, 1 << 50)
+    documents, dimension = take_count(content, "documents", 0, rows), take_count(content, "dimension", 1, 1 << 16)
     if (
         documents != part.documents_of(total)
         or (chunk_tokens is None and rows != documents)
         or bool(rows) != bool(documents)
     ):
         raise ValueError(f"{documents:,} documents in {rows:,} rows cannot be {part} of {total:,} documents")
-    digest, fingerprint = _take(corpus, "sha256", str), _take(model, "fingerprint", str)
-    if not fingerprint or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise ValueError("a fingerprint of the model or a SHA-256 of the corpus that cannot be one")
-    files = {name: _record(record) for name, record in _take(content, "files", dict).items()}
+    digest, fingerprint = take_digest(corpus, "sha256"), take(model, "fingerprint", str)
+    if not fingerprint:
+        raise ValueError("its model has no fingerprint")
+    files = parse_records(content)
     _check_files(
         files,
         {
@@ -191,14 +180,18 @@ def _parse(content: dict[str, Any]) -> Shard:
         },
     )
     return Shard(
-        part, model.get("name"), fingerprint, dimension, options, rows, documents, total, digest, files, versions
+        part,
+        take_optional(model, "name", str),
+        fingerprint,
+        dimension,
+        options,
+        rows,
+        documents,
+        total,
+        digest,
+        files,
+        versions,
     )
-
-
-def _record(content: Any) -> FileRecord:
-    if not isinstance(content, dict):
-        raise ValueError("a file's record is no JSON object")
-    return FileRecord(_count(content, "bytes", 0, 1 << 60), _take(content, "sha256", str))
 
 
 def _check_files(files: Mapping[str, FileRecord], expected: Mapping[str, int]) -> None:
@@ -209,25 +202,6 @@ def _check_files(files: Mapping[str, FileRecord], expected: Mapping[str, int]) -
     for name, size in expected.items():
         if files[name].bytes != size:
             raise ValueError(f"{name} of {files[name].bytes:,} bytes does not fit its rows")
-
-
-def _take(content: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = content.get(name)
-    if type(value) is not kind:
-        raise ValueError(f'"{name}" is not of type {kind.__name__}')
-    return value
-
-
-def _count(content: Mapping[str, Any], name: str, least: int, most: int) -> int:
-    value = int(_take(content, name, int))
-    if not least <= value <= most:
-        raise ValueError(f'"{name}" is outside {least} to {most}')
-    return value
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def find_shards(paths: Iterable[Path]) -> list[tuple[Path, Shard]]:

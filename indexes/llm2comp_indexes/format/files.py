@@ -3,14 +3,16 @@
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from llm2comp.checked_json import take, take_count, take_digest
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.mapping import Bytes
 
-__all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size"]
+__all__ = ["FileRecord", "HashedFile", "check_content", "check_mapped", "check_size", "parse_records"]
 
 _READ_BYTES = 1 << 20
 
@@ -21,6 +23,19 @@ class FileRecord:
 
     bytes: int
     sha256: str
+
+
+def parse_records(content: Mapping[str, Any]) -> dict[str, FileRecord]:
+    """The records by file name in the field "files" of a manifest.
+
+    Raises:
+        ValueError: It is missing, or not of records.
+    """
+    files = take(content, "files", dict)
+    records = {name: take(files, name, dict) for name in files}
+    return {
+        name: FileRecord(take_count(record, "bytes"), take_digest(record, "sha256")) for name, record in records.items()
+    }
 
 
 class HashedFile:

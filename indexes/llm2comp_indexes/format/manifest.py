@@ -1,21 +1,21 @@
 """The manifest of an index: the one file that says what the folder holds. Nothing in it is believed before it is checked."""
 
-import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from llm2comp.atomic import write_file
-from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_optional
+from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.documents import ROW_BYTES
-from llm2comp_indexes.format.files import FileRecord, check_size
+from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
 from llm2comp_indexes.format.vectors import storage_bytes
-from llm2comp_indexes.options import IndexOptions, Targets
+from llm2comp_indexes.options import IndexOptions
 
 __all__ = [
     "MANIFEST",
@@ -30,14 +30,12 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-_FORMAT = 2
 _METRIC = "inner_product"
-_MOST_BYTES = 16 << 20  # of the manifest itself
+_FORMAT = JsonFormat("index manifest", IndexFolderError, "build the index again in a new folder", version=2)
 _MOST_DIMENSIONS = 1 << 16
 _MOST_ROWS = (1 << 32) - 1  # of a segment: its id table holds rows in four bytes
 _MOST_COMMITS = 1 << 40
 _READ_TRIES = 20
-_T = TypeVar("_T")
 
 
 class Names:
@@ -143,7 +141,7 @@ def segment_folder(folder: Path, segment: Segment | str) -> Path:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Makes the manifest the commit of the index: at once, and durable on return. Its files are on the device already."""
     content: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": _FORMAT.version,
         "created_by": dict(manifest.created_by),
         "commit": manifest.commit,
         "model": {"name": manifest.model, "fingerprint": manifest.fingerprint},
@@ -153,9 +151,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "documents": manifest.documents,
         "segments": [asdict(segment) for segment in manifest.segments],
     }
-    content["checksum"] = _checksum(content)
-    text = _to_text(content)
-    if len(text) > _MOST_BYTES:
+    text = _to_text(signed(content))
+    if len(text) > _FORMAT.most_bytes:
         raise IndexFolderError(
             f"{folder}: {len(manifest.segments):,} segments are more than a manifest holds; make one of them: "
             f"llm2comp index merge {folder}"
@@ -191,7 +188,7 @@ def read_manifest_alone(folder: Path) -> Manifest:
     """
     content = _load(folder)
     manifest = _check_content(folder, content)
-    if _read_text(folder) != _to_text(content) and _load(folder) == content:
+    if _FORMAT.read_bytes(folder / MANIFEST) != _to_text(content) and _load(folder) == content:
         raise IndexFolderError(
             f"{folder / MANIFEST}: altered (it says the same, but not byte for byte as it was written); build the "
             "index again"
@@ -209,22 +206,9 @@ def _check(folder: Path, content: dict[str, Any]) -> Manifest:
 
 
 def _check_content(folder: Path, content: dict[str, Any]) -> Manifest:
-    if type(content.get("format")) is not int or content["format"] < 1:
-        raise IndexFolderError(f"{folder / MANIFEST}: not the manifest of an index (no format number)")
-    if content["format"] > _FORMAT:
-        raise IndexFolderError(
-            f"{folder}: index format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade "
-            "llm2comp"
-        )
-    if content["format"] < _FORMAT:
-        raise IndexFolderError(
-            f"{folder}: index format {content['format']}, of an early version, which is not read any more; build the "
-            "index in a new folder"
-        )
-    try:
+    _FORMAT.check_version(content, folder / MANIFEST)
+    with _FORMAT.parsing(folder / MANIFEST):
         return _parse(content)
-    except (ValueError, RecursionError, SettingsError) as error:
-        raise IndexFolderError(f"{folder / MANIFEST}: damaged or altered: {error}; build the index again") from error
 
 
 def check_folders(folder: Path, segment: Segment) -> None:
@@ -248,15 +232,7 @@ def _load(folder: Path) -> dict[str, Any]:
         )
     if not path.is_file() or path.is_symlink():
         raise IndexFolderError(_format_missing(folder, path))
-    try:
-        content = json.loads(_read_text(folder))
-    except (ValueError, RecursionError) as error:
-        raise IndexFolderError(
-            f"{path}: not JSON ({error}); the file was cut or altered: build the index again"
-        ) from error
-    if not isinstance(content, dict):
-        raise IndexFolderError(f"{path}: not the manifest of an index (not a JSON object)")
-    return content
+    return _FORMAT.read(path)
 
 
 def _format_missing(folder: Path, path: Path) -> str:
@@ -270,82 +246,43 @@ def _format_missing(folder: Path, path: Path) -> str:
     return f"{folder}: holds no index (no {MANIFEST}); build one with: llm2comp index build CORPUS -o FOLDER"
 
 
-def _read_text(folder: Path) -> bytes:
-    path = folder / MANIFEST
-    if os.path.getsize(path) > _MOST_BYTES:
-        raise IndexFolderError(f"{path}: larger than {_MOST_BYTES:,} bytes, so not a manifest of ours")
-    return path.read_bytes()
-
-
 def _parse(content: dict[str, Any]) -> Manifest:
-    if _take(content, "checksum", str) != _checksum(content):
-        raise ValueError("its content does not match its checksum")
+    check_checksum(content)
     if content.get("metric") != _METRIC:
         raise ValueError(f'metric {content.get("metric")!r}, expected "{_METRIC}"')
-    model = _take(content, "model", dict)
-    name = model.get("name")
-    if not isinstance(name, str | None):
-        raise ValueError("the model's name is not a string")
-    dimension = _count(content, "dimension", 1, _MOST_DIMENSIONS)
-    options = _parse_options(_take(content, "options", dict))
-    segments = tuple(_parse_segment(segment, dimension, options) for segment in _take(content, "segments", list))
+    model = take(content, "model", dict)
+    dimension = take_count(content, "dimension", 1, _MOST_DIMENSIONS)
+    options = IndexOptions.from_json(take(content, "options", dict))
+    segments = tuple(_parse_segment(segment, dimension, options) for segment in take(content, "segments", list))
     if len({segment.name for segment in segments}) != len(segments):
         raise ValueError("a segment is named twice")
-    commit = _count(content, "commit", 1, _MOST_COMMITS)
+    commit = take_count(content, "commit", 1, _MOST_COMMITS)
     manifest = Manifest(
-        commit, name, _take(model, "fingerprint", str), dimension, options, segments, _take(content, "created_by", dict)
+        commit,
+        take_optional(model, "name", str),
+        take(model, "fingerprint", str),
+        dimension,
+        options,
+        segments,
+        take(content, "created_by", dict),
     )
-    if _count(content, "documents", 0, 1 << 50) != manifest.documents:
+    if take_count(content, "documents", 0, 1 << 50) != manifest.documents:
         raise ValueError("the number of documents is not the sum of its segments")
     return manifest
 
 
-def _parse_options(content: dict[str, Any]) -> IndexOptions:
-    targets = _fields(
-        _take(content, "wishes", dict),
-        "Targets",
-        {"memory": (int, type(None)), "latency_ms": (int, float, type(None)), "recall": (int, float), "k": (int,)},
-    )
-    rest = _fields(
-        content,
-        "IndexOptions",
-        {
-            "type": (str,),
-            "store": (str,),
-            "wishes": (dict,),
-            "chunk_tokens": (int, type(None)),
-            "chunk_overlap": (int,),
-            "hybrid": (bool,),
-        },
-    )
-    return IndexOptions(**{**rest, "wishes": Targets(**targets)})
-
-
-def _fields(content: dict[str, Any], kind: str, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """The content, after its names are found to be those of `types`, and each value of one of its types."""
-    if set(content) != set(types):
-        raise ValueError(f"its {kind} are not those of this format")
-    for name, value in content.items():
-        if type(value) not in types[name]:
-            raise ValueError(f'"{name}" is of type {type(value).__name__}')
-    return content
-
-
 def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segment:
-    if not isinstance(content, dict) or not _SEGMENT_NAME.fullmatch(_take(content, "name", str)):
+    if not isinstance(content, dict) or not _SEGMENT_NAME.fullmatch(take(content, "name", str)):
         raise ValueError("a segment's name is not six digits")
     name = content["name"]
-    rows = _count(content, "rows", 1, _MOST_ROWS)
-    deleted = _count(content, "deleted", 0, rows)
-    documents = _count(content, "documents", 0, rows - deleted)
-    files = {}
-    given = _take(content, "files", dict)
-    for file in given:
-        record = _take(given, file, dict)
-        files[file] = FileRecord(_count(record, "bytes", 0, 1 << 60), _take(record, "sha256", str))
+    rows = take_count(content, "rows", 1, _MOST_ROWS)
+    deleted = take_count(content, "deleted", 0, rows)
+    documents = take_count(content, "documents", 0, rows - deleted)
+    files = parse_records(content)
+    for file in files:
         if file not in Names.ALWAYS and not _OPTIONAL.fullmatch(file):
             raise ValueError(f"segment {name} has a file {file[:80]!r}, which is none of ours")
-    segment = Segment(name, rows, deleted, documents, _take(content, "type", str), files)
+    segment = Segment(name, rows, deleted, documents, take(content, "type", str), files)
     if missing := Names.ALWAYS - set(files):
         raise ValueError(f"segment {name} is without {', '.join(sorted(missing))}")
     if (segment.type == "Flat") == (Names.STRUCTURE in files):
@@ -372,22 +309,3 @@ def _check_sizes(segment: Segment, expected: Mapping[str, int]) -> None:
                 f"{name} of segment {segment.name} has {segment.files[name].bytes:,} bytes, which do not fit "
                 f"{segment.rows:,} rows"
             )
-
-
-def _take(content: dict[str, Any], name: str, kind: type[_T]) -> _T:
-    value = content.get(name)
-    if type(value) is not kind:
-        raise ValueError(f'"{name}" is not of type {kind.__name__}')
-    return value
-
-
-def _count(content: dict[str, Any], name: str, least: int, most: int) -> int:
-    value = _take(content, name, int)
-    if not least <= value <= most:
-        raise ValueError(f'"{name}" is {value}, expected {least} to {most}')
-    return value
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    rest = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

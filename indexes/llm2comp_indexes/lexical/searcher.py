@@ -1,6 +1,5 @@
 """Lexical search of a segment: BM25 over files in the format of bm25s, mapped, and checked before they are used."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.checked_json import JsonFormat
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.arrays import map_array
 from llm2comp_indexes.format.mapping import Bytes, map_file
@@ -33,6 +33,7 @@ __all__ = ["Lexical", "LexicalFound", "build_lexical", "open_lexical"]
 _BLOCK_ROWS = 1 << 22
 _LONGEST_ENTRY = 4 * LONGEST_WORD + 32  # bytes; a character takes up to 4
 _REBUILD = "the index was cut or altered: build it again"
+_PARAMETERS = JsonFormat("record of BM25 parameters", IndexFolderError, _REBUILD, most_bytes=4096)
 
 
 class LexicalFound(NamedTuple):
@@ -248,11 +249,7 @@ def _take_best(
 
 
 def _check_parameters(path: Path, rows: int) -> None:
-    try:
-        with path.open("rb") as file:
-            found = json.loads(file.read(4096))
-    except (OSError, ValueError, RecursionError) as error:
-        raise IndexFolderError(f"{path}: cannot be read: {error}; {_REBUILD}") from error
+    parameters = _PARAMETERS.read(path)
     expected = {
         "k1": K1,
         "b": B,
@@ -262,7 +259,7 @@ def _check_parameters(path: Path, rows: int) -> None:
         "int_dtype": "int32",
         "num_docs": rows,
     }
-    if not isinstance(found, dict) or any(
-        type(found.get(name)) is not type(value) or found[name] != value for name, value in expected.items()
+    if any(
+        type(parameters.get(name)) is not type(value) or parameters[name] != value for name, value in expected.items()
     ):
         raise IndexFolderError(f"{path}: not those of a BM25 index of {rows:,} rows; {_REBUILD}")

@@ -1,13 +1,13 @@
 """What was measured on a finished index: kept beside it as JSON, and checked when it is read back."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from llm2comp.errors import IndexFolderError, LLM2CompError
+from llm2comp.checked_json import JsonFormat, check_known, take, take_count, take_number
+from llm2comp.errors import IndexFolderError
 from llm2comp.units import format_bytes, format_ms
 from llm2comp_indexes.format.files import FileRecord, HashedFile
 from llm2comp_indexes.options import Targets, format_latency
@@ -19,10 +19,14 @@ from llm2comp_indexes.tuning.measure import Point, best_point, rank
 __all__ = ["REPORT", "Report", "make_report", "parse_report", "read_report", "write_report"]
 
 REPORT = "report.json"
-_FORMAT = 1
-_MOST_BYTES = 4 << 20
+_FORMAT = JsonFormat(
+    "index report",
+    IndexFolderError,
+    "pip install --upgrade llm2comp, or build the index again",
+    most_bytes=4 << 20,
+    version=1,
+)
 _MOST_POINTS = 10_000
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Report:
         content = asdict(self)
         targets = content.pop("targets")
         return {
-            "format": _FORMAT,
+            "format": _FORMAT.version,
             **content,
             "wishes": targets,
             "points": [asdict(point) for point in self.points],
@@ -166,22 +170,7 @@ def read_report(path: Path) -> Report:
     Raises:
         IndexFolderError: It is missing, too large, not JSON, not a report, or one of a newer version.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise IndexFolderError(
-                f"{path}: larger than {_MOST_BYTES:,} bytes, so not a report of ours; build the index again"
-            )
-        return parse_report(json.loads(text), str(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, LLM2CompError):
-            raise
-        raise IndexFolderError(
-            f"{path}: not JSON ({error}); the file was cut or altered: build the index again"
-        ) from error
-    except OSError as error:
-        raise IndexFolderError(f"{path}: {error.strerror or error}; build the index again to measure it") from error
+    return parse_report(_FORMAT.read(path), str(path))
 
 
 def parse_report(content: Any, source: str) -> Report:
@@ -194,92 +183,45 @@ def parse_report(content: Any, source: str) -> Report:
     Raises:
         IndexFolderError: It is not a report, something in it is missing or impossible, or a newer llm2comp wrote it.
     """
-    if not isinstance(content, dict) or type(content.get("format")) is not int:
-        raise IndexFolderError(f"{source}: not the report of an index (no format number); build the index again")
-    if content["format"] > _FORMAT:
-        raise IndexFolderError(
-            f"{source}: report format {content['format']}, this llm2comp reads up to {_FORMAT}: pip install --upgrade "
-            "llm2comp"
-        )
-    try:
+    _FORMAT.check_version(content, source)
+    with _FORMAT.parsing(source):
         return _parse(content)
-    except (ValueError, OverflowError) as error:
-        raise IndexFolderError(
-            f"{source}: not a report this llm2comp can read: {error}; pip install --upgrade llm2comp, or build the "
-            "index again"
-        ) from error
 
 
 def _parse(content: dict[str, Any]) -> Report:
-    _only(content, {"format", "wishes", *(field.name for field in fields(Report))} - {"targets"}, "the report")
-    exact = content.get("exact")
+    check_known(content, {"format", "wishes", *Report.__dataclass_fields__} - {"targets"}, "the report")
+    exact, seconds = content.get("exact"), take(content, "seconds", dict)
     report = Report(
-        type=_take(content, "type", str),
-        rows=_count(content, "rows", 1),
-        dimension=_count(content, "dimension", 1),
-        targets=_targets(_take(content, "wishes", dict)),
-        point=_point(_take(content, "point", dict)),
-        met=_take(content, "met", bool),
-        points=tuple(_point(point) for point in _take(content, "points", list)[:_MOST_POINTS]),
+        type=take(content, "type", str),
+        rows=take_count(content, "rows", 1),
+        dimension=take_count(content, "dimension", 1),
+        targets=Targets.from_json(take(content, "wishes", dict)),
+        point=_point(take(content, "point", dict)),
+        met=take(content, "met", bool),
+        points=tuple(_point(point) for point in take(content, "points", list)[:_MOST_POINTS]),
         exact=None if exact is None else _point(exact),
-        query_source=_take(content, "query_source", str),
-        threads=_count(content, "threads", 1),
-        memory=_count(content, "memory", 0),
-        bytes=_count(content, "bytes", 0),
-        seconds={name: _number(value, name, math.inf) for name, value in _take(content, "seconds", dict).items()},
-        reason=_take(content, "reason", str),
+        query_source=take(content, "query_source", str),
+        threads=take_count(content, "threads", 1),
+        memory=take_count(content, "memory", 0),
+        bytes=take_count(content, "bytes", 0),
+        seconds={name: take_number(seconds, name) for name in seconds},
+        reason=take(content, "reason", str),
     )
     if report.point not in report.points:
         raise ValueError("its point is not on its curve")
     return report
 
 
-def _targets(content: dict[str, Any]) -> Targets:
-    _only(content, {field.name for field in fields(Targets)}, "its targets")
-    memory, latency = content.get("memory"), content.get("latency_ms")
-    return Targets(
-        None if memory is None else _count(content, "memory", 1),
-        None if latency is None else _number(latency, "latency_ms", math.inf),
-        _number(content.get("recall"), "recall", 1.0),
-        _count(content, "k", 1),
-    )
-
-
 def _point(content: Any) -> Point:
     if not isinstance(content, dict):
         raise ValueError("a point of its curve is not an object")
-    _only(content, {field.name for field in fields(Point)}, "a point of its curve")
-    effort = _take(content, "effort", dict)
-    _only(effort, {field.name for field in fields(Effort)}, "an effort")
+    check_known(content, Point.__dataclass_fields__, "a point of its curve")
+    effort = take(content, "effort", dict)
+    check_known(effort, Effort.__dataclass_fields__, "an effort")
     efforts = {
-        name: None if effort.get(name) is None else _count(effort, name, 1)
+        name: None if effort.get(name) is None else take_count(effort, name, 1)
         for name in ("nprobe", "ef_search", "rerank")
     }
-    times = {name: _number(content.get(name), name, math.inf) for name in ("median_ms", "p99_ms")}
-    shares = {name: _number(content.get(name), name, 1.0) for name in ("recall", "error")}
-    return Point(effort=Effort(**efforts), queries=_count(content, "queries", 0), **times, **shares)
-
-
-def _only(content: dict[str, Any], known: set[str], where: str) -> None:
-    if unknown := sorted(set(content) - known):
-        raise ValueError(f"{where} has the unknown field {unknown[0][:60]!r}, of a newer version perhaps")
-
-
-def _take(content: dict[str, Any], name: str, kind: type[_T]) -> _T:
-    value = content.get(name)
-    if type(value) is not kind:
-        raise ValueError(f'"{name}" is not of type {kind.__name__}')
-    return value
-
-
-def _count(content: dict[str, Any], name: str, least: int) -> int:
-    value = _take(content, name, int)
-    if not least <= value < 1 << 60:
-        raise ValueError(f'"{name}" is {value}, expected {least} to 2^60')
-    return value
-
-
-def _number(value: Any, name: str, most: float) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= most:
-        raise ValueError(f'"{name}" is {str(value)[:40]}, expected a number from 0 to {most:g}')
-    return float(value)
+    times = {name: take_number(content, name) for name in ("median_ms", "p99_ms")}
+    shares = {name: take_number(content, name, most=1.0) for name in ("recall", "error")}
+    return Point(effort=Effort(**efforts), queries=take_count(content, "queries", 0), **times, **shares)

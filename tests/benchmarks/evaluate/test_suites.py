@@ -121,7 +121,12 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [("{", "not JSON"), ("[]", "not a suite"), ('{"tasks": []}', "not a suite"), (None, "no such suite")],
+        [
+            ("{", "not JSON"),
+            ("[]", "not a valid suite"),
+            ('{"tasks": []}', "not a valid suite"),
+            (None, "no such suite"),
+        ],
     )
     def test_no_suite(self, tmp_path: Path, content: str | None, message: str) -> None:
         if content:

@@ -148,7 +148,7 @@ def test_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "out.json").write_text('{"a": 1}')
-    with pytest.raises(LLM2CompError, match=r"out\.json: not a result file"):
+    with pytest.raises(LLM2CompError, match=r"out\.json: not a valid result file"):
         ResultStore(tmp_path / "out.json")
 
 

@@ -323,7 +323,7 @@ def test_it_is_not_taken_for_a_model_with_memory_tokens(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="holds no text-mean model"):
         text_mean_of(BACKBONE, FULL, device="cpu").save(tmp_path / "ours")
     (folder / "text_mean.json").write_text(json.dumps({"format_version": 1, "query_instruction": ""}), encoding="utf-8")
-    with pytest.raises(ModelFolderError, match="lacks or misstates normalize, stages"):
+    with pytest.raises(ModelFolderError, match='"normalize" is missing; "stages" is missing'):
         load_text_mean(folder)
 
 

@@ -321,7 +321,9 @@ def test_manifests_that_are_none_are_refused(shards: list[Path], content: str) -
 
 def test_a_newer_format_is_refused_in_words(shards: list[Path]) -> None:
     forge(shards[0], lambda content: content.update(format=2))
-    with pytest.raises(IndexFolderError, match="shard format 2, this llm2comp reads 1: pip install --upgrade"):
+    with pytest.raises(
+        IndexFolderError, match="shard manifest of format 2, this llm2comp reads up to 1: pip install --upgrade"
+    ):
         read_shard(shards[0])
 
 

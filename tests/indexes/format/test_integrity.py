@@ -192,7 +192,8 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_in_words(index_folder: Path) -> None:
     forge(index_folder, lambda manifest: manifest.update(format=3, something_new=1))
     with pytest.raises(
-        IndexFolderError, match="index format 3, this llm2comp reads up to 2: pip install --upgrade llm2comp"
+        IndexFolderError,
+        match="index manifest of format 3, this llm2comp reads up to 2: pip install --upgrade llm2comp",
     ):
         open_index(index_folder)
 
@@ -201,7 +202,7 @@ def test_the_first_format_is_refused_in_words(index_folder: Path) -> None:
     forge(index_folder, lambda manifest: manifest.update(format=1))
     with pytest.raises(
         IndexFolderError,
-        match="index format 1, of an early version, which is not read any more; build the index in a new folder",
+        match="index manifest of format 1, this llm2comp reads 2; build the index again in a new folder",
     ):
         open_index(index_folder)
 

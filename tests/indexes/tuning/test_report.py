@@ -100,7 +100,7 @@ def test_unknown_fields_are_refused(content: dict[str, Any], path: str) -> None:
 
 
 def test_a_newer_format_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(IndexFolderError, match="report format 2, this llm2comp reads up to 1"):
+    with pytest.raises(IndexFolderError, match="index report of format 2, this llm2comp reads up to 1"):
         parse_report({**content, "format": 2, "colour": 1}, "here")
 
 
@@ -124,7 +124,7 @@ def test_a_newer_format_is_refused(content: dict[str, Any]) -> None:
 )
 def test_missing_fields_are_refused(content: dict[str, Any], name: str) -> None:
     del content[name]
-    with pytest.raises(IndexFolderError, match="not (a|the) report"):
+    with pytest.raises(IndexFolderError, match="not a valid index report"):
         parse_report(content, "here")
 
 
@@ -154,7 +154,7 @@ def test_missing_fields_are_refused(content: dict[str, Any], name: str) -> None:
 )
 def test_impossible_values_are_refused(content: dict[str, Any], path: str, value: Any) -> None:
     change(content, path, value)
-    with pytest.raises(IndexFolderError, match="^here: not a report this llm2comp can read: "):
+    with pytest.raises(IndexFolderError, match="^here: not a valid index report: "):
         parse_report(content, "here")
 
 
@@ -163,7 +163,7 @@ def test_impossible_values_are_refused(content: dict[str, Any], path: str, value
 )
 def test_files_that_are_no_reports_are_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "report.json").write_bytes(text)
-    with pytest.raises(IndexFolderError, match="report.json: "):
+    with pytest.raises(IndexFolderError, match="report.json:"):
         read_report(tmp_path / "report.json")
 
 

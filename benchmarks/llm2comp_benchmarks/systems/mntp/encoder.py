@@ -8,6 +8,7 @@ left out.
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from llm2comp.atomic import staged_folder, write_file
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
+from llm2comp.checked_json import FieldCheck, JsonFormat, check_fields, take
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError
 from llm2comp.model import LLM2Comp
@@ -29,8 +31,14 @@ __all__ = ["TEXT_MEAN_FILE", "TextMeanEncoder", "TextMeanModel", "load_text_mean
 TEXT_MEAN_FILE = "text_mean.json"
 """Names a folder as one of this module's; `llm2comp.load` refuses it."""
 
-_FORMAT_VERSION = 1
-_ENTRIES = {"query_instruction": str, "normalize": bool, "stages": list}
+_FORMAT = JsonFormat(
+    "model configuration", ModelFolderError, "train the model again", version=1, version_field="format_version"
+)
+_ENTRIES: dict[str, FieldCheck] = {
+    "query_instruction": partial(take, kind=str),
+    "normalize": partial(take, kind=bool),
+    "stages": partial(take, kind=list),
+}
 _BEGINNING_OF_TEXT = 64
 """Characters of a text tokenised with and without the instruction, to count the instruction's tokens."""
 
@@ -117,7 +125,7 @@ class TextMeanModel(LLM2Comp):
                 cast_weights(unfinished / "encoder", weights_dtype)
                 write_config(unfinished / "encoder", {})
             config = {
-                "format_version": _FORMAT_VERSION,
+                "format_version": _FORMAT.version,
                 "query_instruction": self.prompts.get("query", ""),
                 "normalize": self.normalize,
                 "stages": self.stages,
@@ -174,13 +182,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / TEXT_MEAN_FILE
     if not path.is_file():
         raise ModelFolderError(f"{folder} has no {TEXT_MEAN_FILE}: give a folder that the MNTP baseline wrote")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name, kind in _ENTRIES.items() if not isinstance(config.get(name), kind)]
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelFolderError(f"{path} is not a model configuration ({error}): train the model again") from error
-    if wrong or config.get("format_version") != _FORMAT_VERSION:
-        raise ModelFolderError(
-            f"{path} lacks or misstates {', '.join(wrong) or 'format_version'}: train the model again"
-        )
-    return dict(config)
+    config = _FORMAT.read(path)
+    _FORMAT.check_version(config, path)
+    with _FORMAT.parsing(path):
+        check_fields(config, _ENTRIES)
+    return config

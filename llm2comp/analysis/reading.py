@@ -1,14 +1,15 @@
-"""What the memory tokens of a text are worth to a frozen language model: held-out losses beside both ends of the scale, and what it writes from them.
+"""How well a frozen language model, the reader, continues a text from its memory tokens: held-out losses and samples.
 
 A text is cut in two at a random place. The reader scores the second part after one of four beginnings:
 
 - `nothing`: the beginning-of-sequence token alone;
-- `another text`: that token and the memory tokens of another text's first part: what any memory tokens do, whatever
-  they hold;
+- `another text`: that token and the memory tokens of another text's first part: the effect of memory tokens whatever
+  they contain;
 - `memory`: that token and the memory tokens of the first part;
 - `whole text`: the first part itself, token by token.
 
-Rows and losses are those of stage 1 (`training.compression`, `objectives`): Zhang et al., AAAI 2026, section 3.2.
+`nothing` and `whole text` are the two ends of the scale. Rows and losses are those of stage 1 (`training.compression`,
+`training.objectives`): Zhang et al., AAAI 2026, section 3.2.
 """
 
 import random
@@ -24,6 +25,7 @@ from torch import Tensor
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.model import LLM2Comp
 from llm2comp.training.objectives import cross_entropy, distillation
+from llm2comp.training.splits import Split, cut_in_two
 
 __all__ = [
     "BEGINNINGS",
@@ -45,19 +47,13 @@ MARGIN = 10
 _RESAMPLES = 1000
 
 
-class Split(NamedTuple):
-    """Token ids of a text cut in two, the beginning-of-sequence token first."""
-
-    context: list[int]
-    continuation: list[int]
-
-
 class Sample(NamedTuple):
-    """What the reader writes, greedily, after each beginning, beside what the text goes on with."""
+    """Greedy continuations by the reader, beside the text's real one."""
 
     context: str
     continuation: str
     written: dict[str, str]
+    """The reader's continuation by beginning."""
 
 
 class Share(NamedTuple):
@@ -70,17 +66,18 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """Held-out losses in nats a token by beginning.
+    """Held-out losses by beginning, in nats per token.
 
     Attributes:
-        texts: Texts read.
-        tokens: Tokens of all second parts.
+        texts: Number of texts.
+        tokens: Number of tokens of all second parts.
         nll: Cross-entropy of the second parts, a mean over all tokens.
-        ctkd: KL(whole text || beginning) of the next token, a mean over a text's rows, then over texts; 0 after the whole text.
-        nll_share: Share of what the context is worth that is kept, (nothing - memory) / (nothing - whole text), and its
-            95 % bootstrap interval over texts; None where the context was worth nothing to the reader, overall or in a
-            resample.
-        ctkd_share: 1 - memory / nothing, likewise.
+        ctkd: KL(whole text || beginning) of the next token, a mean over a text's rows, then over texts; 0 for
+            `whole text`.
+        nll_share: Share of the context's benefit that the memory tokens keep,
+            (nothing - memory) / (nothing - whole text), with its 95 % bootstrap interval over texts; None if the
+            context does not lower the reader's loss, overall or in a resample.
+        ctkd_share: Share of the divergence that the memory tokens remove, 1 - memory / nothing, likewise.
     """
 
     texts: int
@@ -92,10 +89,10 @@ class Reading:
 
 
 def find_own_reader(model: LLM2Comp) -> str:
-    """Why a model has no frozen language model of its own to read with; empty if it has one.
+    """Reason why a model does not contain the frozen language model it began as; empty if it does.
 
-    Below an adapter the weights are those of the language model, unless the adapter of an earlier stage was added to
-    them.
+    With an adapter, the weights below it are those of the language model, unless an earlier stage's adapter was merged
+    into them.
     """
     backbone = model.encoder.backbone
     if backbone.has_other_reader:
@@ -108,10 +105,17 @@ def find_own_reader(model: LLM2Comp) -> str:
 
 
 def split_texts(encoder: MemoryEncoder, texts: Sequence[str], *, limit: int, max_tokens: int, seed: int) -> list[Split]:
-    """Texts of at least two margins, cut to `max_tokens` and then in two at a place drawn from the seed and the text's number.
+    """A random sample of texts, each cut in two as in stage 1; texts too short for two margins are left out.
 
-    They are drawn from all texts: the first of a corpus are often of one document, and then `another text` says nearly
-    as much as the text itself.
+    The sample is drawn from all texts because the first texts of a corpus often belong to one document; `another text`
+    would then say nearly as much as the text itself.
+
+    Args:
+        encoder: Its tokenizer makes the token ids.
+        texts: All texts.
+        limit: Largest number of splits.
+        max_tokens: Longest text; longer ones are shortened before they are cut in two.
+        seed: Seed of the sample and of the cuts.
     """
     splits: list[Split] = []
     for row in random.Random(seed).sample(range(len(texts)), len(texts)):
@@ -119,28 +123,25 @@ def split_texts(encoder: MemoryEncoder, texts: Sequence[str], *, limit: int, max
             break
         tokens = encoder.token_ids([texts[row]])[0][:max_tokens]
         if len(tokens) >= 2 * MARGIN + 1:
-            cut = random.Random(f"{seed}:{row}").randint(MARGIN, len(tokens) - MARGIN)
-            splits.append(Split(tokens[:cut], tokens[cut:]))
+            splits.append(cut_in_two(tokens, margin=MARGIN, seed=seed, row=row))
     return splits
 
 
 @torch.no_grad()
 def read_held_out(encoder: MemoryEncoder, splits: Sequence[Split]) -> Reading:
-    """The losses on at least two texts; a text's memory tokens stand for the next one's as well (`another text`)."""
+    """Losses on at least two texts; each text's memory tokens also serve as `another text` for the next one."""
     backbone, device = encoder.backbone, encoder.memory.device
     memories = [_memory(encoder, split.context) for split in splits]
-    losses = np.zeros((2, len(BEGINNINGS), len(splits)))  # nll summed over tokens, ctkd a mean over rows
+    losses = np.zeros((2, len(BEGINNINGS), len(splits)))  # nll: sum over tokens; ctkd: mean over rows
     for number, split in enumerate(splits):
         states = [
             _states(encoder, before, split.continuation)
             for before in _beginnings(encoder, split, memories[number - 1], memories[number])
         ]
         targets = torch.tensor(split.continuation, device=device)
-        each, mean = (
-            torch.ones(len(targets), device=device),
-            torch.full((len(targets) + 1,), 1.0 / (len(targets) + 1), device=device),
-        )
-        losses[0, :, number] = [float(cross_entropy(rows[:-1], targets, each, backbone.head)) for rows in states]
+        ones = torch.ones(len(targets), device=device)
+        mean = torch.full((len(targets) + 1,), 1.0 / (len(targets) + 1), device=device)
+        losses[0, :, number] = [float(cross_entropy(rows[:-1], targets, ones, backbone.head)) for rows in states]
         losses[1, :-1, number] = [float(distillation(rows, states[-1], mean, backbone.head)) for rows in states[:-1]]
     return _summed(losses, np.array([len(split.continuation) for split in splits]))
 
@@ -159,18 +160,18 @@ def _summed(losses: NDArray[np.float64], tokens: NDArray[np.int64]) -> Reading:
 
 
 def _share(kept: NDArray[np.float64], whole: NDArray[np.float64]) -> Share | None:
-    """Sum over texts of what is kept over that of the whole."""
-    chosen = np.random.default_rng(0).integers(len(whole), size=(_RESAMPLES, len(whole)))
-    wholes = whole[chosen].sum(-1)
+    """Sum of `kept` over texts divided by that of `whole`, with its interval."""
+    resamples = np.random.default_rng(0).integers(len(whole), size=(_RESAMPLES, len(whole)))
+    wholes = whole[resamples].sum(-1)
     if whole.sum() <= 0 or (wholes <= 0).any():
         return None
-    low, high = np.percentile(kept[chosen].sum(-1) / wholes, [2.5, 97.5])
+    low, high = np.percentile(kept[resamples].sum(-1) / wholes, [2.5, 97.5])
     return Share(float(kept.sum() / whole.sum()), float(low), float(high))
 
 
 @torch.no_grad()
 def write_samples(encoder: MemoryEncoder, splits: Sequence[Split], *, count: int, tokens: int) -> list[Sample]:
-    """What the frozen reader writes after each beginning of the first texts: at most so many tokens, the likeliest each time."""
+    """Greedy continuations of the first `count` texts after each beginning, of at most `tokens` tokens."""
     samples = []
     for number, split in enumerate(splits[:count]):
         other, memory = (_memory(encoder, splits[row].context) for row in (number - 1, number))
@@ -183,7 +184,7 @@ def write_samples(encoder: MemoryEncoder, splits: Sequence[Split], *, count: int
 
 
 def _memory(encoder: MemoryEncoder, context: list[int]) -> Tensor:
-    """(k, hidden)."""
+    """Memory tokens of a context, (k, hidden)."""
     return encoder.memory_states(torch.tensor(context, device=encoder.memory.device), [len(context)])[0]
 
 
@@ -195,14 +196,14 @@ def _beginnings(encoder: MemoryEncoder, split: Split, other: Tensor, memory: Ten
 
 
 def _states(encoder: MemoryEncoder, before: Tensor, continuation: list[int]) -> Tensor:
-    """States of the reader from the end of a beginning to that of the text, (continuation + 1, hidden)."""
+    """States of the reader from the last token of a beginning to the end of the text, (continuation + 1, hidden)."""
     backbone = encoder.backbone
     after = backbone.embed_frozen(torch.tensor(continuation, device=before.device))
     return backbone.read(torch.cat([before, after]), [len(before) + len(after)])[len(before) - 1 :]
 
 
 def _write(encoder: MemoryEncoder, before: Tensor, tokens: int) -> str:
-    """The likeliest token, again and again, until the text ends or there are enough."""
+    """The reader's greedy continuation, until the end-of-sequence token or the given number of tokens."""
     written: list[int] = []
     for _ in range(tokens):
         state = _states(encoder, before, written)[-1:] if written else encoder.backbone.read(before, [len(before)])[-1:]

@@ -1,7 +1,7 @@
-"""Which rows each update of a run is made of: fixed by the seed from the first update to the last, whoever shares the work.
+"""Which rows each update of a run consists of: the seed alone decides, not interruptions or the number of devices.
 
 A run is one pass over a list as long as all its updates together. So there is no short batch at the end of an epoch,
-the n-th update is the same after an interruption as without, and the same on one device as on several.
+and the n-th update is the same whether or not the run was interrupted, on one device and on several.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,10 @@ from torch.utils.data import BatchSampler, Dataset
 
 from llm2comp.errors import SettingsError
 
-__all__ = ["RunBatches", "RunRows", "enough_rows"]
+__all__ = ["HELDOUT_ROWS", "RunBatches", "RunRows", "enough_rows"]
+
+HELDOUT_ROWS = 128
+"""Largest number of rows that the held-out loss of stages 0 and 1 is measured on."""
 
 
 class _Rows(Protocol):
@@ -24,14 +27,20 @@ class _Rows(Protocol):
 
 
 class RunRows(Dataset[dict[str, Any]]):
-    """The rows of a data set in the order a run meets them: pass after pass, each shuffled anew."""
+    """Rows of a data set in the order of a run: pass after pass, each in another random order.
 
-    def __init__(self, rows: _Rows, *, wanted: int, seed: int) -> None:
-        self._rows, self._wanted, self._seed = rows, wanted, seed
-        self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may lie across two passes
+    Args:
+        rows: The data set.
+        length: Number of rows of the whole run.
+        seed: Seed of the orders.
+    """
+
+    def __init__(self, rows: _Rows, *, length: int, seed: int) -> None:
+        self._rows, self._length, self._seed = rows, length, seed
+        self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may span two passes
 
     def __len__(self) -> int:
-        return self._wanted
+        return self._length
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         turn, row = divmod(place, len(self._rows))
@@ -42,27 +51,34 @@ class RunRows(Dataset[dict[str, Any]]):
 
 
 class RunBatches(ProportionalBatchSampler):
-    """Batches of all data sets mixed by size, each out of one set and dealt to the devices in equal parts.
+    """Batches of a run, each from one data set, drawn in proportion to the sizes and divided equally among the devices.
 
-    Devices gather each other's texts as candidates, so what they hold at one time must have the same columns.
+    Devices gather each other's texts as candidates, so their batches of one update must have the same columns.
+
+    Args:
+        dataset: All data sets, concatenated.
+        batch_samplers: One sampler per data set; its batches are those of all devices together.
+        devices: Number of devices.
+        length: Number of batches of the whole run, summed over devices.
+        **options: To `ProportionalBatchSampler`.
     """
 
     def __init__(
-        self, dataset: Any, batch_samplers: Sequence[BatchSampler], *, devices: int, wanted: int, **options: Any
+        self, dataset: Any, batch_samplers: Sequence[BatchSampler], *, devices: int, length: int, **options: Any
     ) -> None:
         super().__init__(dataset=dataset, batch_samplers=list(batch_samplers), **options)
-        self._devices, self._wanted = devices, wanted
+        self._devices, self._length = devices, length
         self.batch_size //= devices
 
     def __len__(self) -> int:
-        """Batches of the whole run, summed over devices."""
-        return self._wanted
+        """Number of batches of the whole run, summed over devices."""
+        return self._length
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches, one device's after the other's.
+        """Batches as row numbers; those of one update follow one another, device by device.
 
         Raises:
-            SettingsError: If the data sets give no batch without a text twice.
+            SettingsError: If no batch without repeated texts can be formed.
         """
         made = 0
         for turn in count():
@@ -73,7 +89,7 @@ class RunBatches(ProportionalBatchSampler):
                 for device in range(self._devices):
                     yield batch[device * size : (device + 1) * size]
                     made += 1
-                if made >= self._wanted:
+                if made >= self._length:
                     return
             if made == before:
                 raise SettingsError(
@@ -83,7 +99,7 @@ class RunBatches(ProportionalBatchSampler):
 
 
 def enough_rows(rows: int, batch_size: int, sources: Sequence[str]) -> None:
-    """Refuses data that do not fill one batch.
+    """Checks that there are enough rows for one batch.
 
     Raises:
         SettingsError: Naming the sources and both numbers.

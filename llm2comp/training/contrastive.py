@@ -1,4 +1,4 @@
-"""Stages 2 and 3: contrastive learning on the mean of the memory tokens, by sentence-transformers' own trainer and losses.
+"""Stages 2 and 3: contrastive learning on the mean of the memory tokens, by sentence-transformers' trainer and losses.
 
 Source: Zhang et al., AAAI 2026, section 3.3 (SimCSE, then query/positive/hard-negative triples of the E5 mixture).
 """
@@ -28,7 +28,7 @@ from llm2comp.corpus.triples import dataset_name, read_triples
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.batches import RunBatches, enough_rows
-from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
+from llm2comp.training.loop import StageMixin, train_in_float32, trainer_arguments, training_mode
 from llm2comp.training.pairs.sentences import split_sentences
 from llm2comp.training.settings import ContrastiveSettings
 from llm2comp.training.sources import training_documents
@@ -47,31 +47,25 @@ def train_contrastive(
     fresh_adapter: AdapterSettings | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> LLM2Comp:
-    """Trains on sentences (stage 2) or pairs (stage 3); an interrupted run goes on from its last checkpoint.
+    """Trains on sentences (stage 2) or pairs (stage 3); an interrupted run resumes from its last checkpoint.
 
     Args:
         model: Changed in place.
         settings: See `ContrastiveSettings`.
         output: Folder of checkpoints and `metrics.jsonl`.
-        fresh_adapter: The new adapter of `adapter: merge`.
-        callbacks: Of the trainer's own kind, to look at the model on the way.
+        fresh_adapter: Settings of the new adapter where `settings.adapter` is `merge`.
+        callbacks: Callbacks of the transformers trainer, to observe the model during training.
 
     Returns:
-        The model given.
+        The same model.
 
     Raises:
-        CorpusError, SettingsError: If the data cannot be read or holds fewer rows than a batch.
+        CorpusError: If the data cannot be read.
+        SettingsError: If there are fewer rows than a batch, or the settings do not fit the model.
         TrainingError: If the loss is not finite.
     """
     data = _sentences(settings) if settings.corpora else _pairs(settings, model.prompts.get("query") or "")
-    limits = {"query": settings.max_query_tokens, "document": settings.max_passage_tokens}
-    least = model.memory_tokens + 2
-    for name, limit in limits.items():
-        if limit is not None and limit < least:
-            raise SettingsError(
-                f"a {name} of at most {limit} tokens has no room for {model.memory_tokens} memory tokens; give "
-                f"{least} or more"
-            )
+    limits = _length_limits(model, settings)
     backbone = model.encoder.backbone
     if settings.embedding_learning_rate is not None and backbone.has_adapter:
         raise SettingsError(
@@ -89,37 +83,53 @@ def train_contrastive(
     model.encoder.memory.requires_grad_(not settings.freeze_memory)
     train_in_float32(model)
     backbone.set_attention_dropout(settings.attention_dropout)
-    if settings.gradient_checkpointing:
-        backbone.enable_checkpointing()
-    model.encoder.task_limits = {task: limit for task, limit in limits.items() if limit is not None}
+    model.encoder.task_limits = limits
     try:
-        _trainer(model, settings, arguments, data, callbacks).run()
+        with training_mode(model, settings):
+            _trainer(model, settings, arguments, data, callbacks).run()
     finally:
         model.encoder.task_limits = {}
         model.encoder.memory.requires_grad_()
         backbone.set_attention_dropout(0.0)
-        if settings.gradient_checkpointing:
-            stop_checkpointing(backbone.language_model)
-        model.eval()
     model.changed("unsupervised" if settings.corpora else "supervised")
     return model
 
 
+def _length_limits(model: LLM2Comp, settings: ContrastiveSettings) -> dict[str, int]:
+    """Longest query and document in training, in tokens, memory tokens included.
+
+    Raises:
+        SettingsError: If a limit leaves no room for a text.
+    """
+    limits = {"query": settings.max_query_tokens, "document": settings.max_passage_tokens}
+    least = model.memory_tokens + 2
+    for name, limit in limits.items():
+        if limit is not None and limit < least:
+            raise SettingsError(
+                f"a {name} of at most {limit} tokens has no room for {model.memory_tokens} memory tokens; give "
+                f"{least} or more"
+            )
+    return {task: limit for task, limit in limits.items() if limit is not None}
+
+
 def _freeze_head(model: Any) -> None:
-    """The output layer of a model whose weights are all trained is no part of the encoder, unless it is the input embedding too."""
+    """Freezes the output layer, which the encoder does not use, unless its weights are the input embeddings too."""
     head = model.get_output_embeddings()
     if head.weight is not model.get_input_embeddings().weight:
         head.requires_grad_(False)
 
 
 def contrastive_loss(columns: Sequence[Tensor], *, temperature: float, similarity: str = "cosine") -> Tensor:
-    """Cross-entropy of each query against the positives and negatives of the whole batch, one direction.
+    """Cross-entropy of each query against the positives and negatives of the whole batch, in one direction.
 
     Args:
         columns: Embeddings of queries, of their positives, and of any number of hard-negative columns, each (batch,
             dim).
-        temperature: Divides the similarities.
-        similarity: `cosine` or `dot`; the published loss lines take raw dot products, the paper's sim is cosine.
+        temperature: Divisor of the similarities.
+        similarity: `cosine` or `dot`; the published loss takes raw dot products, the paper's sim is cosine.
+
+    Returns:
+        A scalar in nats.
     """
     loss = MultipleNegativesRankingLoss(None, **_similarity(temperature, similarity))  # type: ignore[arg-type]
     return loss.compute_loss_from_embeddings(list(columns), None)  # type: ignore[arg-type]
@@ -130,7 +140,7 @@ def _similarity(temperature: float, similarity: str) -> dict[str, Any]:
 
 
 class _Data(NamedTuple):
-    """Rows of each data set by name, and the instruction of its queries."""
+    """Rows of each data set by name, and the instructions of its queries."""
 
     training: DatasetDict
     heldout: DatasetDict | None
@@ -155,7 +165,7 @@ def _arguments(settings: ContrastiveSettings, output: Path, data: _Data, model: 
 
 
 def _embedding_name(model: LLM2Comp) -> str:
-    """Pattern of the name under which the trainer knows the token embeddings."""
+    """Regular expression for the name of the token embeddings in the trained model."""
     embeddings = model.encoder.backbone.language_model.get_input_embeddings().weight
     return re.escape(next(name for name, parameter in model.named_parameters() if parameter is embeddings)) + "$"
 
@@ -176,10 +186,10 @@ def _trainer(
 
 
 def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:
-    """The pairs of each data set; queries of a set without an instruction of its own get the model's, as they will when it serves."""
+    """Pairs of each data set; queries of a set without an instruction get the model's, as they do in use."""
     training, heldout, prompts = {}, {}, {}
-    named = [found for source in settings.pairs for found in read_triples(source, max_negatives=settings.max_negatives)]
-    paths = sorted({found.path for found in named})
+    triples = [each for source in settings.pairs for each in read_triples(source, max_negatives=settings.max_negatives)]
+    paths = sorted({each.path for each in triples})
     files = [dataset_name(path) for path in paths]
     if repeated := sorted({name for name in files if files.count(name) > 1}):
         raise SettingsError(
@@ -187,21 +197,21 @@ def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:
         )
     if unknown := sorted(set(settings.mixture) - set(files)):
         raise SettingsError(f"mixture names {', '.join(unknown)}, but pairs hold {', '.join(files)}")
-    for found in named:
-        if not (share := settings.mixture.get(dataset_name(found.path), 1.0)):
+    for each in triples:
+        if not (share := settings.mixture.get(dataset_name(each.path), 1.0)):
             continue
-        rows = found.load()
+        rows = each.load()
         kept = settings.heldout_rows if len(rows) >= 10 * settings.heldout_rows else 0
-        training[found.name] = _times(rows.select(range(kept, len(rows))), share, settings.seed)
+        training[each.name] = _repeat(rows.select(range(kept, len(rows))), share, settings.seed)
         if kept:
-            heldout[found.name] = rows.select(range(kept))
-        if instruction := found.instruction or query_instruction:
-            prompts[found.name] = {"anchor": instruction}
-    return _Data(_filling_a_batch(training, settings), DatasetDict(heldout) or None, prompts)
+            heldout[each.name] = rows.select(range(kept))
+        if instruction := each.instruction or query_instruction:
+            prompts[each.name] = {"anchor": instruction}
+    return _Data(_large_enough(training, settings), DatasetDict(heldout) or None, prompts)
 
 
-def _filling_a_batch(training: dict[str, Dataset], settings: ContrastiveSettings) -> DatasetDict:
-    """The data sets that fill at least one batch, for a batch is drawn from one set."""
+def _large_enough(training: dict[str, Dataset], settings: ContrastiveSettings) -> DatasetDict:
+    """The data sets that fill at least one batch, because every batch is drawn from one set."""
     enough_rows(max(map(len, training.values()), default=0), settings.batch_size, settings.pairs)
     for name, rows in training.items():
         if len(rows) < settings.batch_size:
@@ -211,7 +221,8 @@ def _filling_a_batch(training: dict[str, Dataset], settings: ContrastiveSettings
     return DatasetDict({name: rows for name, rows in training.items() if len(rows) >= settings.batch_size})
 
 
-def _times(rows: Dataset, share: float, seed: int) -> Dataset:
+def _repeat(rows: Dataset, share: float, seed: int) -> Dataset:
+    """The rows `share` times; a fraction is a random sample."""
     whole, part = divmod(share, 1.0)
     indices = list(range(len(rows))) * int(whole)
     indices += random.Random(seed).sample(range(len(rows)), int(part * len(rows)))
@@ -219,10 +230,10 @@ def _times(rows: Dataset, share: float, seed: int) -> Dataset:
 
 
 def _sentences(settings: ContrastiveSettings) -> _Data:
-    wanted = settings.steps * settings.batch_size + settings.heldout_rows
-    found = list(islice(distinct_sentences(settings.corpora), wanted))
-    enough_rows(len(found) - settings.heldout_rows, settings.batch_size, settings.corpora)
-    rows = Dataset.from_dict({"anchor": found, "positive": found})
+    limit = settings.steps * settings.batch_size + settings.heldout_rows
+    sentences = list(islice(distinct_sentences(settings.corpora), limit))
+    enough_rows(len(sentences) - settings.heldout_rows, settings.batch_size, settings.corpora)
+    rows = Dataset.from_dict({"anchor": sentences, "positive": sentences})
     kept = settings.heldout_rows
     return _Data(
         DatasetDict(sentences=rows.select(range(kept, len(rows)))),
@@ -232,7 +243,7 @@ def _sentences(settings: ContrastiveSettings) -> _Data:
 
 
 def distinct_sentences(corpora: Sequence[str]) -> Iterator[str]:
-    """Sentences of a fit length, each once; docstrings that are kept for measuring are left out."""
+    """Sentences of 5 to 60 words, each once, without held-out docstrings."""
     least, most = _SENTENCE_WORDS
     seen: set[bytes] = set()
     for source in corpora:
@@ -247,31 +258,31 @@ def distinct_sentences(corpora: Sequence[str]) -> Iterator[str]:
 class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
     def __init__(self, stage: ContrastiveSettings, **arguments: Any) -> None:
         super().__init__(stage, **arguments)
-        # Every device scores all held-out rows, so nothing is gathered for them.
+        # Every device scores all held-out rows, so nothing is gathered.
         self._heldout_loss = MultipleNegativesRankingLoss(
             self.model, **_similarity(stage.temperature, stage.similarity)
         )
         self._decode = arguments["model"].encoder.tokenizer.decode
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Nothing: the card of a finished model is written by its `save`."""
+        """Does nothing: `LLM2Comp.save` writes the model card."""
 
     def get_batch_sampler(self, dataset: Dataset, batch_size: int, *args: Any, **kwargs: Any) -> Any:
-        """Batches for all devices together, so that no text occurs twice among the candidates of a query."""
+        """Batches of all devices together, so that no text occurs twice among the candidates of a query."""
         return super().get_batch_sampler(dataset, batch_size * self.args.world_size, *args, **kwargs)
 
     def get_multi_dataset_batch_sampler(
         self, dataset: Any, batch_samplers: list[Any], generator: Any = None, seed: int | None = 0
     ) -> RunBatches:
-        """The batches of the whole run."""
+        """Batches of the whole run."""
         devices = self.args.world_size
-        wanted = self.stage.steps * self.stage.accumulation * devices
-        return RunBatches(dataset, batch_samplers, devices=devices, wanted=wanted, generator=generator, seed=seed)
+        length = self.stage.steps * self.stage.accumulation * devices
+        return RunBatches(dataset, batch_samplers, devices=devices, length=length, generator=generator, seed=seed)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The training loss, or that of held-out rows."""
+        """Loss of a training batch or, in eval mode, of held-out rows."""
         if self.model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         features, labels = self.collect_features(inputs)
@@ -279,7 +290,7 @@ class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
         return (loss, {}) if return_outputs else loss
 
     def texts_of(self, inputs: dict[str, Any]) -> list[str]:
-        """The batch's data set, where sets have instructions, and the beginning of its queries."""
+        """Name of the batch's data set, where sets have instructions, and the beginnings of its first queries."""
         tokens, mask = inputs["anchor_input_ids"], inputs["anchor_attention_mask"]
-        queries = [self._decode(row[seen.bool()][1:13]) for row, seen in zip(tokens[:8], mask[:8], strict=True)]
+        queries = [self._decode(row[used.bool()][1:13]) for row, used in zip(tokens[:8], mask[:8], strict=True)]
         return [*([inputs["dataset_name"]] if "dataset_name" in inputs else []), *queries]

@@ -1,33 +1,48 @@
-"""A second start for small backbones: an encoder that keeps the token embeddings and begins with layers that average.
+"""Fresh layers for small backbones: the encoder keeps the token embeddings; its new layers begin as averages.
 
-The layers of a small language model are a poor start for memory tokens: their output is nearly the same for every text,
-and hundreds of updates go by before what a text says shows in it. Layers that begin as an average over all tokens hand
-the token embeddings on from the first update. For models of billions of parameters nothing of the kind was measured;
-they keep their layers.
+The trained layers of a small language model are a poor start for memory tokens: the memory states are nearly the same
+for every text, and it takes hundreds of updates until they depend on what a text says. Layers that begin as an average
+over all tokens pass the token embeddings on from the first update. This was measured on small models only; models of
+billions of parameters keep their layers.
 """
 
 import torch
 from transformers import PreTrainedModel
 
+from llm2comp.backbone.backbone import Backbone
 from llm2comp.errors import SettingsError
 
-__all__ = ["restart_layers"]
+__all__ = ["restart_encoder", "restart_layers"]
 
 _SPREAD = 0.02
-"""Standard deviation of fresh weights: queries and keys are then so small that attention is nearly even."""
+"""Standard deviation of new weights: queries and keys are so small that attention is nearly uniform."""
 _QUIET = 0.3
-"""Scale of the fresh output projections that do not average: the residual stream passes nearly unchanged."""
+"""Factor of new output projections that do not average: the residual stream passes nearly unchanged."""
+
+
+def restart_encoder(backbone: Backbone, *, seed: int = 0) -> None:
+    """Replaces the layers of a backbone whose weights are all trained; see `restart_layers`.
+
+    Raises:
+        SettingsError: If the backbone has an adapter, or layers of another kind.
+    """
+    if backbone.has_adapter:
+        raise SettingsError(
+            "restart_layers needs a model without an adapter (adapter: null, --rank 0): an adapter is trained on the "
+            "layers as they are"
+        )
+    restart_layers(backbone.language_model, seed=seed)
 
 
 def restart_layers(language_model: PreTrainedModel, *, seed: int = 0) -> None:
-    """Draws all layers anew; attention of the first and the last begins as a plain average over the tokens.
+    """Initializes all layers again; attention of the first and the last layer begins as an average over the tokens.
 
     Args:
         language_model: A Llama, changed in place; its token embeddings and its output layer stay.
-        seed: Of the random weights.
+        seed: Seed of the random weights.
 
     Raises:
-        SettingsError: The model is no Llama, or its heads share keys and values.
+        SettingsError: If the model is not a Llama, or its heads share keys and values.
     """
     config = language_model.config
     if config.model_type != "llama":
@@ -50,7 +65,7 @@ def restart_layers(language_model: PreTrainedModel, *, seed: int = 0) -> None:
                 if parameter.ndim == 2:
                     parameter.copy_(_SPREAD * torch.randn(parameter.shape, generator=generator))
                 else:
-                    parameter.fill_(0.0 if name.endswith("bias") else 1.0)  # biases; scales of the norms
+                    parameter.fill_(0.0 if name.endswith("bias") else 1.0)  # biases, or scales of norms
             layer.mlp.down_proj.weight.mul_(_QUIET)
             if number in (0, config.num_hidden_layers - 1):
                 for projection in (layer.self_attn.v_proj, layer.self_attn.o_proj):

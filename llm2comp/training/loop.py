@@ -1,10 +1,15 @@
-"""What all stages add to the transformers Trainer: the published schedule, whole checkpoints, metrics as JSON lines, a stop at NaN."""
+"""What all stages add to the transformers Trainer.
+
+The published learning-rate schedule, checkpoints that are complete or ignored, metrics as JSON lines, and an end of the
+run at the first loss, gradient or weight that is not finite.
+"""
 
 import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +23,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 
 from llm2comp.backbone.hardware import multiplies_bfloat16
 from llm2comp.errors import SettingsError, TrainingError, one_line
+from llm2comp.model import LLM2Comp
 from llm2comp.training.checkpoints import (
     discard,
     last_checkpoint,
@@ -32,7 +38,7 @@ from llm2comp.training.metrics import append_metrics, rewind_metrics
 from llm2comp.training.run_folder import processes
 from llm2comp.training.settings import StageSettings
 
-__all__ = ["StageMixin", "learning_rate", "stop_checkpointing", "train_in_float32", "trainer_arguments"]
+__all__ = ["StageMixin", "learning_rate", "train_in_float32", "trainer_arguments", "training_mode"]
 
 _UNREPORTED = ("epoch", "samples_per_second", "steps_per_second", "total_flos", "model_preparation_time")
 _logger = logging.getLogger(__name__)
@@ -41,10 +47,16 @@ _logger = logging.getLogger(__name__)
 def trainer_arguments(
     settings: StageSettings, output: Path, arguments: type[TrainingArguments] = TrainingArguments, **extra: Any
 ) -> Any:
-    """The trainer's arguments for one stage; `extra` goes to the named class as it is.
+    """Trainer arguments of a stage.
+
+    Args:
+        settings: The stage's settings.
+        output: Folder of checkpoints and metrics.
+        arguments: Class of the arguments.
+        **extra: Further fields of that class, passed on unchanged.
 
     Raises:
-        SettingsError: If a batch cannot be shared by the devices, or a tracker is not installed.
+        SettingsError: If a batch cannot be divided among the devices, or a tracker is not installed.
     """
     devices = max(1, int(os.environ.get("WORLD_SIZE", "1")))
     per_device, rest = divmod(settings.batch_size, devices * settings.accumulation)
@@ -59,7 +71,7 @@ def trainer_arguments(
             f"{', '.join(available) or 'none (pip install the tracker)'}"
         )
     extra.setdefault("per_device_eval_batch_size", per_device)
-    processes()  # before the trainer asks, so that its waits are this package's
+    processes()  # first, so that the trainer gets process groups with this package's timeout
     made = arguments(
         output_dir=str(output),
         max_steps=settings.steps,
@@ -81,23 +93,22 @@ def trainer_arguments(
         **extra,
     )
     if made.n_gpu > 1:
-        made._n_gpu = (
-            1  # several devices are for torchrun; the trainer's threads would split batches that are lists of texts
-        )
+        # Several devices need torchrun: the trainer's threads would have to split batches that are lists of texts.
+        made._n_gpu = 1
     return made
 
 
 def learning_rate(update: int, *, total: int, warmup: int, peak: float, floor: float) -> float:
-    """Learning rate of one optimizer update.
+    """Learning rate of an update: a logarithmic warm-up, then a linear decay to a floor.
 
     Args:
         update: Number of the update, from 1.
-        total: Updates of the run.
+        total: Updates until the end of the decay.
         warmup: Updates until the peak; 0 or 1 starts at the peak.
         peak: Highest learning rate.
-        floor: Learning rate of the first two updates and of the end.
+        floor: Learning rate of the first two updates and after the decay.
 
-    Source: DeepSpeed's WarmupDecayLR as the published LLM2Comp runs set it.
+    Source: DeepSpeed's WarmupDecayLR as configured in the published LLM2Comp runs.
     """
     position = update - 2
     if warmup > 1 and position < warmup:
@@ -109,7 +120,7 @@ def learning_rate(update: int, *, total: int, warmup: int, peak: float, floor: f
 
 @dataclass
 class _Pace:
-    """Tokens seen since the last report, for tokens/s."""
+    """Tokens and time since the last report, for tokens per second."""
 
     tokens: int = 0
     since: float | None = None
@@ -119,24 +130,24 @@ class _Pace:
         self.tokens += tokens
 
     def pause(self, seconds: float) -> None:
-        """Leaves out time that was not spent training."""
+        """Excludes time that was not spent training."""
         if self.since is not None:
             self.since += seconds
 
 
-class _IntervalsAsAsked(TrainerCallback):
-    """The trainer goes on with the intervals of the checkpoint; a run that is started again has those it is started with."""
+class _CurrentIntervals(TrainerCallback):
+    """Intervals of the current settings; the trainer would resume with those stored in the checkpoint."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         state.compute_steps(args, state.max_steps)
 
 
 class StageMixin(Trainer):
-    """Mixed into a trainer, before it; `run` trains from wherever the folder is to the last step.
+    """Base of every stage's trainer, listed before the trainer class; `run` resumes and trains to the last step.
 
     Args:
         stage: The stage's settings.
-        **arguments: To the trainer, as they are.
+        **arguments: To the trainer, unchanged.
     """
 
     def __init__(self, stage: StageSettings, **arguments: Any) -> None:
@@ -145,13 +156,13 @@ class StageMixin(Trainer):
         self.folder = Path(str(self.args.output_dir))
         self._trained: torch.nn.Module = arguments["model"]
         self._pace = _Pace()
-        self._batches: list[dict[str, Any]] = []  # of the update under way, or of the last one
+        self._batches: list[dict[str, Any]] = []  # of the current update, or of the last one
         self._updated = False
-        self.remove_callback(PrinterCallback)  # it prints what `log` reports
-        self.add_callback(_IntervalsAsAsked())
+        self.remove_callback(PrinterCallback)  # it would print what `log` reports
+        self.add_callback(_CurrentIntervals())
 
     def run(self) -> None:
-        """Trains to the last step, from the last whole checkpoint if there is one; the model is then in eval mode.
+        """Trains to the last step, from the last complete checkpoint if there is one; then puts the model in eval mode.
 
         Raises:
             TrainingError: If the loss, its gradient or a weight is not finite, or a checkpoint cannot be written.
@@ -169,12 +180,12 @@ class StageMixin(Trainer):
         self._trained.eval()
 
     def begin(self) -> None:
-        """What a run measures before its first update."""
+        """Measures and reports before the first update of a run; nothing by default."""
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LambdaLR:
-        """The published schedule as a multiple of each parameter group's own peak."""
+        """The published schedule, as a factor of each parameter group's peak learning rate."""
         if self.lr_scheduler is None:
             stage = self.stage
 
@@ -188,40 +199,35 @@ class StageMixin(Trainer):
                 )
                 return rate / stage.learning_rate
 
-            chosen = optimizer or self.optimizer
-            assert chosen is not None
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, share)
+            scheduled = optimizer or self.optimizer
+            assert scheduled is not None
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(scheduled, share)
         return self.lr_scheduler
 
     def texts_of(self, inputs: dict[str, Any]) -> Sequence[Any]:
-        """Ids that tell a user which texts a batch was made of."""
+        """Ids of a batch's texts, for error messages."""
         return inputs.get("ids", ())  # type: ignore[no-any-return]
 
     def tokens_of(self, inputs: dict[str, Any]) -> int:
-        """Tokens of a batch, padding left out."""
+        """Number of tokens of a batch, without padding."""
         return sum(int(value.sum()) for name, value in inputs.items() if name.endswith("attention_mask"))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """The held-out rows in order, all of them on every device, so that their loss is the same on one device and on several."""
-        held_out: Any = self.eval_dataset
-        rows = (
-            held_out
-            if eval_dataset is None
-            else held_out[eval_dataset]
-            if isinstance(eval_dataset, str)
-            else eval_dataset
-        )
+        """Held-out rows in order, all of them on every device: their loss does not depend on the number of devices."""
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(eval_dataset, str):
+            rows = self.eval_dataset[eval_dataset]  # type: ignore[index]
         most = min(self.args.per_device_eval_batch_size, len(rows))
-        size = next(
-            size for size in range(most, 0, -1) if len(rows) % size == 0
-        )  # equal batches, so that their mean is that of the rows
+        # batches of equal size, so that the mean over batches is the mean over rows
+        size = next(size for size in range(most, 0, -1) if len(rows) % size == 0)
         return DataLoader(rows, batch_size=size, collate_fn=self.data_collator, generator=torch.Generator())
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """One forward and backward pass; a loss that is not finite ends the run before it can touch the weights.
+        """Loss of one forward and backward pass; if it is not finite, the run ends before any weight is updated.
 
         Raises:
-            TrainingError: Naming the step and the texts of the update; or that the device's memory is too small.
+            TrainingError: If the loss is not finite, naming the step and the update's texts; or if the device is out
+                of memory.
         """
         self._pace.count(self.tokens_of(inputs))
         if self._updated:
@@ -241,53 +247,43 @@ class StageMixin(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds tokens/s, writes the entry to metrics.jsonl and to the log."""
-        self._pace.pause(
-            sum(value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_runtime"))
-        )
+        """Adds tokens per second and writes the entry to `metrics.jsonl` and to the log."""
+        evaluation = (value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_runtime"))
+        self._pace.pause(sum(evaluation))
         if "loss" in logs and self._pace.since is not None:
             tokens = self.accelerator.reduce(torch.tensor(float(self._pace.tokens), device=self.args.device))
             logs["tokens_per_second"] = round(float(tokens) / (time.perf_counter() - self._pace.since), 1)
             self._pace = _Pace(0, time.perf_counter())
         super().log(logs, start_time)
-        if (
-            self.is_world_process_zero() and "train_runtime" not in logs
-        ):  # a mean over the updates since the last interruption
-            entry = {
-                "step": self.state.global_step,
-                **{name: value for name, value in logs.items() if not name.endswith(_UNREPORTED)},
-            }
+        # the trainer's last entry has `train_runtime` and covers only the updates since the last interruption
+        if self.is_world_process_zero() and "train_runtime" not in logs:
+            reported = {name: value for name, value in logs.items() if not name.endswith(_UNREPORTED)}
+            entry = {"step": self.state.global_step, **reported}
             append_metrics(self.folder, entry)
-            _logger.info(
-                "%s",
-                "  ".join(
-                    f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}"
-                    for name, value in entry.items()
-                ),
-            )
+            _logger.info("%s", "  ".join(f"{name} {_short(value)}" for name, value in entry.items()))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        return SequentialSampler(rows)  # `RunRows` has shuffled them
+        return SequentialSampler(rows)  # `RunRows` shuffles
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
-        """The trainer asks for it between the gradients and the optimizer: on every device the last chance to stop."""
+        """Norm of the gradient, checked on every device before the optimizer steps."""
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         if not math.isfinite(float(norm)):
             self._stop(f"the gradient's norm is {float(norm)}", self.state.global_step + 1)
         self._updated = True
         return norm
 
-    def _stop(self, what: str, step: int) -> NoReturn:
+    def _stop(self, reason: str, step: int) -> NoReturn:
         texts = [text for batch in self._batches for text in self.texts_of(batch)]
         checkpoint = last_checkpoint(self.folder)
         kept = f"{checkpoint} is whole and untouched" if checkpoint else "no checkpoint had been written"
         raise TrainingError(
-            f"{what} at step {step} on texts {texts}; {kept}. Lower learning_rate or set precision: float32"
+            f"{reason} at step {step} on texts {texts}; {kept}. Lower learning_rate or set precision: float32"
         )
 
     def _check_weights(self) -> None:
-        """Raises if an update blew up the weights, before they are kept anywhere."""
+        """Raises if a weight is not finite; called before the weights are written anywhere."""
         broken = [
             name for name, weight in trained_weights(self._trained).items() if not bool(torch.isfinite(weight).all())
         ]
@@ -295,7 +291,7 @@ class StageMixin(Trainer):
             self._stop(f"{len(broken)} weights, {broken[0]} first, are not finite", self.state.global_step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """A checkpoint's weights are those being trained; the frozen backbone is not copied into it."""
+        """Writes the trained weights only; the frozen backbone is not part of a checkpoint."""
         if self.args.should_save:
             save_trained(self._trained, Path(output_dir or self.folder))
 
@@ -306,10 +302,8 @@ class StageMixin(Trainer):
         if checkpoint is None or self.args.device.type != "cpu":
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        for part, name in (
-            (self.optimizer, "optimizer.pt"),
-            (self.lr_scheduler, "scheduler.pt"),
-        ):  # transformers 5.17 asks for "cpu:0", which is no place
+        # transformers 5.17 loads them to "cpu:0", which torch does not know
+        for part, name in ((self.optimizer, "optimizer.pt"), (self.lr_scheduler, "scheduler.pt")):
             assert part is not None
             part.load_state_dict(torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True))
 
@@ -318,11 +312,11 @@ class StageMixin(Trainer):
         self._check_weights()
         folder = self.folder / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            discard(folder)  # what a killed run left there
+            discard(folder)  # left there by a run that was killed
         self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # each process has written its random states
+            self.accelerator.wait_for_everyone()  # until each process has written its random states
             if self.args.should_save:
                 seal(folder)
                 prune(folder.parent)
@@ -336,13 +330,28 @@ class StageMixin(Trainer):
         self._pace.pause(time.perf_counter() - started)
 
 
-def stop_checkpointing(model: Any) -> None:
-    """Ends the recomputing of activations, by the name the installed transformers gives it."""
-    stop = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
-    stop()
+@contextmanager
+def training_mode(model: LLM2Comp, settings: StageSettings) -> Iterator[None]:
+    """Recomputes activations inside the block if the settings say so; afterwards the model is in eval mode."""
+    backbone = model.encoder.backbone
+    if settings.gradient_checkpointing:
+        backbone.enable_checkpointing()
+    try:
+        yield
+    finally:
+        if settings.gradient_checkpointing:
+            language_model: Any = backbone.language_model
+            # the name depends on the version of transformers
+            disable = getattr(language_model, "activation_checkpointing_disable", None)
+            (disable or language_model.gradient_checkpointing_disable)()
+        model.eval()
 
 
 def train_in_float32(model: torch.nn.Module) -> None:
-    """Gives the trained weights the precision that small updates need, whatever precision they were loaded in."""
+    """Converts the trained weights to float32: in half precision, small updates would be lost."""
     for parameter in trained_weights(model).values():
         parameter.data = parameter.data.float()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

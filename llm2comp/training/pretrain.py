@@ -1,4 +1,4 @@
-"""Stage 0: a tokenizer and a small Llama from raw text, for those who ship a model small enough to live in a package."""
+"""Stage 0: a tokenizer and a small Llama trained from raw text, for models small enough to ship inside a package."""
 
 import hashlib
 import logging
@@ -11,50 +11,47 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
-from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from llm2comp.atomic import staged_folder
 from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import TrainingError
-from llm2comp.training.batches import RunRows, enough_rows
-from llm2comp.training.loop import StageMixin, trainer_arguments
+from llm2comp.training.batches import HELDOUT_ROWS, RunRows, enough_rows
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.run_folder import check_settings, described, main_process_first, remember_settings, sole_user
 from llm2comp.training.settings import BackboneShape, PretrainSettings
 from llm2comp.training.sources import training_documents
+from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, token_arguments
 
 __all__ = ["Rows", "pretrain", "train_tokenizer", "training_texts"]
 
-_HELDOUT_ROWS = 128
 _logger = logging.getLogger(__name__)
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
 def pretrain(settings: PretrainSettings, output: Path) -> Path:
-    """Trains tokenizer and model unless they are there already; an interrupted run goes on from its last checkpoint.
+    """Trains tokenizer and model unless they are finished; an interrupted run resumes from its last checkpoint.
+
+    Args:
+        settings: See `PretrainSettings`.
+        output: Folder of tokenizer, tokenized texts, checkpoints, `metrics.jsonl` and the finished `backbone/`.
 
     Returns:
-        The folder of the finished backbone, in bfloat16, loadable by transformers.
+        Folder of the finished backbone, in bfloat16, loadable by transformers.
 
     Raises:
-        CorpusError, SettingsError: If the texts cannot be read, do not fill a batch, or the folder was begun with other
-        settings. TrainingError: If the loss is not finite.
+        CorpusError: If the texts cannot be read.
+        SettingsError: If the texts do not fill a batch, or the folder was begun with other settings.
+        TrainingError: If the loss is not finite.
     """
     finished = output / "backbone"
     check_settings(output, described(settings))
     if finished.is_dir():
         return finished
     with sole_user(output):
-        arguments = trainer_arguments(
-            settings,
-            output,
-            optim="adamw_torch_fused",
-            eval_strategy="steps",
-            adam_beta2=0.98,
-            remove_unused_columns=False,
-        )
+        arguments = token_arguments(settings, output, optim="adamw_torch_fused", adam_beta2=0.98)
         with main_process_first() as main:
             if main:
                 remember_settings(output, described(settings))
@@ -70,14 +67,13 @@ def pretrain(settings: PretrainSettings, output: Path) -> Path:
         _logger.info(
             "%d training rows of %d tokens, %d parameters", len(rows), settings.sequence_length, model.num_parameters()
         )
-        trainer = _PretrainTrainer(
+        TokenTrainer(
             settings,
-            model=_NextToken(model),
+            _NextTokenLoss(model),
             args=arguments,
-            train_dataset=RunRows(rows, wanted=settings.steps * settings.batch_size, seed=settings.seed),
-            eval_dataset=_First(heldout, _HELDOUT_ROWS),
-        )
-        trainer.run()
+            train_dataset=RunRows(rows, length=settings.steps * settings.batch_size, seed=settings.seed),
+            eval_dataset=Subset(heldout, range(min(HELDOUT_ROWS, len(heldout)))),
+        ).run()
         with main_process_first() as main:
             if main:
                 with staged_folder(finished, kind="backbone", error=TrainingError) as unfinished:
@@ -87,7 +83,7 @@ def pretrain(settings: PretrainSettings, output: Path) -> Path:
 
 
 def _tokenizer(settings: PretrainSettings, folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in the folder, trained first if there is none."""
+    """The tokenizer in the folder; if there is none, it is trained and written there."""
     if not folder.is_dir():
         texts = (text for text in training_texts(settings.corpora) if _chance(text) < settings.tokenizer_share)
         trained = train_tokenizer(texts, settings.shape.vocabulary)
@@ -98,9 +94,12 @@ def _tokenizer(settings: PretrainSettings, folder: Path) -> PreTrainedTokenizerF
 
 
 def training_texts(corpora: Iterable[str]) -> Iterator[str]:
-    """Texts of the corpora one after another, each text once; docstrings that are kept for measuring are left out.
+    """Texts of the corpora one after another, each text of a corpus once, without held-out docstrings.
 
-    A source `pairs:FILE` is a file of training pairs, whose query and positive are read as one text.
+    A source `pairs:FILE` is a file of training pairs; query and positive are read as one text.
+
+    Raises:
+        CorpusError: If a corpus cannot be read.
     """
     for source in corpora:
         if source.startswith("pairs:"):
@@ -116,7 +115,7 @@ def training_texts(corpora: Iterable[str]) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer in lower case: a small vocabulary spent on words, not on their spellings."""
+    """A byte-level BPE tokenizer in lower case: a small vocabulary has no room for other spellings of its words."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -137,7 +136,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def _chance(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
+    """Number in [0, 1) that depends on the text alone."""
     return zlib.crc32(text.encode()) / 2**32
 
 
@@ -158,7 +157,14 @@ def _config(shape: BackboneShape, tokenizer: PreTrainedTokenizerFast) -> LlamaCo
 
 
 class Rows(Dataset[dict[str, Any]]):
-    """Rows of a fixed length out of texts laid end to end, `<s> text </s>`, tokenised once into a file that is mapped."""
+    """Rows of a fixed length, cut from texts laid end to end as `<s> text </s>`.
+
+    Args:
+        path: File of the token ids (uint16), mapped into memory; written first if it does not exist.
+        texts: Read only if the file does not exist.
+        tokenizer: Has at most 65,536 entries.
+        length: Tokens per row.
+    """
 
     def __init__(self, path: Path, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, length: int) -> None:
         if not path.is_file():
@@ -173,20 +179,7 @@ class Rows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         tokens = self._tokens[row * self._length : (row + 1) * self._length]
-        return {"input_ids": torch.from_numpy(tokens.astype(np.int64)), "ids": row}
-
-
-class _First(Dataset[dict[str, Any]]):
-    """The first rows of a data set."""
-
-    def __init__(self, rows: Rows, count: int) -> None:
-        self._rows, self._count = rows, min(count, len(rows))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return self._rows[row]
+        return {"id": row, "input_ids": torch.from_numpy(tokens.astype(np.int64))}
 
 
 def _tokenised(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iterator[np.ndarray]:
@@ -198,30 +191,10 @@ def _tokenised(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> Iter
             yield np.array([tokenizer.bos_token_id, *encoding.ids, tokenizer.eos_token_id], dtype=np.uint16)
 
 
-class _PretrainTrainer(StageMixin, Trainer):
-    """Next-token training whose logits never exist all at once."""
+class _NextTokenLoss(TextLoss):
+    """Next-token loss whose logits are never all in memory at a time."""
 
-    def tokens_of(self, inputs: dict[str, Any]) -> int:
-        return int(inputs["input_ids"].numel())
-
-    def texts_of(self, inputs: dict[str, Any]) -> list[int]:
-        return [int(row) for row in inputs["ids"]]
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        loss = model(inputs["input_ids"])
-        return (loss, {"loss": loss}) if return_outputs else loss
-
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
-    ) -> tuple[Tensor, None, None]:
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
-
-
-class _NextToken(nn.Module):
-    """The loss as a module: the trainer's mixed precision covers what a module's forward calls."""
+    columns = ("input_ids",)
 
     def __init__(self, model: LlamaForCausalLM) -> None:
         super().__init__()
@@ -232,3 +205,13 @@ class _NextToken(nn.Module):
         targets = tokens[:, 1:].flatten()
         weights = torch.full(targets.shape, 1 / len(targets), device=targets.device)
         return cross_entropy(states, targets, weights, self.model.lm_head, parameters=[self.model.lm_head.weight])
+
+    def terms(self, batch: Batch) -> int:
+        return int(batch["input_ids"][:, 1:].numel())
+
+    def tokens(self, batch: Batch) -> int:
+        return int(batch["input_ids"].numel())
+
+    def collate(self, rows: list[dict[str, Any]]) -> Batch:
+        batch = super().collate(rows)
+        return {**batch, "input_ids": torch.stack(batch["input_ids"])}  # (rows, tokens)

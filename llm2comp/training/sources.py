@@ -51,7 +51,7 @@ def training_documents(source: str) -> Iterator[Document]:
 
 
 def _sources(settings: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    """Names and values of all source fields, list entries as `corpora[0]`, nested fields as `compression.corpora[0]`."""
+    """Names and values of all source fields, such as `heldout`, `corpora[0]` or `compression.corpora[0]`."""
     for field in fields(settings):
         value, name = getattr(settings, field.name), f"{prefix}{field.name}"
         if is_dataclass(value):

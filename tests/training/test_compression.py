@@ -22,9 +22,10 @@ from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training import sources
 from llm2comp.training.checkpoints import trained_weights
-from llm2comp.training.compression import Splits, compression_loss, context_gain, passages, train_compression
+from llm2comp.training.compression import compression_loss, context_gain, train_compression
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.settings import Objective
+from llm2comp.training.splits import Splits, passages
 from tests.training.tiny import BACKBONE, LORA, compression, small_model, text, weights_of, write_corpus
 
 OBJECTIVES: tuple[Objective, ...] = ("distillation", "continuation", "reconstruction")

@@ -168,7 +168,7 @@ def test_instructions_reach_the_queries_of_their_set_only(tmp_path: Path, batche
     assert met == {"one": 2, "two": 2, "three": 2}
 
 
-def run_batches(sizes: list[int], devices: int, wanted: int) -> tuple[list[list[int]], ProportionalBatchSampler]:
+def run_batches(sizes: list[int], devices: int, length: int) -> tuple[list[list[int]], ProportionalBatchSampler]:
     """Batches of a run of two rows a device, and sentence-transformers' own sampler of the same data."""
     texts = [f"text {number // 2}" for number in range(sum(sizes))]  # every text twice
     starts = [sum(sizes[:place]) for place in range(len(sizes))]
@@ -176,7 +176,7 @@ def run_batches(sizes: list[int], devices: int, wanted: int) -> tuple[list[list[
         Dataset.from_dict({"anchor": texts[start : start + size]}) for start, size in zip(starts, sizes, strict=True)
     ]
     made = []
-    for kind, options in ((RunBatches, {"devices": devices, "wanted": wanted}), (ProportionalBatchSampler, {})):
+    for kind, options in ((RunBatches, {"devices": devices, "length": length}), (ProportionalBatchSampler, {})):
         generator = torch.Generator().manual_seed(3)
         samplers = [
             NoDuplicatesBatchSampler(rows, 2 * devices, drop_last=True, generator=generator, seed=3) for rows in sets

@@ -14,13 +14,14 @@ from transformers import TrainerCallback
 
 import llm2comp
 from llm2comp.backbone.adapter import AdapterSettings
-from llm2comp.training.compression import _CompressionTrainer, train_compression
+from llm2comp.training.compression import train_compression
 from llm2comp.training.contrastive import train_contrastive
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.pretrain import pretrain
 from llm2comp.training.recipe import run_recipe
 from llm2comp.training.recipe_file import read_recipe
 from llm2comp.training.settings import BackboneShape, PretrainSettings
+from llm2comp.training.token_trainer import TokenTrainer
 from tests.training.processes import run_on_devices
 from tests.training.tiny import (
     BACKBONE,
@@ -153,7 +154,7 @@ def compress_until(data: Path, output: Path, step: int, spoil: bool) -> None:
             model.encoder.memory.data[0, 0] = float("nan")
 
     settings = compression(data / "corpus.jsonl", **COMMON)
-    setattr(_CompressionTrainer, "begin", lambda trainer: trainer.add_callback(AtStep(step, act)))  # noqa: B010  in this process alone
+    setattr(TokenTrainer, "begin", lambda trainer: trainer.add_callback(AtStep(step, act)))  # noqa: B010  in this process alone
     train_compression(small_model(adapter=AdapterSettings(rank=4, alpha=8, dropout=0.2)), settings, output)
 
 

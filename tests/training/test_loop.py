@@ -18,12 +18,13 @@ from llm2comp.model import LLM2Comp
 from llm2comp.training import loop
 from llm2comp.training.batches import RunRows
 from llm2comp.training.checkpoints import discard, last_checkpoint, prune, seal, trained_weights
-from llm2comp.training.compression import _CompressionTrainer, train_compression
+from llm2comp.training.compression import train_compression
 from llm2comp.training.contrastive import train_contrastive
 from llm2comp.training.loop import StageMixin, trainer_arguments
 from llm2comp.training.metrics import append_metrics, read_metrics, rewind_metrics
 from llm2comp.training.run_folder import sole_user
 from llm2comp.training.settings import CompressionSettings, StageSettings
+from llm2comp.training.token_trainer import TokenTrainer
 from tests.training.tiny import (
     compression,
     small_model,
@@ -106,14 +107,14 @@ def test_reports_after_the_step_gone_back_to_are_dropped(tmp_path: Path) -> None
 
 def test_every_pass_over_the_rows_has_its_own_order_and_misses_none() -> None:
     rows = [{"id": number} for number in range(7)]
-    run = RunRows(rows, wanted=24, seed=5)
+    run = RunRows(rows, length=24, seed=5)
     met = [run[place]["id"] for place in range(len(run))]
     passes = [met[start : start + 7] for start in (0, 7, 14)]
     assert all(sorted(one) == list(range(7)) for one in passes)
     assert len({tuple(one) for one in passes}) == 3
-    again = RunRows(rows, wanted=24, seed=5)
+    again = RunRows(rows, length=24, seed=5)
     assert [again[place]["id"] for place in reversed(range(24))] == met[::-1]
-    assert [RunRows(rows, wanted=24, seed=6)[place]["id"] for place in range(24)] != met
+    assert [RunRows(rows, length=24, seed=6)[place]["id"] for place in range(24)] != met
 
 
 class Killed(Exception):
@@ -133,7 +134,7 @@ class KillAfter(TrainerCallback):
 
 def at_start(monkeypatch: pytest.MonkeyPatch, callback: TrainerCallback) -> None:
     """Adds a callback to the next run that starts at its beginning."""
-    for kind in (StageMixin, _CompressionTrainer):
+    for kind in (StageMixin, TokenTrainer):
         monkeypatch.setattr(
             kind, "begin", lambda trainer, begin=kind.begin: (begin(trainer), trainer.add_callback(callback))
         )
@@ -349,7 +350,7 @@ def test_too_little_memory_is_one_line(corpus: Path, tmp_path: Path, monkeypatch
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(_CompressionTrainer, "compute_loss", fail)
+    monkeypatch.setattr(TokenTrainer, "compute_loss", fail)
     with pytest.raises(
         TrainingError,
         match=r"too small for step 1 \(CUDA out of memory. Tried to allocate 2.00 GiB\): set gradient_checkpointing",

@@ -18,9 +18,9 @@ import typer
 
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError
-from llm2comp.training.compression import passages
 from llm2comp.training.recipe_file import Recipe, read_recipe
 from llm2comp.training.settings_file import read_fields, read_text_file, to_settings
+from llm2comp.training.splits import passages
 from llm2comp_benchmarks.ablation.lineages import Lineage, train_lineage
 from llm2comp_benchmarks.ablation.measure import Measurer
 from llm2comp_benchmarks.evaluate.suites import read_suite

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 import llm2comp
 from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.training.compression import Splits
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.settings import ModelSettings
+from llm2comp.training.splits import Splits
 from llm2comp_benchmarks.systems.load import describe_model, load_model, system_names
 from llm2comp_benchmarks.systems.mntp.encoder import TextMeanModel, load_text_mean, text_mean_of
 from llm2comp_benchmarks.systems.mntp.objective import (

@@ -1,37 +1,36 @@
-"""LLM2Vec's pretext, masked next token prediction (MNTP): the masked token at place i is predicted from the state at place i-1.
+"""LLM2Vec's first stage, masked next token prediction (MNTP): the state at i-1 predicts the masked token at i.
 
-Attention is bidirectional. Of each text a share of the tokens is masked; as in the published configuration of the Llama
-models the mask token is "_" and of the tokens chosen 80 % are masked, 10 % replaced by a random one and 10 % left
-(BERT's treatment); its Mistral masks 80 % of the tokens, all by the mask token. The loss is the mean over the tokens
-chosen. Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders", COLM 2024
+Attention is bidirectional. Of each text a share of the tokens is selected; as in the published configuration of the
+Llama models the mask token is "_", and of the selected tokens 80 % are masked, 10 % replaced by a random token and 10 %
+kept (BERT's treatment); the published Mistral selects 80 % of the tokens and masks them all. The loss is the mean over
+the selected tokens.
+Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders", COLM 2024
 (arXiv 2404.05961), section 2, and its published training configurations.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer
 
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.training.batches import RunRows, enough_rows
-from llm2comp.training.compression import Splits
-from llm2comp.training.fresh_layers import restart_layers
-from llm2comp.training.loop import StageMixin, stop_checkpointing, train_in_float32, trainer_arguments
+from llm2comp.training.batches import RunRows
+from llm2comp.training.fresh_layers import restart_encoder
+from llm2comp.training.loop import train_in_float32, training_mode
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.settings import CompressionSettings
+from llm2comp.training.splits import read_splits
+from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, concatenate, token_arguments
 
 __all__ = ["Masked", "MaskedTexts", "MntpSettings", "mask", "mask_token_of", "mntp_like", "mntp_loss", "train_masked"]
 
-_HELDOUT_TEXTS = 128
 _HELDOUT_SEED = 0
 _MASKED, _REPLACED = 0.8, 0.1
 _Rows = Sequence[Sequence[int]]
@@ -39,16 +38,16 @@ _Rows = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class MntpSettings(CompressionSettings):
-    """Stage 1's settings, so that both pretexts read the same texts in the same order, and how tokens are masked."""
+    """Settings of stage 1, so that both objectives read the same texts in the same order, and of the masking."""
 
     objective: Literal["reconstruction"] = "reconstruction"
-    """Fixed: a row is a whole text, as in reconstruction."""
+    """Fixed: rows are whole texts, as in reconstruction."""
     mask_share: float = 0.2
-    """Chance of each token to be chosen."""
+    """Probability that a token is selected."""
     treatment: Literal["bert", "mask"] = "bert"
-    """What becomes of a chosen token: 80 % masked, 10 % replaced, 10 % left; or always masked."""
+    """What happens to selected tokens: bert masks 80 %, replaces 10 % and keeps 10 %; mask masks all of them."""
     mask_token: str = "_"
-    """Where the tokenizer has no mask token of its own."""
+    """Token used as the mask if the tokenizer has no mask token."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +56,7 @@ class MntpSettings(CompressionSettings):
 
 
 def mntp_like(stage: CompressionSettings, **changes: Any) -> MntpSettings:
-    """MNTP with the budget of a compression stage: its texts, updates, learning rates and all else that both have."""
+    """MNTP settings with the texts, updates, learning rates and all other shared fields of a compression stage."""
     shared = {
         field.name: getattr(stage, field.name) for field in fields(CompressionSettings) if field.name != "objective"
     }
@@ -65,27 +64,27 @@ def mntp_like(stage: CompressionSettings, **changes: Any) -> MntpSettings:
 
 
 class Masked(NamedTuple):
-    """A text as the encoder sees it."""
+    """A text with masked tokens."""
 
     shown: list[int]
-    """Token ids, beginning token first."""
+    """Token ids that the encoder reads, beginning token first."""
     places: list[int]
-    """Places of the tokens chosen, each at least 1."""
+    """Positions of the selected tokens, each at least 1."""
     targets: list[int]
-    """What stood there."""
+    """Original token ids at these positions."""
 
 
 def mask(
     tokens: Sequence[int], settings: MntpSettings, *, mask_token: int, vocabulary: int, chance: np.random.Generator
 ) -> Masked:
-    """Chooses tokens, never the first, and treats them; where chance chooses none, one is chosen.
+    """The text with tokens selected and treated; never the first, and at least one.
 
     Args:
-        tokens: At least two, beginning token first.
-        settings: The share and the treatment.
+        tokens: At least two token ids, beginning token first.
+        settings: Share and treatment.
         mask_token: Id of the mask token.
         vocabulary: Number of ids that a replacement is drawn from.
-        chance: Source of the choice.
+        chance: Source of randomness.
     """
     shown = np.array(tokens)
     places = 1 + np.flatnonzero(chance.random(len(shown) - 1) < settings.mask_share)
@@ -100,17 +99,18 @@ def mask(
 
 
 def mask_token_of(encoder: MemoryEncoder, settings: MntpSettings) -> int:
-    """Id of the tokenizer's own mask token, else of the one that the settings name.
+    """Id of the tokenizer's mask token, or else of the token named by the settings.
 
     Raises:
         BackboneError: If the vocabulary has neither.
     """
     tokenizer = encoder.tokenizer
-    own = tokenizer.mask_token_id
-    found = own if isinstance(own, int) else tokenizer.convert_tokens_to_ids(settings.mask_token)
-    if not isinstance(found, int) or found == tokenizer.unk_token_id or found >= encoder.backbone.vocabulary_size:
+    token = tokenizer.mask_token_id
+    if not isinstance(token, int):
+        token = tokenizer.convert_tokens_to_ids(settings.mask_token)
+    if not isinstance(token, int) or token == tokenizer.unk_token_id or token >= encoder.backbone.vocabulary_size:
         raise BackboneError(f"the tokenizer has no token {settings.mask_token!r} to mask with; give another mask_token")
-    return found
+    return token
 
 
 class _Texts(Protocol):
@@ -119,7 +119,7 @@ class _Texts(Protocol):
 
 
 class MaskedTexts(Dataset[dict[str, Any]]):
-    """Texts, masked as the seed and the place in the run say: anew at each visit, alike in a resumed run."""
+    """Texts with masks drawn by the seed and the place in the run: new ones at each visit, the same after resuming."""
 
     def __init__(self, texts: _Texts, encoder: MemoryEncoder, settings: MntpSettings, *, seed: int) -> None:
         self._texts, self._settings, self._seed = texts, settings, seed
@@ -141,23 +141,22 @@ class MaskedTexts(Dataset[dict[str, Any]]):
 def mntp_loss(
     encoder: MemoryEncoder, shown: _Rows, places: _Rows, targets: _Rows, *, chunk_rows: int | None = None
 ) -> Tensor:
-    """Cross-entropy of the tokens chosen, in nats, mean over those of the batch.
+    """Cross-entropy of the selected tokens in nats, a mean over those of the batch.
 
     Args:
-        encoder: Its language model's own output layer is used, and trained where all weights are.
+        encoder: The output layer is that of its language model, which is trained if all weights are.
         shown: Token ids of each text.
-        places: Places of the tokens chosen in each text; that at i is predicted from the state at i-1.
-        targets: What stood there.
-        chunk_rows: Rows whose logits exist at one time; see `llm2comp.training.objectives`.
+        places: Positions of the selected tokens in each text; the token at i is predicted from the state at i-1.
+        targets: Original token ids at these positions.
+        chunk_rows: Number of rows whose logits are in memory at a time; see `llm2comp.training.objectives`.
     """
     backbone, device = encoder.backbone, encoder.memory.device
     lengths = [len(tokens) for tokens in shown]
-    states = backbone.encode(backbone.embed(_flat(shown, device)), lengths)
-    starts = np.cumsum([0, *lengths[:-1]])
-    rows = _flat(
-        [[int(start) + place - 1 for place in chosen] for start, chosen in zip(starts, places, strict=True)], device
-    )
-    expected = _flat(targets, device)
+    states = backbone.encode(backbone.embed(concatenate(shown, device)), lengths)
+    starts = np.cumsum([0, *lengths[:-1]]).tolist()
+    before = [[start + place - 1 for place in selected] for start, selected in zip(starts, places, strict=True)]
+    rows = concatenate(before, device)
+    expected = concatenate(targets, device)
     weights = torch.full(expected.shape, 1.0 / len(expected), device=device)
     head = backbone.language_model.get_output_embeddings()
     return cross_entropy(
@@ -166,7 +165,7 @@ def mntp_loss(
 
 
 def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2Comp:
-    """Trains the adapter, or all weights; an interrupted run goes on from its last checkpoint.
+    """Trains the adapter, or all weights; an interrupted run resumes from its last checkpoint.
 
     Args:
         model: Changed in place.
@@ -174,67 +173,38 @@ def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2C
         output: Folder of checkpoints and `metrics.jsonl`.
 
     Returns:
-        The model given.
+        The same model.
 
     Raises:
-        SettingsError: If the corpora hold no text that is long enough, or max_tokens is more than the model's maximum.
+        SettingsError: If the corpora contain no text that is long enough, or max_tokens exceeds the model's maximum.
         BackboneError: If there is no mask token.
         TrainingError: If the loss is not finite.
     """
     encoder = model.encoder
     if settings.max_tokens > encoder.max_seq_length:
         raise SettingsError(f"max_tokens {settings.max_tokens} exceeds the model's max_length {encoder.max_seq_length}")
+    arguments = token_arguments(settings, output)
     if settings.restart_layers:
-        if encoder.backbone.has_adapter:
-            raise SettingsError(
-                "restart_layers needs a model without an adapter (adapter: null): an adapter is trained on the layers "
-                "as they are"
-            )
-        restart_layers(encoder.backbone.language_model, seed=settings.seed)
-    arguments = trainer_arguments(
-        settings, output, eval_strategy="steps" if settings.heldout else "no", remove_unused_columns=False
-    )
+        restart_encoder(encoder.backbone, seed=settings.seed)
     train_in_float32(model)
     encoder.backbone.check_head()
-    wanted = settings.steps * settings.batch_size
-    texts = Splits(encoder, settings.corpora, settings, limit=wanted)
-    enough_rows(len(texts), settings.batch_size, settings.corpora)
-    heldout = Splits(encoder, (settings.heldout,), settings, limit=_HELDOUT_TEXTS) if settings.heldout else None
-    if settings.gradient_checkpointing:
-        encoder.backbone.enable_checkpointing()
-    trainer = _MntpTrainer(
-        settings,
-        encoder,
-        args=arguments,
-        train_dataset=MaskedTexts(
-            RunRows(texts, wanted=wanted, seed=settings.seed), encoder, settings, seed=settings.seed
-        ),
-        eval_dataset=MaskedTexts(heldout, encoder, settings, seed=_HELDOUT_SEED) if heldout else None,
-    )
-    try:
-        trainer.run()
-    finally:
-        if settings.gradient_checkpointing:
-            stop_checkpointing(encoder.backbone.language_model)
-        model.eval()
+    texts, heldout = read_splits(encoder, settings)
+    rows = RunRows(texts, length=settings.steps * settings.batch_size, seed=settings.seed)
+    with training_mode(model, settings):
+        TokenTrainer(
+            settings,
+            _MntpLoss(encoder, settings),
+            args=arguments,
+            train_dataset=MaskedTexts(rows, encoder, settings, seed=settings.seed),
+            eval_dataset=MaskedTexts(heldout, encoder, settings, seed=_HELDOUT_SEED) if heldout else None,
+            measure=lambda trainer: {"untrained_loss": trainer.heldout_loss()},
+        ).run()
     model.changed("mntp")
     return model
 
 
-def _flat(rows: _Rows, device: torch.device) -> Tensor:
-    return torch.tensor([entry for row in rows for entry in row], device=device)
-
-
-def _together(texts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"ids": [text["id"] for text in texts], **{name: [text[name] for text in texts] for name in Masked._fields}}
-
-
-def _chosen(batch: dict[str, Any]) -> int:
-    return sum(map(len, batch["places"]))
-
-
-class _Mntp(nn.Module):
-    """The loss as a module: the trainer's mixed precision covers what a module's forward calls."""
+class _MntpLoss(TextLoss):
+    columns = Masked._fields
 
     def __init__(self, encoder: MemoryEncoder, settings: MntpSettings) -> None:
         super().__init__()
@@ -244,52 +214,8 @@ class _Mntp(nn.Module):
     def forward(self, shown: _Rows, places: _Rows, targets: _Rows) -> Tensor:
         return mntp_loss(self.encoder, shown, places, targets, chunk_rows=self._settings.chunk_rows)
 
+    def terms(self, batch: Batch) -> int:
+        return sum(map(len, batch["places"]))
 
-class _MntpTrainer(StageMixin, Trainer):
-    def __init__(self, stage: MntpSettings, encoder: MemoryEncoder, **arguments: Any) -> None:
-        super().__init__(stage, model=_Mntp(encoder, stage), data_collator=_together, **arguments)
-
-    def begin(self) -> None:
-        """Reports the held-out loss before the first update."""
-        if self.eval_dataset is None or not self.is_world_process_zero():
-            return
-        batches = list(self.get_eval_dataloader())
-        with torch.no_grad(), self.compute_loss_context_manager():
-            total = sum(
-                float(self._trained(*(batch[name] for name in Masked._fields))) * _chosen(batch) for batch in batches
-            )
-        self.log({"untrained_loss": total / sum(map(_chosen, batches))})
-
-    def tokens_of(self, inputs: dict[str, Any]) -> int:
-        return sum(map(len, inputs["shown"]))
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Any]:
-        """The batches of an update, each weighted by its tokens chosen, so that their mean is that of one large batch."""
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        total = float(self.accelerator.reduce(torch.tensor(float(sum(map(_chosen, batches))), device=device)))
-        mean = total / (max(1, len(batches)) * self.args.world_size)
-        for batch in batches:
-            batch["weight"] = _chosen(batch) / mean
-        return batches, items
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        loss = model(*(inputs[name] for name in Masked._fields)) * inputs.get("weight", 1.0)
-        return (loss, {"loss": loss}) if return_outputs else loss
-
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
-    ) -> tuple[Tensor, None, None]:
-        """A batch's loss with the weight that makes the mean over batches that over tokens."""
-        weight = _chosen(inputs) / (len(inputs["places"]) * self._heldout_chosen)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, {**inputs, "weight": weight}).detach(), None, None
-
-    @cached_property
-    def _heldout_chosen(self) -> float:
-        """Tokens chosen of a held-out text on average."""
-        batches = list(self.get_eval_dataloader())
-        return sum(map(_chosen, batches)) / sum(len(batch["places"]) for batch in batches)
+    def tokens(self, batch: Batch) -> int:
+        return sum(map(len, batch["shown"]))

@@ -8,9 +8,10 @@ Importing it does not import torch; the public names are loaded at first use.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm2comp.backbone.allocator import keep_freed_memory
     from llm2comp.model import LLM2Comp, load
 
-__all__ = ["LLM2Comp", "__version__", "load"]
+__all__ = ["LLM2Comp", "__version__", "keep_freed_memory", "load"]
 
 __version__ = "0.1.0"
 
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from llm2comp import model
 
         return getattr(model, name)
+    if name == "keep_freed_memory":
+        from llm2comp.backbone.allocator import keep_freed_memory
+
+        return keep_freed_memory
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

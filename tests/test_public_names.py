@@ -9,7 +9,7 @@ import llm2comp
 
 
 def test_names() -> None:
-    assert llm2comp.__all__ == ["LLM2Comp", "__version__", "load"]
+    assert llm2comp.__all__ == ["LLM2Comp", "__version__", "keep_freed_memory", "load"]
     for name in llm2comp.__all__:
         assert getattr(llm2comp, name)
     from llm2comp.model import LLM2Comp, load

@@ -23,7 +23,6 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from llm2comp.backbone.adapter import AdapterSettings
-from llm2comp.backbone.allocator import keep_freed_memory
 from llm2comp.backbone.attention import Packing
 from llm2comp.backbone.forward import AttentionLayout, choose_layout, rows_of_padding, run_packed, run_padded
 from llm2comp.backbone.last_layer import last_attention, memory_rows_only
@@ -413,8 +412,6 @@ class Backbone(nn.Module):
         tail: int = 0,
     ) -> Tensor:
         on_cpu = embeddings.device.type == "cpu"
-        if on_cpu:
-            keep_freed_memory()
         if self.attention == "padded":
             return run_padded(model, embeddings, lengths, causal=causal)
         packing = Packing.of(

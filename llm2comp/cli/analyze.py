@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.cli.output import printable, tell
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def analyze(
         device=device,
         dtype=dtype,
     )
+    keep_freed_memory()
     models = [model] if against is None else [model, against]
     analysis = analyze_models(models, settings, tell=tell, progress=sys.stderr.isatty())
     print(format_analysis(analysis))

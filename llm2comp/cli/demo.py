@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.cli.output import format_hits, printable
 from llm2comp.cli.progress import Progress
 from llm2comp.units import format_bytes
@@ -67,6 +68,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
     from llm2comp_indexes import build_index, open_index
     from llm2comp_indexes.format.documents import digest_documents
 
+    keep_freed_memory()
     start = time.perf_counter()
     model = llm2comp.load()
     print(f"Model: loaded in {time.perf_counter() - start:.1f} s, dimension {model.get_embedding_dimension()}")

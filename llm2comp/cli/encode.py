@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.cli.index import Corpora, Model, OnError, Skips, format_encoded
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
@@ -58,6 +59,7 @@ def encode(
     with wrong_usage():
         part = parse_part(shard)
         options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
+    keep_freed_memory()
     skips, known = Skips(), estimate_documents(corpora)
     with Progress("documents", about=None if known is None else known // part.shards) as progress:
         report = encode_shard(

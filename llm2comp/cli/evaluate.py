@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.cli.output import check_target
 
 if TYPE_CHECKING:
@@ -245,6 +246,7 @@ def _evaluate_model(
     from llm2comp_benchmarks.results.record import format_main_metrics
     from llm2comp_benchmarks.systems.load import load_model
 
+    keep_freed_memory()
     session = EvaluationSession(
         load_model(model),
         model,

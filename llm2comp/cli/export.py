@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.units import format_bytes
 
 __all__ = ["register"]
@@ -37,6 +38,7 @@ def export(
     from llm2comp.export import check_target
 
     check_target(out)
+    keep_freed_memory()
     bundled = model == _BUNDLED and not Path(model).exists()
     report = llm2comp.load(None if bundled else model, device=device, dtype="float32").export(out, dtype=dtype)
     print(f"{out}: a plain sentence-transformers model, {dtype}, {format_bytes(report.size)}")

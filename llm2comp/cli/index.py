@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.cli.documents import format_documents, format_ids, read_ids
 from llm2comp.cli.index_facts import format_facts, list_facts
 from llm2comp.cli.output import print_json, printable, wrong_usage
@@ -152,6 +153,7 @@ def build(
                 VectorFiles(vectors, ids, query_vectors), output, corpora=corpora or [], **settings
             )
         else:
+            keep_freed_memory()
             report = build_index(corpora or [], output, **settings)
     skips.summarize()
     if as_json:
@@ -181,6 +183,7 @@ def add(
     from llm2comp_indexes import add_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
+    keep_freed_memory()
     skips = Skips()
     with Progress("documents") as progress:
         report = add_documents(

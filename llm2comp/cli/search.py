@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.cli.output import format_hits, print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
@@ -85,6 +86,7 @@ def search(
             weights=weights or (1.0, 1.0),
             threads=threads,
         )
+    keep_freed_memory()
     if queries is not None and run is not None:
         _write_run(lambda: open_index(folder, model=model, device=device), queries, run, k, options)
         return

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm2comp import keep_freed_memory
+
 if TYPE_CHECKING:
     from llm2comp.training.settings import ModelSettings, StageSettings
 
@@ -131,6 +133,7 @@ def recipe(
     check_sources(checked, made={str(pairs), str(output / "long_pairs")})
     from llm2comp.training.recipe import run_recipe
 
+    keep_freed_memory()
     _report_to_stdout()
     _print_once(run_recipe(checked, output))
 
@@ -171,6 +174,7 @@ def _stage(
     from llm2comp.model_folder import CONFIG_FILE
     from llm2comp.training.recipe import run_stage, starting_point
 
+    keep_freed_memory()
     _report_to_stdout()
     assert model.backbone is not None
     trained = Path(model.backbone) if (Path(model.backbone) / CONFIG_FILE).is_file() else None

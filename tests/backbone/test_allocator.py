@@ -1,4 +1,4 @@
-"""Freed memory stays in the process, unless the user has said what becomes of it."""
+"""Freed memory stays in the process once `keep_freed_memory` was called, unless the user has configured malloc."""
 
 import os
 import platform
@@ -8,26 +8,23 @@ import sys
 import pytest
 
 _ROUNDS = """
-import resource, torch
-from llm2comp.backbone.allocator import keep_freed_memory
-told = keep_freed_memory()
+import resource, torch, llm2comp
+kept = llm2comp.keep_freed_memory()
 def work():
     pieces = [torch.ones(2**21) for _ in range(4)]  # 8 MiB each, as a pass's activations are
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     work()
-print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 _PAGES = 20 * 4 * 2**23 // os.sysconf("SC_PAGE_SIZE")
-"""That the rounds touch."""
+"""Pages that the rounds touch."""
 
-pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="what becomes of freed memory is told to glibc only"
-)
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 
 
-def _answer(script: str, **environment: str) -> list[str]:
+def _run(script: str, **environment: str) -> list[str]:
     """The words that a new Python prints, which inherits no setting of malloc."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     return subprocess.run(
@@ -36,13 +33,13 @@ def _answer(script: str, **environment: str) -> list[str]:
 
 
 def _rounds(**environment: str) -> tuple[str, int]:
-    told, faults = _answer(_ROUNDS, **environment)
-    return told, int(faults)
+    kept, faults = _run(_ROUNDS, **environment)
+    return kept, int(faults)
 
 
 def test_freed_memory_is_used_again_without_asking_the_system() -> None:
-    told, faults = _rounds()
-    assert told == "True"
+    kept, faults = _rounds()
+    assert kept == "True"
     assert faults < _PAGES / 5
 
 
@@ -61,19 +58,20 @@ def test_a_setting_of_something_else_does_not_count() -> None:
     assert _rounds(GLIBC_TUNABLES="glibc.cpu.x86_hwcaps=AVX2_Usable")[0] == "True"
 
 
-_THREAD_BETWEEN = """
-import threading
-from llm2comp.backbone.allocator import keep_freed_memory
-answers = [keep_freed_memory()]
-thread = threading.Thread(target=lambda: answers.append(keep_freed_memory()))
-thread.start()
-thread.join()
-print(*answers, keep_freed_memory())
+_ENCODING = """
+import types, llm2comp
+from llm2comp.backbone import allocator
+calls = []
+library = types.SimpleNamespace(mallopt=lambda *arguments: calls.append(arguments) or 1)
+allocator.ctypes = types.SimpleNamespace(CDLL=lambda name: library)
+model = llm2comp.load(dtype="float32")
+model.encode(["a text"])
+print(len(calls), llm2comp.keep_freed_memory(), len(calls))
 """
 
 
-def test_another_thread_ends_it_for_good() -> None:
-    assert _answer(_THREAD_BETWEEN) == ["True", "False", "False"]
+def test_encoding_leaves_malloc_as_it_is() -> None:
+    assert _run(_ENCODING) == ["0", "True", "2"]
 
 
 _THREADS = """
@@ -98,7 +96,7 @@ print(resident() - before)
 """
 
 
-def test_threads_that_have_encoded_keep_nothing() -> None:
-    """By itself each would keep the activations of a pass, some 40 MB."""
-    (grown,) = _answer(_THREADS)
+def test_threads_that_have_encoded_keep_little() -> None:
+    """With freed memory kept, each would keep the activations of a pass, some 40 MB."""
+    (grown,) = _run(_THREADS)
     assert int(grown) * os.sysconf("SC_PAGE_SIZE") < 80e6

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from llm2comp import keep_freed_memory
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError
 from llm2comp.training.recipe_file import Recipe, read_recipe
@@ -137,6 +138,7 @@ def main(
     ] = None,
 ) -> None:
     """Train and measure what the ablation compares; interrupted, it goes on where it was."""
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     plan, recipe = read_ablation(ablation, data=data, pairs=output / "pairs")
     results.mkdir(parents=True, exist_ok=True)

@@ -215,7 +215,9 @@ def _check_run(folder: Path) -> None:
     assert ours["tokens"] == other["tokens"] == record["settings"]["texts"]["tokens"]
     operations = 2 * record["settings"]["model"]["multiplied_parameters"] * ours["tokens"]
     assert ours["gflops"]["most"] == pytest.approx(operations / min(ours["seconds"]) / 1e9)
-    assert set(record["ratios"]["llm2comp float32"]) == {"sentence-transformers float32", "transformers float32"}
+    peers = {"sentence-transformers float32", "transformers float32"}
+    assert set(record["ratios"]["llm2comp float32"]) == {*peers, "llm2comp-default-malloc float32"}
+    assert set(record["ratios"]["llm2comp-default-malloc float32"]) == peers
     assert 0 < ours["matmul_share"]["least"] <= ours["matmul_share"]["most"]
     assert ours["slowest_stage"] in STAGES
     assert record["hardware"]["threads"] == 1

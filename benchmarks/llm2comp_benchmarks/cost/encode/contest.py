@@ -88,14 +88,14 @@ class Contest:
         }
 
     def _ratios(self, entries: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Ours over every peer: speed round by round, and peak memory."""
+        """Ours over every peer, and over ours with the default malloc: speed round by round, and peak memory."""
         encoders = [name for name in self.rounds if not _is_matmul(name)]
-        peers = [name for name in encoders if not name.startswith(_OURS)]
-        return {
-            ours: {peer: self._ratio(ours, peer, entries) for peer in peers}
-            for ours in encoders
-            if peers and ours.startswith(_OURS)
+        ours = [name for name in encoders if name.startswith(_OURS)]
+        ratios = {
+            one: {other: self._ratio(one, other, entries) for other in encoders if _are_compared(one, other)}
+            for one in ours
         }
+        return {one: others for one, others in ratios.items() if others}
 
     def _ratio(self, ours: str, peer: str, entries: dict[str, Any]) -> dict[str, Any]:
         """Texts a second where both encode the same texts, else tokens a second."""
@@ -119,6 +119,11 @@ class Contest:
                 worker.ask("save", file=str(file))
                 vectors[name] = np.load(file)
         return {name: least_cosine(rows, vectors[_REFERENCE]) for name, rows in vectors.items()}
+
+
+def _are_compared(ours: str, other: str) -> bool:
+    """Whether the other system is a peer, or ours in the same precision with the default malloc."""
+    return not other.startswith(_OURS) or ours.removeprefix(_OURS) == other.removeprefix(f"{_OURS}-default-malloc")
 
 
 def _is_matmul(name: str) -> bool:

@@ -32,6 +32,17 @@ Encode = Callable[[list[str]], Any]
 def _open_ours(
     folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
 ) -> Mapping[str, Job]:
+    """As the commands of llm2comp encode: this process keeps freed memory."""
+    import llm2comp
+
+    llm2comp.keep_freed_memory()
+    return _open_default_malloc(folder, texts, precision, batch_size, device)
+
+
+def _open_default_malloc(
+    folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
+) -> Mapping[str, Job]:
+    """As a Python program encodes that does not call `keep_freed_memory`."""
     import llm2comp
 
     model = llm2comp.load(str(folder / PARTS["ours"]), device=device, dtype=precision)
@@ -164,6 +175,7 @@ def _peak(device: str) -> dict[str, Any]:
 
 SYSTEMS: dict[str, Callable[[Path, list[str], str, int | None, str], Mapping[str, Job]]] = {
     "llm2comp": _open_ours,
+    "llm2comp-default-malloc": _open_default_malloc,
     "sentence-transformers": _open_sentence_transformers,
     "transformers": _open_transformers,
     "matmul": _open_matmul,

@@ -29,6 +29,9 @@ __all__ = ["PEERS", "EncodeBenchmark", "run_encode_benchmark"]
 PEERS = ("sentence-transformers", "transformers")
 """Peers that run in our own environment, on a plain export of the same weights."""
 
+_OURS, _OURS_DEFAULT_MALLOC = "llm2comp", "llm2comp-default-malloc"
+"""Ours with `llm2comp.keep_freed_memory` called and, on CPUs, without."""
+
 _JOBS = "llm2comp_benchmarks.cost.encode.jobs"
 _LLM2VEC = Path(__file__).with_name("peer_llm2vec.py")
 _LLM2VEC_TEXTS, _LLM2VEC_BATCH, _LLM2VEC_VOCABULARY = 512, 32, 32_000
@@ -157,7 +160,7 @@ def _compare_with_peers(settings: EncodeBenchmark, texts: Path, record: dict[str
 
 def _systems(settings: EncodeBenchmark, kinds: Sequence[str]) -> list[tuple[str, str]]:
     """Systems and their precisions; sentence-transformers in float32 too on a CPU, as the reference of cosines."""
-    systems = [("llm2comp", kind) for kind in kinds]
+    systems = _our_systems(kinds, settings.device)
     if "sentence-transformers" in settings.peers:
         reference = ("float32",) if settings.device == "cpu" else ()
         systems += [("sentence-transformers", kind) for kind in dict.fromkeys((*reference, *kinds))]
@@ -166,11 +169,16 @@ def _systems(settings: EncodeBenchmark, kinds: Sequence[str]) -> list[tuple[str,
     return systems + [("matmul", kind) for kind in kinds]
 
 
+def _our_systems(kinds: Sequence[str], device: str) -> list[tuple[str, str]]:
+    names = (_OURS, _OURS_DEFAULT_MALLOC) if device == "cpu" else (_OURS,)
+    return [(name, kind) for name in names for kind in kinds]
+
+
 def _compare_with_llm2vec(settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """The same on a language model that llm2vec can load; vectors differ by design, so there is no cosine."""
     model = {"shape": "15m", "vocabulary": _LLM2VEC_VOCABULARY, "seed": settings.seed}
     model |= {"texts": str(texts), "count": _LLM2VEC_TEXTS}
-    systems = [("llm2comp", kind) for kind in precisions(settings.precision, "cpu")]
+    systems = _our_systems(precisions(settings.precision, "cpu"), "cpu")
     with _opened(settings, "15m", model, systems, tell) as contest, ExitStack() as stack:
         tell("open llm2vec")
         worker = Worker("llm2vec", _llm2vec_command(settings, contest.folder), threads=settings.threads)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llm2comp import keep_freed_memory
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.memory import reset_peak
 from llm2comp_benchmarks.cost.models import PARTS
@@ -113,6 +114,7 @@ def encode_stream(folder: str, corpus: str, output: str, precision: str) -> None
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     if sys.argv[1] == "encode":
         serve(lambda: open_encoder(**json.loads(sys.argv[2])))
     else:

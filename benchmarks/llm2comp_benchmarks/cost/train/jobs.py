@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm2comp import keep_freed_memory
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.encoder import MemoryEncoder
@@ -59,6 +60,7 @@ def _open_ours(shape: Shape, vocabulary: int, longest: int, seed: int, precision
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
+    keep_freed_memory()
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))
     backbone = Backbone(random_llama(shape, vocabulary, seed).to(getattr(torch, precision)))
     backbone.language_model.requires_grad_(False)

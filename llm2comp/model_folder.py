@@ -1,7 +1,7 @@
-"""The files of a model folder: what is written, in which order, and what is checked before any of it is loaded.
+"""The files of a model folder: how they are written, and checked before any is loaded.
 
-`llm2comp.json` names every file with its size and SHA-256; it is written last, and nothing is read before it and the
-files it names have been checked. Weights are safetensors only; nothing is unpickled.
+`llm2comp.json` names every file with its size and SHA-256. It is written last; nothing is read before it and the files
+that it names have been checked. Weights are safetensors only; nothing is unpickled.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ _MOST_TOKENS = 1 << 30
 
 
 class EncoderParts(NamedTuple):
-    """What a folder holds of an encoder."""
+    """The parts of an encoder that a folder holds."""
 
     backbone: Backbone
     tokenizer: PreTrainedTokenizerBase
@@ -60,10 +60,10 @@ class EncoderParts(NamedTuple):
 
 
 def find_folder(name_or_path: str | Path) -> Path:
-    """The folder of a model that this package saved: the one named, or one downloaded from the Hub (without pickles).
+    """The local folder of a saved model, downloaded from the Hub (without pickles) if the name is a Hub id.
 
     Raises:
-        ModelFolderError: If there is neither a folder nor a model of that id.
+        ModelFolderError: There is neither such a folder nor such a model.
     """
     name = str(name_or_path)
     if Path(name).exists():
@@ -82,7 +82,7 @@ def find_folder(name_or_path: str | Path) -> Path:
             return Path(snapshot_download(name, revision=source.revision, ignore_patterns=pickles))
     except BackboneError as error:
         raise ModelFolderError(str(error)) from error
-    except Exception as error:  # the hub raises kinds of its own and of the HTTP library below it
+    except Exception as error:  # the Hub client raises its own errors and those of its HTTP library
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             raise ModelFolderError(
                 f"{name!r} is no llm2comp model: make one of a language model with LLM2Comp.from_backbone({name!r})"
@@ -101,10 +101,8 @@ def write_encoder(
         if isinstance(backbone.model, PeftModel):
             backbone.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
             (folder / "adapter" / "README.md").unlink(missing_ok=True)
-            _edit_json(
-                folder / "adapter" / "adapter_config.json",
-                base_model_name_or_path=reference.name if reference else "backbone/",
-            )  # else a local path
+            base = reference.name if reference else "backbone/"  # peft writes a local path
+            _edit_json(folder / "adapter" / "adapter_config.json", base_model_name_or_path=base)
         if reference is None:
             backbone.language_model.save_pretrained(folder / "backbone", state_dict=backbone.weights())
         tokenizer.save_pretrained(str(folder))
@@ -119,11 +117,14 @@ def write_encoder(
 
 
 def cast_weights(folder: Path, dtype: torch.dtype) -> None:
-    """Rewrites the floating weights of a folder in another precision, file by file, and notes it in the backbone's configuration."""
+    """Rewrites the floating-point weights of a folder in another precision, file by file.
+
+    The backbone's configuration is changed to say so.
+    """
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping, though it has keys
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         save_file(
             {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
             path,
@@ -134,7 +135,12 @@ def cast_weights(folder: Path, dtype: torch.dtype) -> None:
 
 
 def write_config(folder: Path, entries: dict[str, Any]) -> None:
-    """Writes `llm2comp.json`: the entries (over those already there), the format version, and the checksums of all other files."""
+    """Writes `llm2comp.json`: entries, format version, and sizes and checksums of all other files.
+
+    Args:
+        folder: The model folder.
+        entries: They replace existing entries of the same name; other existing ones are kept.
+    """
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner may read
     path = folder / CONFIG_FILE
@@ -145,15 +151,15 @@ def write_config(folder: Path, entries: dict[str, Any]) -> None:
 
 
 def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
-    """The configuration of a model folder, every entry of the kind it should be.
+    """The checked configuration of a model folder.
 
     Args:
         folder: The folder.
-        encoder_only: Whether the entries of the whole model may be absent, as they are where SentenceTransformer saved
-            it.
+        encoder_only: Whether the entries of the whole model may be missing, as in a folder that SentenceTransformer
+            saved.
 
     Raises:
-        ModelFolderError: If there is none, a newer version wrote it, or something in it is missing or wrong.
+        ModelFolderError: There is none, a newer version wrote it, or entries are missing or wrong.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -174,11 +180,10 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """Compares every file with the configuration, which is returned.
+    """The configuration of a model folder, after every file was compared with it.
 
     Raises:
-        ModelFolderError: Naming the first file that is missing, cut short, altered, or a weight file that is not
-            listed.
+        ModelFolderError: A file is missing, cut short or altered, or a weight file is not listed; the message names it.
     """
     config = read_config(folder, encoder_only=True)
     for name, expected in config["files"].items():
@@ -209,11 +214,11 @@ def check_folder(folder: Path) -> dict[str, Any]:
 
 
 def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> EncoderParts:
-    """The encoder saved in a folder, checked first; memory tokens and adapter are float32, the backbone of the dtype given.
+    """The encoder in a folder, which is checked first. Memory tokens and adapter are float32, the backbone is `dtype`.
 
     Raises:
-        ModelFolderError: If files are missing or altered.
-        BackboneError: If the backbone cannot be loaded or does not match the adapter.
+        ModelFolderError: Files are missing or altered.
+        BackboneError: The backbone cannot be loaded or does not match the adapter.
     """
     config = check_folder(folder)
     try:
@@ -243,7 +248,7 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
 
 
 def _could_be_loaded(name: str) -> bool:
-    """Whether some loader could take a file for weights of the model; a trainer's optimizer.pt beside the model is none of them."""
+    """Whether a loader could load the file as weights of the model. A trainer's optimizer.pt is not such a file."""
     path = PurePosixPath(name)
     if path.suffix.lower() not in _WEIGHTS:
         return False
@@ -255,8 +260,8 @@ def _could_be_loaded(name: str) -> bool:
 
 
 def _edit_json(path: Path, **entries: Any) -> None:
-    told = {**json.loads(path.read_text(encoding="utf-8")), **entries}
-    path.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    content = {**json.loads(path.read_text(encoding="utf-8")), **entries}
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _check_backbone(config: Mapping[str, Any], field: str) -> None:
@@ -309,12 +314,13 @@ _MODEL_ENTRIES: dict[str, FieldCheck] = {
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Every file of a model by its name in the configuration; what the reader may write (the card) and hidden files are not among them."""
-    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    seen = {
-        name.as_posix(): path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)
+    """Files of a model by their name in the configuration, without the card, which users may edit, and hidden files."""
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in files.items()
+        if name.as_posix() not in _FREE_FILES and not any(part.startswith(".") for part in name.parts)
     }
-    return {name: path for name, path in seen.items() if name not in _FREE_FILES}
 
 
 def _sha256(path: Path) -> str:

@@ -92,7 +92,7 @@ def write_run(
 
 
 def check_run_id(kind: str, identifier: str) -> None:
-    """Raise CorpusError if the id of a "query" or "document" cannot stand in a run, whose fields white space separates."""
+    """Raise CorpusError if the id (of a "query" or "document") is empty or has white space, which separates fields."""
     if not _WORDS.fullmatch(identifier):
         raise CorpusError(
             f'{kind} id "{identifier}" is empty or has white space, which a TREC run cannot hold; rename it'

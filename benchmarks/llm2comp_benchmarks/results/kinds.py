@@ -1,4 +1,4 @@
-"""Which kind a task is of, and in which order kinds and tasks stand in tables."""
+"""Kinds of tasks, and the order of kinds and tasks in tables."""
 
 import json
 import re
@@ -19,10 +19,10 @@ _OF_METRIC = {
 
 
 def kind_of(scores: TaskScores) -> str:
-    """The task's kind: what the file says, else what its main metric tells."""
-    told = scores.details.get("type")
-    if isinstance(told, str):
-        return plain_kind(told)
+    """Kind of the task: the one in the file, else derived from the main metric."""
+    kind = scores.details.get("type")
+    if isinstance(kind, str):
+        return plain_kind(kind)
     metric = scores.main_metric
     return _OF_METRIC.get(metric) or (
         "reranking" if metric.startswith("map") else "pair classification" if metric.endswith("ap") else "other"
@@ -30,18 +30,21 @@ def kind_of(scores: TaskScores) -> str:
 
 
 def plain_kind(name: str) -> str:
-    """What tables call a kind that mteb (`PairClassification`) or a suite (`pair-classification`) names."""
+    """Name in tables of a kind of mteb (`PairClassification`) or of a suite (`pair-classification`)."""
     return "STS" if name.upper() == "STS" else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("-", " ")).lower()
 
 
 def ordered_tasks(scores: Iterable[dict[str, TaskScores]]) -> dict[str, str]:
-    """Kind of every task that one of the runs has, by name; kinds in the paper's order, within a kind as the runs have them."""
+    """Kind by task name, for every task of any of the runs.
+
+    Kinds are in the order of the paper; tasks of a kind are in the order of the runs.
+    """
     kinds = {name: kind_of(task) for run in scores for name, task in run.items()}
     return dict(sorted(kinds.items(), key=lambda item: _KINDS.index(item[1]) if item[1] in _KINDS else len(_KINDS)))
 
 
 def task_title(task: str) -> str:
-    """What people call the task; its name where nothing else is known."""
+    """Title of the task for tables; its name if it has none."""
     titles: dict[str, str] = json.loads(
         (files("llm2comp_benchmarks.results") / "task_names.json").read_text(encoding="utf-8")
     )

@@ -1,4 +1,4 @@
-"""Result files read back: what `llm2comp eval --json` wrote, checked before numbers are drawn from it."""
+"""Reader of the result files that `llm2comp eval --json` writes. They are checked before numbers are used."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ _FORMAT = JsonFormat(
 )
 _SAMPLES = JsonFormat("record of samples", LLM2CompError, "run `llm2comp eval --json FILE` again")
 _STATISTICS = ("mean", "spearman", "average_precision")
-# What a file says its tasks are ranked by comes first; in a file that says nothing, the first of these that is there.
+# Main metrics of files that name none: the first that a task has.
 _MAIN_METRICS = (
     "ndcg_at_10",
     "cosine_spearman",
@@ -35,7 +35,7 @@ _MAIN_METRICS = (
 
 @dataclass(frozen=True)
 class TaskScores:
-    """One task of a result file: metrics by name, what they rest on, and their samples if the file has them."""
+    """One task of a result file: metrics by name, details of the data, and samples if the file has them."""
 
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
@@ -44,8 +44,8 @@ class TaskScores:
     @property
     def main_metric(self) -> str:
         """The metric the task is ranked by."""
-        told = self.samples.metric if self.samples else self.details.get("main_metric")
-        return next((name for name in (told, *_MAIN_METRICS) if name in self.metrics), next(iter(self.metrics)))
+        named = self.samples.metric if self.samples else self.details.get("main_metric")
+        return next((name for name in (named, *_MAIN_METRICS) if name in self.metrics), next(iter(self.metrics)))
 
     @property
     def score(self) -> float:
@@ -55,7 +55,7 @@ class TaskScores:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A run: its tasks by name, and everything that stands beside them in the file."""
+    """A run: its tasks by name, its settings, and the other entries of the file."""
 
     path: Path
     tasks: dict[str, TaskScores]
@@ -64,7 +64,7 @@ class ResultFile:
 
     @property
     def name(self) -> str:
-        """The file's name without ending, by which tables call the system."""
+        """Name of the system in tables: the file's name without its ending."""
         return self.path.stem
 
 
@@ -72,7 +72,7 @@ def read_result_file(path: str | Path) -> ResultFile:
     """The run in a file of `llm2comp eval --json`.
 
     Raises:
-        LLM2CompError: No such file, not JSON, not such a result, or samples that cannot be what they say they are.
+        LLM2CompError: The file is missing, not JSON, not a result file, or has impossible samples.
     """
     file = Path(path)
     record = read_record(file)
@@ -94,17 +94,19 @@ def read_result_file(path: str | Path) -> ResultFile:
 
 
 def read_result_files(folder: Path) -> list[ResultFile]:
-    """Every run of `llm2comp eval` in a folder, by name; files of other benchmarks, which name no tasks in their settings, are passed over.
+    """Every run of `llm2comp eval` in a folder, by name.
+
+    Files of other benchmarks, whose settings name no tasks, are skipped.
 
     Raises:
         LLM2CompError: A file of the folder is not JSON, or a run is damaged.
     """
-    found = []
+    runs = []
     for path in sorted(folder.glob("*.json")):
         settings = read_record(path).get("settings")
         if isinstance(settings, dict) and settings.get("tasks"):
-            found.append(read_result_file(path))
-    return found
+            runs.append(read_result_file(path))
+    return runs
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -170,9 +172,10 @@ def _is_number(value: Any) -> bool:
 
 
 def hardware_of(run: ResultFile) -> str:
-    """What it ran on, in words."""
+    """Hardware of the run, as text."""
     hardware = run.beside["hardware"] or {}
     if hardware.get("gpus"):
         return ", ".join(hardware["gpus"])
     threads = hardware.get("threads")
-    return f"{hardware.get('processor', 'unknown processor')}, {threads or hardware.get('cores', '?')} thread{'' if threads == 1 else 's'}"
+    count = f"{threads or hardware.get('cores', '?')} thread{'' if threads == 1 else 's'}"
+    return f"{hardware.get('processor', 'unknown processor')}, {count}"

@@ -1,4 +1,4 @@
-"""The result of a run: metrics of each task, with what is needed to make and to judge the numbers again."""
+"""Result of a run: metrics of each task, and what is needed to reproduce and judge them."""
 
 import json
 import os
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 RESERVED = ("settings", "versions", "hardware", "commit", "seconds", "samples")
-"""Entries of a result file that stand beside the tasks."""
+"""Entries of a result file that are not tasks."""
 _PACKAGES = (
     "llm2comp",
     "torch",
@@ -41,21 +41,21 @@ _PACKAGES = (
     "pytrec_eval-terrier",
     "mteb",
 )
-_DIGITS = 5  # of sample values: a tenth of the last digit that tables show
+_DIGITS = 5  # of sample values; tables show four
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a task's main metric was computed from, part by part, so that intervals and paired tests can be drawn from it.
+    """Values that a task's main metric was computed from, for intervals and paired tests.
 
     Attributes:
-        metric: Which of the task's metrics.
-        statistic: How the metric comes from the values: their mean; Spearman's correlation of values and truth; the
+        metric: Name of the metric.
+        statistic: How the metric is computed: the mean of the values; Spearman's correlation of values and truth; the
             average precision of ranking by the values, where truth is 0 or 1.
-        unit: What one value stands for.
-        values: One for each unit.
-        truth: For all statistics but the mean: what people say of the same units.
-        ids: Names of the units, where they have any.
+        unit: What one value was measured on.
+        values: One value for each unit.
+        truth: Human judgements of the same units, for all statistics but the mean.
+        ids: Names of the units, if they have any.
     """
 
     metric: str
@@ -67,11 +67,11 @@ class Samples:
 
     @classmethod
     def of_queries(cls, metric: str, per_query: dict[str, dict[str, float]]) -> "Samples":
-        """The metric of every query."""
+        """Samples of a metric that is a mean over queries."""
         return cls(metric, "mean", "query", [scores[metric] for scores in per_query.values()], ids=list(per_query))
 
     def record(self) -> dict[str, Any]:
-        """The entry in a result file; values are rounded to five digits."""
+        """Entry of a result file; values are rounded to five digits."""
         entry = {
             "metric": self.metric,
             "statistic": self.statistic,
@@ -88,16 +88,16 @@ def _rounded(values: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What one task measured.
+    """Result of one task.
 
     Attributes:
-        task: Its name, the key in result files.
-        metrics: Values from 0 to 1 (a correlation: -1 to 1) by mteb's metric name.
-        details: What the numbers rest on: files, split, counts.
-        seconds: Wall time, the encoding included.
-        per_query: The metrics of every query; empty where a task has no queries.
-        run: The rankings the metrics were computed from; empty where a task has none.
-        samples: What the main metric was computed from; None where that is not known.
+        task: Name of the task, the key in result files.
+        metrics: Values from 0 to 1 (correlations: -1 to 1) by mteb's metric name.
+        details: Data of the task: files, split, counts.
+        seconds: Wall time, encoding included.
+        per_query: Metrics by query; empty for tasks without queries.
+        run: Rankings that the metrics were computed from; empty for tasks without any.
+        samples: Values that the main metric was computed from; None if they are not known.
     """
 
     task: str
@@ -110,10 +110,10 @@ class TaskResult:
 
 
 def check_task_names(names: list[str]) -> None:
-    """Raise before the work starts if the results of these tasks could not stand in one file.
+    """Raise before the work starts if one file cannot hold the results of these tasks.
 
     Raises:
-        SettingsError: Two tasks of one name, or a task named like an entry that stands beside the tasks.
+        SettingsError: Two tasks have the same name, or a task has the name of one of RESERVED.
     """
     for name in names:
         if name in RESERVED or names.count(name) > 1:
@@ -124,12 +124,12 @@ def check_task_names(names: list[str]) -> None:
 
 
 def result_record(results: list[TaskResult], settings: dict[str, Any], *, threads: int | None = None) -> dict[str, Any]:
-    """Task → metric → value, and beside the tasks settings, versions, hardware, commit, seconds and samples.
+    """Task → metric → value, and the entries settings, versions, hardware, commit, seconds and samples.
 
     Args:
-        results: Of the tasks.
-        settings: What the run was asked for.
-        threads: Of the processes that did the work; None: of this one.
+        results: Results of the tasks.
+        settings: Settings of the run.
+        threads: Number of threads of the processes that did the work; None: that of this process.
     """
     check_task_names([result.task for result in results])
     return {
@@ -144,12 +144,12 @@ def result_record(results: list[TaskResult], settings: dict[str, Any], *, thread
 
 
 def write_results(path: str | Path, results: list[TaskResult], settings: dict[str, Any]) -> None:
-    """Write `result_record` as JSON, whole or not at all."""
+    """Write the record of the results as JSON, whole or not at all."""
     write_record(path, result_record(results, settings))
 
 
 def write_record(path: str | Path, record: dict[str, Any]) -> None:
-    """Write a result record as JSON, whole or not at all: indented, but the samples of a task in one line, or they would bury the rest."""
+    """Write a result record as indented JSON, whole or not at all; the samples of a task are on one line."""
     head = json.dumps(
         {key: value for key, value in record.items() if key != "samples"}, indent=2, ensure_ascii=False
     ).removesuffix("\n}")
@@ -169,7 +169,7 @@ def _version(package: str) -> str | None:
 
 
 def _hardware() -> dict[str, Any]:
-    # Read from torch only where it is loaded: scoring a run file needs none, and then no device took part.
+    # Of torch only if it is loaded: scoring a run file needs neither torch nor a device.
     torch = sys.modules.get("torch")
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch else []
     return {
@@ -189,13 +189,13 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this file is tracked in; None for an installed copy."""
+    """Commit of the checkout that tracks this file; None for an installed copy."""
     here = Path(__file__).resolve()
     try:
         subprocess.run(
             ["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, check=True, capture_output=True
         )
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             cwd=here.parent,
             check=True,
@@ -204,11 +204,11 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return described.stdout.strip()
 
 
 def format_table(results: list[TaskResult]) -> str:
-    """The results as an aligned table, a line a task; `-` where a task does not have a metric."""
+    """The results as an aligned table, one line a task; `-` where a task has no such metric."""
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     rows = [["task", *metrics]]
     rows += [
@@ -219,7 +219,7 @@ def format_table(results: list[TaskResult]) -> str:
 
 
 def format_tables(results: list[TaskResult]) -> str:
-    """The results as one table (see `format_table`) for each set of metrics, in the order in which they come."""
+    """The results as tables (see `format_table`), one for the tasks of each set of metrics."""
     kinds: dict[tuple[str, ...], list[TaskResult]] = {}
     for result in results:
         kinds.setdefault(tuple(sorted(result.metrics)), []).append(result)
@@ -227,7 +227,7 @@ def format_tables(results: list[TaskResult]) -> str:
 
 
 def format_main_metrics(results: list[TaskResult]) -> str:
-    """A line a task: the metric that mteb ranks by, and its value."""
+    """The metric that mteb ranks by and its value, one line a task."""
     rows = [["task", "metric", "score"]]
     for result in results:
         metric = result.details["main_metric"]

@@ -1,4 +1,4 @@
-"""Scores of resamples: a resample is told by how often each sample is in it, so that nothing is sorted anew."""
+"""Scores of resamples, given as counts of each sample, so that values are sorted only once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,12 @@ from llm2comp_benchmarks.results.record import Samples
 __all__ = ["counts_of", "statistic_of"]
 
 Counts = NDArray[Any]
-"""How often each of n samples is in each of r resamples: (r, n)."""
+"""Number of times that each of n samples is in each of r resamples: (r, n)."""
 Score = Callable[[Counts], NDArray[np.float64]]
 
 
 def counts_of(positions: NDArray[np.int64]) -> Counts:
-    """Counts (r, n) of resamples given as positions (r, n); a single one (n,) counts as r = 1, and its axis is gone from the score."""
+    """Counts (r, n) of resamples given as positions (r, n); counts (n,) of a single resample (n,)."""
     rows = np.atleast_2d(positions)
     resamples, size = rows.shape
     flat = (rows + size * np.arange(resamples)[:, None]).ravel()
@@ -25,11 +25,11 @@ def counts_of(positions: NDArray[np.int64]) -> Counts:
 
 
 def statistic_of(samples: Samples) -> Score:
-    """The score of resamples, from counts (r, n) to (r,), or from (n,) to a number; NaN where a resample has none.
+    """Function from counts (r, n) to scores (r,), or from counts (n,) to a score; NaN where a resample has no score.
 
-    Equal to the mean, to Spearman's correlation with mean ranks for equal values, and to average precision as
-    scikit-learn defines it (the sum over thresholds of precision times the step of recall, equal values one threshold),
-    each of the resample written out.
+    The score is that of the written-out resample: its mean, Spearman's correlation with mean ranks for equal values, or
+    average precision as scikit-learn defines it (the sum over thresholds of precision times the step of recall; equal
+    values are one threshold).
     """
     values = np.asarray(samples.values, np.float64)
     if samples.statistic == "mean":
@@ -39,18 +39,18 @@ def statistic_of(samples: Samples) -> Score:
 
 
 class _Ties:
-    """Groups of equal values, in rising order."""
+    """Groups of equal values, in ascending order."""
 
     def __init__(self, values: NDArray[np.float64]) -> None:
         self.order = np.argsort(values, kind="stable")
         _, self.starts, self.group = np.unique(values[self.order], return_index=True, return_inverse=True)
 
     def sums(self, weights: NDArray[Any]) -> NDArray[Any]:
-        """Weights (…, n) added up by group."""
+        """Sums of the weights (…, n) by group."""
         return np.add.reduceat(weights[..., self.order], self.starts, axis=-1)
 
     def ranks(self, counts: Counts) -> NDArray[np.float64]:
-        """Rank of every sample in the resample, from the middle of the ranks that its group takes up: (…, n)."""
+        """Rank of every sample in the resample, (…, n): the mean of the ranks of its group."""
         sizes = self.sums(counts)
         middles = np.cumsum(sizes, axis=-1) - (sizes - 1) / 2
         ranks = np.empty(counts.shape)
@@ -75,10 +75,10 @@ def _average_precision(values: NDArray[np.float64], relevant: NDArray[np.bool_])
     ties = _Ties(-values)
 
     def score(counts: Counts) -> NDArray[np.float64]:
-        found = ties.sums(counts * relevant)
+        hits = ties.sums(counts * relevant)
         with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.cumsum(found, axis=-1) / np.cumsum(ties.sums(counts), axis=-1)
-            steps = np.where(found > 0, found * precision, 0.0)  # before the first sample drawn, precision is 0 / 0
-            return np.asarray(steps.sum(axis=-1) / found.sum(axis=-1))
+            precision = np.cumsum(hits, axis=-1) / np.cumsum(ties.sums(counts), axis=-1)
+            steps = np.where(hits > 0, hits * precision, 0.0)  # before the first sample drawn, precision is 0 / 0
+            return np.asarray(steps.sum(axis=-1) / hits.sum(axis=-1))
 
     return score

@@ -1,4 +1,4 @@
-"""A result file that grows by one task at a time, so that a run that was cut off goes on where it stopped."""
+"""A result file written task by task, so that an interrupted run continues where it stopped."""
 
 import json
 from dataclasses import replace
@@ -16,56 +16,56 @@ _MAY_CHANGE = (
     "tasks",
     "batch_size",
     *_OF_THE_MODEL,
-)  # settings that do not make it another measurement, or are compared on their own
+)  # settings that do not change the measurement, or are compared separately
 _MADE_WITH = ("versions", "hardware", "commit")
 
 
 class ResultStore:
-    """The results of one model: those that a file holds already, and those that are added.
+    """The results of one model: those in an existing file, and those added.
 
     Args:
-        path: The file; it need not be there. None: nothing is read or written.
-        overwrite: Leave what the file holds out of account.
+        path: The file, which need not exist. None: nothing is read or written.
+        overwrite: Ignore the existing file.
 
     Raises:
-        LLM2CompError: The file is there and is no result file.
+        LLM2CompError: The file exists and is not a result file.
     """
 
     def __init__(self, path: Path | None, *, overwrite: bool = False) -> None:
         self.path = path
-        self._found = read_result_file(path) if path and path.exists() and not overwrite else None
+        self._existing = read_result_file(path) if path and path.exists() and not overwrite else None
         self._settings: dict[str, Any] = {}
         self._results: dict[str, TaskResult] = {}
 
     def holds(self, name: str) -> bool:
-        """Whether the file has a task of this name, of whatever model."""
-        return self._found is not None and name in self._found.tasks
+        """Whether the existing file has a task of this name, of any model."""
+        return self._existing is not None and name in self._existing.tasks
 
     def start(self, settings: dict[str, Any], *, keep: bool = True) -> None:
-        """Says what the results are of; from here on they can be looked up and added.
+        """Sets the model and settings of the results; call it before `finished` and `add`.
 
         Args:
             settings: The model and how it is evaluated.
-            keep: Whether the file's results count as finished; else they only have to be of the same model.
+            keep: Whether existing results count as finished. They must be of the same model in any case.
 
         Raises:
             SettingsError: The file holds results of another model, or made with other settings.
         """
-        self._settings = settings = json.loads(json.dumps(settings))  # as they are in a file
-        if self._found:
-            _check_settings(self._found, settings)
+        self._settings = settings = json.loads(json.dumps(settings))  # as a file holds them
+        if self._existing:
+            _check_settings(self._existing, settings)
             if keep:
-                self._results = _results_of(self._found, settings)
+                self._results = _results_of(self._existing, settings)
 
     def finished(self, name: str, details: dict[str, Any]) -> TaskResult | None:
-        """The result of a task, if the file has it with its samples, which not all of mteb's tasks have.
+        """The existing result of a task; None if there is none, or it lacks samples (mteb's tasks may).
 
         Args:
-            name: The task.
-            details: What is known of it before it is run.
+            name: Name of the task.
+            details: Details of the task that are known before it runs.
 
         Raises:
-            SettingsError: The file's result is of other data.
+            SettingsError: The existing result is of other data.
         """
         result = self._results.get(name)
         if result is None or not (result.samples or result.details.get("benchmark") == "mteb"):
@@ -79,24 +79,24 @@ class ResultStore:
         return result
 
     def add(self, result: TaskResult) -> None:
-        """Takes a result in and writes the file."""
+        """Adds a result and writes the file."""
         self._results[result.task] = result
         if self.path:
             record = result_record(list(self._results.values()), self._settings)
-            analysis = self._found.beside.get("analysis") if self._found else None
+            analysis = self._existing.beside.get("analysis") if self._existing else None
             write_record(self.path, record | ({"analysis": analysis} if analysis else {}))
 
 
 _WAYS_OUT = "give another file, or --overwrite"
 
 
-def _check_settings(found: ResultFile, settings: dict[str, Any]) -> None:
-    before = found.settings
+def _check_settings(existing: ResultFile, settings: dict[str, Any]) -> None:
+    before = existing.settings
     known_by = "fingerprint" if before.get("fingerprint") and settings.get("fingerprint") else "model"
     if before.get(known_by) != settings.get(known_by):
         name, other = before.get("model") or before.get("run"), settings.get("model") or settings.get("run")
         raise SettingsError(
-            f"{found.path}: holds results of another model, {name} ({before.get(known_by)!s:.16}), not of {other}; "
+            f"{existing.path}: holds results of another model, {name} ({before.get(known_by)!s:.16}), not of {other}; "
             f"{_WAYS_OUT}"
         )
     changed = [
@@ -105,19 +105,19 @@ def _check_settings(found: ResultFile, settings: dict[str, Any]) -> None:
     if changed or ("run" in before) != ("run" in settings):
         sides = ({key: source[key] for key in sorted(changed)} for source in (before, settings))
         raise SettingsError(
-            f"{found.path}: holds results made with other settings: {' now '.join(map(_short, sides))}; {_WAYS_OUT}"
+            f"{existing.path}: holds results made with other settings: {' now '.join(map(_short, sides))}; {_WAYS_OUT}"
         )
 
 
-def _results_of(found: ResultFile, settings: dict[str, Any]) -> dict[str, TaskResult]:
-    """The file's results; where something about the run is different now, their details say what they were made with."""
+def _results_of(existing: ResultFile, settings: dict[str, Any]) -> dict[str, TaskResult]:
+    """Results of the file. Where versions, hardware or batch size differ now, their details keep the old ones."""
     now = result_record([], {})
-    made_with = {key: found.beside[key] for key in _MADE_WITH if found.beside.get(key) != now[key]}
-    if found.settings.get("batch_size") != settings.get("batch_size"):
-        made_with["batch_size"] = found.settings.get("batch_size")
-    seconds = found.beside.get("seconds") or {}
+    made_with = {key: existing.beside[key] for key in _MADE_WITH if existing.beside.get(key) != now[key]}
+    if existing.settings.get("batch_size") != settings.get("batch_size"):
+        made_with["batch_size"] = existing.settings.get("batch_size")
+    seconds = existing.beside.get("seconds") or {}
     results = {}
-    for name, task in found.tasks.items():
+    for name, task in existing.tasks.items():
         result = TaskResult(name, task.metrics, task.details, seconds.get(name, 0.0), samples=task.samples)
         results[name] = replace(result, details={"made_with": made_with} | result.details) if made_with else result
     return results

@@ -1,4 +1,4 @@
-"""Tables in Markdown and for terminals, and the blocks of a file that they fill."""
+"""Tables in Markdown and for terminals, and the blocks of a file that hold them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,18 +9,21 @@ _BLOCK = re.compile(r"<!-- table (.+?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The rows, the first of them the header, as a table in Markdown."""
+    """The rows as a Markdown table; the first is the header."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def fill_blocks(text: str, make: Callable[[str], str]) -> str:
-    """The text with everything between `<!-- table NAME -->` and `<!-- end -->` made anew by `make(NAME)`; NAME may hold spaces."""
-    return _BLOCK.sub(lambda found: f"<!-- table {found[1]} -->\n{make(found[1])}\n<!-- end -->", text)
+    """The text with what is between `<!-- table NAME -->` and `<!-- end -->` replaced by `make(NAME)`.
+
+    NAME may have spaces.
+    """
+    return _BLOCK.sub(lambda match: f"<!-- table {match[1]} -->\n{make(match[1])}\n<!-- end -->", text)
 
 
 def aligned_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    """The rows for a terminal: columns two blanks apart, numbers to the right, those of `left` to the left."""
+    """The rows as text for a terminal: columns two spaces apart, aligned to the right, those of `left` to the left."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:

@@ -1,4 +1,7 @@
-"""Shards: the vectors of a part of a corpus, made on one host or GPU of several. A shard is a folder with `shard.json` and the files of its rows."""
+"""Shards: vectors of a part of a corpus, each made on one of several hosts or GPUs.
+
+A shard is a folder with `shard.json` and the files of its rows.
+"""
 
 import json
 import re
@@ -22,7 +25,7 @@ __all__ = ["ROWS", "SHARD", "Part", "Shard", "find_shards", "parse_part", "read_
 
 SHARD = "shard.json"
 ROWS = "rows"
-"""Folder of the files of the shard's rows."""
+"""Name of the folder with the files of a shard's rows."""
 _FORMAT = JsonFormat(
     "shard manifest",
     IndexFolderError,
@@ -33,12 +36,12 @@ _FORMAT = JsonFormat(
 _MOST_SHARDS = 1 << 20
 _MOST_ROWS = (1 << 32) - 1
 _FOLDER = re.compile(r"shard-([0-9]{1,7})-of-([0-9]{1,7})", re.ASCII)
-_NAMED = 8
-"""Shards that a message names."""
+_MOST_NAMED = 8
+"""Maximum number of missing shards that a message names."""
 
 
 class Part(NamedTuple):
-    """Which part of a corpus: of its documents, numbered from 0, shard I of N has those whose number leaves the remainder I - 1 when divided by N."""
+    """A part of a corpus, shard I of N: the documents whose number (from 0) modulo N is I - 1."""
 
     shard: int
     shards: int
@@ -52,40 +55,40 @@ class Part(NamedTuple):
         return f"shard-{self.shard}-of-{self.shards}"
 
     def documents_of(self, total: int) -> int:
-        """How many of so many documents are in the part."""
+        """Number of documents in the part, of `total` documents."""
         return len(range(self.shard - 1, total, self.shards))
 
 
 def parse_part(text: str) -> Part:
-    """The part meant by `I/N`, such as 2/3: the second of three.
+    """The part that `I/N` names, such as 2/3: the second of three.
 
     Raises:
-        SettingsError: It is of another form, or I is not in 1 to N.
+        SettingsError: The text has another form, or I is not from 1 to N.
     """
-    found = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", text.strip(), re.ASCII)
-    if not found or not 1 <= int(found[1]) <= int(found[2]) <= _MOST_SHARDS:
+    match = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", text.strip(), re.ASCII)
+    if not match or not 1 <= int(match[1]) <= int(match[2]) <= _MOST_SHARDS:
         raise SettingsError(
             f"shard is {text[:40]!r}, expected I/N with I from 1 to N, such as 1/4, 2/4, 3/4 and 4/4 on four hosts"
         )
-    return Part(int(found[1]), int(found[2]))
+    return Part(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What `shard.json` says.
+    """Content of `shard.json`.
 
     Attributes:
         part: Which part of the corpus.
-        model: Name or folder to load the model by, on the host that made the shard; None: the bundled one, or one given
-            as an object.
-        fingerprint: The model's.
-        dimension: Numbers in a vector.
-        options: Store and chunking; the rest is of no account.
-        rows: Vectors in the shard.
-        documents: Documents in the shard.
-        corpus_documents: Documents in the whole corpus.
-        corpus_sha256: Of the lines of all its documents: equal for all shards of one corpus.
-        files: Records by name.
+        model: Name or folder to load the model by, on the host that made the shard; None: the bundled model, or one
+            that was given as an object.
+        fingerprint: The model's fingerprint.
+        dimension: Length of a vector.
+        options: Store and chunking; other options are not used.
+        rows: Number of vectors in the shard.
+        documents: Number of documents in the shard.
+        corpus_documents: Number of documents in the whole corpus.
+        corpus_sha256: SHA-256 of the lines of all documents of the corpus, equal for all its shards.
+        files: Records by file name.
         created_by: Versions of the software that wrote it.
     """
 
@@ -103,7 +106,7 @@ class Shard:
 
 
 def write_shard(folder: Path, shard: Shard) -> None:
-    """Makes the shard a finished one: at once, and durable on return. Its files are on the device already."""
+    """Finishes the shard, atomically and durably. The files that it names must be durable already."""
     content: dict[str, Any] = {
         "format": _FORMAT.version,
         "created_by": dict(shard.created_by),
@@ -123,10 +126,10 @@ def write_shard(folder: Path, shard: Shard) -> None:
 
 
 def read_shard(folder: Path) -> Shard:
-    """The shard in the folder, after `shard.json` was checked and every file it names was found to be a plain file of the recorded size.
+    """The checked shard in the folder; every file that it names is a plain file of the recorded size.
 
     Raises:
-        IndexFolderError: No finished shard there, or one that is incomplete, altered, or of another format.
+        IndexFolderError: There is no finished shard, or it is incomplete, altered, or of another format.
     """
     path = folder / SHARD
     if path.is_symlink():
@@ -146,7 +149,7 @@ def read_shard(folder: Path) -> Shard:
 
 def _format_unfinished(folder: Path) -> str:
     if (folder / ROWS / JOURNAL).is_file():
-        return "an unfinished shard; run its llm2comp encode command again, and it goes on where it was"
+        return "an unfinished shard; run its llm2comp encode command again to continue it"
     return f"holds no shard (no {SHARD}); make shards with: llm2comp encode CORPUS --shard I/N -o DIR"
 
 
@@ -196,43 +199,46 @@ def _parse(content: dict[str, Any]) -> Shard:
 
 def _check_files(files: Mapping[str, FileRecord], expected: Mapping[str, int]) -> None:
     if missing := Names.ALWAYS - set(files):
-        raise ValueError(f"without {', '.join(sorted(missing))}")
+        raise ValueError(f"it is without {', '.join(sorted(missing))}")
     if others := set(files) - Names.ALWAYS - {Names.METADATA}:
-        raise ValueError(f"names a file {min(others)[:80]!r}, which is none of ours")
+        raise ValueError(f"it names a file {min(others)[:80]!r}, which no shard has")
     for name, size in expected.items():
         if files[name].bytes != size:
             raise ValueError(f"{name} of {files[name].bytes:,} bytes does not fit its rows")
 
 
 def find_shards(paths: Iterable[Path]) -> list[tuple[Path, Shard]]:
-    """The shards of one corpus, all of them, in order: each path is a shard's folder, or a folder of such folders.
+    """All shards of a corpus with their folders, in order.
+
+    Args:
+        paths: Folders of shards, or folders that contain them.
 
     Raises:
-        IndexFolderError: A shard is missing, unfinished, there twice, altered, or of another model, store, chunking or
-            corpus than the rest.
+        IndexFolderError: A shard is missing, unfinished, given twice, altered, or of another model, store, chunking or
+            corpus than the others.
     """
-    found = [(folder, read_shard(folder)) for path in paths for folder in _shard_folders(path)]
-    if not found:
+    shards = [(folder, read_shard(folder)) for path in paths for folder in _shard_folders(path)]
+    if not shards:
         raise IndexFolderError(
             "no folder of shards is given; make shards with: llm2comp encode CORPUS --shard I/N -o DIR"
         )
-    found.sort(key=lambda entry: entry[1].part)
-    _check_alike(found)
-    shards = found[0][1].part.shards
-    for (folder, shard), (other, following) in zip(found, found[1:], strict=False):
+    shards.sort(key=lambda entry: entry[1].part)
+    _check_alike(shards)
+    total = shards[0][1].part.shards
+    for (folder, shard), (other, following) in zip(shards, shards[1:], strict=False):
         if shard.part == following.part:
             raise IndexFolderError(f"{folder} and {other}: both are {shard.part}; give each shard once")
-    if missing := sorted(set(range(1, shards + 1)) - {shard.part.shard for _, shard in found}):
-        named = ", ".join(map(str, missing[:_NAMED])) + (
-            f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    if missing := sorted(set(range(1, total + 1)) - {shard.part.shard for _, shard in shards}):
+        named = ", ".join(map(str, missing[:_MOST_NAMED])) + (
+            f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
         )
         plural = len(missing) > 1
         raise IndexFolderError(
-            f"shard{'s' * plural} {named} of {shards} {'are' if plural else 'is'} missing; make "
-            f"{'them' if plural else 'it'} with llm2comp encode CORPUS --shard {missing[0]}/{shards}, or name the "
+            f"shard{'s' * plural} {named} of {total} {'are' if plural else 'is'} missing; make "
+            f"{'them' if plural else 'it'} with llm2comp encode CORPUS --shard {missing[0]}/{total}, or name the "
             "folder too"
         )
-    return found
+    return shards
 
 
 def _shard_folders(path: Path) -> list[Path]:
@@ -254,11 +260,11 @@ def _shard_folders(path: Path) -> list[Path]:
     return folders
 
 
-def _check_alike(found: Sequence[tuple[Path, Shard]]) -> None:
+def _check_alike(shards: Sequence[tuple[Path, Shard]]) -> None:
     """Raises IndexFolderError unless all shards are parts of the same vectors."""
-    base_folder, base = found[0]
+    base_folder, base = shards[0]
     expected = _traits(base)
-    for folder, shard in found[1:]:
+    for folder, shard in shards[1:]:
         for name, value in _traits(shard).items():
             if value != expected[name]:
                 raise IndexFolderError(

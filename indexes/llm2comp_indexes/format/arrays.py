@@ -1,4 +1,4 @@
-"""One-dimensional arrays in .npy files whose header is compared byte by byte before the file is mapped."""
+"""One-dimensional arrays in .npy files; the header is compared byte by byte before a file is mapped."""
 
 from pathlib import Path
 from typing import Any
@@ -31,28 +31,33 @@ class ArrayFile:
 
     def __init__(self, path: Path, dtype: str, count: int) -> None:
         self._dtype = np.dtype(dtype)
-        self._left = count
+        self._remaining = count
         self._file = HashedFile(path)
         self._file.write(_to_header(self._dtype, count))
 
     def append(self, values: NDArray[Any]) -> None:
-        """Writes the next numbers, as the file's type."""
-        self._left -= len(values)
+        """Writes the next numbers, converted to the file's type."""
+        self._remaining -= len(values)
         self._file.write(values.astype(self._dtype, copy=False).tobytes())
 
     def finish(self) -> FileRecord:
-        """The file's record, once it is on the device."""
-        if self._left:
-            raise ValueError(f"an array is {self._left} numbers short of what its header says")
+        """Record of the file, after it is on the device."""
+        if self._remaining:
+            raise ValueError(f"an array is {self._remaining} numbers short of what its header says")
         return self._file.finish()
 
     def close(self) -> None:
-        """Closes the file; what is not finished is not durable."""
+        """Closes the file. Without `finish` it is not durable."""
         self._file.__exit__()
 
 
 def map_array(path: Path, dtype: str, count: int | None = None) -> NDArray[Any]:
-    """The array in the file, mapped read-only; None takes the count from the file's size. Nothing is unpickled, nothing is allocated.
+    """The array in the file, mapped read-only; nothing is unpickled or allocated.
+
+    Args:
+        path: A file that `ArrayFile` wrote.
+        dtype: Type of the numbers.
+        count: Number of them; None: as many as the file's size allows.
 
     Raises:
         IndexFolderError: The file is missing, or is not an array of that type and count.

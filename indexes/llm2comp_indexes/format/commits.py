@@ -1,4 +1,7 @@
-"""Changing an index: under the writer's lock new segments are written beside the old, a new manifest makes them the index, then the old ones go."""
+"""Changes of an index, under the writer's lock.
+
+New segments are written beside the old ones, a new manifest makes them the index, then the old ones are removed.
+"""
 
 import errno
 import platform
@@ -44,7 +47,7 @@ _SEGMENTS = "segments"
 
 
 def versions() -> dict[str, str]:
-    """Versions of the software that decides about the contents of an index."""
+    """Versions of the software that the contents of an index depend on."""
     return {
         "llm2comp": llm2comp.__version__,
         "faiss": import_faiss().__version__,
@@ -54,52 +57,52 @@ def versions() -> dict[str, str]:
 
 
 class Change:
-    """A change of the index in `folder`, by the one process that holds its lock.
+    """A change of the index in `folder`, made by the process that holds its lock.
 
     Attributes:
-        before: The commit to start from; None where there is none yet.
+        before: The commit it starts from; None for a new index.
     """
 
     def __init__(self, folder: Path, before: Manifest | None) -> None:
         self.folder, self.before = folder, before
-        self._found = _identity(folder)
+        self._identity = _identity(folder)
         self._taken = [segment.name for segment in before.segments] if before else []
 
     @property
     def commit_number(self) -> int:
-        """Number of the commit that this change will make."""
+        """Number of the commit that this change makes."""
         return self.before.commit + 1 if self.before else 1
 
     def new_segment(self, dimension: int, store: Any, *, header: dict[str, Any]) -> SegmentWriter:
-        """A writer for one more segment, which takes up what a killed run left under the same header."""
+        """Writer of one more segment. It continues a segment that a killed run left with the same header."""
         segments = self.folder / _SEGMENTS
         segments.mkdir(exist_ok=True)
-        sync_folder(self.folder)  # or what is encoded from now on would go with a power failure
+        sync_folder(self.folder)  # else a power failure could lose everything encoded from now on
         folder = new_segment_folder(segments, self._taken, header, number=self.commit_number)
         self._taken.append(folder.name)
         return SegmentWriter(folder, dimension, store, header=header)
 
     def commit(self, manifest: Manifest) -> Manifest:
-        """Makes the manifest the index, as the next commit, and removes what it does not name."""
+        """Commits the manifest, with the next number, and removes every file that it does not name."""
         numbered = replace(manifest, commit=self.commit_number, created_by=versions())
         for segment in numbered.segments:
             sync_folder(segment_folder(self.folder, segment))
         for parent in (self.folder / _SEGMENTS, self.folder, self.folder.parent):
-            if parent.is_dir():  # an index that all was deleted from has no segments
+            if parent.is_dir():  # an index without documents has no segments
                 sync_folder(parent)
-        if _identity(self.folder) != self._found:
+        if _identity(self.folder) != self._identity:
             raise IndexFolderError(
-                f"{self.folder}: another index has been put in this place meanwhile, and stays as it is; run this "
-                "again to change it"
+                f"{self.folder}: was replaced by another index meanwhile, which was not changed; run this again to "
+                "change it"
             )
         write_manifest(self.folder, numbered)
-        self.before, self._found = numbered, _identity(self.folder)
+        self.before, self._identity = numbered, _identity(self.folder)
         _sweep(self.folder, numbered)
         return numbered
 
 
 def _identity(folder: Path) -> tuple[int, ...] | None:
-    """What tells the folder's manifest from another file of its name; None if there is none."""
+    """Device, inode, size and time of the manifest, which no other file shares; None if there is none."""
     try:
         status = (folder / MANIFEST).lstat()
     except FileNotFoundError:
@@ -108,10 +111,17 @@ def _identity(folder: Path) -> tuple[int, ...] | None:
 
 
 def with_deleted(change: Change, segment: Segment, deleted: NDArray[np.bool_], *, documents: int) -> Segment:
-    """The segment with these rows deleted, (rows,), and so many documents left alive; its bitmap is on the device."""
+    """The segment with other deleted rows; their bitmap is written and durable.
+
+    Args:
+        change: The change that it is part of.
+        segment: The segment before.
+        deleted: All deleted rows, (rows,).
+        documents: Number of documents that remain.
+    """
     name = Names.deleted(change.commit_number)
     path = segment_folder(change.folder, segment) / name
-    path.unlink(missing_ok=True)  # of a killed run
+    path.unlink(missing_ok=True)  # left by a killed run
     with HashedFile(path) as file:
         file.write(np.packbits(deleted, bitorder="little").tobytes())
         record = file.finish()
@@ -120,7 +130,10 @@ def with_deleted(change: Change, segment: Segment, deleted: NDArray[np.bool_], *
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """Raises IndexFolderError unless an index may be written to `output`: nothing there, an empty folder, an unfinished build, or an index to overwrite."""
+    """Raises IndexFolderError unless an index may be written to `output`.
+
+    It may where nothing is, or an empty folder, an unfinished build, or, with `overwrite`, an index.
+    """
     if not output.exists():
         return
     _refuse_links(output)
@@ -131,7 +144,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
             output / _SEGMENTS
         ):
             raise IndexFolderError(
-                f"{output}: a folder that holds something else than an index, which is left alone; name another with -o"
+                f"{output}: a folder that holds something other than an index, and is kept; name another with -o"
             )
         return
     if not overwrite:
@@ -140,7 +153,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
             "(overwrite=True)"
         )
     try:
-        read_manifest(output)  # what is not ours, or newer, or damaged is not ours to delete
+        read_manifest(output)  # an index that is newer, damaged or not ours must not be deleted
     except IndexFolderError as error:
         raise IndexFolderError(
             f"{error} (what cannot be read is not overwritten: name another folder with -o, or remove this one "
@@ -149,7 +162,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Raises IndexFolderError if segments would be written to, and swept from, somewhere else."""
+    """Raises IndexFolderError if the folder of segments is a link: files elsewhere would be written and removed."""
     if (folder / _SEGMENTS).is_symlink():
         raise IndexFolderError(
             f"{folder / _SEGMENTS}: a link, expected a folder; copy the index with the files it links to"
@@ -157,32 +170,34 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _foreign(segments: Path) -> bool:
-    """Whether the folder is there and holds something else than what a killed build leaves."""
+    """Whether the folder exists and holds something that a killed build does not leave."""
     return segments.exists() and (not segments.is_dir() or not all(map(is_unfinished, segments.iterdir())))
 
 
 @contextmanager
 def create_index(output: Path, *, overwrite: bool) -> Iterator[Change]:
-    """A change that makes a new index, or replaces the one there. Without a finished block nothing stays behind after an error.
+    """A change that makes a new index or replaces the existing one.
+
+    After an error nothing is left behind, unless a block of rows was finished.
 
     Raises:
-        IndexFolderError: `check_output` refuses, another process writes there, or the device is full.
+        IndexFolderError: `check_output` raises it, another process writes there, or the disk is full.
     """
     check_output(output, overwrite=overwrite)
-    with _causes_explained(output), _made(output), sole_writer(output):
-        check_output(output, overwrite=overwrite)  # once more, now that no other writer can come in between
+    with _explained(output), _made_folder(output), sole_writer(output):
+        check_output(output, overwrite=overwrite)  # once more, now that no other process can write
         change = Change(output, read_manifest(output) if (output / MANIFEST).exists() else None)
         try:
             yield change
         except BaseException:
             _remove_empty_segments(change)
-            _remove_unused(output)  # while the lock keeps others out
+            _remove_unused(output)  # while the lock is held
             raise
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """The folder and its parents, made where they are missing; those that nothing was left in go at the end."""
+def _made_folder(folder: Path) -> Iterator[None]:
+    """Makes the folder and its missing parents; those that are empty at the end are removed."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -197,17 +212,17 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def change_index(folder: Path) -> Iterator[Change]:
-    """A change of the index there.
+    """A change of an existing index.
 
     Raises:
-        IndexFolderError: No index there, a damaged one, another process is writing it, or the device is full.
+        IndexFolderError: There is no index, it is damaged, another process is writing it, or the disk is full.
     """
     if not (folder / MANIFEST).is_file():
-        read_manifest(folder)  # says what is wrong, before a lock is left there
-    with _causes_explained(folder), sole_writer(folder):
+        read_manifest(folder)  # raises before a lock file is left there
+    with _explained(folder), sole_writer(folder):
         _refuse_links(folder)
         change = Change(folder, before := read_manifest(folder))
-        _sweep(folder, before, keep_unfinished=True)  # of a run that was killed behind its commit
+        _sweep(folder, before, keep_unfinished=True)  # files of a run that was killed after its commit
         try:
             yield change
         except BaseException:
@@ -216,8 +231,8 @@ def change_index(folder: Path) -> Iterator[Change]:
 
 
 @contextmanager
-def _causes_explained(folder: Path) -> Iterator[None]:
-    """What the system refuses, in words."""
+def _explained(folder: Path) -> Iterator[None]:
+    """Turns a full disk or a missing permission into an IndexFolderError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -234,12 +249,12 @@ def _causes_explained(folder: Path) -> Iterator[None]:
 
 
 def _touch(place: Path, folder: Path) -> bool:
-    """Whether one lies in the other."""
+    """Whether one path is the other or lies in it."""
     return place == folder or folder in place.parents or place in folder.parents
 
 
 def _remove_empty_segments(change: Change) -> None:
-    """Removes segments without a finished block, which no later run can take up."""
+    """Removes segments without a finished block, which no later run could continue."""
     kept = {segment.name for segment in change.before.segments} if change.before else set()
     for folder in _segment_folders(change.folder):
         journal = folder / JOURNAL
@@ -248,7 +263,7 @@ def _remove_empty_segments(change: Change) -> None:
 
 
 def _remove_unused(output: Path) -> None:
-    """Removes the files that were made for an index of which nothing is worth keeping."""
+    """Removes what was made for a new index of which no segment remains."""
     if (output / MANIFEST).exists() or _segment_folders(output):
         return
     for name in (*LOCK_FILES, f"{MANIFEST}.new"):
@@ -259,13 +274,16 @@ def _remove_unused(output: Path) -> None:
 
 
 def _segment_folders(folder: Path) -> list[Path]:
-    """Folders of segments, in use or not."""
+    """Folders of segments, whether the manifest names them or not."""
     parent = folder / _SEGMENTS
     return list(filter(is_segment_folder, parent.iterdir())) if parent.is_dir() else []
 
 
 def _sweep(folder: Path, manifest: Manifest, *, keep_unfinished: bool = False) -> None:
-    """Removes what the commit does not name; what cannot be removed now (held open, on some systems) is removed the next time."""
+    """Removes what the manifest does not name.
+
+    What cannot be removed now (on some systems, while a reader has it open) is removed the next time.
+    """
     named = {segment.name: segment for segment in manifest.segments}
     for path in _segment_folders(folder):
         if path.name not in named:

@@ -1,4 +1,7 @@
-"""The documents of a segment: JSON lines, and beside them where each line ends and its CRC-32, so that any row is read alone."""
+"""The documents of a segment: a file of JSON lines, and a file with the end and CRC-32 of each line.
+
+Any row is read without reading the others.
+"""
 
 import hashlib
 import json
@@ -21,15 +24,15 @@ _TWO_OFFSETS = struct.Struct("<QIQI")
 ROW_BYTES = _OFFSET.size
 """Bytes in the offsets file for each document."""
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # which json.dumps would make anew for each document
-_scan = json.JSONDecoder().raw_decode  # without json.loads' search for white space, a third of its time on a short line
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make a new encoder for each document
+_scan = json.JSONDecoder().raw_decode  # json.loads also looks for white space: a third of its time on a short line
 
 
 def document_line(document: Document) -> bytes:
-    """The document's line in the file: equal lines are equal documents.
+    """The document's line in the file, with its line break. Equal documents have equal lines.
 
     Raises:
-        CorpusError: Metadata that JSON cannot hold.
+        CorpusError: JSON cannot hold the metadata.
     """
     fields = {"id": document.id, "title": document.title, "text": document.text, "metadata": document.metadata}
     try:
@@ -51,7 +54,7 @@ def _parse(line: bytes) -> tuple[str, str, str, dict[str, Any]]:
 
 
 def digest_documents(documents: Iterable[Document]) -> str:
-    """SHA-256 (hex) of the file that `DocumentWriter` would write: equal exactly when a segment holds these documents."""
+    """SHA-256 (hex) of the file that `DocumentWriter` would write for these documents."""
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document_line(document))
@@ -59,13 +62,19 @@ def digest_documents(documents: Iterable[Document]) -> str:
 
 
 class DocumentWriter:
-    """Writes the lines of documents and their offsets into two files."""
+    """Writes documents into two files, lines and offsets."""
 
     def __init__(self, lines: Path, offsets: Path, *, rows: int = 0, end: int = 0) -> None:
-        """Starts new files, or goes on with those of a killed process after their first `rows` documents, `end` bytes of lines.
+        """Starts new files, or continues those that a killed process left.
+
+        Args:
+            lines: File of JSON lines.
+            offsets: File of offsets.
+            rows: Number of documents to keep.
+            end: Bytes of their lines.
 
         Raises:
-            IndexFolderError: The files hold less.
+            IndexFolderError: The files are shorter.
         """
         self._lines = HashedFile(lines, keep=end)
         self._offsets = HashedFile(offsets, keep=rows * ROW_BYTES)
@@ -89,17 +98,17 @@ class DocumentWriter:
         self.end = ends[-1]
 
     def sync(self) -> None:
-        """Brings what was appended to the device."""
+        """Flushes what was appended to the device."""
         self._lines.sync()
         self._offsets.sync()
 
     def finish(self) -> tuple[FileRecord, FileRecord]:
-        """Records of the two files, once both are on the device."""
+        """Records of the two files, after both are on the device."""
         return self._lines.finish(), self._offsets.finish()
 
 
 class DocumentReader:
-    """The documents of a segment by row. The files are mapped, so opening costs nothing and any row costs one line."""
+    """The documents of a segment by row. The files are mapped: opening reads nothing, a row reads one line."""
 
     def __init__(self, lines: Path, offsets: Path, documents: int) -> None:
         self._path = lines
@@ -110,7 +119,7 @@ class DocumentReader:
         return self._count
 
     def line(self, row: int) -> bytes:
-        """The line of the row.
+        """The row's line.
 
         Raises:
             IndexError: There is no such row.
@@ -118,7 +127,7 @@ class DocumentReader:
         """
         if not 0 <= row < self._count:
             raise IndexError(f"row {row}, expected within 0 and {self._count - 1}")
-        # One call for both ends: every search reads k of these.
+        # Both ends in one call, because every search reads k lines.
         start, _, end, checksum = (
             _TWO_OFFSETS.unpack_from(self._offsets, (row - 1) * ROW_BYTES)
             if row
@@ -133,7 +142,7 @@ class DocumentReader:
         return line
 
     def __getitem__(self, row: int) -> Document:
-        """The document of the row.
+        """The row's document.
 
         Raises:
             IndexError: There is no such row.
@@ -142,7 +151,7 @@ class DocumentReader:
         return Document(*self.fields(row))
 
     def fields(self, row: int) -> tuple[str, str, str, dict[str, Any]]:
-        """Id, title, text and metadata of the row's document, for callers that make something else of them.
+        """Id, title, text and metadata of the row's document.
 
         Raises:
             IndexError: There is no such row.
@@ -152,7 +161,7 @@ class DocumentReader:
             return _parse(self.line(row))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IndexFolderError(
-                f"{self._path}: document {row + 1} is not one of ours: {error}; build the index again"
+                f"{self._path}: document {row + 1} is not one that this package wrote: {error}; build the index again"
             ) from error
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Files that are hashed while they are written, and compared with their record before they are trusted."""
+"""Files hashed while they are written, and checks of a file against its recorded size and SHA-256."""
 
 import hashlib
 import os
@@ -26,10 +26,10 @@ class FileRecord:
 
 
 def parse_records(content: Mapping[str, Any]) -> dict[str, FileRecord]:
-    """The records by file name in the field "files" of a manifest.
+    """Records by file name, from the field "files" of a manifest.
 
     Raises:
-        ValueError: It is missing, or not of records.
+        ValueError: The field is missing or holds something else.
     """
     files = take(content, "files", dict)
     records = {name: take(files, name, dict) for name in files}
@@ -39,13 +39,17 @@ def parse_records(content: Mapping[str, Any]) -> dict[str, FileRecord]:
 
 
 class HashedFile:
-    """A new file, hashed as it is written; durable once `finish` returns its record."""
+    """A new file, hashed as it is written, and durable after `finish`."""
 
     def __init__(self, path: Path, *, keep: int = 0) -> None:
-        """Starts a new file, or goes on with one that a killed process left: its first `keep` bytes stay, what is behind them is cut off.
+        """Starts a new file, or continues one that a killed process left.
+
+        Args:
+            path: The file.
+            keep: Number of bytes to keep of the existing file; the rest is cut off. 0: a new file.
 
         Raises:
-            IndexFolderError: The file to go on with is shorter.
+            IndexFolderError: The existing file is shorter than `keep`.
         """
         self._hash = hashlib.sha256()
         self._bytes = keep
@@ -76,19 +80,19 @@ class HashedFile:
         self._bytes += len(data)
 
     def sync(self) -> None:
-        """Brings what was written to the device."""
+        """Flushes what was written to the device."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def finish(self) -> FileRecord:
-        """The file's record, after its last byte is on the device."""
+        """Record of the file, after its last byte is on the device."""
         self.sync()
         self._file.close()
         return FileRecord(self._bytes, self._hash.hexdigest())
 
 
 def check_size(path: Path, record: FileRecord) -> None:
-    """Raises IndexFolderError unless `path` is a plain file (no link) of the recorded size; does not open it."""
+    """Raises IndexFolderError unless `path` is a plain file (no link) of the recorded size. Does not open it."""
     try:
         status = path.lstat()
     except FileNotFoundError as error:
@@ -103,7 +107,7 @@ def check_size(path: Path, record: FileRecord) -> None:
 
 
 def check_content(path: Path, record: FileRecord) -> None:
-    """Raises IndexFolderError unless the file has the recorded size and SHA-256; reads it once."""
+    """Raises IndexFolderError unless the file has the recorded size and SHA-256. Reads it once."""
     check_size(path, record)
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -114,6 +118,6 @@ def check_content(path: Path, record: FileRecord) -> None:
 
 
 def check_mapped(path: Path, content: Bytes, record: FileRecord) -> None:
-    """Raises IndexFolderError unless the mapped content of the file has the recorded size and SHA-256; it may have been removed meanwhile."""
+    """Raises IndexFolderError unless mapped content has the recorded size and SHA-256; its file may be gone by now."""
     if len(content) != record.bytes or hashlib.sha256(content).hexdigest() != record.sha256:
         raise IndexFolderError(f"{path}: altered (its SHA-256 is not the recorded one); build the index again")

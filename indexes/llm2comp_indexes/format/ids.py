@@ -1,4 +1,4 @@
-"""From document ids to rows: 64-bit hashes in order, and the row of each, in one mapped file of 12 bytes a row."""
+"""Rows by document id: a mapped file of sorted 64-bit hashes and the row of each, 12 bytes a row."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -24,13 +24,13 @@ def _hash(identifier: str) -> int:
 
 
 class IdTableWriter:
-    """Collects the ids of rows in order: 8 bytes a row in memory."""
+    """Collects the document ids of rows in order, with 8 bytes of memory a row."""
 
     def __init__(self) -> None:
         self._hashes = array("Q")
 
     def add(self, identifiers: Iterable[str]) -> None:
-        """The document ids of the next rows."""
+        """Appends the document ids of the next rows."""
         self._hashes.extend(map(_hash, identifiers))
 
     def write(self, path: Path) -> FileRecord:
@@ -44,7 +44,7 @@ class IdTableWriter:
 
 
 class IdTable:
-    """The mapped table. What it gives are rows whose id has the hash asked for: the caller compares the id itself."""
+    """The mapped table. It finds rows whose id has the same hash: the caller must compare the id itself."""
 
     def __init__(self, path: Path, rows: int) -> None:
         content = map_file(path)
@@ -57,15 +57,17 @@ class IdTable:
         self._rows: NDArray[np.uint32] = np.frombuffer(content, "<u4", rows, 8 * rows)
 
     def find(self, identifiers: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Rows that may be of each id, ascending; a row beyond the segment, in a table that was altered, is left out."""
+        """Rows that may have each id, ascending.
+
+        Rows beyond the segment, which only an altered table has, are left out.
+        """
         hashes = np.array([_hash(identifier) for identifier in identifiers], dtype=np.uint64)
         first, last = np.searchsorted(self._hashes, hashes, "left"), np.searchsorted(self._hashes, hashes, "right")
         if (last - first > 1).any():
-            found = (np.sort(self._rows[start:end].astype(np.int64)) for start, end in zip(first, last, strict=True))
-            return [rows[rows < len(self._rows)] for rows in found]
-        owners = np.flatnonzero(
-            last > first
-        )  # a row for each id at most: all of them at once, which takes a tenth of the time
+            matches = (np.sort(self._rows[start:end].astype(np.int64)) for start, end in zip(first, last, strict=True))
+            return [rows[rows < len(self._rows)] for rows in matches]
+        # At most one row for each id: all of them at once takes a tenth of the time.
+        owners = np.flatnonzero(last > first)
         rows = self._rows[first[owners]].astype(np.int64)
         owners, rows = owners[rows < len(self._rows)], rows[rows < len(self._rows)]
         ends = np.searchsorted(owners, np.arange(len(identifiers)), side="right").tolist()

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on the index folder that goes with its process, and beside it who the owner is."""
+"""The writer's lock of an index folder, which ends with its process, and a file that names its owner."""
 
 import os
 import platform
@@ -18,15 +18,15 @@ _OWNER = "LOCK.pid"
 _TRIES = 20
 _SECONDS_BETWEEN_TRIES = 0.05
 LOCK_FILES = frozenset({_LOCK, _OWNER})
-"""Names of the files of a lock; they stay behind, unlocked."""
+"""Names of the files of a lock. They are not removed when it is released."""
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Holds the writer's lock of the index folder. The system frees it when its process ends, however that is.
+    """Holds the writer's lock of the index folder. The system releases it when the process ends, even if killed.
 
     Raises:
-        IndexFolderError: Another process holds it, and the message has its id; or the file system cannot lock.
+        IndexFolderError: Another process holds it (the message has its id), or the file system cannot lock files.
     """
     lock = filelock.FileLock(folder / _LOCK, timeout=0)
     try:
@@ -47,7 +47,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def _write_owner(path: Path) -> None:
-    """A new file always: a link of that name may lead out of the index."""
+    """Writes the owner's process id and host. The file is always new, since a link could lead out of the index."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -57,8 +57,8 @@ def _write_owner(path: Path) -> None:
 
 
 def _owner(folder: Path) -> str:
-    """The process that holds the lock, by its id, and its host if that is another."""
-    told = "another process"
+    """The process that holds the lock, for messages: its id, and its host if that is another."""
+    owner = "another process"
     for _ in range(_TRIES):
         with suppress(OSError, ValueError, OverflowError):
             identifier, _, host = (folder / _OWNER).read_text(errors="replace")[:300].partition(" ")
@@ -66,18 +66,21 @@ def _owner(folder: Path) -> str:
                 return f"process {int(identifier)} on {host.strip()}"
             if _lives(int(identifier)):
                 return f"process {int(identifier)}"
-            told = f"process {int(identifier)} (not seen from here: it is in a container, or ended while one that it started goes on)"
-        time.sleep(_SECONDS_BETWEEN_TRIES)  # the owner may have the lock, and not have told its id yet
-    return told
+            owner = (
+                f"process {int(identifier)} (not visible from here: it runs in a container, or it ended and a process "
+                "that it started goes on)"
+            )
+        time.sleep(_SECONDS_BETWEEN_TRIES)  # the owner may hold the lock without having written its id yet
+    return owner
 
 
 def _lives(process: int) -> bool:
     if os.name != "posix":
-        return True  # there, asking would end it
+        return True  # elsewhere os.kill(…, 0) would end the process
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # another user's
+        return True  # of another user
     return True

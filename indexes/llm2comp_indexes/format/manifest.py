@@ -1,4 +1,4 @@
-"""The manifest of an index: the one file that says what the folder holds. Nothing in it is believed before it is checked."""
+"""The manifest of an index: the file that names all others. Every field is checked before it is used."""
 
 import json
 import os
@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 _METRIC = "inner_product"
 _FORMAT = JsonFormat("index manifest", IndexFolderError, "build the index again in a new folder", version=2)
 _MOST_DIMENSIONS = 1 << 16
-_MOST_ROWS = (1 << 32) - 1  # of a segment: its id table holds rows in four bytes
+_MOST_ROWS = (1 << 32) - 1  # of a segment, whose id table holds rows in four bytes
 _MOST_COMMITS = 1 << 40
 _READ_TRIES = 20
 
@@ -51,12 +51,12 @@ class Names:
     QUERIES = "queries.npy"
     LEXICAL = "bm25"
     JOURNAL = "journal.jsonl"
-    """Of an unfinished segment only."""
+    """Only in an unfinished segment."""
     ALWAYS = frozenset({VECTORS, DOCUMENTS, OFFSETS, IDS})
 
     @staticmethod
     def deleted(commit: int) -> str:
-        """The bitmap of deleted rows as of the commit of this number."""
+        """The bitmap of deleted rows that the commit of this number wrote."""
         return f"deleted-{commit:06d}"
 
 
@@ -74,11 +74,11 @@ class Segment:
 
     Attributes:
         name: Six digits.
-        rows: Vectors and documents (or chunks of documents) in its files, deleted ones too.
-        deleted: Rows that were deleted since.
-        documents: Documents alive in it; fewer than rows where documents are split into chunks.
-        type: FAISS factory string of its structure; `Flat` has none and compares all vectors.
-        files: Records by name, relative to the folder.
+        rows: Number of vectors and of documents (or chunks of documents) in its files, deleted ones included.
+        deleted: Number of deleted rows.
+        documents: Number of documents that are not deleted; fewer than rows where documents are split into chunks.
+        type: FAISS factory string of its structure. `Flat` has no structure: all vectors are compared.
+        files: Records by file name, relative to the folder.
     """
 
     name: str
@@ -102,9 +102,9 @@ class Manifest:
         commit: Its number, counted from 1.
         model: Name or folder to load the model by; None: the bundled model, or one that was given as an object, or
             vectors made elsewhere.
-        fingerprint: The model's; only a model with the same one may search. Empty where vectors came without one.
-        dimension: Numbers in a vector.
-        options: What was asked for when the index was built.
+        fingerprint: The model's fingerprint; only a model with the same one may search. Empty for vectors without one.
+        dimension: Length of a vector.
+        options: The options that the index was built with.
         segments: In the order of their documents.
         created_by: Versions of the software that wrote it.
     """
@@ -119,27 +119,27 @@ class Manifest:
 
     @property
     def documents(self) -> int:
-        """Documents alive in all segments."""
+        """Number of documents in all segments, without deleted ones."""
         return sum(segment.documents for segment in self.segments)
 
     @property
     def rows(self) -> int:
-        """Rows alive in all segments."""
+        """Number of rows in all segments, without deleted ones."""
         return sum(segment.rows - segment.deleted for segment in self.segments)
 
     @property
     def bytes(self) -> int:
-        """Size of all files of all segments."""
+        """Size of all files of all segments, in bytes."""
         return sum(record.bytes for segment in self.segments for record in segment.files.values())
 
 
 def segment_folder(folder: Path, segment: Segment | str) -> Path:
-    """Where the segment's files lie."""
+    """The folder of the segment's files."""
     return folder / "segments" / (segment if isinstance(segment, str) else segment.name)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Makes the manifest the commit of the index: at once, and durable on return. Its files are on the device already."""
+    """Commits the manifest, atomically and durably. The files that it names must be durable already."""
     content: dict[str, Any] = {
         "format": _FORMAT.version,
         "created_by": dict(manifest.created_by),
@@ -154,21 +154,21 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     text = _to_text(signed(content))
     if len(text) > _FORMAT.most_bytes:
         raise IndexFolderError(
-            f"{folder}: {len(manifest.segments):,} segments are more than a manifest holds; make one of them: "
+            f"{folder}: {len(manifest.segments):,} segments are more than a manifest can hold; merge them: "
             f"llm2comp index merge {folder}"
         )
     write_file(folder / MANIFEST, [text], draft=f"{MANIFEST}.new")
 
 
 def _to_text(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode()  # no line break at the end: each byte counts, so a cut one is noticed
+    return json.dumps(content, indent=1).encode()  # no line break at the end, so that every missing byte is noticed
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest, after it was checked and every file it names was found to be a plain file of the recorded size.
+    """The checked manifest; every file that it names is a plain file of the recorded size.
 
     Raises:
-        IndexFolderError: No index there, one of another format, or one that is incomplete or altered.
+        IndexFolderError: There is no index, or it is of another format, incomplete or altered.
     """
     for _ in range(_READ_TRIES):
         content = _load(folder)
@@ -176,22 +176,21 @@ def read_manifest(folder: Path) -> Manifest:
             return _check(folder, content)
         except IndexFolderError:
             if _load(folder) == content:
-                raise  # else a writer committed, and removed old files, meanwhile
+                raise  # else a writer committed and removed old files meanwhile
     return _check(folder, _load(folder))
 
 
 def read_manifest_alone(folder: Path) -> Manifest:
-    """The manifest, checked to the last byte, white space too; the files it names are not looked at.
+    """The manifest, checked to the last byte, white space included. The files that it names are not checked.
 
     Raises:
-        IndexFolderError: As for `read_manifest`, or a byte is not as it was written.
+        IndexFolderError: As `read_manifest`, or a byte differs from what was written.
     """
     content = _load(folder)
     manifest = _check_content(folder, content)
     if _FORMAT.read_bytes(folder / MANIFEST) != _to_text(content) and _load(folder) == content:
         raise IndexFolderError(
-            f"{folder / MANIFEST}: altered (it says the same, but not byte for byte as it was written); build the "
-            "index again"
+            f"{folder / MANIFEST}: altered (same content, but not the bytes that were written); build the index again"
         )
     return manifest
 
@@ -236,13 +235,13 @@ def _load(folder: Path) -> dict[str, Any]:
 
 
 def _format_missing(folder: Path, path: Path) -> str:
-    """What is there in place of a manifest."""
+    """Error message for a folder without a manifest: what it holds instead."""
     if os.path.lexists(path):
         return f"{path}: not a plain file; build the index again"
     if any(folder.glob(f"segments/*/{Names.JOURNAL}")):
-        return f"{folder}: holds no index yet, but an unfinished build, which goes on when its command is run again"
+        return f"{folder}: holds no finished index, only an unfinished build; run its command again to continue it"
     if any(folder.glob(f"segments/*/{Names.VECTORS}")):
-        return f"{path}: missing, while files of an index are there; build the index again in a new folder"
+        return f"{path}: missing, though files of an index are there; build the index again in a new folder"
     return f"{folder}: holds no index (no {MANIFEST}); build one with: llm2comp index build CORPUS -o FOLDER"
 
 
@@ -255,7 +254,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
     options = IndexOptions.from_json(take(content, "options", dict))
     segments = tuple(_parse_segment(segment, dimension, options) for segment in take(content, "segments", list))
     if len({segment.name for segment in segments}) != len(segments):
-        raise ValueError("a segment is named twice")
+        raise ValueError("two segments have the same name")
     commit = take_count(content, "commit", 1, _MOST_COMMITS)
     manifest = Manifest(
         commit,
@@ -281,12 +280,12 @@ def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segme
     files = parse_records(content)
     for file in files:
         if file not in Names.ALWAYS and not _OPTIONAL.fullmatch(file):
-            raise ValueError(f"segment {name} has a file {file[:80]!r}, which is none of ours")
+            raise ValueError(f"segment {name} has a file {file[:80]!r}, which no segment has")
     segment = Segment(name, rows, deleted, documents, take(content, "type", str), files)
     if missing := Names.ALWAYS - set(files):
         raise ValueError(f"segment {name} is without {', '.join(sorted(missing))}")
     if (segment.type == "Flat") == (Names.STRUCTURE in files):
-        raise ValueError(f"segment {name} is of type {segment.type[:80]!r}, which its files are not")
+        raise ValueError(f"segment {name} is of type {segment.type[:80]!r}, which does not fit its files")
     _check_sizes(
         segment,
         {
@@ -296,7 +295,7 @@ def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segme
         },
     )
     if (deleted > 0) != (segment.deleted_file is not None) or sum(file.startswith("deleted-") for file in files) > 1:
-        raise ValueError(f"segment {name} has {deleted} deleted rows, which its files do not say")
+        raise ValueError(f"segment {name} has {deleted} deleted rows, which does not fit its files")
     if segment.deleted_file:
         _check_sizes(segment, {segment.deleted_file: -(-rows // 8)})
     return segment
@@ -306,6 +305,6 @@ def _check_sizes(segment: Segment, expected: Mapping[str, int]) -> None:
     for name, size in expected.items():
         if segment.files[name].bytes != size:
             raise ValueError(
-                f"{name} of segment {segment.name} has {segment.files[name].bytes:,} bytes, which do not fit "
+                f"{name} of segment {segment.name} has {segment.files[name].bytes:,} bytes, which does not fit "
                 f"{segment.rows:,} rows"
             )

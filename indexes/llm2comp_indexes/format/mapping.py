@@ -1,4 +1,7 @@
-"""A file's bytes without reading them: mapped, but for small files, so that an index of many small segments needs few open files."""
+"""Files mapped into memory instead of read.
+
+Small files are read: a mapping keeps its file open, and an index of many small segments would need many open files.
+"""
 
 import errno
 import mmap
@@ -12,14 +15,14 @@ from llm2comp.errors import IndexFolderError
 __all__ = ["Bytes", "limit_explained", "map_file"]
 
 Bytes = mmap.mmap | bytes
-"""Slices are bytes, and numpy and Arrow read it where it lies."""
+"""Content of a file: slices are bytes, and numpy and Arrow use it without a copy."""
 
 _READ_UP_TO = 1 << 16
-"""Bytes that are rather read than mapped: a mapping keeps a file open (Python holds its descriptor), and a process may open 1,024 (macOS: 256)."""
+"""Size in bytes up to which files are read. Python holds a descriptor for each mapping, of 1,024 (macOS: 256)."""
 
 
 def map_file(path: Path) -> Bytes:
-    """The bytes of the file, as they are now: it may be removed meanwhile.
+    """The bytes of the file. They stay readable if it is removed later.
 
     Raises:
         IndexFolderError: The process has too many files open.
@@ -33,13 +36,13 @@ def map_file(path: Path) -> Bytes:
 
 @contextmanager
 def limit_explained() -> Iterator[None]:
-    """Says in words that too many files are open."""
+    """Turns the system's limit on open files into an IndexFolderError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         raise IndexFolderError(
-            f"{error.filename}: {error.strerror}; an index opens several a segment: llm2comp index merge makes one of "
-            "all, or raise the limit (ulimit -n)"
+            f"{error.filename}: {error.strerror}; an index opens several files a segment: merge its segments "
+            "(llm2comp index merge) or raise the limit (ulimit -n)"
         ) from error

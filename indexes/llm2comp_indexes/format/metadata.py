@@ -1,4 +1,4 @@
-"""Metadata of a segment's documents as columns of an Arrow file, for filters; mapped, and checked before it is used."""
+"""Metadata of a segment's documents as columns of a mapped Arrow file, for filters. Checked before it is used."""
 
 import io
 import logging
@@ -21,9 +21,9 @@ Kind = Literal["integer", "number", "flag", "text", "texts", "numbers"]
 """Types of a column. A field has one column for each type its values have."""
 
 MOST_COLUMNS = 1000
-"""Columns kept; what fields met later hold cannot be filtered by (some corpora use ids as field names)."""
+"""Maximum number of columns. Fields beyond it cannot be filtered by (some corpora use ids as field names)."""
 
-_DEEPEST = 8  # levels of nested objects
+_MOST_LEVELS = 8  # of nested objects
 _BATCH_ROWS = 1 << 14
 _BATCH_CHARACTERS = 1 << 24
 _LEFT_OUT = b"left out"
@@ -38,8 +38,8 @@ class MetadataWriter:
     numbers. Dates are texts (ISO). A nested object's values are fields `outer.inner`, down to 8 levels. Null and NaN
     are left out, as are truth values, objects and lists within lists.
 
-    Memory does not grow with rows: batches of 16,384 documents wait in a temporary file beside `path` until all columns
-    are known.
+    Memory does not grow with rows: batches of 16,384 documents are kept in a temporary file beside `path` until all
+    columns are known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class MetadataWriter:
         self._columns: dict[str, None] = {}
         self._left_out = False
         self._batch = _Batch()
-        self._batches: list[int] = []  # rows of each
+        self._batches: list[int] = []  # number of rows of each
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +66,7 @@ class MetadataWriter:
                 self._flush()
 
     def finish(self) -> FileRecord | None:
-        """The file's record, once it is on the device; None, and no file, if no document has anything to filter by."""
+        """Record of the file, after it is on the device; None, and no file, if no document has metadata."""
         with self:
             self._flush()
             return self._write() if self._columns else None
@@ -82,7 +82,7 @@ class MetadataWriter:
         self._batch = _Batch()
 
     def _keep(self, name: str) -> bool:
-        """Whether the column has a place, which a new one gets while there is room."""
+        """Whether the column is kept; a new one is while there are fewer than MOST_COLUMNS."""
         if name not in self._columns and len(self._columns) >= MOST_COLUMNS:
             if not self._left_out:
                 logger.warning(
@@ -105,9 +105,9 @@ class MetadataWriter:
         with HashedFile(self._path) as file:
             with pa.ipc.new_file(_Sink(file), schema) as target:
                 for rows in self._batches:
-                    found = pa.ipc.open_stream(self._spool).read_all().to_batches()
-                    given = {name: found[0].column(name) for name in found[0].schema.names} if found else {}
-                    columns = [given.get(name) for name in self._columns]
+                    batches = pa.ipc.open_stream(self._spool).read_all().to_batches()
+                    present = {name: batches[0].column(name) for name in batches[0].schema.names} if batches else {}
+                    columns = [present.get(name) for name in self._columns]
                     filled = [
                         pa.nulls(rows, field.type) if column is None else column
                         for field, column in zip(schema, columns, strict=True)
@@ -117,7 +117,7 @@ class MetadataWriter:
 
 
 class _Batch:
-    """Values of some documents by column, with the rows that have them."""
+    """Values of some documents: by column, then by row."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -141,18 +141,18 @@ class _Batch:
 
 
 def _flatten(metadata: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    left = [("", metadata, 1)]
-    while left:
-        prefix, fields, depth = left.pop()
+    pending = [("", metadata, 1)]
+    while pending:
+        prefix, fields, depth = pending.pop()
         for name, value in fields.items():
             if not isinstance(value, dict):
                 yield f"{prefix}{name}", value
-            elif depth < _DEEPEST:
-                left.append((f"{prefix}{name}.", value, depth + 1))
+            elif depth < _MOST_LEVELS:
+                pending.append((f"{prefix}{name}.", value, depth + 1))
 
 
 def _to_kinds(value: Any) -> Iterator[tuple[Kind, Any]]:
-    """The columns a value belongs to, and what they hold; none for null and NaN."""
+    """Types of the columns that hold the value, with what they hold; none for null and NaN."""
     if isinstance(value, bool):
         yield "flag", value
     elif isinstance(value, int) and -(2**63) <= value < 2**63:
@@ -179,7 +179,7 @@ def _to_double(value: float) -> float:
 
 
 def _encodable(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can escape and UTF-8 cannot hold."""
+    """The text without half surrogate pairs, which JSON can escape but UTF-8 cannot encode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -193,7 +193,7 @@ def _to_type(name: str) -> Any:
 
 
 class _Sink(io.RawIOBase):
-    """Lets Arrow write into a file that is hashed as it is written."""
+    """A stream through which Arrow writes into a hashed file."""
 
     def __init__(self, file: HashedFile) -> None:
         self._file = file
@@ -212,17 +212,22 @@ class _Sink(io.RawIOBase):
 
 
 def open_metadata(path: Path, rows: int, *, content: Bytes | None = None) -> "Metadata":
-    """The metadata of so many rows that `MetadataWriter` wrote, mapped; by the caller, where `content` is given.
+    """The mapped metadata that `MetadataWriter` wrote.
 
-    Here the schema, every batch's layout and the number of rows are checked; contents are validated column by column at
-    first use.
+    The schema, every batch's layout and the number of rows are checked here; each column's contents are validated when
+    they are first used.
+
+    Args:
+        path: The file.
+        rows: Number of rows that it must have.
+        content: Its bytes, if the caller has mapped it already.
 
     Raises:
-        IndexFolderError: The file is missing, altered, not of our columns, compressed, or has another number of rows.
+        IndexFolderError: The file is missing, altered, compressed, or has other columns or another number of rows.
     """
     try:
         return Metadata(path, rows, content)
-    except Exception as error:  # pyarrow raises a dozen kinds for a file that is not one
+    except Exception as error:  # pyarrow raises a dozen types for a file that is not Arrow
         if isinstance(error, IndexFolderError):
             raise
         raise _damage(path, one_line(error)) from error
@@ -233,7 +238,7 @@ def _damage(path: Path, what: str) -> IndexFolderError:
 
 
 class Block:
-    """Some neighbouring rows of the metadata."""
+    """Consecutive rows of the metadata."""
 
     def __init__(self, path: Path, batch: Any) -> None:
         self.rows: int = batch.num_rows
@@ -242,7 +247,9 @@ class Block:
         self._valid: set[str] = set()
 
     def column(self, kind: Kind, field: str) -> Any:
-        """The values of that type in the field: an Arrow array (rows,), null where the document has none; None if no document has.
+        """The field's values of that type, an Arrow array (rows,).
+
+        Null where the document has none; None if no document has one.
 
         Raises:
             IndexFolderError: The column's contents are not valid.
@@ -254,20 +261,20 @@ class Block:
         if name not in self._valid:
             try:
                 column.validate(full=True)
-            except Exception as error:  # pyarrow's kinds again
+            except Exception as error:  # of several types, as above
                 raise _damage(self._path, f'the field "{field}": {error}') from error
             self._valid.add(name)
         return column
 
 
 class Metadata:
-    """The mapped metadata of a segment; made by `open_metadata`.
+    """The mapped metadata of a segment, as `open_metadata` returns it.
 
     Attributes:
-        rows: Documents.
-        fields: The types of each field, by name.
-        left_out: Whether there were more fields than are kept.
-        blocks: The rows, in order.
+        rows: Number of documents.
+        fields: Types by field name.
+        left_out: Whether there were more than MOST_COLUMNS, so that some are missing.
+        blocks: All rows, in order.
     """
 
     def __init__(self, path: Path, rows: int, content: Bytes | None = None) -> None:
@@ -281,15 +288,15 @@ class Metadata:
         ):
             raise _damage(path, "not an Arrow file")
         source.seek(len(_MAGIC))
-        # The file is read as the stream it contains: its footer, a second list of the same batches, is not trusted
+        # The file is read as the stream that it contains. Its footer, which lists the same batches again, is not used.
         messages = pa.ipc.MessageReader.open_stream(source)
         schema = pa.ipc.read_schema(_check_message(path, messages.read_next_message(), "schema"))
         self.rows = rows
         self.fields = _read_fields(path, schema)
         self.left_out = bool(schema.metadata and _LEFT_OUT in schema.metadata)
         self.blocks = tuple(_read_blocks(path, messages, schema))
-        if (found := sum(block.rows for block in self.blocks)) != rows:
-            raise _damage(path, f"{found:,} rows, expected {rows:,}")
+        if (total := sum(block.rows for block in self.blocks)) != rows:
+            raise _damage(path, f"{total:,} rows, expected {rows:,}")
 
 
 def _read_fields(path: Path, schema: Any) -> dict[str, frozenset[Kind]]:
@@ -317,21 +324,23 @@ def _check_message(path: Path, message: Any, kind: str) -> Any:
     if message.type != kind:
         raise _damage(path, f"a {message.type} where a {kind} was expected")
     if kind == "record batch" and _is_compressed(memoryview(message.metadata)):
-        raise _damage(path, "compressed, which ours never are")
+        raise _damage(path, "compressed, which files of this package never are")
     return message
 
 
 def _is_compressed(message: memoryview) -> bool:
-    """Whether a record batch's message (a flatbuffer) names a compression: it has to be known before pyarrow unpacks what may be huge."""
+    """Whether a record batch's message (a flatbuffer) names a compression.
+
+    This must be known before pyarrow unpacks it, as the result may be huge.
+    """
 
     def find(table: int, field: int) -> int:
-        """Where the table's field lies; 0 if it has none."""
+        """Offset of the table's field; 0 if it has none."""
         vtable = table - struct.unpack_from("<i", message, table)[0]
         slots = (struct.unpack_from("<H", message, vtable)[0] - 4) // 2
         offset: int = struct.unpack_from("<H", message, vtable + 4 + 2 * field)[0] if field < slots else 0
         return offset and table + offset
 
-    header = find(struct.unpack_from("<I", message, 0)[0], 2)  # Message: version, header_type, header
-    return bool(
-        find(header + struct.unpack_from("<I", message, header)[0], 3)
-    )  # RecordBatch: length, nodes, buffers, compression
+    # Fields of a Message: version, header_type, header. Of a RecordBatch: length, nodes, buffers, compression.
+    header = find(struct.unpack_from("<I", message, 0)[0], 2)
+    return bool(find(header + struct.unpack_from("<I", message, header)[0], 3))

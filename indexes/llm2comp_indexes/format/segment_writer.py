@@ -1,8 +1,8 @@
-"""Writes the rows of a new segment block by block, so that a process killed at any moment loses one block at most.
+"""Writer of a new segment, block by block: a process killed at any moment loses at most one block.
 
-After each block, when its bytes are on the device, a line of the journal says how far the files are good. A later run
-that brings the same blocks finds them there and goes on behind the last; at the first block that differs it cuts the
-files and writes anew.
+After each block, when its bytes are on the device, a line of the journal records how long the files are. A later run
+that brings the same blocks skips those in the journal and continues after them; at the first block that differs it cuts
+the files there and goes on writing.
 """
 
 import hashlib
@@ -38,13 +38,13 @@ _logger = logging.getLogger(__name__)
 
 
 def parent_id(identifier: str, metadata: Mapping[str, Any]) -> str:
-    """Id of the document that the row with this id and metadata is, or is a chunk of."""
+    """Id of the document that a row with this id and metadata is, or is a chunk of."""
     parent = metadata.get("document")
     return parent if isinstance(parent, str) and identifier == f"{parent}#{metadata.get('chunk')}" else identifier
 
 
 class _Block(NamedTuple):
-    """State of the files after a block: rows, bytes of lines, and SHA-256 of the block's own lines."""
+    """State of the files after a block: number of rows, bytes of lines, and SHA-256 of the block's lines."""
 
     rows: int
     end: int
@@ -52,33 +52,35 @@ class _Block(NamedTuple):
 
 
 def is_segment_folder(path: Path) -> bool:
-    """Whether the path is a folder named as a segment is, in use or not; what else lies beside segments is none of ours."""
+    """Whether the path is a folder with the name of a segment, in use or not."""
     return bool(_NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
 
 
 def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, Any], *, number: int = 1) -> Path:
-    """The folder of an unfinished segment with this header, or else a new one; unfinished ones with another header are removed.
+    """The folder of an unfinished segment with this header, or else a new one.
+
+    Unfinished segments with another header are removed.
 
     Args:
         segments: The folder of all segments.
         taken: Names of the segments that are in use.
-        header: What the vectors depend on; blocks written under another one are of no use.
-        number: A new folder has this number or a later one, so that a reader of an earlier commit never finds it in
-            another's place.
+        header: What the vectors depend on; blocks written with another header cannot be used.
+        number: Lowest number of a new folder, so that a reader of an earlier commit never finds new files under the
+            name of an old segment.
     """
     used = set(taken)
-    found = None
+    unfinished = None
     for folder in sorted(filter(is_segment_folder, segments.iterdir())):
         if folder.name in used:
             continue
-        if found is None and _read_journal(folder / JOURNAL, header) is not None:
-            found = folder
+        if unfinished is None and _read_journal(folder / JOURNAL, header) is not None:
+            unfinished = folder
             continue
         if (folder / JOURNAL).exists():
-            _logger.warning("%s: an unfinished segment, which this command cannot go on with, is removed", folder)
-        shutil.rmtree(folder, ignore_errors=True)  # what is held open, on some systems, goes the next time
-    if found:
-        return found
+            _logger.warning("%s: an unfinished segment that this command cannot continue is removed", folder)
+        shutil.rmtree(folder, ignore_errors=True)  # files that are open stay, on some systems, until the next time
+    if unfinished:
+        return unfinished
     used |= {path.name for path in segments.iterdir()}
     first = max([number, *(int(name) + 1 for name in used if _NAME.fullmatch(name))])
     names = (f"{1 + (candidate - 1) % _NAMES:06d}" for candidate in range(first, first + _NAMES))
@@ -88,7 +90,7 @@ def new_segment_folder(segments: Path, taken: Iterable[str], header: dict[str, A
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether the folder is one that a killed run of ours left: with a journal, or with nothing that would be a loss."""
+    """Whether a killed run left the folder: it has a journal, or no files but temporary ones."""
     if not is_segment_folder(folder):
         return False
     return (folder / JOURNAL).is_file() or {path.name for path in folder.iterdir()} <= {
@@ -98,7 +100,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def _read_journal(path: Path, header: dict[str, Any]) -> list[_Block] | None:
-    """Blocks of the journal; None if there is none with this header, or a link beside it. What follows a line that was cut is not counted."""
+    """Blocks of the journal up to a line that was cut; None if no journal has this header, or a link is beside it."""
     if not path.is_file() or any(file.is_symlink() for file in path.parent.iterdir()):
         return None
     blocks: list[_Block] = []
@@ -127,17 +129,17 @@ def _is_block(entry: Any) -> bool:
 
 
 class SegmentWriter:
-    """The files of one new segment; a context manager that closes them."""
+    """The files of a new segment; a context manager that closes them."""
 
     def __init__(self, folder: Path, dimension: int, store: Store, *, header: dict[str, Any]) -> None:
-        """Takes up what a killed run left in the folder, if its journal has this header (JSON values)."""
+        """Continues what a killed run left in the folder, if its journal has this header (JSON values)."""
         self.folder, self.dimension, self.store = folder, dimension, store
         self.rows = 0
         self.documents = 0
         self._header = header
         self._chunked = header.get("chunks", [None])[0] is not None
         self._earlier = [block for block in _read_journal(folder / JOURNAL, header) or [] if self._holds(block)]
-        self._taking_up = True
+        self._resuming = True
         self._blocks: list[_Block] = []
         _remove_all_but(folder, {JOURNAL, Names.DOCUMENTS, Names.OFFSETS, Names.VECTORS})
         self._ids, self._metadata = IdTableWriter(), MetadataWriter(folder / Names.METADATA)
@@ -148,30 +150,30 @@ class SegmentWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with ExitStack() as files:  # closes each, whatever the others raise: on a full device, closing fails too
+        with ExitStack() as files:  # closes each, even if others raise: on a full disk closing fails too
             for file in (self._metadata, *(self._files or ())):
                 files.push(file)
 
     def has(self, rows: Sequence[Document]) -> bool:
-        """Whether the next block is these rows, written by an earlier run; they are then counted and need no vectors."""
+        """Whether an earlier run wrote these rows as the next block; they are then counted and need no vectors."""
         done = len(self._blocks)
-        self._taking_up = (
-            self._taking_up
+        self._resuming = (
+            self._resuming
             and done < len(self._earlier)
             and self._earlier[done] == self._block(list(map(document_line, rows)))
         )
-        if self._taking_up:
+        if self._resuming:
             self._blocks.append(self._earlier[done])
             self._note(rows)
-        return self._taking_up
+        return self._resuming
 
     def append(self, rows: Sequence[Document], vectors: NDArray[np.float32]) -> None:
         """Writes a block of rows with their unit vectors (rows, dimension); it is durable on return.
 
         Raises:
-            CorpusError: Metadata that JSON cannot hold.
+            CorpusError: JSON cannot hold the metadata.
         """
-        documents, storage = self._begun()
+        documents, storage = self._opened()
         lines = [document_line(row) for row in rows]
         block = self._block(lines)
         documents.add(lines)
@@ -186,8 +188,8 @@ class SegmentWriter:
             os.fsync(journal.fileno())
 
     def finish(self) -> dict[str, FileRecord]:
-        """Records of the files, all on the device. The journal stays until the segment is part of a commit."""
-        documents, storage = self._begun()
+        """Records of the files, after all are on the device. The journal stays until the segment is committed."""
+        documents, storage = self._opened()
         lines, offsets = documents.finish()
         files = {
             Names.DOCUMENTS: lines,
@@ -200,25 +202,26 @@ class SegmentWriter:
         sync_folder(self.folder)
         return files
 
-    def _begun(self) -> tuple[DocumentWriter, StorageWriter]:
-        """The files, opened behind the blocks that are kept."""
+    def _opened(self) -> tuple[DocumentWriter, StorageWriter]:
+        """The files, open at the end of the blocks that are kept."""
         if self._files is None:
             rows, end = (self._blocks[-1].rows, self._blocks[-1].end) if self._blocks else (0, 0)
-            self._start_journal()  # before the files are cut, so that it never promises more than they hold; without a line that was cut
+            self._start_journal()  # before the files are cut, so that it never lists more than they hold
             documents = DocumentWriter(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, rows=rows, end=end)
             self._files = documents, StorageWriter(self.folder / Names.VECTORS, self.dimension, self.store, rows=rows)
-            sync_folder(
-                self.folder
-            )  # the names of these files too are durable before the journal speaks of what is in them
+            sync_folder(self.folder)  # names of files are durable before the journal lists their content
         return self._files
 
     def _block(self, lines: Sequence[bytes]) -> _Block:
-        """The files after a next block of these lines."""
+        """State of the files after one more block of these lines."""
         end = self._blocks[-1].end if self._blocks else 0
         return _Block(self.rows + len(lines), end + sum(map(len, lines)), _digest(lines))
 
     def _holds(self, block: _Block) -> bool:
-        """Whether the files are as long as the journal says; else (they were removed in part, or a device lied) the block is written again."""
+        """Whether the files are long enough for the block; else it is written again.
+
+        They may be shorter if some were removed, or if the device lost what it had confirmed.
+        """
         expected = {
             Names.DOCUMENTS: block.end,
             Names.OFFSETS: block.rows * ROW_BYTES,
@@ -245,7 +248,7 @@ class SegmentWriter:
 
 
 def _remove_all_but(folder: Path, kept: set[str]) -> None:
-    """Removes what a killed run had begun to make of the rows: it is made anew."""
+    """Removes what a killed run made from the rows, which is made again."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,11 +1,11 @@
-"""All vectors of a segment in one flat FAISS file: written as a stream, mapped at open, read by row, searched exactly.
+"""All vectors of a segment in one flat FAISS file: written as a stream, mapped when opened, searched exactly.
 
-The codes of each kind are plain numbers behind a short header:
+A short header is followed by the codes of the vectors, plain numbers:
 
 - `float32`: as given.
 - `float16`: rounded to the nearest, ties to even (numpy's rounding).
-- `int8`: component x 127, rounded to the nearest and cut to [-127, 127], kept as a byte with 128 added. In FAISS this
-  is the "8 bits, uniform" scalar quantizer with a fixed range, which decodes code c as (c - 128) / 127 and compares in
+- `int8`: component x 127, rounded to the nearest and clipped to [-127, 127], stored as a byte with 128 added. It is the
+  FAISS "8 bits, uniform" scalar quantizer with a fixed range, which decodes code c as (c - 128) / 127 and compares in
   floating point, with any dimension and on any machine (its "8 bits, direct, signed" rounds the *query* to integers too
   where the dimension is a multiple of 32).
 """
@@ -47,11 +47,11 @@ _COMPONENT_BYTES: dict[Store, int] = {"float32": 4, "float16": 2, "int8": 1}
 _READ_BYTES = 1 << 20
 _SCORED_AT_ONCE = 8192
 _EXTRA = 16
-"""Rows fetched beyond k, so that equal scores at the end of the list are seen."""
+"""Rows fetched beyond k, so that equal scores at the end of the list are noticed."""
 
 
 class Found(NamedTuple):
-    """What a search found, best first; equal scores are ordered by row.
+    """Results of a search, best first; equal scores are ordered by row.
 
     Attributes:
         scores: Inner products, float32 (queries, k); -inf where nothing was found.
@@ -63,27 +63,27 @@ class Found(NamedTuple):
 
 
 def lowest(rows: NDArray[np.int64]) -> int:
-    """The lowest of some row numbers; 0 of none. Of ten numbers it takes half the time that `min` takes."""
+    """The lowest row number; 0 for none. For ten numbers it takes half the time of `min`."""
     return rows.item(rows.argmin()) if rows.size else 0
 
 
 def highest(rows: NDArray[np.int64]) -> int:
-    """The highest of some row numbers; -1 of none."""
+    """The highest row number; -1 for none."""
     return rows.item(rows.argmax()) if rows.size else -1
 
 
 def row_bytes(dimension: int, store: Store) -> int:
-    """Bytes of one stored vector."""
+    """Size of a stored vector in bytes."""
     return dimension * _COMPONENT_BYTES[store]
 
 
 def storage_bytes(rows: int, dimension: int, store: Store) -> int:
-    """Exact size of the file of so many vectors."""
+    """Exact size in bytes of a file of `rows` vectors."""
     return len(_empty_header(dimension, store)) + rows * row_bytes(dimension, store)
 
 
 def new_storage_index(dimension: int, store: Store) -> Any:
-    """An empty FAISS index in memory of the kind that the file of this store holds."""
+    """An empty FAISS index in memory, of the type that a file of this store holds."""
     faiss = import_faiss()
     if store == "float32":
         return faiss.IndexFlatIP(dimension)
@@ -95,7 +95,7 @@ def new_storage_index(dimension: int, store: Store) -> Any:
 
 
 def new_graph_index(dimension: int, store: Store, links: int) -> Any:
-    """An empty HNSW index in memory over vectors kept as the file of this store keeps them."""
+    """An empty HNSW index in memory over vectors stored as in a file of this store."""
     faiss = import_faiss()
     if store == "float32":
         index = faiss.IndexHNSWFlat(dimension, links, faiss.METRIC_INNER_PRODUCT)
@@ -110,15 +110,15 @@ def new_graph_index(dimension: int, store: Store, links: int) -> Any:
 
 
 def join_graph(graph: Any, storage: "Storage") -> None:
-    """Gives the HNSW index the vectors of the storage, which must live as long; both free what is theirs."""
+    """Lets the HNSW index use the vectors of the storage, which must live as long; each frees only its part."""
     graph.storage, graph.own_fields = storage.index, False
-    storage.index.thisown = True  # giving it away had taken that, and the mapping would stay for as long as the process
+    storage.index.thisown = True  # the assignment cleared it, and the mapping would stay until the process ends
 
 
 def fix_int8_range(index: Any) -> None:
-    """Gives an untrained 8-bit uniform index the range in which code c stands for (c - 128) / 127."""
+    """Sets the range of an untrained 8-bit uniform index so that code c stands for (c - 128) / 127."""
     faiss = import_faiss()
-    # It decodes c as low + (c + 0.5) / 255 * width.
+    # FAISS decodes c as low + (c + 0.5) / 255 * width.
     faiss.copy_array_to_vector(np.array([-128.5 / 127, 255 / 127], dtype=np.float32), index.sq.trained)
     index.is_trained = True
 
@@ -129,14 +129,17 @@ def _empty_header(dimension: int, store: Store) -> bytes:
 
 
 def _header(rows: int, dimension: int, store: Store) -> bytes:
-    """The file's first bytes: those FAISS writes for an empty index, with the counts of rows and codes in place (codes count in floats when flat)."""
+    """The file's first bytes: those of an empty FAISS index with the counts of rows and codes filled in.
+
+    Codes are counted in floats for float32, in bytes otherwise.
+    """
     codes = rows * dimension if store == "float32" else rows * row_bytes(dimension, store)
     empty = _empty_header(dimension, store)
     return empty[:8] + struct.pack("<q", rows) + empty[16:-8] + struct.pack("<Q", codes)
 
 
 def flat_header(rows: int, dimension: int) -> bytes:
-    """The first bytes of a flat float32 FAISS file of so many vectors."""
+    """The first bytes of a flat float32 FAISS file of `rows` vectors."""
     return _header(rows, dimension, "float32")
 
 
@@ -149,7 +152,7 @@ def _to_codes(vectors: NDArray[np.float32], store: Store) -> NDArray[Any]:
 
 
 def _from_codes(codes: NDArray[np.uint8], store: Store) -> NDArray[np.float32]:
-    """Vectors (n, dimension) of the codes (n, bytes of a row)."""
+    """Vectors (n, dimension) from codes (n, bytes of a row)."""
     if store == "float32":
         return codes.view("<f4")
     if store == "float16":
@@ -158,14 +161,20 @@ def _from_codes(codes: NDArray[np.uint8], store: Store) -> NDArray[np.float32]:
 
 
 class StorageWriter:
-    """Writes vectors to a storage file as they come; memory does not grow with their number."""
+    """Writes vectors to a storage file as a stream: memory does not grow with their number."""
 
     def __init__(self, path: Path, dimension: int, store: Store, *, rows: int = 0) -> None:
-        """Starts a file, or goes on with one that a killed build left: its first `rows` vectors stay, what is behind them is cut off.
+        """Starts a new file, or continues one that a killed build left.
+
+        Args:
+            path: The file.
+            dimension: Length of a vector.
+            store: Precision of the stored vectors.
+            rows: Number of vectors to keep of the existing file; the rest is cut off. 0: a new file.
 
         Raises:
             SettingsError: `store` is not one of `STORES`, or `dimension` is below 1.
-            IndexFolderError: The file to go on with holds fewer vectors.
+            IndexFolderError: The existing file holds fewer vectors.
         """
         if store not in STORES:
             raise SettingsError(f"store is {store!r}, expected one of {', '.join(STORES)}")
@@ -180,7 +189,7 @@ class StorageWriter:
                 "start again"
             )
         self._file = path.open("r+b" if rows else "wb")
-        self._file.truncate(end)  # a header of zeros: until `finish`, no reader takes the file for a whole one
+        self._file.truncate(end)  # a header of zeros, so that no reader accepts the file before `finish`
         self._file.seek(end)
 
     def __enter__(self) -> Self:
@@ -190,7 +199,7 @@ class StorageWriter:
         self._file.close()
 
     def append(self, vectors: NDArray[np.float32]) -> None:
-        """Writes the unit vectors, float32 (n, dimension).
+        """Appends unit vectors, float32 (n, dimension).
 
         Raises:
             SettingsError: They have another shape, or a component that is not finite; nothing was written.
@@ -207,12 +216,15 @@ class StorageWriter:
         self.rows += len(vectors)
 
     def sync(self) -> None:
-        """Brings what was appended to the device."""
+        """Flushes what was appended to the device."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def finish(self) -> FileRecord:
-        """The file's record, after its header and its last byte are on the device. The file is read once, for its hash: its count stands in front."""
+        """Record of the file, after its header and its last byte are on the device.
+
+        The file is read once for its hash, since the count in its header is known only now.
+        """
         self._file.seek(0)
         self._file.write(_header(self.rows, self._dimension, self._store))
         self.sync()
@@ -223,10 +235,12 @@ class StorageWriter:
 
 
 def open_storage(path: Path, *, rows: int, dimension: int, store: Store) -> "Storage":
-    """The mapped vectors of the file; its contents are not hashed (`verify` does that), and cannot do harm: they are numbers only.
+    """The mapped vectors of the file.
+
+    Size and header are checked. Its contents are not hashed, which `verify_index` does; any bytes are valid numbers.
 
     Raises:
-        IndexFolderError: The file's size or header is not that of so many vectors of this kind.
+        IndexFolderError: Its size or header is not that of `rows` vectors of this dimension and store.
     """
     if store not in STORES or dimension < 1 or rows < 0:
         raise IndexFolderError(
@@ -236,8 +250,8 @@ def open_storage(path: Path, *, rows: int, dimension: int, store: Store) -> "Sto
     check_size(path, FileRecord(storage_bytes(rows, dimension, store), ""))
     expected = _header(rows, dimension, store)
     with path.open("rb") as file:
-        found = file.read(len(expected))
-    if found != expected:
+        header = file.read(len(expected))
+    if header != expected:
         raise IndexFolderError(
             f"{path}: its header is not that of {rows:,} vectors of dimension {dimension} stored as {store}; build "
             "the index again"
@@ -246,10 +260,10 @@ def open_storage(path: Path, *, rows: int, dimension: int, store: Store) -> "Sto
 
 
 class Storage:
-    """The stored vectors of a segment, memory-mapped; made by `open_storage`. Any number of threads may read and search it.
+    """The memory-mapped vectors of a segment, as `open_storage` returns them. Threads may read and search it at once.
 
     Attributes:
-        index: The mapped FAISS index (inner product). Never `add` to it: FAISS ends the process.
+        index: The mapped FAISS index (inner product). Never call its `add`: FAISS ends the process.
     """
 
     def __init__(self, path: Path, rows: int, dimension: int, store: Store) -> None:
@@ -258,14 +272,14 @@ class Storage:
         self._start, self._width = len(_empty_header(dimension, store)), row_bytes(dimension, store)
         if rows:
             self.index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-            codes = self.index.codes  # seen through FAISS's own mapping, which lives as long as `index`; never written
+            codes = self.index.codes  # of FAISS's mapping, which lives as long as `index`; never written
             self._codes: NDArray[np.uint8] = faiss.rev_swig_ptr(codes.data(), codes.size()).reshape(rows, self._width)
         else:
             self.index = new_storage_index(dimension, store)
             self._codes = np.empty((0, self._width), np.uint8)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of the rows as they are stored, float32 (rows, dimension).
+        """The stored vectors of the rows, float32 (rows, dimension).
 
         Raises:
             IndexError: A row is not in [0, rows).
@@ -275,7 +289,10 @@ class Storage:
         return _from_codes(self._codes.take(rows, axis=0), self.store)
 
     def fetch(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The same as `read`, by reading instead of mapping: of a large sample, only the vectors stay in memory, not the pages around them."""
+        """As `read`, but reads the file instead of its mapping.
+
+        Of a large sample only the vectors stay in memory, not the pages around them.
+        """
         codes = np.empty((len(rows), self._width), np.uint8)
         with self.path.open("rb", buffering=0) as file:
             for code, row in zip(codes, rows.tolist(), strict=True):
@@ -285,7 +302,10 @@ class Storage:
         return _from_codes(codes, self.store)
 
     def blocks(self, size: int = 65536) -> Iterator[NDArray[np.float32]]:
-        """All vectors in order, float32 (up to `size`, dimension) at a time. Read, not mapped: memory stays that of a block."""
+        """All vectors in order, float32 (up to `size`, dimension) at a time.
+
+        The file is read, not mapped: memory is that of one block.
+        """
         with self.path.open("rb") as file:
             file.seek(self._start)
             for first in range(0, self.rows, size):
@@ -298,10 +318,10 @@ class Storage:
     def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Inner products of the query (dimension,) with the stored vectors of the rows, float32 (rows,).
 
-        Summed in double precision: a vector's score does not depend on what it is scored with, so that equal vectors
-        have equal scores.
+        Summed in double precision: a vector's score does not depend on the other rows, so equal vectors have equal
+        scores.
         """
-        wide = query.astype(np.float64)  # `dot`: the same bits as `@`, which takes twice as long for ten rows
+        wide = query.astype(np.float64)  # `dot` gives the same bits as `@` in half the time for ten rows
         if len(rows) <= _SCORED_AT_ONCE:
             return cast("NDArray[np.float32]", self.read(rows).astype(np.float64).dot(wide).astype(np.float32))
         exact = np.empty(len(rows), np.float32)
@@ -312,12 +332,12 @@ class Storage:
         return exact
 
     def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Found:
-        """The k best rows for each query (queries, dimension), exactly: all vectors are compared.
+        """The exact k best rows for each query: all vectors are compared.
 
         Args:
             queries: Unit vectors, float32 (queries, dimension).
-            k: Rows per query; where fewer are there or allowed, the rest is -1 with a score of -inf.
-            allowed: Which rows may be found, (rows,); None for all.
+            k: Rows per query. Where there are fewer, or fewer are allowed, the rest is -1 with a score of -inf.
+            allowed: Mask of the rows that may be returned, (rows,); None: all.
         """
         found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         if not self.rows or not len(queries):
@@ -330,8 +350,8 @@ class Storage:
         )
         for query, row_scores, rows, scores_out, rows_out in zip(queries, rough, candidates, *found, strict=True):
             scores, best = self._order(query, rows[rows >= 0])
-            # FAISS drops equal scores at random; where the last of its list might be as good as our k-th, all that
-            # might be are compared.
+            # FAISS drops equal scores at random. Where the last of its list may equal the k-th exact score, all rows
+            # that may are compared.
             if (
                 len(best) > k
                 and len(best) < self.rows
@@ -349,19 +369,19 @@ class Storage:
         return Found(scores[order], rows[order])
 
     def _slack(self, query: NDArray[np.float32]) -> float:
-        """How far a score summed in single precision may be from the exact one."""
+        """Upper bound of the error of a score summed in single precision."""
         return float(np.sqrt(self.dimension) * 2**-22 * max(1.0, float(np.linalg.norm(query))))
 
 
 class Selection(NamedTuple):
-    """A FAISS selector and the bits it points to, which must live as long."""
+    """A FAISS selector, and the bits that it points to, which must live as long."""
 
     selector: Any
     bits: NDArray[np.uint8]
 
 
 def selector(allowed: NDArray[np.bool_] | None, rows: int) -> Selection | None:
-    """The FAISS selector of the allowed rows, (rows,); None for all.
+    """The FAISS selector of the allowed rows, (rows,); None where all are allowed.
 
     Raises:
         SettingsError: The mask has another length.

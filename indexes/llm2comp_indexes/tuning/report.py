@@ -1,4 +1,4 @@
-"""What was measured on a finished index: kept beside it as JSON, and checked when it is read back."""
+"""Measurements of a finished index, stored beside it as JSON and checked when read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,20 +35,20 @@ class Report:
 
     Attributes:
         type: FAISS factory string.
-        rows: Vectors searched.
-        dimension: Of a vector.
-        targets: What the index was to keep to.
-        point: Effort, recall and latency (milliseconds) it is set to: one of `points`.
-        met: Whether memory, recall and latency are as asked.
+        rows: Number of vectors searched.
+        dimension: Length of a vector.
+        targets: Memory, latency and recall that the index should keep to.
+        point: The effort that the index is set to, with its recall and latency (milliseconds): one of `points`.
+        met: Whether memory, recall and latency keep to the targets.
         points: The whole curve, in the order measured.
-        exact: Exact search of the same vectors with the same queries; None where it was not measured.
-        query_source: Where the queries come from, in words: "300 rows left out of the index".
-        threads: FAISS threads during the measurement.
-        memory: Bytes that searching holds in memory, as estimated.
-        bytes: Of the files on disk.
+        exact: Exact search of the same vectors with the same queries; None if it was not measured.
+        query_source: Where the queries come from, as text: "300 rows left out of the index".
+        threads: Number of FAISS threads during the measurement.
+        memory: Estimated bytes that searching holds in memory.
+        bytes: Size of the files on disk.
         seconds: Duration of the build's phases: `encode`, `documents` (reading and writing, where encoding did not hide
             it), `write`, `bm25` and so on.
-        reason: Sentences for people: what was chosen, why, and what came of it.
+        reason: Sentences for people: what was chosen, why, and what was measured.
     """
 
     type: str
@@ -72,7 +72,7 @@ class Report:
         return self.targets
 
     def to_json(self) -> dict[str, Any]:
-        """The report as values that `json` writes; `parse_report` reads them back."""
+        """The report as JSON values; `parse_report` reads them."""
         content = asdict(self)
         targets = content.pop("targets")
         return {
@@ -99,21 +99,21 @@ def make_report(
     exact: Point | None = None,
     planned: str = "",
 ) -> Report:
-    """The report of an index whose curve was measured, set to the best point for the targets.
+    """The report of a measured index that is set to the best point for the targets.
 
     Args:
         kind: Its type.
         points: Its curve, from `measure_curve`.
-        targets: Memory, latency and recall asked for.
-        rows: Vectors searched.
-        dimension: Of a vector.
+        targets: Memory, latency and recall that the index should keep to.
+        rows: Number of vectors searched.
+        dimension: Length of a vector.
         memory: From `memory_bytes`.
-        bytes: Of the files on disk.
+        bytes: Size of the files on disk.
         seconds: Duration of the build's phases, by name.
-        threads: FAISS threads during the measurement.
-        query_source: Where the queries come from, in words.
+        threads: Number of FAISS threads during the measurement.
+        query_source: Where the queries come from, as text.
         exact: Exact search measured with the same queries.
-        planned: The reason of the plan, which comes first.
+        planned: Reason of the plan, the beginning of the report's `reason`.
 
     Raises:
         SettingsError: There are no points.
@@ -158,7 +158,7 @@ def _format_result(kind: IndexType, point: Point, targets: Targets, memory: int,
 
 
 def write_report(path: Path, report: Report) -> FileRecord:
-    """Record of the new file that holds the report as JSON."""
+    """Writes the report as JSON; returns the record of the file."""
     with HashedFile(path) as file:
         file.write(json.dumps(report.to_json(), indent=1, allow_nan=False).encode())
         return file.finish()
@@ -168,7 +168,7 @@ def read_report(path: Path) -> Report:
     """The report in the file.
 
     Raises:
-        IndexFolderError: It is missing, too large, not JSON, not a report, or one of a newer version.
+        IndexFolderError: It is missing, too large, not JSON, not a report, or of a newer version.
     """
     return parse_report(_FORMAT.read(path), str(path))
 
@@ -177,11 +177,11 @@ def parse_report(content: Any, source: str) -> Report:
     """The report from its JSON values.
 
     Args:
-        content: What `Report.to_json` gave.
-        source: Named in errors: a file, usually.
+        content: The values that `Report.to_json` returned.
+        source: Name of the file, for errors.
 
     Raises:
-        IndexFolderError: It is not a report, something in it is missing or impossible, or a newer llm2comp wrote it.
+        IndexFolderError: It is not a report, a field is missing or impossible, or a newer llm2comp wrote it.
     """
     _FORMAT.check_version(content, source)
     with _FORMAT.parsing(source):

@@ -275,7 +275,7 @@ def test_more_lists_than_rows_are_refused_and_what_was_encoded_is_kept(
     """How many rows there are is known at the end of the corpus only."""
     with pytest.raises(SettingsError, match="'IVF64,Flat': 64 lists for 5 rows; expected at most a list per row"):
         build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("IVF64,Flat"))
-    with pytest.raises(IndexFolderError, match="an unfinished build, which goes on when its command is run again"):
+    with pytest.raises(IndexFolderError, match="an unfinished build; run its command again to continue it"):
         open_index(tmp_path / "idx")
     build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("IVF4,Flat"))
     assert encoder.documents == 5

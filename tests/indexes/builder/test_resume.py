@@ -70,7 +70,7 @@ def assert_goes_on(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
     output = tmp_path / "idx"
     with pytest.raises(
         IndexFolderError,
-        match="holds no index yet, but an unfinished build, which goes on when its command is run again",
+        match="holds no finished index, only an unfinished build; run its command again to continue it",
     ):
         open_index(output)
     monkeypatch.setattr(row_blocks, "BLOCK", 1)

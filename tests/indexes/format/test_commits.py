@@ -235,7 +235,7 @@ def test_more_segments_than_a_manifest_holds(
         "llm2comp_indexes.format.manifest._MOST_BYTES", (index_folder / "manifest.json").stat().st_size + 1000
     )
     corpus = write_corpus(make_documents([12]), "new.jsonl")
-    with pytest.raises(IndexFolderError, match=r"4 segments are more than a manifest holds.*index merge"):
+    with pytest.raises(IndexFolderError, match=r"4 segments are more than a manifest can hold.*index merge"):
         add_documents(index_folder, [corpus], model=encoder)
     assert verify_index(index_folder).documents == 7
     merge_index(index_folder)

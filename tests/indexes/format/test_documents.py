@@ -60,7 +60,7 @@ def test_a_row_that_is_not_there_is_an_error(row: int, tmp_path: Path) -> None:
 )
 def test_a_crafted_line_with_a_right_checksum_is_refused_in_words(line: bytes, tmp_path: Path) -> None:
     reader = DocumentReader(*_write(tmp_path, [line]), 1)
-    with pytest.raises(IndexFolderError, match="document 1 is not one of ours"):
+    with pytest.raises(IndexFolderError, match="document 1 is not one that this package wrote"):
         reader[0]
 
 

@@ -453,7 +453,7 @@ def test_forged_documents_are_refused(
     build_index([write_corpus([{"_id": "a", "text": "b"}], "one.jsonl")], tmp_path / "idx", model=encoder)
     forge_file(tmp_path / "idx", "documents.jsonl", line)
     forge_file(tmp_path / "idx", "documents.offsets", struct.pack("<QI", len(line), zlib.crc32(line)))
-    with pytest.raises(IndexFolderError, match="document 1 is not one of ours"):
+    with pytest.raises(IndexFolderError, match="document 1 is not one that this package wrote"):
         use_everything(tmp_path / "idx", encoder)
 
 

@@ -196,7 +196,7 @@ def test_an_index_that_was_put_in_the_place_of_one_that_is_changed_stays(
             (tmp_path / "other").rename(index_folder)
 
     monkeypatch.setattr("llm2comp_indexes.format.commits.sync_folder", swap)
-    with pytest.raises(IndexFolderError, match="another index has been put in this place meanwhile"):
+    with pytest.raises(IndexFolderError, match="was replaced by another index meanwhile"):
         delete_documents(index_folder, ["d1"])
     assert (index_folder / "manifest.json").read_bytes() == before
     assert verify_index(index_folder).documents == 7

@@ -1,4 +1,4 @@
-# make setup | demo | test | check | wheel | test-oldest. Another interpreter: make PYTHON=python3.12 …
+# make setup | demo | test | check | wheel | docs | test-oldest. Another interpreter: make PYTHON=python3.12 …
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests left out of `make test`: long ones, and ones that need a GPU or the network.
 MARKERS ?= not slow and not gpu and not network
 
-.PHONY: setup demo test check wheel test-oldest
+.PHONY: setup demo test check wheel docs test-oldest
 
 setup: $(STAMP)
 
@@ -34,6 +34,17 @@ check: setup
 # Takes minutes: wheel and sdist as a user gets them, in an environment of their own outside the checkout.
 wheel: setup
 	.ci/wheel
+
+# The documentation site, built into site/. mkdocstrings reads the sources and imports nothing: no torch is needed.
+DOCS := .venv-docs
+
+docs: $(DOCS)/.installed
+	$(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install -c constraints.txt $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
 
 # Takes minutes: an environment of its own, with the oldest LlamaIndex and LangChain that are supported.
 OLDEST := .venv-oldest

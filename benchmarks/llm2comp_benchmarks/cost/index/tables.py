@@ -1,6 +1,6 @@
-"""The tables of docs/indexing.md: sizes, computed by the functions of the index builder, and numbers of result files.
+"""The tables of docs/indexing: sizes, computed by the functions of the index builder, and numbers of result files.
 
-`python -m llm2comp_benchmarks.cost.index.tables docs/indexing.md benchmarks/results` fills them.
+`python -m llm2comp_benchmarks.cost.index.tables docs/indexing/*.md benchmarks/results` fills them.
 """
 
 import json
@@ -159,9 +159,10 @@ def fill_tables(text: str, results: Path) -> str:
 
 
 def main() -> None:
-    """Fills the tables of a file; arguments: the file and the folder of result files."""
-    file, results = Path(sys.argv[1]), Path(sys.argv[2])
-    file.write_text(fill_tables(file.read_text(encoding="utf-8"), results), encoding="utf-8")
+    """Fills the tables of files; arguments: the files, then the folder of result files."""
+    *files, results = map(Path, sys.argv[1:])
+    for file in files:
+        file.write_text(fill_tables(file.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def load(
         BackboneError: If the backbone cannot be loaded or does not match.
         SettingsError: If there is no such device or dtype.
 
-    Example:
+    Examples:
         >>> import llm2comp
         >>> model = llm2comp.load()
         >>> model.encode_query("How do I split a path?").shape
@@ -91,7 +91,7 @@ class LLM2Comp(SentenceTransformer):
         stages: Training stages this model has been through, in order.
         card: Text of the model card in the folder it was loaded from; none once it is trained further.
 
-    Example:
+    Examples:
         >>> import llm2comp
         >>> model = llm2comp.load()
         >>> documents = model.encode_document(["Return the square root of x.", "Remove a file or directory."])

@@ -13,7 +13,7 @@ class LLM2CompEmbeddings(TextEncoder, Embeddings):
     Queries get the query instruction that the model was saved with, documents none, unless said otherwise. Texts are
     encoded as they are. The asynchronous methods, which come from LangChain, compute in a thread.
 
-    Example:
+    Examples:
         >>> from langchain_llm2comp import LLM2CompEmbeddings
         >>> embeddings = LLM2CompEmbeddings()
         >>> len(embeddings.embed_query("How do I split a path?"))

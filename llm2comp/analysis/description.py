@@ -71,7 +71,7 @@ def describe_embeddings(
     Raises:
         SettingsError: If there are fewer than two texts, or a vector is not finite.
 
-    Example:
+    Examples:
         >>> import llm2comp
         >>> numbers = describe_embeddings(llm2comp.load(), ["a cat", "two dogs", "the sea"])
         >>> numbers["dimension"], numbers["memory_tokens"]

@@ -21,7 +21,7 @@ class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
     Queries get the query instruction that the model was saved with, texts none, unless said otherwise. Texts are
     encoded as they are. The asynchronous methods compute in a thread.
 
-    Example:
+    Examples:
         >>> from llama_index.embeddings.llm2comp import LLM2CompEmbedding
         >>> embedding = LLM2CompEmbedding()
         >>> len(embedding.get_query_embedding("How do I split a path?"))

@@ -36,7 +36,7 @@ def keep_freed_memory() -> bool:
         True if glibc took the setting. False with another C library, or where the environment already sets these
         thresholds (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`), which then stand.
 
-    Example:
+    Examples:
         >>> import llm2comp
         >>> kept = llm2comp.keep_freed_memory()
         >>> model = llm2comp.load()

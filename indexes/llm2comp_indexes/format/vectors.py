@@ -27,7 +27,7 @@ from llm2comp_indexes.format.files import FileRecord, check_size
 from llm2comp_indexes.options import STORES, Store
 
 __all__ = [
-    "Found",
+    "Neighbors",
     "Selection",
     "Storage",
     "StorageWriter",
@@ -50,7 +50,7 @@ _EXTRA = 16
 """Rows fetched beyond k, so that equal scores at the end of the list are noticed."""
 
 
-class Found(NamedTuple):
+class Neighbors(NamedTuple):
     """Results of a search, best first; equal scores are ordered by row.
 
     Attributes:
@@ -331,7 +331,7 @@ class Storage:
             )
         return exact
 
-    def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Found:
+    def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Neighbors:
         """The exact k best rows for each query: all vectors are compared.
 
         Args:
@@ -339,16 +339,16 @@ class Storage:
             k: Rows per query. Where there are fewer, or fewer are allowed, the rest is -1 with a score of -inf.
             allowed: Mask of the rows that may be returned, (rows,); None: all.
         """
-        found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
+        results = Neighbors(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         if not self.rows or not len(queries):
-            return found
+            return results
         faiss = import_faiss()
         bitmap = selector(allowed, self.rows)
         parameters = faiss.SearchParameters(sel=bitmap.selector) if bitmap else None
         rough, candidates = self.index.search(
             np.ascontiguousarray(queries, np.float32), min(k + _EXTRA, self.rows), params=parameters
         )
-        for query, row_scores, rows, scores_out, rows_out in zip(queries, rough, candidates, *found, strict=True):
+        for query, row_scores, rows, scores_out, rows_out in zip(queries, rough, candidates, *results, strict=True):
             scores, best = self._order(query, rows[rows >= 0])
             # FAISS drops equal scores at random. Where the last of its list may equal the k-th exact score, all rows
             # that may are compared.
@@ -361,12 +361,12 @@ class Storage:
                 _, _, near = self.index.range_search(query[None], float(scores[k - 1] - slack), params=parameters)
                 scores, best = self._order(query, near)
             scores_out[: len(best)], rows_out[: len(best)] = scores[:k], best[:k]
-        return found
+        return results
 
-    def _order(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> Found:
+    def _order(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> Neighbors:
         scores = self.scores(query, rows)
         order = np.lexsort((rows, -scores))
-        return Found(scores[order], rows[order])
+        return Neighbors(scores[order], rows[order])
 
     def _slack(self, query: NDArray[np.float32]) -> float:
         """Upper bound of the error of a score summed in single precision."""

@@ -20,7 +20,7 @@ from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.manifest import Manifest, read_manifest
 from llm2comp_indexes.format.mapping import limit_explained
 from llm2comp_indexes.format.segment_writer import parent_id
-from llm2comp_indexes.format.vectors import Found
+from llm2comp_indexes.format.vectors import Neighbors
 from llm2comp_indexes.search.fusion import fuse
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
@@ -234,7 +234,7 @@ class Index:
 
     def search_vectors(
         self, vectors: NDArray[np.float32], k: int = 10, *, options: SearchOptions | None = None
-    ) -> Found:
+    ) -> Neighbors:
         """Scores and rows, both (queries, min(k, rows)), best first, for query vectors (queries, dimension).
 
         A row counts through all segments, deleted rows too; -1 with a score of -inf where there are no more.
@@ -287,7 +287,7 @@ class Index:
         k: int,
         options: SearchOptions,
         where: Where | None,
-    ) -> Found:
+    ) -> Neighbors:
         """Rows by words, by vectors (None: by words only), or by both."""
         if vectors is None:
             return self._lexical(queries, k, where)
@@ -296,7 +296,7 @@ class Index:
         depth = max(_FUSED_DEPTH, 3 * k)
         rankings = [self._dense(vectors, depth, options, where).rows, self._lexical(queries, depth, where).rows]
         fused = fuse(rankings, weights=options.weights, k=k)
-        return Found(fused.scores.astype(np.float32), fused.rows)
+        return Neighbors(fused.scores.astype(np.float32), fused.rows)
 
     def _filter(self, where: str | None) -> Where | None:
         """The filter, which names no field and no type that no document has."""
@@ -306,7 +306,7 @@ class Index:
         parsed.check(segment.metadata for segment in self.segments)
         return parsed
 
-    def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Found:
+    def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Neighbors:
         with bounded_threads(options.threads):
             return self._best(
                 [
@@ -317,12 +317,12 @@ class Index:
                 k,
             )
 
-    def _lexical(self, queries: list[str], k: int, where: Where | None) -> Found:
+    def _lexical(self, queries: list[str], k: int, where: Where | None) -> Neighbors:
         opened = [segment.lexical for segment in self.segments if segment.lexical is not None]
         found = []
         for segment, part in zip(self.segments, opened, strict=True):
             scores, rows = part.search(queries, min(k, segment.rows), allowed=segment.allowed(where), corpus=opened)
-            found.append(Found(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
+            found.append(Neighbors(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
         return self._best(found, len(queries), k)
 
     def _check_lexical(self) -> None:
@@ -333,7 +333,7 @@ class Index:
                 "or search with mode dense"
             )
 
-    def _best(self, found: Sequence[Found], queries: int, k: int) -> Found:
+    def _best(self, found: Sequence[Neighbors], queries: int, k: int) -> Neighbors:
         """The best k of what the segments found, rows counted through all of them."""
         if len(found) == 1:
             return found[0]
@@ -343,7 +343,7 @@ class Index:
         ]
         rows = np.concatenate([np.empty((queries, 0), np.int64), *shifted], axis=1)
         best = np.lexsort((rows, -scores))[:, :k]
-        return Found(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
+        return Neighbors(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
 
     def _hits(self, scores: list[float], rows: list[int], k: int, grouped: bool) -> list[Hit]:
         hits: list[Hit] = []

@@ -19,7 +19,7 @@ from llm2comp_indexes.format.manifest import Manifest, Names, Segment, segment_f
 from llm2comp_indexes.format.mapping import Bytes, map_file
 from llm2comp_indexes.format.metadata import Metadata, open_metadata
 from llm2comp_indexes.format.segment_writer import parent_id
-from llm2comp_indexes.format.vectors import Found, lowest, open_storage
+from llm2comp_indexes.format.vectors import Neighbors, lowest, open_storage
 from llm2comp_indexes.lexical.searcher import Lexical, open_lexical
 from llm2comp_indexes.structures.structure import Effort, Structure, open_structure
 from llm2comp_indexes.structures.types import IndexType, parse_type
@@ -150,7 +150,7 @@ class OpenSegment:
         mask = where.mask(self.metadata, self.rows)
         return mask if self.alive is None else mask & self.alive
 
-    def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, where: Where | None = None) -> Found:
+    def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, where: Where | None = None) -> Neighbors:
         """The k best living rows that the filter lets through, for each query (queries, dimension); -1 where there are no more.
 
         Scores are exact, those of the stored vectors. Few rows left are all compared, also few for so many answers.
@@ -179,38 +179,40 @@ class OpenSegment:
             chosen = harder
         return found
 
-    def _try(self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_] | None) -> Found:
+    def _try(
+        self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_] | None
+    ) -> Neighbors:
         """The k best rows that the structure finds with this effort."""
         assert self.structure is not None
         wanted = min(k * (effort.rerank or 1), self.rows)
         return self._rescore(queries, k, self.structure.find(queries, wanted, effort=effort, allowed=allowed).rows)
 
-    def _compare(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None, left: int) -> Found:
+    def _compare(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None, left: int) -> Neighbors:
         if allowed is None or left > _GATHERED_SHARE * self.rows:
             return self.storage.search(queries, k, allowed=allowed)
         return self._rescore(queries, k, np.broadcast_to(np.flatnonzero(allowed), (len(queries), left)))
 
-    def _rescore(self, queries: NDArray[np.float32], k: int, candidates: NDArray[np.int64]) -> Found:
+    def _rescore(self, queries: NDArray[np.float32], k: int, candidates: NDArray[np.int64]) -> Neighbors:
         """The best k of each query's candidates (queries, any number), by the stored vectors."""
         if len(queries) == 1:  # asked alone, it need not wait for what filling up takes
             scores, rows = self._order(queries[0], candidates[0], k)
             if len(rows) == k:
-                return Found(scores[None], rows[None])
-        found = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
+                return Neighbors(scores[None], rows[None])
+        found = Neighbors(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         for query, some, scores_out, rows_out in zip(queries, candidates, *found, strict=True):
             scores, rows = self._order(query, some, k)
             scores_out[: len(rows)], rows_out[: len(rows)] = scores, rows
         return found
 
-    def _order(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
+    def _order(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Neighbors:
         """The best k of the query's candidates, those below 0 left out."""
         if lowest(rows) < 0:
             rows = rows[rows >= 0]
         scores = self.storage.scores(query, rows)
         if len(rows) <= _FEW and all(map(gt, (listed := scores.tolist()), listed[1:])):  # as FAISS's mostly are
-            return Found(scores[:k], rows[:k])
+            return Neighbors(scores[:k], rows[:k])
         best = np.lexsort((rows, -scores))[:k]
-        return Found(scores[best], rows[best])
+        return Neighbors(scores[best], rows[best])
 
     def _read_alive(self) -> NDArray[np.bool_] | None:
         name = self.segment.deleted_file

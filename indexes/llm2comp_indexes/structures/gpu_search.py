@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.faiss_module import import_faiss, ivf_of
-from llm2comp_indexes.format.vectors import Found, Storage
+from llm2comp_indexes.format.vectors import Neighbors, Storage
 from llm2comp_indexes.structures.gpu import flat_centroids, gpu_count
 from llm2comp_indexes.structures.types import IndexType
 
@@ -38,7 +38,7 @@ class GpuCopy:
         *,
         nprobe: int | None = None,
         allowed: NDArray[np.bool_] | None = None,
-    ) -> Found | None:
+    ) -> Neighbors | None:
         """At least the k best rows for each query (queries, dimension), best first; None where a GPU cannot tell, and the CPU has to.
 
         Args:
@@ -54,18 +54,18 @@ class GpuCopy:
         with self._lock:
             if nprobe is not None:
                 _set_nprobe(self._index, nprobe)
-            found = Found(*self._index.search(np.ascontiguousarray(queries, np.float32), width))
+            found = Neighbors(*self._index.search(np.ascontiguousarray(queries, np.float32), width))
         return found if allowed is None else _filtered(found, k, allowed)
 
 
-def _filtered(found: Found, k: int, allowed: NDArray[np.bool_]) -> Found | None:
+def _filtered(found: Neighbors, k: int, allowed: NDArray[np.bool_]) -> Neighbors | None:
     """What is allowed of the rows found; None if that may be too little because no more were asked for."""
     kept = (found.rows >= 0) & allowed[found.rows]
     if ((kept.sum(axis=1) < k) & (found.rows[:, -1] >= 0)).any():
         return None
     order = np.argsort(~kept, axis=1, kind="stable")
     scores, rows = np.where(kept, found.scores, -np.inf).astype(np.float32), np.where(kept, found.rows, -1)
-    return Found(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
+    return Neighbors(np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1))
 
 
 def _set_nprobe(index: Any, nprobe: int) -> None:

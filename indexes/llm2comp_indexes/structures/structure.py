@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.files import FileRecord, HashedFile
-from llm2comp_indexes.format.vectors import Found, Selection, Storage, highest, lowest, selector
+from llm2comp_indexes.format.vectors import Neighbors, Selection, Storage, highest, lowest, selector
 from llm2comp_indexes.structures.effort import Effort, default_effort
 from llm2comp_indexes.structures.gpu_search import GpuCopy, copy_to_gpus
 from llm2comp_indexes.structures.load import load_structure
@@ -70,7 +70,7 @@ class Structure:
         *,
         effort: Effort | None = None,
         allowed: NDArray[np.bool_] | None = None,
-    ) -> Found:
+    ) -> Neighbors:
         """The k best rows found for each query (queries, dimension), with FAISS's scores, which may be approximate.
 
         Args:
@@ -93,7 +93,7 @@ class Structure:
         *,
         effort: Effort | None = None,
         allowed: NDArray[np.bool_] | None = None,
-    ) -> Found:
+    ) -> Neighbors:
         """The same as FAISS gives it, (queries, k or another number), for callers that score it again: equal scores in any order, -1 where fewer are found.
 
         Raises:
@@ -113,7 +113,7 @@ class Structure:
             return self._search_and_filter(queries, k, effort or _NO_EFFORT, allowed)
         return self._search(queries, k, effort or _NO_EFFORT, selector(allowed, self.rows))
 
-    def _search(self, queries: NDArray[np.float32], k: int, effort: Effort, chosen: Selection | None) -> Found:
+    def _search(self, queries: NDArray[np.float32], k: int, effort: Effort, chosen: Selection | None) -> Neighbors:
         parameters = self._parameters(effort, k, chosen.selector) if chosen else self._parameters_for_all(effort, k)
         found, rows = self._index.search(queries, min(k, self.rows), params=parameters)
         if highest(rows) >= self.rows or lowest(rows) < -1:
@@ -121,13 +121,13 @@ class Structure:
                 f"the index of {self._storage.path.parent} names row {rows.max():,} of {self.rows:,}; it was altered: "
                 "build it again"
             )
-        return Found(found, rows)
+        return Neighbors(found, rows)
 
     def _search_and_filter(
         self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_]
-    ) -> Found:
+    ) -> Neighbors:
         """For types that may not take a selector: fetches more until k allowed rows are among what was found, query by query."""
-        result = Found(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
+        result = Neighbors(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         for position, query in enumerate(queries):
             width = 0
             while width < self.rows:
@@ -141,7 +141,7 @@ class Structure:
             result.scores[position, : len(kept)], result.rows[position, : len(kept)] = scores[kept], rows[kept]
         return result
 
-    def _search_flat(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> Found:
+    def _search_flat(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> Neighbors:
         if self.rows < self._storage.rows:
             mask = np.zeros(self._storage.rows, np.bool_)
             mask[: self.rows] = True if allowed is None else allowed
@@ -205,8 +205,8 @@ def _place(file: Path, path: Path) -> FileRecord:
         return FileRecord(os.fstat(placed.fileno()).st_size, hashlib.file_digest(placed, "sha256").hexdigest())
 
 
-def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
-    """Found, best first and equal scores by row, filled up to k columns with -1."""
+def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Neighbors:
+    """The neighbors, best first and equal scores by row, filled up to k columns with -1."""
     scores = np.where(rows < 0, np.float32(-np.inf), scores)
     order = np.lexsort((rows, -scores))
     if len(rows) == 1:  # a query asked alone: the general way takes longer than some searches
@@ -214,9 +214,9 @@ def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Fo
     else:
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
     if rows.shape[1] == k:
-        return Found(scores, rows)
+        return Neighbors(scores, rows)
     missing = ((0, 0), (0, k - rows.shape[1]))
-    return Found(np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1))
+    return Neighbors(np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1))
 
 
 def open_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord | None) -> Structure:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.faiss_module import import_faiss
-from llm2comp_indexes.format.vectors import Found, Storage
+from llm2comp_indexes.format.vectors import Neighbors, Storage
 from llm2comp_indexes.options import Targets
 from llm2comp_indexes.structures.effort import efforts_of
 from llm2comp_indexes.structures.structure import Effort
@@ -57,7 +57,7 @@ class Point:
         return self.recall - _SURE * self.error
 
 
-def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> Found:
+def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> Neighbors:
     """Scores and rows, both (queries, min(k, rows)), best first, by exhaustive comparison.
 
     The stored vectors pass through memory once per 4,096 queries, in blocks of 16 MB: memory does not grow with the
@@ -76,11 +76,11 @@ def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> Foun
         for start in range(0, len(queries), _QUERIES_AT_ONCE)
     ]
     if not parts:
-        return Found(np.zeros((0, min(k, storage.rows)), np.float32), np.zeros((0, min(k, storage.rows)), np.int64))
-    return Found(*map(np.concatenate, zip(*parts, strict=True)))
+        return Neighbors(np.zeros((0, min(k, storage.rows)), np.float32), np.zeros((0, min(k, storage.rows)), np.int64))
+    return Neighbors(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> Found:
+def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> Neighbors:
     faiss = import_faiss()
     scores = np.zeros((len(queries), 0), np.float32)
     rows = np.zeros((len(queries), 0), np.int64)
@@ -92,7 +92,7 @@ def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> Foun
         best = np.lexsort((rows, -scores))[:, :k]
         scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
         first += len(block)
-    return Found(scores, rows)
+    return Neighbors(scores, rows)
 
 
 def search_rows(

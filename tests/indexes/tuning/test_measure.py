@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
 from llm2comp.units import format_bytes, format_ms
-from llm2comp_indexes.format.vectors import Found, Storage
+from llm2comp_indexes.format.vectors import Neighbors, Storage
 from llm2comp_indexes.options import STORES, Store, Targets
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.effort import efforts_of
@@ -64,9 +64,9 @@ class FixedAnswers:
     def __init__(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
         self._answers = {query.tobytes(): row for query, row in zip(queries, rows, strict=True)}
 
-    def find(self, queries: NDArray[np.float32], k: int, *, effort: Effort) -> Found:
+    def find(self, queries: NDArray[np.float32], k: int, *, effort: Effort) -> Neighbors:
         rows = np.stack([self._answers[query.tobytes()] for query in queries])
-        return Found(np.zeros(rows.shape, np.float32), rows)
+        return Neighbors(np.zeros(rows.shape, np.float32), rows)
 
 
 @pytest.mark.parametrize("store", STORES)

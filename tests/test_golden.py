@@ -1,4 +1,4 @@
-"""Every figure of the published code in `golden/cases.json`, made again by this package from the same ids and weights."""
+"""Every number of the published code in `golden/cases.json`, recomputed from the same ids and weights."""
 
 import json
 import math

@@ -223,7 +223,7 @@ class TestMemory:
         close(model.encode_memory(["a"], prompt_name="query"), model.encode_memory([QUERY_INSTRUCTION + "a"]))
 
     def test_clusters(self, make_model: Callable[..., LLM2Comp]) -> None:
-        """At a threshold that merges some of the tokens of some texts, the embedding is the mean of the cluster means."""
+        """Where a threshold merges some tokens of some texts, the embedding is the mean of the cluster means."""
         from tests.test_pooling import by_the_book
 
         clustered = make_model(pooling={"mode": "cluster", "threshold": 0.6})

@@ -100,7 +100,7 @@ class TestSaving:
         )
 
     def test_no_space_left(self, saved_model: Path, tmp_path: Path) -> None:
-        """A limit on the size of files stands in for a full disk: the memory tokens fit, the language model does not."""
+        """A limit on file sizes stands in for a full disk: the memory tokens fit, the language model does not."""
         finished = self.run(
             """
             import resource, sys, llm2comp

@@ -10,7 +10,7 @@ from llm2comp.pooling import ClusterMerge, cluster_weights
 
 
 def by_the_book(memory: Tensor, threshold: float) -> Tensor:
-    """The mean of the cluster means of one text, (k, dim) -> (dim,): link, collect what is linked to what is linked, merge, average."""
+    """Mean of the cluster means of one text, (k, dim) -> (dim,): link, collect connected tokens, merge, average."""
     clusters = [{token} for token in range(len(memory))]
     for first, second in itertools.combinations(range(len(memory)), 2):
         if torch.cosine_similarity(memory[first], memory[second], dim=0) >= threshold:
@@ -33,7 +33,7 @@ def test_embedding_is_the_mean_of_the_cluster_means(tokens: int, threshold: floa
 
 
 def test_a_chain_is_one_cluster() -> None:
-    """Each token is like the next, the first not like the last: eight of them take three squarings to be found together."""
+    """Neighbouring tokens are similar, first and last are not: eight tokens need three squarings to be connected."""
     angles = torch.arange(8) * 0.3
     chain = torch.stack([angles.cos(), angles.sin()], dim=-1)[None]
     assert torch.allclose(cluster_weights(chain, 0.95), torch.full((1, 8), 1 / 8))

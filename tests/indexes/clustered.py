@@ -33,7 +33,7 @@ def store_vectors(path: Path, vectors: NDArray[np.float32], store: Store = "floa
 def best_rows(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
-    """The truth by numpy: the k best rows for each query, equal scores by row; -1 where fewer are allowed."""
+    """The k best rows for each query, computed by numpy; equal scores by row, -1 where fewer are allowed."""
     scores = (queries.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
@@ -42,10 +42,10 @@ def best_rows(
     return np.pad(order, ((0, 0), (0, max(0, k - order.shape[1]))), constant_values=-1)
 
 
-def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
-    """Part of the true rows that were found."""
+def recall(rows: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """Share of the true rows that were returned."""
     return float(
         np.mean(
-            [len(set(a[b >= 0]) & set(b[b >= 0])) / max(1, (b >= 0).sum()) for a, b in zip(found, truth, strict=True)]
+            [len(set(a[b >= 0]) & set(b[b >= 0])) / max(1, (b >= 0).sum()) for a, b in zip(rows, truth, strict=True)]
         )
     )

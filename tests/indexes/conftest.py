@@ -53,7 +53,10 @@ def index_folder(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> Path:
 
 @pytest.fixture(scope="session")
 def make_full_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Copies an index that has every kind of file: a structure of the type, metadata, a BM25 index, deleted rows. 80 documents, of which 3 are deleted."""
+    """Function that copies an index with every kind of file: a structure of the type, metadata, BM25, deleted rows.
+
+    It has 80 documents, of which 3 are deleted.
+    """
     root = tmp_path_factory.mktemp("full")
     draw = random.Random(0)
     words = " ".join(TEXTS).split()
@@ -81,7 +84,10 @@ def make_full_index(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 @pytest.fixture(scope="session")
 def python_docs() -> NDArray[np.float32]:
-    """Vectors (3,600, dimension) by the bundled model of documents drawn from the Python documentation: about 15 seconds of work."""
+    """Vectors (3,600, dimension) of documents from the Python documentation, by the bundled model.
+
+    They take about 15 seconds.
+    """
     import llm2comp
     from llm2comp.corpus.read import read_corpus
 

@@ -1,4 +1,4 @@
-"""Changes of an index in processes of their own, killed or out of space at a moment that the test chooses.
+"""Changes of an index in separate processes, killed or out of disk space at a moment that the test chooses.
 
 Run as a program it is a server: it imports everything once, and forks a child for each order (a JSON line on stdin). In
 the child every call that changes the disk passes a gate, which counts, and kills the process or fails when its turn has
@@ -29,9 +29,10 @@ _WRITES = {"write", "pwrite", "mkdir", "fsync"}  # what fails on a full device
 
 @dataclass(frozen=True)
 class Fault:
-    """When and how a child fails: `kill` before the `at`-th change of the disk, `half` within it, `full` from it on, `stop` (as by Ctrl-C) before that one.
+    """When and how a child fails.
 
-    With `after`, it is killed after so many seconds, from outside.
+    Kinds: `kill` before the `at`-th change of the disk, `half` within it, `full` (disk) from it on, `stop` (as by
+    Ctrl-C) before it. With `after`, the child is killed from outside after that many seconds.
     """
 
     kind: str = "none"
@@ -40,7 +41,15 @@ class Fault:
 
 
 class Outcome(NamedTuple):
-    """How a child ended: its exit code (negative: the signal), the error it met, the gates it passed, the texts it encoded, what the change returned."""
+    """How a child ended.
+
+    Attributes:
+        code: Exit code; negative: the signal.
+        error: Message of the error raised.
+        gates: Number of gates passed.
+        encoded: Texts encoded.
+        result: What the change returned.
+    """
 
     code: int
     error: str
@@ -50,7 +59,7 @@ class Outcome(NamedTuple):
 
 
 class FaultServer:
-    """Runs orders; a context manager."""
+    """Runs changes in child processes; a context manager."""
 
     def __enter__(self) -> Self:
         environment = {
@@ -76,7 +85,7 @@ class FaultServer:
         self._process.stdout.close()
 
     def run(self, task: str, folder: Path, fault: Fault = Fault(), **arguments: Any) -> Outcome:
-        """What came of the task `build`, `add`, `delete` or `merge` on the folder."""
+        """Runs the task `build`, `add`, `delete` or `merge` on the folder in a child process."""
         assert self._process.stdin
         assert self._process.stdout
         record = folder.with_name(folder.name + ".record")
@@ -93,18 +102,18 @@ class FaultServer:
         code = int(self._process.stdout.readline())
         entries = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
         record.unlink(missing_ok=True)
-        told = {name: value for entry in entries for name, value in entry.items()}
+        merged = {name: value for entry in entries for name, value in entry.items()}
         return Outcome(
             code,
-            told.get("error", ""),
-            told.get("gates", 0),
+            merged.get("error", ""),
+            merged.get("gates", 0),
             [entry["text"] for entry in entries if "text" in entry],
-            told.get("result"),
+            merged.get("result"),
         )
 
 
 class _Record:
-    """Lines about a child for its server, past all gates."""
+    """Lines about a child for its server, written without passing a gate."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -114,7 +123,7 @@ class _Record:
 
 
 class _Gate:
-    """Counts changes of the disk, and fails when the time has come."""
+    """Counts changes of the disk and fails at the chosen one."""
 
     def __init__(self, fault: Fault) -> None:
         self.passed = 0
@@ -142,7 +151,7 @@ class _Gate:
 
 
 def _install(gate: _Gate) -> None:
-    """Puts the gate before every call by which Python code changes the disk."""
+    """Puts the gate before every call that changes the disk."""
     real_open = io.open
 
     class Raw(io.FileIO):
@@ -222,7 +231,7 @@ def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any])
 
 
 def _live(order: dict[str, Any]) -> None:
-    """The life of a child."""
+    """Runs in the child."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     record, gate = _Record(order["record"]), _Gate(Fault(**order["fault"]))
     _install(gate)
@@ -236,7 +245,7 @@ def _live(order: dict[str, Any]) -> None:
 
 
 def _warm_up() -> None:
-    """Imports all that a child will need."""
+    """Imports everything that a child needs."""
     import faiss
 
     from llm2comp_indexes import IndexOptions, build_index, delete_documents, merge_index
@@ -260,7 +269,9 @@ def _serve() -> None:
             _live(order)
         if order["fault"]["after"] is not None:
             time.sleep(order["fault"]["after"])
-            os.kill(child, signal.SIGKILL)  # a child that ended waits to be asked for, so this is never another process
+            os.kill(
+                child, signal.SIGKILL
+            )  # an ended child keeps its id until it is waited for, so this is never another process
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Files changed by an attacker, who signs the manifest anew."""
+"""Files changed as by an attacker, who also updates the checksum of the manifest."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Changes the manifest and signs it."""
+    """Changes the manifest and updates its checksum."""
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
     change(content)

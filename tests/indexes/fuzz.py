@@ -1,6 +1,6 @@
-"""Run as a program: damages the files of an index at random, signs the manifest anew, and uses the index, with little memory to spare.
+"""Run as a program: damages files of an index at random, updates the checksums, and uses it with little memory.
 
-Whatever it meets must be an answer or an error of ours; anything else ends the program with a traceback, or a signal,
+The result must be an answer or an LLM2CompError; anything else ends the program with a traceback, or a signal,
 and the test sees it.
 """
 
@@ -37,7 +37,7 @@ TYPES += ["", "x" * 9999, "\0"]
 
 
 def use(folder: Path) -> None:
-    """Does all that readers do."""
+    """Reads an index in every way."""
     with open_index(folder, model=WordEncoder()) as index:
         for options in (
             SearchOptions(),
@@ -54,7 +54,7 @@ def use(folder: Path) -> None:
 
 
 def damage(content: bytes, draw: random.Random) -> bytes:
-    """The content with some bytes changed, as chance has it."""
+    """The content with some bytes changed at random."""
     changed = bytearray(content)
     kind = draw.randrange(5)
     if kind == 0 or len(changed) < 16:
@@ -75,7 +75,7 @@ def damage(content: bytes, draw: random.Random) -> bytes:
 
 
 def damage_number(manifest: Any, draw: random.Random) -> None:
-    """Replaces a value of the manifest, wherever it stands."""
+    """Replaces a value at any depth of the manifest."""
     places: list[tuple[Any, Any]] = []
 
     def collect(value: Any) -> None:
@@ -90,7 +90,7 @@ def damage_number(manifest: Any, draw: random.Random) -> None:
 
 
 def attempts(folder: Path, count: int, draw: random.Random) -> list[tuple[str, Callable[[], None]]]:
-    """Damages to try, each with its name; the first ones are types that FAISS would take much memory for."""
+    """Damages to try, with names; the first are types for which FAISS would need much memory."""
     names = sorted(json.loads((folder / "manifest.json").read_text())["segments"][0]["files"])
 
     def rename_type(kind: str) -> None:
@@ -102,17 +102,17 @@ def attempts(folder: Path, count: int, draw: random.Random) -> list[tuple[str, C
         else:
             forge_file(folder, name, damage((folder / "segments" / "000001" / name).read_bytes(), random.Random(seed)))
 
-    found: list[tuple[str, Callable[[], None]]] = [
+    damages: list[tuple[str, Callable[[], None]]] = [
         (f"type {kind[:40]!r}", partial(rename_type, kind)) for kind in TYPES
     ]
     for number in range(count):
         name, seed = draw.choice([*names, "manifest.json"]), draw.randrange(1 << 30)
-        found.append((f"{number} {name} {seed}", partial(damage_file, name, seed)))
-    return found
+        damages.append((f"{number} {name} {seed}", partial(damage_file, name, seed)))
+    return damages
 
 
 def main(folder: Path, count: int, seed: int) -> None:
-    """Tries `count` damages; tells each before it is tried."""
+    """Tries `count` damages; prints the name of each first."""
     original = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     use(folder)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -1,6 +1,6 @@
-"""Run as a program: damages .npy files, id files and shards at random, signs the shards anew, and builds of them, with little memory to spare.
+"""Run as a program: damages .npy files, id files and shards at random, updates checksums, and builds from them.
 
-Whatever it meets must be an index or an error of ours; anything else ends the program with a traceback, or a signal,
+The result must be an index or an LLM2CompError; anything else ends the program with a traceback, or a signal,
 and the test sees it.
 """
 
@@ -56,7 +56,7 @@ WORDS = ["descr", "fortran_order", "shape"]
 
 
 def damage_header(content: bytes, draw: random.Random) -> bytes:
-    """The .npy file with a value of its header replaced, and the header's length right again."""
+    """The .npy file with a value of its header replaced and the length of the header corrected."""
     length = struct.unpack_from("<H", content, 8)[0]
     fields = {"descr": "'<f4'", "fortran_order": "False", "shape": "(40, 16)"}
     fields[draw.choice(WORDS)] = draw.choice(HEADERS)
@@ -67,7 +67,7 @@ def damage_header(content: bytes, draw: random.Random) -> bytes:
 
 
 def read_arrays(folder: Path) -> None:
-    """Reads vectors and ids as a build does, and builds of them."""
+    """Builds an index from vectors and ids."""
     paths, ids = [folder / "v.npy"], folder / "ids.npy"
     vectors = NpyVectors(paths)
     for block in NpySource(paths, ids).blocks():
@@ -76,7 +76,7 @@ def read_arrays(folder: Path) -> None:
 
 
 def join_shards(folder: Path) -> None:
-    """Reads shards as a build does, and builds of them."""
+    """Builds an index from shards."""
     source = ShardSource([folder / "shards"], lambda phase, done: None)
     for block in source.blocks():
         assert block.read().shape == (len(block.rows), source.dimension)
@@ -86,7 +86,7 @@ def join_shards(folder: Path) -> None:
 
 
 def forge_shard(folder: Path, name: str, seed: int) -> None:
-    """Damages shard.json, or a file of rows with its record, and signs."""
+    """Damages shard.json, or a file of rows and its record, and updates the checksum."""
     draw, manifest = random.Random(seed), json.loads((folder / SHARD).read_text())
     if name == SHARD:
         damage_number(manifest, draw)
@@ -103,7 +103,7 @@ def forge_shard(folder: Path, name: str, seed: int) -> None:
 
 
 def forge_array(path: Path, seed: int) -> None:
-    """Damages a .npy file: its header, or any of it."""
+    """Damages the header or any byte of a .npy file."""
     draw = random.Random(seed)
     path.write_bytes((damage_header if draw.random() < 0.5 else damage)(path.read_bytes(), draw))
 
@@ -111,22 +111,24 @@ def forge_array(path: Path, seed: int) -> None:
 def attempts(
     folder: Path, count: int, draw: random.Random
 ) -> list[tuple[str, Callable[[], None], Callable[[Path], None]]]:
-    """Damages to try, each with its name and what is done with the files afterwards."""
-    found: list[tuple[str, Callable[[], None], Callable[[Path], None]]] = []
+    """Damages to try, each with its name and the function that then uses the files."""
+    damages: list[tuple[str, Callable[[], None], Callable[[Path], None]]] = []
     for number in range(count):
         seed = draw.randrange(1 << 30)
         if number % 2:
             name = draw.choice(["v.npy", "v.npy", "ids.npy", "q.npy"])
-            found.append((f"{number} {name} {seed}", partial(forge_array, folder / name, seed), read_arrays))
+            damages.append((f"{number} {name} {seed}", partial(forge_array, folder / name, seed), read_arrays))
         else:
             shard = folder / "shards" / f"shard-{draw.randint(1, 3)}-of-3"
             name = draw.choice([SHARD, SHARD, *sorted(path.name for path in (shard / "rows").iterdir())])
-            found.append((f"{number} {shard.name} {name} {seed}", partial(forge_shard, shard, name, seed), join_shards))
-    return found
+            damages.append(
+                (f"{number} {shard.name} {name} {seed}", partial(forge_shard, shard, name, seed), join_shards)
+            )
+    return damages
 
 
 def main(folder: Path, count: int, seed: int) -> None:
-    """Tries `count` damages; tells each before it is tried."""
+    """Tries `count` damages; prints the name of each first."""
     original = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     read_arrays(folder)
     shutil.rmtree(folder / "idx")

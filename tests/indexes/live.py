@@ -1,4 +1,4 @@
-"""What the tests of changes share: an encoder that records its texts, one whose tokenizer splits documents, and answers that can be compared."""
+"""Helpers of tests of changes: an encoder that records its texts, one with a tokenizer, comparable answers."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ WORDS = [
 
 
 class RecordingEncoder(WordEncoder):
-    """Keeps the texts that it encoded as documents."""
+    """An encoder that keeps the texts that it encoded as documents."""
 
     def __init__(self, dimension: int = 32, fingerprint: str = "words") -> None:
         super().__init__(dimension, fingerprint)
@@ -45,7 +45,7 @@ class RecordingEncoder(WordEncoder):
 
 
 class WordTokenizer:
-    """Tokens are words."""
+    """A tokenizer whose tokens are words."""
 
     is_fast = True
 
@@ -54,7 +54,7 @@ class WordTokenizer:
 
 
 class ChunkingEncoder(RecordingEncoder):
-    """Has a tokenizer, as documents are split with."""
+    """An encoder with a tokenizer, which splits documents."""
 
     tokenizer = WordTokenizer()
 
@@ -79,12 +79,12 @@ def make_documents(rows: "range | list[int]", seed: int = 0) -> list[dict[str, A
 def answers(
     folder: "Path | Index", encoder: WordEncoder, k: int = 1000, **options: Any
 ) -> list[list[tuple[str, str, str]]]:
-    """Id, text and rounded score of each answer to each of the queries; answers whose scores round to the same by id."""
+    """Id, text and rounded score of each answer to each query; answers of the same rounded score are ordered by id."""
     index = open_index(folder, model=encoder) if isinstance(folder, Path) else folder
-    found = index.search(QUERIES, k, options=SearchOptions(**options))
+    results = index.search(QUERIES, k, options=SearchOptions(**options))
     return [
         sorted(((hit.id, hit.text, f"{hit.score:.4f}") for hit in hits), key=lambda hit: (-float(hit[2]), hit[0]))
-        for hits in found
+        for hits in results
     ]
 
 

@@ -1,4 +1,4 @@
-"""Most memory that a process held, for tests that watch it in a process of its own."""
+"""Peak memory of a process, for tests that measure it in a separate process."""
 
 import resource
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def peak_mib() -> int:
-    """MiB that this process held at most, since it runs this program.
+    """Peak memory of this process in MiB, since it runs this program.
 
     `ru_maxrss` is no measure of it on Linux: a process starts with that of the one it was forked from, here that of all
     tests before.

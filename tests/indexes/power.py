@@ -1,4 +1,7 @@
-"""What a disk would hold if the power failed: only what was fsynced is sure to be there; names may have changed before their folder was."""
+"""Model of a disk at a power failure.
+
+Contents of a file last from its fsync. A changed name may last at once, and lasts surely from the fsync of its folder.
+"""
 
 import os
 import stat
@@ -10,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 Tree = dict[str, bytes | None]
-"""Contents of files by path, and None for a folder."""
+"""Contents of files by path; None for a folder."""
 
 _CHANGES_NAMES = ("replace", "rename", "unlink", "rmdir", "mkdir", "link")
 
@@ -21,7 +24,7 @@ class _Folder(NamedTuple):
 
 
 class Disk:
-    """Follows a folder, and keeps what might be found in it after a power failure at each moment.
+    """Follows a folder and keeps what it may hold after a power failure at each moment.
 
     Attributes:
         states: All such trees, in the order in which they were first possible.
@@ -29,7 +32,7 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._descriptors: dict[int, int] = {}  # held open, so that no inode is given out a second time
+        self._descriptors: dict[int, int] = {}  # kept open, so that no inode is used twice
         self._files: dict[int, bytes] = {}  # by inode, as of the last fsync
         self._folders: dict[int, _Folder] = {}
         self.states: list[Tree] = []
@@ -40,12 +43,12 @@ class Disk:
 
     @property
     def certain(self) -> Tree:
-        """What is durable now, whatever happens."""
+        """Content that is durable now."""
         return self._tree(lambda inode: self._folders.get(inode, _Folder({})).names)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it, every fsync and every change of a name in this process is followed."""
+        """While active, every fsync and every change of a name in this process is followed."""
         fsync = os.fsync
 
         def follow_fsync(descriptor: int) -> None:
@@ -91,7 +94,7 @@ class Disk:
             self._files[inode] = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
     def _names(self, inode: int) -> dict[str, int]:
-        """As they are now."""
+        """The folder's current names."""
         descriptor = self._descriptors[inode]
         return {name: os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_ino for name in os.listdir(descriptor)}
 
@@ -101,21 +104,21 @@ class Disk:
                 self.states.append(tree)
 
     def _tree(self, names: Callable[[int], dict[str, int]]) -> Tree:
-        found: Tree = {}
+        tree: Tree = {}
         left = [("", os.stat(self._root).st_ino)]
         while left:
             path, inode = left.pop()
             for name, child in names(inode).items():
                 if stat.S_ISDIR(os.fstat(self._descriptors[child]).st_mode):
-                    found[f"{path}{name}"] = None
+                    tree[f"{path}{name}"] = None
                     left.append((f"{path}{name}/", child))
                 else:
-                    found[f"{path}{name}"] = self._files.get(child, b"")
-        return found
+                    tree[f"{path}{name}"] = self._files.get(child, b"")
+        return tree
 
 
 def lay_out(tree: Tree, root: Path) -> Path:
-    """The tree as real files below the new folder `root`."""
+    """Writes the tree as real files below the new folder `root`."""
     root.mkdir()
     for path, content in sorted(tree.items()):
         if content is None:

@@ -1,4 +1,4 @@
-"""kill -9 and a full device at any moment: the last commit stays whole, and the same command finishes without encoding anything twice.
+"""kill -9 and a full disk at any moment: the last commit stays whole, and running again encodes nothing twice.
 
 Real processes are killed before, or half way through, every call that changes the disk, and at random times from
 outside.
@@ -41,7 +41,17 @@ BLOCK = 3  # documents, in the children
 
 
 class Job(NamedTuple):
-    """A change: what it is called, what it is given, the index before it (None: there is none) and after it, undisturbed; the texts it encodes, its gates."""
+    """A change, and what it does when it is not disturbed.
+
+    Attributes:
+        task: Its name.
+        arguments: Its arguments.
+        before: The index before it; None: there is none.
+        after: The index after it.
+        texts: The texts that it encodes.
+        gates: Number of its gates.
+        writes: Number of its gates that write.
+    """
 
     task: str
     arguments: dict[str, Any]
@@ -70,7 +80,7 @@ def write_corpus(path: Path, rows: list[int], seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
-    """Each change as it goes undisturbed, one upon the other."""
+    """Each change without faults; each starts from the result of the one before."""
     root = tmp_path_factory.mktemp("undisturbed")
     first = write_corpus(root / "first.jsonl", [*range(14)], seed=1)
     second = write_corpus(root / "second.jsonl", [3, 4, 5, *range(20, 28)], seed=2)
@@ -83,22 +93,22 @@ def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "restructure": {"options": {"type": "IVF2,SQ8"}},
     }
     tasks = {"overwrite": "build", "restructure": "merge"}
-    found: dict[str, Job] = {}
+    jobs: dict[str, Job] = {}
     before: Path | None = None
-    for name, given in arguments.items():
+    for name, options in arguments.items():
         task = tasks.get(name, name)
-        start = found["add"].after if name in tasks else before
+        start = jobs["add"].after if name in tasks else before
         counted = [
-            server.run(task, copy(start, root / f"{name}-{kind}"), Fault(kind, 1 << 30), **given)
+            server.run(task, copy(start, root / f"{name}-{kind}"), Fault(kind, 1 << 30), **options)
             for kind in ("kill", "full")
         ]
         assert [run.error for run in counted] == ["", ""]
-        found[name] = Job(
-            task, given, start, root / f"{name}-kill", counted[0].encoded, counted[0].gates, counted[1].gates
+        jobs[name] = Job(
+            task, options, start, root / f"{name}-kill", counted[0].encoded, counted[0].gates, counted[1].gates
         )
         assert state(root / f"{name}-kill") == state(root / f"{name}-full"), "the same change gives the same files"
-        before = found[name].after
-    return found
+        before = jobs[name].after
+    return jobs
 
 
 def copy(folder: Path | None, target: Path) -> Path:
@@ -107,7 +117,7 @@ def copy(folder: Path | None, target: Path) -> Path:
 
 
 def state(folder: Path) -> list[Any]:
-    """All that an index says and holds, but for what was measured with a clock, and the numbers of its segments and commits."""
+    """Everything in an index but measured times and the numbers of segments and commits."""
     manifest = read_manifest(folder)
     segments = []
     for segment in manifest.segments:
@@ -121,7 +131,7 @@ def state(folder: Path) -> list[Any]:
 
 
 def journaled_rows(folder: Path) -> int:
-    """Rows of the finished blocks of the unfinished segment, by its journal."""
+    """Number of rows in finished blocks of the unfinished segment, by its journal."""
     committed = (
         {segment.name for segment in read_manifest(folder).segments} if (folder / "manifest.json").exists() else set()
     )
@@ -131,7 +141,7 @@ def journaled_rows(folder: Path) -> int:
 
 
 def check_last_commit(folder: Path, job: Job) -> bool:
-    """Asserts that the index is whole, and is the one before or after the change; says whether it is the one after."""
+    """Whether the index is the one after the change; asserts that it is whole, and that or the one before."""
     if not (folder / "manifest.json").exists():
         assert job.before is None
         with pytest.raises(IndexFolderError, match="no such index|holds no index"):
@@ -149,7 +159,7 @@ def check_last_commit(folder: Path, job: Job) -> bool:
 
 
 def disturb(server: FaultServer, job: Job, folder: Path, faults: list[Fault], expect: Callable[[Any], bool]) -> None:
-    """Runs the change with one fault after the other, then undisturbed, and asserts all that is promised."""
+    """Runs the change with one fault after another, then without, and asserts what is promised."""
     copy(job.before, folder)
     durable = 0
     for fault in faults:

@@ -1,4 +1,4 @@
-"""The power fails at any moment: what was committed is there and whole, and the command goes on when it is run again.
+"""Power failure at any moment: what was committed is whole, and running the command again continues it.
 
 Each change runs once, while a model of the disk follows it: contents last until their fsync, names until their folder's
 (or change at once: both are tried). Every state that the disk might then be found in is laid out and opened.
@@ -73,7 +73,7 @@ def prepare(root: Path, changes: dict[str, Change], task: str, kind: str) -> Pat
 
 
 def follow(root: Path, change: Change) -> tuple[list[Tree], Tree, bytes | None, bytes]:
-    """The states that the disk might be in while the change runs, the certain one after it, the manifest before and after."""
+    """Possible states of the disk while the change runs, the certain state after it, the manifest before and after."""
     manifest = root / "idx" / "manifest.json"
     before = manifest.read_bytes() if manifest.exists() else None
     disk = Disk(root)
@@ -86,7 +86,7 @@ def follow(root: Path, change: Change) -> tuple[list[Tree], Tree, bytes | None, 
 
 
 def check(tree: Tree, folder: Path, before: bytes | None, after: bytes) -> None:
-    """Asserts that the index is whole, and is the one before or after."""
+    """Asserts that the index is whole and equals the one before or after the change."""
     root = lay_out(tree, folder)
     try:
         if before is None and tree.get("idx/manifest.json") is None:
@@ -112,12 +112,12 @@ def test_the_power_fails(tmp_path: Path, changes: dict[str, Change], task: str, 
 
     expected = answers(root / "idx", RecordingEncoder(), mode="hybrid")
     for state in states[:: max(1, len(states) // 6)]:
-        found = lay_out(state, tmp_path / "found")
+        restored = lay_out(state, tmp_path / "found")
         if not (task == "build" and state.get("idx/manifest.json")):  # it would refuse to overwrite the finished index
-            changes[task](found / "idx", RecordingEncoder())
-        verify_index(found / "idx")
-        assert answers(found / "idx", RecordingEncoder(), mode="hybrid") == expected
-        shutil.rmtree(found)
+            changes[task](restored / "idx", RecordingEncoder())
+        verify_index(restored / "idx")
+        assert answers(restored / "idx", RecordingEncoder(), mode="hybrid") == expected
+        shutil.rmtree(restored)
 
 
 def test_an_index_in_folders_that_were_made_for_it_is_durable(tmp_path: Path, changes: dict[str, Change]) -> None:
@@ -135,7 +135,7 @@ def test_an_index_in_folders_that_were_made_for_it_is_durable(tmp_path: Path, ch
 def test_what_was_encoded_outlives_a_power_failure(
     tmp_path: Path, changes: dict[str, Change], task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The power fails when all is done but the commit: nothing is encoded again."""
+    """The power fails just before the commit: nothing is encoded again."""
     root = prepare(tmp_path / "disk", changes, task, KINDS[0])
     disk = Disk(root)
     try:
@@ -143,13 +143,13 @@ def test_what_was_encoded_outlives_a_power_failure(
             patch.setattr("llm2comp_indexes.format.commits.Change.commit", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 changes[task](root / "idx", RecordingEncoder())
-        found = lay_out(disk.certain, tmp_path / "found")
+        restored = lay_out(disk.certain, tmp_path / "found")
     finally:
         disk.close()
     encoder = RecordingEncoder()
-    changes[task](found / "idx", encoder)
+    changes[task](restored / "idx", encoder)
     assert encoder.texts == []
-    verify_index(found / "idx")
+    verify_index(restored / "idx")
 
 
 def interrupt(*arguments: Any) -> None:

@@ -10,7 +10,10 @@ from llm2comp_indexes.options import Store
 
 
 def draw_clustered(rows: int, dimension: int, *, seed: int, clusters: int = 50) -> NDArray[np.float32]:
-    """Unit vectors around topics of unequal size, which are the same for every seed; most variance lies in a few directions."""
+    """Unit vectors around topics of unequal size, which are the same for every seed.
+
+    Most of the variance lies in a few directions.
+    """
     topics = np.random.default_rng(7)
     centres = topics.standard_normal((clusters, dimension))
     directions = topics.standard_normal((8, dimension))

@@ -1,4 +1,4 @@
-"""The result files beside the benchmarks: each carries what it rests on, and nothing of the machine it was made on."""
+"""The published result files: each has its settings and versions, and no path of the machine that made it."""
 
 import json
 import re
@@ -14,9 +14,9 @@ BESIDE = {"settings", "versions", "hardware", "commit", "seconds"}
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
     """Every result file by name."""
-    found = {str(path.relative_to(RESULTS)): path.read_text(encoding="utf-8") for path in RESULTS.rglob("*.json")}
-    assert len(found) > 100
-    return found
+    texts = {str(path.relative_to(RESULTS)): path.read_text(encoding="utf-8") for path in RESULTS.rglob("*.json")}
+    assert len(texts) > 100
+    return texts
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,15 @@ def test_they_carry_settings_versions_hardware_commit_and_seconds(records: dict[
 
 def test_they_name_no_folder_of_a_machine(texts: dict[str, str]) -> None:
     assert {
-        name: found
+        name: paths
         for name, text in texts.items()
-        if (found := re.findall(r'[" ]/(?:tmp|home|root|work|usr)\b.{,40}', text))
+        if (paths := re.findall(r'[" ]/(?:tmp|home|root|work|usr)\b.{,40}', text))
     } == {}
 
 
 def test_threads_are_those_that_were_asked_for(records: dict[str, dict[str, Any]]) -> None:
-    asked = {name: record["settings"]["threads"] for name, record in records.items() if "threads" in record["settings"]}
-    assert len(asked) > 5
-    assert asked == {name: records[name]["hardware"]["threads"] for name in asked}
+    threads = {
+        name: record["settings"]["threads"] for name, record in records.items() if "threads" in record["settings"]
+    }
+    assert len(threads) > 5
+    assert threads == {name: records[name]["hardware"]["threads"] for name in threads}

@@ -1,4 +1,4 @@
-"""Result files: their form, and that they are whole or not there."""
+"""The form of result files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scores from counts equal those of the resample written out, as scipy and scikit-learn compute them."""
+"""Scores from counts equal those of the written-out resample, as scipy and scikit-learn compute them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Result files that grow by a task at a time, and what is not taken for the same run."""
+"""Result files written task by task, and results that do not count as of the same run."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ MTEB = TaskResult("SciFact", {"ndcg_at_10": 0.4}, {"benchmark": "mteb", "prompts
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Holds one result of ours and one of mteb."""
+    """A file with a result of this package and one of mteb."""
     store = ResultStore(tmp_path / "out.json")
     store.start(SETTINGS)
     for result in (SCIFACT, MTEB):
@@ -78,7 +78,8 @@ def test_the_same_model_under_another_name(file: Path) -> None:
     [
         (
             {"fingerprint": "def"},
-            r"out\.json: holds results of another model, some/model \(abc\), not of some/model; give another file, or --overwrite",
+            r"out\.json: holds results of another model, some/model \(abc\), not of some/model; "
+            "give another file, or --overwrite",
         ),
         (
             {"fingerprint": None, "model": "other"},
@@ -86,7 +87,8 @@ def test_the_same_model_under_another_name(file: Path) -> None:
         ),
         (
             {"system": "mean"},
-            r"""made with other settings: {"system": "llm2comp"} now {"system": "mean"}; give another file, or --overwrite""",
+            'made with other settings: {"system": "llm2comp"} now {"system": "mean"}; '
+            "give another file, or --overwrite",
         ),
     ],
 )
@@ -130,12 +132,12 @@ def test_results_of_other_versions_say_so(file: Path) -> None:
     record["commit"] = "0" * 40
     file.write_text(json.dumps(record))
     store = started(file, batch_size=8)
-    found = store.finished("scifact", SOURCE)
-    assert found
-    assert found.details["made_with"] == {"commit": "0" * 40, "batch_size": 32}
+    result = store.finished("scifact", SOURCE)
+    assert result
+    assert result.details["made_with"] == {"commit": "0" * 40, "batch_size": 32}
     store.add(TaskResult("stsb", {"cosine_spearman": 0.7}, {}, 0.5))
     assert json.loads(file.read_text())["settings"]["tasks"]["scifact"]["made_with"]["batch_size"] == 32
-    assert started(file, batch_size=8).finished("scifact", SOURCE).details["made_with"] == found.details["made_with"]
+    assert started(file, batch_size=8).finished("scifact", SOURCE).details["made_with"] == result.details["made_with"]
 
 
 def test_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a change does to the folder around it: links, what is not ours, names, limits, permissions, signals."""
+"""A change and the folder around it: links, other files, names, limits, permissions, signals."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def empty(folder: Path) -> None:
 def test_segments_that_lie_elsewhere_are_neither_swept_nor_written(
     index_folder: Path, precious: Path, corpus: Path, encoder: WordEncoder
 ) -> None:
-    """A manifest without segments, and a link where they would be: what does not belong to the index would be swept away."""
+    """A manifest without segments and a link in their place: files outside the index would be removed."""
     empty(index_folder)
     (index_folder / "segments").rmdir()
     (index_folder / "segments").symlink_to(precious)
@@ -83,7 +83,7 @@ def test_a_build_does_not_follow_a_link_that_waits_for_it(
 
 @pytest.fixture
 def unfinished(index_folder: Path, write_corpus: Write, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a segment that an addition has left, with a finished block."""
+    """Folder of a segment that an interrupted addition left, with a finished block."""
     monkeypatch.setattr("llm2comp_indexes.builder.blocks.BLOCK", 2)
     monkeypatch.setattr(update, "_IDS_AT_ONCE", 2)
     corpus = write_corpus(make_documents(range(10, 16)), "added.jsonl")
@@ -128,7 +128,7 @@ def test_a_link_where_a_new_file_goes_is_replaced(index_folder: Path, precious: 
 
 
 def test_an_unfinished_segment_without_its_files_is_written_again(index_folder: Path, unfinished: Path) -> None:
-    """As after a power failure, on a disk that had kept the journal and not what it speaks of."""
+    """As after a power failure, on a disk that kept the journal but not the blocks that it lists."""
     (unfinished / "vectors.faiss").unlink()
     encoder = RecordingEncoder()
     assert add_documents(index_folder, [index_folder.parent / "added.jsonl"], model=encoder).added == 6
@@ -256,7 +256,7 @@ def test_a_damaged_index_is_not_overwritten_and_says_what_to_do(
 
 @contextmanager
 def as_somebody() -> Iterator[None]:
-    """Without the rights of root."""
+    """Run without the rights of root."""
     if os.geteuid():
         yield
         return

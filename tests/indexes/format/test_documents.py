@@ -1,4 +1,4 @@
-"""Documents of a segment by row: what was written comes back, and nothing else."""
+"""Documents of a segment by row: what was written is read back; anything else is refused."""
 
 import json
 import zlib

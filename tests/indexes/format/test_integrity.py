@@ -1,4 +1,7 @@
-"""Damage and malice: any altered byte is found and named, and nothing in the folder makes us read outside it, fill the memory or crash."""
+"""Damage and attacks: every altered byte is detected.
+
+No content of the folder makes a reader open files elsewhere, exhaust memory or crash.
+"""
 
 import json
 import os
@@ -39,7 +42,7 @@ KINDS = ["HNSW8", "IVF8,SQ8"]
 
 
 def files_of(folder: Path) -> list[str]:
-    """Every file that the index consists of."""
+    """Every file of the index."""
     [segment] = json.loads((folder / "manifest.json").read_text())["segments"]
     return ["manifest.json", *(f"segments/000001/{name}" for name in segment["files"])]
 
@@ -63,7 +66,7 @@ def test_an_untouched_index_verifies(index_folder: Path) -> None:
 def test_a_flipped_bit_is_found_and_its_file_named(
     tmp_path: Path, make_full_index: Callable[..., Path], kind: str
 ) -> None:
-    """In every file of an index that has metadata, deleted rows, a structure and a BM25 index, at sampled places."""
+    """In every file of an index with metadata, deleted rows, a structure and a BM25 index, at sampled places."""
     folder, draw = make_full_index(tmp_path / "idx", kind), random.Random(kind)
     names = files_of(folder)
     assert len(names) == 17
@@ -129,7 +132,7 @@ def test_verify_names_every_damaged_file(tmp_path: Path, make_full_index: Callab
 def test_a_flipped_byte_is_found_before_an_answer_where_it_could_change_more_than_a_score(
     index_folder: Path, encoder: WordEncoder, name: str
 ) -> None:
-    """Vectors are numbers whose every value is one, and are not read to open an index; all else is compared before it is used."""
+    """All bytes are valid vectors, which opening an index does not read; everything else is compared before use."""
     path = index_folder / name
     good = path.read_bytes()
     for position in {*range(0, len(good), 11), len(good) - 1}:
@@ -148,7 +151,7 @@ def test_a_flipped_byte_is_found_before_an_answer_where_it_could_change_more_tha
                 f"byte {position} of {name} was altered, and nobody noticed"
             )
             assert len(hits) == 5
-            assert all(found in ([row], []) for row, found in enumerate(rows)), (
+            assert all(matches in ([row], []) for row, matches in enumerate(rows)), (
                 "an id is found where it is, or not at all"
             )
         path.write_bytes(good)
@@ -161,7 +164,7 @@ def test_a_flipped_byte_is_found_before_an_answer_where_it_could_change_more_tha
 def test_a_writer_does_not_build_on_damaged_files(
     tmp_path: Path, make_full_index: Callable[..., Path], encoder: WordEncoder, name: str
 ) -> None:
-    """Else the damage would be signed anew, and no verification find it."""
+    """Else the damage would get a new checksum, and verification could not find it."""
     folder = make_full_index(tmp_path / "idx")
     path = folder / "segments" / "000001" / name
     flip(
@@ -458,7 +461,7 @@ def test_forged_documents_are_refused(
 
 
 def fuzz(folder: Path, count: int, seed: int) -> None:
-    """Damages the index in a process of its own; see `tests.indexes.fuzz`."""
+    """Damages the index in a separate process; see `tests.indexes.fuzz`."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]),

@@ -1,4 +1,4 @@
-"""One writer at a time: the second is told who the first is, a dead one is in nobody's way, readers never wait."""
+"""One writer at a time: the error names it, a dead one blocks nobody, readers never wait."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Metadata columns: what comes back, what is bounded, and files that were tampered with."""
+"""Metadata columns: what is read back, limits, and altered files."""
 
 import os
 import struct
@@ -210,7 +210,7 @@ def test_two_columns_of_one_name_and_too_many_are_refused(tmp_path: Path) -> Non
 
 
 def corrupt_offsets(content: bytes) -> bytes:
-    """Text offsets that point far behind the text."""
+    """Text offsets far beyond the end of the text."""
     return content.replace(struct.pack("<3i", 0, 5, 10), struct.pack("<3i", 0, 2**30, 2**31 - 1))
 
 
@@ -238,8 +238,8 @@ import pyarrow.compute
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 path, seed, rows = Path(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
 good, refused = path.read_bytes(), 0
-texts = ("year > 3 or 'a' in tags or 2 in year", "lang == 'en' or lang or tags", "not draft and score in (1, 0.5)", "'x' in journal.name")
-where = [parse_where(text) for text in texts]
+texts = ["year > 3 or 'a' in tags or 2 in year", "lang == 'en' or lang or tags", "not draft and score in (1, 0.5)"]
+where = [parse_where(text) for text in [*texts, "'x' in journal.name"]]
 for number in range(1000):
     data = bytearray(good)
     for _ in range(seed.choice([1, 1, 2, 8])):
@@ -248,7 +248,8 @@ for number in range(1000):
             data[place] = seed.choice([0, 255, 127, 128, data[place] ^ (1 << seed.randrange(8)), seed.randrange(256)])
         else:
             place -= place % 4
-            data[place : place + 4] = seed.choice([2**31 - 1, 2**32 - 1, 2**30, 0, 1, 8, 64, len(data)]).to_bytes(4, "little")
+            number4 = seed.choice([2**31 - 1, 2**32 - 1, 2**30, 0, 1, 8, 64, len(data)])
+            data[place : place + 4] = number4.to_bytes(4, "little")
     if seed.random() < 0.05:
         data = data[: seed.randrange(len(data))]
     target = path.with_name(f"{number}.arrow")

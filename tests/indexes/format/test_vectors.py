@@ -1,4 +1,4 @@
-"""The vectors of a segment on disk: what is read back, exact search, files cut, altered or left by a killed build."""
+"""Vectors of a segment on disk: reading, exact search, files that are cut, altered or left by a killed build."""
 
 import hashlib
 import subprocess
@@ -67,15 +67,15 @@ def test_search_is_exact_with_and_without_a_mask(tmp_path: Path, store: Store, k
     storage = store_vectors(tmp_path / "v", vectors, store)
     queries = np.concatenate([vectors[:1], draw_vectors(30, 32, seed=5)])
     allowed = None if part is None else np.random.default_rng(1).random(400) < part
-    found = storage.search(queries, k, allowed=allowed)
+    results = storage.search(queries, k, allowed=allowed)
     stored = storage.read(np.arange(400))
-    np.testing.assert_array_equal(found.rows, best_rows(stored, queries, k, allowed))
-    there = found.rows >= 0
-    assert np.isneginf(found.scores[~there]).all()
+    np.testing.assert_array_equal(results.rows, best_rows(stored, queries, k, allowed))
+    there = results.rows >= 0
+    assert np.isneginf(results.scores[~there]).all()
     exact = np.einsum(
-        "qd,qkd->qk", queries.astype(np.float64), stored[np.where(there, found.rows, 0)].astype(np.float64)
+        "qd,qkd->qk", queries.astype(np.float64), stored[np.where(there, results.rows, 0)].astype(np.float64)
     )
-    np.testing.assert_allclose(found.scores[there], exact[there], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(results.scores[there], exact[there], rtol=1e-6, atol=1e-7)
 
 
 def test_scores_of_equal_vectors_are_equal_wherever_they_stand(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
 
 
 def test_int8_scores_follow_the_query_in_full_precision(tmp_path: Path) -> None:
-    """With the dimension a multiple of 32, FAISS has an int8 kind that rounds the query as well; ours must not be that one."""
+    """Where the dimension is a multiple of 32, one FAISS int8 type rounds the query too; it must not be used."""
     storage = store_vectors(tmp_path / "v", draw_vectors(500, 256), "int8")
     query = unit(np.random.default_rng(0).standard_normal((1, 256)))
     scores, rows = storage.index.search(query, 20)

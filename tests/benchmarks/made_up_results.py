@@ -12,7 +12,10 @@ BESIDE = {
 
 
 def write_result(path: Path, tasks: dict[str, dict[str, float]], **beside: Any) -> Path:
-    """A file as `llm2comp eval --json` writes it; `details` and `samples` by task, `settings` and `analysis` if wanted."""
+    """A file as `llm2comp eval --json` writes it.
+
+    `beside` may hold `details` and `samples` by task, `settings` and `analysis`.
+    """
     details = beside.get("details", {})
     settings = {
         "model": path.stem,
@@ -50,7 +53,7 @@ def write_ablation_run(
     """A model of an ablation, scored on one task of each of two kinds, and on `more`."""
     scores = {"stsb": {"cosine_spearman": stsb}, "xquad": {"ndcg_at_10": xquad}, **settings.pop("more", {})}
     k = 0 if pretext == "mntp" else 8
-    told = {
+    ablation = {
         "pretext": pretext,
         "stage": stage,
         "seed": seed,
@@ -60,7 +63,7 @@ def write_ablation_run(
         **settings,
     }
     name = "-".join(
-        map(str, (pretext, stage, seed, told["memory_tokens"], told["supervised_samples"], told["pooling"]))
+        map(str, (pretext, stage, seed, ablation["memory_tokens"], ablation["supervised_samples"], ablation["pooling"]))
     )
     analysis = {"participation_ratio": 10.0 + seed, "memory_similarity_mean": None if pretext == "mntp" else 0.5}
-    return write_result(folder / f"{name}.json", scores, settings={"ablation": told}, analysis=analysis)
+    return write_result(folder / f"{name}.json", scores, settings={"ablation": ablation}, analysis=analysis)

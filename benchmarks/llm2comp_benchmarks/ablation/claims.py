@@ -1,4 +1,4 @@
-"""The paper's claim beside what was measured: an ordering of pretexts, in words made from numbers."""
+"""The paper's claim, an ordering of pretexts, beside the measured order, as sentences made from numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,14 +14,14 @@ CLAIMED = (
     ("distillation", "mntp"),
     ("mntp", "none"),
 )
-"""What Zhang et al. (AAAI 2026) find, after every stage: the first of each pair is the better pretext."""
+"""The order of Zhang et al. (AAAI 2026), after every stage: the first pretext of each pair is the better one."""
 VERDICTS = {
     "as in the paper": "as in the paper",
     "the other way round": "the other way round",
     "no clear difference": "without a clear difference",
     "one seed": "of one seed, which says nothing",
 }
-"""What a comparison can come to, and how a summary says it."""
+"""The verdicts of a comparison, and their wording in a summary."""
 _TITLES = {
     "pretext": "After the pretext alone",
     "unsupervised": "After stage 2 (UCL)",
@@ -34,11 +34,11 @@ class Ordering(NamedTuple):
 
     Attributes:
         stage: The stage.
-        better: Which pretext the paper has ahead.
-        worse: Of which.
+        better: The pretext that is ahead in the paper.
+        worse: The one that is behind.
         difference: Of the averages over the tasks, seed by seed: better minus worse.
-        wins: On how many pairs of a seed and a task the paper's is ahead.
-        pairs: Of how many.
+        wins: Number of pairs of a seed and a task in which `better` is ahead.
+        pairs: Number of all pairs.
     """
 
     stage: str
@@ -60,43 +60,43 @@ class Ordering(NamedTuple):
 
 
 def measured_order(ablation: Ablation, claims: Sequence[tuple[str, str]] = CLAIMED) -> list[Ordering]:
-    """Every claim after every stage that both pretexts have been through with a seed in common."""
-    found = []
+    """Every claim after every stage that both pretexts have finished with a common seed."""
+    orderings = []
     for stage in STAGES:
         for better, worse in claims:
             first, second = (
                 {run.seed: run for run in ablation.finished(stage, pretext=pretext)} for pretext in (better, worse)
             )
             if seeds := sorted(first.keys() & second.keys()):
-                won = [
+                ahead = [
                     first[seed].scores[task] > second[seed].scores[task] for seed in seeds for task in ablation.kinds
                 ]
                 difference = mean_over_seeds(
                     [first[seed].average(ablation.kinds) - second[seed].average(ablation.kinds) for seed in seeds]
                 )
-                found.append(Ordering(stage, better, worse, difference, sum(won), len(won)))
-    return found
+                orderings.append(Ordering(stage, better, worse, difference, sum(ahead), len(ahead)))
+    return orderings
 
 
 def order_words(ablation: Ablation) -> str:
-    """The claims and what became of them as a list in Markdown, with a summary above it and below it what the numbers rest on."""
-    found = measured_order(ablation)
-    if not found:
+    """The claims and their verdicts as a Markdown list, below a summary and above a note on the numbers."""
+    orderings = measured_order(ablation)
+    if not orderings:
         return "No two pretexts of the claim have been run with the same seed."
-    lines = [_summary(found), ""]
+    lines = [_summary(orderings), ""]
     for stage, title in _TITLES.items():
-        if of_stage := [one for one in found if one.stage == stage]:
+        if of_stage := [one for one in orderings if one.stage == stage]:
             lines += [f"- **{title}**", *(f"  - {_sentence(one)}" for one in of_stage)]
-    return "\n".join([*lines, "", _basis(ablation, found)])
+    return "\n".join([*lines, "", _basis(ablation, orderings)])
 
 
-def _summary(found: Sequence[Ordering]) -> str:
-    told = [
+def _summary(orderings: Sequence[Ordering]) -> str:
+    counted = [
         f"{count} {words}"
         for verdict, words in VERDICTS.items()
-        if (count := sum(one.verdict == verdict for one in found))
+        if (count := sum(one.verdict == verdict for one in orderings))
     ]
-    return f"Of {len(found)} comparisons: {', '.join(told)}."
+    return f"Of {len(orderings)} comparisons: {', '.join(counted)}."
 
 
 def _sentence(one: Ordering) -> str:
@@ -107,8 +107,8 @@ def _sentence(one: Ordering) -> str:
     return f"{shown}: {one.verdict}."
 
 
-def _basis(ablation: Ablation, found: Sequence[Ordering]) -> str:
-    seeds = sorted({one.difference.seeds for one in found})
+def _basis(ablation: Ablation, orderings: Sequence[Ordering]) -> str:
+    seeds = sorted({one.difference.seeds for one in orderings})
     counted = (
         f"{seeds[0]} seed{'s' if seeds[0] != 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     )

@@ -1,4 +1,4 @@
-"""The models of an ablation: one pretext, one number of memory tokens and one seed, carried through all stages."""
+"""Training of an ablation's models: a pretext, a number of memory tokens and a seed, through all stages."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +24,12 @@ __all__ = ["Lineage", "Stage", "train_lineage"]
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Models that descend from one start.
+    """The models of all stages that descend from one start.
 
     Attributes:
         pretext: Objective of stage 1, `mntp`, or `none`.
         memory_tokens: k; 0 where the text's own tokens are averaged instead (mntp).
-        seed: Of every stage.
+        seed: Of all stages.
     """
 
     pretext: str
@@ -38,20 +38,20 @@ class Lineage:
 
     @property
     def name(self) -> str:
-        """Of its folder and its result files."""
+        """Name of its folder and beginning of its result files' names."""
         return f"{self.pretext}-k{self.memory_tokens}-seed{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A model that is there to be measured.
+    """A trained model, to be measured.
 
     Attributes:
-        name: The stage it has been through last.
+        name: Its last stage.
         folder: The saved model.
         samples: Supervised pairs it was trained on.
-        finished: Whether the stage is at its end.
-        pooling: Other than its own, to measure it with.
+        finished: Whether that stage is at its end.
+        pooling: To be measured with instead of its own; None: its own.
     """
 
     name: Literal["pretext", "unsupervised", "supervised"]
@@ -64,14 +64,14 @@ class Stage:
 def train_lineage(
     lineage: Lineage, recipe: Recipe, backbone: str | Path, folder: Path, curve: Sequence[int]
 ) -> Iterator[Stage]:
-    """Trains stage by stage what is not there yet, and gives each model as soon as it is.
+    """Trains the stages that are not there yet; yields each model as soon as it is trained.
 
     Args:
-        lineage: Which one.
-        recipe: Its three stages and model settings.
+        lineage: The models to train.
+        recipe: Three stages and the model settings.
         backbone: The language model.
-        folder: Gets a folder for each stage.
-        curve: Updates of stage 3 after which the model is kept.
+        folder: Where each stage gets a folder.
+        curve: Updates of stage 3 after which the model is kept, rising.
 
     Raises:
         SettingsError: The recipe lacks a stage, or the folder was begun with other settings.
@@ -115,7 +115,7 @@ def _pretext(
 
 
 def _reader(lineage: Lineage) -> Callable[[Path], LLM2Comp]:
-    """What loads a model of the lineage to train it further: in full precision, as all weights are trained."""
+    """Loads a model of the lineage to train it further: in float32, because all weights are trained."""
     if lineage.pretext == "mntp":
         return lambda folder: load_text_mean(folder, dtype="float32")
     return lambda folder: load(folder, dtype="float32")
@@ -129,7 +129,7 @@ def _contrastive(
     keep: Sequence[int],
     mark: str,
 ) -> Path:
-    """Stage 2 or 3, unless its model is there; what it was after `keep` updates lies beside it."""
+    """Folder of the model after stage 2 or 3, trained unless it is there; models after `keep` updates lie beside it."""
 
     def train(trained: LLM2Comp) -> None:
         train_contrastive(
@@ -140,7 +140,7 @@ def _contrastive(
 
 
 class _Keep(TrainerCallback):
-    """Saves the model as it is after some numbers of updates."""
+    """Saves the model after some numbers of updates."""
 
     def __init__(self, model: LLM2Comp, folder: Path, updates: Sequence[int]) -> None:
         self._model, self._folder, self._updates = model, folder, updates

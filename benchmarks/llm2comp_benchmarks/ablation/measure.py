@@ -1,4 +1,4 @@
-"""Measuring the models of an ablation: a result file each, to which only what is missing is added."""
+"""Measuring the models of an ablation: one result file per model, to which missing tasks are added."""
 
 import json
 import logging
@@ -26,9 +26,9 @@ class Measurer:
     Attributes:
         results: Folder of the result files.
         tasks: What every model is measured on.
-        settings: What all results rest on, beside the model: name of the ablation, budgets.
-        texts: Whose embeddings are described (effective dimension, similarity of memory tokens).
-        end_only: Tasks for models at the end of a stage only.
+        settings: Of all results, beside the model: name of the ablation, budgets.
+        texts: Their embeddings are described (effective dimension, similarity of memory tokens).
+        end_only: Names of the tasks that only models at the end of a stage are measured on.
     """
 
     results: Path
@@ -38,7 +38,7 @@ class Measurer:
     end_only: tuple[str, ...] = ()
 
     def measure(self, lineage: Lineage, stage: Stage) -> None:
-        """Adds what the result file of this model lacks."""
+        """Measures what the result file of this model lacks."""
         pooling = stage.pooling or {"mode": "mean"}
         name = "-".join(
             [
@@ -81,7 +81,10 @@ def _load(lineage: Lineage, stage: Stage) -> LLM2Comp:
 
 
 def _joined(before: dict[str, Any], done: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:
-    """The record of what was measured now, and of what the file had before; without samples, for an ablation's intervals are over seeds."""
+    """The record of the new results and of those in the file.
+
+    Samples are left out: an ablation's intervals are over seeds.
+    """
     record = result_record(done, settings)
     old_tasks = before.get("settings", {}).get("tasks", {})
     record["settings"]["tasks"] = {**old_tasks, **record["settings"]["tasks"]}

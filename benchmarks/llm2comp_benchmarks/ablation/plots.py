@@ -1,4 +1,4 @@
-"""The curves of an ablation as pictures: score against supervised samples, and against memory tokens."""
+"""Plots of an ablation: score against supervised samples, and score against memory tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from llm2comp_benchmarks.ablation.tables import (
 __all__ = ["PLOTS", "plot_ablation"]
 
 PLOTS = {"samples": "score-by-samples.png", "memory": "score-by-memory-tokens.png"}
-"""File of each picture."""
+"""File name of each plot."""
 _COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -26,12 +26,12 @@ _COLOURS = (
     "#000000",
     "#E69F00",
     "#56B4E9",
-)  # Okabe and Ito's, told apart by the colour-blind too
+)  # of Okabe and Ito, for the colour-blind too
 _MARKERS = "osD^vPX"
 
 
 def plot_ablation(ablation: Ablation, folder: Path) -> list[Path]:
-    """Draws what there are points for, and says which files that made.
+    """Draws the plots that there are points for; returns the files written.
 
     Raises:
         LLM2CompError: matplotlib is not installed; the message has the command.

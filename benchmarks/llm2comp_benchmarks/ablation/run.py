@@ -1,9 +1,9 @@
-"""Which pretext makes the better encoder: every pretext from one backbone, with the same texts, updates and seeds, through all three stages.
+"""Which pretext makes the better encoder: all pretexts from one backbone, on the same texts, updates and seeds.
 
 `python -m llm2comp_benchmarks.ablation.run tiny -o runs/ablation --data DATA --results benchmarks/results/ablation`
-runs it; interrupted, the same command goes on where it was. Each model is measured after its pretext, after stage 2,
-and at several numbers of updates of stage 3, into a result file of its own (see `benchmarks/results/README.md`). Two
-processes may share the work, each with seeds or pretexts of its own.
+runs it; after an interruption the same command continues. Each model is measured after its pretext, after stage 2, and
+at several numbers of updates of stage 3, into its own result file (see `benchmarks/results/README.md`). Two processes
+can share the work if each has its own seeds or pretexts.
 """
 
 import logging
@@ -29,34 +29,35 @@ from llm2comp_benchmarks.evaluate.suites import read_suite
 _HELDOUT_TEXTS = 1000
 _logger = logging.getLogger(__name__)
 
-__all__ = ["Ablation", "lineages", "read_ablation", "run_ablation"]
+__all__ = ["AblationPlan", "lineages", "read_plan", "run_ablation"]
 
 Pretext = Literal["distillation", "continuation", "reconstruction", "mntp", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablation:
-    """What is compared."""
+class AblationPlan:
+    """What is compared; read from a YAML file."""
 
     name: str
     about: str
     recipe: str
-    """Backbone, texts and budgets: the name of a shipped recipe, or a file beside this one."""
+    """Backbone, texts and budgets: the name of a shipped recipe, or a file beside the plan."""
     pretexts: tuple[Pretext, ...]
     """Objectives of stage 1; `mntp` is LLM2Vec's; `none` goes into stage 2 untrained."""
     seeds: tuple[int, ...]
     """Of everything random: fresh weights, splits, order, dropout."""
     curve: tuple[int, ...]
-    """Updates of stage 3 after which the model is measured; the last is the end of the stage."""
+    """Updates of stage 3 after which the model is measured; the last number is the end of the stage."""
     suite: str
-    """What is measured: the name of a suite, or a file beside this one; tasks of mteb are left out."""
+    """Tasks: the name of a suite, or a file beside the plan; tasks of mteb are left out."""
     end_only: tuple[str, ...] = ()
-    """Tasks measured at the end of each stage only, not along the curve."""
+    """Names of the tasks that are measured at the end of each stage only, not along the curve."""
     memory_tokens: tuple[int, ...] = ()
-    """k that are compared, with distillation."""
+    """Values of k that are compared, with distillation."""
     memory_seeds: tuple[int, ...] = (0,)
+    """Seeds of that comparison."""
     cluster_threshold: float = 0.9
-    """The finished models of distillation are measured with clustered pooling too, at this cosine."""
+    """Cosine at which the finished models of distillation are also measured with clustered pooling."""
 
     def __post_init__(self) -> None:
         if not self.pretexts or not self.seeds or not self.curve:
@@ -65,45 +66,50 @@ class Ablation:
             raise SettingsError(f"curve is {list(self.curve)}; give rising numbers of updates, each once")
 
 
-def read_ablation(name_or_file: str, *, data: Path | None, pairs: Path) -> tuple[Ablation, Recipe]:
-    """An ablation by name or YAML file, and the recipe it is made of.
+def read_plan(name_or_file: str, *, data: Path | None, pairs: Path) -> tuple[AblationPlan, Recipe]:
+    """The plan of a shipped ablation or of a YAML file, and its recipe.
+
+    Args:
+        name_or_file: Name or file.
+        data: Folder with the texts of the recipe.
+        pairs: Folder of the pairs that the recipe derives.
 
     Raises:
-        SettingsError: Naming the file and the field that is wrong.
+        SettingsError: The message names the file and the wrong field.
     """
-    shipped = Path(str(files("llm2comp_benchmarks") / "ablations"))
+    shipped = Path(str(files("llm2comp_benchmarks.ablation") / "plans"))
     path = shipped / f"{name_or_file}.yaml" if (shipped / f"{name_or_file}.yaml").is_file() else Path(name_or_file)
     if not path.is_file():
         raise SettingsError(f"no ablation {name_or_file!r}: give a .yaml file or the name of one in {shipped}")
-    ablation = to_settings(Ablation, read_fields(read_text_file(path), str(path)), where=str(path))
-    recipe = read_recipe(_beside(path, ablation.recipe), data=data, pairs=pairs)
+    plan = to_settings(AblationPlan, read_fields(read_text_file(path), str(path)), where=str(path))
+    recipe = read_recipe(_beside(path, plan.recipe), data=data, pairs=pairs)
     steps = recipe.supervised.steps if recipe.supervised else 0
-    if ablation.curve[-1] != steps:
+    if plan.curve[-1] != steps:
         raise SettingsError(
-            f"{path}: curve ends at {ablation.curve[-1]} updates, stage 3 of the recipe at {steps}; they must agree"
+            f"{path}: curve ends at {plan.curve[-1]} updates, stage 3 of the recipe at {steps}; they must agree"
         )
-    return replace(ablation, suite=_beside(path, ablation.suite)), recipe
+    return replace(plan, suite=_beside(path, plan.suite)), recipe
 
 
 def _beside(path: Path, name: str) -> str:
-    """The file of this name in the folder of the path, if there is one; else the name."""
+    """The file of this name beside `path`, if there is one; else the name."""
     file = path.parent / name
     return str(file) if file.is_file() else name
 
 
-def lineages(ablation: Ablation, k: int) -> Iterator[Lineage]:
-    """Every model to be trained: the pretexts seed by seed, then the other numbers of memory tokens."""
-    for seed in ablation.seeds:
-        for pretext in ablation.pretexts:
+def lineages(plan: AblationPlan, k: int) -> Iterator[Lineage]:
+    """Every lineage to be trained: the pretexts seed by seed, then the other numbers of memory tokens."""
+    for seed in plan.seeds:
+        for pretext in plan.pretexts:
             yield Lineage(pretext, 0 if pretext == "mntp" else k, seed)
-    for seed in ablation.memory_seeds:
-        for other in ablation.memory_tokens:
-            if other != k or seed not in ablation.seeds:
+    for seed in plan.memory_seeds:
+        for other in plan.memory_tokens:
+            if other != k or seed not in plan.seeds:
                 yield Lineage("distillation", other, seed)
 
 
-def run_ablation(ablation: Ablation, recipe: Recipe, output: Path, measurer: Measurer, wanted: list[Lineage]) -> None:
-    """Trains and measures the lineages wanted; what is finished is not done again."""
+def run_ablation(plan: AblationPlan, recipe: Recipe, output: Path, measurer: Measurer, chosen: list[Lineage]) -> None:
+    """Trains and measures the chosen lineages; what is finished is not done again."""
     from llm2comp.training.pairs.derive import derive_pairs
     from llm2comp.training.pretrain import pretrain
 
@@ -113,13 +119,13 @@ def run_ablation(ablation: Ablation, recipe: Recipe, output: Path, measurer: Mea
     assert backbone is not None  # a recipe names one or makes one
     if recipe.derive is not None and not (output / "pairs").is_dir():
         derive_pairs(recipe.derive, output / "pairs")
-    for lineage in wanted:
+    for lineage in chosen:
         _logger.info("%s", lineage.name)
-        for stage in train_lineage(lineage, recipe, backbone, output / lineage.name, ablation.curve):
+        for stage in train_lineage(lineage, recipe, backbone, output / lineage.name, plan.curve):
             measurer.measure(lineage, stage)
             if lineage.pretext == "distillation" and stage.name == "supervised" and stage.finished:
                 measurer.measure(
-                    lineage, replace(stage, pooling={"mode": "cluster", "threshold": ablation.cluster_threshold})
+                    lineage, replace(stage, pooling={"mode": "cluster", "threshold": plan.cluster_threshold})
                 )
 
 
@@ -137,13 +143,13 @@ def main(
         bool | None, typer.Option(help="Only the numbers of memory tokens that are compared, or none of them.")
     ] = None,
 ) -> None:
-    """Train and measure what the ablation compares; interrupted, it goes on where it was."""
+    """Train and measure what the ablation compares; after an interruption the same command continues."""
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    plan, recipe = read_ablation(ablation, data=data, pairs=output / "pairs")
+    plan, recipe = read_plan(ablation, data=data, pairs=output / "pairs")
     results.mkdir(parents=True, exist_ok=True)
     k = recipe.model.memory_tokens
-    wanted = [
+    chosen = [
         one
         for one in lineages(plan, k)
         if (not seeds or one.seed in seeds)
@@ -154,25 +160,25 @@ def main(
     measurer = Measurer(
         results, tasks, _budgets(plan, recipe), _heldout(recipe) if analysis else [], end_only=plan.end_only
     )
-    run_ablation(plan, recipe, output, measurer, wanted)
+    run_ablation(plan, recipe, output, measurer, chosen)
 
 
-def _budgets(ablation: Ablation, recipe: Recipe) -> dict[str, Any]:
-    """What every pretext was given, as a result file tells it."""
+def _budgets(plan: AblationPlan, recipe: Recipe) -> dict[str, Any]:
+    """Name of the ablation and samples of each stage, for the result files."""
     stages = {"pretext": recipe.compression, "unsupervised": recipe.unsupervised, "supervised": recipe.supervised}
     return {
-        "ablation": ablation.name,
+        "ablation": plan.name,
         "samples": {name: stage.steps * stage.batch_size for name, stage in stages.items() if stage is not None},
     }
 
 
 def _heldout(recipe: Recipe) -> list[str]:
-    """Texts that no stage was trained on, to describe embeddings of."""
+    """Texts that no stage was trained on; their embeddings are described."""
     assert recipe.compression is not None
     if recipe.compression.heldout is None:
         return []
-    found = passages(read_corpus(recipe.compression.heldout), recipe.compression.min_characters)
-    return [text for _, text in islice(found, _HELDOUT_TEXTS)]
+    texts = passages(read_corpus(recipe.compression.heldout), recipe.compression.min_characters)
+    return [text for _, text in islice(texts, _HELDOUT_TEXTS)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The result files of an ablation brought together: means over seeds, and differences between pretexts on equal seeds and tasks."""
+"""The result files of an ablation as runs: means over seeds, and the runs at the end of a stage."""
 
 import math
 from collections import Counter
@@ -22,19 +22,19 @@ PRETEXTS = {
     "mntp": "LLM2Vec's MNTP",
     "none": "no pretext",
 }
-"""What tables call the pretexts, in the order of the paper's claim; one that is not listed comes last under its own name."""
+"""Names of the pretexts in tables, in the order of the paper's claim; others come last, under their own name."""
 STAGES = {"pretext": "pretext only", "unsupervised": "+ UCL", "supervised": "+ UCL + SCL"}
 
 
 class Mean(NamedTuple):
-    """Mean over seeds.
+    """A mean over seeds.
 
     Attributes:
         value: The mean.
-        half: Half of the 95 % t-interval of the mean over seeds; None with a single seed.
+        half: Half of its 95 % t-interval; None with a single seed.
         lowest: Least value of a seed.
         highest: Greatest value of a seed.
-        seeds: How many.
+        seeds: Number of seeds.
     """
 
     value: float
@@ -43,20 +43,20 @@ class Mean(NamedTuple):
     highest: float
     seeds: int
 
-    def told(self, digits: int = 3) -> str:
-        """As `0.512 ± 0.013`; with one seed the value alone."""
+    def formatted(self, digits: int = 3) -> str:
+        """The mean and half of its interval, such as `0.512 ± 0.013`; with one seed the mean alone."""
         return f"{self.value:.{digits}f}" + (f" ± {self.half:.{digits}f}" if self.half is not None else "")
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """The mean of one value a seed, with Student's t-interval for so many."""
-    found = np.asarray(values, np.float64)
+    """The mean of one value per seed, with Student's t-interval."""
+    array = np.asarray(values, np.float64)
     half = None
-    if len(found) > 1:
+    if len(array) > 1:
         from scipy.stats import t
 
-        half = float(t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
-    return Mean(float(found.mean()), half, float(found.min()), float(found.max()), len(found))
+        half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    return Mean(float(array.mean()), half, float(array.min()), float(array.max()), len(array))
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Run:
 
     Attributes:
         pretext: Objective of stage 1.
-        stage: The stage it has been through last.
+        stage: Its last stage.
         memory_tokens: k; 0 for mntp.
         seed: Of all stages.
-        samples: Supervised samples it has seen.
+        samples: Supervised samples it was trained on.
         pooling: "mean" or "cluster".
-        scores: Main metric by task.
+        scores: Value of the main metric by task.
         analysis: Figures of its embeddings by name; empty where not measured.
     """
 
@@ -95,10 +95,9 @@ class Ablation:
 
     Attributes:
         runs: The models.
-        kinds: Kind by task, in the order of tables: the tasks that all models at the end of a stage were measured on.
-        curve: Those of them that the models on the way through stage 3 were measured on too.
-        k: Memory tokens of the models that differ by pretext; those with another k are there for the comparison of k
-            alone.
+        kinds: Kind by task, in the order of tables: the tasks of all models at the end of a stage.
+        curve: Those of them that models within stage 3 were measured on too.
+        k: Memory tokens of the models that differ by pretext; models with another k are only compared by k.
         files: The result files, in the order of the runs.
     """
 
@@ -108,24 +107,27 @@ class Ablation:
     k: int
     files: list[ResultFile]
 
-    def pick(self, **wanted: object) -> list[Run]:
-        """The runs that have these attributes; with mean pooling and k memory tokens (none for mntp) where not said otherwise."""
-        wanted = {"pooling": "mean", **wanted}
-        chosen = [run for run in self.runs if all(getattr(run, name) == value for name, value in wanted.items())]
-        return chosen if "memory_tokens" in wanted else [run for run in chosen if run.memory_tokens in (0, self.k)]
+    def pick(self, **attributes: object) -> list[Run]:
+        """The runs that have these attributes.
+
+        By default with mean pooling and k memory tokens (0 for mntp).
+        """
+        attributes = {"pooling": "mean", **attributes}
+        chosen = [run for run in self.runs if all(getattr(run, name) == value for name, value in attributes.items())]
+        return chosen if "memory_tokens" in attributes else [run for run in chosen if run.memory_tokens in (0, self.k)]
 
     @property
     def most_samples(self) -> int:
         """Supervised samples of the finished models."""
         return max((run.samples for run in self.runs if run.stage == "supervised"), default=0)
 
-    def finished(self, stage: str, **wanted: object) -> list[Run]:
-        """The runs at the end of the stage."""
-        return self.pick(stage=stage, samples=self.most_samples if stage == "supervised" else 0, **wanted)
+    def finished(self, stage: str, **attributes: object) -> list[Run]:
+        """The runs at the end of a stage that have these attributes; see `pick`."""
+        return self.pick(stage=stage, samples=self.most_samples if stage == "supervised" else 0, **attributes)
 
     @property
     def pretexts(self) -> list[str]:
-        """Those that were run, in the order of the claim."""
+        """Pretexts of the runs, in the order of the claim."""
         return sorted(
             {run.pretext for run in self.runs},
             key=lambda name: list(PRETEXTS).index(name) if name in PRETEXTS else len(PRETEXTS),
@@ -133,11 +135,11 @@ class Ablation:
 
 
 def read_ablation_runs(folder: Path) -> Ablation | None:
-    """The ablation whose result files stand in the folder; None where there is none.
+    """The ablation whose result files are in the folder; None where there are none.
 
     Raises:
-        LLM2CompError: A damaged file, one without the settings of an ablation, files of two ablations, or no task that
-            all have.
+        LLM2CompError: A file is damaged or has no settings of an ablation, files are of two ablations, or no task is
+            in all of them.
     """
     files = read_result_files(folder) if folder.is_dir() else []
     if not files:
@@ -165,10 +167,14 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
 
 
 def _run(file: ResultFile) -> Run:
-    told: Any = file.settings.get("ablation")
+    settings: Any = file.settings.get("ablation")
     try:
-        pretext, stage, pooling = str(told["pretext"]), str(told["stage"]), str(told.get("pooling", "mean"))
-        k, seed, samples = int(told["memory_tokens"]), int(told["seed"]), int(told.get("supervised_samples", 0))
+        pretext, stage, pooling = str(settings["pretext"]), str(settings["stage"]), str(settings.get("pooling", "mean"))
+        k, seed, samples = (
+            int(settings["memory_tokens"]),
+            int(settings["seed"]),
+            int(settings.get("supervised_samples", 0)),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LLM2CompError(
             f"{file.path}: settings.ablation does not name pretext, stage, memory_tokens and seed ({error}); run the "
@@ -187,8 +193,8 @@ def _run(file: ResultFile) -> Run:
 
 
 def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
-    """Runs by what they have in common, in order of appearance."""
-    found: dict[Any, list[Run]] = {}
+    """Runs by key, in order of appearance."""
+    groups: dict[Any, list[Run]] = {}
     for run in runs:
-        found.setdefault(key(run), []).append(run)
-    return found
+        groups.setdefault(key(run), []).append(run)
+    return groups

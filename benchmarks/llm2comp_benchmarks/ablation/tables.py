@@ -28,12 +28,15 @@ _FIGURES = {
 
 
 def pretext_name(pretext: str) -> str:
-    """What tables call it."""
+    """Name of a pretext in tables."""
     return PRETEXTS.get(pretext, pretext)
 
 
 def pretexts_table(ablation: Ablation) -> str:
-    """Every pretext after every stage: tasks in columns, the average last, the best of each stage in bold, and what its embeddings look like."""
+    """Every pretext after every stage: scores by task, their average, and figures of the embeddings.
+
+    The best score of each stage is in bold.
+    """
     figures = {
         name: title
         for name, title in _FIGURES.items()
@@ -76,37 +79,37 @@ def _scores(ablation: Ablation) -> list[Callable[[Run], float]]:
 def _bold_best(means: dict[str, Mean]) -> dict[str, str]:
     best = max(round(mean.value, 3) for mean in means.values())
     return {
-        name: f"**{mean.told()}**" if len(means) > 1 and round(mean.value, 3) == best else mean.told()
+        name: f"**{mean.formatted()}**" if len(means) > 1 and round(mean.value, 3) == best else mean.formatted()
         for name, mean in means.items()
     }
 
 
 def _figure(runs: Sequence[Run], figure: str) -> str:
     values = [run.analysis[figure] for run in runs if run.analysis.get(figure) is not None]
-    return mean_over_seeds(values).told(2 if figure == "memory_similarity_mean" else 1) if values else _ABSENT
+    return mean_over_seeds(values).formatted(2 if figure == "memory_similarity_mean" else 1) if values else _ABSENT
 
 
 def samples_by_count(ablation: Ablation, pretext: str) -> dict[int, list[Run]]:
-    """The pretext's models by how many supervised samples they have seen; 0: after stage 2."""
+    """Models of a pretext by supervised samples; 0: after stage 2."""
     runs = [*ablation.pick(stage="unsupervised", pretext=pretext), *ablation.pick(stage="supervised", pretext=pretext)]
     return dict(sorted(grouped(runs, lambda run: run.samples).items()))
 
 
 def samples_table(ablation: Ablation) -> str:
-    """The average over the tasks of the curve by pretext and number of supervised samples, the best of each column in bold."""
+    """The average over the tasks of the curve by pretext and supervised samples, the best of each column in bold."""
     by_pretext = {name: samples_by_count(ablation, name) for name in ablation.pretexts}
-    counts = sorted({count for found in by_pretext.values() for count in found})
+    counts = sorted({count for runs in by_pretext.values() for count in runs})
     columns = {
         count: _bold_best(
-            {name: _average(found[count], ablation.curve) for name, found in by_pretext.items() if count in found}
+            {name: _average(runs[count], ablation.curve) for name, runs in by_pretext.items() if count in runs}
         )
         for count in counts
     }
     rows = [[f"average of {', '.join(ablation.curve)}", *(f"{count:,} samples" for count in counts)]]
     rows += [
         [pretext_name(name), *(columns[count].get(name, _ABSENT) for count in counts)]
-        for name, found in by_pretext.items()
-        if found
+        for name, runs in by_pretext.items()
+        if runs
     ]
     return markdown_table(rows)
 
@@ -116,9 +119,10 @@ def _average(runs: Sequence[Run], tasks: Iterable[str]) -> Mean:
 
 
 def memory_table(ablation: Ablation) -> str:
-    """The scores of CTKD by number of memory tokens and kind of task, after every stage; over the seeds that every k was run with; "" with one k.
+    """Scores of CTKD by number of memory tokens k and kind of task, after every stage; "" with one k.
 
-    Beneath it, of a k that has more seeds, how far its average moves between them.
+    Means are over the seeds that every k was run with. Where a k has more seeds, a sentence below the table gives the
+    range of its average over them.
     """
     kinds = list(dict.fromkeys(ablation.kinds.values()))
     rows = [["memory tokens", "seeds", *kinds, "average"]]
@@ -141,41 +145,41 @@ def memory_table(ablation: Ablation) -> str:
 
 
 def _spread_words(ablation: Ablation) -> str:
-    """How far the average moves between seeds where there are more of them than the table compares, to judge its differences by; "" without."""
-    found: dict[tuple[int, int], list[str]] = {}
+    """The range of the average over seeds, of each k with more seeds than the table compares; "" without such a k."""
+    ranges: dict[tuple[int, int], list[str]] = {}
     for stage, title in STAGES.items():
         compared = memory_runs(ablation, stage)
         for k, runs in memory_runs_of_all_seeds(ablation, stage).items():
             if len(compared) > 1 and len(runs) > len(compared[k]):
                 mean = _average(runs, ablation.kinds)
-                found.setdefault((k, mean.seeds), []).append(f"{mean.lowest:.3f} to {mean.highest:.3f} ({title})")
+                ranges.setdefault((k, mean.seeds), []).append(f"{mean.lowest:.3f} to {mean.highest:.3f} ({title})")
     return "\n".join(
-        f"The {seeds} seeds of k = {k} have averages of {', '.join(spreads)}." for (k, seeds), spreads in found.items()
+        f"The {seeds} seeds of k = {k} have averages of {', '.join(spreads)}." for (k, seeds), spreads in ranges.items()
     )
 
 
 def memory_runs_of_all_seeds(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
-    """CTKD's models at the end of the stage by number of memory tokens."""
+    """Models of CTKD at the end of a stage, by number of memory tokens."""
     counts = sorted({run.memory_tokens for run in ablation.runs if run.memory_tokens})
     return {k: runs for k in counts if (runs := ablation.finished(stage, pretext="distillation", memory_tokens=k))}
 
 
 def memory_runs(ablation: Ablation, stage: str) -> dict[int, list[Run]]:
-    """As `memory_runs_of_all_seeds`, with the seeds that all numbers of memory tokens have."""
+    """As `memory_runs_of_all_seeds`, with the seeds that all numbers of memory tokens share."""
     by_k = memory_runs_of_all_seeds(ablation, stage)
     shared = set.intersection(*({run.seed for run in runs} for runs in by_k.values())) if by_k else set()
     return {k: [run for run in runs if run.seed in shared] for k, runs in by_k.items()} if shared else {}
 
 
 def kind_score(run: Run, ablation: Ablation, kind: str) -> float:
-    """Mean over the tasks of the kind."""
+    """Mean of a run over the tasks of a kind."""
     return run.average(task for task, of in ablation.kinds.items() if of == kind)
 
 
 def pooling_table(ablation: Ablation) -> str:
-    """The finished models of CTKD with the mean of the memory tokens, with clustering before it, and the difference on the same models; "" without.
+    """The finished models of CTKD pooled by the mean, by clustering before the mean, and the difference.
 
-    Of other numbers of memory tokens the difference alone.
+    For other numbers of memory tokens the difference alone. "" where no model was clustered.
     """
     pairs = _pooled_both_ways(ablation, ablation.k)
     if not pairs:
@@ -186,7 +190,7 @@ def pooling_table(ablation: Ablation) -> str:
             [
                 title,
                 str(len(pairs)),
-                *(mean_over_seeds([score(pair[place]) for pair in pairs]).told() for score in _scores(ablation)),
+                *(mean_over_seeds([score(pair[place]) for pair in pairs]).formatted() for score in _scores(ablation)),
             ]
         )
     rows.append(_difference_row("difference", pairs, ablation))
@@ -197,10 +201,10 @@ def pooling_table(ablation: Ablation) -> str:
 
 
 def _pooled_both_ways(ablation: Ablation, k: int) -> list[tuple[Run, Run]]:
-    """Of each seed that has both: the finished model of CTKD with the mean, and clustered."""
-    wanted = {"pretext": "distillation", "memory_tokens": k}
+    """The finished model of CTKD pooled by the mean and clustered, for each seed that has both."""
+    attributes = {"pretext": "distillation", "memory_tokens": k}
     mean, cluster = (
-        {run.seed: run for run in ablation.finished("supervised", pooling=pooling, **wanted)}
+        {run.seed: run for run in ablation.finished("supervised", pooling=pooling, **attributes)}
         for pooling in ("mean", "cluster")
     )
     return [(mean[seed], cluster[seed]) for seed in sorted(mean.keys() & cluster.keys())]
@@ -214,11 +218,11 @@ def _difference_row(title: str, pairs: Sequence[tuple[Run, Run]], ablation: Abla
 
 
 def _signed(mean: Mean) -> str:
-    return ("+" if mean.value >= 0 else "") + mean.told(4)
+    return ("+" if mean.value >= 0 else "") + mean.formatted(4)
 
 
 def cost_words(ablation: Ablation) -> str:
-    """How many models were measured, what each stage saw, on what, and how long the measuring took."""
+    """A sentence on the number of models, the hours of measuring, the hardware, and the samples of each stage."""
     hardware = "; ".join(dict.fromkeys(hardware_of(file) for file in ablation.files))
     hours = sum(sum((file.beside["seconds"] or {}).values()) for file in ablation.files) / 3600
     words = f"{len(ablation.runs)} models, measured in {hours:.1f} hours, training not counted, on {hardware}."

@@ -1,4 +1,4 @@
-"""The paper's own figures, beside ours."""
+"""The figures of the paper, beside ours."""
 
 import json
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ _ABSENT = "–"
 
 
 def read_paper() -> dict[str, Any]:
-    """The paper's figures, in percent: `systems`, each with its stages, samples, average and, where known, its score by task."""
+    """The paper's figures in percent: `systems`, each with stages, samples, average and, where known, scores by task."""
     paper: dict[str, Any] = json.loads(
-        (files("llm2comp_benchmarks") / "suites" / "paper-figures.json").read_text(encoding="utf-8")
+        (files("llm2comp_benchmarks.report") / "paper_figures.json").read_text(encoding="utf-8")
     )
     return paper
 
 
 def paper_averages_table(ablation: Ablation | None) -> str:
-    """Every average of the paper, and beside it, in percent too, our average of the same pretext after the same stages on our own tasks."""
+    """The averages of the paper in percent, beside ours of the same pretext and stages on our own tasks."""
     paper = read_paper()
     ours = [] if ablation is None else [f"ours: average of {', '.join(ablation.kinds)}"]
     rows = [["system", "stages", "samples", f"paper: {paper['backbone']}, average of 14 tasks", *ours]]
@@ -50,11 +50,11 @@ def paper_averages_table(ablation: Ablation | None) -> str:
 def _ours(entry: dict[str, Any], ablation: Ablation) -> str:
     pretext, stage = _PRETEXT_OF.get(entry["system"]), _STAGE_OF.get(tuple(entry["stages"]))
     runs = ablation.finished(stage, pretext=pretext) if pretext and stage else []
-    return mean_over_seeds([100 * run.average(ablation.kinds) for run in runs]).told(1) if runs else _ABSENT
+    return mean_over_seeds([100 * run.average(ablation.kinds) for run in runs]).formatted(1) if runs else _ABSENT
 
 
 def paper_tasks_table(runs: Sequence[ResultFile]) -> str:
-    """The paper's scores task by task, in percent, and below them those of our runs on the same tasks, where there are any."""
+    """The scores of the paper by task in percent, above those of our runs on the same tasks, where there are any."""
     paper = read_paper()
     suite = json.loads((files("llm2comp_benchmarks") / "suites" / f"{paper['suite']}.json").read_text(encoding="utf-8"))
     kinds = {task["mteb"]: plain_kind(task["kind"]) for task in suite["tasks"]}
@@ -64,6 +64,6 @@ def paper_tasks_table(runs: Sequence[ResultFile]) -> str:
         if entry["tasks"]
     }
     for run in runs:
-        if found := {name: 100 * task.score for name, task in run.tasks.items() if name in kinds}:
-            scores[run.name] = found
+        if ours := {name: 100 * task.score for name, task in run.tasks.items() if name in kinds}:
+            scores[run.name] = ours
     return grouped_table(scores, kinds, digits=2)

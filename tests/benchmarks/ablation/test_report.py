@@ -22,8 +22,8 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "ablation"
     for seed, noise in enumerate(NOISE):
         for pretext, level in LEVEL.items():
-            own = noise if pretext == "mntp" else 0.0
-            write_ablation_run(folder, pretext, "pretext", seed, level + noise, level + noise - own / 4)
+            its_noise = noise if pretext == "mntp" else 0.0
+            write_ablation_run(folder, pretext, "pretext", seed, level + noise, level + noise - its_noise / 4)
             write_ablation_run(folder, pretext, "unsupervised", seed, level + noise, level + 0.1)
             for samples, gain in ((1000, 0.1), (4000, 0.2)):
                 write_ablation_run(
@@ -59,8 +59,8 @@ def test_the_interval_over_seeds_is_students() -> None:
         0.95, 2, loc=sum(values) / 3, scale=0.020816659994661344 / 3**0.5
     )  # standard deviation of the three by hand
     assert (mean.value - (mean.half or 0), mean.value + (mean.half or 0)) == pytest.approx((low, high))
-    assert mean.told() == "0.507 ± 0.052"
-    assert mean_over_seeds([0.5]).told() == "0.500"
+    assert mean.formatted() == "0.507 ± 0.052"
+    assert mean_over_seeds([0.5]).formatted() == "0.500"
 
 
 def test_pretexts_stage_by_stage(folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_memory_tokens_on_the_seeds_that_all_have(folder: Path) -> None:
     ]
 
 
-def test_how_far_other_seeds_of_the_same_k_lie_apart_is_told_beside(folder: Path) -> None:
+def test_how_far_other_seeds_of_the_same_k_lie_apart_stands_below(folder: Path) -> None:
     words = read_results(folder.parent).table("ablation memory").splitlines()[-1]
     assert (
         words == "The 3 seeds of k = 8 have averages of 0.380 to 0.410 (pretext only)."
@@ -134,7 +134,7 @@ def test_clustered_pooling_on_the_same_models(folder: Path) -> None:
     assert rows[3] == ["difference", "1", "+0.0300", "+0.0100", "+0.0200"]
 
 
-def test_clustered_pooling_of_other_numbers_of_memory_tokens_is_told_as_a_difference(folder: Path) -> None:
+def test_clustered_pooling_of_other_numbers_of_memory_tokens_is_a_difference(folder: Path) -> None:
     for pooling, xquad in (("mean", 0.5), ("cluster", 0.48)):
         write_ablation_run(
             folder,
@@ -153,8 +153,8 @@ def test_clustered_pooling_of_other_numbers_of_memory_tokens_is_told_as_a_differ
 
 
 def test_the_order_in_words_made_from_numbers(folder: Path) -> None:
-    found = {(one.stage, one.better, one.worse): one for one in measured_order(_read(folder))}
-    assert {key: one.verdict for key, one in found.items() if key[0] == "pretext"} == {
+    orderings = {(one.stage, one.better, one.worse): one for one in measured_order(_read(folder))}
+    assert {key: one.verdict for key, one in orderings.items() if key[0] == "pretext"} == {
         ("pretext", "distillation", "continuation"): "as in the paper",
         ("pretext", "continuation", "reconstruction"): "the other way round",
         ("pretext", "distillation", "mntp"): "no clear difference",
@@ -219,16 +219,16 @@ def test_nothing_is_drawn_without_points(tmp_path: Path) -> None:
     assert plot_ablation(_read(tmp_path), tmp_path) == []
 
 
-def test_a_file_that_does_not_name_its_model_is_told(folder: Path) -> None:
+def test_a_file_that_does_not_name_its_model_is_refused(folder: Path) -> None:
     write_result(folder / "odd.json", {"stsb": {"cosine_spearman": 0.5}, "xquad": {"ndcg_at_10": 0.5}})
     with pytest.raises(LLM2CompError, match=r"odd\.json: settings.ablation does not name"):
         read_ablation_runs(folder)
 
 
-def test_files_without_a_task_in_common_are_told(tmp_path: Path) -> None:
+def test_files_without_a_task_in_common_are_refused(tmp_path: Path) -> None:
     for task in ("stsb", "xquad"):
-        told = {"pretext": "none", "stage": "pretext", "memory_tokens": 8, "seed": 0}
-        write_result(tmp_path / f"{task}.json", {task: {"accuracy": 0.5}}, settings={"ablation": told})
+        plan = {"pretext": "none", "stage": "pretext", "memory_tokens": 8, "seed": 0}
+        write_result(tmp_path / f"{task}.json", {task: {"accuracy": 0.5}}, settings={"ablation": plan})
     with pytest.raises(LLM2CompError, match="no task is in all 2 result files"):
         read_ablation_runs(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The ablation: every pretext goes through the same stages, is measured where asked, and nothing is done twice."""
+"""The ablation: every pretext goes through the same stages, is measured as planned, and nothing is done twice."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from llm2comp import load
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.ablation import measure as ablation_results
 from llm2comp_benchmarks.ablation.measure import Measurer
-from llm2comp_benchmarks.ablation.run import Ablation, lineages, read_ablation, run_ablation
+from llm2comp_benchmarks.ablation.run import AblationPlan, lineages, read_plan, run_ablation
 from llm2comp_benchmarks.systems.mntp.encoder import load_text_mean
 from llm2comp_benchmarks.tasks.sts import SentencePairs, StsTask
 from tests.training.tiny import BACKBONE, text, write_corpus, write_pairs
@@ -20,7 +20,8 @@ RECIPE = """
 name: small
 about: a test
 model: {{backbone: {backbone}, memory_tokens: 2, max_length: 60, adapter: null}}
-compression: {{corpora: [{corpus}], min_characters: 100, max_tokens: 50, steps: 2, batch_size: 4, learning_rate: 1.0e-2}}
+compression:
+  {{corpora: [{corpus}], min_characters: 100, max_tokens: 50, steps: 2, batch_size: 4, learning_rate: 1.0e-2}}
 unsupervised: {{corpora: [{corpus}], steps: 2, batch_size: 4, learning_rate: 1.0e-2, heldout_rows: 0}}
 supervised: {{pairs: [{pairs}], steps: 3, batch_size: 4, learning_rate: 1.0e-2, heldout_rows: 0}}
 """
@@ -41,9 +42,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _run(folder: Path, tasks: list[StsTask], **plan: Any) -> dict[str, dict[str, Any]]:
-    """Runs the ablation of the folder, and gives what the result files say."""
+    """Runs the ablation of the folder; returns the records of its result files."""
     (folder / "plan.yaml").write_text(json.dumps({"name": "small", **PLAN, **plan}))
-    ablation, recipe = read_ablation(str(folder / "plan.yaml"), data=None, pairs=folder / "run" / "pairs")
+    ablation, recipe = read_plan(str(folder / "plan.yaml"), data=None, pairs=folder / "run" / "pairs")
     results = folder / "results"
     results.mkdir(exist_ok=True)
     run_ablation(
@@ -57,12 +58,12 @@ def _run(folder: Path, tasks: list[StsTask], **plan: Any) -> dict[str, dict[str,
 
 
 def test_each_pretext_is_measured_after_each_stage_and_along_the_curve(folder: Path) -> None:
-    found = _run(folder, [_task("similar")], pretexts=["distillation", "mntp", "none"], seeds=[3])
+    records = _run(folder, [_task("similar")], pretexts=["distillation", "mntp", "none"], seeds=[3])
     curve = ["unsupervised", "supervised-4", "supervised-12"]
     expected = {f"{name}-seed3-{stage}" for name in ("distillation-k2", "mntp-k0") for stage in ("pretext", *curve)}
     expected |= {f"none-k2-seed3-{stage}" for stage in curve} | {"distillation-k2-seed3-supervised-12-cluster"}
-    assert set(found) == expected
-    half_way = found["distillation-k2-seed3-supervised-4"]["settings"]["ablation"]
+    assert set(records) == expected
+    half_way = records["distillation-k2-seed3-supervised-4"]["settings"]["ablation"]
     assert half_way == {
         "pretext": "distillation",
         "memory_tokens": 2,
@@ -72,10 +73,10 @@ def test_each_pretext_is_measured_after_each_stage_and_along_the_curve(folder: P
         "pooling": "mean",
         "ablation": "small",
     }
-    assert len({record["settings"]["fingerprint"] for record in found.values()}) == len(
-        found
+    assert len({record["settings"]["fingerprint"] for record in records.values()}) == len(
+        records
     )  # every one is another model
-    assert all(-1 <= record["similar"]["cosine_spearman"] <= 1 for record in found.values())
+    assert all(-1 <= record["similar"]["cosine_spearman"] <= 1 for record in records.values())
     assert load(folder / "run" / "distillation-k2-seed3" / "supervised" / "model").stages == [
         "compression:distillation",
         "unsupervised",
@@ -107,7 +108,7 @@ def test_a_second_run_does_only_what_is_missing(folder: Path, monkeypatch: pytes
 
 
 def test_seeds_differ_and_other_numbers_of_memory_tokens_are_trained_once(folder: Path) -> None:
-    found = _run(
+    records = _run(
         folder,
         [_task("similar")],
         pretexts=["distillation"],
@@ -116,7 +117,7 @@ def test_seeds_differ_and_other_numbers_of_memory_tokens_are_trained_once(folder
         memory_seeds=[0],
         curve=[3],
     )
-    names = {name.removesuffix("-pretext") for name in found if name.endswith("-pretext")}
+    names = {name.removesuffix("-pretext") for name in records if name.endswith("-pretext")}
     assert names == {"distillation-k2-seed0", "distillation-k2-seed1", "distillation-k1-seed0"}
     vectors = [
         load(folder / "run" / name / "supervised" / "model").encode_document([text(1)]) for name in sorted(names)
@@ -152,12 +153,12 @@ def test_a_plan_that_makes_no_sense_is_refused(folder: Path, changed: dict[str, 
 
 
 def test_the_shipped_ablation_reads(tmp_path: Path) -> None:
-    ablation, recipe = read_ablation("tiny", data=tmp_path, pairs=tmp_path / "pairs")
-    assert isinstance(ablation, Ablation)
+    ablation, recipe = read_plan("tiny", data=tmp_path, pairs=tmp_path / "pairs")
+    assert isinstance(ablation, AblationPlan)
     assert recipe.lengthen is None
     assert (
         len(list(lineages(ablation, 8)))
         == len(ablation.pretexts) * len(ablation.seeds) + len(ablation.memory_tokens) - 1
     )
     with pytest.raises(SettingsError, match="no ablation 'huge'"):
-        read_ablation("huge", data=tmp_path, pairs=tmp_path / "pairs")
+        read_plan("huge", data=tmp_path, pairs=tmp_path / "pairs")

@@ -11,9 +11,10 @@ from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_benchmarks import RetrievalTask, StsTask, read_suite
 from llm2comp_benchmarks.evaluate import suites as module
 from llm2comp_benchmarks.evaluate.suites import SUITES
+from llm2comp_benchmarks.report.paper import read_paper
 from tests.paths import ROOT
 
-FIGURES = json.loads((Path(module.__file__).parents[1] / "suites" / "paper-figures.json").read_text(encoding="utf-8"))
+FIGURES = read_paper()
 TYPES = {
     "retrieval": "Retrieval",
     "sts": "STS",
@@ -31,10 +32,7 @@ def write(file: Path, *tasks: Any) -> str:
 
 class TestShipped:
     def test_names(self) -> None:
-        assert {path.stem for path in (Path(module.__file__).parents[1] / "suites").glob("*.json")} == {
-            *SUITES,
-            "paper-figures",
-        }
+        assert {path.stem for path in (Path(module.__file__).parents[1] / "suites").glob("*.json")} == set(SUITES)
         assert [read_suite(name).name for name in SUITES] == list(SUITES)
 
     @pytest.mark.parametrize("name", SUITES)

@@ -1,4 +1,4 @@
-"""`llm2comp analyze`: what a model looks like inside, or two side by side."""
+"""`llm2comp analyze`: description of the embeddings of a model, or of two side by side."""
 
 import sys
 from pathlib import Path
@@ -19,52 +19,68 @@ _BUNDLED = "llm2comp-tiny"
 
 def register(app: typer.Typer) -> None:
     """Adds `analyze` to the app."""
-    app.command()(analyze)
+    app.command(short_help="Describe the embeddings of a model, in numbers and pictures.")(analyze)
 
 
 def analyze(
     model: Annotated[
         str,
         typer.Argument(
-            help=f"Model folder or Hub id; {_BUNDLED} is the bundled model; or the folder of any sentence-transformers model."
+            metavar="MODEL",
+            help=f"Folder or Hub id of a model ({_BUNDLED}: the bundled one) or of a sentence-transformers model.",
         ),
     ],
     texts: Annotated[
-        str, typer.Argument(help="A corpus, as `index build` takes it: a .jsonl file, a folder, python-docs: …")
+        str,
+        typer.Argument(
+            metavar="TEXTS", help="Corpus, as `index build` reads it: a .jsonl file, a folder, python-docs: …"
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="Folder for analysis.json, spectrum.png and memory.png; made if it is not there."
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder for analysis.json, spectrum.png and memory.png; created if it does not exist.",
         ),
     ],
     against: Annotated[
-        str | None, typer.Option(help="A second model, set beside the first in every picture and table.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Second model, shown beside the first in every picture and table."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=2, help="Texts, the first of the corpus.")] = 2000,
+    limit: Annotated[int, typer.Option(min=2, help="Number of texts, from the beginning of the corpus.")] = 2000,
     pairs: Annotated[
-        Path | None, typer.Option(help='Lines {"query", "positive"}, for the alignment; without it there is none.')
+        Path | None,
+        typer.Option(metavar="FILE", help='JSON lines {"query", "positive"}; needed for the alignment.'),
     ] = None,
     reader: Annotated[
         str | None,
         typer.Option(
-            help="Folder or Hub id of the language model that an encoder with all weights trained began as, to read its memory tokens."
+            metavar="MODEL",
+            help="Language model that reads the memory tokens (folder or Hub id); needed if all weights of the encoder "
+            "were trained: the model it was before.",
         ),
     ] = None,
     reader_texts: Annotated[
-        int, typer.Option(min=2, help="Texts, drawn from all, cut in two for the held-out losses.")
+        int, typer.Option(min=2, help="Number of texts, drawn at random, for the reader's losses on continuations.")
     ] = 128,
-    reader_tokens: Annotated[int, typer.Option(min=21, help="Longest of these, in tokens.")] = 512,
-    samples: Annotated[int, typer.Option(min=0, help="Of these, how many the reader goes on with.")] = 4,
-    sample_tokens: Annotated[int, typer.Option(min=1, help="Tokens it writes.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw of texts and the places where they are cut.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; left out: a GPU if there is one.")] = None,
+    reader_tokens: Annotated[int, typer.Option(min=21, help="Maximum length of these texts in tokens.")] = 512,
+    samples: Annotated[int, typer.Option(min=0, help="Number of these texts that the reader continues.")] = 4,
+    sample_tokens: Annotated[int, typer.Option(min=1, help="Length of a continuation in tokens.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw of texts and of where they are split.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 …", show_default="a GPU if there is one")
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "auto"],
-        typer.Option(help="Precision of the weights; below float32, rounding hides where a spectrum ends."),
+        typer.Option(help="Precision of the weights; with less than float32, rounding hides the end of a spectrum."),
     ] = "float32",
 ) -> None:
-    """Spectrum, effective dimension, uniformity, memory-token similarity, and what the frozen language model reads from the memory tokens."""
+    """Describe the embeddings of a model: spectrum, effective dimension, uniformity, similarity of memory tokens.
+
+    Also what the frozen language model can read from the memory tokens.
+    """
     from llm2comp.analysis import AnalysisSettings
     from llm2comp.analysis import analyze as analyze_models
     from llm2comp.analysis.table import format_analysis, format_samples
@@ -89,16 +105,18 @@ def analyze(
     models = [model] if against is None else [model, against]
     analysis = analyze_models(models, settings, tell=tell, progress=sys.stderr.isatty())
     print(format_analysis(analysis))
-    for found in analysis.models:
-        if found.samples:
-            print(f"\nWhat the language model writes, {found.name}:\n\n{format_samples(found.samples, printable)}")
+    for analyzed in analysis.models:
+        if analyzed.samples:
+            print(
+                f"\nWhat the language model writes, {analyzed.name}:\n\n{format_samples(analyzed.samples, printable)}"
+            )
     _print_notes(analysis)
     for file in _write(analysis, out):
         print(file, file=sys.stderr)
 
 
 def _make_folder(folder: Path) -> None:
-    """Everything is worked out before it is written: that it can be written should be known first."""
+    """Creates the folder and checks that files can be written to it, before the analysis, which takes long."""
     from tempfile import TemporaryFile
 
     from llm2comp.errors import LLM2CompError
@@ -109,7 +127,7 @@ def _make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise LLM2CompError(
-            f"{folder}: cannot be written to ({error.strerror}); give a folder that can, with --out"
+            f"{folder}: cannot be written to ({error.strerror}); give another folder with --out"
         ) from error
 
 
@@ -127,7 +145,7 @@ def _write(analysis: "Analysis", folder: Path) -> list[Path]:
 
 
 def _print_notes(analysis: "Analysis") -> None:
-    """What a reader of the table should know, on stderr."""
+    """Prints on stderr what a reader of the table should know."""
     if analysis.empty:
         print(f"{analysis.empty:,} empty text{'s were' if analysis.empty > 1 else ' was'} left out", file=sys.stderr)
     if analysis.settings.pairs is None:

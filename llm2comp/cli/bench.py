@@ -1,4 +1,4 @@
-"""`llm2comp bench`: time, memory and quality side by side with named peers."""
+"""`llm2comp bench`: time and memory, and quality of indexes, side by side with other libraries."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +12,23 @@ from llm2comp.cli.output import check_target, tell
 __all__ = ["register"]
 
 _Json = Annotated[
-    Path | None, typer.Option("--json", help="Write all numbers here, with settings, versions and hardware.")
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write all numbers, settings, versions and hardware to this file."),
+]
+_Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="Name or folder of a model.", show_default="the bundled model"),
 ]
 _Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
-    typer.Option(help="Of ours; auto: float32, and bfloat16 too where the processor multiplies it natively."),
+    typer.Option(help="Precision of llm2comp; auto: float32, and bfloat16 too if the processor supports it natively."),
 ]
-_Threads = Annotated[int, typer.Option(min=1, help="In every process.")]
+_Threads = Annotated[int, typer.Option(min=1, help="Threads of every process.")]
 _Workdir = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="For models and texts, which are removed at the end. Left out: temporary."),
+    typer.Option(
+        metavar="DIR", help="Folder for models and texts, which are removed at the end.", show_default="a temporary one"
+    ),
 ]
 
 
@@ -29,38 +36,46 @@ def register(app: typer.Typer) -> None:
     """Adds the command group `bench`."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Measure time, memory and quality side by side with named peers.",
+        help="Measure time and memory side by side with other libraries.",
         rich_markup_mode=None,
     )
     group.callback()(_only_groups)
-    group.command()(encode)
-    group.command()(train)
-    group.command()(index)
-    group.command()(growth)
+    summaries: dict[Callable[..., None], str] = {
+        encode: "Encoding beside sentence-transformers, transformers, llm2vec.",
+        train: "Training steps of stage 1 beside a plain implementation.",
+        index: "Building and searching indexes beside FAISS and autofaiss.",
+        growth: "How time and memory grow with tokens, texts, vocabulary.",
+    }
+    for command, summary in summaries.items():
+        group.command(short_help=summary)(command)
     app.add_typer(group, name="bench")
 
 
 def _only_groups() -> None:
-    """Measure time, memory and quality side by side with named peers."""
+    """Measure time and memory side by side with other libraries."""
 
 
 def encode(
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name or folder of a model; left out: the bundled model.")
-    ] = None,
+    model: _Model = None,
     shape: Annotated[
         str | None,
         typer.Option(
-            help="Random weights of this shape in place of a model: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE."
+            metavar="SHAPE",
+            help="Random weights of this shape instead of a model: tiny, 15m, 85m, 0.6b, 1.5b, 7b or "
+            "HIDDENxLAYERSxINTERMEDIATE.",
         ),
     ] = None,
     corpus: Annotated[
         list[str] | None,
-        typer.Option(help="Corpus that texts are drawn from, as `index build` takes it; may be repeated."),
+        typer.Option(
+            metavar="CORPUS",
+            help="Corpus that texts are drawn from, as `index build` reads it; may be repeated.",
+            show_default="python-docs:all",
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Texts, drawn at random.")] = 5000,
+    limit: Annotated[int, typer.Option(min=1, help="Number of texts, drawn at random.")] = 5000,
     peers: Annotated[
-        str, typer.Option(metavar="NAMES", help='With spaces between; "" for none.')
+        str, typer.Option(metavar="NAMES", help='Libraries to compare with, separated by spaces; "" for none.')
     ] = "sentence-transformers transformers",
     peer_llm2vec: Annotated[
         Path | None,
@@ -71,15 +86,19 @@ def encode(
     ] = None,
     precision: _Precision = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Of ours; left out: our default. Peers have their own default.")
+        int | None,
+        typer.Option(min=1, help="Batch size of llm2comp; the others use their default.", show_default="its default"),
     ] = None,
-    device: Annotated[str, typer.Option(help="Of all systems: cpu, cuda, cuda:1 …; memory is then the GPU's.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Device of all systems: cpu, cuda, cuda:1 …; memory is that of the device."),
+    ] = "cpu",
     threads: _Threads = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="In which every system encodes all texts once, in turn.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every system encodes all texts once.")] = 3,
     workdir: _Workdir = None,
     json_file: _Json = None,
 ) -> None:
-    """Encode texts beside sentence-transformers, bare transformers and llm2vec, and beside this machine's own matmul rate.
+    """Measure encoding beside sentence-transformers, plain transformers, llm2vec and the matmul rate of this machine.
 
     Same texts and same weights for all; sentence-transformers loads our plain export with its own modules.
     """
@@ -108,24 +127,36 @@ def encode(
 
 def train(
     shape: Annotated[
-        str, typer.Option(help="Of a random Llama: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE.")
+        str,
+        typer.Option(
+            metavar="SHAPE",
+            help="Shape of a random Llama: tiny, 15m, 85m, 0.6b, 1.5b, 7b or HIDDENxLAYERSxINTERMEDIATE.",
+        ),
     ] = "15m",
-    vocabulary: Annotated[int, typer.Option(min=4, help="Its tokens.")] = 32_000,
-    texts: Annotated[int, typer.Option(min=1, help="In a batch.")] = 4,
-    tokens: Annotated[int, typer.Option(min=20, help="Of a text: context and continuation.")] = 300,
+    vocabulary: Annotated[int, typer.Option(min=4, help="Size of its vocabulary.")] = 32_000,
+    texts: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 4,
+    tokens: Annotated[int, typer.Option(min=20, help="Tokens of a text: context and continuation together.")] = 300,
     precision: _Precision = "auto",
     vocabularies: Annotated[
-        str, typer.Option(metavar="SIZES", help='Memory and time for each, such as "32000 64000 128000 256000".')
+        str,
+        typer.Option(metavar="SIZES", help='Vocabulary sizes to measure as well, such as "32000 64000 128000 256000".'),
     ] = "",
     device: Annotated[
-        str, typer.Option(help="cpu, or a GPU's name: then without the plain implementation, and memory is the GPU's.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="cpu, or a GPU such as cuda: then without the plain implementation, and memory is that of the GPU.",
+        ),
     ] = "cpu",
     checkpointing: Annotated[bool, typer.Option(help="Recompute activations in the backward pass.")] = False,
     threads: _Threads = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="In which every system takes one step, in turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every system takes one step.")] = 5,
     json_file: _Json = None,
 ) -> None:
-    """Take steps of stage 1 beside a plain implementation of the method (two models, padded, all logits), at the same shapes on the same tokens."""
+    """Measure steps of stage 1 beside a plain implementation of the method, on the same tokens.
+
+    The plain implementation holds two models, pads its batches and computes the logits of all positions.
+    """
     check_target(json_file)
     sizes = _sizes("--vocabularies", vocabularies)
     from llm2comp_benchmarks.cost.tables import format_training
@@ -149,36 +180,44 @@ def train(
 def index(
     corpus: Annotated[
         str | None,
-        typer.Option(help="Corpus to encode for its vectors, as `index build` takes it; left out: synthetic vectors."),
+        typer.Option(
+            metavar="CORPUS",
+            help="Corpus to encode, as `index build` reads it.",
+            show_default="synthetic vectors",
+        ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Model that encodes the corpus; left out: the bundled model.")
-    ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Synthetic vectors.")] = 100_000,
-    dimension: Annotated[int, typer.Option(min=1, help="Of the synthetic vectors.")] = 256,
+    model: _Model = None,
+    rows: Annotated[int, typer.Option(min=1, help="Number of synthetic vectors.")] = 100_000,
+    dimension: Annotated[int, typer.Option(min=1, help="Dimension of the synthetic vectors.")] = 256,
     types: Annotated[
-        str, typer.Option(metavar="NAMES", help='Built by us and by plain FAISS, with spaces between; "" for none.')
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help='Index types that llm2comp and plain FAISS build, separated by spaces; "" for none.',
+        ),
     ] = "flat hnsw ivf",
     autofaiss: Annotated[
         Path | None,
-        typer.Option(metavar="PYTHON", help="Python of an environment with autofaiss, compared with our auto."),
+        typer.Option(metavar="PYTHON", help="Python of an environment with autofaiss, compared with our type auto."),
     ] = None,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Wish given to auto and to autofaiss.")] = "4G",
-    latency_ms: Annotated[float, typer.Option(metavar="MS", help="Wish given to auto and to autofaiss.")] = 10.0,
-    recall: Annotated[float, typer.Option(help="Wish our indexes are tuned to; autofaiss takes none.")] = 0.95,
-    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Answers a query.")] = 10,
-    queries: Annotated[int, typer.Option(min=1, help="Queries, which are not in the index.")] = 1000,
-    rounds: Annotated[int, typer.Option(min=1, help="Times each query is asked; its least time counts.")] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="Of FAISS and BLAS, in every process.")] = 1,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory target of auto and of autofaiss.")] = "4G",
+    latency_ms: Annotated[float, typer.Option(metavar="MS", help="Latency target of auto and of autofaiss.")] = 10.0,
+    recall: Annotated[float, typer.Option(help="Recall target of our indexes; autofaiss has none.")] = 0.95,
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Results of a query.")] = 10,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries; none of them is in the index.")] = 1000,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each query is run; the shortest time counts.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of FAISS and BLAS in every process.")] = 1,
     workdir: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="For vectors, which are kept for the next run, and indexes. Left out: temporary."
+            metavar="DIR",
+            help="Folder for indexes and for vectors, which are kept for the next run.",
+            show_default="a temporary one",
         ),
     ] = None,
     json_file: _Json = None,
 ) -> None:
-    """Build and search indexes beside plain FAISS, and beside autofaiss, on the same vectors."""
+    """Measure building and searching indexes beside plain FAISS and autofaiss, on the same vectors."""
     check_target(json_file)
     from llm2comp.units import parse_bytes
     from llm2comp_benchmarks.cost.index.ratios import format_record
@@ -207,44 +246,54 @@ def index(
 
 def growth(
     shape: Annotated[
-        str, typer.Option(help="Random weights of this shape: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE.")
+        str,
+        typer.Option(
+            metavar="SHAPE", help="Random weights of this shape: tiny, 15m, 85m or HIDDENxLAYERSxINTERMEDIATE."
+        ),
     ] = "tiny",
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="Name or folder of a model to encode with; training steps keep to the shape."
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Name or folder of a model for encoding; training steps use random weights in any case.",
+            show_default="random weights",
         ),
     ] = None,
     counts: Annotated[
-        str, typer.Option(metavar="SIZES", help='Texts of 64 tokens, for time against tokens; "" leaves a curve out.')
+        str,
+        typer.Option(
+            metavar="SIZES", help='Numbers of texts of 64 tokens, for time against tokens; "" skips the curve.'
+        ),
     ] = "64 128 256 512 1024 2048",
     memory_tokens: Annotated[
-        str, typer.Option(metavar="SIZES", help="k, behind texts of 32 tokens, for time against k.")
+        str, typer.Option(metavar="SIZES", help="Numbers of memory tokens after texts of 32 tokens.")
     ] = "1 2 4 8 16 32",
     lengths: Annotated[
-        str, typer.Option(metavar="SIZES", help="Tokens of each text, for time against length.")
+        str, typer.Option(metavar="SIZES", help="Lengths of a text in tokens, for time against length.")
     ] = "16 32 64 128 256 512 1024",
-    texts: Annotated[int, typer.Option(min=1, help="For the curves of k and of length.")] = 128,
+    texts: Annotated[int, typer.Option(min=1, help="Texts for the curves over memory tokens and length.")] = 128,
     corpora: Annotated[
-        str, typer.Option(metavar="SIZES", help="Texts of 16 tokens in a stream, for memory.")
+        str, typer.Option(metavar="SIZES", help="Numbers of texts of 16 tokens in a stream, for peak memory.")
     ] = "4096 8192 16384 32768 65536",
     vocabularies: Annotated[
-        str, typer.Option(metavar="SIZES", help="For a step of stage 1.")
+        str, typer.Option(metavar="SIZES", help="Vocabulary sizes for a step of stage 1.")
     ] = "16000 32000 64000 128000 256000",
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="auto: bfloat16 where the processor multiplies it natively, else float32."),
+        typer.Option(help="auto: bfloat16 if the processor supports it natively, else float32."),
     ] = "auto",
     threads: _Threads = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="In which every size is measured once, in turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every size is measured once.")] = 5,
     workdir: _Workdir = None,
     json_file: _Json = None,
-    png: Annotated[Path | None, typer.Option(help="Draw the curves here.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves to this file.")] = None,
 ) -> None:
-    """Measure how costs grow, each beside the law expected of it.
+    """Measure how costs grow, each beside the law it should follow.
 
-    Encode time against tokens, memory tokens and length; peak memory against the size of a stream; a step of stage 1
-    against the vocabulary.
+    Encode time against tokens, memory tokens and length; peak memory against the number of texts in a stream; time of
+    a step of stage 1 against the vocabulary.
     """
     check_target(json_file)
     check_target(png)
@@ -276,11 +325,11 @@ def growth(
         plot_growth(record, png)
 
 
-def _sizes(option: str, given: str) -> tuple[int, ...]:
-    """Whole numbers with spaces between."""
-    if not all(size.isascii() and size.isdigit() for size in given.split()):
-        raise typer.BadParameter(f"{option} {given!r}: give whole numbers with spaces between")
-    return tuple(map(int, given.split()))
+def _sizes(option: str, value: str) -> tuple[int, ...]:
+    """The whole numbers in the value of an option."""
+    if not all(size.isascii() and size.isdigit() for size in value.split()):
+        raise typer.BadParameter(f"{option} {value!r}: give whole numbers separated by spaces")
+    return tuple(map(int, value.split()))
 
 
 def _report(record: dict[str, Any], show: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""`llm2comp demo`: the whole way from documents to answers, on the documentation that every Python brings along."""
+"""`llm2comp demo`: from documents to answers, on the documentation that comes with every Python."""
 
 import os
 import platform
@@ -31,16 +31,18 @@ _QUESTIONS = (
 
 def register(app: typer.Typer) -> None:
     """Adds the command `demo`."""
-    app.command()(demo)
+    app.command(short_help="Index the documentation of this Python and search it.")(demo)
 
 
 def demo(
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the index; left out: in the user's cache."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the index.", show_default="~/.cache/llm2comp/demo-index"
+        ),
     ] = None,
 ) -> None:
-    """Index this Python's documentation and ask it questions."""
+    """Index the documentation of this Python and search it with three questions."""
     folder = output or _default_folder()
     index = _prepare(folder, overwrite=output is None)
     print(
@@ -62,7 +64,7 @@ def _default_folder() -> Path:
 
 
 def _prepare(folder: Path, *, overwrite: bool) -> "Index":
-    """The index of this Python's documentation: the one in the folder if neither documents nor model changed, else a new one."""
+    """The index of this Python's documentation, built unless the folder holds it with the same documents and model."""
     import llm2comp
     from llm2comp.corpus.read import read_corpus
     from llm2comp_indexes import build_index, open_index
@@ -81,15 +83,14 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
     ):
         print(
             f"Documents: Python {platform.python_version()} read in {time.perf_counter() - start:.1f} s; unchanged, "
-            "so the index of last time serves"
+            "so the index of the last run is used"
         )
     else:
         with Progress("documents") as progress:
             report = build_index([_CORPUS], folder, model=model, overwrite=overwrite, progress=progress.phase)
         print(
             f"Documents: Python {platform.python_version()}, {report.documents:,} read, encoded and written in "
-            f"{report.seconds:.1f} s "
-            f"({report.encoded / (report.encode_seconds or 1):,.0f} encoded a second)"
+            f"{report.seconds:.1f} s ({report.encoded / (report.encode_seconds or 1):,.0f} encoded a second)"
         )
     return open_index(folder, model=model)
 

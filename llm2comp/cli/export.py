@@ -15,24 +15,24 @@ _BUNDLED = "llm2comp-tiny"
 
 def register(app: typer.Typer) -> None:
     """Adds `export` to the app."""
-    app.command()(export)
+    app.command(short_help="Write a plain sentence-transformers model.")(export)
 
 
 def export(
-    model: Annotated[str, typer.Argument(help=f"Model folder or Hub id; {_BUNDLED} is the bundled model.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"Folder or Hub id; {_BUNDLED}: the bundled model.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")],
     dtype: Annotated[
         Literal["float32", "bfloat16"],
-        typer.Option(help="Precision of the weights written; bfloat16 is half the size."),
+        typer.Option(help="Precision of the written weights; bfloat16 is half the size."),
     ] = "float32",
     device: Annotated[
-        str, typer.Option(help="Where the vectors of both models are compared: cpu, cuda, cuda:1 …")
+        str, typer.Option(metavar="NAME", help="Device that compares the two models: cpu, cuda, cuda:1 …")
     ] = "cpu",
 ) -> None:
-    """Write a plain sentence-transformers model, which loads anywhere without this package, and check that its vectors are the same.
+    """Write a plain sentence-transformers model, which loads without this package, and check its vectors.
 
-    The adapter is merged and the memory tokens become part of vocabulary and tokenizer. OUT appears once the folder has
-    been loaded again and its vectors compared with the original's, or not at all.
+    The adapter is merged, and the memory tokens become part of the vocabulary and the tokenizer. OUT is created only
+    after the exported model was loaded and its vectors were found equal to the original's.
     """
     import llm2comp
     from llm2comp.export import check_target
@@ -43,16 +43,16 @@ def export(
     report = llm2comp.load(None if bundled else model, device=device, dtype="float32").export(out, dtype=dtype)
     print(f"{out}: a plain sentence-transformers model, {dtype}, {format_bytes(report.size)}")
     print(
-        f"loaded again and compared on {report.texts} texts: same tokens, vectors equal to {report.difference:.0e}",
+        f"loaded and compared on {report.texts} texts: same tokens, vectors equal to {report.difference:.0e}",
         end="",
     )
     print(f" before rounding, cosine {report.cosine:.5f} or more after it" if dtype != "float32" else "")
     if report.attention == "eager":
         print(
-            "it is loaded with eager attention, because transformers' faster one would compute something else for "
-            "this language model"
+            "it loads with eager attention, because transformers' faster implementation gives other results for this "
+            "language model"
         )
     print(
-        "special-token strings such as </s> inside a text stay text for everything that loads it through transformers; "
-        "programs that read tokenizer.json by themselves take them for tokens"
+        "special-token strings such as </s> inside a text stay text if the model is loaded through transformers; programs "
+        "that read tokenizer.json themselves take them for tokens"
     )

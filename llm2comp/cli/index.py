@@ -1,78 +1,60 @@
-"""`llm2comp index`: build an index of corpora, change it, describe it, verify it."""
+"""`llm2comp index`: builds an index of corpora, changes it, describes it, verifies it."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.documents import format_documents, format_ids, read_ids
+from llm2comp.cli.documents import Skips, format_documents, format_encoded, format_ids, read_ids
 from llm2comp.cli.index_facts import format_facts, list_facts
+from llm2comp.cli.index_options import (
+    CORPUS,
+    AsJson,
+    ChunkOverlap,
+    ChunkTokens,
+    Corpora,
+    Device,
+    Folder,
+    Hybrid,
+    Latency,
+    Memory,
+    Model,
+    OnError,
+    Recall,
+    Results,
+    Store,
+    Type,
+    index_options,
+)
 from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
 from llm2comp.errors import IndexFolderError
 from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import IndexOptions
+    from llm2comp_indexes import BuildReport, Report
 
 __all__ = ["register"]
 
-_SHOWN_SKIPS = 10
 _MANY_SEGMENTS = 20
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]
-CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"
-Corpora = Annotated[list[str], typer.Argument(metavar="CORPUS", help=CORPUS)]
-Vectors = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FILE.npy|DIR",
-        help="Vectors made elsewhere (.npy, with --ids), or the shards of `encode` in DIR; may be repeated.",
-    ),
-]
-Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Model folder or Hub name; left out: the bundled model.")
-]
-OnError = Annotated[Literal["raise", "skip"], typer.Option(help="Stop at a malformed row, or skip and count it.")]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option(help="Where FAISS trains and adds; auto takes a GPU if FAISS sees one."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-Type = Annotated[
-    str,
-    typer.Option("--type", "-t", help="auto (chosen by measuring), flat, hnsw, ivf, ivfpq, or a FAISS factory string."),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option(metavar="SIZE", help="Most memory that searching may hold, such as 500M, 4G or 16GiB; left out: any."),
-]
-Latency = Annotated[
-    float | None, typer.Option(metavar="MS", help="Longest median time of one query, in milliseconds; left out: 10.")
-]
-Recall = Annotated[float, typer.Option(help="Share of the true best answers to be found.")]
-Answers = Annotated[
-    int, typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for.")
-]
-Hybrid = Annotated[bool, typer.Option("--hybrid", help="Keep a BM25 index too, for search --mode bm25 and hybrid.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command group `index`."""
     group = typer.Typer(
-        no_args_is_help=True, help="Build an index, change it, describe it, verify it.", rich_markup_mode=None
+        no_args_is_help=True, help="Build, change, describe and verify an index.", rich_markup_mode=None
     )
     summaries: dict[Callable[..., None], str] = {
         build: "Encode documents and index them.",
         add: "Add new documents, replace changed ones.",
         delete: "Delete documents by id.",
         merge: "Rewrite the index as one segment.",
-        info: "Say what an index holds, and how it searches.",
-        verify: "Compare every byte with its checksum.",
+        info: "Show what an index holds and how well it searches.",
+        verify: "Check every file against its checksum.",
     }
     for command, summary in summaries.items():
         group.command(short_help=summary)(command)
@@ -83,92 +65,98 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write the index to.")],
     corpora: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CORPUS", help=f"{CORPUS}; with --vectors, optional.", show_default=False),
+        typer.Argument(metavar="CORPUS", help=f"{CORPUS}; optional with --vectors.", show_default=False),
     ] = None,
     model: Model = None,
-    vectors: Vectors = None,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.npy|DIR",
+            help="Vectors made elsewhere (.npy, with --ids), or folder of the shards of `encode`; may be repeated.",
+        ),
+    ] = None,
     ids: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Ids of the rows of --vectors FILE.npy: text, one a line, or .npy."),
+        typer.Option(metavar="FILE", help="Ids for the rows of --vectors FILE.npy: text, one per line, or .npy."),
     ] = None,
     query_vectors: Annotated[
-        Path | None, typer.Option(metavar="FILE.npy", help="With --vectors: queries to measure with.")
+        Path | None, typer.Option(metavar="FILE.npy", help="With --vectors: queries for measuring recall and latency.")
     ] = None,
     index_type: Type = "auto",
     memory: Memory = None,
     latency_ms: Latency = None,
     recall: Recall = 0.95,
-    k: Answers = 10,
-    store: Annotated[
-        Literal["float32", "float16", "int8"], typer.Option(help="Precision of the stored vectors.")
-    ] = "float32",
-    chunk_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Split documents into chunks of at most so many tokens.")
-    ] = None,
-    chunk_overlap: Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks share.")] = 0,
+    k: Results = 10,
+    store: Store = "float32",
+    chunk_tokens: ChunkTokens = None,
+    chunk_overlap: ChunkOverlap = 0,
     hybrid: Hybrid = False,
     device: Device = "auto",
     on_error: OnError = "raise",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that DIR holds.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index in DIR.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Encode documents and write an index of them; a build that was cut off goes on where it was when it is run again.
+    """Encode documents and write an index of them.
 
-    With --vectors nothing is encoded: the vectors are there, and are scaled to unit length.
+    Run again after an interruption, the build continues where it stopped. With --vectors nothing is encoded; the
+    vectors are scaled to unit length.
     """
     if not corpora and not vectors:
         raise typer.BadParameter("give at least one CORPUS, or --vectors")
     if not vectors and (ids or query_vectors):
         raise typer.BadParameter("--ids and --query-vectors go with --vectors")
-    options = _options(
-        memory,
-        latency_ms,
-        recall,
-        k,
-        type=index_type,
-        store=store,
-        chunk_tokens=chunk_tokens,
-        chunk_overlap=chunk_overlap,
-        hybrid=hybrid,
-    )
-    from llm2comp.corpus.size import estimate_documents
-    from llm2comp_indexes import VectorFiles, build_from_vectors, build_index
-
+    chunks = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
+    options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks)
+    settings = {
+        "model": model,
+        "options": options,
+        "device": device,
+        "on_error": on_error,
+        "overwrite": overwrite,
+    }
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
-    with Progress("documents", about=estimate_documents(corpora) if corpora and not shards else None) as progress:
-        settings: dict[str, Any] = {
-            "model": model,
-            "options": options,
-            "device": device,
-            "on_error": on_error,
-            "overwrite": overwrite,
-        }
-        settings |= {"on_skip": skips.add, "progress": progress.phase}
-        if shards and vectors:
-            report = build_from_vectors(
-                VectorFiles([*vectors, *(corpora or [])], ids, query_vectors), output, **settings
-            )  # --vectors DIR1 DIR2 …
-        elif vectors:
-            report = build_from_vectors(
-                VectorFiles(vectors, ids, query_vectors), output, corpora=corpora or [], **settings
-            )
-        else:
-            keep_freed_memory()
-            report = build_index(corpora or [], output, **settings)
+    report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, skips, settings)
     skips.summarize()
     if as_json:
         from dataclasses import asdict
 
         print_json({"output": str(output), **asdict(report), "measured": report.measured.to_json()})
-        return
+    else:
+        _print_built(report, output, known_model=shards or not vectors)
+
+
+def _build(
+    corpora: list[str],
+    vectors: list[str],
+    ids: Path | None,
+    query_vectors: Path | None,
+    output: Path,
+    shards: bool,
+    skips: Skips,
+    settings: dict[str, Any],
+) -> "BuildReport":
+    """Builds the index of corpora, of vectors with or without their documents, or of shards."""
+    from llm2comp.corpus.size import estimate_documents
+    from llm2comp_indexes import VectorFiles, build_from_vectors, build_index
+
+    with Progress("documents", about=estimate_documents(corpora) if corpora and not shards else None) as progress:
+        settings |= {"on_skip": skips.add, "progress": progress.phase}
+        if shards:  # --vectors DIR1 DIR2 …: the second folder is parsed as a corpus
+            return build_from_vectors(VectorFiles([*vectors, *corpora], ids, query_vectors), output, **settings)
+        if vectors:
+            return build_from_vectors(VectorFiles(vectors, ids, query_vectors), output, corpora=corpora, **settings)
+        keep_freed_memory()
+        return build_index(corpora, output, **settings)
+
+
+def _print_built(report: "BuildReport", output: Path, *, known_model: bool) -> None:
     rate = format_encoded(report.encoded, report.measured.rows, report.encode_seconds)
     print(
         f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in "
         f"{report.seconds:.1f} s{rate}"
     )
     print(report.measured.reason)
-    known = " --model MODEL" if vectors and not shards else ""
-    print(f'Search it: llm2comp search {quote(str(output))} "your question"{known}')
+    print(f'Search it: llm2comp search {quote(str(output))} "your question"{"" if known_model else " --model MODEL"}')
 
 
 def add(
@@ -179,7 +167,7 @@ def add(
     on_error: OnError = "raise",
     as_json: AsJson = False,
 ) -> None:
-    """Add new documents and replace changed ones; those the index holds unchanged are not encoded again."""
+    """Add new documents and replace changed ones; unchanged documents are not encoded again."""
     from llm2comp_indexes import add_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
@@ -194,29 +182,29 @@ def add(
         print_json(report._asdict())
         return
     manifest = read_manifest(folder)
-    told = f"{report.added:,} added, {report.changed:,} replaced, {report.unchanged:,} unchanged"
-    print(f"{told}, in {report.seconds:.1f} s; {format_documents(manifest.documents)} now")
+    changes = f"{report.added:,} added, {report.changed:,} replaced, {report.unchanged:,} unchanged"
+    print(f"{changes}, in {report.seconds:.1f} s; {format_documents(manifest.documents)} now")
     if len(manifest.segments) >= _MANY_SEGMENTS:
         note(
-            f"{len(manifest.segments)} segments, each of which every search visits: `llm2comp index merge "
-            f"{quote(str(folder))}` makes one of them"
+            f"{len(manifest.segments)} segments, and every search visits each of them: `llm2comp index merge "
+            f"{quote(str(folder))}` merges them into one"
         )
 
 
 def delete(
     folder: Folder,
-    identifiers: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of documents.")] = None,
-    ids: Annotated[Path | None, typer.Option("--ids", metavar="FILE", help="File of ids, one a line.")] = None,
+    identifiers: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of documents.")] = None,
+    ids: Annotated[Path | None, typer.Option("--ids", metavar="FILE", help="File of ids, one per line.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete documents by id; ids the index does not hold are named, and the rest is deleted all the same."""
+    """Delete documents by id; ids that the index does not hold are reported, the others are deleted."""
     if not identifiers and ids is None:
-        raise typer.BadParameter("give ids, or --ids FILE with one a line")
-    wanted = [*(identifiers or []), *(read_ids(ids) if ids else [])]
+        raise typer.BadParameter("give ids, or --ids FILE with one per line")
+    identifiers = [*(identifiers or []), *(read_ids(ids) if ids else [])]
     from llm2comp_indexes import delete_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
-    report = delete_documents(folder, wanted)
+    report = delete_documents(folder, identifiers)
     manifest = read_manifest(folder)
     if report.missing:
         chunks = manifest.options.chunk_tokens is not None and any("#" in name for name in report.missing)
@@ -234,24 +222,47 @@ def delete(
 def merge(
     folder: Folder,
     index_type: Annotated[
-        str | None, typer.Option("--type", "-t", help="Another type from now on; left out: that of the build.")
+        str | None,
+        typer.Option("--type", "-t", metavar="NAME", help="Type from now on.", show_default="that of the build"),
     ] = None,
-    memory: Memory = None,
-    latency_ms: Latency = None,
-    recall: Annotated[float | None, typer.Option(help="Share of the true best answers to be found.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Maximum memory of a search, such as 500M, 4G or 16GiB.",
+            show_default="that of the build",
+        ),
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS", help="Maximum median time of a query, in milliseconds.", show_default="that of the build"
+        ),
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Minimum share of the true nearest results that a search finds.", show_default="that of the build"
+        ),
+    ] = None,
     k: Annotated[
         int | None,
-        typer.Option("--k", min=1, max=1000, help="Answers a query that recall and latency are measured for."),
+        typer.Option(
+            "--k",
+            min=1,
+            max=1000,
+            help="Results per query that recall and latency are measured for.",
+            show_default="that of the build",
+        ),
     ] = None,
     hybrid: Annotated[
-        bool | None, typer.Option("--hybrid/--no-hybrid", help="With or without a BM25 index from now on.")
+        bool | None,
+        typer.Option("--hybrid/--no-hybrid", help="With or without a BM25 index from now on.", show_default="as built"),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Rewrite the index as one segment without what was deleted; nothing is encoded again."""
-    from dataclasses import replace
-
+    """Rewrite the index as one segment without deleted documents; nothing is encoded again."""
     from llm2comp.units import parse_bytes
     from llm2comp_indexes import merge_index
     from llm2comp_indexes.format.manifest import read_manifest
@@ -259,19 +270,16 @@ def merge(
     before = read_manifest(folder)
     options = before.options
     with wrong_usage():
-        given = {"memory": parse_bytes(memory) if memory else None, "latency_ms": latency_ms, "recall": recall, "k": k}
-        targets = replace(options.targets, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    options = replace(
-        options, targets=targets, type=index_type or options.type, hybrid=options.hybrid if hybrid is None else hybrid
-    )
+        size = parse_bytes(memory) if memory else None
+        targets = _replace_given(options.targets, memory=size, latency_ms=latency_ms, recall=recall, k=k)
+    options = _replace_given(options, targets=targets, type=index_type, hybrid=hybrid)
     with Progress("documents", total=before.documents) as progress:
         report = merge_index(folder, options=options, device=device, progress=progress.phase)
     if as_json:
         print_json({**report._asdict(), "measured": report.measured and report.measured.to_json()})
     elif report.measured is None:
-        print(
-            f"{folder}: nothing to merge: {'one segment, nothing deleted' if report.segments else 'it is empty; what is added will be as asked for'}"
-        )
+        state = "one segment, nothing deleted" if report.segments else "it is empty; what is added will be as asked for"
+        print(f"{folder}: nothing to merge: {state}")
     else:
         what = f"{report.segments} segments merged into one" if report.segments > 1 else "rewritten"
         print(
@@ -281,37 +289,31 @@ def merge(
         print(report.measured.reason)
 
 
+def _replace_given(settings: Any, **changes: Any) -> Any:
+    """The dataclass with those fields changed that are not None."""
+    from dataclasses import replace
+
+    return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
 def info(
     folder: Folder,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PNG", help="Draw recall against latency, as measured when the index was built, to this file."
-        ),
+        typer.Option(metavar="PNG", help="Draw recall against latency, as measured by the build, to this file."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an index holds, which model made it, and how well it searches."""
+    """Show what an index holds, which model made it, and how well it searches."""
     from llm2comp_indexes.format.manifest import Names, read_manifest, segment_folder
     from llm2comp_indexes.tuning.report import read_report
 
     manifest = read_manifest(folder)
     largest = max(manifest.segments, key=lambda segment: segment.rows, default=None)
-    report = (
-        read_report(segment_folder(folder, largest) / Names.REPORT)
-        if largest and Names.REPORT in largest.files
-        else None
-    )
+    measured = largest is not None and Names.REPORT in largest.files
+    report = read_report(segment_folder(folder, largest) / Names.REPORT) if largest and measured else None
     if plot is not None:
-        from llm2comp_indexes.tuning.plot import plot_curve
-
-        if report is None:
-            raise IndexFolderError(
-                f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index "
-                "holds documents"
-            )
-        plot_curve(report, plot)
-        print(f"recall against latency: {plot}", file=sys.stderr)
+        _plot(folder, report, plot)
     if as_json:
         print_json({**list_facts(manifest), "measured": report and report.to_json()})
         return
@@ -319,45 +321,21 @@ def info(
         print(f"{name:<12} {printable(text)}")
 
 
+def _plot(folder: Path, report: "Report | None", png: Path) -> None:
+    from llm2comp_indexes.tuning.plot import plot_curve
+
+    if report is None:
+        raise IndexFolderError(
+            f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index holds "
+            "documents"
+        )
+    plot_curve(report, png)
+    print(f"recall against latency: {png}", file=sys.stderr)
+
+
 def verify(folder: Folder) -> None:
-    """Compare every byte of an index with its checksums."""
+    """Check every file of an index against its checksum."""
     from llm2comp_indexes import verify_index
 
     manifest = verify_index(folder)
     print(f"{folder}: whole: {manifest.documents:,} documents, {format_bytes(manifest.bytes)}, every checksum matches")
-
-
-def _options(memory: str | None, latency_ms: float | None, recall: float, k: int, **rest: Any) -> "IndexOptions":
-    from llm2comp.units import parse_bytes
-    from llm2comp_indexes import IndexOptions, Targets
-
-    with wrong_usage():
-        return IndexOptions(
-            targets=Targets(memory=parse_bytes(memory) if memory else None, latency_ms=latency_ms, recall=recall, k=k),
-            **rest,
-        )
-
-
-def format_encoded(encoded: int, rows: int, seconds: float) -> str:
-    """In brackets, how many rows were encoded a second; and how many at all, where some were there from a run that was stopped."""
-    if not encoded or not seconds:
-        return ""
-    found = f"{encoded:,} encoded now, " if encoded < rows else ""
-    return f" ({found}{encoded / seconds:,.0f} encoded a second)"
-
-
-class Skips:
-    """Prints the first messages of skipped rows and counts all."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def add(self, message: str) -> None:
-        self._count += 1
-        if self._count <= _SHOWN_SKIPS:
-            note(f"skipped: {printable(message)}")
-
-    def summarize(self) -> None:
-        if self._count:
-            unshown = f" (the first {_SHOWN_SKIPS} are named above)" if self._count > _SHOWN_SKIPS else ""
-            print(f"skipped {self._count:,} row{'s' * (self._count > 1)} in all{unshown}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What `llm2comp index info` says of an index, for programs and for people."""
+"""What `llm2comp index info` prints about an index, as JSON values and as text."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from llm2comp_indexes import Report
     from llm2comp_indexes.format.manifest import Manifest, Segment
 
-__all__ = ["list_facts", "format_facts"]
+__all__ = ["format_facts", "list_facts"]
 
 
 def list_facts(manifest: "Manifest") -> dict[str, Any]:
-    """JSON values: what the index holds, what was asked for, what made it."""
+    """JSON values by name: what the index holds, which type and options were requested, what made it."""
     options = manifest.options
     return {
         "documents": manifest.documents,
@@ -39,9 +39,9 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
 
 
 def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str]:
-    """The same and what was measured, in words, by the name that stands in front of them."""
+    """The same facts and the measurements as text, by the label in front of them; those without a value are left out."""
     facts, count = list_facts(manifest), len(manifest.segments)
-    said = {
+    texts = {
         "documents": f"{manifest.documents:,} in {count} segment{'s' * (count != 1)}",
         "rows": f"{manifest.rows:,} chunks of {facts['chunks']}" if facts["chunks"] else "",
         "dimension": f"{manifest.dimension:,}, stored as {facts['store']}",
@@ -54,7 +54,7 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         else "",
         "model": facts["model"],
         "fingerprint": facts["fingerprint"],
-        "commit": f"{manifest.commit:,}, by {', '.join(f'{name} {version}' for name, version in manifest.created_by.items())}",
+        "commit": f"{manifest.commit:,}, by {', '.join(map(' '.join, manifest.created_by.items()))}",
         "built in": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items() if seconds >= 0.05)
         if report
         else "",
@@ -64,7 +64,7 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         if report and report.exact
         else "",
     }
-    return {name: text for name, text in said.items() if text}
+    return {name: text for name, text in texts.items() if text}
 
 
 def _format_segment(segment: "Segment") -> str:
@@ -78,4 +78,5 @@ def _format_targets(manifest: "Manifest") -> str:
 
     targets = manifest.options.targets
     memory = "any memory" if targets.memory is None else f"at most {format_bytes(targets.memory)} of memory"
-    return f"type {manifest.options.type}, recall@{targets.k} {targets.recall:g}, {format_latency(targets)} per query, {memory}"
+    recall = f"recall@{targets.k} {targets.recall:g}"
+    return f"type {manifest.options.type}, {recall}, {format_latency(targets)} per query, {memory}"

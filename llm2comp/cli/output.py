@@ -1,4 +1,4 @@
-"""What commands print: text from anywhere made safe for a terminal, ranked answers, JSON."""
+"""What commands print: text made safe for a terminal, search results, JSON."""
 
 import json
 import shutil
@@ -19,38 +19,45 @@ if TYPE_CHECKING:
 
 __all__ = ["check_target", "format_hits", "print_json", "printable", "tell", "wrong_usage"]
 
-_WIDEST = 100
+_MAX_COLUMNS = 100
 _INDENT = 12
 _SNIPPET_CHARACTERS = 2000
-_UNSAFE = {"Cc", "Cs"}
-_TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNSAFE_CATEGORIES = {"Cc", "Cs"}
+_CHANGE_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str) -> str:
-    """The text in one line, with `\N{REPLACEMENT CHARACTER}` for characters that steer a terminal or turn the direction of what follows."""
+    """The text on one line, safe for a terminal.
+
+    Control characters and those that change the direction of the text become `\N{REPLACEMENT CHARACTER}`.
+    """
     line = " ".join(text.split())
     return "".join(
         "\N{REPLACEMENT CHARACTER}"
-        if character in _TURNS_TEXT or unicodedata.category(character) in _UNSAFE
+        if character in _CHANGE_DIRECTION or unicodedata.category(character) in _UNSAFE_CATEGORIES
         else character
         for character in line
     )
 
 
 def tell(line: str) -> None:
-    """Says on stderr, in one line, what has begun."""
+    """Prints the message on stderr as one line."""
     print(printable(line), file=sys.stderr, flush=True)
 
 
 def check_target(file: Path | None) -> None:
-    """Refuses a file to be written in no folder, before an hour is spent on it."""
+    """Checks that the folder of an output file exists, before the work that takes long.
+
+    Raises:
+        typer.BadParameter: There is no such folder.
+    """
     if file and not file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{file}: there is no folder {file.parent}; make it first")
+        raise typer.BadParameter(f"{file}: there is no folder {file.parent}; create it first")
 
 
 def format_hits(hits: Sequence["Hit"]) -> str:
-    """Ranked answers as text for people: rank, score, title, id, the first lines of the text; at most 100 columns."""
-    width = min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST)
+    """Search results as text, at most 100 columns wide: rank, score, title, id, the first lines of the text."""
+    width = min(shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns, _MAX_COLUMNS)
     return "\n".join(_format_hit(rank, hit, width) for rank, hit in enumerate(hits, start=1))
 
 
@@ -71,13 +78,13 @@ def _cut(text: str, width: int) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Prints the value to stdout as JSON, two spaces a level."""
+    """Prints the value on stdout as JSON, indented by two spaces."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 @contextmanager
 def wrong_usage() -> Iterator[None]:
-    """Makes settings that cannot be, as the options on the command line give them, wrong usage: exit code 2."""
+    """Reports a SettingsError about options of the command line as wrong usage (exit code 2)."""
     try:
         yield
     except SettingsError as error:

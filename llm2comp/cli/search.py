@@ -1,4 +1,4 @@
-"""`llm2comp search`: answers to one question for people or as JSON, or to a file of queries as a TREC run."""
+"""`llm2comp search`: results of one question as text or JSON, or of a file of queries as a TREC run."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_QUERIES_AT_ONCE = 256
+_QUERIES_PER_BATCH = 256
 
 
 def register(app: typer.Typer) -> None:
@@ -28,38 +28,51 @@ def register(app: typer.Typer) -> None:
 
 def search(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")],
-    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="What to look for.")] = None,
-    k: Annotated[int, typer.Option("-k", "--top", min=1, max=1000, help="Documents for each question.")] = 10,
+    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Text to search for.")] = None,
+    k: Annotated[int, typer.Option("-k", "--top", min=1, max=1000, help="Number of results per question.")] = 10,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the answers as JSON: id, score, title, text, metadata.")
+        bool, typer.Option("--json", help="Print the results as JSON: id, score, title, text, metadata.")
     ] = False,
     queries: Annotated[
-        Path | None, typer.Option(help="File of queries: JSON lines of _id and text. Needs --run.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File of queries, JSON lines with _id and text; needs --run."),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="TREC run to write the answers of --queries to.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the results of --queries to this file, as a TREC run.")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Where the model lies now, if not where the index says.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Folder or Hub id of the index's model, if it has moved.",
+            show_default="as the index says",
+        ),
     ] = None,
     mode: Annotated[
-        Literal["dense", "bm25", "hybrid"], typer.Option(help="By vectors, by words, or both (built with --hybrid).")
+        Literal["dense", "bm25", "hybrid"],
+        typer.Option(help="By vectors, by words, or by both (if built with --hybrid)."),
     ] = "dense",
     where: Annotated[
         str | None,
-        typer.Option(metavar="FILTER", help='On metadata, such as \'year >= 2020 and lang in ("en", "de")\'.'),
+        typer.Option(metavar="FILTER", help='Filter on metadata, such as \'year >= 2020 and lang in ("en", "de")\'.'),
     ] = None,
-    nprobe: Annotated[int | None, typer.Option(min=1, help="Lists to look into, with an ivf index.")] = None,
-    ef_search: Annotated[int | None, typer.Option(min=1, help="Candidates to keep, with an hnsw index.")] = None,
+    nprobe: Annotated[int | None, typer.Option(min=1, help="Lists to search, in an ivf index.")] = None,
+    ef_search: Annotated[int | None, typer.Option(min=1, help="Candidates to keep, in an hnsw index.")] = None,
     rerank: Annotated[
-        int | None, typer.Option(min=1, help="Candidates scored again for each answer, with a compressed index.")
+        int | None, typer.Option(min=1, help="Candidates re-scored per result, in a compressed index.")
     ] = None,
     weights: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="Of the vectors' and the words' ranks in --mode hybrid; left out: 1 1."),
+        typer.Option(
+            metavar="VECTORS WORDS", help="With --mode hybrid: weights of the two rankings.", show_default="1 1"
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="FAISS threads; left out: all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="FAISS threads.", show_default="all cores")] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where FAISS searches: cuda copies the index to all GPUs first."),
+        typer.Option(help="Where FAISS searches; cuda: on all GPUs, to which the index is copied."),
     ] = "cpu",
 ) -> None:
     """Find the documents that answer a question."""
@@ -75,7 +88,7 @@ def search(
     if weights is not None and mode != "hybrid":
         raise typer.BadParameter("--weights goes with --mode hybrid")
     if mode == "bm25" and (nprobe or ef_search or rerank):
-        raise typer.BadParameter("--nprobe, --ef-search and --rerank are about vectors, which --mode bm25 does without")
+        raise typer.BadParameter("--nprobe, --ef-search and --rerank are for vectors, which --mode bm25 does not use")
     from llm2comp_indexes import Effort, SearchOptions, open_index
 
     with wrong_usage():
@@ -91,30 +104,30 @@ def search(
         _write_run(lambda: open_index(folder, model=model, device=device), queries, run, k, options)
         return
     with open_index(folder, model=model, device=device) as index:
-        _format_idle(index, options.effort)
+        _report_unused(index, options.effort)
         [hits] = index.search([question or ""], k, options=options)
     if as_json:
         print_json([hit._asdict() for hit in hits])
     elif hits:
         print(format_hits(hits))
     else:
-        print(_format_nothing(index, options), file=sys.stderr)
+        print(_explain_nothing(index, options), file=sys.stderr)
 
 
-def _format_idle(index: "Index", effort: "Effort") -> None:
-    """Says which of the efforts that were asked for changes nothing."""
+def _report_unused(index: "Index", effort: "Effort") -> None:
+    """Prints on stderr which of the given options has no effect on an index of this type."""
     from llm2comp_indexes.structures.types import IndexType
 
     kinds = {IndexType(segment.type) for segment in index.manifest.segments}
-    idle = ["--nprobe"] if effort.nprobe and not any(kind.lists for kind in kinds) else []
-    idle += ["--ef-search"] if effort.ef_search and not any(kind.walks_graph for kind in kinds) else []
-    idle += ["--rerank"] if effort.rerank and all(kind.family == "flat" for kind in kinds) else []
-    if idle:
+    unused = ["--nprobe"] if effort.nprobe and not any(kind.lists for kind in kinds) else []
+    unused += ["--ef-search"] if effort.ef_search and not any(kind.walks_graph for kind in kinds) else []
+    unused += ["--rerank"] if effort.rerank and all(kind.family == "flat" for kind in kinds) else []
+    if unused:
         types = ", ".join(sorted({segment.type for segment in index.manifest.segments})) or "nothing"
-        print(f"{' and '.join(idle)}: without effect, as the index is {types}", file=sys.stderr)
+        print(f"{' and '.join(unused)}: without effect, as the index is {types}", file=sys.stderr)
 
 
-def _format_nothing(index: "Index", options: "SearchOptions") -> str:
+def _explain_nothing(index: "Index", options: "SearchOptions") -> str:
     if not len(index):
         return "nothing found: the index is empty"
     if options.where is not None:
@@ -124,15 +137,15 @@ def _format_nothing(index: "Index", options: "SearchOptions") -> str:
     return "nothing found: no document has a word of the question"
 
 
-def _write_run(opened: "Callable[[], Index]", queries: Path, run: Path, k: int, options: "SearchOptions") -> None:
+def _write_run(open_index: "Callable[[], Index]", queries: Path, run: Path, k: int, options: "SearchOptions") -> None:
     from llm2comp.corpus.read import read_queries
     from llm2comp.corpus.trec import check_run_id, write_run
 
     texts = read_queries(queries)
     for name in texts:
         check_run_id("query", name)
-    with opened() as index, Progress("queries", total=len(texts)) as progress:
-        _format_idle(index, options.effort)
+    with open_index() as index, Progress("queries", total=len(texts)) as progress:
+        _report_unused(index, options.effort)
         start = time.perf_counter()
         answers = _answers(index, texts, k, replace(options, by="document"), progress)
         lines = write_run(run, ((query, [(hit.document_id, hit.score) for hit in hits]) for query, hits in answers))
@@ -144,7 +157,7 @@ def _answers(
     index: "Index", texts: dict[str, str], k: int, options: "SearchOptions", progress: Progress
 ) -> Iterator[tuple[str, "list[Hit]"]]:
     names = list(texts)
-    for start in range(0, len(names), _QUERIES_AT_ONCE):
-        block = names[start : start + _QUERIES_AT_ONCE]
+    for start in range(0, len(names), _QUERIES_PER_BATCH):
+        block = names[start : start + _QUERIES_PER_BATCH]
         yield from zip(block, index.search([texts[name] for name in block], k, options=options), strict=True)
         progress.update(start + len(block))

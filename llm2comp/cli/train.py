@@ -1,8 +1,9 @@
-"""`llm2comp train`: one stage, or a recipe from its backbone to its last stage."""
+"""`llm2comp train`: one stage of training, or all stages of a recipe."""
 
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,27 +18,34 @@ __all__ = ["register"]
 
 Output = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="DIR", help="Folder of checkpoints, metrics.jsonl and the finished model/."),
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Folder for checkpoints, metrics.jsonl and the finished model/."
+    ),
 ]
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="Model folder; or a causal language model (Hub id or folder) to start from."),
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder of a model to train further, or causal language model to start from (folder or Hub id).",
+    ),
 ]
 Settings = Annotated[
     Path | None,
     typer.Option(
-        "--settings", metavar="FILE", help="YAML file with the stage's fields; those left out are the paper's."
+        "--settings", metavar="FILE", help="YAML file with fields of the stage; the others have the paper's values."
     ),
 ]
 Field = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="A field of the stage, such as steps=1000; may be repeated."),
+    typer.Option("--set", metavar="FIELD=VALUE", help="Field of the stage, such as steps=1000; may be repeated."),
 ]
-Memory = Annotated[int, typer.Option("--memory-tokens", help="k, when starting from a language model.")]
+Memory = Annotated[
+    int, typer.Option("--memory-tokens", help="Number of memory tokens, when starting from a language model.")
+]
 Length = Annotated[
     int,
     typer.Option(
-        "--max-length", help="Longest input in tokens, memory tokens included, when starting from a language model."
+        "--max-length", help="Maximum input in tokens, memory tokens included, when starting from a language model."
     ),
 ]
 Rank = Annotated[
@@ -49,8 +57,14 @@ Rank = Annotated[
 def register(app: typer.Typer) -> None:
     """Adds the command group `train`."""
     group = typer.Typer(no_args_is_help=True, help="Train one stage, or a whole recipe.", rich_markup_mode=None)
-    for command in (compress, unsupervised, supervised, recipe):
-        group.command()(command)
+    summaries: dict[Callable[..., None], str] = {
+        compress: "Stage 1: learn to compress texts into memory tokens.",
+        unsupervised: "Stage 2: learn from sentences without labels (SimCSE).",
+        supervised: "Stage 3: learn from queries, positives and negatives.",
+        recipe: "All stages of a recipe in order, resumable.",
+    }
+    for command, summary in summaries.items():
+        group.command(short_help=summary)(command)
     app.add_typer(group, name="train")
 
 
@@ -59,19 +73,26 @@ def compress(
     output: Output,
     corpus: Annotated[
         list[str],
-        typer.Option("--corpus", "-c", help="Running text: any corpus that `index build` reads; may be repeated."),
+        typer.Option(
+            "--corpus",
+            "-c",
+            metavar="CORPUS",
+            help="Running text: any corpus that `index build` reads; may be repeated.",
+        ),
     ],
-    heldout: Annotated[str | None, typer.Option(help="Text for the held-out loss; never trained on.")] = None,
+    heldout: Annotated[
+        str | None, typer.Option(metavar="CORPUS", help="Texts for the held-out loss, which are not trained on.")
+    ] = None,
     settings: Settings = None,
     field: Field = None,
     memory_tokens: Memory = 8,
     rank: Rank = 16,
     max_length: Length = 1024,
 ) -> None:
-    """Stage 1: memory tokens learn to replace a text when the frozen language model continues it."""
+    """Stage 1: memory tokens learn to stand for a text, so that the frozen language model can continue it."""
     _stage(
         "compression",
-        _of(model, memory_tokens, rank, max_length),
+        _model_settings(model, memory_tokens, rank, max_length),
         output,
         settings,
         field,
@@ -83,7 +104,10 @@ def unsupervised(
     model: Model,
     output: Output,
     corpus: Annotated[
-        list[str], typer.Option("--corpus", "-c", help="Running text whose sentences are used; may be repeated.")
+        list[str],
+        typer.Option(
+            "--corpus", "-c", metavar="CORPUS", help="Running text that is split into sentences; may be repeated."
+        ),
     ],
     settings: Settings = None,
     field: Field = None,
@@ -91,8 +115,15 @@ def unsupervised(
     rank: Rank = 16,
     max_length: Length = 1024,
 ) -> None:
-    """Stage 2: two dropout views of a sentence move together (SimCSE)."""
-    _stage("unsupervised", _of(model, memory_tokens, rank, max_length), output, settings, field, {"corpora": corpus})
+    """Stage 2: two encodings of a sentence under different dropout are drawn together (SimCSE)."""
+    _stage(
+        "unsupervised",
+        _model_settings(model, memory_tokens, rank, max_length),
+        output,
+        settings,
+        field,
+        {"corpora": corpus},
+    )
 
 
 def supervised(
@@ -101,7 +132,10 @@ def supervised(
     pairs: Annotated[
         list[str],
         typer.Option(
-            "--pairs", "-p", help="File of query/positive/negative rows, or a folder of them; may be repeated."
+            "--pairs",
+            "-p",
+            metavar="FILE|DIR",
+            help="File with rows of query, positive and negative, or folder of such files; may be repeated.",
         ),
     ],
     settings: Settings = None,
@@ -110,21 +144,23 @@ def supervised(
     rank: Rank = 16,
     max_length: Length = 1024,
 ) -> None:
-    """Stage 3: queries move to their positives, away from hard negatives and from all others of the batch."""
-    _stage("supervised", _of(model, memory_tokens, rank, max_length), output, settings, field, {"pairs": pairs})
+    """Stage 3: queries are drawn to their positives, away from hard negatives and other texts of the batch."""
+    _stage(
+        "supervised", _model_settings(model, memory_tokens, rank, max_length), output, settings, field, {"pairs": pairs}
+    )
 
 
 def recipe(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|FILE", help="A shipped recipe (llama-2-7b-paper, qwen3-0.6b, llm2comp-tiny) or a YAML file."
+            metavar="NAME|FILE", help="Bundled recipe (llama-2-7b-paper, qwen3-0.6b, llm2comp-tiny) or YAML file."
         ),
     ],
     output: Output,
-    data: Annotated[Path | None, typer.Option(help="Folder that the recipe calls {data}.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that the recipe calls {data}.")] = None,
 ) -> None:
-    """All stages of a recipe in order; run again after an interruption, it goes on where it was."""
+    """Run all stages of a recipe in order; after an interruption, run it again to continue."""
     from llm2comp.training.recipe_file import read_recipe
     from llm2comp.training.sources import check_sources
 
@@ -139,20 +175,20 @@ def recipe(
 
 
 def _print_once(folder: Path) -> None:
-    """Prints the result, in one of the processes that torchrun started."""
+    """Prints the folder, in one of the processes that torchrun started."""
     if os.environ.get("RANK", "0") == "0":
         print(folder)
 
 
 def _report_to_stdout() -> None:
-    """The reports of a training run are its result, so they go to stdout."""
+    """Sends the log of training to stdout, because it is the result of the command."""
     logger = logging.getLogger("llm2comp.training.loop")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers, logger.propagate = [handler], False
 
 
-def _of(model: str, memory_tokens: int, rank: int, max_length: int) -> "ModelSettings":
+def _model_settings(model: str, memory_tokens: int, rank: int, max_length: int) -> "ModelSettings":
     from llm2comp.training.settings import AdapterSettings, ModelSettings
 
     adapter = AdapterSettings(rank=rank, alpha=2 * rank) if rank else None
@@ -182,7 +218,7 @@ def _stage(
 
 
 def _stage_settings(name: str, file: Path | None, fields: list[str] | None, sources: dict[str, Any]) -> "StageSettings":
-    """The paper's settings of the stage, then the file's, then single fields, then the sources."""
+    """The paper's settings of the stage, changed by the file, then by single fields, then by the sources."""
     from llm2comp.errors import SettingsError
     from llm2comp.training.recipe_file import stage_values
     from llm2comp.training.settings import CompressionSettings, ContrastiveSettings

@@ -95,7 +95,7 @@ def test_delete_by_a_file_of_ids(folder: Path, tmp_path: Path, llm2comp_command:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "no such file"), (b"\n \n", "holds no ids, expected one a line"), (b"\xff\xfe\x00", "not UTF-8")],
+    [(None, "no such file"), (b"\n \n", "holds no ids, expected one per line"), (b"\xff\xfe\x00", "not UTF-8")],
 )
 def test_files_of_ids_that_are_none(
     folder: Path, tmp_path: Path, llm2comp_command: Command, content: bytes | None, words: str
@@ -218,7 +218,7 @@ def test_add_with_another_model_is_refused(folder: Path, newer: Path, llm2comp_c
     assert run.err.count("\n") == 1
 
 
-def test_many_segments_are_spoken_of(
+def test_many_segments_are_reported(
     folder: Path, tmp_path: Path, llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm2comp.cli.index._MANY_SEGMENTS", 3)
@@ -229,5 +229,5 @@ def test_many_segments_are_spoken_of(
     assert runs[0].err == ""
     assert (
         runs[1].err
-        == f"3 segments, each of which every search visits: `llm2comp index merge {folder}` makes one of them\n"
+        == f"3 segments, and every search visits each of them: `llm2comp index merge {folder}` merges them into one\n"
     )

@@ -35,7 +35,7 @@ def test_files_are_filled_and_curves_drawn(llm2comp_command: Command, results: P
     assert "| SciFact, test | `scifact.ndcg_at_10` | 0.500 |" in page.read_text(encoding="utf-8")
     assert (results / "ablation" / "score-by-samples.png").is_file()
     assert f"{page}: changed" in run.err
-    assert f"{page}: as it was" in llm2comp_command("report", "--results", results, "--write", page).err
+    assert f"{page}: unchanged" in llm2comp_command("report", "--results", results, "--write", page).err
 
 
 def test_bad_input_is_one_line(llm2comp_command: Command, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "no weight at all": (("q", "--mode", "hybrid", "--weights", "0", "0"), "at least one above 0"),
     "a filter that is none": (("q", "--where", "year >="), "where 'year >='"),
     "a filter in SQL": (("q", "--where", "year BETWEEN 1 AND 2"), "in Python's syntax: 1 <= year <= 2"),
-    "lists of words": (("q", "--mode", "bm25", "--nprobe", "3"), "which --mode bm25 does without"),
+    "lists of words": (("q", "--mode", "bm25", "--nprobe", "3"), "which --mode bm25 does not use"),
     "no list": (("q", "--nprobe", "0"), "Invalid value for '--nprobe'"),
     "no thread": (("q", "--threads", "0"), "Invalid value for '--threads'"),
     "queries without a run": (("--queries", "q.jsonl"), "--queries and --run go together"),

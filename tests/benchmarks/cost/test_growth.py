@@ -214,4 +214,4 @@ def test_deviations_in_results_are_those_of_their_points(file: Path) -> None:
 def test_wrong_sizes_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["bench", "growth", "--lengths", "16 many"])
     assert run.exit_code == 2
-    assert "give whole numbers with spaces between" in run.output
+    assert "give whole numbers separated by spaces" in run.output

@@ -1,0 +1,80 @@
+"""Arguments and options that several commands on indexes share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from llm2comp.cli.output import wrong_usage
+
+if TYPE_CHECKING:
+    from llm2comp_indexes import IndexOptions
+
+CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]
+Corpora = Annotated[list[str], typer.Argument(metavar="CORPUS", help=CORPUS)]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="Folder or Hub id.", show_default="the bundled model"),
+]
+OnError = Annotated[
+    Literal["raise", "skip"], typer.Option(help="Stop at the first malformed row, or skip and count such rows.")
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where FAISS trains and adds vectors; auto: on a GPU if FAISS finds one."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Type = Annotated[
+    str,
+    typer.Option(
+        "--type",
+        "-t",
+        metavar="NAME",
+        help="auto (chosen by measuring), flat, hnsw, ivf, ivfpq, or a FAISS factory string.",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Maximum memory of a search, such as 500M, 4G or 16GiB.", show_default="no limit"
+    ),
+]
+Latency = Annotated[
+    float | None,
+    typer.Option(metavar="MS", help="Maximum median time of a query, in milliseconds.", show_default="10"),
+]
+Recall = Annotated[float, typer.Option(help="Minimum share of the true nearest results that a search finds.")]
+Results = Annotated[
+    int, typer.Option("--k", min=1, max=1000, help="Results per query that recall and latency are measured for.")
+]
+Store = Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Precision of the stored vectors.")]
+ChunkTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Split documents into chunks of at most this many tokens.", show_default="whole documents"
+    ),
+]
+ChunkOverlap = Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks have in common.")]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="Build a BM25 index too, for search --mode bm25 and hybrid.")]
+
+
+def index_options(
+    memory: str | None, latency_ms: float | None, recall: float, k: int, **options: Any
+) -> "IndexOptions":
+    """Options of an index with these targets; what they do not allow is wrong usage.
+
+    Args:
+        memory: Size such as 4G; None for no limit.
+        latency_ms: Milliseconds; None for the default.
+        recall: From 0 to 1.
+        k: Results per query.
+        options: Further fields of `IndexOptions`.
+    """
+    from llm2comp.units import parse_bytes
+    from llm2comp_indexes import IndexOptions, Targets
+
+    with wrong_usage():
+        size = parse_bytes(memory) if memory else None
+        return IndexOptions(targets=Targets(memory=size, latency_ms=latency_ms, recall=recall, k=k), **options)

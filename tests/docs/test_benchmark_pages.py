@@ -1,5 +1,6 @@
 """The tables of README.md, benchmarks/README.md and the pages on performance are those of the result files."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,12 @@ def test_every_table_is_what_the_result_files_say(page: Path) -> None:
     assert "<!-- table " in text, "the tables are gone"
     filled = fill_text(text, read_results(RESULTS), page.parent)
     assert filled == text, f"the tables are not those of the result files; run: llm2comp report --write {name(page)}"
+
+
+def test_numbers_of_the_findings_stand_in_the_tables() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    findings = [line for line in text.partition("\n## ")[0].splitlines() if line.startswith("- **")]
+    tables = "\n".join(re.findall(r"<!-- table .+? -->\n(.*?)<!-- end -->", text, re.DOTALL))
+    numbers = [number for line in findings for number in re.findall(r"\d+\.\d+|\d+ %", line)]
+    assert len(findings) == 5
+    assert [number for number in numbers if number.replace(" ", "") not in tables] == []

@@ -1,4 +1,4 @@
-"""The unit every corpus, index and benchmark shares: a document with an id, a title, a text and metadata."""
+"""`Document`, the unit of every corpus, index and benchmark: id, title, text and metadata."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,5 +24,5 @@ class Document:
 
     @property
     def content(self) -> str:
-        """What is encoded: the title, a line break and the text, or whichever of them there is."""
+        """The text that is encoded: title, line break and text; one of the two alone if the other is empty."""
         return f"{self.title}\n{self.text}" if self.title and self.text else self.title or self.text

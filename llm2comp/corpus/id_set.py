@@ -1,4 +1,4 @@
-"""A set of ids that stays small beside corpora of many millions of documents."""
+"""A set of ids that needs little memory for corpora of many millions of documents."""
 
 from array import array
 from hashlib import blake2b
@@ -7,9 +7,9 @@ __all__ = ["IdSet"]
 
 
 class IdSet:
-    """Which ids were met, by 64-bit hash in an open-addressing table: 16 to 32 bytes per id where a set of strings takes over 100.
+    """Set of ids, stored as 64-bit hashes in an open-addressing table: 16 to 32 bytes per id.
 
-    Ten million different ids collide with probability 3e-6.
+    A set of strings takes over 100 bytes per id. Among ten million different ids, a collision has probability 3e-6.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class IdSet:
         return self._count
 
     def add(self, identifier: str) -> bool:
-        """Whether the id is new."""
+        """Adds an id; whether it is new."""
         key = int.from_bytes(blake2b(identifier.encode("utf-8"), digest_size=8).digest(), "big") or 1
         slot = self._find(key)
         if self._table[slot] == key:
@@ -32,7 +32,7 @@ class IdSet:
         return True
 
     def _find(self, key: int) -> int:
-        """The slot that holds the key, or the empty one where it belongs."""
+        """Number of the slot that holds the key, or of the empty slot to put it in."""
         table, mask = self._table, len(self._table) - 1
         slot = key & mask
         while table[slot] not in (0, key):

@@ -16,7 +16,10 @@ _QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """Query texts by id, in the file's order: JSON lines (or .csv, .tsv, .parquet) with `_id`, `id`, `query_id` or `qid` and `text` or `query`.
+    """Query texts by id, in the order of the file.
+
+    The file has JSON lines (or is .csv, .tsv or .parquet). The id is in `_id`, `id`, `query_id`, `query-id` or `qid`,
+    the text in `text` or `query`.
 
     Raises:
         CorpusError: The file cannot be read or is empty, or a row is malformed or repeats an id; the message names the
@@ -36,18 +39,18 @@ def read_queries(path: str | Path) -> dict[str, str]:
 def _take(fields: dict[str, Any], names: tuple[str, ...], place: str, kind: Any) -> Any:
     value = next((fields[name] for name in names if name in fields), None)
     if not isinstance(value, kind) or isinstance(value, bool):
-        wanted = "a string" if kind is str else "a string or a number"
+        expected = "a string" if kind is str else "a string or a number"
         raise CorpusError(
-            f"{place}: expected {wanted} in {' or '.join(names)}, found {value!r:.40} among the fields "
+            f"{place}: expected {expected} in {' or '.join(names)}, found {value!r:.40} among the fields "
             f"{list_names(fields)}"
         )
     return value
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Scores by query id and document id; higher is more relevant, a pair that is not listed is not relevant.
+    """Relevance scores by query id and document id; a higher score is more relevant, a missing pair is not relevant.
 
-    Two layouts: BEIR (tab-separated, header `query-id corpus-id score`) and TREC (four columns: query, iteration,
+    Reads two layouts: BEIR (tab-separated, header `query-id corpus-id score`) and TREC (four columns: query, iteration,
     document, score).
 
     Raises:
@@ -71,7 +74,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
 
 
 def _split_qrels(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Tuples (place, query, document, score)."""
+    """Fields of each line as (place, query, document, score)."""
     beir = False
     for number, line in read_lines(path):
         place = f"{path}:{number}"

@@ -1,7 +1,7 @@
 """The documentation of installed Python code as a corpus: one document per module, class or function with a docstring.
 
-Sources are parsed, never imported, so reading a package runs none of its code. Modules written in C have no source; of
-those only the ones built into the running interpreter or its standard library are imported and inspected.
+Source files are parsed, never imported, so reading a package runs none of its code. Modules written in C have no
+source; they are imported and inspected only if they belong to the running interpreter or its standard library.
 """
 
 import ast
@@ -27,18 +27,18 @@ _SKIPPED_FOLDERS = frozenset(
 )
 _Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _HELD_OUT_OF_256 = 32
-_BOUND_ARGUMENT = re.compile(r"\$\w+(, /)?(, )?")  # `$module` and `$self` mark what a caller never passes
+_BOUND_ARGUMENT = re.compile(r"\$\w+(, /)?(, )?")  # `$module` and `$self`, which a caller does not pass
 
 
 def read_python_docs(*, packages: bool = False) -> Iterator[Document]:
-    """Documents of the standard library of the running interpreter, in a fixed order, ids such as `json.dumps`.
+    """Documents of the standard library of the running interpreter, in a fixed order, with ids such as `json.dumps`.
 
     Args:
-        packages: Also every package installed beside it (`python-docs:all`).
+        packages: Whether every installed package is read too (`python-docs:all`).
 
     Yields:
-        Documents whose title is the qualified name with its arguments and whose text is the docstring, indentation
-        removed. Metadata: module, kind (module, class, function), source (path relative to its root, `:line`).
+        Documents: the title is the qualified name with its arguments, the text is the docstring without indentation.
+        Metadata: module, kind (module, class, function), source (path from its root, `:line`).
     """
     seen: set[str] = set()
     roots = [Path(sysconfig.get_path("stdlib"))]
@@ -68,10 +68,10 @@ def _read_root(root: Path) -> Iterator[Document]:
 def _read_source(path: Path, relative: Path) -> Iterator[Document]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's docstrings are not our user's concern
+            warnings.simplefilter("ignore")  # about invalid escapes in the docstrings of other packages
             tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # a dangling link, a template or a deliberately broken file: nothing there is documentation of anything importable
+        return  # a dangling link, a template or a deliberately broken file: nothing that could be imported
     parts = relative.with_suffix("").parts
     module = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
     yield from _walk(tree, module, module, relative)
@@ -96,7 +96,7 @@ def _read_compiled_modules() -> Iterator[Document]:
         if name in sys.builtin_module_names or _is_extension(name):
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # modules that leave in a later version warn on import
+                    warnings.simplefilter("ignore")  # deprecated modules warn on import
                     module = importlib.import_module(name)
             except ImportError:
                 continue  # named by the interpreter but not built on this platform
@@ -104,9 +104,7 @@ def _read_compiled_modules() -> Iterator[Document]:
 
 
 def _is_extension(name: str) -> bool:
-    spec = find_spec(
-        name
-    )  # looks for the file only; sysconfig's platstdlib is no help, it points into a virtual environment
+    spec = find_spec(name)  # finds the file without importing; sysconfig's platstdlib may be a virtual environment
     return spec is not None and isinstance(spec.loader, ExtensionFileLoader)
 
 
@@ -133,13 +131,13 @@ def _inspect_module(name: str, module: object) -> Iterator[Document]:
 
 
 def split_summary(text: str) -> tuple[str, str]:
-    """Summary (first paragraph, in one line) and body (all the rest) of a docstring; the body may be empty."""
+    """Summary (first paragraph, on one line) and body (the rest) of a docstring; the body may be empty."""
     summary, _, body = text.strip().partition("\n\n")
     return " ".join(summary.split()), body.strip()
 
 
 def remove_names(document: Document, text: str) -> str:
-    """The text without the words of the document's own qualified name, so that the name alone cannot give it away."""
+    """The text without the words of the document's qualified name, so that a search by name alone cannot find it."""
     names = sorted({part for part in document.id.split(".") if len(part) > 2}, key=len, reverse=True)
     if not names:
         return text
@@ -148,10 +146,10 @@ def remove_names(document: Document, text: str) -> str:
 
 
 def is_held_out(text: str) -> bool:
-    """Whether a docstring belongs to the part (one in eight) that is for measuring only and never trained on.
+    """Whether a docstring is in the eighth that is held out for evaluation and never trained on.
 
-    Decided by a hash of the letters and digits of its summary, so the same docstring met again under another name,
-    in another version or with other punctuation falls on the same side.
+    Decided by a hash of the letters and digits of its summary, so the same docstring under another name, in another
+    version or with other punctuation is in the same part.
     """
     summary, _ = split_summary(text)
     letters = re.sub(r"[^a-z0-9]+", " ", summary.lower()).strip()

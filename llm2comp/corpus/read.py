@@ -1,4 +1,4 @@
-"""Readers of corpora: whatever people keep texts in, as a stream of documents with unique ids."""
+"""Readers of corpora: files, folders and data sets as streams of documents with unique ids."""
 
 import math
 import os
@@ -49,12 +49,12 @@ _EXPECTED = (
 def read_corpus(
     source: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None
 ) -> Iterator[Document]:
-    """Documents of a corpus, in its order, read as a stream: memory holds one document and 16 to 32 bytes per id.
+    """Documents of a corpus, in its order, as a stream: memory holds one document and 16 to 32 bytes per id.
 
-    Sources, told apart by name:
+    The name of the source says how it is read:
 
     - a BEIR folder: its `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed);
-    - any other folder: each .txt and .md file below it is a document, its path from the folder is the id; hidden ones
+    - any other folder: each .txt and .md file below it is a document, with its path from the folder as id; hidden files
       are left out;
     - one .jsonl or .json file (an object per line), .csv or .tsv (with a header line), .parquet, .txt or .md;
     - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
@@ -62,19 +62,20 @@ def read_corpus(
     - `python-docs:`, `python-docs:all`: docstrings of the standard library, and of every installed package.
 
     A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id`
-    (numbers become strings; without any, the id is `file.jsonl:LINE`, compressed or not); its text in `text`,
-    `contents`, `content`, `body` or `document_text`; its title, if it has one, in `title`. The fields of `metadata` and
-    all others become metadata; dates become ISO strings, NaN becomes null, and what JSON cannot hold (bytes, images) is
-    left out.
+    (numbers become strings; without any of them, the id is `file.jsonl:LINE`, compressed or not), its text in `text`,
+    `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The fields of `metadata` and all
+    other fields become metadata; dates become ISO strings, NaN becomes null, and what JSON cannot represent (bytes,
+    images) is left out.
 
     Args:
-        source: What to read.
-        on_error: What a malformed row or a duplicate id does: raise, or be skipped (of two equal ids the first stays).
-        on_skip: With "skip", gets a message `file:line: what is wrong`; left out, the message goes to the log.
+        source: A file, a folder, or one of the names above.
+        on_error: Whether a malformed row or a duplicate id raises an error or is skipped (of equal ids, the first is
+            kept).
+        on_skip: With "skip", receives each message `file:line: what is wrong`; by default messages are logged.
 
     Raises:
-        CorpusError: At once if the source is missing or of no known kind; while reading, if a file cannot be read, a
-            row is malformed, an id occurs twice, or there is no document at all.
+        CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
+            read, a row is malformed, an id occurs twice, or there is no document.
     """
     report = choose_report(on_error, on_skip)
     name = str(source)
@@ -131,7 +132,7 @@ def _has_records(path: Path) -> bool:
 
 
 def find_texts(folder: Path) -> Iterator[Path]:
-    """Text files below the folder, in order, hidden ones left out."""
+    """Text files below the folder, in order, without hidden ones."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -177,9 +178,7 @@ def _read_hub(source: str) -> Iterator[Record]:
             yield Record(f"{source}:{number}", f"{name}:{number}", fields)
     except CorpusError:
         raise
-    except (
-        Exception
-    ) as error:  # the libraries below raise errors of a dozen kinds for a missing, private or broken data set
+    except Exception as error:  # of a dozen kinds, for a data set that is missing, private or broken
         raise CorpusError(f"{source}: cannot be loaded as a data set: {one_line(error)}") from error
 
 
@@ -207,7 +206,7 @@ def _to_documents(source: str, records: Iterator[Record], report: Report) -> Ite
 
 def _to_document(record: Record) -> Document:
     fields = dict(record.fields)
-    identifier = _take_id(fields, record.made_up_id)
+    identifier = _take_id(fields, record.default_id)
     text = _take_text(fields)
     title = fields.pop("title", None)
     if not isinstance(title, str | None):
@@ -217,9 +216,9 @@ def _to_document(record: Record) -> Document:
     return Document(identifier, title or "", text, _to_json(metadata))
 
 
-def _take_id(fields: dict[str, Any], made_up: str) -> str:
+def _take_id(fields: dict[str, Any], default: str) -> str:
     name = next((name for name in _ID_FIELDS if name in fields), None)
-    identifier = fields.pop(name) if name else made_up
+    identifier = fields.pop(name) if name else default
     number = isinstance(identifier, int | float) and not isinstance(identifier, bool) and math.isfinite(identifier)
     if not number and (not isinstance(identifier, str) or not identifier):
         raise ValueError(f'the id in "{name}" is {identifier!r:.40}, expected a string or a number')
@@ -240,7 +239,7 @@ def _take_text(fields: dict[str, Any]) -> str:
 
 
 def _to_json(value: Any) -> Any:
-    """The value with JSON types only, entries of other types left out."""
+    """The value in JSON types, without entries of other types."""
     if isinstance(value, dict):
         return {str(key): _to_json(item) for key, item in value.items() if _fits_json(item)}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Files of records: JSON lines, CSV, TSV and parquet, one row at a time, each with the place that error messages name."""
+"""Files of records: JSON lines, CSV, TSV and parquet, read one row at a time with its place for error messages."""
 
 import csv
 import json
@@ -29,9 +29,7 @@ RECORD_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 _logger = logging.getLogger(__name__)
 _PARQUET_ROWS = 256
 _PARQUET_BUFFER_BYTES = 2**20
-_CSV_FIELD_CHARACTERS = (
-    2**28
-)  # Python's own limit is 131,072; this one stops an unclosed quote before it fills the memory
+_CSV_FIELD_CHARACTERS = 2**28  # Python's default is 131,072; an unclosed quote must not fill the memory
 
 
 class Record(NamedTuple):
@@ -39,17 +37,17 @@ class Record(NamedTuple):
 
     Attributes:
         place: `file:line` (parquet: `file:row`), from 1.
-        made_up_id: For a row without an id: the file's name without folder and compression suffix, and the line.
+        default_id: Id if the row has none: name of the file without folder and compression suffix, and line.
         fields: JSON-like values by name.
     """
 
     place: str
-    made_up_id: str
+    default_id: str
     fields: dict[str, Any]
 
 
 def choose_report(on_error: OnError, on_skip: Report | None) -> Report:
-    """What to do with a message about a malformed row: raise it, or hand it on (by default to the log) and go on."""
+    """Function for messages about malformed rows: raises CorpusError, or calls `on_skip` (by default the log)."""
     if on_error == "raise":
         return _raise
     if on_error != "skip":
@@ -58,7 +56,7 @@ def choose_report(on_error: OnError, on_skip: Report | None) -> Report:
 
 
 def list_names(names: Iterable[str]) -> str:
-    """The first names in one line, for a message."""
+    """The first eight names on one line, for a message."""
     shown = list(islice((" ".join(str(name).split())[:40] for name in names), 9))
     return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
 
@@ -70,16 +68,16 @@ def _raise(message: str) -> None:
 def read_json_lines(
     path: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Objects of a JSON lines file as (line number from 1, object), decompressed by the suffix; blank lines are passed over.
+    """Objects of a JSON lines file as (line number from 1, object); blank lines are skipped.
 
     Args:
-        path: The file.
-        on_error: What a malformed line does: raise, or be skipped.
-        on_skip: With "skip", gets `file:line: what is wrong`; left out, the message goes to the log.
+        path: The file, decompressed according to its suffix.
+        on_error: Whether a malformed line raises an error or is skipped.
+        on_skip: With "skip", receives each message `file:line: what is wrong`; by default messages are logged.
 
     Raises:
         CorpusError: The file cannot be read, or (with "raise") a line is not UTF-8, not JSON, not an object, or holds
-            half a surrogate pair, which no file or terminal could take.
+            half a surrogate pair, which cannot be encoded as UTF-8.
     """
     report = choose_report(on_error, on_skip)
     for number, line in read_lines(path):
@@ -99,14 +97,15 @@ def _parse_object(line: bytes) -> dict[str, Any]:
         raise ValueError(
             f"a JSON {type(fields).__name__}, expected one object {{...}} per line (`jq -c '.[]'` converts an array)"
         )
-    if b"\\u" in line:  # only an escape can bring in a lone surrogate
+    if b"\\u" in line:  # a lone surrogate can only come from an escape
         json.dumps(fields, ensure_ascii=False).encode("utf-8")
     return fields
 
 
 def _describe(error: ValueError | RecursionError) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at position {error.start + 1}); convert the file with iconv"
+        byte = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
+        return f"not UTF-8 ({byte}); convert the file with iconv"
     if isinstance(error, UnicodeEncodeError):
         return f"half a surrogate pair (\\u{ord(error.object[error.start]):04x}) in a string, expected whole characters"
     if isinstance(error, json.JSONDecodeError):
@@ -115,7 +114,10 @@ def _describe(error: ValueError | RecursionError) -> str:
 
 
 def read_records(path: Path, report: Report) -> Iterator[Record]:
-    """Rows of a .jsonl, .json (lines), .csv, .tsv (with a header line) or .parquet file; malformed rows go to `report`."""
+    """Rows of a .jsonl, .json (lines), .csv, .tsv (with a header line) or .parquet file.
+
+    Malformed rows are passed to `report` and skipped.
+    """
     name = uncompressed_name(path)
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
@@ -133,7 +135,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     number = 0
     try:
-        # without these two, pyarrow keeps every row group that it has read
+        # Without these two settings, pyarrow keeps every row group that it has read
         with readable(path), parquet.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as table:
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
                 for fields in batch.to_pylist():
@@ -160,9 +162,9 @@ def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any
 
 
 def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
-    """Rows as (first line, values), read by the rules of RFC 4180.
+    """Rows as (number of the first line, values), read by the rules of RFC 4180.
 
-    In a .tsv, which often has no quoting at all, quotes that do not enclose a whole field are plain characters.
+    .tsv files often have no quoting: in them, quotes that do not enclose a whole field are plain characters.
     """
     csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_CHARACTERS))
     tabs = Path(uncompressed_name(path)).suffix.lower() == ".tsv"
@@ -189,11 +191,14 @@ def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Lines:
-    """Lines as text, those of the current row kept; bytes that are not UTF-8 become surrogates, so that reading can go on after them."""
+    """Lines of a file as text; keeps those of the current row.
+
+    Bytes that are not UTF-8 become surrogates, so that reading can continue after them.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lines = read_lines(path)
-        self._returned: list[str] = []  # the next one last
+        self._returned: list[str] = []  # in reverse order
         self._row: list[str] = []
         self.number = 0
 
@@ -209,12 +214,12 @@ class _Lines:
         return line
 
     def begin_row(self) -> int:
-        """Number of the line that comes next."""
+        """Starts a row; the number of its first line."""
         self._row = []
         return self.number + 1
 
     def keep_first(self) -> str:
-        """The first line of the row; the others are returned, to be read again as rows of their own."""
+        """The first line of the row; the other lines are put back and read again as further rows."""
         first, *others = self._row
         self._returned += reversed(others)
         self.number -= len(others)

@@ -1,4 +1,4 @@
-"""About how many documents a corpus holds, from its size and its beginning: for the time left of a build."""
+"""Estimated number of documents of a corpus, from its size and its beginning, for the remaining time of a build."""
 
 import csv
 import lzma
@@ -18,20 +18,20 @@ _SAMPLE_TEXT_BYTES = 64 << 20  # decompressed
 
 
 def estimate_documents(sources: Sequence[str | Path]) -> int | None:
-    """About how many documents the corpora hold together; None where that cannot be told without reading all of them.
+    """Estimated number of documents of all corpora together; None if only reading them could tell.
 
-    Exact for parquet files and folders of texts; of other files the first megabyte is read. It never raises: what is
-    wrong with a corpus is said when it is read.
+    Exact for parquet files and folders of texts; of other files, the first megabyte is read. Never raises: an error in
+    a corpus is reported when it is read.
     """
     total = 0
     for source in sources:
         try:
-            found = _estimate(str(source))
-        except Exception:  # a damaged archive, a folder that cannot be listed: whoever reads it will say what is wrong
+            documents = _estimate(str(source))
+        except Exception:  # a damaged archive, a folder that cannot be listed: reported when the corpus is read
             return None
-        if found is None:
+        if documents is None:
             return None
-        total += found
+        total += documents
     return total
 
 
@@ -40,12 +40,12 @@ def _estimate(source: str) -> int | None:
         return None
     path = Path(source)
     if path.is_dir():
-        found = find_records_file(path)
-        if found is None:
+        file = find_records_file(path)
+        if file is None:
             return sum(1 for _ in find_texts(path))
-        path = found
+        path = file
     if not path.is_file():
-        return None  # a pipe, which a sample would take from its reader
+        return None  # a pipe: what is read for the estimate would be missing later
     suffix = Path(uncompressed_name(path)).suffix.lower()
     if suffix == ".parquet":
         from pyarrow import parquet
@@ -60,11 +60,11 @@ def _extrapolate(path: Path, suffix: str) -> int | None:
         sample = file.read(_SAMPLE_BYTES)
     text = _decompress(sample, path.suffix.lower()) if path.suffix.lower() in COMPRESSED_SUFFIXES else sample
     if len(text) >= _SAMPLE_TEXT_BYTES:
-        return None  # it expands so much that the sample was not used up
+        return None  # expands so much that part of the sample is unread
     lines = text.splitlines(keepends=True)
     whole = len(sample) == size
     if not whole and lines:
-        lines.pop()  # cut
+        lines.pop()  # incomplete
     header = suffix in (".csv", ".tsv")
     rows = (
         sum(1 for _ in csv.reader(line.decode("utf-8", "replace") for line in lines))
@@ -78,7 +78,7 @@ def _extrapolate(path: Path, suffix: str) -> int | None:
 
 
 def _decompress(sample: bytes, suffix: str) -> bytes:
-    """What the first bytes of an archive expand to, as far as memory allows."""
+    """Text of the first bytes of an archive, up to 64 MiB."""
     if suffix == ".zst":
         with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
             sample, read_across_frames=True
@@ -88,7 +88,7 @@ def _decompress(sample: bytes, suffix: str) -> bytes:
 
 
 def _expand(sample: bytes, suffix: str) -> Iterator[bytes]:
-    """Members of a .gz or .xz archive, one behind the other, the last one cut."""
+    """Text of each member of a .gz or .xz archive; the last member may be incomplete."""
     left = _SAMPLE_TEXT_BYTES
     while sample and left > 0:
         member = zlib.decompressobj(31) if suffix == ".gz" else lzma.LZMADecompressor()

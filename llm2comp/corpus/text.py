@@ -1,4 +1,4 @@
-"""UTF-8 text files as they lie on disk: plain or compressed (.gz, .xz, .zst), read as a stream, every failure one clear line."""
+"""UTF-8 text files, plain or compressed (.gz, .xz, .zst), read as streams; every failure is a CorpusError."""
 
 import gzip
 import io
@@ -17,8 +17,8 @@ __all__ = ["COMPRESSED_SUFFIXES", "open_text", "read_lines", "readable", "uncomp
 
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
 
-_ZSTD_INPUT_BYTES = 16 * 1024  # small, since repetitive text can expand a thousandfold
-_ZSTD_WINDOW_BYTES = 2**31  # what `zstd --long=31` needs; memory is taken only for files written so
+_ZSTD_INPUT_BYTES = 16 * 1024  # small, because repetitive text can expand a thousandfold
+_ZSTD_WINDOW_BYTES = 2**31  # for `zstd --long=31`; only files written with it take this memory
 
 
 def uncompressed_name(path: Path) -> str:
@@ -27,11 +27,13 @@ def uncompressed_name(path: Path) -> str:
 
 
 def open_text(path: str | Path) -> TextIO:
-    """The file opened for reading as UTF-8 text, decompressed by its suffix; a byte order mark is dropped.
+    """The file, opened for reading as UTF-8 text and decompressed according to its suffix.
+
+    A byte order mark is dropped.
 
     Raises:
-        CorpusError: Now, if the file is missing or unreadable; while reading, if its archive is damaged or truncated or
-            a line is not UTF-8 (the message names the line).
+        CorpusError: On opening, if the file is missing or unreadable; on reading, if its archive is damaged or
+            truncated or a line is not UTF-8 (the message names the line).
     """
     path = Path(path)
     with readable(path):
@@ -39,7 +41,9 @@ def open_text(path: str | Path) -> TextIO:
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    r"""Lines as (number from 1, bytes with their `\n`), decompressed by the suffix; a byte order mark is dropped.
+    r"""Lines as (number from 1, bytes with their `\n`), decompressed according to the suffix of the file.
+
+    A byte order mark is dropped.
 
     Raises:
         CorpusError: The file is missing or unreadable, or its archive is damaged or truncated.
@@ -52,7 +56,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns the failures of opening and reading a file into a CorpusError that names it."""
+    """Turns errors of opening and reading a file into a CorpusError that names it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -66,7 +70,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 class _CheckedText(io.TextIOWrapper):
-    """Text whose every way of reading raises CorpusError, with the line, where Python raises a dozen other errors."""
+    """Text stream whose reading methods raise CorpusError, with the line, instead of a dozen other errors."""
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         super().__init__(stream, encoding="utf-8-sig")
@@ -80,7 +84,7 @@ class _CheckedText(io.TextIOWrapper):
         try:
             return super().readline(size)
         except Exception:
-            with self._checked():  # entered for each line, it would take longer than reading it
+            with self._checked():  # only now: entering it for each line would take longer than reading
                 raise
 
     @contextmanager
@@ -95,7 +99,7 @@ class _CheckedText(io.TextIOWrapper):
 
 
 def _find_undecodable(path: Path) -> int:
-    """Number of the first line that is not UTF-8; text is decoded in blocks, so the line is known only by looking again."""
+    """Number of the first line that is not UTF-8; text is decoded in blocks, so the file is read again."""
     for number, line in read_lines(path):
         try:
             line.decode("utf-8")
@@ -118,7 +122,7 @@ def _open_binary(path: Path) -> BinaryIO:
 class _ZstdReader(io.RawIOBase):
     """Decompressed bytes of a .zst file of one or more frames.
 
-    The package's own reader takes a truncated file for a short one; this one raises EOFError.
+    The reader of `zstandard` treats a truncated file as a short one; this one raises EOFError.
     """
 
     def __init__(self, path: Path) -> None:

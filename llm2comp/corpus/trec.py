@@ -1,4 +1,4 @@
-"""TREC run files, `query Q0 document rank score tag`, one ranked document a line: what every evaluation tool reads."""
+"""TREC run files, which every evaluation tool reads: a line `query Q0 document rank score tag` per ranked document."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from llm2comp.errors import CorpusError, SettingsError
 
 __all__ = ["check_run_id", "read_run", "write_run"]
 
-# White space as trec_eval knows it: ids may hold a no-break space, at which str.split would cut.
+# White space as trec_eval defines it: ids may contain a no-break space, which str.split would split at
 _WORDS = re.compile(r"[^ \t\r\n\f\v]+")
 _FIELDS = "qid Q0 docid rank score tag"
 

@@ -1,12 +1,12 @@
-"""Training triples in the formats people have them in, as data sets for the sentence-transformers trainer.
+"""Training triples in common formats, as data sets for the sentence-transformers trainer.
 
 A row is one JSON object on a line of a .jsonl or .json file (also .gz, .xz, .zst):
 
 - `{"query", "positive", "negative"}`; positive and negative are one text or a list, negative may be null or missing.
-  The names of other collections are taken too: `anchor`; `pos`, `positives`; `neg`, `negatives`;
+  Other common names are read too: `anchor`; `pos`, `positives`; `neg`, `negatives`;
 - Tevatron: `{"query", "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}`.
 
-A text may everywhere be an object with `text` and `title`; title and text are joined as in a corpus.
+Each text may be an object with `text` and `title`; title and text are joined as in a corpus.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ _ROWS_PER_BATCH = 4096
 
 
 class Triple(NamedTuple):
-    """One row: a query, at least one text that answers it, and texts that do not (hard negatives; maybe none)."""
+    """One row: a query, at least one text that answers it, and hard negatives, texts that do not (possibly none)."""
 
     query: str
     positives: tuple[str, ...]
@@ -44,14 +44,16 @@ class Triple(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TripleSet:
-    """Pairs of one file that have the same number of hard negatives; read from disk when loaded.
+    """Pairs of one file with the same number of hard negatives; read from disk by `load`.
 
     Attributes:
-        name: The file's stem, with `-1neg`, `-2neg` for the pairs with one or two negatives.
+        name: Stem of the file, with `-1neg`, `-2neg` for the pairs with one or two negatives.
         path: The file.
-        instruction: Put before every query of this set; None for none.
-        negatives: Hard negatives of each pair.
-        pairs: How many pairs there are.
+        instruction: Text before every query of this set; None for none.
+        negatives: Number of hard negatives of each pair.
+        pairs: Number of pairs.
+        max_negatives: Maximum number of negatives used, as passed to `read_triples`.
+        on_error: Whether a malformed row raises an error or is skipped.
     """
 
     name: str
@@ -63,7 +65,7 @@ class TripleSet:
     on_error: Literal["raise", "skip"] = "raise"
 
     def load(self) -> "Dataset":
-        """The pairs as columns `anchor`, `positive`, `negative_1` … `negative_n` of strings, held in memory as Arrow data."""
+        """The pairs in memory, as string columns `anchor`, `positive`, `negative_1` … `negative_n` of Arrow data."""
         import pyarrow as pa
         from datasets import Dataset
 
@@ -93,25 +95,25 @@ def read_triples(
     on_error: Literal["raise", "skip"] = "raise",
     on_skip: Callable[[str], None] | None = None,
 ) -> list[TripleSet]:
-    """The data sets of a training file or of a folder of them, checked line by line but not loaded.
+    """Data sets of a training file or of a folder of such files, checked line by line but not loaded.
 
-    A row with several positives gives a pair for each. Of the negatives the first `max_negatives` are used. A data set
-    of the trainer has the same columns in every row, so pairs are split by their number of negatives into sets of their
-    own: none is lost, and no stand-in negative is made up.
+    A row with several positives gives one pair for each. Of its negatives, the first `max_negatives` are used. All rows
+    of a data set must have the same columns, so pairs with different numbers of negatives are in different sets: no
+    pair is lost, and no negative is invented.
 
     Args:
         source: A file, or a folder whose .jsonl and .json files are one data set each. `instructions.yaml` in the
-            folder maps the stem of a file to the instruction of its queries; a file it does not name has none.
-        max_negatives: 0 leaves all hard negatives out.
-        on_error: What a malformed row does: raise, or be skipped.
-        on_skip: With "skip", gets the message `file:line: what is wrong`.
+            folder maps the stem of a file to the instruction for its queries; other files have none.
+        max_negatives: Maximum number of hard negatives of a pair; 0 leaves them out.
+        on_error: Whether a malformed row raises an error or is skipped.
+        on_skip: With "skip", receives each message `file:line: what is wrong`.
 
     Returns:
         Sets by file name, then by number of negatives.
 
     Raises:
-        CorpusError: A missing file, a malformed row ("file:line: what"), a file without pairs, or instructions for no
-            file.
+        CorpusError: A file is missing or has no pairs, a row is malformed ("file:line: what"), or an instruction is for
+            no file.
         SettingsError: `max_negatives` is negative.
     """
     if max_negatives < 0:
@@ -136,14 +138,14 @@ def read_triples(
 
 
 def dataset_name(path: Path) -> str:
-    """The file's name without folder and suffixes: `data/snli.jsonl.gz` -> `snli`."""
+    """Name of a file without folder and suffixes: `data/snli.jsonl.gz` -> `snli`."""
     return Path(uncompressed_name(path)).stem
 
 
 def read_rows(
     path: str | Path, *, on_error: Literal["raise", "skip"] = "raise", on_skip: Callable[[str], None] | None = None
 ) -> Iterator[tuple[int, Triple]]:
-    """The rows of one training file, each with its line number from 1, as a stream.
+    """Rows of a training file with their line numbers from 1, as a stream.
 
     Raises:
         CorpusError: The file cannot be read, or a row is malformed and `on_error` is "raise".
@@ -202,9 +204,10 @@ def _describe(value: object) -> str:
 
 def _list_files(folder: Path) -> list[Path]:
     files = sorted(
-        path for path in folder.iterdir() if path.is_file() and Path(uncompressed_name(path)).suffix in _SUFFIXES
+        path
+        for path in folder.iterdir()
+        if path.is_file() and Path(uncompressed_name(path)).suffix in _SUFFIXES and path.name != "pairs.json"
     )
-    files = [path for path in files if path.name != "pairs.json"]
     if not files:
         raise CorpusError(
             f"{folder}: no training file in it; expected .jsonl files (also .gz, .xz, .zst) with query, positive and "
@@ -213,7 +216,7 @@ def _list_files(folder: Path) -> list[Path]:
     repeated = [name for name, count in Counter(map(dataset_name, files)).items() if count > 1]
     if repeated:
         raise CorpusError(
-            f"{folder}: two files are named {repeated[0]}; data sets are told apart by this name, so rename one"
+            f"{folder}: two files are named {repeated[0]}; data sets are named after their files, so rename one"
         )
     return files
 
@@ -241,4 +244,4 @@ def _read_instructions(path: Path, files: list[Path]) -> dict[str, str]:
 
 
 def _ignore(message: str) -> None:
-    """Rows skipped were reported when the file was checked."""
+    """Does nothing: skipped rows were reported when the file was checked."""

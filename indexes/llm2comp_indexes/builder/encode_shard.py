@@ -15,7 +15,8 @@ from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
-from llm2comp_indexes.builder.finish_segment import Progress, segment_header, silent
+from llm2comp_indexes.builder.finish_segment import Progress, silent
+from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import SettingsError
+from llm2comp_indexes.builder.new_segment import NewSegment
 from llm2comp_indexes.encoder import Encoder, encode
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.arrays import ArrayFile
 from llm2comp_indexes.format.documents import DocumentReader
 from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.manifest import Names, Segment
-from llm2comp_indexes.format.segment_writer import SegmentWriter
 from llm2comp_indexes.format.vectors import Storage, open_storage
-from llm2comp_indexes.lexical.searcher import build_lexical
+from llm2comp_indexes.lexical.writer import LexicalWriter
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.gpu import resolve_device
@@ -30,7 +30,7 @@ from llm2comp_indexes.tuning.choose import choose_type
 from llm2comp_indexes.tuning.measure import Point, measure_curve
 from llm2comp_indexes.tuning.report import Report, make_report, write_report
 
-__all__ = ["Progress", "Queries", "check_feasible", "finish_segment", "segment_header", "silent"]
+__all__ = ["Progress", "Queries", "check_feasible", "finish_segment", "silent"]
 
 Progress = Callable[[str, int], None]
 """Called with the name of a phase and how many of its units are done."""
@@ -50,16 +50,6 @@ _EXACT_NUMBERS = 1 << 28
 
 def silent(phase: str, done: int) -> None:
     """Progress that nobody watches."""
-
-
-def segment_header(fingerprint: str, dimension: int, options: IndexOptions) -> dict[str, Any]:
-    """What the rows and vectors of a segment depend on, beside the documents: an unfinished one is only taken up under the same."""
-    return {
-        "fingerprint": fingerprint,
-        "dimension": dimension,
-        "store": options.store,
-        "chunks": [options.chunk_tokens, options.chunk_overlap],
-    }
 
 
 def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
@@ -88,7 +78,7 @@ class _Stopwatch:
 
 
 def finish_segment(
-    writer: SegmentWriter,
+    new: NewSegment,
     options: IndexOptions,
     *,
     queries: Queries | None = None,
@@ -101,7 +91,7 @@ def finish_segment(
     """The finished segment and what was measured on it; all its files are on the device.
 
     Args:
-        writer: With all rows written.
+        new: The segment, with all rows written.
         options: Type, targets, parts.
         queries: What to measure with; None: made of the documents' own words by the encoder.
         encoder: The index's model; not needed with queries.
@@ -111,16 +101,16 @@ def finish_segment(
             that type.
         seconds: Of phases that went before, for the report.
     """
-    watch, folder = _Stopwatch(seconds or {}), writer.folder
+    writer, watch, folder = new.rows, _Stopwatch(seconds or {}), new.rows.folder
     progress("rows written", writer.rows)
     with watch.phase("write"):
         files = writer.finish()
+    if new.lexical:
+        with watch.phase("bm25"):
+            files |= _finish_lexical(new.lexical)
     storage = open_storage(folder / Names.VECTORS, rows=writer.rows, dimension=writer.dimension, store=writer.store)
     documents = DocumentReader(folder / Names.DOCUMENTS, folder / Names.OFFSETS, writer.rows)
     try:
-        if options.hybrid:
-            with watch.phase("bm25"):
-                files |= _write_lexical(documents, folder)
         with watch.phase("queries"):
             asked = queries or _draw_queries(documents, encoder, writer.dimension)
     finally:
@@ -210,11 +200,8 @@ def _write_queries(path: Path, vectors: NDArray[np.float32]) -> FileRecord:
     return file.finish()
 
 
-def _write_lexical(documents: DocumentReader, folder: Path) -> dict[str, FileRecord]:
-    lexical = folder / Names.LEXICAL
-    records = build_lexical((documents[row].content for row in range(len(documents))), lexical)
-    sync_folder(lexical)
-    return {f"{Names.LEXICAL}/{name}": record for name, record in records.items()}
+def _finish_lexical(lexical: LexicalWriter) -> dict[str, FileRecord]:
+    return {f"{Names.LEXICAL}/{name}": record for name, record in lexical.finish().items()}
 
 
 def _draw_queries(documents: DocumentReader, encoder: Encoder | None, dimension: int) -> Queries:

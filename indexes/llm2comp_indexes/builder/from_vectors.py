@@ -19,11 +19,11 @@ from llm2comp_indexes.builder.finish_segment import (
     Queries,
     check_feasible,
     finish_segment,
-    segment_header,
     silent,
 )
 from llm2comp_indexes.builder.index import BuildReport
 from llm2comp_indexes.builder.join_shards import ShardSource
+from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.builder.shard_file import Shard
 from llm2comp_indexes.builder.vector_files import NpySource, NpyVectors, VectorBlock, VectorSource
 from llm2comp_indexes.encoder import Encoder, load_encoder
@@ -322,7 +322,8 @@ def _write(
         "held_out": bool(drawn and drawn.held_out),
     }
     sample: NDArray[np.float32] | None = None
-    with change.new_segment(source.dimension, options.store, header=header) as writer:
+    with new_segment(change, source.dimension, options, header=header) as new:
+        writer = new.rows
         for block in source.blocks():
             kept = drawn.take(block) if drawn else block
             if not kept.rows:
@@ -339,12 +340,12 @@ def _write(
         asked = drawn.queries(sample) if drawn and sample is not None else queries
         spent = {"documents": time.perf_counter() - start}
         segment, measured = finish_segment(
-            writer, options, queries=asked, encoder=origin.encoder, device=device, progress=told, seconds=spent
+            new, options, queries=asked, encoder=origin.encoder, device=device, progress=told, seconds=spent
         )
     if drawn is None or sample is None or not (drawn.held_out and drawn.rows):
         return [segment], measured
-    with change.new_segment(source.dimension, options.store, header={**header, "held_out": "these"}) as writer:
-        writer.append(drawn.rows, drawn.vectors)
+    with new_segment(change, source.dimension, options, header={**header, "held_out": "these"}) as new:
+        new.rows.append(drawn.rows, drawn.vectors)
         rest = Queries(sample, f"{len(sample)} rows of the other segment")
-        small, _ = finish_segment(writer, options, queries=rest, device=device, progress=silent, small_exact=True)
+        small, _ = finish_segment(new, options, queries=rest, device=device, progress=silent, small_exact=True)
     return [segment, small], measured

@@ -8,7 +8,8 @@ from typing import Literal
 
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
-from llm2comp_indexes.builder.finish_segment import Progress, check_feasible, finish_segment, segment_header, silent
+from llm2comp_indexes.builder.finish_segment import Progress, check_feasible, finish_segment, silent
+from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import check_output, create_index
@@ -88,18 +89,17 @@ def build_index(
     check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
-        with change.new_segment(
-            encode.dimension, chosen.store, header=segment_header(encoder.fingerprint, encode.dimension, chosen)
-        ) as writer:
+        header = segment_header(encoder.fingerprint, encode.dimension, chosen)
+        with new_segment(change, encode.dimension, chosen, header=header) as new:
             write_blocks(
-                writer,
+                new.rows,
                 split_into_blocks(map(split, documents)),
                 encode,
                 on_block=lambda count: told("documents", count),
             )
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
             segment, measured = finish_segment(
-                writer, chosen, encoder=encoder, device=device, progress=told, seconds=spent
+                new, chosen, encoder=encoder, device=device, progress=told, seconds=spent
             )
         manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
     seconds = time.perf_counter() - start

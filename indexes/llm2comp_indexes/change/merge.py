@@ -13,6 +13,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.builder.finish_segment import Progress, Queries, finish_segment, silent
 from llm2comp_indexes.builder.from_vectors import HELD_OUT, move_queries
+from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.format.commits import Change, change_index
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.manifest import Manifest, Names, Segment
@@ -92,18 +93,14 @@ def _rewrite(
 ) -> tuple[tuple[Segment, ...], Report | None]:
     """One segment of all living rows, and what was measured on it."""
     queries = _queries(folder, before)
-    header = {
-        "merge": before.commit,
-        "dimension": before.dimension,
-        "store": options.store,
-        "chunks": [options.chunk_tokens, options.chunk_overlap],
-    }
-    with change.new_segment(before.dimension, options.store, header=header) as writer:
+    header = {"merge": before.commit, **segment_header(before.fingerprint, before.dimension, options)}
+    with new_segment(change, before.dimension, options, header=header) as new:
+        writer = new.rows
         for rows, vectors in _living_blocks(folder, before):
             if not writer.has(rows):
                 writer.append(rows, vectors)
             progress("documents", writer.documents)
-        segment, measured = finish_segment(writer, options, queries=queries, device=device, progress=progress)
+        segment, measured = finish_segment(new, options, queries=queries, device=device, progress=progress)
     return (segment,), measured
 
 

@@ -15,7 +15,8 @@ from llm2comp.corpus.documents import Document
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
-from llm2comp_indexes.builder.finish_segment import Progress, finish_segment, segment_header, silent
+from llm2comp_indexes.builder.finish_segment import Progress, finish_segment, silent
+from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder
 from llm2comp_indexes.format.commits import Change, change_index, with_deleted
 from llm2comp_indexes.format.documents import document_line
@@ -90,10 +91,10 @@ def add_documents(
         first = next(blocks, None)
         if first is not None:
             header = segment_header(index.manifest.fingerprint, encode.dimension, options)
-            with change.new_segment(encode.dimension, options.store, header=header) as writer:
-                write_blocks(writer, chain([first], blocks), encode, on_block=lambda count: told("documents", count))
+            with new_segment(change, encode.dimension, options, header=header) as new:
+                write_blocks(new.rows, chain([first], blocks), encode, on_block=lambda count: told("documents", count))
                 segment, _ = finish_segment(
-                    writer, options, encoder=index.model, device=device, progress=told, small_exact=True
+                    new, options, encoder=index.model, device=device, progress=told, small_exact=True
                 )
             kept = [_without(change, *replaced) for replaced in zip(index.segments, news.replaced, strict=True)]
             _commit(change, [*kept, segment])

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -143,6 +143,7 @@ class SegmentWriter:
         self._blocks: list[_Block] = []
         _remove_all_but(folder, {JOURNAL, Names.DOCUMENTS, Names.OFFSETS, Names.VECTORS})
         self._ids, self._metadata = IdTableWriter(), MetadataWriter(folder / Names.METADATA)
+        self._followers: list[Callable[[Sequence[Document]], None]] = []
         self._last_parent: str | None = None
         self._files: tuple[DocumentWriter, StorageWriter] | None = None
 
@@ -153,6 +154,10 @@ class SegmentWriter:
         with ExitStack() as files:  # closes each, even if others raise: on a full disk closing fails too
             for file in (self._metadata, *(self._files or ())):
                 files.push(file)
+
+    def follow(self, take: Callable[[Sequence[Document]], None]) -> None:
+        """Calls `take` with the rows of every block, in order: blocks written now, and those an earlier run wrote."""
+        self._followers.append(take)
 
     def has(self, rows: Sequence[Document]) -> bool:
         """Whether an earlier run wrote these rows as the next block; they are then counted and need no vectors."""
@@ -241,6 +246,8 @@ class SegmentWriter:
         parents = [parent_id(row.id, row.metadata) if self._chunked else row.id for row in rows]
         self._ids.add(parents)
         self._metadata.add(rows)
+        for take in self._followers:
+            take(rows)
         for parent in parents:
             self.documents += parent != self._last_parent  # the chunks of a document follow one another
             self._last_parent = parent

@@ -24,11 +24,10 @@ from llm2comp_indexes.lexical.writer import (
     ROWS,
     VOCABULARY,
     B,
-    build_lexical,
     inverse_frequency,
 )
 
-__all__ = ["Lexical", "LexicalFound", "build_lexical", "open_lexical"]
+__all__ = ["Lexical", "LexicalFound", "open_lexical"]
 
 _BLOCK_ROWS = 1 << 22
 _LONGEST_ENTRY = 4 * LONGEST_WORD + 32  # bytes; a character takes up to 4
@@ -54,7 +53,7 @@ class _Term(NamedTuple):
 
 
 def open_lexical(folder: Path, rows: int) -> "Lexical":
-    """The BM25 index that `build_lexical` wrote for so many rows, mapped.
+    """The BM25 index of `rows` rows that `LexicalWriter` wrote, mapped.
 
     Sizes, headers and offsets are checked here (8 bytes a known word are read), a word's rows and scores each time they
     are used.

@@ -1,10 +1,15 @@
-"""Builds a BM25 index in the format of bm25s from a stream of texts, within memory that does not grow with their number."""
+"""Writer of a BM25 index in the format of bm25s: texts arrive one after the other, memory does not grow with their number.
+
+Postings are sorted a block at a time into a temporary file, which `LexicalWriter.finish` inverts. A build feeds the
+texts while it writes their rows, so that no document is read back and parsed again; a build that goes on after it was
+stopped reads the corpus again anyway, and feeds the rows that are already written from there.
+"""
 
 import json
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +30,7 @@ __all__ = [
     "PARAMETERS",
     "ROWS",
     "VOCABULARY",
-    "build_lexical",
+    "LexicalWriter",
     "inverse_frequency",
 ]
 
@@ -43,32 +48,58 @@ _BLOCK_ROWS = 1 << 17
 _PART_POSTINGS = 1 << 21
 
 
-def build_lexical(texts: Iterable[str], folder: Path) -> dict[str, FileRecord]:
-    """Records of the files, by name, of a BM25 index of the texts written to `folder`; a text's row is its place in the stream.
+class LexicalWriter:
+    """Writes the BM25 index of texts, whose rows are their places in the order of `add`; a context manager.
 
-    The folder is made if need be; what an earlier, killed build left in it is replaced. `bm25s.BM25.load(folder)` opens
-    it too. Memory: the words met (about 120 bytes each), 4 bytes a text, and about 200 MB; the rest lies in a temporary
-    file beside the index, 12 bytes for each word of each text (repeats counted once), while the index itself takes 8.
-
-    Raises:
-        SettingsError: More than 2^31 - 1 texts, which rows of 32 bits cannot number; make several segments.
+    `bm25s.BM25.load(folder)` opens the result too. Memory: the distinct words (about 120 bytes each), 4 bytes a text,
+    and about 200 MB. The temporary file beside the index takes 12 bytes for each distinct word of each text, the index
+    itself 8.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (*_FILES, _SPOOL):
-        (folder / name).unlink(missing_ok=True)
-    spool = folder / _SPOOL
-    try:
-        with spool.open("xb") as file:
-            postings = _Postings(file)
-            for text in texts:
-                postings.add(text)
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is written yet: the first `add` makes the folder, and removes what a killed build left in it."""
+        self._folder, self._spool = folder, folder / _SPOOL
+        self._postings: _Postings | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._postings is not None:
+            try:
+                self._postings.file.close()
+            finally:
+                self._spool.unlink(missing_ok=True)
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Appends texts.
+
+        Raises:
+            SettingsError: More than 2^31 - 1 texts, which rows of 32 bits cannot number; build several indexes.
+        """
+        postings = self._start()
+        for text in texts:
+            postings.add(text)
+
+    def finish(self) -> dict[str, FileRecord]:
+        """Records of the index's files by name, once they are on the device."""
+        with self:
+            postings = self._start()
             postings.flush()
-        records = _write_postings(postings, spool, folder) | _write_vocabulary(postings.vocabulary, folder)
-        records[PARAMETERS] = _write_parameters(len(postings.lengths), folder)
-    finally:
-        spool.unlink(missing_ok=True)
-    sync_folder(folder)
-    return records
+            postings.file.close()
+            records = _write_postings(postings, self._spool, self._folder)
+            records |= _write_vocabulary(postings.vocabulary, self._folder)
+            records[PARAMETERS] = _write_parameters(len(postings.lengths), self._folder)
+        sync_folder(self._folder)
+        return records
+
+    def _start(self) -> "_Postings":
+        if self._postings is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name in (*_FILES, _SPOOL):
+                (self._folder / name).unlink(missing_ok=True)
+            self._postings = _Postings(self._spool.open("xb"))
+        return self._postings
 
 
 def inverse_frequency(documents: int, frequency: Any) -> Any:
@@ -84,7 +115,7 @@ class _Postings:
         self.lengths = array("I")  # words of each text
         self.blocks: list[int] = []  # postings of each block
         self.frequencies = np.zeros(0, dtype=np.int64)  # texts that hold each word
-        self._file = file
+        self.file = file
         self._words = array("i")
         self._first = 0
 
@@ -106,7 +137,7 @@ class _Postings:
         pairs, times = np.unique(np.array(self._words, dtype=np.int64) * max(1, len(lengths)) + row, return_counts=True)
         word, row = np.divmod(pairs, max(1, len(lengths)))
         for column in (word, row + self._first, times):
-            self._file.write(column.astype(np.int32).tobytes())
+            self.file.write(column.astype(np.int32).tobytes())
         self.frequencies = np.pad(self.frequencies, (0, len(self.vocabulary) - len(self.frequencies))) + np.bincount(
             word, minlength=len(self.vocabulary)
         )

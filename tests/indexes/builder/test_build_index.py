@@ -15,6 +15,8 @@ import llm2comp
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes import IndexOptions, SearchOptions, Targets, build_index, open_index, verify_index
 from llm2comp_indexes.builder import blocks as row_blocks
+from llm2comp_indexes.builder import finish_segment
+from llm2comp_indexes.format.documents import DocumentReader
 from tests.word_encoder import WordEncoder
 
 if TYPE_CHECKING:
@@ -121,6 +123,17 @@ def test_the_report_is_kept_with_recall_latency_size_and_every_phase(
     assert 0 < kept["point"]["recall"] <= 1
     assert (kept["exact"] is not None) == (kind == "hnsw")
     assert "passages of 4 to 12 words" in report.query_source
+
+
+def test_no_document_is_read_back_for_the_bm25_index(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    read = DocumentReader.fields
+    monkeypatch.setattr(DocumentReader, "fields", lambda reader, row: rows.append(row) or read(reader, row))
+    monkeypatch.setattr(finish_segment, "_QUERIES", (2, 2))
+    build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("flat", hybrid=True))
+    assert len(rows) == 2, "only those that the queries are made of"
 
 
 def test_progress_counts_what_is_encoded_and_names_each_phase(

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -16,14 +16,21 @@ import pytest
 
 from llm2comp.corpus.read import read_corpus, read_qrels
 from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes.format.files import check_content
+from llm2comp_indexes.format.files import FileRecord, check_content
 from llm2comp_indexes.lexical import searcher as lexical
 from llm2comp_indexes.lexical import writer as lexical_writer
-from llm2comp_indexes.lexical.searcher import Lexical, build_lexical, open_lexical
+from llm2comp_indexes.lexical.searcher import Lexical, open_lexical
 from llm2comp_indexes.lexical.tokenizer import split_words
 from tests.paths import EVAL
 
 TEXTS = ["the cat sat on the mat", "a cat", "", "the dog and the other dog", "birds", "a cat and a dog, and the mat"]
+
+
+def build_lexical(texts: Iterable[str], folder: Path) -> dict[str, FileRecord]:
+    """Records of the files of a BM25 index of the texts."""
+    with lexical_writer.LexicalWriter(folder) as writer:
+        writer.add(texts)
+        return writer.finish()
 
 
 def build(texts: list[str], folder: Path) -> Lexical:

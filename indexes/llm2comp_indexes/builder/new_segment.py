@@ -1,0 +1,51 @@
+"""A new segment while its rows are written: the files of the rows, and the BM25 index that is fed beside them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from llm2comp_indexes.format.commits import Change
+from llm2comp_indexes.format.manifest import Names
+from llm2comp_indexes.format.segment_writer import SegmentWriter
+from llm2comp_indexes.lexical.writer import LexicalWriter
+from llm2comp_indexes.options import IndexOptions
+
+__all__ = ["NewSegment", "new_segment", "segment_header"]
+
+
+class NewSegment(NamedTuple):
+    """Writers of a new segment: `rows` for its documents and vectors, `lexical` for its BM25 index, if it gets one."""
+
+    rows: SegmentWriter
+    lexical: LexicalWriter | None
+
+
+@contextmanager
+def new_segment(
+    change: Change, dimension: int, options: IndexOptions, *, header: dict[str, Any]
+) -> Iterator[NewSegment]:
+    """Writers of one more segment, closed at the end of the block; rows that a stopped run wrote are kept.
+
+    Args:
+        change: The change of the index that the segment belongs to.
+        dimension: Length of a vector.
+        options: Precision of the stored vectors, and whether there is a BM25 index.
+        header: From `segment_header`: rows of a stopped run are kept only if they were written under the same.
+    """
+    with change.new_segment(dimension, options.store, header=header) as rows:
+        if not options.hybrid:
+            yield NewSegment(rows, None)
+            return
+        with LexicalWriter(rows.folder / Names.LEXICAL) as lexical:
+            rows.follow(lambda block: lexical.add(row.content for row in block))
+            yield NewSegment(rows, lexical)
+
+
+def segment_header(fingerprint: str, dimension: int, options: IndexOptions) -> dict[str, Any]:
+    """JSON values that the rows and vectors of a segment depend on, beside the documents."""
+    return {
+        "fingerprint": fingerprint,
+        "dimension": dimension,
+        "store": options.store,
+        "chunks": [options.chunk_tokens, options.chunk_overlap],
+    }

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or passed over: what a killed run goes on from.
+"""Checkpoints of a run, from which it resumes after an interruption; incomplete ones are ignored.
 
-A checkpoint holds the weights being trained, the optimizer, the schedule, the random states of every process and the
-position in the data. It counts once its last file, `complete.json`, names the size of every other file.
+A checkpoint contains the trained weights, the optimizer, the schedule, the random states of every process and the
+position in the data. It is complete once its last file, `complete.json`, names the size of every other file.
 """
 
 import json
@@ -23,17 +23,17 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None at the first start. Half-written ones are passed over."""
+    """Newest complete checkpoint of a run; None if there is none."""
     return max(filter(_is_whole, _checkpoints(folder)), key=step_of, default=None)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The number of updates a checkpoint was written after."""
+    """Number of updates before a checkpoint was written."""
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def seal(checkpoint: Path) -> None:
-    """Declares a checkpoint whole, once everything in it has reached the disk."""
+    """Marks a checkpoint as complete, after all its files have been flushed to disk."""
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != _COMPLETE]
     sync_tree(checkpoint)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
@@ -41,13 +41,13 @@ def seal(checkpoint: Path) -> None:
 
 
 def discard(checkpoint: Path) -> None:
-    """Removes a checkpoint; one whose removal is cut short no longer counts."""
+    """Removes a checkpoint; if the removal is interrupted, the rest counts as incomplete."""
     (checkpoint / _COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def prune(folder: Path, *, keep: int = 2) -> None:
-    """Removes all checkpoints but the newest whole ones; what is half-written goes too."""
+    """Removes all checkpoints except the newest complete ones."""
     newest = sorted(filter(_is_whole, _checkpoints(folder)), key=step_of)[-keep:]
     for checkpoint in _checkpoints(folder):
         if checkpoint not in newest:
@@ -55,12 +55,12 @@ def prune(folder: Path, *, keep: int = 2) -> None:
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters that training changes, by name, shared ones once."""
+    """Parameters that are trained, by name; shared ones occur once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def save_trained(model: torch.nn.Module, folder: Path) -> None:
-    """Writes the weights being trained; the frozen backbone is not copied."""
+    """Writes the trained weights, without the frozen backbone."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: weight.detach().cpu().contiguous() for name, weight in trained_weights(model).items()}, folder / _WEIGHTS
@@ -68,10 +68,10 @@ def save_trained(model: torch.nn.Module, folder: Path) -> None:
 
 
 def load_trained(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Puts a checkpoint's weights into the model.
+    """Loads a checkpoint's weights into the model.
 
     Raises:
-        TrainingError: If the checkpoint was written by a run that trained other weights.
+        TrainingError: If the checkpoint belongs to a run that trained other weights.
     """
     path, weights = checkpoint / _WEIGHTS, trained_weights(model)
     saved = load_file(path)

@@ -116,7 +116,7 @@ def compression_loss(
 
 
 class ContextGain(NamedTuple):
-    """What a context is worth to the frozen backbone, in nats per token of the continuation: all that stage 1 can teach."""
+    """What a context is worth to the frozen backbone, in nats per token of continuation; stage 1 cannot teach more."""
 
     loss_with: float
     loss_without: float

@@ -72,7 +72,7 @@ def trainer_arguments(
         )
     extra.setdefault("per_device_eval_batch_size", per_device)
     processes()  # first, so that the trainer gets process groups with this package's timeout
-    made = arguments(
+    result = arguments(
         output_dir=str(output),
         max_steps=settings.steps,
         per_device_train_batch_size=per_device,
@@ -92,10 +92,10 @@ def trainer_arguments(
         disable_tqdm=True,
         **extra,
     )
-    if made.n_gpu > 1:
+    if result.n_gpu > 1:
         # Several devices need torchrun: the trainer's threads would have to split batches that are lists of texts.
-        made._n_gpu = 1
-    return made
+        result._n_gpu = 1
+    return result
 
 
 def learning_rate(update: int, *, total: int, warmup: int, peak: float, floor: float) -> float:

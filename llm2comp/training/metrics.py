@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: what a run reported, one JSON object a line, each step once however often the run was interrupted."""
+"""`metrics.jsonl`: reports of a run, one JSON object per line; interruptions do not repeat any step."""
 
 import json
 import math
@@ -14,7 +14,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Adds a line; numbers that JSON cannot hold (NaN, infinity) become null."""
+    """Appends an entry; numbers that JSON does not have (NaN, infinity) become null."""
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in entry.items()
     }
@@ -23,21 +23,21 @@ def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The entries in order; a last line that was cut short is passed over."""
+    """Entries in order; an incomplete last line is ignored."""
     path = folder / METRICS_FILE
-    found = []
+    entries = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         if isinstance(entry, dict):
-            found.append(entry)
-    return found
+            entries.append(entry)
+    return entries
 
 
 def rewind_metrics(folder: Path, step: int | None) -> None:
-    """Drops the entries after a step, which a run that goes on from there reports again; all of them at a first start."""
+    """Drops the entries after a step, which a run resumed from there reports again; without a step, all of them."""
     kept = [entry for entry in read_metrics(folder) if step is not None and entry.get("step", 0) <= step]
     if (folder / METRICS_FILE).is_file():
         write_file(folder / METRICS_FILE, [json.dumps(entry) + "\n" for entry in kept])

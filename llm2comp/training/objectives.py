@@ -1,9 +1,9 @@
-"""The training objectives of compression, as functions of hidden states: distillation, continuation, reconstruction.
+"""The objectives of stage 1 as functions of hidden states: distillation, continuation, reconstruction.
 
-All three read logits only through a `head` (hidden states to vocabulary logits) and only a chunk of rows at a time, so
-the memory they need does not grow with rows x vocabulary: each chunk's gradient is taken as soon as its logits exist.
-The gradient of the logits is written down, softmax(student) - softmax(teacher), and only the head is left to autograd.
-Source: Zhang et al., "Learning to Compress", AAAI 2026, section 3; the row bookkeeping is in `training.compression`.
+All three compute logits through a `head` (hidden states to vocabulary logits), one chunk of rows at a time, and take
+each chunk's gradient as soon as its logits exist, so memory does not grow with rows x vocabulary. The gradient of the
+logits has a closed form, softmax(student) - softmax(teacher); autograd differentiates the head only.
+Source: Zhang et al., "Learning to Compress", AAAI 2026, section 3; `training.compression` says which rows are compared.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +15,14 @@ from torch.nn import functional
 __all__ = ["Head", "cross_entropy", "distillation"]
 
 Head = Callable[[Tensor], Tensor]
-"""Hidden states (rows, hidden) to logits (rows, vocabulary), in a tensor of their own: it is written over."""
+"""Hidden states (rows, hidden) to logits (rows, vocabulary) in a new tensor, which is overwritten."""
 
 _CHUNK_LOGITS = {"cpu": 2**23, "gpu": 2**26}
-"""Logits of a chunk, whatever the vocabulary. Few rows make its products slow, for each reads the whole output layer; many take memory."""
+"""Number of logits per chunk, for every vocabulary. Small chunks are slow, because each reads the whole output layer;
+large ones take memory."""
 
 _BLOCK_LOGITS = 2**17
-"""On CPUs what is done number by number is done in float32 on blocks of half a MiB, which stay in the cache."""
+"""Logits per block of elementwise float32 operations on CPUs: half a MiB, which stays in the cache."""
 
 
 def distillation(
@@ -33,19 +34,20 @@ def distillation(
     parameters: Iterable[Tensor] = (),
     chunk_rows: int | None = None,
 ) -> Tensor:
-    """KL(teacher || student) at temperature 1, summed over rows with the given weights (CTKD).
+    """Weighted sum over rows of KL(teacher || student) at temperature 1 (the paper's CTKD).
 
     Computed in float32 as sum of p (t - s) - log Z_t + log Z_s, with p the teacher's probabilities, t and s the logits,
-    Z the sums of their exponentials: two exponentials a logit, and finite whatever the gaps between logits, where
-    `softmax().log()` overflows from about 100.
+    Z the sums of their exponentials. This takes two exponentials per logit and is finite for any gap between logits,
+    where `softmax().log()` overflows from about 100.
 
     Args:
         student: Final hidden states of the reader given memory tokens, (rows, hidden).
-        teacher: Final hidden states of the same backbone given the whole text, (rows, hidden); constant.
+        teacher: Final hidden states of the same backbone given the whole text, (rows, hidden); not differentiated.
         weights: (rows,); 1 / (rows of the sample x samples) gives the paper's mean over rows, then over samples.
         head: Hidden states to logits.
-        parameters: Parameters of the head that are being trained, if any.
-        chunk_rows: Rows whose logits exist at one time; None takes as many as the same memory holds at any vocabulary.
+        parameters: Trained parameters of the head, if any.
+        chunk_rows: Number of rows whose logits are in memory at a time; None fits it to the vocabulary, so that the
+            logits take the same memory at any vocabulary.
 
     Returns:
         A scalar in nats.
@@ -53,16 +55,16 @@ def distillation(
 
     def score(rows: slice, logits: Tensor) -> _Scored:
         with torch.no_grad():
-            taught = head(teacher[rows])
+            teacher_logits = head(teacher[rows])
 
-        def of_block(block: slice, found: Tensor) -> _Scored:
-            expected = _exact(taught[block])
-            shares, norms = _softmax(found)
-            wanted, wanted_norms = _softmax(expected)
-            of_logits = shares.sub_(wanted)
-            return wanted.mul_(expected.sub_(found)).sum(-1) - wanted_norms + norms, of_logits
+        def score_block(block: slice, student_block: Tensor) -> _Scored:
+            teacher_block = _at_least_float32(teacher_logits[block])
+            q, student_norms = _softmax(student_block)
+            p, teacher_norms = _softmax(teacher_block)
+            gradient = q.sub_(p)
+            return p.mul_(teacher_block.sub_(student_block)).sum(-1) - teacher_norms + student_norms, gradient
 
-        return _by_block(of_block, logits, weights[rows])
+        return _by_block(score_block, logits, weights[rows])
 
     return _chunked(score, head, student, parameters, chunk_rows)
 
@@ -76,58 +78,62 @@ def cross_entropy(
     parameters: Iterable[Tensor] = (),
     chunk_rows: int | None = None,
 ) -> Tensor:
-    """Cross-entropy of the next token, summed over rows with the given weights (continuation, reconstruction).
+    """Weighted sum over rows of the cross-entropy of the next token (continuation, reconstruction).
 
     Args:
         states: Final hidden states, (rows, hidden).
         targets: Token ids, (rows,).
-        weights: (rows,); 1 / rows gives the token mean over the batch.
+        weights: (rows,); 1 / rows gives the mean over the tokens of the batch.
         head: Hidden states to logits.
-        parameters: Parameters of the head that are being trained, if any.
-        chunk_rows: Rows whose logits exist at one time; None takes as many as the same memory holds at any vocabulary.
+        parameters: Trained parameters of the head, if any.
+        chunk_rows: Number of rows whose logits are in memory at a time; None fits it to the vocabulary, so that the
+            logits take the same memory at any vocabulary.
 
     Returns:
         A scalar in nats.
     """
 
     def score(rows: slice, logits: Tensor) -> _Scored:
-        chosen = targets[rows, None]
+        columns = targets[rows, None]
 
-        def of_block(block: slice, found: Tensor) -> _Scored:
-            shares, norms = _softmax(found)
-            losses = norms - found.gather(1, chosen[block])[:, 0]
-            return losses, shares.scatter_add_(1, chosen[block], -torch.ones_like(losses)[:, None])
+        def score_block(block: slice, block_logits: Tensor) -> _Scored:
+            probabilities, norms = _softmax(block_logits)
+            losses = norms - block_logits.gather(1, columns[block])[:, 0]
+            return losses, probabilities.scatter_add_(1, columns[block], -torch.ones_like(losses)[:, None])
 
-        return _by_block(of_block, logits, weights[rows])
+        return _by_block(score_block, logits, weights[rows])
 
     return _chunked(score, head, states, parameters, chunk_rows)
 
 
 _Scored = tuple[Tensor, Tensor]
-"""Losses, and their gradient with respect to the logits (rows, vocabulary)."""
+"""Losses (rows,) and their gradient with respect to the logits (rows, vocabulary)."""
 
 _Score = Callable[[slice, Tensor], _Scored]
-"""Of these rows, given their logits, a block's in float32 or more; logits may be written over."""
+"""Scores rows, given their logits in float32 or float64; may overwrite the logits."""
 
 
-def _exact(logits: Tensor) -> Tensor:
+def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities, and the logarithm of what they were divided by, (rows,): the largest is at least 1 / vocabulary, so that its logarithm is exact."""
-    shares = functional.softmax(logits, dim=-1)
-    return shares, logits.amax(-1) - shares.amax(-1).log()
+    """Probabilities (rows, vocabulary) and log Z (rows,), Z the sum of the exponentials of a row's logits.
+
+    log Z is computed from the largest probability, which is at least 1 / vocabulary, so its logarithm is accurate.
+    """
+    probabilities = functional.softmax(logits, dim=-1)
+    return probabilities, logits.amax(-1) - probabilities.amax(-1).log()
 
 
-def _by_block(of_block: _Score, logits: Tensor, weights: Tensor) -> _Scored:
-    """The weighted sum of a chunk's losses, and its gradient, which takes the place of the logits."""
+def _by_block(score_block: _Score, logits: Tensor, weights: Tensor) -> _Scored:
+    """Weighted sum of a chunk's losses and its gradient, which overwrites the logits."""
     rows = max(1, _BLOCK_LOGITS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     totals = []
     for block in _chunks(len(logits), rows):
-        losses, of_logits = of_block(block, _exact(logits[block]))
+        losses, gradient = score_block(block, _at_least_float32(logits[block]))
         totals.append((losses * weights[block]).sum())
-        logits[block] = of_logits.mul_(weights[block, None])
+        logits[block] = gradient.mul_(weights[block, None])
     return torch.stack(totals).sum(), logits
 
 
@@ -151,15 +157,15 @@ def _chunks(rows: int, chunk_rows: int) -> Iterator[slice]:
 def _loss_and_gradients(
     score: _Score, head: Head, rows: slice, states: Tensor, parameters: Iterable[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Of one chunk; a function of its own, so that a chunk's logits are gone before the next one's are made."""
+    """Loss and gradients of one chunk; when it returns, the chunk's logits are freed before the next one's are made."""
     with torch.enable_grad():
         logits = head(states)
-    loss, of_logits = score(rows, logits.detach())
-    return loss, torch.autograd.grad(logits, [states, *parameters], of_logits)
+    loss, gradient = score(rows, logits.detach())
+    return loss, torch.autograd.grad(logits, [states, *parameters], gradient)
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Sum of a loss over chunks of rows whose gradients are taken during the forward pass, one chunk at a time."""
+    """Sum of a loss over chunks of rows; the forward pass computes the gradients too, one chunk at a time."""
 
     @staticmethod
     def forward(
@@ -174,11 +180,10 @@ class _ChunkedLoss(torch.autograd.Function):
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         state_gradient = torch.empty_like(states)
         for rows in _chunks(len(states), chunk_rows):
-            loss, (of_chunk, *of_parameters) = _loss_and_gradients(
-                score, head, rows, states[rows].detach().requires_grad_(), parameters
-            )
-            state_gradient[rows] = of_chunk
-            for gradient, part in zip(gradients, of_parameters, strict=True):
+            chunk = states[rows].detach().requires_grad_()
+            loss, (chunk_gradient, *parts) = _loss_and_gradients(score, head, rows, chunk, parameters)
+            state_gradient[rows] = chunk_gradient
+            for gradient, part in zip(gradients, parts, strict=True):
                 gradient += part
             losses.append(loss)
         ctx.save_for_backward(state_gradient, *gradients)

@@ -20,7 +20,13 @@ from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import TrainingError
 from llm2comp.training.batches import HELDOUT_ROWS, RunRows, enough_rows
 from llm2comp.training.objectives import cross_entropy
-from llm2comp.training.run_folder import check_settings, described, main_process_first, remember_settings, sole_user
+from llm2comp.training.run_folder import (
+    check_settings,
+    main_process_first,
+    remember_settings,
+    settings_values,
+    sole_user,
+)
 from llm2comp.training.settings import BackboneShape, PretrainSettings
 from llm2comp.training.sources import training_documents
 from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, token_arguments
@@ -47,14 +53,14 @@ def pretrain(settings: PretrainSettings, output: Path) -> Path:
         TrainingError: If the loss is not finite.
     """
     finished = output / "backbone"
-    check_settings(output, described(settings))
+    check_settings(output, settings_values(settings))
     if finished.is_dir():
         return finished
     with sole_user(output):
         arguments = token_arguments(settings, output, optim="adamw_torch_fused", adam_beta2=0.98)
         with main_process_first() as main:
             if main:
-                remember_settings(output, described(settings))
+                remember_settings(output, settings_values(settings))
             tokenizer = _tokenizer(settings, output / "tokenizer")
             rows = Rows(output / "tokens.npy", training_texts(settings.corpora), tokenizer, settings.sequence_length)
             heldout = Rows(

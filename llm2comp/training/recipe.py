@@ -1,7 +1,7 @@
-"""Running a recipe: every stage in order, each into its own folder, resumable at any moment.
+"""Running a recipe: all stages in order, each in a folder of its own; a run can be interrupted and resumed at any time.
 
-A stage is finished when its result exists, which is written whole or not at all; a stage that was interrupted goes on
-from its last whole checkpoint; finished stages are not repeated.
+A stage is finished when its model exists, which is written atomically. An interrupted stage resumes from its last
+complete checkpoint; finished stages are not repeated.
 """
 
 import gc
@@ -24,10 +24,10 @@ from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.run_folder import (
     check_settings,
-    described,
     main_process_first,
     processes,
     remember_settings,
+    settings_values,
     sole_user,
 )
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
@@ -42,25 +42,25 @@ _logger = logging.getLogger(__name__)
 
 
 def run_recipe(recipe: Recipe, output: Path) -> Path:
-    """Trains all stages of a recipe; run again, it goes on where it was.
+    """Trains all stages of a recipe, or resumes where an interrupted run stopped.
 
     Args:
         recipe: From `read_recipe`.
-        output: Gets a folder for each stage, `pairs/` and `long_pairs/` where they are derived, and the finished
-            `model/`.
+        output: Folder that gets a folder for each stage, `pairs/` and `long_pairs/` if they are derived, and the
+            finished `model/`.
 
     Returns:
-        The folder of the finished model.
+        Folder of the finished model.
 
     Raises:
         SettingsError: If a stage there was begun with other settings.
-        LLM2CompError: As the stages do.
+        LLM2CompError: As the stages.
     """
     with sole_user(output):
         _check_begun(recipe, output)
         if processes().is_main_process:
-            write_file(output / "recipe.json", [json.dumps(described(recipe), indent=2), "\n"])
-            remember_settings(output, {field: described(getattr(recipe, field)) for field, _ in _DERIVED})
+            write_file(output / "recipe.json", [json.dumps(settings_values(recipe), indent=2), "\n"])
+            remember_settings(output, {field: settings_values(getattr(recipe, field)) for field, _ in _DERIVED})
         backbone = _backbone(recipe, output)
         for field, name in _DERIVED:
             _derive(field, getattr(recipe, field), output / name)
@@ -77,11 +77,21 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
 def run_stage(
     name: str, settings: StageSettings, folder: Path, start: Callable[[], LLM2Comp], model_settings: ModelSettings
 ) -> Path:
-    """Trains one stage unless its model is there already, and returns the folder of the model.
+    """Trains one stage, unless its model exists.
+
+    Args:
+        name: Name of the stage, for the log.
+        settings: Settings of stage 1, 2 or 3.
+        folder: Folder of checkpoints, `metrics.jsonl` and the finished `model/`.
+        start: Loads the model that the stage starts from; see `starting_point`.
+        model_settings: Remembered with the stage's settings; their adapter is the new one of `adapter: merge`.
+
+    Returns:
+        Folder of the finished model.
 
     Raises:
         SettingsError: If the folder was begun with other settings.
-        LLM2CompError: As the stage does.
+        LLM2CompError: As the stage.
     """
     from llm2comp.training.compression import train_compression
     from llm2comp.training.contrastive import train_contrastive
@@ -106,11 +116,23 @@ def train_once(
     *,
     mark: str = CONFIG_FILE,
 ) -> Path:
-    """Trains what `start` gives by `train` and saves it, unless a model with the file `mark` is there already; returns its folder.
+    """Trains a model and saves it, unless the finished model exists.
+
+    Args:
+        name: Name of the stage, for the log.
+        settings: Settings of the stage.
+        folder: Folder of the stage; gets the finished `model/`.
+        start: Loads the model to be trained.
+        model_settings: Remembered with the stage's settings.
+        train: Trains the model in place.
+        mark: File by which a finished model is recognized.
+
+    Returns:
+        Folder of the finished model.
 
     Raises:
         SettingsError: If the folder was begun with other settings.
-        LLM2CompError: As `train` does.
+        LLM2CompError: As `train`.
     """
     finished = folder / "model"
     begun = _begun_with(settings, model_settings)
@@ -128,14 +150,14 @@ def train_once(
             if main:
                 model.save(finished)
     del model
-    gc.collect()  # trainer and model refer to each other, and the next stage needs the room
+    gc.collect()  # trainer and model refer to each other, and the next stage needs the memory
     return finished
 
 
 def starting_point(
     settings: ModelSettings, backbone: str | Path, previous: Path | None, stage: StageSettings
 ) -> Callable[[], LLM2Comp]:
-    """What loads the model a stage starts from: the previous stage's, or an untrained encoder around the backbone."""
+    """Function that loads a stage's first model: that of the previous stage, or an untrained encoder."""
     if previous is None:
         return lambda: _first_model(settings, backbone, stage.precision)
     dtype = "bfloat16" if _weights(settings, stage.precision) is torch.bfloat16 else "float32"
@@ -143,7 +165,7 @@ def starting_point(
 
 
 def _backbone(recipe: Recipe, output: Path) -> str | Path:
-    """The language model that is named, or made."""
+    """The language model that the recipe names, or the one that stage 0 trains."""
     if recipe.pretrain is None:
         assert recipe.model.backbone is not None
         return recipe.model.backbone
@@ -172,15 +194,15 @@ def _derive(field: str, settings: PairSettings | None, pairs: Path) -> None:
 
 
 def _check_begun(recipe: Recipe, output: Path) -> None:
-    """Compares the recipe with what each stage there was begun with, before any of them is trained further.
+    """Compares the recipe with the settings that each stage was begun with, before any stage is trained further.
 
     Raises:
-        SettingsError: If one differs, or a stage is missing that a later one was made from.
+        SettingsError: If settings differ, or the model is missing that an existing later stage was made from.
     """
     if recipe.pretrain is not None:
-        check_settings(output / "pretrain", described(recipe.pretrain))
+        check_settings(output / "pretrain", settings_values(recipe.pretrain))
     check_settings(
-        output, {field: described(getattr(recipe, field)) for field, name in _DERIVED if (output / name).is_dir()}
+        output, {field: settings_values(getattr(recipe, field)) for field, name in _DERIVED if (output / name).is_dir()}
     )
     missing: Path | None = None
     for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):
@@ -195,7 +217,7 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
 
 
 def _check_trained(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuses other settings once something was trained with the first; a start that failed before its first checkpoint binds nobody.
+    """Compares settings with those the folder was begun with, once it contains a checkpoint or a model.
 
     Raises:
         SettingsError: Naming the fields that differ.
@@ -205,7 +227,7 @@ def _check_trained(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _begun_with(settings: StageSettings, model: ModelSettings) -> dict[str, Any]:
-    return {**described(settings), "model": described(model)}
+    return {**settings_values(settings), "model": settings_values(model)}
 
 
 def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) -> LLM2Comp:
@@ -223,13 +245,13 @@ def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) 
 
 
 def _weights(settings: ModelSettings, precision: str) -> torch.dtype:
-    """Precision of the backbone in memory: half where an adapter is trained on it, full where its own weights are."""
+    """Precision of the backbone in memory: bfloat16 below an adapter, if the stage computes in it, else float32."""
     half = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16())
     return torch.bfloat16 if half and settings.adapter is not None else torch.float32
 
 
 def _finish(trained: Path, target: Path, settings: ModelSettings) -> Path:
-    """Puts the last stage's model, in the precision asked for, where it is looked for."""
+    """Saves the last stage's model as the recipe's result, in the precision of the settings."""
     if not (target / CONFIG_FILE).is_file():
         with main_process_first() as main:
             if main:

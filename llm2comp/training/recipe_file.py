@@ -1,4 +1,4 @@
-"""Recipes: one YAML file that says how a model is made, from its backbone to its last stage."""
+"""Recipes: YAML files that describe how a model is made, from its backbone to its last stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,22 +16,28 @@ __all__ = ["Recipe", "read_recipe", "shipped_recipes", "stage_values"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model and the stages it goes through, in this order; those that are None are left out."""
+    """Settings of a model and its stages, in the order they run; stages that are None are left out."""
 
     name: str
+    """Name of the recipe."""
     about: str
-    """What it makes, and where it differs from its source."""
+    """Description of the model, and of where the recipe differs from its source."""
     model: ModelSettings
+    """The encoder."""
     pretrain: PretrainSettings | None = None
+    """Stage 0: a backbone trained from raw text, instead of `model.backbone`."""
     derive: PairSettings | None = None
-    """Training pairs derived from raw texts; stage 3 finds them as `{pairs}`."""
+    """Training pairs derived from raw texts; stage 3 reads them as `{pairs}`."""
     compression: CompressionSettings | None = None
+    """Stage 1."""
     unsupervised: ContrastiveSettings | None = None
+    """Stage 2, on sentences of corpora."""
     supervised: ContrastiveSettings | None = None
+    """Stage 3, on pairs."""
     derive_long: PairSettings | None = None
-    """More derived pairs, of longer passages; `lengthen` finds them as `{long_pairs}`."""
+    """Further derived pairs, with longer passages; `lengthen` reads them as `{long_pairs}`."""
     lengthen: ContrastiveSettings | None = None
-    """Stage 3 once more, on longer passages: a small model trained on short ones alone reads long ones badly."""
+    """Stage 3 again, on longer passages: a small model trained on short passages alone is poor on long ones."""
 
     def __post_init__(self) -> None:
         if (self.model.backbone is None) == (self.pretrain is None):
@@ -71,16 +77,16 @@ def shipped_recipes() -> list[str]:
 
 
 def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Path | None = None) -> Recipe:
-    """A recipe, checked to the last field.
+    """A recipe, with every field checked.
 
     Args:
         name_or_file: Name of a shipped recipe, or a YAML file.
-        data: What `{data}` in the recipe stands for.
-        pairs: What `{pairs}` stands for: the folder that derived pairs are written to; `{long_pairs}` is beside it.
+        data: Folder that replaces `{data}` in the recipe.
+        pairs: Folder that replaces `{pairs}`, where derived pairs are written; `{long_pairs}` is beside it.
 
     Raises:
         SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to
-            another.
+            another field.
     """
     places = {"{data}": data, "{pairs}": pairs, "{long_pairs}": pairs.with_name("long_pairs") if pairs else None}
     recipe = to_settings(Recipe, _values(name_or_file, places), where=str(name_or_file))
@@ -95,16 +101,16 @@ def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Pa
 
 
 def _values(name_or_file: str | Path, places: Mapping[str, Path | None], above: tuple[str, ...] = ()) -> Any:
-    """The plain values of a recipe, laid over those of the recipe it names as its `base`."""
+    """Plain values of a recipe, merged over those of the recipe named as its `base`."""
     where = str(name_or_file)
-    values = _placed(parse_yaml(_text(name_or_file), where), places, where)
+    values = _with_folders(parse_yaml(_text(name_or_file), where), places, where)
     if isinstance(values, dict) and (base := values.pop("base", None)) is not None:
         if not isinstance(base, str) or base in above:
             raise SettingsError(
                 f"{where}: base is {base!r}; give the name of another recipe, or a YAML file beside this one"
             )
         beside = Path(where).parent / base
-        values = _laid_over(_values(beside if beside.is_file() else base, places, (*above, base)), values)
+        values = _merged(_values(beside if beside.is_file() else base, places, (*above, base)), values)
     return values
 
 
@@ -120,15 +126,15 @@ def _text(name_or_file: str | Path) -> str:
     return read_text_file(path)
 
 
-def _placed(value: Any, places: Mapping[str, Path | None], where: str) -> Any:
-    """The value with `{data}` and `{pairs}` replaced in its texts, `about` left alone."""
+def _with_folders(value: Any, places: Mapping[str, Path | None], where: str) -> Any:
+    """The value with `{data}`, `{pairs}` and `{long_pairs}` replaced in all texts except `about`."""
     if isinstance(value, dict):
         return {
-            name: entry if name == "about" else _placed(entry, places, f"{where}: {name}")
+            name: entry if name == "about" else _with_folders(entry, places, f"{where}: {name}")
             for name, entry in value.items()
         }
     if isinstance(value, list):
-        return [_placed(entry, places, f"{where}[{place}]") for place, entry in enumerate(value)]
+        return [_with_folders(entry, places, f"{where}[{place}]") for place, entry in enumerate(value)]
     if isinstance(value, str):
         for name, folder in places.items():
             if name in value:
@@ -140,15 +146,15 @@ def _placed(value: Any, places: Mapping[str, Path | None], where: str) -> Any:
     return value
 
 
-def _laid_over(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in values.items():
         below = merged.get(name)
-        merged[name] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+        merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
     return merged
 
 
 def stage_values(recipe: str, stage: str) -> dict[str, Any]:
-    """The fields of one stage of a shipped recipe, its sources left out, as plain values."""
+    """Fields of one stage of a shipped recipe as plain values, without its sources of text."""
     values = parse_yaml(_text(recipe), recipe)[stage]
     return {name: value for name, value in values.items() if name not in ("corpora", "pairs", "heldout", "mixture")}

@@ -1,4 +1,4 @@
-"""The folder of a run or a stage: what it was begun with and who works in it."""
+"""Folder of a run or a stage: the settings it was begun with, and a lock against a second run."""
 
 import json
 import os
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "changed_fields",
     "check_settings",
-    "described",
     "main_process_first",
     "processes",
     "remember_settings",
+    "settings_values",
     "sole_user",
 ]
 
@@ -42,11 +42,11 @@ _MAY_CHANGE = (
     "report_to",
     "save_steps",
 )
-"""Fields of a stage that change how it is run and reported, not what is learned."""
+"""Fields of a stage that affect memory, checkpoints and reports, but not the trained weights."""
 
 
 def processes() -> "PartialState":
-    """The processes of this run; a wait for one that reads a large corpus may last."""
+    """State of this run's processes, which wait up to a day for one another: reading a large corpus takes long."""
     import torch
     from accelerate import PartialState
 
@@ -55,7 +55,7 @@ def processes() -> "PartialState":
 
 @contextmanager
 def main_process_first() -> Iterator[bool]:
-    """The main process runs the body before the others do; gives whether this is it."""
+    """Runs the block in the main process before the others; yields whether this is the main process."""
     state = processes()
     with state.main_process_first():
         yield state.is_main_process
@@ -63,10 +63,10 @@ def main_process_first() -> Iterator[bool]:
 
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder.
+    """Locks a folder against other runs.
 
     Raises:
-        TrainingError: If another run works in it.
+        TrainingError: If another run uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not processes().is_main_process:
@@ -81,33 +81,33 @@ def sole_user(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def described(settings: Any) -> dict[str, Any]:
-    """A settings object as the JSON values that a folder remembers it by, files and folders by their whole path; None as none."""
+def settings_values(settings: Any) -> dict[str, Any]:
+    """Settings as JSON values, with absolute paths of existing files and folders; no values for None."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=dict)) if settings is not None else {}
-    return {name: _whole_paths(value, name) for name, value in plain.items()}
+    return {name: _absolute_paths(value, name) for name, value in plain.items()}
 
 
-def _whole_paths(value: Any, field: str) -> Any:
+def _absolute_paths(value: Any, field: str) -> Any:
     if isinstance(value, dict):
-        return {name: _whole_paths(entry, name) for name, entry in value.items()}
+        return {name: _absolute_paths(entry, name) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_whole_paths(entry, field) for entry in value]
+        return [_absolute_paths(entry, field) for entry in value]
     if isinstance(value, str) and field in (*SOURCE_FIELDS, "backbone") and Path(value).exists():
         return str(Path(value).resolve())
     return value
 
 
 def remember_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Notes what the folder is begun with, and where it was then."""
+    """Writes the settings a folder is begun with, and where the folder is."""
     content = {**settings, "folder": str(folder.resolve())}
     write_file(folder / SETTINGS_FILE, [json.dumps(content, indent=2), "\n"])
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Compares settings with those the folder was begun with, if it was.
+    """Compares settings with those a folder was begun with, if it was begun.
 
-    It may have moved since, with what lies beside it, and what only concerns memory, checkpoints and reports may
-    change.
+    Settings of memory, checkpoints and reports may change, and the folder may have moved together with the files
+    beside it.
 
     Raises:
         SettingsError: Naming the fields that differ, with both values.
@@ -129,23 +129,23 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def changed_fields(
     before: Mapping[str, Any], now: Mapping[str, Any], *, moved: Callable[[str], str] = str, prefix: str = ""
 ) -> list[str]:
-    """`field was old, now new` for each field that differs; fields that only one of the two knows are newer than the other.
+    """Messages `field was old, now new` for all fields that differ; fields that only one of the two has are ignored.
 
     Args:
-        before: Fields with values, as JSON has them.
-        now: The same.
-        moved: What a path of `before` is called now.
-        prefix: Put before the names.
+        before: Earlier fields with values, as in JSON.
+        now: Present fields with values.
+        moved: Maps an earlier path to the present one.
+        prefix: Prefix of the field names.
     """
-    found = []
+    messages = []
     for name in now:
         if name not in before or _same(before[name], now[name], moved):
             continue
         if isinstance(before[name], Mapping) and isinstance(now[name], Mapping):
-            found += changed_fields(before[name], now[name], moved=moved, prefix=f"{prefix}{name}.")
+            messages += changed_fields(before[name], now[name], moved=moved, prefix=f"{prefix}{name}.")
         else:
-            found.append(f"{prefix}{name} was {json.dumps(before[name])}, now {json.dumps(now[name])}")
-    return found
+            messages.append(f"{prefix}{name} was {json.dumps(before[name])}, now {json.dumps(now[name])}")
+    return messages
 
 
 def _same(before: Any, now: Any, moved: Callable[[str], str]) -> bool:

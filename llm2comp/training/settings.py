@@ -1,4 +1,4 @@
-"""Settings of the training stages: frozen, validated before anything is loaded, one dataclass a stage."""
+"""Settings of the training stages: one frozen dataclass per stage, validated before anything is loaded."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,15 @@ __all__ = [
 ]
 
 Objective = Literal["distillation", "continuation", "reconstruction"]
+"""Training objective of stage 1."""
 
 
 def check_fields(settings: Any, *, least: Mapping[float, Sequence[str]]) -> None:
-    """Refuses numbers that are not finite or below their least value (None is none), and words that are none of a field's choices.
+    """Checks that numbers are finite and not too small, and that texts are among their field's choices.
+
+    Args:
+        settings: A settings dataclass; fields that are None are not checked.
+        least: Names of fields by their smallest allowed value.
 
     Raises:
         SettingsError: Naming the field.
@@ -40,39 +45,57 @@ def check_fields(settings: Any, *, least: Mapping[float, Sequence[str]]) -> None
                 raise SettingsError(f"{name} is {value}; it must be at least {bound:g}")
 
 
+def _check_corpora(corpora: Sequence[str], heldout: str | None) -> None:
+    """Checks the sources of running text.
+
+    Raises:
+        SettingsError: If there is none, or the held-out texts would be trained on.
+    """
+    if not corpora:
+        raise SettingsError("corpora is empty; name at least one source of running text")
+    if heldout in corpora:
+        raise SettingsError(
+            f"heldout {heldout!r} is also in corpora: the held-out loss would be measured on training text"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageSettings:
-    """What every stage shares: how long, how fast, how often to report."""
+    """Settings shared by all stages: number of updates, learning rate, reports."""
 
     steps: int
-    """Optimizer updates."""
+    """Number of optimizer updates."""
     batch_size: int
     """Texts (or pairs) per update, summed over devices and accumulation."""
     learning_rate: float
     """Peak learning rate."""
     learning_rate_floor: float = 0.0
-    """Learning rate of the first update and the end of the linear decay."""
+    """Learning rate of the first update and at the end of the linear decay."""
     decay_steps: int | None = None
-    """Updates until the decay reaches the floor, if not `steps`; the published stage 3 stops half way down."""
+    """Number of updates until the decay reaches the floor; None is `steps`. The published stage 3 stops half-way."""
     warmup_steps: int = 0
-    """Updates until the peak, growing with the logarithm of the update as in the published runs."""
+    """Number of updates until the peak; the rate grows with the logarithm of the update, as in the published runs."""
     weight_decay: float = 0.0
+    """Weight decay of AdamW."""
     clip: float = 1.0
-    """Largest norm of the gradient over all trained weights; 0 leaves it as it is."""
+    """Largest norm of the gradient over all trained weights; larger ones are scaled down. 0 turns clipping off."""
     accumulation: int = 1
-    """Forward passes per update; divides batch_size. In stages 2 and 3 each pass has its own candidates: micro_batch keeps
-    those of the whole batch."""
+    """Forward passes per update; must divide batch_size. In stages 2 and 3 the candidates of a query are then those of
+    one pass; `micro_batch` saves memory and keeps the candidates of the whole batch."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of matrix products; auto is bfloat16 where the hardware multiplies it natively."""
+    """Arithmetic of matrix products; auto is bfloat16 on hardware with native bfloat16 products, else float32."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     seed: int = 0
+    """Seed of the order of the data, of dropout and of new weights."""
     log_steps: int = 10
+    """Updates between reports of loss, learning rate and tokens per second."""
     save_steps: int = 200
     """Updates between checkpoints; an interrupted run loses at most this many."""
     eval_steps: int = 200
     """Updates between measurements of the held-out loss."""
     report_to: tuple[str, ...] = ()
-    """Trackers of the trainer's own, such as wandb or tensorboard."""
+    """Experiment trackers supported by transformers, such as wandb or tensorboard."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -100,21 +123,24 @@ class StageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The encoder that the stages train."""
+    """Settings of the encoder that the stages train."""
 
     backbone: str | None = None
-    """Hub id or folder of the language model; None where stage 0 makes it."""
+    """Hub id or folder of the language model; None if stage 0 trains it."""
     revision: str | None = None
+    """Revision of the Hub repository: a commit, tag or branch; None is the default branch."""
     memory_tokens: int = 8
+    """Number of memory tokens appended to a text."""
     max_length: int = 1024
     """Longest input in tokens, memory tokens included."""
     query_instruction: str = ""
-    """Put before queries, never before documents."""
+    """Text put before queries, never before documents."""
     adapter: AdapterSettings | None = PAPER_ADAPTER
-    """LoRA, or null to train all weights."""
+    """LoRA adapter; null trains all weights."""
     pooling: Mapping[str, Any] = field(default_factory=lambda: {"mode": "mean"})
+    """How memory tokens become the embedding: `{mode: mean}` or `{mode: cluster, threshold: 0.9}`."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights in the finished model's files."""
+    """Precision of the weights in the files of the finished model."""
 
     def __post_init__(self) -> None:
         check_fields(self, least={1: ("memory_tokens",)})
@@ -137,12 +163,17 @@ class BackboneShape:
     """Shape of a small Llama that is pretrained from scratch."""
 
     vocabulary: int
-    """Entries of the tokenizer: 256 bytes, 3 special tokens, and as many merges as room is left for; two bytes a token on disk."""
+    """Size of the vocabulary, 259 to 65,536 (2 bytes per id on disk): 256 bytes, 3 special tokens, the rest merges."""
     hidden: int
+    """Size of the hidden states."""
     layers: int
+    """Number of layers."""
     heads: int
+    """Attention heads per layer; hidden / heads must be an even whole number."""
     intermediate: int
+    """Size of the feed-forward layers."""
     max_positions: int = 2048
+    """Longest input in tokens."""
 
     def __post_init__(self) -> None:
         check_fields(self, least={1: ("hidden", "layers", "heads", "intermediate", "max_positions")})
@@ -159,7 +190,7 @@ class BackboneShape:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings(StageSettings):
-    """Stage 0: a tokenizer and a small causal language model from raw text."""
+    """Settings of stage 0: a tokenizer and a small causal language model trained from raw text."""
 
     corpora: tuple[str, ...]
     """Sources that `llm2comp.corpus.read.read_corpus` understands."""
@@ -167,58 +198,48 @@ class PretrainSettings(StageSettings):
     """Source of the held-out loss; never trained on."""
     shape: BackboneShape
     sequence_length: int = 512
-    """Tokens per row; rows are cut from the documents laid end to end."""
+    """Tokens per row; rows are cut from all documents laid end to end."""
     tokenizer_share: float = 0.3
-    """Share of the texts, drawn by hash, that the tokenizer learns its merges from."""
+    """Share of the texts, selected by hash, that the tokenizer is trained on; above 0, at most 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, least={2: ("sequence_length",)})
-        if not self.corpora:
-            raise SettingsError("corpora is empty; name at least one source of text")
+        _check_corpora(self.corpora, self.heldout)
         if not 0 < self.tokenizer_share <= 1:
             raise SettingsError(f"tokenizer_share is {self.tokenizer_share}; give a share above 0, at most 1")
         if self.sequence_length > self.shape.max_positions:
             raise SettingsError(
                 f"sequence_length {self.sequence_length} exceeds shape.max_positions {self.shape.max_positions}"
             )
-        if self.heldout in self.corpora:
-            raise SettingsError(
-                f"heldout {self.heldout!r} is also in corpora: the held-out loss would be measured on training text"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompressionSettings(StageSettings):
-    """Stage 1: memory tokens learn to replace a text when the frozen language model continues it."""
+    """Settings of stage 1: memory tokens learn to replace a text as context of the frozen language model."""
 
     corpora: tuple[str, ...]
-    """Sources that `llm2comp.corpus.read.read_corpus` understands, of running text."""
+    """Sources of running text that `llm2comp.corpus.read.read_corpus` understands."""
     heldout: str | None = None
     """Source of the held-out loss; never trained on."""
     objective: Objective = "distillation"
-    """distillation (CTKD, the paper's choice), continuation (NLL) or reconstruction (RC)."""
+    """Objective: distillation (the paper's choice, called CTKD there), continuation (NLL) or reconstruction (RC)."""
     min_characters: int = 1000
-    """Shortest text used; paragraphs of a document are joined until they reach it."""
+    """Shortest text in characters; paragraphs of a document are joined until they reach this length."""
     max_tokens: int = 512
-    """Longest text in tokens, context and continuation together; longer ones are cut before the split is drawn."""
+    """Longest text in tokens, context and continuation together; longer ones are shortened before the cut is drawn."""
     margin: int = 10
-    """Fewest tokens on either side of the split, which is drawn uniformly between the margins."""
+    """Smallest number of tokens on either side of the cut, which is drawn uniformly between the margins."""
     chunk_rows: int | None = None
-    """Rows whose logits exist at one time; None chooses them so that memory is the same for every vocabulary."""
+    """Number of rows whose logits are in memory at a time; None makes the memory the same for every vocabulary."""
     restart_layers: bool = False
-    """Where all weights are trained: the encoder keeps the token embeddings and begins with fresh layers, of which the first and the
-    last average; teacher and reader stay the language model as it was. For small backbones (see `fresh_layers`)."""
+    """If all weights are trained: keep the token embeddings and start from new layers, of which the first and the last
+    average over the tokens; teacher and reader keep the original layers. For small backbones (see `fresh_layers`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, least={1: ("margin", "chunk_rows"), 0: ("min_characters",)})
-        if not self.corpora:
-            raise SettingsError("corpora is empty; name at least one source of running text")
-        if self.heldout in self.corpora:
-            raise SettingsError(
-                f"heldout {self.heldout!r} is also in corpora: the held-out loss would be measured on training text"
-            )
+        _check_corpora(self.corpora, self.heldout)
         if self.max_tokens < 2 * self.margin + 1:
             raise SettingsError(
                 f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides"
@@ -227,38 +248,41 @@ class CompressionSettings(StageSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveSettings(StageSettings):
-    """Stages 2 and 3: texts that belong together move together, away from all others of the batch.
+    """Settings of stages 2 and 3: texts that belong together are pulled together, away from all others of the batch.
 
-    With `corpora` the two texts are two dropout views of one sentence (unsupervised, SimCSE); with `pairs` they are a
-    query and its positive, with hard negatives where a row has them (supervised).
+    With `corpora` the two texts are one sentence under two dropout masks (unsupervised, SimCSE); with `pairs` they are
+    a query and its positive, with hard negatives where a row has them (supervised).
     """
 
     corpora: tuple[str, ...] = ()
     """Sources of running text whose sentences are the data of stage 2."""
     pairs: tuple[str, ...] = ()
-    """Training files, or folders of them, that `llm2comp.corpus.triples.read_triples` understands: the data of stage 3."""
+    """Training files or folders that `llm2comp.corpus.triples.read_triples` understands: the data of stage 3."""
     mixture: Mapping[str, float] = field(default_factory=dict)
-    """How many times the rows of a file count, by its stem; 1 for those not named, 0 leaves one out."""
+    """How many times the rows of a file are used, by the file's stem; 1 for files not named, 0 leaves a file out."""
     max_negatives: int = 1
-    """Hard negatives used of each row."""
+    """Largest number of hard negatives per row."""
     heldout_rows: int = 64
-    """Rows kept for the held-out loss, from each data set that has ten times as many; they are scored against each other."""
+    """Rows kept for the held-out loss, scored against each other, of each data set that has ten times as many rows."""
     temperature: float = 0.05
+    """Divisor of the similarities."""
     similarity: Literal["cosine", "dot"] = "cosine"
+    """Similarity of two embeddings: cosine or dot product."""
     micro_batch: int | None = None
-    """Texts per forward pass (GradCache): memory then does not grow with batch_size. None runs a batch in one pass."""
+    """Texts per forward pass (GradCache): memory does not grow with batch_size. None takes a batch in one pass."""
     max_query_tokens: int | None = None
-    """Longest query in training, memory tokens included; None is the model's own maximum."""
+    """Longest query in training, in tokens, memory tokens included; None is the model's maximum."""
     max_passage_tokens: int | None = None
-    """Longest positive or negative in training, memory tokens included."""
+    """Longest positive or negative in training, in tokens, memory tokens included; None is the model's maximum."""
     embedding_learning_rate: float | None = None
-    """Peak rate of the token embeddings, where all weights are trained; None is learning_rate. They see few updates each, and bear a higher one."""
+    """Peak learning rate of the token embeddings if all weights are trained; None is learning_rate. Each embedding gets
+    few updates, so a higher rate suits them."""
     attention_dropout: float = 0.0
-    """Share of attention weights dropped in training; the paper's stage 2 uses 0.2."""
+    """Share of attention weights dropped in training, 0 to below 1; the paper's stage 2 uses 0.2."""
     adapter: Literal["keep", "merge"] = "keep"
-    """keep trains the adapter on; merge adds it to the backbone's weights and starts a fresh one, as the published runs do."""
+    """keep trains the adapter further; merge adds it to the weights and starts a new one, as in the published runs."""
     freeze_memory: bool = False
-    """Leave the memory tokens as they are, as the published stage 2 does."""
+    """Do not train the memory tokens, as in the published stage 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

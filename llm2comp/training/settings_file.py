@@ -1,4 +1,4 @@
-"""Plain YAML values into settings objects; every error names the file and the field."""
+"""Settings objects from YAML; every error names the file and the field."""
 
 import types
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _Settings = TypeVar("_Settings")
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values, and no field twice: YAML itself would take the last without a word."""
+    """Loads plain values and rejects repeated fields, of which YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [
@@ -32,10 +32,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_text_file(path: Path) -> str:
-    """The text of a settings file.
+    """Text of a settings file.
 
     Raises:
-        SettingsError: If it is not UTF-8.
+        SettingsError: If the file is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -44,10 +44,10 @@ def read_text_file(path: Path) -> str:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """What a YAML text says.
+    """Plain value of a YAML text.
 
     Raises:
-        SettingsError: If it is not YAML, in one line.
+        SettingsError: If the text is not YAML, with a message of one line.
     """
     try:
         return yaml.load(text, _Loader)
@@ -56,10 +56,10 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_fields(text: str, where: str) -> dict[str, Any]:
-    """Fields with values, out of YAML.
+    """Fields and values of a YAML text.
 
     Raises:
-        SettingsError: If the text is not YAML, or anything but fields with values.
+        SettingsError: If the text is not YAML, or not a mapping of fields to values.
     """
     values = parse_yaml(text, where)
     if not isinstance(values, dict):
@@ -70,7 +70,12 @@ def read_fields(text: str, where: str) -> dict[str, Any]:
 
 
 def to_settings(kind: type[_Settings], values: Any, *, where: str) -> _Settings:
-    """A settings object out of plain YAML values; every error names the field.
+    """A settings object from plain YAML values.
+
+    Args:
+        kind: Dataclass of the settings.
+        values: Fields with values.
+        where: File and field that error messages begin with.
 
     Raises:
         SettingsError: If a field is unknown, missing or of the wrong type, or the settings contradict each other.
@@ -120,7 +125,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _kind(hint: Any) -> str:
-    """What a user calls a type."""
+    """Description of a type for error messages."""
     if get_origin(hint) is tuple:
         arguments = get_args(hint)
         return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"

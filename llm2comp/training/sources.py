@@ -37,7 +37,7 @@ def check_sources(settings: Any, *, made: Collection[str] = ()) -> None:
 def training_documents(source: str) -> Iterator[Document]:
     """Documents of a corpus that may be trained on: of docstrings, the held-out part is left out.
 
-    Every stage reads its corpora through this function, so that no held-out docstring is ever trained on.
+    Stages 0 to 2 read their corpora through this function, so that none is trained on a held-out docstring.
 
     Args:
         source: A corpus that `read_corpus` understands.

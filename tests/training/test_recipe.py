@@ -22,7 +22,7 @@ from llm2comp.errors import SettingsError
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.recipe import run_recipe
 from llm2comp.training.recipe_file import read_recipe, shipped_recipes
-from llm2comp.training.run_folder import changed_fields, described
+from llm2comp.training.run_folder import changed_fields, settings_values
 from llm2comp.training.settings import ContrastiveSettings
 from llm2comp.training.sources import check_sources
 from tests.training.processes import run_and_kill
@@ -113,7 +113,8 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(uninterrupted: 
 
 def test_every_shipped_recipe_loads_and_no_two_are_alike() -> None:
     loaded = {
-        name: described(read_recipe(name, data=Path("/data"), pairs=Path("/run/pairs"))) for name in shipped_recipes()
+        name: settings_values(read_recipe(name, data=Path("/data"), pairs=Path("/run/pairs")))
+        for name in shipped_recipes()
     }
     assert {"llama-2-7b-paper", "llm2comp-tiny", "qwen3-0.6b"} <= set(loaded)
     for name, values in loaded.items():

@@ -1,4 +1,4 @@
-"""Pairs from one encyclopedia article: one paragraph or heading per line, headings short and ending in a full stop."""
+"""Pairs derived from encyclopedia articles: a paragraph or heading per line, headings short, with a full stop."""
 
 import random
 import re
@@ -27,7 +27,8 @@ _T = TypeVar("_T")
 _TITLE_FORMS = ("{}", "{}", "what is {}?", "tell me about {}", "definition of {}", "{} meaning")
 _PERSON_FORMS = ("{}", "{}", "who is {}?", "who was {}?", "tell me about {}", "{} biography")
 _PERSON = re.compile(
-    r"\(born |\b[Hh]e was\b|\b[Ss]he was\b| born \d|\d{4}\s?[–-]\s?(?:\d+ \w+ |\w+ \d+, )?\d{4}\) (?:is|was) an?|\b(?:He|She|His|Her) "
+    r"\(born |\b[Hh]e was\b|\b[Ss]he was\b| born \d|\b(?:He|She|His|Her) "
+    r"|\d{4}\s?[–-]\s?(?:\d+ \w+ |\w+ \d+, )?\d{4}\) (?:is|was) an?"
 )
 _HEADING_FORMS = (
     "{title} {heading}",
@@ -41,14 +42,14 @@ _HEADING_FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A paragraph, or short paragraphs of one section joined, as sentences."""
+    """Sentences of a paragraph, or of several short paragraphs of one section."""
 
     heading: str
     sentences: list[str]
 
 
 def article_pairs(document: Document, settings: PairSettings) -> Iterator[Pair]:
-    """Every pair derived from one article, kind by kind; the same article and settings always give the same pairs."""
+    """All pairs derived from one article, kind by kind; equal articles and settings give equal pairs."""
     blocks = _read_blocks(document.text, settings)
     topic = re.sub(r"\s*\([^()]*\)$", "", document.title).strip()
     if not blocks or not topic:
@@ -64,7 +65,7 @@ def article_pairs(document: Document, settings: PairSettings) -> Iterator[Pair]:
 
 
 def rest_pairs(kind: str, document: Document, settings: PairSettings, limit: int) -> Iterator[Pair]:
-    """Sentence-rest pairs from any prose, such as an answer or an abstract; none when it has fewer than four sentences."""
+    """Sentence-rest pairs from prose, such as an answer or an abstract; none from fewer than four sentences."""
     sentences = split_sentences(document.text)
     if len(sentences) >= 4:
         rng = random.Random(f"{settings.seed} {kind} {document.id} {document.text}")
@@ -92,7 +93,7 @@ def _read_blocks(text: str, settings: PairSettings) -> list[_Block]:
 
 
 def _is_prose(sentences: list[str]) -> bool:
-    """Whether it reads as sentences: not a table or list that lost its layout, and not a stump."""
+    """Whether sentences are prose: not a table or list without its layout, and at least 20 words."""
     words = " ".join(sentences).split()
     return len(words) >= 20 and sum(word.isalpha() and word.islower() for word in words) > 0.4 * len(words)
 
@@ -161,12 +162,12 @@ class _Article:
                 words = words if self.rng.random() < 0.4 else telling
                 count = min(self.rng.randint(3, 6), len(words))
                 start = self.rng.randrange(len(words) - count + 1)
-                chosen = words[start : start + count] if self.rng.random() < 0.6 else self.rng.sample(words, count)
+                keywords = words[start : start + count] if self.rng.random() < 0.6 else self.rng.sample(words, count)
                 named = self.rng.random() < (
-                    0.8 if all(map(str.islower, chosen)) else 0.4
-                ) and self.topic not in " ".join(chosen)
+                    0.8 if all(map(str.islower, keywords)) else 0.4
+                ) and self.topic not in " ".join(keywords)
                 query = swap_synonyms(
-                    " ".join([self.topic, *chosen] if named else chosen), self.settings.synonyms, self.rng
+                    " ".join([self.topic, *keywords] if named else keywords), self.settings.synonyms, self.rng
                 )
                 yield self._pair("keywords-passage", query, self._window(self.blocks[number], position))
 
@@ -208,7 +209,7 @@ class _Article:
         return Pair(kind, cut_words(query, settings.query_words[1]), positive, self.id, negative)
 
     def _sentences(self, neighbours: int = 0, *, short: bool = False) -> Iterator[tuple[int, int, str]]:
-        """Block, position and text of the sentences that can stand alone, one of every block before the second of any."""
+        """Block, position and text of the sentences that can stand alone: one of each block before a second of any."""
         rounds: list[list[tuple[int, int, str]]] = []
         for number, block in enumerate(self.blocks):
             if len(block.sentences) > neighbours:
@@ -232,7 +233,7 @@ class _Article:
         )
 
     def _window(self, block: _Block, position: int, *, first: bool = False) -> str:
-        """Whole sentences around one, to a drawn length; long ones are cut so that the sentence itself stays inside."""
+        """Passage of random length: whole sentences around one; only a sentence longer than any passage is cut."""
         shortest, longest = self.settings.passage_words
         goal = self.rng.randint(shortest, longest)
         lengths = [len(sentence.split()) for sentence in block.sentences]
@@ -249,15 +250,22 @@ class _Article:
         return cut_words(" ".join(block.sentences[start : end + 1]), longest)
 
     def _other(self, number: int, *, elsewhere: bool = False) -> str | None:
-        """Another passage of the article, if need be of another section: a question about the whole section fits all of it."""
-        own = self.blocks[number]
+        """Another passage of the article, or None.
+
+        Args:
+            number: Number of the block that the passage must not come from.
+            elsewhere: Whether the passage must come from another section, because the query fits the whole section.
+        """
+        excluded = self.blocks[number]
         others = [
-            block for block in self.blocks if block is not own and not (elsewhere and block.heading == own.heading)
+            block
+            for block in self.blocks
+            if block is not excluded and not (elsewhere and block.heading == excluded.heading)
         ]
         return self._window(self.rng.choice(others), 0) if others else None
 
     def _named(self, sentence: str) -> str:
-        """The sentence with its opening pronoun replaced by what the article is about, half of the time."""
+        """The sentence; half of the time with the article's topic in place of an opening pronoun."""
         first, _, rest = sentence.partition(" ")
         return (
             f"{self.topic} {rest}"
@@ -266,7 +274,7 @@ class _Article:
         )
 
     def _located(self, question: str) -> str:
-        """The question with the article's topic added where it names nothing, most of the time."""
+        """The question; if it names nothing, most of the time with the article's topic added."""
         vague = not any(word[:1].isupper() or word[:1].isdigit() for word in question.split()[1:])
         return f"{question.rstrip('?')} in {self.topic}?" if vague and self.rng.random() < 0.7 else question
 

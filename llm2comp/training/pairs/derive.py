@@ -1,26 +1,25 @@
 """Training pairs derived from raw texts, for contrastive training without labels.
 
-A small encoder starts as a bag of subwords. What it must still learn, and which kind of pair teaches it:
+A small encoder begins as little more than a bag of subwords. What it must learn, and the kinds of pairs that teach it:
 
-- **which words matter**: `title-lead` and `keywords-passage` (a name or a few content words stand for a passage),
-  `sentence-view` (a sentence survives the loss of its filler words, not of its names; a sentence from beside it is the
-  negative);
-- **questions look unlike their answers**: `question-passage` asks by rules for a date, place, agent, number, reason or
-  subject of one sentence, of the passage around it; another passage of the article, under the same title line, is the
-  negative, because a title alone must not decide. `heading-section` does so for the topic of a whole section;
-- **a text is about more than its words**: `sentence-rest` takes a sentence out of its passage (inverse cloze) and keeps
-  it in one of ten, so that a literal match still counts; `lead-passage` and `sentence-next` relate what is said of one
-  thing;
+- **which words matter**: `title-lead` and `keywords-passage` (a name or a few content words ask for a passage),
+  `sentence-view` (the same sentence without filler words, but with its names; a neighbouring sentence is the negative);
+- **questions look unlike their answers**: `question-passage` asks, by rules, for a date, place, agent, number, reason
+  or subject of one sentence; the positive is the passage around it, the negative another passage of the article under
+  the same title line, so that the title alone does not decide. `heading-section` does so for the topic of a section;
+- **related texts share few words**: `sentence-rest` takes a sentence out of its passage (inverse cloze) and keeps it in
+  one of ten passages, so that a literal match still counts; `lead-passage` and `sentence-next` pair texts about one
+  subject;
 - **statements and scientific abstracts**: `science-rest`, and from ready files the conclusion of a study with its
   abstract (`NAME-claim`) and sentences of medical prose with the rest (`NAME-sentence`);
 - **everyday sentences**: ready sentence sets in both directions, and each sentence reworded (`NAME-view`);
 - **documentation**: `summary-body` (summary line, body without the names), `howto-docstring` (the same in a user's
   words), `part-docstring` (inverse cloze), `name-docstring` (words of the name) for docstrings without a body.
 
-Passages vary in length and half of them begin with a title line, as documents of a corpus do; queries come in lower
-case, without final punctuation or a word short at times. Every kind is a file of its own: in a batch of one kind all
-negatives have the positive's form, so form is no shortcut. Within a file the order is that of a hash, so pairs of one
-document, which could be false negatives of one another, lie far apart.
+Passages vary in length, and half of them begin with a title line, as documents of a corpus do; some queries are in
+lower case, without final punctuation or lack a word. Every kind has a file of its own: in a batch of one kind, all
+negatives have the form of the positive, so the form gives nothing away. Within a file the order is that of a hash, so
+pairs of one document, which could be false negatives of one another, are far apart.
 """
 
 import gzip
@@ -52,7 +51,7 @@ _BUCKETS = 64
 
 
 def iterate_pairs(settings: PairSettings) -> Iterator[Pair]:
-    """Every derived pair, corpus by corpus in the order of the settings; the same settings and texts give the same pairs."""
+    """All derived pairs, corpus by corpus in the order of the settings; equal settings and texts give equal pairs."""
     excluded = _read_texts(settings.excluded)
     for pair in _iterate_all(settings):
         query, positive, negative = (letters(text) for text in (pair.query, pair.positive, pair.negative or ""))
@@ -61,7 +60,7 @@ def iterate_pairs(settings: PairSettings) -> Iterator[Pair]:
 
 
 def _read_texts(paths: Iterable[str]) -> set[str]:
-    """The texts of three words or more in JSON lines or tab-separated files, in the form that texts are compared in."""
+    """Texts of three words or more in JSON lines or tab-separated files, normalized for comparison (see `letters`)."""
     return {plain for path in paths for field in _read_fields(path) if len((plain := letters(field)).split()) >= 3}
 
 
@@ -116,7 +115,7 @@ def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
 
 
 def _scatter(pairs: Iterable[Pair], seed: int, folder: Path) -> None:
-    """Deal the pairs to buckets by a hash of their texts, which is also their place in the shuffled order."""
+    """Distributes pairs over buckets by a hash of their texts, which is also their order in the shuffled files."""
     with ExitStack() as stack:
         files = [
             stack.enter_context((folder / f"{number:02d}").open("w", encoding="utf-8", newline="\n"))
@@ -152,7 +151,7 @@ def _gather(buckets: Path, output: Path) -> dict[str, int]:
 
 
 def _open_packed(path: Path, stack: ExitStack) -> TextIO:
-    """A gzip text file without name and time stamp, so that equal pairs give equal bytes."""
+    """Opens a gzip text file without name and time stamp, so that equal pairs give equal bytes."""
     raw = stack.enter_context(path.open("wb"))
     packed = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6))
     return stack.enter_context(io.TextIOWrapper(packed, encoding="utf-8", newline="\n"))

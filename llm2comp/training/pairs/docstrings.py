@@ -1,4 +1,4 @@
-"""Pairs from docstrings: summary line, plain-English wording or name on one side, the text without its names on the other."""
+"""Pairs derived from docstrings: the summary, a user's wording or the name asks for the text without its names."""
 
 import random
 import re
@@ -27,13 +27,12 @@ _SECTION = re.compile(
 
 
 def docstring_pairs(documents: Iterable[Document], settings: PairSettings) -> Iterator[Pair]:
-    """Pairs from the docstrings that may be trained on, in the order of the documents.
+    """Pairs from docstrings that may be trained on, in the order of the documents.
 
-    No pair comes from a docstring of the held-out part, or from one whose body is that of a held-out one, and no query
-    or positive equals a held-out summary, body or docstring, with or without its names; letters and digits are
-    compared. So the documents are read to the end, and held in memory, before the first pair is given. A summary or
-    body that many definitions share says little about any of them: each text gives at most the limit of pairs of a
-    kind, over all documents.
+    No pair comes from a held-out docstring or from one that has the body of a held-out one, and no query or positive
+    equals a held-out summary, body or docstring, with or without its names; letters and digits are compared. Therefore
+    all documents are read into memory before the first pair. A summary or body that many definitions share says little
+    about any of them: over all documents, each text occurs in at most `limit` pairs of a kind.
     """
     kept: list[Document] = []
     held_out: set[str] = set()
@@ -55,7 +54,7 @@ def docstring_pairs(documents: Iterable[Document], settings: PairSettings) -> It
 
 
 def _versions(document: Document) -> set[str]:
-    """Every form in which the docstring, its summary or its body could turn up in a pair."""
+    """All forms in which a docstring, its summary or its body could occur in a pair, normalized for comparison."""
     summary, _ = split_summary(document.text)
     texts = (
         summary,
@@ -73,16 +72,16 @@ def _bodies(document: Document) -> set[str]:
 
 
 def _document_pairs(document: Document, settings: PairSettings, rng: random.Random) -> Iterator[Pair]:
-    """Summary or target for a docstring with a body, name words for one without."""
+    """Pairs of one docstring: with its summary if it has a body, otherwise with the words of its name."""
     summary, body = split_summary(document.text)
     nameless = remove_names(document, body)
     passage = cut_words(nameless, rng.randint(*settings.passage_words))
     if len(nameless.split()) >= 8:
         if len(summary.split()) >= 3:
             yield _pair("summary-body", summary, passage, document, settings, rng)
-        target = _wish(summary)
-        if target:
-            query = rng.choice(_ASKING).format(swap_synonyms(target, 2 * settings.synonyms, rng))
+        action = _infinitive(summary)
+        if action:
+            query = rng.choice(_ASKING).format(swap_synonyms(action, 2 * settings.synonyms, rng))
             whole = cut_words(document.content, settings.passage_words[1])
             yield _pair("howto-docstring", query, passage if rng.random() < 0.5 else whole, document, settings, rng)
         yield from _part_pairs(document, nameless, settings, rng)
@@ -100,7 +99,7 @@ def _pair(kind: str, query: str, positive: str, document: Document, settings: Pa
 
 
 def _part_pairs(document: Document, body: str, settings: PairSettings, rng: random.Random) -> Iterator[Pair]:
-    """One paragraph of prose of the body, and the rest."""
+    """A paragraph of prose of the body, paired with the rest."""
     parts = [part for part in re.split(r"\n\s*\n", body) if part.strip()]
     prose = [
         number
@@ -109,17 +108,17 @@ def _part_pairs(document: Document, body: str, settings: PairSettings, rng: rand
     ]
     if len(parts) < 3 or not prose:
         return
-    chosen = rng.choice(prose)
-    rest = "\n\n".join(parts[:chosen] + parts[chosen + 1 :])
+    number = rng.choice(prose)
+    rest = "\n\n".join(parts[:number] + parts[number + 1 :])
     if len(rest.split()) >= 12:
-        query = " ".join(parts[chosen].split())
+        query = " ".join(parts[number].split())
         yield _pair(
             "part-docstring", query, cut_words(rest, rng.randint(*settings.passage_words)), document, settings, rng
         )
 
 
-def _wish(summary: str) -> str:
-    """What the summary says the function does, as an infinitive: `Returns the name.` -> `return the name`; empty if it does not begin with a verb."""
+def _infinitive(summary: str) -> str:
+    """A summary as an infinitive, `Returns the name.` -> `return the name`; empty if it does not begin with a verb."""
     words = re.split(r"(?<=[a-z)])\. ", summary, maxsplit=1)[0].rstrip(".: ").split()
     if not 3 <= len(words) <= 16 or not words[0].istitle():
         return ""
@@ -130,7 +129,7 @@ def _wish(summary: str) -> str:
 
 
 def _name_words(document: Document) -> str:
-    """The words of the last two parts of the name: `os.path.splitext` -> `path splitext`."""
+    """Words of the last two parts of the name: `os.path.splitext` -> `path splitext`."""
     parts = [part.strip("_") for part in document.id.split(".")[-2:]]
     text = " ".join(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+", " ", part) for part in parts)
     return " ".join(dict.fromkeys(word.lower() for word in text.split() if len(word) > 1))

@@ -1,7 +1,7 @@
-"""Questions from statements, by rules on words alone: the statement answers the question.
+"""Questions made from statements that answer them, by rules on words alone.
 
-Each rule asks for a part it can point at (a date, a place, an agent, a number, a reason, the subject) and leaves that
-part out. Where no rule is sure of the verb there is no question: a wrong question costs more than a missing one.
+Each rule asks for one part of the statement (a date, a place, an agent, a number, a reason, the subject) and leaves it
+out. Without a rule that is sure of the verb there is no question: a wrong question costs more than a missing one.
 """
 
 import random
@@ -34,12 +34,13 @@ _REASON = re.compile(r",? (?:because|due to|owing to|in order to|so that) .*$")
 _NUMBER = r"(?:\d[\d,.]*|two|three|four|five|six|seven|eight|nine|ten|twelve|hundreds of)(?: million| billion)?"
 _COUNT = re.compile(
     rf" (?:about |around |approximately |over |nearly |more than |some )?{_NUMBER} "
-    r"((?!(?:is|was|has|this|as|its|his) )(?:(?!was |is |and )[a-z-]+ )?(?:[a-z]{3,}(?<!thi)s|people|men|women|children))\b"
+    r"((?!(?:is|was|has|this|as|its|his) )(?:(?!was |is |and )[a-z-]+ )?"
+    r"(?:[a-z]{3,}(?<!thi)s|people|men|women|children))\b"
 )
 _PREPOSITION = re.compile(r" (?:in|for|with|from|to|at|on|against|during|into|as) ")
 _CLAUSE_END = re.compile(
-    r"[;:]| [–—-] |, (?:(?:to|in|of|for|from|by|on|at) which|which|who|whose|whom|where|when|although|though|while|whereas|but|and|with|including"
-    r"|as|so|making|becoming|until|after|before|because)\b"
+    r"[;:]| [–—-] |, (?:(?:to|in|of|for|from|by|on|at) which|which|who|whose|whom|where|when|although|though|while"
+    r"|whereas|but|and|with|including|as|so|making|becoming|until|after|before|because)\b"
 )
 
 
@@ -56,17 +57,17 @@ class _Clause:
 
     @property
     def main_verb(self) -> str:
-        """What stands after the subject in a question: nothing after an auxiliary, else the verb's base form."""
+        """Verb after the subject of a question: empty if the statement's verb is an auxiliary, else its base form."""
         return "" if self.verb in _AUXILIARIES else _base(self.verb)
 
 
 def ask(sentence: str, topic: str, rng: random.Random) -> str | None:
-    """A question this sentence answers, or None where no rule fits.
+    """A question that the sentence answers, or None if no rule fits.
 
     Args:
-        sentence: One statement.
-        topic: What the sentence's article is about; stands in for a pronoun at the beginning.
-        rng: Chooses among the rules that fit.
+        sentence: A statement.
+        topic: Topic of the sentence's article; replaces a pronoun at the beginning.
+        rng: Source of randomness; one of the rules that fit is selected.
     """
     clause = _parse(sentence, topic)
     if clause is None:
@@ -106,7 +107,7 @@ def _replace_pronoun(text: str, topic: str) -> str:
 
 
 def _verb_position(words: list[str]) -> int | None:
-    """Index of the first finite verb, where the words before it can be its subject."""
+    """Index of the first finite verb if the words before it can be its subject, else None."""
     if len(words) < 4 or _NO_SUBJECT.fullmatch(words[0].strip("\",'")) or words[0].endswith("ing"):
         return None
     for position, word in enumerate(words[1:9], start=1):
@@ -139,29 +140,29 @@ def _base(verb: str) -> str:
 
 
 def _candidates(clause: _Clause) -> list[tuple[float, str]]:
-    """Questions with their weights: what real users ask for most, first of all facts about a named thing."""
+    """Pairs (weight, question); the weights favour what users ask most, facts about a named thing."""
     subject, rest = clause.subject, f" {clause.rest}"
     lead = f"{clause.auxiliary} {subject} {clause.main_verb}"
-    found: list[tuple[float, str]] = []
+    questions: list[tuple[float, str]] = []
     if clause.leading_time:
-        found.append((3, f"when {lead}{rest}"))
+        questions.append((3, f"when {lead}{rest}"))
     for word, pattern, weight in (("when", _TIME, 3), ("where", _PLACE, 2), ("why", _REASON, 4)):
         match = pattern.search(rest)
         if match:
             left = rest[: match.start()] + (rest[match.end() :] if word != "why" else "")
-            found.append((weight, f"{word} {lead}{left}"))
+            questions.append((weight, f"{word} {lead}{left}"))
     agent = _AGENT.search(rest)
     if agent and clause.verb in ("is", "are", "was", "were"):
-        found.append((3, f"{'who' if re.match(r'[A-Z]', agent[1]) else 'what'} {lead}{rest[: agent.start()]} by"))
+        questions.append((3, f"{'who' if re.match(r'[A-Z]', agent[1]) else 'what'} {lead}{rest[: agent.start()]} by"))
     count = _COUNT.search(rest)
     if count:
-        found.append((4, f"how many {count[1]} {lead}{rest[: count.start()]}{rest[count.end() :]}"))
-    found += _whole_part_questions(clause, rest, lead)
-    return found
+        questions.append((4, f"how many {count[1]} {lead}{rest[: count.start()]}{rest[count.end() :]}"))
+    questions += _whole_part_questions(clause, rest, lead)
+    return questions
 
 
 def _whole_part_questions(clause: _Clause, rest: str, lead: str) -> list[tuple[float, str]]:
-    found: list[tuple[float, str]] = []
+    questions: list[tuple[float, str]] = []
     names = re.findall(r"\b[A-Z]\w+|\d{3,}", rest)
     if len(rest.split()) >= 5:
         asking = (
@@ -169,14 +170,14 @@ def _whole_part_questions(clause: _Clause, rest: str, lead: str) -> list[tuple[f
         )
         if asking == "which":
             asking = f"which {clause.subject.split()[-1]}"
-        found.append((1.5 if names else 0.5, f"{asking} {clause.verb}{rest}"))
+        questions.append((1.5 if names else 0.5, f"{asking} {clause.verb}{rest}"))
     if clause.verb not in _AUXILIARIES:
         match = _PREPOSITION.search(rest)
         if match and match.start() > 3 and not rest.startswith((" place", " part")):
-            found.append((2, f"what {lead}{rest[match.start() :]}"))
+            questions.append((2, f"what {lead}{rest[match.start() :]}"))
     elif len(rest.split()) >= 4:
-        found.append((0.7, f"{lead}{rest}"))
-    return found
+        questions.append((0.7, f"{lead}{rest}"))
+    return questions
 
 
 def _looks_like_person(subject: str) -> bool:

@@ -1,4 +1,4 @@
-"""Pairs of ready training files, cut to length, and pairs that follow from them."""
+"""Pairs of ready training files, cut to length, and further pairs derived from them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ _LONG_WORDS = 60
 
 
 def ready_pairs(path: Path, settings: PairSettings) -> Iterator[Pair]:
-    """The pairs of a training file, as the kind of its name, and what follows from them.
+    """Pairs of a training file, whose name is their kind, and further pairs derived from them.
 
-    - A long positive gives sentence-rest pairs (`NAME-sentence`), the query as its title.
-    - A query with a short and a long positive, such as the conclusion of a study and its abstract: every sentence of
-      the short one is a claim about the long one (`NAME-claim`).
-    - In a sentence set pairs serve in both directions, and each sentence is paired with another wording of itself
+    - A long positive gives sentence-rest pairs (`NAME-sentence`), with the query as its title.
+    - Where a query has a short and a long positive, such as the conclusion of a study and its abstract, every sentence
+      of the short one is a claim about the long one (`NAME-claim`).
+    - Pairs of a sentence set are used in both directions, and each sentence is paired with another wording of itself
       (`NAME-view`).
 
-    Positives that begin with the same words as many others say nothing of their own and are left out.
+    Positives that begin with the same words as many others are boilerplate and left out.
     """
     name = dataset_name(path)
     openings = Counter(_opening(positive) for _, triple in read_rows(path) for positive in triple.positives)

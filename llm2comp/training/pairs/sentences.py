@@ -1,4 +1,4 @@
-"""English sentences: splitting, cutting, and small changes that keep the meaning."""
+"""English sentences: splitting, shortening, and small changes that keep the meaning."""
 
 import json
 import random
@@ -29,12 +29,12 @@ class English:
     """Lists of words, in lower case.
 
     Attributes:
-        stop_words: Words that say nothing of a topic.
-        abbreviations: Words after which a full stop ends no sentence.
-        past_to_base: Base forms by past tense, where rules would go wrong.
-        skipped_headings: Sections that are lists of sources.
-        synonyms: Words that may stand for a word.
-        docstring_verbs: What a function can be said to do.
+        stop_words: Words that say nothing about a topic.
+        abbreviations: Words after which a full stop does not end a sentence.
+        past_to_base: Base forms of verbs by past tense, where rules would be wrong.
+        skipped_headings: Headings of sections that are lists of sources.
+        synonyms: Synonyms by word.
+        docstring_verbs: Verbs that describe what a function does.
         science_words: Words that are frequent in medicine and biology.
     """
 
@@ -49,7 +49,7 @@ class English:
 
 @cache
 def english() -> English:
-    """The lists shipped in `english.json`."""
+    """Word lists of the package, from `english.json`."""
     lists = json.loads(files("llm2comp.training.pairs").joinpath("english.json").read_text(encoding="utf-8"))
     return English(
         stop_words=frozenset(lists["stop_words"]),
@@ -63,7 +63,7 @@ def english() -> English:
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of a paragraph, in order; no break after abbreviations and initials."""
+    """Sentences of a paragraph, in order; abbreviations and initials do not end a sentence."""
     sentences, start = [], 0
     for match in _BREAK.finditer(text):
         last = text[start : match.start()].rsplit(maxsplit=1)[-1:] or [""]
@@ -77,7 +77,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def content_words(text: str) -> list[str]:
-    """The words that are not stop words, punctuation at their ends removed, in order, each once."""
+    """Words that are not stop words, in order, each once, without punctuation at their ends."""
     words = (word.strip(".,;:!?\"“”‘’'()[]").removesuffix("'s") for word in text.split())
     return list(
         dict.fromkeys(
@@ -87,7 +87,7 @@ def content_words(text: str) -> list[str]:
 
 
 def cut_words(text: str, limit: int) -> str:
-    """The beginning of a text up to so many words; line breaks inside stay as they are."""
+    """The first `limit` words of a text, line breaks included."""
     for number, match in enumerate(re.finditer(r"\S+", text), start=1):
         if number == limit:
             return text[: match.end()]
@@ -95,12 +95,12 @@ def cut_words(text: str, limit: int) -> str:
 
 
 def letters(text: str) -> str:
-    """Letters and digits only, in lower case, words apart: what two texts are compared by."""
+    """A text normalized for comparison: letters and digits in lower case, words separated by single spaces."""
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
 def swap_synonyms(text: str, chance: float, rng: random.Random) -> str:
-    """The text with some words replaced by a listed synonym; only words in lower case are, which spares names."""
+    """The text with some words replaced by a listed synonym; only words in lower case, so that names are kept."""
     table = english().synonyms
 
     def swap(match: re.Match[str]) -> str:
@@ -111,7 +111,7 @@ def swap_synonyms(text: str, chance: float, rng: random.Random) -> str:
 
 
 def view(sentence: str, rng: random.Random) -> str:
-    """The same statement in other words, as far as rules can: shortened, reordered, synonyms, words dropped."""
+    """A rewording of a sentence by rules: shortened, reordered, with synonyms, with words dropped."""
     text = _PARENTHESES.sub("", sentence).strip() or sentence
     opening = _ADVERBIAL.match(text)
     if opening:
@@ -128,7 +128,15 @@ def view(sentence: str, rng: random.Random) -> str:
 
 
 def roughen(query: str, rng: random.Random, *, lowercase: float, unpunctuated: float, drop_word: float) -> str:
-    """The query as someone in a hurry types it: maybe in lower case, without its final punctuation, a word short."""
+    """The query as typed in a hurry: at random in lower case, without final punctuation, without one word.
+
+    Args:
+        query: The query.
+        rng: Source of randomness.
+        lowercase: Probability of lower case.
+        unpunctuated: Probability that final punctuation is removed.
+        drop_word: Probability that a word is dropped, if there are more than five.
+    """
     words = query.split()
     if len(words) > 5 and rng.random() < drop_word:
         del words[rng.randrange(1, len(words))]

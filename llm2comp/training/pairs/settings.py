@@ -1,4 +1,4 @@
-"""What a derived training pair is, and the settings that say how pairs are derived."""
+"""Derived training pairs and the settings of their derivation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ PAIR_LIMITS: Mapping[str, int] = MappingProxyType(
         "part-docstring": 1,
     }
 )
-"""Pairs of each kind that one document gives at most, where the settings name no other number."""
+"""Default of the largest number of pairs per document, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Pair:
     """Two texts that belong together.
 
     Attributes:
-        kind: How the pair was derived, such as `sentence-rest`; batches are best drawn from one kind at a time.
-        query: The shorter text, the one that asks.
+        kind: Rule that derived the pair, such as `sentence-rest`; batches are best drawn from one kind at a time.
+        query: The shorter text, which asks.
         positive: The text that answers, or means the same.
-        source: Id of the document both came from.
-        negative: A text of the same document that does not answer; None where the kind has none.
+        source: Id of the document that both come from.
+        negative: A text of the same document that does not answer; None for kinds without negatives.
     """
 
     kind: str
@@ -49,52 +49,53 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSettings:
-    """Where pairs come from, how many, how long, and how often a query is roughened."""
+    """Sources of pairs, their number and length, and how often queries are altered."""
 
     articles: tuple[str, ...] = ()
     """Corpora (as `read_corpus` takes them) of articles: one paragraph or heading per line."""
     docstrings: tuple[str, ...] = ()
-    """Corpora of docstrings, such as `python-docs:all`; the held-out part is left out always."""
+    """Corpora of docstrings, such as `python-docs:all`; the held-out part is always left out."""
     ready: tuple[str, ...] = ()
-    """Training files (see `triples.py`) whose pairs are taken as they are, cut to length; the file's stem is the kind."""
+    """Training files (see `llm2comp.corpus.triples`); their pairs are used too, cut to length. The stem is the kind."""
     excluded: tuple[str, ...] = ()
-    """Files of evaluation texts (JSON lines, or tab-separated): no query, positive or negative equals one of their texts of
-    three words or more; only letters and digits are compared."""
+    """Files of evaluation texts (JSON lines or tab-separated). No query, positive or negative equals one of their texts
+    of three words or more; only letters and digits are compared."""
     sentence_sets: tuple[str, ...] = ("snli",)
-    """Kinds among the ready ones that are sentences with the same standing: pairs serve in both directions, and every sentence
-    is also paired with another wording of itself (`NAME-view`)."""
+    """Ready kinds whose pairs are symmetric sentences: they are used in both directions, and every sentence is also
+    paired with another wording of itself (`NAME-view`)."""
     limits: Mapping[str, int] = field(default_factory=dict)
-    """Most pairs per document and kind; kinds not named have the number in `PAIR_LIMITS`, 0 switches a kind off."""
+    """Largest number of pairs per document, by kind; 0 turns a kind off. Kinds not named have that of `PAIR_LIMITS`."""
     query_words: tuple[int, int] = (2, 32)
-    """Shortest and longest query, in words; longer ones are cut."""
+    """Shortest and longest query in words; longer ones are cut."""
     passage_words: tuple[int, int] = (25, 80)
-    """A passage is a run of whole sentences of a length drawn between these, in words."""
+    """Shortest and longest passage in words; passages are whole sentences, of a length drawn between the two."""
     sentence_words: tuple[int, int] = (6, 40)
-    """Shortest and longest sentence that asks for a passage, in words."""
+    """Shortest and longest sentence in words that asks for a passage."""
     short_sentence_words: tuple[int, int] = (5, 25)
-    """Shortest and longest sentence that is compared with a sentence, in words."""
+    """Shortest and longest sentence in words that is paired with a sentence."""
     science_density: float = 0.012
-    """Share of words of medicine and biology from which an article also gives the kind `science-rest`."""
+    """Share of medical and biological words from which an article also gives pairs of the kind `science-rest`."""
     keep_sentence: float = 0.1
-    """Share of sentence-rest pairs whose passage still contains the sentence."""
+    """Share of sentence-rest pairs whose passage keeps the sentence."""
     titled: float = 0.5
-    """Share of passages that start with the article's title on a line of its own, as documents of a corpus do."""
+    """Share of passages that begin with the article's title on a line of its own, as documents of a corpus do."""
     lowercase: float = 0.3
-    """Share of queries put in lower case."""
+    """Share of queries in lower case."""
     unpunctuated: float = 0.3
     """Share of queries without their final punctuation."""
     drop_word: float = 0.1
     """Share of queries of more than five words that lose one."""
     synonyms: float = 0.15
-    """Chance that a word of a query that has a listed synonym is replaced by it."""
+    """Probability that a word of a query is replaced by a listed synonym, if it has one."""
     seed: int = 0
-    """Equal settings and texts give equal files."""
+    """Seed of all random choices; equal settings and texts give equal files."""
 
     def __post_init__(self) -> None:
-        """Reject contradictions.
+        """Rejects contradictions.
 
         Raises:
-            SettingsError: No corpus, unknown kinds, lengths that exclude each other, or a share outside 0-1.
+            SettingsError: If there is no corpus, a kind is unknown, a shortest length exceeds the longest, or a share
+                is not between 0 and 1.
         """
         if not (self.articles or self.docstrings or self.ready):
             raise SettingsError("pairs need a corpus: name one in articles, docstrings or ready")
@@ -120,5 +121,5 @@ class PairSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")
 
     def limit(self, kind: str) -> int:
-        """Most pairs of this kind from one document."""
+        """Largest number of pairs of a kind from one document."""
         return self.limits.get(kind, PAIR_LIMITS[kind])

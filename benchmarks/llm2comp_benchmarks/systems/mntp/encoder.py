@@ -1,9 +1,9 @@
-"""An encoder without memory tokens: the mean over a text's own tokens, read both ways, as LLM2Vec makes its embeddings.
+"""An encoder without memory tokens, as LLM2Vec has it: the mean over a text's tokens, with bidirectional attention.
 
-It is a MemoryEncoder in all else, so that the trainers of stages 2 and 3 and the harness take it as they take ours.
+In all else it is a MemoryEncoder, so that stages 2 and 3 and the harness treat it like models with memory tokens.
 Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerful Text Encoders", COLM 2024, sections 2
-and 3.2: bidirectional attention, mean over the last hidden states, the instruction's tokens (and the beginning token)
-left out.
+and 3.2: bidirectional attention, mean over the last hidden states without those of the instruction (and of the
+beginning token).
 """
 
 import json
@@ -29,7 +29,7 @@ from llm2comp.training.settings import ModelSettings
 __all__ = ["TEXT_MEAN_FILE", "TextMeanEncoder", "TextMeanModel", "load_text_mean", "text_mean_of"]
 
 TEXT_MEAN_FILE = "text_mean.json"
-"""Names a folder as one of this module's; `llm2comp.load` refuses it."""
+"""File that marks a folder of this module; `llm2comp.load` rejects such folders."""
 
 _FORMAT = JsonFormat(
     "model configuration", ModelFolderError, "train the model again", version=1, version_field="format_version"
@@ -40,13 +40,13 @@ _ENTRIES: dict[str, FieldCheck] = {
     "stages": partial(take, kind=list),
 }
 _BEGINNING_OF_TEXT = 64
-"""Characters of a text tokenised with and without the instruction, to count the instruction's tokens."""
+"""Number of a text's characters tokenized with and without the instruction, to count the instruction's tokens."""
 
 
 class TextMeanEncoder(MemoryEncoder):
-    """One state a text: the mean over its own tokens, without the beginning token and the instruction.
+    """One state per text: the mean over its tokens, without the beginning token and the instruction.
 
-    `memory` has shape (0, hidden). A text without a token of its own is the mean over what there is.
+    `memory` has shape (0, hidden). For an empty text, the mean is over the beginning token and the instruction.
     """
 
     def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
@@ -54,7 +54,7 @@ class TextMeanEncoder(MemoryEncoder):
         self.memory.requires_grad_(False)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
-        """As MemoryEncoder, with `counted` (texts, tokens): 1 for the tokens that the mean is taken over."""
+        """As MemoryEncoder, with `counted` (texts, tokens): 1 for the tokens in the mean."""
         features = super().preprocess(inputs, prompt, **kwargs)
         counted = features["attention_mask"].clone()
         skipped = [1 + self._instruction_tokens(prompt, text) for text in inputs] if prompt else [1] * len(inputs)
@@ -82,7 +82,7 @@ class TextMeanEncoder(MemoryEncoder):
         }
 
     def _means(self, tokens: Tensor, lengths: Sequence[int], counted: Tensor) -> Tensor:
-        """Means over the counted tokens of texts laid end to end, (texts, hidden), float32."""
+        """Means over the counted tokens of texts packed end to end, (texts, hidden), float32."""
         states = self.backbone.encode(self.backbone.embed(tokens), lengths).float()
         rows = torch.repeat_interleave(
             torch.arange(len(lengths), device=tokens.device), torch.tensor(lengths, device=tokens.device)
@@ -92,33 +92,31 @@ class TextMeanEncoder(MemoryEncoder):
         return sums / weights.new_zeros(len(lengths)).index_add(0, rows, weights)[:, None]
 
     def _instruction_tokens(self, prompt: str, text: str) -> int:
-        """Tokens before those the text has by itself; one that spans the border counts as the text's."""
+        """Number of tokens that the instruction adds; a token that spans the border counts as the text's."""
         beginning = text[:_BEGINNING_OF_TEXT]
-        whole, own = self._tokenize([prompt + beginning, beginning])
-        return max(0, len(whole) - len(own))
+        with_prompt, without = self._tokenize([prompt + beginning, beginning])
+        return max(0, len(with_prompt) - len(without))
 
 
 class TextMeanModel(LLM2Comp):
-    """A model whose embedding is the mean over a text's tokens. `save` writes a folder of this module's own kind."""
+    """A model whose embedding is the mean over a text's tokens; it is saved for `load_text_mean`."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What result files say of it beside its dimension."""
+        """Description of the model in result files."""
         return {"system": "text-mean", "parameters": {"stages": self.stages}}
 
     def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
-        """Writes the folder that `load_text_mean` reads, whole or not at all; arguments as `LLM2Comp.save`.
+        """Writes a folder for `load_text_mean` atomically; arguments as `LLM2Comp.save`.
 
         Raises:
-            ModelFolderError: If the path holds something else, or the folder cannot be written.
+            ModelFolderError: If the path contains something else, or the folder cannot be written.
         """
         target = Path(path)
         if target.exists() and not (target / TEXT_MEAN_FILE).is_file() and (target.is_file() or any(target.iterdir())):
             raise ModelFolderError(f"{target} exists and holds no text-mean model; give a new or empty folder")
         encoder = self.encoder
-        unused = torch.zeros(
-            1, encoder.get_embedding_dimension()
-        )  # the format of an encoder's folder wants a memory token
+        unused = torch.zeros(1, encoder.get_embedding_dimension())  # the format requires at least one memory token
         with staged_folder(target) as unfinished:
             write_encoder(unfinished / "encoder", encoder.backbone, encoder.tokenizer, unused, encoder.max_seq_length)
             if weights_dtype is not None:
@@ -140,9 +138,9 @@ def text_mean_of(
 
     Args:
         backbone: Hub id or folder.
-        settings: As for our models; memory_tokens, pooling and weights have no meaning here.
-        precision: That of the stage to come: where an adapter is trained, the backbone may lie in memory in bfloat16.
-        device: None takes a GPU if there is one.
+        settings: As for models with memory tokens; memory_tokens, pooling and weights are ignored.
+        precision: Precision of the next stage: if an adapter is trained, the backbone may be loaded in bfloat16.
+        device: None is a GPU if there is one.
 
     Raises:
         BackboneError, SettingsError: As `LLM2Comp.from_backbone`.
@@ -164,7 +162,7 @@ def load_text_mean(folder: str | Path, *, device: str | None = None, dtype: str 
     """A model saved by `TextMeanModel.save`; arguments as `llm2comp.load`.
 
     Raises:
-        ModelFolderError: If the folder holds no such model, or files are missing or altered.
+        ModelFolderError: If the folder contains no such model, or files are missing or altered.
         BackboneError: If the backbone cannot be loaded.
     """
     chosen = choose_device(device)

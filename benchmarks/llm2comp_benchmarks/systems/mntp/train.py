@@ -1,6 +1,6 @@
-"""LLM2Vec's pretext (MNTP) as a baseline, through all stages, each in a folder of its own, resumable, as a recipe's are for our models.
+"""The MNTP baseline through all stages; like those of a recipe, each has a folder of its own and can be resumed.
 
-The loss is in `mntp_training`, the model in `mntp_encoder`.
+The loss is in `objective`, the model in `encoder`.
 """
 
 from pathlib import Path
@@ -15,14 +15,14 @@ __all__ = ["save_untrained_text_mean", "train_mntp", "train_text_mean"]
 
 
 def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model: ModelSettings) -> Path:
-    """MNTP on a language model, unless it is finished there already; run again, it goes on where it was.
+    """Trains a language model by MNTP, unless it is finished; an interrupted run resumes where it stopped.
 
     Args:
         backbone: Hub id or folder.
-        output: Gets checkpoints, `metrics.jsonl` and the finished `model/`.
+        output: Folder of checkpoints, `metrics.jsonl` and the finished `model/`.
         settings: `mntp_like(stage)` has the budget of a compression stage: the same texts in the same order, and as
             many updates.
-        model: As for our models: adapter, max_length, query_instruction.
+        model: Adapter, max_length and query_instruction, as for models with memory tokens.
 
     Returns:
         Folder of the finished model, for `load_text_mean` and `train_text_mean`.
@@ -43,14 +43,14 @@ def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model
 
 
 def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings, model: ModelSettings) -> Path:
-    """Stage 2 (settings with corpora) or 3 (with pairs) on a text-mean model, by the trainer of our own models.
+    """Trains a text-mean model in stage 2 (settings with corpora) or 3 (with pairs), as models with memory tokens are.
 
     Args:
-        previous: Folder of the model it starts from.
+        previous: Folder of the model that the stage starts from.
         output: As `train_mntp`.
-        settings: As for our models. Lengths are counted in tokens of the model's input, which holds no memory tokens
-            here.
-        model: Its adapter is the fresh one of `adapter: merge`.
+        settings: As for models with memory tokens. Lengths are counted in tokens of the model's input, which has no
+            memory tokens here.
+        model: Its adapter is the new one of `adapter: merge`.
 
     Returns:
         Folder of the finished model.
@@ -72,7 +72,7 @@ def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings,
 
 
 def save_untrained_text_mean(backbone: str | Path, folder: Path, model: ModelSettings) -> Path:
-    """The mean over the tokens of a language model that reads both ways and was not trained to: where MNTP starts."""
+    """Saves the untrained bidirectional language model that MNTP starts from, unless it exists; returns the folder."""
     if not (folder / TEXT_MEAN_FILE).is_file():
         text_mean_of(backbone, model).save(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Scores of rankings and of sentence pairs, from 0 to 1, under the names mteb gives them."""
+"""Scores of rankings and of sentence pairs under mteb's names."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 Qrels = dict[str, dict[str, int]]
-"""Grades by query id and document id; above 0 is relevant, a pair that is not listed is not."""
+"""Grades by query id and document id; a grade above 0 is relevant, a missing document is not."""
 Run = dict[str, dict[str, float]]
 """Scores by query id and document id; higher ranks first."""
 
@@ -45,7 +45,7 @@ class RankingScores:
 
 
 def ranked(scores: dict[str, float]) -> list[str]:
-    """Document ids, best first, in the order trec_eval ranks: scores as 32-bit floats, equal ones by descending id."""
+    """Document ids, best first, in the order of trec_eval: by score as 32-bit float, equal ones by descending id."""
     singles = np.fromiter(scores.values(), np.float32, len(scores)).tolist()
     return [document for _, document in sorted(zip(singles, scores, strict=True), reverse=True)]
 
@@ -53,7 +53,7 @@ def ranked(scores: dict[str, float]) -> list[str]:
 def score_rankings(qrels: Qrels, run: Run) -> RankingScores:
     """nDCG@10, MAP, Recall@100 and MRR@10 as trec_eval computes them.
 
-    nDCG takes grades as linear gains. MAP looks at the first 1,000 documents. MRR@10 is trec_eval's reciprocal rank of
+    nDCG takes grades as linear gains. MAP is over the first 1,000 documents. MRR@10 is trec_eval's reciprocal rank of
     rankings cut after ten documents. Queries without judgements are ignored; judged queries without a ranking count as
     0, so leaving out hard queries gains nothing.
 
@@ -99,7 +99,7 @@ def load_pytrec_eval() -> Any:
 
 
 def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Spearman's rank correlation of two arrays (n,), neither of them constant; equal values share their mean rank."""
+    """Spearman's rank correlation of two arrays (n,), neither constant; equal values share their mean rank."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)

@@ -14,11 +14,16 @@ Rows = list[dict[str, Any]]
 
 
 class WordHashes:
-    """Encodes a text as counts of its words, each at a place given by its checksum: texts are near if they share words."""
+    """Encodes a text as counts of its words, each at a place by its checksum: texts that share words are near.
+
+    Attributes:
+        dimension: Of the vectors.
+        queries: All texts that were encoded as queries.
+    """
 
     def __init__(self, dimension: int = 4096) -> None:
         self.dimension = dimension
-        self.asked: list[str] = []
+        self.queries: list[str] = []
 
     def encode_document(
         self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
@@ -32,7 +37,7 @@ class WordHashes:
     def encode_query(
         self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
     ) -> NDArray[np.float32]:
-        self.asked += inputs
+        self.queries += inputs
         return self.encode_document(inputs)
 
 

@@ -15,24 +15,24 @@ def ranking(*documents: str) -> dict[str, float]:
 def test_one_query_by_hand() -> None:
     """Grades 3, 0, 1 found at ranks 2, 1, 4; a relevant document of grade 2 not found."""
     qrels = {"q": {"a": 3, "b": 0, "c": 1, "lost": 2}}
-    found = score_rankings(qrels, {"q": ranking("b", "a", "x", "c")}).metrics
+    metrics = score_rankings(qrels, {"q": ranking("b", "a", "x", "c")}).metrics
     gain = 3 / log2(3) + 1 / log2(5)
     ideal = 3 / log2(2) + 2 / log2(3) + 1 / log2(4)
-    assert found["ndcg_at_10"] == pytest.approx(gain / ideal)
-    assert found["map_at_1000"] == pytest.approx((1 / 2 + 2 / 4) / 3)
-    assert found["recall_at_100"] == pytest.approx(2 / 3)
-    assert found["mrr_at_10"] == pytest.approx(1 / 2)
+    assert metrics["ndcg_at_10"] == pytest.approx(gain / ideal)
+    assert metrics["map_at_1000"] == pytest.approx((1 / 2 + 2 / 4) / 3)
+    assert metrics["recall_at_100"] == pytest.approx(2 / 3)
+    assert metrics["mrr_at_10"] == pytest.approx(1 / 2)
 
 
 def test_depths() -> None:
     """A relevant document at rank 11, one at rank 101, one at rank 1001."""
     others = [f"x{number}" for number in range(1000)]
     documents = [*others[:10], "a", *others[10:99], "b", *others[99:998], "c"]
-    found = score_rankings({"q": {"a": 1, "b": 1, "c": 1}}, {"q": ranking(*documents)}).metrics
+    metrics = score_rankings({"q": {"a": 1, "b": 1, "c": 1}}, {"q": ranking(*documents)}).metrics
     assert (documents.index("a"), documents.index("b"), documents.index("c")) == (10, 100, 1000)
-    assert found["ndcg_at_10"] == found["mrr_at_10"] == 0
-    assert found["recall_at_100"] == pytest.approx(1 / 3)
-    assert found["map_at_1000"] == pytest.approx((1 / 11 + 2 / 101) / 3)
+    assert metrics["ndcg_at_10"] == metrics["mrr_at_10"] == 0
+    assert metrics["recall_at_100"] == pytest.approx(1 / 3)
+    assert metrics["map_at_1000"] == pytest.approx((1 / 11 + 2 / 101) / 3)
 
 
 def test_judged_queries_missing_from_the_run_count_as_zero_and_queries_without_judgements_do_not_count() -> None:
@@ -49,9 +49,9 @@ def test_ties_fall_to_the_higher_id_in_every_metric() -> None:
     """trec_eval ranks equal scores by descending id, and holds scores as 32-bit floats."""
     tied = {"a": 1.0, "b": 1.0 + 1e-12, "c": 1.0}
     assert ranked(tied) == ["c", "b", "a"]
-    found = score_rankings({"q": {"b": 1}}, {"q": tied}).metrics
-    assert found["mrr_at_10"] == found["map_at_1000"] == pytest.approx(1 / 2)
-    assert found["ndcg_at_10"] == pytest.approx(1 / log2(3))
+    metrics = score_rankings({"q": {"b": 1}}, {"q": tied}).metrics
+    assert metrics["mrr_at_10"] == metrics["map_at_1000"] == pytest.approx(1 / 2)
+    assert metrics["ndcg_at_10"] == pytest.approx(1 / log2(3))
 
 
 def test_ties_across_the_cut_at_ten() -> None:
@@ -106,7 +106,7 @@ def test_same_as_mteb(seed: int) -> None:
 
 
 def test_spearman_with_a_tie_by_hand() -> None:
-    """Ranks 1, 2, 3, 4 against 1, 3.5, 2, 3.5: 4 / sqrt(5 · 4.5) by Pearson's formula on the ranks, worked out below."""
+    """Ranks 1, 2, 3, 4 against 1, 3.5, 2, 3.5, by Pearson's formula on the ranks, worked out below."""
     ranks = [np.array([1, 2, 3, 4.0]), np.array([1, 3.5, 2, 3.5])]
     covariance = float(np.sum((ranks[0] - 2.5) * (ranks[1] - 2.5)))
     assert covariance == 3

@@ -14,4 +14,4 @@ def test_the_error_names_the_command(fruit: Path, encoder: Any, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "pytrec_eval", None)
     with pytest.raises(LLM2CompError, match=r'pip install "llm2comp\[eval\]"'):
         evaluate(encoder, read_beir(fruit))
-    assert not encoder.asked
+    assert not encoder.queries

@@ -1,4 +1,4 @@
-"""Which differences between runs mean something: each further result file against the first, task by task."""
+"""Differences between result files and what they mean: each further file against the first, task by task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,13 +32,13 @@ _OF_THE_RUN = (
     "prompts",
     "batch_size",
     "not_converged",
-)  # told of the run, not of the data
+)  # details of the run rather than of the data
 _TOLERANCE = 2e-4  # samples are written with five digits; a rank correlation of rounded values moves a little
 
 
 @dataclass(frozen=True)
 class Score:
-    """A system's score on a task, with its interval where the file has samples to draw it from."""
+    """The score of a system on a task, and its interval if the file has samples."""
 
     value: float
     interval: Interval | None
@@ -50,14 +50,14 @@ class Comparison:
 
     Attributes:
         task: Name of the task.
-        metric: What is compared.
+        metric: The metric that is compared.
         letters: The two files, such as "AB"; the difference is the second minus the first.
         first: Score of the first file.
         second: Score of the second.
         difference: Their difference on the same samples; None where a file has no samples.
-        count: How many samples, and of what: (300, "query").
+        count: Number of samples and their unit, such as (300, "query").
         corrected_p: The p-value after Holm's correction over all comparisons of the report.
-        words: What it means: "B better", "B worse", "no clear difference", or why nothing can be said.
+        words: The verdict: "B better", "B worse", "no clear difference", or why there is none.
     """
 
     task: str
@@ -73,7 +73,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A task of two files that cannot be compared, and why."""
+    """A task of two files that cannot be compared, and the reason."""
 
     task: str
     letters: str
@@ -82,7 +82,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All comparisons: the files by letter, what was compared, what was refused, and what the draws were."""
+    """All comparisons of some files: the files by letter, comparisons, refusals, seed and number of resamples."""
 
     files: dict[str, ResultFile]
     comparisons: list[Comparison]
@@ -101,7 +101,7 @@ def compare(files: Sequence[ResultFile], *, seed: int = 0, resamples: int = 10_0
     if not 2 <= len(files) <= len(ascii_uppercase):
         raise SettingsError(f"give 2 to {len(ascii_uppercase)} result files, not {len(files)}")
     lettered = dict(zip(ascii_uppercase, files, strict=False))
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     refused: list[Refusal] = []
     for letter, other in list(lettered.items())[1:]:
         for task in (name for name in files[0].tasks if name in other.tasks):
@@ -109,43 +109,48 @@ def compare(files: Sequence[ResultFile], *, seed: int = 0, resamples: int = 10_0
             if reason := _mismatch(*pair):
                 refused.append(Refusal(task, f"A{letter}", reason))
             else:
-                found.append(_compare(task, f"A{letter}", pair, seed, resamples))
-    if not found:
+                comparisons.append(_compare(task, f"A{letter}", pair, seed, resamples))
+    if not comparisons:
         raise LLM2CompError(_nothing(lettered, refused))
-    return Comparisons(lettered, _judged(found, lettered, resamples), refused, seed, resamples)
+    return Comparisons(lettered, _judged(comparisons, lettered, resamples), refused, seed, resamples)
 
 
 def _nothing(files: dict[str, ResultFile], refused: list[Refusal]) -> str:
     if refused:
         return "nothing to compare: " + "; ".join(f"{one.task}: {one.reason}" for one in refused)
-    had = "; ".join(f"{file.path} has {', '.join(file.tasks)}" for file in files.values())
-    return f"no task is in the first file and in another: {had}"
+    contents = "; ".join(f"{file.path} has {', '.join(file.tasks)}" for file in files.values())
+    return f"no task is in the first file and in another: {contents}"
 
 
 def _mismatch(first: TaskScores, second: TaskScores) -> str | None:
-    """Why the two scores are not of the same thing; None if they are."""
+    """Why the two scores cannot be compared; None if they can."""
     for name, value in first.details.items():
         if (
             name in second.details
             and name not in _OF_THE_RUN
             and _of_the_data(value) != _of_the_data(second.details[name])
         ):
-            return f"{name} is {_short(_of_the_data(value))} in one file and {_short(_of_the_data(second.details[name]))} in the other"
+            sides = (_short(_of_the_data(side)) for side in (value, second.details[name]))
+            return f"{name} is {' in one file and '.join(sides)} in the other"
     if first.main_metric != second.main_metric:
         return f"one file is scored by {first.main_metric}, the other by {second.main_metric}"
     for scores in (first, second):
-        if (
-            scores.samples
-            and abs((told := scores.metrics[scores.samples.metric]) - (made := _score(scores.samples))) > _TOLERANCE
-        ):
-            return f"the samples of a file give {scores.samples.metric} {made:.4f}, its metrics say {told:.4f}; evaluate again"
+        if scores.samples and (reason := _contradiction(scores.samples, scores.metrics)):
+            return reason
     return _unpaired(first.samples, second.samples) if first.samples and second.samples else None
 
 
+def _contradiction(samples: Samples, metrics: dict[str, float]) -> str | None:
+    """How the samples differ from the metric they belong to; None if they agree."""
+    metric, computed = metrics[samples.metric], _score(samples)
+    if abs(metric - computed) <= _TOLERANCE:
+        return None
+    return f"the samples of a file give {samples.metric} {computed:.4f}, its metrics say {metric:.4f}; evaluate again"
+
+
 def _of_the_data(value: Any) -> Any:
-    return (
-        value.get("rule", value) if isinstance(value, dict) else value
-    )  # identical_ids: how many were dropped depends on the rankings
+    """A detail without what depends on the rankings: of `identical_ids` the rule, not the number of dropped ids."""
+    return value.get("rule", value) if isinstance(value, dict) else value
 
 
 def _short(value: Any) -> str:
@@ -158,7 +163,8 @@ def _score(samples: Samples) -> float:
 
 def _unpaired(first: Samples, second: Samples) -> str | None:
     if (first.statistic, first.unit) != (second.statistic, second.unit):
-        return f"the samples of one file are {first.unit} ({first.statistic}), of the other {second.unit} ({second.statistic})"
+        kinds = (f"{samples.unit} ({samples.statistic})" for samples in (first, second))
+        return f"the samples of one file are {', of the other '.join(kinds)}"
     if (first.ids is None) != (second.ids is None):
         return "one file names its samples, the other does not"
     if first.ids is not None and second.ids is not None and (odd := sorted(set(first.ids) ^ set(second.ids))):
@@ -175,7 +181,7 @@ def _unpaired(first: Samples, second: Samples) -> str | None:
 
 
 def _aligned(samples: Samples, like: Samples) -> Samples:
-    """The samples in the order of the other file."""
+    """The samples in the order of `like`."""
     if samples.ids is None or like.ids is None or samples.ids == like.ids:
         return samples
     place = {name: position for position, name in enumerate(samples.ids)}
@@ -201,15 +207,15 @@ def _compare(task: str, letters: str, pair: tuple[TaskScores, TaskScores], seed:
     )
 
 
-def _judged(found: list[Comparison], files: dict[str, ResultFile], resamples: int) -> list[Comparison]:
-    """The comparisons with p corrected over all that have one, and with words."""
-    tested = [one for one in found if one.difference]
+def _judged(comparisons: list[Comparison], files: dict[str, ResultFile], resamples: int) -> list[Comparison]:
+    """The comparisons with corrected p-values and verdicts, where they have a test."""
+    tested = [one for one in comparisons if one.difference]
     corrected = dict(zip(map(id, tested), holm([one.difference.p for one in tested if one.difference]), strict=True))
     return [
         replace(one, corrected_p=corrected[id(one)], words=_words(one, corrected[id(one)], files, resamples))
         if id(one) in corrected
         else one
-        for one in found
+        for one in comparisons
     ]
 
 
@@ -225,7 +231,7 @@ def _words(one: Comparison, corrected_p: float, files: dict[str, ResultFile], re
 
 
 def record_of(report: Comparisons) -> dict[str, Any]:
-    """The report as plain numbers, for a JSON file."""
+    """The report as a JSON object."""
     return {
         "files": {letter: str(file.path) for letter, file in report.files.items()},
         "settings": {

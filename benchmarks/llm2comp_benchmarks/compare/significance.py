@@ -1,6 +1,6 @@
-"""How far a score can be trusted: bootstrap intervals, paired tests between two systems, and Holm's correction for several tests.
+"""Bootstrap intervals of scores, paired tests between two systems, and Holm's correction for several tests.
 
-Which tests suit the means of retrieval measures: Smucker, Allan, Carterette, *A comparison of statistical significance
+On tests for the means of retrieval measures: Smucker, Allan, Carterette, *A comparison of statistical significance
 tests for information retrieval evaluation*, CIKM 2007 (the randomisation test; it and the bootstrap agree with the
 t-test, sign and Wilcoxon tests do not), and Sakai, *Evaluating evaluation metrics based on the bootstrap*, SIGIR 2006.
 """
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
 
     Attributes:
         value: Difference of the two scores.
-        interval: Bootstrap interval of it; None where the samples are too few, or too much alike, for one.
+        interval: Its bootstrap interval; None where the samples are too few or too much alike.
         p: Two-sided p-value of "there is no difference".
         test: "randomisation" or "bootstrap".
     """
@@ -46,29 +46,33 @@ class Difference(NamedTuple):
 
 
 def interval(samples: Samples, *, seed: int = 0, resamples: int = 10_000) -> Interval | None:
-    """The 95 % percentile bootstrap interval of the score (Efron and Tibshirani, *An introduction to the bootstrap*, 1993, chapter 13).
+    """The 95 % percentile bootstrap interval of a score; None where there is none.
 
-    Samples are drawn with replacement, a pair's value and truth together. None for a single sample, or where a resample
-    may have no score at all (a correlation of nothing but equal values).
+    Efron and Tibshirani, *An introduction to the bootstrap*, 1993, chapter 13. Samples are drawn with replacement, the
+    value and truth of a pair together. There is no interval for a single sample, or where a resample has no score (a
+    correlation of equal values).
     """
     return _ends(_bootstrap(len(samples.values), statistic_of(samples), seed, resamples))
 
 
 def paired_difference(first: Samples, second: Samples, *, seed: int = 0, resamples: int = 10_000) -> Difference:
-    """How the second system differs from the first, both measured on the same samples in the same order.
+    """The difference of two systems that were measured on the same samples in the same order.
 
-    For means, p is that of the paired randomisation test (Fisher 1935; Smucker et al. 2007): had there been no
-    difference, each sample's could as well have had the other sign. All patterns of signs are gone through where they
-    are no more than `resamples`, else that many are drawn. For correlations and average precision, which have no value
-    for a single sample, both systems are resampled together, and p is twice the share of differences on the rarer side
-    of 0, as an interval of level 1 - p would just reach it (Efron and Tibshirani 1993, section 15.4). The drawn pattern
-    itself counts as one more in both, so that p is never 0 (Phipson and Smyth, 2010).
+    For means, p is that of the paired randomisation test (Fisher 1935; Smucker et al. 2007): without a difference each
+    sample's difference could as well have the other sign. All patterns of signs are counted if there are at most
+    `resamples`, else that many are drawn.
+
+    Correlations and average precision have no value for a single sample. Both systems are resampled together, and p is
+    twice the share of differences on the rarer side of 0, at which an interval of level 1 - p would just reach 0 (Efron
+    and Tibshirani 1993, section 15.4).
+
+    The observed pattern counts as one more in both, so that p is never 0 (Phipson and Smyth, 2010).
 
     Args:
         first: Samples of one system.
-        second: Those of the other; as many.
+        second: Samples of the other one, as many.
         seed: Of the draws.
-        resamples: How many draws.
+        resamples: Number of draws.
     """
     score_first, score_second = statistic_of(first), statistic_of(second)
 
@@ -88,13 +92,16 @@ def paired_difference(first: Samples, second: Samples, *, seed: int = 0, resampl
 
 
 def smallest_p(samples: Samples, resamples: int) -> float:
-    """The least p that `paired_difference` can find with so many samples: with five of a mean, 2 of 32 patterns of signs are the most extreme."""
+    """The smallest p that `paired_difference` can return for these samples.
+
+    With five samples of a mean, for example, 2 of 32 patterns of signs are the most extreme.
+    """
     drawn = 2 / (resamples + 1)
     return max(drawn, 2.0 ** (1 - len(samples.values))) if samples.statistic == "mean" else drawn
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, each corrected for the number of tests so that no true "no difference" is rejected with more than the level's chance in all.
+    """The p-values corrected for the number of tests, so that the familywise error rate stays at the level.
 
     Holm, *A simple sequentially rejective multiple test procedure*, 1979.
     """
@@ -112,9 +119,8 @@ def _bootstrap(size: int, score: Callable[[NDArray[Any]], NDArray[np.float64]], 
     from scipy import stats
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", stats.DegenerateDataWarning
-        )  # a resample without a score, which the caller looks for
+        # a resample without a score, which _ends looks for
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         return stats.bootstrap(
             (np.arange(size),),
             lambda positions, axis: score(counts_of(positions)),
@@ -134,9 +140,7 @@ def _ends(drawn: Any) -> Interval | None:
 
 
 def _randomisation_p(differences: NDArray[np.float64], seed: int, resamples: int) -> float:
-    moved = differences[
-        differences != 0
-    ]  # a sign changes nothing in the others, so patterns are counted over these alone
+    moved = differences[differences != 0]  # a sign changes nothing where the difference is 0
     if not len(moved):
         return 1.0
     from scipy import stats

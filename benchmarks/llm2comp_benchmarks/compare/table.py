@@ -8,18 +8,18 @@ from llm2comp_benchmarks.results.tables import aligned_table
 __all__ = ["format_comparisons", "format_p"]
 
 
-def format_comparisons(found: Comparisons) -> str:
-    """Which file is which, for every pair a table of its tasks with the intervals in a second line, and what the words rest on."""
-    parts = ["\n".join(f"{letter}  {_system(file)}" for letter, file in found.files.items())]
-    for letter in list(found.files)[1:]:
-        if rows := [one for one in found.comparisons if one.letters[1] == letter]:
+def format_comparisons(report: Comparisons) -> str:
+    """The files by letter, a table for every pair with intervals in a second line, and notes on the tests."""
+    parts = ["\n".join(f"{letter}  {_system(file)}" for letter, file in report.files.items())]
+    for letter in list(report.files)[1:]:
+        if rows := [one for one in report.comparisons if one.letters[1] == letter]:
             parts.append(_table(letter, rows))
-    return "\n\n".join([*parts, _footnote(found)])
+    return "\n\n".join([*parts, _footnote(report)])
 
 
 def _system(file: ResultFile) -> str:
-    told = file.settings.get("model") or file.settings.get("system") or file.settings.get("run")
-    return f"{file.path} ({told})" if isinstance(told, str) else str(file.path)
+    model = file.settings.get("model") or file.settings.get("system") or file.settings.get("run")
+    return f"{file.path} ({model})" if isinstance(model, str) else str(file.path)
 
 
 def _table(letter: str, rows: list[Comparison]) -> str:
@@ -45,18 +45,18 @@ def _ends(interval: Interval | None, form: str = ".3f") -> str:
 
 
 def format_p(p: float) -> str:
-    """Three digits, or `<0.001`."""
+    """A p-value with three digits, or `<0.001`."""
     return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
-def _footnote(found: Comparisons) -> str:
-    tested = [one for one in found.comparisons if one.difference]
-    without = len(found.comparisons) - len(tested)
+def _footnote(report: Comparisons) -> str:
+    tested = [one for one in report.comparisons if one.difference]
+    without = len(report.comparisons) - len(tested)
     lines = []
     if tested:
         lines += [
-            f"In brackets: {LEVEL:.0%} bootstrap intervals over the n samples ({found.resamples:,} resamples, seed "
-            f"{found.seed}).",
+            f"In brackets: {LEVEL:.0%} bootstrap intervals over the n samples ({report.resamples:,} resamples, seed "
+            f"{report.seed}).",
             f"p: two-sided, paired ({_tests(tested)}), after Holm's correction over {_counted(len(tested))}.",
             f"Better or worse: p < {ALPHA}. No clear difference is not the same as equal.",
         ]
@@ -65,7 +65,7 @@ def _footnote(found: Comparisons) -> str:
             f"No interval and no test can be given for {_counted(without)}: the file has no samples. Evaluate again "
             "to have them."
         )
-        if any(_of_mteb(found, one) for one in found.comparisons if not one.difference):
+        if any(_of_mteb(report, one) for one in report.comparisons if not one.difference):
             lines.append(
                 "Of mteb's tasks those with several subsets or splits and those of rarer kinds have none; for the "
                 "others, evaluate with --overwrite."
@@ -73,8 +73,8 @@ def _footnote(found: Comparisons) -> str:
     return "\n".join(lines)
 
 
-def _of_mteb(found: Comparisons, one: Comparison) -> bool:
-    return found.files["A"].tasks[one.task].details.get("benchmark") == "mteb"
+def _of_mteb(report: Comparisons, one: Comparison) -> bool:
+    return report.files["A"].tasks[one.task].details.get("benchmark") == "mteb"
 
 
 def _tests(tested: list[Comparison]) -> str:

@@ -1,4 +1,4 @@
-"""Suites: lists of tasks in JSON files, of mteb by name or of this machine by path."""
+"""Suites: lists of tasks in JSON files, by path or by their name in mteb."""
 
 import json
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from llm2comp_benchmarks.tasks.sts import StsTask, read_sts
 __all__ = ["SUITES", "Suite", "SuiteTask", "Task", "read_suite"]
 
 Task = RetrievalTask | StsTask | ClassificationTask | ClusteringTask | PairTask | RerankingTask
-"""A task that is not mteb's: its data have been read."""
+"""A task that is not of mteb; its data have been read."""
 
 SUITES = ("beir", "local", "paper")
-"""The suites that come with the package."""
+"""Names of the suites in the package."""
 
 _FOLDER = Path(__file__).parents[1] / "suites"
 _FILE_READERS: dict[str, Callable[[str | Path], Task]] = {
@@ -45,10 +45,10 @@ class SuiteTask:
         path: A folder (retrieval, classification) or file (all others) under the folder of data.
         mteb: A task of mteb by its name.
         python_docs: The retrieval task of `read_python_docs_task`: "all" or "standard".
-        name: Key of the results; None for the name the reader gives.
-        split: With path, of retrieval and classification.
-        subsets: With mteb: the parts of a multilingual task.
-        splits: With mteb.
+        name: Key of the results; None: the name that the reader gives.
+        split: With path, for retrieval and classification.
+        subsets: With mteb, parts of a multilingual task; None: all.
+        splits: With mteb; None: its usual splits.
     """
 
     kind: str
@@ -61,10 +61,13 @@ class SuiteTask:
     splits: list[str] | None = None
 
     def read(self, data: str | Path) -> Task:
-        """The task, which is not of mteb, read and checked; data is the folder that its path starts from.
+        """The task, read and checked; for entries that are not of mteb.
+
+        Args:
+            data: Folder that `path` starts from.
 
         Raises:
-            CorpusError: It is missing or malformed.
+            CorpusError: The data are missing or malformed.
         """
         task: Task
         if self.python_docs:
@@ -80,7 +83,7 @@ class SuiteTask:
 
 @dataclass(frozen=True)
 class Suite:
-    """A list of tasks, what it is called, and what it is for."""
+    """A list of tasks, its name, and its purpose."""
 
     name: str
     about: str
@@ -90,7 +93,7 @@ class Suite:
         """The tasks that are not of mteb, read and checked.
 
         Raises:
-            SettingsError: They lie in a folder of data, and none is given.
+            SettingsError: They need a folder of data, and `data` is None.
             CorpusError: One is missing or malformed.
         """
         first = next((entry.path for entry in self.tasks if entry.path), None)
@@ -113,7 +116,9 @@ class Suite:
 
 
 def read_suite(source: str) -> Suite:
-    """The suite of a name (`SUITES`), or in a JSON file: `{"name", "about", "tasks": [{"kind", "path" or "mteb" or "python_docs", …}]}`.
+    """The suite with a name in `SUITES`, or in a JSON file.
+
+    Such a file holds `{"name": …, "about": …, "tasks": [{"kind": …, "path" or "mteb" or "python_docs": …}, …]}`.
 
     Raises:
         SettingsError: There is no such suite or file, or it is malformed; the message says which entry.

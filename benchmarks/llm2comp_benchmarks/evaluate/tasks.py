@@ -1,4 +1,4 @@
-"""One model on one task of any kind, and on those of a folder of data."""
+"""Evaluation of a model on one task of any kind, and on the sets of a data folder."""
 
 import logging
 from pathlib import Path
@@ -21,7 +21,7 @@ _LOCAL = ("sts", "retrieval")  # kinds that `read_local` takes from the suite lo
 
 
 def evaluate(model: Encoder | Searcher, task: Task, *, batch_size: int = 32) -> TaskResult:
-    """What the model scores on the task; retrieval is searched exactly, 1,000 documents deep.
+    """The scores of a model on a task; retrieval by exact search, 1,000 documents per query.
 
     Raises:
         SettingsError: The task needs vectors, and the model only ranks documents.
@@ -44,15 +44,15 @@ def evaluate(model: Encoder | Searcher, task: Task, *, batch_size: int = 32) -> 
 
 
 def read_local(data: str | Path) -> list[Task]:
-    """The retrieval and similarity tasks of the suite local that are found in a data folder; an absent one is logged.
+    """The retrieval and similarity tasks of the suite `local` in a data folder; absent ones are logged.
 
     Raises:
         CorpusError: None of them is there, or one is malformed.
     """
     root = Path(data)
-    wanted = [entry for entry in read_suite("local").tasks if entry.path and entry.kind in _LOCAL]
-    there = [entry for entry in wanted if (root / str(entry.path)).exists()]
-    absent = ", ".join(str(entry.path) for entry in wanted if entry not in there)
+    entries = [entry for entry in read_suite("local").tasks if entry.path and entry.kind in _LOCAL]
+    there = [entry for entry in entries if (root / str(entry.path)).exists()]
+    absent = ", ".join(str(entry.path) for entry in entries if entry not in there)
     if not there:
         raise CorpusError(f"{root}: holds none of {absent}; give the folder that holds them")
     if absent:
@@ -61,7 +61,7 @@ def read_local(data: str | Path) -> list[Task]:
 
 
 def evaluate_local(model: Encoder, data: str | Path, *, batch_size: int = 32) -> dict[str, dict[str, float]]:
-    """Task → metric → value of a model on the sets of a data folder (see `read_local`)."""
+    """Scores of a model by task and metric, on the sets of a data folder; see `read_local`."""
     tasks = read_local(data)
     check_task_names([task.name for task in tasks])
     return {task.name: evaluate(model, task, batch_size=batch_size).metrics for task in tasks}

@@ -1,4 +1,4 @@
-"""A model as mteb sees it: its metadata, its prompts, and the interface it is called through."""
+"""A model described and wrapped for mteb: metadata, prompts, and mteb's interface."""
 
 import hashlib
 import typing
@@ -20,9 +20,8 @@ class Identity(NamedTuple):
     """What mteb files results under.
 
     Attributes:
-        name: owner/name; `local/FOLDER` for a folder that is on no Hub, `local/POOLING-FOLDER` and the like for a
-            baseline.
-        revision: A Hub commit, or for a folder the checksum of what determines its vectors.
+        name: owner/name on the Hub; `local/FOLDER` for a folder, `local/POOLING-FOLDER` and the like for a baseline.
+        revision: Commit on the Hub; for a folder a checksum of what determines its vectors.
     """
 
     name: str
@@ -43,8 +42,8 @@ def identify(model: Any, source: str | None, name: str | None = None) -> Identit
 
     Args:
         model: The model, loaded.
-        source: Folder or Hub id it was loaded from; None for the bundled one.
-        name: The owner/name that results are to be filed under, where the source is not the Hub id the model will have.
+        source: Folder or Hub id it was loaded from; None: the bundled model.
+        name: The owner/name to file results under, where the source is not the model's Hub id.
 
     Raises:
         SettingsError: The name is not of the form owner/name.
@@ -57,13 +56,13 @@ def identify(model: Any, source: str | None, name: str | None = None) -> Identit
         from llm2comp.backbone.loading import find_source
 
         return Identity(name or source, find_source(source).revision or "unknown")
-    own = _BUNDLED if source is None else f"local/{Path(source).resolve().name}"
+    local_name = _BUNDLED if source is None else f"local/{Path(source).resolve().name}"
     fingerprint = getattr(model, "fingerprint", None)
-    return Identity(name or own, fingerprint or _digest(Path(source or "")))
+    return Identity(name or local_name, fingerprint or _digest(Path(source or "")))
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files, the card and hidden ones left out."""
+    """SHA-256 of the names and contents of a folder's files, without README.md and hidden files."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if (
@@ -72,19 +71,18 @@ def _digest(folder: Path) -> str:
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ):
             with path.open("rb") as file:
-                total.update(
-                    f"{path.relative_to(folder).as_posix()}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-                )
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
     return total.hexdigest()
 
 
 def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -> Any:
-    """The ModelMeta of a sentence-transformers model, ours or another, or of a baseline; what is not known is None."""
+    """The ModelMeta of one of our models, of sentence-transformers, or of a baseline; unknown fields are None."""
     from mteb.models import ModelMeta
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
     from mteb.types import Licenses
 
-    facts = _facts(getattr(model, "card", ""))
+    facts = _card_facts(getattr(model, "card", ""))
     parameters = list(model.parameters()) if hasattr(model, "parameters") else []  # random vectors have none
     known_licenses = [value for part in typing.get_args(Licenses) for value in (typing.get_args(part) or (part,))]
     ours = hasattr(model, "memory_tokens")
@@ -116,7 +114,8 @@ def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -
     )
 
 
-def _facts(card: str) -> dict[str, Any]:
+def _card_facts(card: str) -> dict[str, Any]:
+    """The YAML header of a model card; empty without one."""
     import yaml
 
     try:
@@ -127,7 +126,7 @@ def _facts(card: str) -> dict[str, Any]:
 
 
 def wrap_for_mteb(model: Any, meta: Any, prompts: dict[str, str]) -> Any:
-    """The model behind mteb's interface: queries through `encode_query`, documents through `encode_document`, each with the prompt of its task."""
+    """The model behind mteb's interface; every text is encoded with the prompt of its task."""
     from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
     from mteb.types import PromptType
 
@@ -154,10 +153,10 @@ def wrap_for_mteb(model: Any, meta: Any, prompts: dict[str, str]) -> Any:
 
 
 def load_for_mteb(name: str, revision: str | None = None, device: str | None = None, **_: Any) -> Any:
-    """An LLM2Comp model for mteb, as the `loader` of a ModelMeta: the bundled one, or one of the Hub at a revision.
+    """An LLM2Comp model for mteb, as the `loader` of a ModelMeta: the bundled one, or one on the Hub at a revision.
 
     Raises:
-        ModelFolderError: The model cannot be downloaded, or is none of this package.
+        ModelFolderError: The model cannot be downloaded, or is not one of this package.
     """
     import llm2comp
 

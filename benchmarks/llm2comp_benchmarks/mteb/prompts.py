@@ -1,4 +1,4 @@
-"""What is put before the texts of mteb's tasks: the model's prompts, instructions for single tasks, and a record of what was used."""
+"""Prompts of mteb's tasks: those of the model, instructions for single tasks, and a record of those used."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,38 +16,37 @@ __all__ = ["UsedPrompts", "leaves", "prompts_of", "read_instructions", "resolve_
 
 _PROMPTS_FILE = "llm2comp_prompts.json"
 _FORMAT = JsonFormat("record of prompts", SettingsError, "remove it, or give another --output-folder")
-"""Beside mteb's `results` folder, for mteb does not write down with which prompts a result was made."""
+"""File beside mteb's `results` folder; mteb itself does not record the prompts of a result."""
 
 
 def read_instructions(path: str | Path) -> dict[str, str]:
-    """Instructions of a YAML or JSON file: text by task (`SciFact`), by type (`STS`), or by mteb's longer keys (`SciFact-query`).
+    """Instructions of a YAML or JSON file, by task (`SciFact`), type (`STS`) or mteb's longer key (`SciFact-query`).
 
     Raises:
-        SettingsError: The file cannot be read, or holds anything else.
+        SettingsError: The file cannot be read, or is not a mapping of text to text.
     """
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        instructions = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: no instructions can be read ({one_line(error, limit=200)})") from error
-    if not isinstance(found, dict) or not all(
-        isinstance(key, str) and isinstance(text, str) for key, text in found.items()
+    if not isinstance(instructions, dict) or not all(
+        isinstance(key, str) and isinstance(text, str) for key, text in instructions.items()
     ):
         raise SettingsError(
             f"{path}: expected a mapping of task to instruction, such as SciFact: 'Find evidence for the claim: '"
         )
-    return found
+    return instructions
 
 
 def resolve_prompts(
     model_prompts: Mapping[str, str | None], instructions: Mapping[str, str], tasks: Sequence[Any]
 ) -> dict[str, str]:
-    """Prompts by mteb's keys: the model's own, and over them the instructions.
+    """Prompts by mteb's keys: those of the model, overridden by the instructions.
 
-    Where queries and documents differ, an instruction for a task or type is put before its queries only; elsewhere
-    before every text.
+    An instruction for a retrieval task or type is put before its queries only; for other tasks before every text.
 
     Raises:
-        SettingsError: An instruction is for no task and no type that mteb knows.
+        SettingsError: An instruction names no task or type of mteb.
     """
     prompts = {key: prompt or "" for key, prompt in model_prompts.items()}
     for key, text in instructions.items():
@@ -68,7 +67,7 @@ def resolve_prompts(
 
 
 def _kind(name: str, tasks: Sequence[Any]) -> str | None:
-    """`retrieval` for a task or type with queries and documents, `other` for other tasks and types, None for neither."""
+    """`retrieval` for a task or type with queries and documents, `other` for another one, None for no task or type."""
     mteb = import_mteb()
     from mteb.abstasks.task_metadata import _TASKTYPE2SIMPLIFIEDTASKTYPE
 
@@ -82,14 +81,14 @@ def _kind(name: str, tasks: Sequence[Any]) -> str | None:
 
 
 def _parts(name: str, tasks: Sequence[Any]) -> list[str]:
-    """Names of the tasks that a task is made up of."""
+    """Names of the tasks that an aggregate task consists of."""
     return [
         part.metadata.name for task in tasks if task.metadata.name == name for part in leaves(task) if part is not task
     ]
 
 
 def leaves(task: Any) -> list[Any]:
-    """The tasks that a task is made up of, or the task itself."""
+    """The tasks that an aggregate task consists of; for another task the task itself."""
     from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
     return (
@@ -100,7 +99,7 @@ def leaves(task: Any) -> list[Any]:
 
 
 def prompts_of(task: Any, prompts: dict[str, str]) -> dict[str, str | None]:
-    """What is put before the texts of a task."""
+    """Prompts of a task: of `query` and `document` for retrieval, of `text` for others; None where there is none."""
     from mteb.models.abs_encoder import get_prompt_name
     from mteb.types import PromptType
 
@@ -113,7 +112,7 @@ def prompts_of(task: Any, prompts: dict[str, str]) -> dict[str, str | None]:
 
 
 class UsedPrompts:
-    """The file that says with which prompts each result of a folder was made."""
+    """The file that records the prompts of each result of a folder."""
 
     def __init__(self, folder: Path, meta: Any) -> None:
         self._path = folder / _PROMPTS_FILE
@@ -121,15 +120,15 @@ class UsedPrompts:
         self._meta = meta
 
     def check(self, cache: Any, tasks: Sequence[Any], prompts: dict[str, str]) -> None:
-        """Refuses to take results made with other prompts for those asked for.
+        """Checks that the results in the folder were made with the prompts of this run.
 
         Raises:
-            SettingsError: Naming the first such task.
+            SettingsError: One was not; the message names the first such task.
         """
         known = self._read().get(self._model, {})
         for task in tasks:
-            name, asked = task.metadata.name, prompts_of(task, prompts)
-            if known.get(name, asked) != asked and cache.load_task_result(name, self._meta) is not None:
+            name, current = task.metadata.name, prompts_of(task, prompts)
+            if known.get(name, current) != current and cache.load_task_result(name, self._meta) is not None:
                 raise SettingsError(
                     f"{self._path.parent}: its result of {name} was made with other instructions "
                     f"({json.dumps(known[name], ensure_ascii=False)}); "
@@ -137,7 +136,7 @@ class UsedPrompts:
                 )
 
     def note(self, task: Any, prompts: dict[str, str]) -> None:
-        """Writes down the prompts of a task that is finished."""
+        """Records the prompts of a finished task."""
         everything = self._read()
         everything.setdefault(self._model, {})[task.metadata.name] = prompts_of(task, prompts)
         write_output(self._path, [json.dumps(everything, indent=2, ensure_ascii=False), "\n"])

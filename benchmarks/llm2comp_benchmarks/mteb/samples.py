@@ -1,4 +1,4 @@
-"""What the main metric of a task of mteb was computed from, out of the predictions that mteb writes while it evaluates."""
+"""Samples of mteb's tasks, from the predictions that mteb writes while it evaluates."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,25 +17,24 @@ _TOLERANCE = 1e-4  # mteb rounds retrieval scores to five digits
 
 
 def has_samples(task: Any) -> bool:
-    """Whether mteb's predictions of this task can become samples.
+    """Whether samples can be made of mteb's predictions of this task.
 
-    They can where the score is that of one part: the mean over several is no statistic of their pairs or texts. And for
-    retrieval, reranking, STS, classification, pair classification and clustering of the usual metrics, not for mteb's
-    other kinds.
+    They can for retrieval, reranking, STS, classification, pair classification and clustering, if the score is of one
+    subset and one split: a mean over several is not a statistic of their pairs or texts.
     """
     return task.metadata.type in _READERS and len(task.eval_splits) == 1 and len(task.hf_subsets or []) == 1
 
 
 def read_samples(task: Any, scores: Mapping[str, Any], folder: Path) -> Samples | None:
-    """The samples of the main score of a task that was just evaluated, its data still loaded; None where they do not give that score again.
+    """The samples of the main score of a task; None where they do not reproduce that score.
 
     Args:
-        task: One for which `has_samples` holds.
-        scores: mteb's scores of its one part.
-        folder: The `prediction_folder` that mteb was given.
+        task: A task for which `has_samples` is true, just evaluated, its data still loaded.
+        scores: mteb's scores of its one subset and split.
+        folder: The `prediction_folder` of the evaluation.
     """
     file = folder / task.prediction_file_name
-    if not file.is_file():  # found finished, and not evaluated
+    if not file.is_file():  # a finished task, which was not evaluated again
         return None
     (subset,), (split,) = task.hf_subsets, task.eval_splits
     predictions = json.loads(file.read_text(encoding="utf-8"))[subset][split]
@@ -56,8 +55,8 @@ def _retrieval(task: Any, data: Any, scores: Mapping[str, Any], predictions: Any
         return None
     if task.ignore_identical_ids:
         predictions = {
-            query: {document: score for document, score in found.items() if document != query}
-            for query, found in predictions.items()
+            query: {document: score for document, score in ranking.items() if document != query}
+            for query, ranking in predictions.items()
         }
     return Samples.of_queries(metric, score_rankings(data["relevant_docs"], predictions).per_query)
 
@@ -71,7 +70,7 @@ def _sts(task: Any, data: Any, scores: Mapping[str, Any], predictions: Any) -> S
 
 
 def _pair_classification(task: Any, data: Any, scores: Mapping[str, Any], predictions: Any) -> Samples | None:
-    """Of the ranking that `max_ap` is the average precision of: mteb takes the best of several."""
+    """Samples of the ranking that `max_ap` belongs to: mteb takes the best of several."""
     if task.metadata.main_score != "max_ap":
         return None
     rows = data[0] if len(data) == 1 else data  # older sets have all pairs in one row

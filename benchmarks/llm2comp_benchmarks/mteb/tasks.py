@@ -1,4 +1,4 @@
-"""Tasks of mteb, the benchmark of the public leaderboard: with an instruction for each, and results in mteb's own folders."""
+"""Tasks of mteb, the benchmark of the public leaderboard, with instructions, and results in mteb's folders."""
 
 import math
 import sys
@@ -21,11 +21,11 @@ _HUB_TIMEOUT = 10.0
 
 
 def read_mteb_tasks(names: Sequence[str], *, languages: Sequence[str] | None = None) -> list[Any]:
-    """The tasks of these names; the name of a benchmark, such as `MTEB(eng, v2)`, stands for all of its tasks.
+    """The tasks with these names; the name of a benchmark, such as `MTEB(eng, v2)`, stands for all of its tasks.
 
     Args:
         names: mteb's names.
-        languages: ISO 639-3 codes, such as `eng`; leaves out other parts of multilingual tasks. None: all.
+        languages: ISO 639-3 codes, such as `eng`; other parts of multilingual tasks are left out. None: all.
 
     Raises:
         SettingsError: There is no such task or benchmark, or none is left in these languages.
@@ -35,26 +35,25 @@ def read_mteb_tasks(names: Sequence[str], *, languages: Sequence[str] | None = N
     tasks: list[Any] = []
     for name in names:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Skipping task", UserWarning
-            )  # where nothing is left, the error below says so
+            # where no task is left, the error below says so
+            warnings.filterwarnings("ignore", "Skipping task", UserWarning)
             try:
-                found = list(mteb.get_tasks(tasks=[name], languages=languages))
+                named = list(mteb.get_tasks(tasks=[name], languages=languages))
             except KeyError as error:
-                found = _members(name, languages, str(error.args[0]).removeprefix("KeyError: "))
-        if not found:
+                named = _members(name, languages, str(error.args[0]).removeprefix("KeyError: "))
+        if not named:
             raise SettingsError(
                 f"the task {name} has nothing in {', '.join(languages or [])}; leave --languages out or give others"
             )
-        tasks += [task for task in found if task.metadata.name not in {other.metadata.name for other in tasks}]
+        tasks += [task for task in named if task.metadata.name not in {other.metadata.name for other in tasks}]
     return tasks
 
 
 def read_mteb_task(name: str, *, subsets: Sequence[str] | None = None, splits: Sequence[str] | None = None) -> Any:
-    """The task of this name, all of it or these parts of a multilingual task, on its usual splits or these.
+    """The task with this name, restricted to subsets and splits if they are given.
 
     Raises:
-        SettingsError: There is no such task, or it has no such part.
+        SettingsError: There is no such task, or it has no such subset.
         LLM2CompError: mteb is not installed.
     """
     mteb = import_mteb()
@@ -71,7 +70,7 @@ def read_mteb_task(name: str, *, subsets: Sequence[str] | None = None, splits: S
 
 
 def _members(benchmark: str, languages: Sequence[str] | None, hint: str) -> list[Any]:
-    """The tasks of a benchmark, which may be parts of the tasks of these names, in these languages."""
+    """The tasks of a benchmark in these languages; `hint` is what mteb says of an unknown name."""
     mteb = import_mteb()
     try:
         tasks = list(mteb.get_benchmark(benchmark).tasks)
@@ -84,7 +83,9 @@ def _members(benchmark: str, languages: Sequence[str] | None, hint: str) -> list
 
 
 def check_data(tasks: Sequence[Any], output_folder: Path | None = None) -> None:
-    """Loads the data of the first task without results, so that a Hub that does not answer is noticed before a large model is loaded.
+    """Loads the data of the first task without results.
+
+    So a Hub that does not answer is noticed before a large model is loaded.
 
     Raises:
         LLM2CompError: The data cannot be loaded.
@@ -106,21 +107,21 @@ def evaluate_mteb(
     batch_size: int = 32,
     overwrite: bool = False,
 ) -> Iterator[TaskResult]:
-    """Scores of a sentence-transformers model, ours or another, task by task.
+    """Results of a sentence-transformers model, ours or another, task by task.
 
     Args:
         model: The model.
-        tasks: As `read_mteb_tasks` gives them, or made by hand.
-        identity: What results are filed under.
-        instructions: Over the model's own prompts; see `resolve_prompts`.
-        output_folder: `results/NAME/REVISION/TASK.json` goes here, in mteb's format; tasks that are there already are
-            not run again.
+        tasks: As `read_mteb_tasks` returns them, or made by hand.
+        identity: Name and revision that results are filed under.
+        instructions: They override the prompts of the model; see `resolve_prompts`.
+        output_folder: For `results/NAME/REVISION/TASK.json` in mteb's format; tasks with a result there are not run
+            again.
         batch_size: Texts in one pass of the model.
-        overwrite: Run them all the same.
+        overwrite: Whether such tasks are run again.
 
     Raises:
-        SettingsError: An instruction is for no task, or results that are there were made with another one.
-        LLM2CompError: The data of a task cannot be loaded; what was finished before is in the output folder.
+        SettingsError: An instruction names no task, or a result in the folder was made with other instructions.
+        LLM2CompError: The data of a task cannot be loaded; results of earlier tasks are in the output folder.
     """
     mteb = import_mteb()
     prompts = resolve_prompts(getattr(model, "prompts", {}), instructions or {}, tasks)
@@ -135,38 +136,35 @@ def evaluate_mteb(
             for leaf in leaves(task):
                 result, samples = _evaluate(leaf, wrapper, cache, batch_size, overwrite=overwrite)
                 used.note(leaf, prompts)
-            if leaves(task) != [task]:
-                result, samples = (
-                    mteb.evaluate(wrapper, task, cache=cache, co2_tracker=False, show_progress_bar=False).task_results[
-                        0
-                    ],
-                    None,
-                )
+            if leaves(task) != [task]:  # an aggregate of what was evaluated above
+                combined = mteb.evaluate(wrapper, task, cache=cache, co2_tracker=False, show_progress_bar=False)
+                result, samples = combined.task_results[0], None
             yield _task_result(task, result, prompts_of(task, prompts), batch_size, samples)
 
 
 def _evaluate(task: Any, wrapper: Any, cache: Any, batch_size: int, *, overwrite: bool) -> tuple[Any, Samples | None]:
-    """The result of one task, which may be there already, and what it was computed from, which is known only of one that was not."""
+    """The result of one task, and its samples; a result from the cache has none."""
     mteb = import_mteb()
-    there = None if overwrite else cache.load_task_result(task.metadata.name, wrapper.mteb_model_meta)
-    if there is None or there.get_missing_evaluations(task):
+    cached = None if overwrite else cache.load_task_result(task.metadata.name, wrapper.mteb_model_meta)
+    if cached is None or cached.get_missing_evaluations(task):
         _load_data(task)
-    wanted = has_samples(task)
+    with_samples = has_samples(task)
     try:
         with warnings.catch_warnings(), _bars_on_terminals_only(), tempfile.TemporaryDirectory() as predictions:
             warnings.filterwarnings("ignore", "The task .* is superseded", UserWarning)  # mteb logs that too
-            found = mteb.evaluate(
+            evaluated = mteb.evaluate(
                 wrapper,
                 task,
                 cache=cache,
                 co2_tracker=False,
                 encode_kwargs={"batch_size": batch_size, "show_progress_bar": sys.stderr.isatty()},
-                prediction_folder=predictions if wanted else None,
+                prediction_folder=predictions if with_samples else None,
                 overwrite_strategy="always" if overwrite else "only-missing",
                 show_progress_bar=False,
             )
-            result = found.task_results[0]
-            samples = read_samples(task, result.scores[task.eval_splits[0]][0], Path(predictions)) if wanted else None
+            result, samples = evaluated.task_results[0], None
+            if with_samples:
+                samples = read_samples(task, result.scores[task.eval_splits[0]][0], Path(predictions))
     finally:
         if task.data_loaded:
             task.unload_data()
@@ -174,17 +172,17 @@ def _evaluate(task: Any, wrapper: Any, cache: Any, batch_size: int, *, overwrite
 
 
 def _load_data(task: Any) -> None:
-    """Loads a task's data from the cache of this machine if it is there, else from the Hub, which is asked once before it is waited for."""
+    """Loads the data of a task from the local cache, else from the Hub, after one short request to the Hub."""
     if task.data_loaded:
         return
     from huggingface_hub import HfApi
 
     try:
-        with _hub_left_alone(), _bars_on_terminals_only():
+        with _hub_offline(), _bars_on_terminals_only():
             task.load_data()
         return
     except Exception as error:  # from datasets, from the hub's client, and from the task itself
-        there = f"no copy on this machine: {one_line(error, limit=160)}"
+        no_copy = f"no copy on this machine: {one_line(error, limit=160)}"
     name, dataset = task.metadata.name, task.metadata.dataset
     try:
         HfApi().dataset_info(dataset["path"], revision=dataset.get("revision"), timeout=_HUB_TIMEOUT)
@@ -192,7 +190,7 @@ def _load_data(task: Any) -> None:
             task.load_data()
     except Exception as error:
         raise LLM2CompError(
-            f"{name}: its data set {dataset['path']} cannot be loaded ({there}; the Hub: "
+            f"{name}: its data set {dataset['path']} cannot be loaded ({no_copy}; the Hub: "
             f"{one_line(error, limit=160)}); with the network back, run the same command again"
         ) from error
 
@@ -212,8 +210,8 @@ def _bars_on_terminals_only() -> Iterator[None]:
 
 
 @contextmanager
-def _hub_left_alone() -> Iterator[None]:
-    """Has the hub's client and datasets look in their caches only; by default they try the network for half a minute a file."""
+def _hub_offline() -> Iterator[None]:
+    """Restricts the Hub's client and datasets to their caches; else they try the network for half a minute a file."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -229,11 +227,11 @@ def _hub_left_alone() -> Iterator[None]:
 
 
 def known_details(task: Any, prompts: dict[str, str | None]) -> dict[str, Any]:
-    """What the details of a task's result say, as far as it is known before the task is run.
+    """The details of a task's result that are known before the task is run.
 
     Args:
         task: The task.
-        prompts: As `prompts_of` gives them.
+        prompts: As `prompts_of` returns them.
     """
     details = {
         "benchmark": "mteb",

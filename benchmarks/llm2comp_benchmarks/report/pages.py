@@ -1,14 +1,15 @@
-"""Tables for people from the result files of a folder, and the Markdown files they stand in.
+"""Tables from the result files of a folder, and the Markdown pages that hold them.
 
-A block of a file is filled by the name in its first line, `<!-- table NAME -->`:
+The first line of a block, `<!-- table NAME -->`, names its table:
 
-- `set FILE`: a line a task of one run, `FILE.json`;
-- `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names fit, in the order of the
-  patterns;
+- `set FILE`: the tasks of one run, `FILE.json`, one row per task.
+- `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names match, in the order of the
+  patterns.
 - `bench FILE`: what `llm2comp bench encode`, `train` or `growth` printed, from `FILE.json`, whose name begins with that
-  word;
-- `paper tasks`, `paper averages`: the paper's figures, and ours beside them;
-- `ablation pretexts|order|samples|memory|pooling|cost|pictures`: from the files in the folder `ablation`; `ablation-NAME …` from a folder of that name.
+  word.
+- `paper tasks`, `paper averages`: the figures of the paper, beside ours.
+- `ablation pretexts|order|samples|memory|pooling|cost|pictures`: the ablation in the folder `ablation`;
+  `ablation-NAME …`: in a folder of that name.
 """
 
 import json
@@ -58,22 +59,21 @@ _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds: the runs by file name, and the ablations by the name of their folder."""
+    """A folder of results: runs by file name, and ablations by the name of their folder."""
 
     folder: Path
     runs: dict[str, ResultFile]
     ablations: dict[str, Ablation]
 
     def table(self, name: str, beside: Path | None = None) -> str:
-        """The table of a block, by the name in the block's first line.
+        """The table with the name in the first line of a block.
 
         Args:
-            name: As the head of this module lists them.
-            beside: Folder of the file the table will stand in, from where pictures are linked; left out: the current
-                one.
+            name: As the docstring of this module lists them.
+            beside: Folder of the page, from which pictures are linked; None: the current folder.
 
         Raises:
-            LLM2CompError: There is no such table, or no result file it could be made of.
+            LLM2CompError: There is no such table, or no result file for it.
         """
         what, *patterns = name.split()
         if what == "set" and len(patterns) == 1:
@@ -113,13 +113,13 @@ class Results:
     def _chosen(self, patterns: list[str]) -> list[ResultFile]:
         chosen: dict[str, ResultFile] = {}
         for pattern in patterns:
-            fitting = {name: run for name, run in self.runs.items() if fnmatchcase(name, pattern)}
-            if not fitting:
+            matches = {name: run for name, run in self.runs.items() if fnmatchcase(name, pattern)}
+            if not matches:
                 raise LLM2CompError(
                     f"no result file in {self.folder} is called {pattern}.json; there are: "
                     f"{', '.join(self.runs) or 'none'}"
                 )
-            chosen |= {name: run for name, run in fitting.items() if name not in chosen}
+            chosen |= {name: run for name, run in matches.items() if name not in chosen}
         return list(chosen.values())
 
     def _pictures(self, ablation: str, beside: Path) -> str:
@@ -129,7 +129,7 @@ class Results:
         return "\n\n".join(links) or "*No picture yet.*"
 
     def plot(self) -> list[Path]:
-        """Draws the curves of each ablation beside its files, and says which files that made."""
+        """Draws the plots of each ablation beside its result files; returns the files written."""
         return [
             path for name, ablation in self.ablations.items() for path in plot_ablation(ablation, self.folder / name)
         ]
@@ -140,7 +140,7 @@ def _names_ablation(word: str) -> bool:
 
 
 def read_results(folder: Path) -> Results:
-    """Every run of `llm2comp eval` in the folder, and the ablations in its folders `ablation` and `ablation-NAME`.
+    """The runs of `llm2comp eval` in a folder, and the ablations in its folders `ablation` and `ablation-NAME`.
 
     Raises:
         LLM2CompError: There is no such folder, or a file in it is damaged.
@@ -155,21 +155,20 @@ def read_results(folder: Path) -> Results:
     return Results(
         folder,
         {run.name: run for run in read_result_files(folder)},
-        {name: found for name, found in ablations.items() if found},
+        {name: ablation for name, ablation in ablations.items() if ablation},
     )
 
 
 def fill_text(text: str, results: Results, beside: Path) -> str:
-    """The text with every block filled; `beside` is the folder of the file it comes from."""
+    """The text with every block filled; `beside` is the folder of its page."""
     return fill_blocks(text, lambda name: results.table(name, beside))
 
 
 def write_file(path: Path, results: Results) -> bool:
-    """Fills the blocks of a file; says whether that changed it.
+    """Fills the blocks of a page; returns whether that changed it.
 
     Raises:
-        LLM2CompError: The file cannot be read or has no block, or a block asks for a table that cannot be made; the
-            file is left as it is.
+        LLM2CompError: The page cannot be read or has no block, or a table cannot be made; the page is left as it is.
     """
     try:
         before = path.read_text(encoding="utf-8")

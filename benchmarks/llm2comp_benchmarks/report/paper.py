@@ -24,7 +24,7 @@ _ABSENT = "–"
 
 
 def read_paper() -> dict[str, Any]:
-    """The paper's figures in percent: `systems`, each with stages, samples, average and, where known, scores by task."""
+    """The paper's figures in percent: `systems`, each with stages, samples, average, and scores by task if known."""
     paper: dict[str, Any] = json.loads(
         (files("llm2comp_benchmarks.report") / "paper_figures.json").read_text(encoding="utf-8")
     )

@@ -1,4 +1,4 @@
-"""Scores of result files as Markdown: one system set by set, several in the paper's layout, and what the runs took."""
+"""Scores of result files as Markdown tables: of one system, of several in the layout of the paper, and of the runs."""
 
 from collections.abc import Sequence
 
@@ -14,21 +14,20 @@ _ABSENT = "–"
 
 
 def sets_table(run: ResultFile) -> str:
-    """A line a set: its main metric, the score, and the interval where the file has samples."""
+    """One row per test set: main metric, score, and interval where the file has samples."""
     ends = {name: _interval(scores) for name, scores in run.tasks.items()}
     rows = [["set", "measure", "score", *(["95 % interval"] if any(ends.values()) else [])]]
     for name in ordered_tasks([run.tasks]):
         scores = run.tasks[name]
         cells = [task_title(name), f"`{name}.{scores.main_metric}`", f"{scores.score:.3f}"]
-        rows.append([*cells, *([_told(ends[name])] if any(ends.values()) else [])])
+        rows.append([*cells, *([_interval_cell(ends[name])] if any(ends.values()) else [])])
     return markdown_table(rows)
 
 
 def systems_table(runs: Sequence[ResultFile]) -> str:
     """Systems in rows, tasks in columns grouped by kind, the average last, the best of each column in bold.
 
-    The average is over the tasks that every system has, or systems would be averaged over different things; its header
-    says how many those are, where that is not all.
+    The average is over the tasks that all systems have; its header gives their number where that is not all tasks.
     """
     return grouped_table(
         {run.name: {name: scores.score for name, scores in run.tasks.items()} for run in runs},
@@ -39,13 +38,13 @@ def systems_table(runs: Sequence[ResultFile]) -> str:
 def grouped_table(
     scores: dict[str, dict[str, float]], kinds: dict[str, str], *, corner: str = "", digits: int = 3
 ) -> str:
-    """The paper's layout for scores by row and task; `kinds` orders the columns and groups them.
+    """Scores in the layout of the paper: tasks in columns, grouped by kind.
 
     Args:
-        scores: A row's scores by task; what it lacks shows as a dash.
-        kinds: Kind by task.
+        scores: Scores by row and task; a missing one is shown as a dash.
+        kinds: Kind by task, in the order of the columns.
         corner: Header of the first column.
-        digits: After the point.
+        digits: After the decimal point.
     """
     shared = [task for task in kinds if all(task in row for row in scores.values())]
     columns = {task: {name: row[task] for name, row in scores.items() if task in row} for task in kinds}
@@ -59,7 +58,7 @@ def grouped_table(
 
 
 def _headed(task: str, kinds: dict[str, str]) -> str:
-    """The task under its kind, which only the first column of the kind names."""
+    """The header of a task: its kind, in the first column of that kind only, above its name."""
     first = next(name for name, kind in kinds.items() if kind == kinds[task])
     return f"{kinds[task] if task == first else ''}<br>{task}"
 
@@ -72,13 +71,13 @@ def _cell(column: dict[str, float], name: str, digits: int) -> str:
 
 
 def intervals_table(runs: Sequence[ResultFile]) -> str:
-    """The 95 % bootstrap intervals of `systems_table`, where the files have samples; "" where none has any."""
+    """The 95 % bootstrap intervals of the scores in `systems_table`; "" if no file has samples."""
     if not any(task.samples for run in runs for task in run.tasks.values()):
         return ""
     kinds = ordered_tasks(run.tasks for run in runs)
     rows = [["", *(_headed(task, kinds) for task in kinds)]]
     rows += [
-        [run.name, *(_told(_interval(run.tasks[task])) if task in run.tasks else _ABSENT for task in kinds)]
+        [run.name, *(_interval_cell(_interval(run.tasks[task])) if task in run.tasks else _ABSENT for task in kinds)]
         for run in runs
     ]
     return markdown_table(rows)
@@ -88,22 +87,22 @@ def _interval(scores: TaskScores) -> Interval | None:
     return interval(scores.samples, resamples=_RESAMPLES) if scores.samples else None
 
 
-def _told(ends: Interval | None) -> str:
+def _interval_cell(ends: Interval | None) -> str:
     return f"{ends.low:.3f} to {ends.high:.3f}" if ends else _ABSENT
 
 
 def runs_table(runs: Sequence[ResultFile]) -> str:
-    """What each run was: model, hardware, minutes, the versions that matter, and the commit."""
+    """Model, hardware, minutes, versions of torch and transformers, and commit of each run."""
     rows = [["", "model", "hardware", "minutes", "torch", "transformers", "commit"]]
     for run in runs:
         versions = run.beside["versions"] or {}
         seconds = sum((run.beside["seconds"] or {}).values())
-        told = run.settings.get("model") or run.settings.get("system") or run.settings.get("run") or _ABSENT
+        model = run.settings.get("model") or run.settings.get("system") or run.settings.get("run") or _ABSENT
         commit = (run.beside["commit"] or _ABSENT)[:10]
         rows.append(
             [
                 run.name,
-                f"`{told}`",
+                f"`{model}`",
                 hardware_of(run),
                 f"{seconds / 60:.1f}",
                 versions.get("torch") or _ABSENT,

@@ -1,4 +1,4 @@
-"""BM25, the lexical baseline, and what the harness asks of a system that searches instead of encoding."""
+"""BM25, the lexical baseline."""
 
 import logging
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _K1, _B = 1.2, 0.75
 
 
 class Bm25:
-    """BM25 as Lucene scores it (k1 = 1.2, b = 0.75): title and text as one field, English stop words left out, Porter2 stems.
+    """BM25 as Lucene scores it: k1 = 1.2, b = 0.75, title and text as one field, no English stop words, Porter2 stems.
 
     Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009; the variant is Lucene's, as in
     Kamphuis et al., Which BM25 Do You Mean?, 2020. Counting and scoring are bm25s's, the stemmer is NLTK's.
@@ -37,7 +37,7 @@ class Bm25:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a result file says of it beside its name."""
+        """Settings of the system in a result file."""
         parameters = {
             "scoring": "lucene",
             "k1": _K1,
@@ -55,17 +55,17 @@ class Bm25:
             ids.append(document.id)
             texts.append(document.content)
         words = self._words(texts)
-        asked = self._words(list(queries.values()))
+        words_of_queries = self._words(list(queries.values()))
         known = {word for text in words for word in text}
         if not known:  # bm25s would refuse
             return {query: {} for query in queries}
         index = self._bm25s.BM25(method="lucene", k1=_K1, b=_B, backend="numpy")
         index.index(words, show_progress=False)
         run: Run = {}
-        for query, own in zip(queries, asked, strict=True):
+        for query, its_words in zip(queries, words_of_queries, strict=True):
             rows, scores = (
-                index.retrieve([own], k=min(k, len(ids)), show_progress=False, backend_selection="numpy")
-                if known.intersection(own)
+                index.retrieve([its_words], k=min(k, len(ids)), show_progress=False, backend_selection="numpy")
+                if known.intersection(its_words)
                 else ([[]], [[]])
             )
             run[query] = {ids[row]: float(score) for row, score in zip(rows[0], scores[0], strict=True) if score > 0}
@@ -84,7 +84,7 @@ class Bm25:
     def encode_query(
         self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
     ) -> NoReturn:
-        """Refuses: there is no vector of a text.
+        """Raises an error: BM25 has no vectors.
 
         Raises:
             SettingsError: Always.

@@ -1,4 +1,4 @@
-"""The evaluated systems by the names a user gives: models, baselines, and poolings of a language model."""
+"""Evaluated systems by name: models, baselines, and poolings of a language model."""
 
 import re
 from collections.abc import Callable
@@ -30,13 +30,13 @@ def _text_mean(folder: str) -> Encoder:
 
 
 _ALONE: dict[str, Callable[[], Encoder]] = {"bm25": Bm25, "random": RandomVectors}
-"""Systems that are a name and nothing else."""
+"""Systems without an argument, by name."""
 
 _OF_A_BACKBONE: dict[str, Callable[[str], Encoder]] = {pooling: partial(_pooled, pooling) for pooling in POOLINGS}
-"""Systems named PREFIX:BACKBONE, made from the folder or Hub id after the colon."""
+"""Systems called PREFIX:BACKBONE, by prefix; BACKBONE is the folder or Hub id of a language model."""
 
 _OF_A_FOLDER: dict[str, Callable[[str], Encoder]] = {"text-mean": _text_mean}
-"""Systems named PREFIX:FOLDER, trained here and saved there: what the MNTP baseline writes."""
+"""Systems called PREFIX:FOLDER, by prefix; FOLDER is a model saved by the MNTP baseline."""
 
 _PREFIXED = {**_OF_A_BACKBONE, **_OF_A_FOLDER}
 
@@ -44,7 +44,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 def system_names() -> list[str]:
-    """What `load_model` takes beside folders and Hub ids."""
+    """Names that `load_model` takes beside folders and Hub ids."""
     return [
         *_ALONE,
         *(f"{prefix}:BACKBONE" for prefix in _OF_A_BACKBONE),
@@ -53,12 +53,12 @@ def system_names() -> list[str]:
 
 
 def load_model(name: str | None = None) -> Encoder:
-    """The system of a name.
+    """The system with this name.
 
     Args:
         name: None for the bundled model; the folder or Hub id of a model of this package or of sentence-transformers;
-            or one of `system_names`, BACKBONE being the folder or Hub id of a causal language model. A folder that has
-            such a name is `./NAME`.
+            or one of `system_names`, where BACKBONE is the folder or Hub id of a causal language model. Write `./NAME`
+            for a folder with such a name.
 
     Raises:
         SettingsError: There is no such system; the message lists them.
@@ -109,7 +109,7 @@ def _load_encoder(name: str | None) -> Encoder:
 
 
 def _has(place: str, file: str, revision: str | None) -> bool:
-    """Whether a folder, or else a model on the Hub, has the file."""
+    """Whether a folder, or a model on the Hub, has the file."""
     if Path(place).is_dir():
         return (Path(place) / file).is_file()
     from huggingface_hub import file_exists
@@ -143,11 +143,11 @@ _CHOICES = f"give the folder or Hub id of a model, {', '.join(system_names())}, 
 
 
 def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
-    """What a result file says of the model; null where it has none.
+    """Settings of the model in a result file; None where the model has none.
 
-    `model` is the name as given; `system` what it is (llm2comp, sentence-transformers, or the name of a baseline),
-    `parameters` what that system was set to, `backbone` the language model by name and revision; then dimension,
-    fingerprint, memory tokens and longest text.
+    `model` is the name it was loaded by, `system` its kind (llm2comp, sentence-transformers, or a baseline's name),
+    `parameters` the settings of that system, `backbone` name and revision of the language model. The others are
+    `dimension`, `fingerprint`, `memory_tokens` and `max_tokens`.
     """
     attributes = {"fingerprint": "fingerprint", "memory_tokens": "memory_tokens", "max_tokens": "max_seq_length"}
     described = {key: getattr(model, attribute, None) for key, attribute in attributes.items()}

@@ -1,4 +1,4 @@
-"""A causal language model as a text encoder without any training: each text in a prompt, its hidden states pooled."""
+"""A causal language model as a text encoder without training: each text in a prompt, hidden states pooled."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ _SEAM = 4  # tokens kept free for each place of the text: beside a prompt it may
 
 
 class _Row(NamedTuple):
-    """One input of the language model, and the tokens of it that are pooled: from `start` to its end or to `stop`."""
+    """Token ids of one input of the language model; those from `start` to `stop` are pooled."""
 
     ids: list[int]
     start: int
@@ -29,17 +29,19 @@ class _Row(NamedTuple):
 
 
 class PromptedBackbone(InputModule):
-    """Puts each text into every prompt, runs the language model causally, pools its last hidden states (after the final norm), averages over prompts.
+    """Puts each text into every prompt, pools the last hidden states of the language model, averages over prompts.
+
+    The language model runs causally; its last hidden states are taken after the final norm.
 
     Attributes:
         model: The language model.
         tokenizer: Its tokenizer.
-        pooling: What is done.
-        max_seq_length: Tokens of a text that are read; of a longer one the beginning. Prompts are never cut.
+        pooling: Prompts and pooled states.
+        max_seq_length: Tokens of a text that are read; a longer text is cut to its beginning, a prompt never.
 
     Raises:
         SettingsError: The language model reads too few tokens for the prompts.
-        BackboneError: The tokenizer does not say where in the text its tokens stand.
+        BackboneError: The tokenizer does not return the offsets of tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -57,9 +59,8 @@ class PromptedBackbone(InputModule):
         self.tokenizer = tokenizer
         self.pooling = pooling
         opening = tokenizer("a")["input_ids"][:1]
-        self._opening: list[int] = (
-            opening if opening == [tokenizer.bos_token_id] else []
-        )  # as the language model knows its texts
+        # a beginning of sequence, if the language model knows its texts with one
+        self._opening: list[int] = opening if opening == [tokenizer.bos_token_id] else []
         self.max_seq_length = min(max_length, self._room())
 
     def _room(self) -> int:
@@ -87,9 +88,9 @@ class PromptedBackbone(InputModule):
         return int(self.model.get_output_embeddings().weight.shape[1])
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, both (prompts · texts, tokens) and padded on the right, and `pooling_weights` of that shape, float32.
+        """`input_ids`, `attention_mask` and `pooling_weights`, all (prompts · texts, tokens), padded on the right.
 
-        A text without tokens has no weights, and so the zero vector, where its own tokens are pooled.
+        Where the tokens of the text are pooled, a text without tokens has no weights, and so the zero vector.
         """
         texts = self._cut([_unicode((prompt or "") + text) for text in inputs])
         if self.pooling.sentence:
@@ -110,7 +111,8 @@ class PromptedBackbone(InputModule):
         offsets = self._tokenize(texts)["offset_mapping"]
         limit = self.max_seq_length
         return [
-            text[: own[limit - 1][1]] if len(own) > limit else text for text, own in zip(texts, offsets, strict=True)
+            text[: spans[limit - 1][1]] if len(spans) > limit else text
+            for text, spans in zip(texts, offsets, strict=True)
         ]
 
     def _tokenize(self, texts: list[str]) -> Any:
@@ -127,15 +129,13 @@ class PromptedBackbone(InputModule):
         ]
 
     def _row(self, ids: list[int], offsets: list[tuple[int, int]], begin: int, length: int) -> _Row:
-        """The input, and where the text's last occurrence, from the character `begin` on, has its tokens in it."""
-        before, whole = (
-            len(self._opening),
-            [*self._opening, *ids] or [0],
-        )  # a row of nothing would be all mask, which some attention turns to NaN
+        """The input, and the tokens of the last occurrence of the text, which begins at character `begin`."""
+        before = len(self._opening)
+        whole = [*self._opening, *ids] or [0]  # an empty row would be all mask, which some attention turns to NaN
         if self.pooling.taken == "last":
             return _Row(whole, len(whole) - 1, len(whole)) if ids else _Row(whole, 0, 0)
-        own = [place for place, (start, stop) in enumerate(offsets) if start < begin + length and stop > begin]
-        return _Row(whole, before + own[0], before + own[-1] + 1) if own else _Row(whole, 0, 0)
+        pooled = [place for place, (start, stop) in enumerate(offsets) if start < begin + length and stop > begin]
+        return _Row(whole, before + pooled[0], before + pooled[-1] + 1) if pooled else _Row(whole, 0, 0)
 
     def _weights(self, count: int) -> Tensor:
         weights = torch.arange(1.0, count + 1) if self.pooling.taken == "weighted" else torch.ones(count)
@@ -150,7 +150,7 @@ class PromptedBackbone(InputModule):
         return {**features, "sentence_embedding": pooled.unflatten(0, (len(self.pooling.prompts), -1)).mean(0)}
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Refuses: there is nothing of its own to save.
+        """Raises an error: there is nothing to save beside the backbone.
 
         Raises:
             LLM2CompError: Always.
@@ -159,10 +159,12 @@ class PromptedBackbone(InputModule):
 
 
 class PooledBackbone(SentenceTransformer):
-    """A language model with one of the poolings of `POOLINGS`, used like any model of sentence-transformers. Queries and documents are treated alike.
+    """A language model with a pooling of `POOLINGS`, used like any model of sentence-transformers.
+
+    Queries and documents are treated alike.
 
     Args:
-        pooling: Key of `POOLINGS`.
+        pooling: A key of `POOLINGS`.
         backbone: Folder or Hub id of a causal language model.
         max_length: Tokens of a text that are read.
         device: None: a GPU if there is one.
@@ -188,7 +190,7 @@ class PooledBackbone(SentenceTransformer):
 
     @property
     def label(self) -> str:
-        """Pooling and language model in one word, to file results under."""
+        """Pooling and language model in one word; results are filed under it."""
         return f"{self.system}-{Path(self.source.name).resolve().name}"
 
     @property
@@ -198,7 +200,7 @@ class PooledBackbone(SentenceTransformer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a result file says of it beside its name."""
+        """Settings of the system in a result file."""
         pooling, source = POOLINGS[self.system], self.source
         return {
             "system": self.system,
@@ -212,7 +214,10 @@ class PooledBackbone(SentenceTransformer):
 
 
 def as_sentence(text: str) -> str:
-    """The text as PromptEOL's and MetaEOL's code puts it between double quotes: none inside, and a full stop, also for a question mark, at its end."""
+    """The text as the code of PromptEOL and MetaEOL quotes it: no double quotes inside, a full stop at the end.
+
+    The full stop replaces a question mark.
+    """
     if text and text[-1] not in ".?\"'":
         text += "."
     text = text.replace('"', "'")

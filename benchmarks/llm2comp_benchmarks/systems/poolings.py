@@ -1,4 +1,4 @@
-"""The poolings and prompts that make a vector of a causal language model's states without training, as the literature has them."""
+"""Poolings and prompts of the literature that make a vector of a causal language model's states without training."""
 
 import json
 from functools import cache
@@ -15,13 +15,13 @@ class Pooling(NamedTuple):
     """How a text becomes a vector.
 
     Attributes:
-        prompt_set: Which prompts of `pooling_prompts.json`, where their sources stand; the vectors of several prompts
+        prompt_set: A set of prompts in `pooling_prompts.json`, which names their sources; vectors of several prompts
             are averaged.
-        taken: Which hidden states: the `last` token's of the whole input; the `mean` of the tokens of the text's last
-            occurrence; or their mean with `weighted` positions 1 to n. A beginning-of-sequence token is seen, not
-            averaged.
-        sentence: Double quotes become single ones and the text ends in a full stop, as in the published code of
-            PromptEOL and MetaEOL, whose prompts put it between double quotes.
+        taken: The hidden states that are pooled: `last`, that of the last token of the input; `mean`, those of the
+            tokens in the last occurrence of the text; `weighted`, the same weighted by position 1 to n. A
+            beginning-of-sequence token is never pooled.
+        sentence: Whether double quotes become single ones and the text ends in a full stop, as in the published code of
+            PromptEOL and MetaEOL, whose prompts put the text between double quotes.
     """
 
     prompt_set: str
@@ -30,7 +30,7 @@ class Pooling(NamedTuple):
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts, each with the text's place marked `SLOT`."""
+        """The prompts, in which `SLOT` marks the place of the text."""
         prompts: list[str] = _prompt_sets()[self.prompt_set]["prompts"]
         return prompts
 

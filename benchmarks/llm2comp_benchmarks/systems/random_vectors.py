@@ -1,4 +1,4 @@
-"""Random vectors: what a score is worth that any system gets by chance."""
+"""Random vectors: the score that a system gets by chance."""
 
 import hashlib
 from typing import Any
@@ -10,10 +10,10 @@ __all__ = ["RandomVectors"]
 
 
 class RandomVectors:
-    """A unit vector for each text in a direction that depends on nothing but the text: equal texts are equal, all others unrelated.
+    """A random unit vector for each text: equal texts have equal vectors, different texts unrelated ones.
 
-    Directions are uniform on the sphere. The generator is NumPy's `RandomState`, whose numbers no later version
-    changes.
+    Directions are uniform on the sphere. The generator is NumPy's `RandomState`, whose numbers do not change between
+    versions.
     """
 
     system = "random"
@@ -26,7 +26,7 @@ class RandomVectors:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a result file says of it beside its name."""
+        """Settings of the system in a result file."""
         return {
             "system": self.system,
             "parameters": {"distribution": "uniform on the sphere, seeded with the SHA-256 of the text"},
@@ -45,7 +45,7 @@ class RandomVectors:
         show_progress_bar: bool | None = None,
         prompt: str | None = None,
     ) -> NDArray[np.float32]:
-        """Vectors (n, dimension) of n texts, the prompt before each."""
+        """Vectors (n, dimension) of n texts, each with the prompt before it."""
         vectors = np.empty((len(inputs), self.dimension), np.float32)
         for row, text in enumerate(inputs):
             digest = hashlib.sha256(((prompt or "") + text).encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""Classification: can a linear classifier tell classes apart from a few vectors of each?"""
+"""Classification: a linear classifier trained on a few vectors of each class."""
 
 import time
 import warnings
@@ -28,11 +28,11 @@ class ClassificationTask:
 
     Attributes:
         name: Key of its results.
-        train: What classifiers learn from; every class has two texts or more.
-        test: What they are tried on; no class that train has not.
+        train: Training texts; every class has two texts or more.
+        test: Test texts; all their classes occur in `train`.
         details: Source and counts, reported with the metrics.
-        samples_per_label: Texts of each class that one classifier sees; all where there are fewer.
-        experiments: Classifiers trained, each on another draw.
+        samples_per_label: Training texts of each class for one classifier; all where there are fewer.
+        experiments: Number of classifiers, each trained on another draw.
     """
 
     name: str
@@ -44,10 +44,10 @@ class ClassificationTask:
 
 
 def read_classification(folder: str | Path, *, split: str = "test") -> ClassificationTask:
-    """The task in a folder with `train.tsv` and `SPLIT.tsv` (compressed or not), columns text and label; named after the folder.
+    """The task in a folder with `train.tsv` and `SPLIT.tsv`, columns text and label; named after the folder.
 
     Raises:
-        CorpusError: A file is missing, malformed or empty, train has fewer than two classes or one text of a class, or
+        CorpusError: A file is missing, malformed or empty, train has fewer than two classes or a class of one text, or
             a label of the split does not occur in train.
     """
     root = Path(folder)
@@ -91,9 +91,9 @@ def _find(root: Path, split: str) -> Path:
 def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
     """Accuracy and macro F1 of logistic regression on the vectors, means over the experiments.
 
-    The procedure of mteb's AbsTaskClassification: in each experiment the training texts are shuffled on, from the same
-    seed, and the first eight of each class are what scikit-learn's LogisticRegression (at most 100 iterations) learns
-    from. Vectors are taken as the model gives them, not brought to unit length.
+    The procedure of mteb's AbsTaskClassification: each experiment shuffles the training texts further, with the same
+    seed, and trains scikit-learn's LogisticRegression (at most 100 iterations) on the first eight of each class.
+    Vectors are not normalized.
     """
     from sklearn.metrics import f1_score
 
@@ -103,12 +103,12 @@ def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_s
     draws = _draw(task)
     seen = sorted(set().union(*draws))
     row = {text: position for position, text in enumerate(seen)}
-    learnt = document_vectors(model, [task.train.texts[text] for text in seen], batch_size, cosine=False)
-    asked = document_vectors(model, task.test.texts, batch_size, cosine=False)
+    known = document_vectors(model, [task.train.texts[text] for text in seen], batch_size, cosine=False)
+    tested = document_vectors(model, task.test.texts, batch_size, cosine=False)
     right, f1, unfinished = np.zeros(len(truth)), [], 0
     for draw in draws:
         labels = np.asarray([number[task.train.labels[text]] for text in draw])
-        answer = _classify(learnt[[row[text] for text in draw]], labels, asked)
+        answer = _classify(known[[row[text] for text in draw]], labels, tested)
         right += answer.predicted == truth
         f1.append(f1_score(truth, answer.predicted, average="macro"))
         unfinished += not answer.converged
@@ -123,7 +123,7 @@ def evaluate_classification(task: ClassificationTask, model: Encoder, *, batch_s
 
 
 def _draw(task: ClassificationTask) -> list[list[int]]:
-    """The training texts of each experiment. One order is shuffled again and again, each time by a generator of the same seed."""
+    """Indices of the training texts of each experiment; one order is shuffled repeatedly with the same seed."""
     order = list(range(len(task.train.texts)))
     draws = []
     for _ in range(task.experiments):
@@ -144,7 +144,7 @@ class _Answer(NamedTuple):
     converged: bool
 
 
-def _classify(known: NDArray[np.float32], labels: NDArray[np.int64], asked: NDArray[np.float32]) -> _Answer:
+def _classify(known: NDArray[np.float32], labels: NDArray[np.int64], tested: NDArray[np.float32]) -> _Answer:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -152,4 +152,4 @@ def _classify(known: NDArray[np.float32], labels: NDArray[np.int64], asked: NDAr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the result file says how often that happened
         classifier.fit(known, labels)
-    return _Answer(classifier.predict(asked), int(np.max(classifier.n_iter_)) < _ITERATIONS)
+    return _Answer(classifier.predict(tested), int(np.max(classifier.n_iter_)) < _ITERATIONS)

@@ -1,4 +1,4 @@
-"""Clustering: do the groups that k-means finds among the vectors agree with the classes of the texts?"""
+"""Clustering: agreement of k-means clusters of the vectors with the classes of the texts."""
 
 import random
 import time
@@ -27,8 +27,8 @@ class ClusteringTask:
         name: Key of its results.
         texts: Texts and classes; two classes or more.
         details: Source and counts, reported with the metrics.
-        experiments: How often texts are drawn and clustered.
-        texts_per_experiment: How many are drawn each time, with replacement.
+        experiments: Number of draws that are clustered.
+        texts_per_experiment: Texts in a draw, with replacement.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ClusteringTask:
 
 
 def read_clustering(path: str | Path) -> ClusteringTask:
-    """The task in a tab-separated file with the columns text and label, named like `read_sts` names its own.
+    """The task in a tab-separated file with the columns text and label, named as by `read_sts`.
 
     Raises:
         CorpusError: The file cannot be read, is malformed or empty, or has one class only.
@@ -57,9 +57,9 @@ def read_clustering(path: str | Path) -> ClusteringTask:
 def evaluate_clustering(task: ClusteringTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
     """V-measure of mini-batch k-means with as many clusters as classes, the mean over the experiments.
 
-    The procedure of mteb's AbsTaskClustering, which its current tasks use (AbsTaskClusteringLegacy is that of the older
-    ones, whose sets come cut into parts); as in nearly all of them, every text is encoded and may be drawn. Vectors are
-    taken as the model gives them.
+    The procedure of mteb's AbsTaskClustering, as in its current tasks (older ones use AbsTaskClusteringLegacy, on sets
+    that come in parts). As in nearly all of them, every text is encoded and can be drawn. Vectors are not
+    normalized.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.metrics import v_measure_score

@@ -39,21 +39,21 @@ def exact_search(
         name: Shown beside the progress bar.
     """
     query_ids = list(queries)
-    asked = query_vectors(model, list(queries.values()), batch_size)  # (queries, dim)
-    best = [_Best.empty(len(part)) for part in _parts(asked)]
+    vectors_of_queries = query_vectors(model, list(queries.values()), batch_size)  # (queries, dim)
+    best = [_Best.empty(len(part)) for part in _parts(vectors_of_queries)]
     document_ids: list[str] = []
     with tqdm(unit=" documents", desc=name, disable=None) as progress:
         for block in _blocks(documents):
             vectors = document_vectors(model, [document.content for document in block], batch_size)  # (block, dim)
-            for position, part in enumerate(_parts(asked)):
+            for position, part in enumerate(_parts(vectors_of_queries)):
                 best[position] = best[position].merged(part @ vectors.T, len(document_ids), k)
             document_ids += [document.id for document in block]
             progress.update(len(block))
     scores = np.concatenate([part.scores for part in best])
     rows = np.concatenate([part.rows for part in best])
     return {
-        query: {document_ids[row]: score for row, score in zip(own_rows, own_scores, strict=True)}
-        for query, own_rows, own_scores in zip(query_ids, rows.tolist(), scores.tolist(), strict=True)
+        query: {document_ids[row]: score for row, score in zip(its_rows, its_scores, strict=True)}
+        for query, its_rows, its_scores in zip(query_ids, rows.tolist(), scores.tolist(), strict=True)
     }
 
 

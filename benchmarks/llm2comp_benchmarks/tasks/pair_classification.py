@@ -1,4 +1,4 @@
-"""Pair classification: are the vectors of two texts that belong together nearer to each other than those of two that don't?"""
+"""Pair classification: similarity of texts that belong together and of texts that do not."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,13 @@ __all__ = ["PairTask", "evaluate_pairs", "read_pair_classification"]
 
 @dataclass(frozen=True)
 class PairTask:
-    """A pair classification set: its name (key of its results), its pairs, whose scores are 0 or 1, and where they come from."""
+    """A pair classification set.
+
+    Attributes:
+        name: Key of its results.
+        pairs: Pairs of texts; the score of a pair that belongs together is 1, else 0.
+        details: Source and counts, reported with the metrics.
+    """
 
     name: str
     pairs: SentencePairs
@@ -26,7 +32,7 @@ class PairTask:
 
 
 def read_pair_classification(path: str | Path) -> PairTask:
-    """The task in a tab-separated file with the columns sentence1, sentence2 and label, named like `read_sts` names its own.
+    """The task in a tab-separated file with columns sentence1, sentence2 and label, named as by `read_sts`.
 
     Raises:
         CorpusError: The file cannot be read, is malformed, has a label that is not 0 or 1, or does not have both.
@@ -52,8 +58,8 @@ def read_pair_classification(path: str | Path) -> PairTask:
 def evaluate_pairs(task: PairTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
     """Average precision of ranking the pairs by cosine (`cosine_ap`), and the best of four rankings (`max_ap`).
 
-    As mteb's AbsTaskPairClassification does it, whose four are cosine, dot product, Euclidean and Manhattan distance;
-    `max_ap` is what it ranks models by. Both texts are encoded as documents, without instruction.
+    The procedure of mteb's AbsTaskPairClassification, whose four rankings are by cosine, dot product, Euclidean and
+    Manhattan distance; mteb ranks models by `max_ap`. Both texts are encoded as documents, without instruction.
     """
     from sklearn.metrics import average_precision_score
     from sklearn.metrics import pairwise as distances

@@ -1,8 +1,8 @@
-"""Retrieval among the docstrings of installed Python code: from the summary line of a function or class to the rest of its docstring.
+"""Retrieval among docstrings of installed Python code: from the summary of an object to the rest of its docstring.
 
-Only docstrings of the held-out part take part (`llm2comp.corpus.python_docs.is_held_out`), which no recipe of ours
-trains on. The pool depends on the Python version and the installed packages, so every result carries its size and a
-fingerprint: figures compare only where the fingerprints agree.
+Only held-out docstrings are used (`llm2comp.corpus.python_docs.is_held_out`), which none of our recipes trains on. The
+pool depends on the Python version and the installed packages, so every result has its size and a fingerprint: scores
+are comparable only where the fingerprints are equal.
 """
 
 import hashlib
@@ -31,26 +31,29 @@ class _Candidate:
 
 
 def read_python_docs_task(source: Literal["all", "standard"] = "all", *, queries: int = 2000) -> RetrievalTask:
-    """The task over every installed package and the standard library ("all"), or the standard library alone ("standard")."""
+    """The task over the standard library ("standard"), or over all installed packages too ("all")."""
     documents = read_python_docs(packages=source == "all")
     return build_task(documents, queries=queries, name="python-docs" if source == "all" else "python-docs-standard")
 
 
 def build_task(documents: Iterable[Document], *, queries: int = 2000, name: str = "python-docs") -> RetrievalTask:
-    """The task made from docstrings by these rules, always the same for the same documents.
+    """The task made from docstrings by fixed rules; the same for the same documents.
 
-    The pool holds the bodies (all but the first paragraph) of held-out functions and classes. The words of the object's
-    own qualified name are taken out of summary and body. A body is in the pool once, if it has 80 letters or more and
-    equals no body outside the held-out part. Equality looks at letters and digits only, with and without the names.
+    The pool:
 
-    Queries are summaries of pool members. One that is left with fewer than three words, or that several members share,
-    is not asked: its answer would be a guess; the bodies stay in the pool. Of the rest the first 2,000 in the order of
-    their SHA-256 are asked, so a package added or removed changes few of them.
+    - It has the bodies (all but the first paragraph) of held-out functions and classes.
+    - The words of an object's qualified name are removed from its summary and body.
+    - A body is in the pool once, if it has 80 letters or more and equals no body that is not held out. Bodies are equal
+      if their letters and digits are, with or without the names.
+
+    Queries are the summaries of the pool. Summaries of fewer than three words and summaries that several objects share
+    are left out, because an answer would be a guess; their bodies stay in the pool. Of the others the first 2,000 in
+    the order of their SHA-256 are taken, so that adding or removing a package changes few of them.
 
     Args:
-        documents: Docstrings, as `read_python_docs` gives them.
-        queries: How many to ask at most.
-        name: The task's name.
+        documents: Docstrings, as `read_python_docs` returns them.
+        queries: Number of queries at most.
+        name: Name of the task.
 
     Raises:
         CorpusError: No query is left.
@@ -62,15 +65,15 @@ def build_task(documents: Iterable[Document], *, queries: int = 2000, name: str 
         for candidate in pool
         if times[_key(candidate.summary)] == 1 and len(_words(candidate.summary)) >= _LEAST_SUMMARY_WORDS
     ]
-    asked = sorted(clear, key=lambda candidate: _key(candidate.summary))[:queries]
-    if not asked:
+    chosen = sorted(clear, key=lambda candidate: _key(candidate.summary))[:queries]
+    if not chosen:
         raise CorpusError(
             f"{name}: no question can be made of the docstrings found; expected the source files of Python's standard "
             "library beside the interpreter"
         )
     corpus = [Document(candidate.id, "", candidate.body) for candidate in pool]
     details = {
-        "queries": len(asked),
+        "queries": len(chosen),
         "documents": len(pool),
         "possible_queries": len(clear),
         "pool_fingerprint": hashlib.sha256(b"".join(sorted(_key(candidate.body) for candidate in pool))).hexdigest()[
@@ -80,8 +83,8 @@ def build_task(documents: Iterable[Document], *, queries: int = 2000, name: str 
     return RetrievalTask(
         name,
         lambda: corpus,
-        {one.id: one.summary for one in asked},
-        {one.id: {one.id: 1} for one in asked},
+        {one.id: one.summary for one in chosen},
+        {one.id: {one.id: 1} for one in chosen},
         details=details,
     )
 
@@ -113,5 +116,5 @@ def _words(text: str) -> list[str]:
 
 
 def _key(text: str) -> bytes:
-    """Equal for texts of the same letters and digits."""
+    """A digest that is equal for texts of the same letters and digits."""
     return hashlib.sha256(" ".join(_words(text)).encode()).digest()

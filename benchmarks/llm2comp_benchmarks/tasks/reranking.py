@@ -1,4 +1,4 @@
-"""Reranking: of a handful of texts for each query, are the right ones ranked first?"""
+"""Reranking: ranks of the positive texts among a few texts for each query."""
 
 import json
 import time
@@ -20,7 +20,7 @@ _METRICS = ("map_at_1000", "ndcg_at_10", "mrr_at_10")
 
 @dataclass(frozen=True)
 class Candidates:
-    """A query, the texts that answer it, and others; at least one of each."""
+    """A query, one or more texts that answer it, and one or more that do not."""
 
     query: str
     positive: list[str]
@@ -29,7 +29,13 @@ class Candidates:
 
 @dataclass(frozen=True)
 class RerankingTask:
-    """A reranking set: its name (key of its results), its queries by id, and where they come from."""
+    """A reranking set.
+
+    Attributes:
+        name: Key of its results.
+        queries: Queries and their texts by id.
+        details: Source and counts, reported with the metrics.
+    """
 
     name: str
     queries: dict[str, Candidates]
@@ -37,9 +43,9 @@ class RerankingTask:
 
 
 def read_reranking(path: str | Path) -> RerankingTask:
-    """The task in a file of JSON lines `{"query", "positive": [texts], "negative": [texts]}`, compressed or not, named like `read_sts` names its own.
+    """The task in a file of JSON lines `{"query", "positive": [texts], "negative": [texts]}`, named as by `read_sts`.
 
-    The id of a query is q and the number of its line.
+    The id of a query is "q" and the number of its line. The file can be compressed.
 
     Raises:
         CorpusError: The file cannot be read, has no query, or a line is malformed or has no positive or no negative
@@ -79,7 +85,7 @@ def _candidates(line: bytes, place: str) -> Candidates:
 
 
 def evaluate_reranking(task: RerankingTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
-    """MAP, nDCG@10 and MRR@10 of each query's own texts ranked by the model's similarity, from trec_eval, as mteb's reranking tasks.
+    """MAP, nDCG@10 and MRR@10 by trec_eval of each query's texts, ranked by the model's similarity, as in mteb.
 
     Equal scores count against the model: a negative text is ranked above a positive one.
     """
@@ -90,10 +96,10 @@ def evaluate_reranking(task: RerankingTask, model: Encoder, *, batch_size: int =
     )
     row = {text: position for position, text in enumerate(texts)}
     documents = document_vectors(model, texts, batch_size)
-    asked = query_vectors(model, [candidates.query for candidates in task.queries.values()], batch_size)
+    queries = query_vectors(model, [candidates.query for candidates in task.queries.values()], batch_size)
     qrels: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
-    for vector, (query, candidates) in zip(asked, task.queries.items(), strict=True):
+    for vector, (query, candidates) in zip(queries, task.queries.items(), strict=True):
         scores = documents[[row[text] for text in (*candidates.positive, *candidates.negative)]] @ vector
         # Of equal scores trec_eval puts the greater id first.
         ids = [
@@ -102,8 +108,8 @@ def evaluate_reranking(task: RerankingTask, model: Encoder, *, batch_size: int =
         ]
         qrels[query] = {document: int(document.startswith("a")) for document in ids}
         run[query] = dict(zip(ids, scores.tolist(), strict=True))
-    found = score_rankings(qrels, run)
-    per_query = {query: {name: values[name] for name in _METRICS} for query, values in found.per_query.items()}
-    metrics = {name: found.metrics[name] for name in _METRICS}
+    scored = score_rankings(qrels, run)
+    per_query = {query: {name: values[name] for name in _METRICS} for query, values in scored.per_query.items()}
+    metrics = {name: scored.metrics[name] for name in _METRICS}
     samples = Samples.of_queries("map_at_1000", per_query)
     return TaskResult(task.name, metrics, task.details, time.perf_counter() - start, per_query, samples=samples)

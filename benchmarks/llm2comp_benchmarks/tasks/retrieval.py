@@ -1,4 +1,4 @@
-"""Retrieval tasks: a corpus, queries and judgements; from a BEIR folder, scored for a model or for a ready run."""
+"""Retrieval tasks: a corpus, queries and judgements, read from a BEIR folder; scores of a model or of a ready run."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -25,14 +25,14 @@ _QUERY_FILES = [
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """What a retrieval test set consists of.
+    """A retrieval test set.
 
     Attributes:
         name: Key of its results.
         documents: Opens the corpus; each call streams it from the start.
         queries: Texts of the judged queries by id.
         qrels: Judgements; every relevant document is in the corpus.
-        self_matches: Ids of queries whose ranking loses the document of the same id, because it is the query itself.
+        self_matches: Ids of queries that are documents themselves; rankings leave out the document of the same id.
         details: Source and counts, reported with the metrics.
     """
 
@@ -47,15 +47,15 @@ class RetrievalTask:
 def read_beir(folder: str | Path, *, split: str = "test", identical_ids: IdenticalIds = "auto") -> RetrievalTask:
     """The task in a BEIR folder: `corpus.jsonl`, `queries.jsonl` (compressed or not) and `qrels/<split>.tsv`.
 
-    In some sets (ArguAna, Quora) the queries are documents of the corpus; found at rank one, a query's own copy says
-    nothing. In others (Cranfield, FiQA) two unrelated numberings merely share their numbers.
+    In some sets (ArguAna, Quora) queries are documents of the corpus, and finding a query's copy says nothing. In
+    others (Cranfield, FiQA) ids of queries and documents are equal by chance.
 
     Args:
         folder: The folder; its name becomes the task's.
-        split: Which judgements.
-        identical_ids: Whether a query's ranking loses the document of the same id. "auto": if that document has the
-            query's very text and is not judged relevant to it. "drop": always, as BEIR and mteb's
-            `ignore_identical_ids` do. "keep": never.
+        split: Of the judgements.
+        identical_ids: Whether rankings leave out the document with the id of the query. "auto": if it has the text of
+            the query and is not judged relevant to it. "drop": always, as BEIR and mteb's `ignore_identical_ids` do.
+            "keep": never.
 
     Raises:
         CorpusError: A file is missing or malformed, or a judgement names a query or document that does not exist.
@@ -102,8 +102,8 @@ def _find_qrels(root: Path, split: str) -> Path:
     for packed in _PACKED:
         if (folder / f"{split}.tsv{packed}").is_file():
             return folder / f"{split}.tsv{packed}"
-    found = sorted({path.name.partition(".")[0] for path in folder.glob("*.tsv*")})
-    hint = f"there is {', '.join(found)}; choose with --split" if found else "expected judgements in qrels/SPLIT.tsv"
+    splits = sorted({path.name.partition(".")[0] for path in folder.glob("*.tsv*")})
+    hint = f"there is {', '.join(splits)}; choose with --split" if splits else "expected judgements in qrels/SPLIT.tsv"
     raise CorpusError(f"{folder / split}.tsv: no such file; {hint}")
 
 
@@ -119,18 +119,18 @@ class _Survey(NamedTuple):
 
 
 def _survey(documents: Iterable[Document], queries: dict[str, str], qrels: Qrels) -> _Survey:
-    """One pass over the corpus before anything is encoded, so that a bad set fails in seconds and not after hours."""
-    wanted = dict.fromkeys(document for grades in qrels.values() for document, grade in grades.items() if grade > 0)
+    """One pass over the corpus before anything is encoded, so that a faulty set fails in seconds, not after hours."""
+    missing = dict.fromkeys(document for grades in qrels.values() for document, grade in grades.items() if grade > 0)
     count, identical, same = 0, set(), set()
     for document in documents:
         count += 1
-        wanted.pop(document.id, None)
+        missing.pop(document.id, None)
         if document.id in queries:
             identical.add(document.id)
             texts = {_squeeze(text) for text in (document.title, document.text, document.content)}
             if _squeeze(queries[document.id]) in texts and qrels[document.id].get(document.id, 0) <= 0:
                 same.add(document.id)
-    return _Survey(count, list(wanted), frozenset(identical), frozenset(same))
+    return _Survey(count, list(missing), frozenset(identical), frozenset(same))
 
 
 def _squeeze(text: str) -> str:
@@ -140,7 +140,7 @@ def _squeeze(text: str) -> str:
 def search_task(
     task: RetrievalTask, model: Encoder | Searcher, *, k: int = 1000, batch_size: int = 32
 ) -> tuple[Run, float]:
-    """The model's k best documents of every query, self matches included, and the seconds that took with the encoding."""
+    """The k best documents of every query, self matches included, and the seconds of encoding and search."""
     load_pytrec_eval()
     start = time.perf_counter()
     if isinstance(model, Searcher):
@@ -151,22 +151,22 @@ def search_task(
 
 
 def evaluate_run(task: RetrievalTask, run: Run, *, seconds: float = 0.0) -> TaskResult:
-    """Metrics of a run, ours or one read from a file; judged queries it leaves out count as 0.
+    """Metrics of a run, ours or one read from a file; judged queries without a ranking count as 0.
 
     Args:
         task: The test set.
         run: Rankings by query id.
-        seconds: What making the run took; the scoring is added.
+        seconds: Time that the run took; the time of scoring is added.
 
     Raises:
-        CorpusError: The run has a ranking for none of the judged queries.
+        CorpusError: None of the judged queries has a ranking.
     """
     start = time.perf_counter()
     if not any(run.get(query) for query in task.qrels):
-        first, asked = next(iter(run), "none"), next(iter(task.qrels))
+        first, judged = next(iter(run), "none"), next(iter(task.qrels))
         raise CorpusError(
             f"{task.name}: the run ranks documents for none of the {len(task.qrels)} judged queries (it has "
-            f"{first!r}, judged is {asked!r})"
+            f"{first!r}, judged is {judged!r})"
         )
     rankings = _without_self_matches(run, task.self_matches)
     scores = score_rankings(task.qrels, rankings)

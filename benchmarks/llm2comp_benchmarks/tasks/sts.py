@@ -1,4 +1,4 @@
-"""Semantic textual similarity: does the cosine of two sentences rise with people's similarity scores?"""
+"""Semantic textual similarity: correlation of cosines with similarity scores by people."""
 
 import math
 import time
@@ -19,7 +19,7 @@ __all__ = ["SentencePairs", "StsTask", "encode_pairs", "evaluate_sts", "read_pai
 
 
 class SentencePairs(NamedTuple):
-    """n sentence pairs and how similar people find them, on any scale."""
+    """n sentence pairs and their similarity scores by people, on any scale."""
 
     first: list[str]
     second: list[str]
@@ -28,7 +28,13 @@ class SentencePairs(NamedTuple):
 
 @dataclass(frozen=True)
 class StsTask:
-    """A similarity test set: its name (key of its results), its pairs, and where they come from."""
+    """A similarity test set.
+
+    Attributes:
+        name: Key of its results.
+        pairs: Sentence pairs and their scores.
+        details: Source and counts, reported with the metrics.
+    """
 
     name: str
     pairs: SentencePairs
@@ -36,7 +42,7 @@ class StsTask:
 
 
 def read_pairs(path: str | Path) -> SentencePairs:
-    """Pairs of a tab-separated file, compressed or not, whose header names sentence1, sentence2 and score; no quoting.
+    """Pairs of a tab-separated file with columns sentence1, sentence2 and score; compressed or not, no quoting.
 
     Raises:
         CorpusError: The file cannot be read or has fewer than two pairs, a column is missing, or a line is malformed.
@@ -65,14 +71,20 @@ def _number(text: str, place: str) -> float:
 
 
 def read_sts(path: str | Path) -> StsTask:
-    """The task in a file of pairs, named after the file; after its folder, where the file has a split's name (`stsb/test.tsv.gz`: stsb)."""
+    """The task in a file of pairs, named after the file or, if that is called like a split, after its folder.
+
+    The task in `stsb/test.tsv.gz` is called stsb.
+    """
     pairs = read_pairs(path)
     name, split = task_name(path)
     return StsTask(name, pairs, {"source": str(path), "split": split, "pairs": len(pairs.scores)})
 
 
 def evaluate_sts(task: StsTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:
-    """Spearman's correlation of cosines and scores, as `cosine_spearman`; both sentences are encoded as documents, without instruction."""
+    """Spearman's correlation of cosines and scores, as `cosine_spearman`.
+
+    Both sentences are encoded as documents, without instruction.
+    """
     start = time.perf_counter()
     pairs = task.pairs
     first, second = encode_pairs(model, pairs, batch_size, cosine=True)
@@ -88,7 +100,7 @@ def evaluate_sts(task: StsTask, model: Encoder, *, batch_size: int = 32) -> Task
 
 
 def encode_pairs(model: Encoder, pairs: SentencePairs, batch_size: int, *, cosine: bool) -> list[NDArray[np.float32]]:
-    """Vectors (n, dim) of the first texts and of the second ones, each text encoded once; of unit length if `cosine`."""
+    """Vectors (n, dim) of the first and of the second texts, each text encoded once; of unit length if `cosine`."""
     texts = sorted({*pairs.first, *pairs.second})
     vectors = document_vectors(model, texts, batch_size, cosine=cosine)
     row = {text: position for position, text in enumerate(texts)}

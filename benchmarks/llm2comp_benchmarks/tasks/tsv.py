@@ -1,4 +1,4 @@
-"""Tab-separated test sets: columns found by name in a header line, no quoting, every failure one line that says where."""
+"""Tab-separated test sets: columns by name in a header line, no quoting, errors that name file and line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ _SPLITS = ("train", "dev", "validation", "test")
 
 
 class LabelledTexts(NamedTuple):
-    """n texts, the class of each, and the place (`FILE:LINE`) where each was read."""
+    """n texts, their classes, and the places (`FILE:LINE`) where they were read."""
 
     texts: list[str]
     labels: list[str]
@@ -21,7 +21,7 @@ class LabelledTexts(NamedTuple):
 
 
 def read_rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """The fields under these columns, in this order, of each line of a file, compressed or not; before them the place (`FILE:LINE`).
+    """The place (`FILE:LINE`) of each line of a file, and its fields in these columns; the file can be compressed.
 
     Raises:
         CorpusError: The file cannot be read, a column is missing, or a line is malformed.
@@ -49,20 +49,20 @@ def read_labelled_texts(path: str | Path) -> LabelledTexts:
     Raises:
         CorpusError: The file cannot be read, is malformed or has no text, or a label is empty.
     """
-    found = LabelledTexts([], [], [])
+    rows = LabelledTexts([], [], [])
     for place, (text, label) in read_rows(path, ("text", "label")):
         if not label.strip():
             raise CorpusError(f"{place}: the label is empty, expected a class")
-        found.texts.append(text)
-        found.labels.append(label)
-        found.places.append(place)
-    if not found.texts:
+        rows.texts.append(text)
+        rows.labels.append(label)
+        rows.places.append(place)
+    if not rows.texts:
         raise CorpusError(f"{path}: no text in it, expected lines of text and label below the header")
-    return found
+    return rows
 
 
 def task_name(path: str | Path) -> tuple[str, str | None]:
-    """Name and split of the task in a file: the file's name, or its folder's where the file has a split's name (`stsb/test.tsv.gz`: stsb, test)."""
+    """Name and split of the task in a file: (stsb, test) of `stsb/test.tsv.gz`, (stsb, None) of `stsb.tsv`."""
     file = Path(path).resolve()
     stem = file.name.partition(".")[0]
     return (file.parent.name, stem) if stem in _SPLITS else (stem, None)

@@ -30,13 +30,13 @@ def _compared(*files: ResultFile) -> Comparisons:
 def test_better_worse_and_no_clear_difference(tmp_path: Path) -> None:
     first = _file(tmp_path / "first.json", up=BASE, down=BETTER, level=BASE)
     second = _file(tmp_path / "second.json", up=BETTER, down=BASE, level=EQUAL)
-    found = {one.task: one for one in _compared(first, second).comparisons}
-    assert {task: one.words for task, one in found.items()} == {
+    by_task = {one.task: one for one in _compared(first, second).comparisons}
+    assert {task: one.words for task, one in by_task.items()} == {
         "up": "B better",
         "down": "B worse",
         "level": "no clear difference",
     }
-    up = found["up"]
+    up = by_task["up"]
     assert up.difference is not None
     assert up.difference.interval is not None
     assert up.count == (200, "query")
@@ -51,10 +51,10 @@ def test_p_is_corrected_for_all_comparisons_made(tmp_path: Path) -> None:
     first = _file(tmp_path / "first.json", **tasks)
     second = _file(tmp_path / "second.json", task0=BETTER, task1=EQUAL, task2=EQUAL)
     third = _file(tmp_path / "third.json", task0=BETTER)
-    found = _compared(first, second, third).comparisons
-    assert [one.letters for one in found] == ["AB", "AB", "AB", "AC"]
-    least = min(one.difference.p for one in found if one.difference)
-    assert found[0].corrected_p == pytest.approx(4 * least)
+    comparisons = _compared(first, second, third).comparisons
+    assert [one.letters for one in comparisons] == ["AB", "AB", "AB", "AC"]
+    least = min(one.difference.p for one in comparisons if one.difference)
+    assert comparisons[0].corrected_p == pytest.approx(4 * least)
 
 
 def test_samples_are_paired_by_id_whatever_their_order(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_samples_are_paired_by_id_whatever_their_order(tmp_path: Path) -> None:
 
 
 def test_files_without_samples_show_their_difference_and_say_why_there_is_no_more(tmp_path: Path) -> None:
-    found = _compared(_file(tmp_path / "first.json", task=0.25), _file(tmp_path / "second.json", task=BETTER))
-    one = found.comparisons[0]
+    report = _compared(_file(tmp_path / "first.json", task=0.25), _file(tmp_path / "second.json", task=BETTER))
+    one = report.comparisons[0]
     assert (one.words, one.difference, one.corrected_p) == ("no samples in A", None, None)
     assert one.first.interval is None
     assert one.second.interval is not None
-    shown = format_comparisons(found)
+    shown = format_comparisons(report)
     assert f"{BETTER.mean() - 0.25:+.3f}" in shown
     assert "No interval and no test can be given for 1 comparison" in shown
     assert "mteb" not in shown
@@ -97,11 +97,11 @@ def test_tasks_of_mteb_that_cannot_have_samples_are_not_to_be_evaluated_again_in
 
 
 def test_too_few_samples_are_told(tmp_path: Path) -> None:
-    found = _compared(
+    report = _compared(
         _file(tmp_path / "first.json", task=[0.1, 0.2, 0.3, 0.2, 0.1]),
         _file(tmp_path / "second.json", task=[0.9, 0.8, 0.7, 0.8, 0.9]),
     )
-    assert found.comparisons[0].words == "too few to tell (5)"
+    assert report.comparisons[0].words == "too few to tell (5)"
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_a_task_on_other_data_is_refused_by_name_and_the_others_go_on(
 ) -> None:
     one = _file(tmp_path / "first.json", {"odd": first}, odd=BASE, even=BASE)
     other = _file(tmp_path / "second.json", {"odd": second}, odd=BASE, even=BETTER)
-    found = _compared(one, other)
-    assert [comparison.task for comparison in found.comparisons] == ["even"]
-    assert [(refusal.task, refusal.letters) for refusal in found.refused] == [("odd", "AB")]
-    assert reason in found.refused[0].reason
+    report = _compared(one, other)
+    assert [comparison.task for comparison in report.comparisons] == ["even"]
+    assert [(refusal.task, refusal.letters) for refusal in report.refused] == [("odd", "AB")]
+    assert reason in report.refused[0].reason
 
 
 def test_where_the_data_lie_and_what_the_rankings_dropped_is_no_difference(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_where_the_data_lie_and_what_the_rankings_dropped_is_no_difference(tmp_p
         {"task": {"source": place, "split": "test", "identical_ids": {"rule": "auto", "dropped": count}}}
         for place, count in (("x", 0), ("y", 7))
     ]
-    files = [_file(tmp_path / f"{number}.json", told, task=BASE) for number, told in enumerate(details)]
+    files = [_file(tmp_path / f"{number}.json", detail, task=BASE) for number, detail in enumerate(details)]
     assert _compared(*files).refused == []
 
 
@@ -189,13 +189,13 @@ def test_nothing_in_common_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_table_and_the_record_say_the_same(tmp_path: Path) -> None:
-    found = _compared(_file(tmp_path / "first.json", up=BASE), _file(tmp_path / "second.json", up=BETTER))
-    shown, record = format_comparisons(found), record_of(found)
-    told = record["comparisons"][0]
-    assert f"{told['first']['score']:.3f}" in shown
-    assert f"[{told['difference_interval'].low:+.3f}, {told['difference_interval'].high:+.3f}]" in shown
-    assert told["words"] == "B better"
-    assert told["test"] == "randomisation"
+    report = _compared(_file(tmp_path / "first.json", up=BASE), _file(tmp_path / "second.json", up=BETTER))
+    shown, record = format_comparisons(report), record_of(report)
+    entry = record["comparisons"][0]
+    assert f"{entry['first']['score']:.3f}" in shown
+    assert f"[{entry['difference_interval'].low:+.3f}, {entry['difference_interval'].high:+.3f}]" in shown
+    assert entry["words"] == "B better"
+    assert entry["test"] == "randomisation"
     assert "after Holm's correction over 1 comparison." in shown
     assert "randomisation test of means" in shown
     assert "bootstrap of correlations" not in shown

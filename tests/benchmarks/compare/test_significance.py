@@ -1,4 +1,4 @@
-"""Intervals and tests beside scipy's own, beside cases worked out by hand, and beside what they promise on simulated data."""
+"""Intervals and tests against scipy's, against cases worked out by hand, and on simulated data."""
 
 from itertools import product
 
@@ -24,18 +24,18 @@ def _against(statistic: str, values: ArrayLike, truth: ArrayLike) -> Samples:
 
 def test_the_interval_of_a_mean_is_scipys() -> None:
     values = np.random.default_rng(1).beta(1, 2, 120)
-    found = interval(_mean(values), seed=4, resamples=2000)
+    result = interval(_mean(values), seed=4, resamples=2000)
     expected = stats.bootstrap(
         (values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(4)
     ).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high))
+    assert result == pytest.approx((expected.low, expected.high))
 
 
 def test_the_interval_of_a_correlation_is_scipys() -> None:
     generator = np.random.default_rng(2)
     truth = generator.normal(size=60)
     values = truth + generator.normal(size=60)
-    found = interval(_against("spearman", values, truth), seed=4, resamples=500)
+    result = interval(_against("spearman", values, truth), seed=4, resamples=500)
     expected = stats.bootstrap(
         (values, truth),
         lambda first, second: stats.spearmanr(first, second).statistic,
@@ -45,7 +45,7 @@ def test_the_interval_of_a_correlation_is_scipys() -> None:
         method="percentile",
         rng=np.random.default_rng(4),
     ).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high))
+    assert result == pytest.approx((expected.low, expected.high))
 
 
 def test_the_randomisation_test_goes_through_all_signs_of_few_samples() -> None:
@@ -53,13 +53,13 @@ def test_the_randomisation_test_goes_through_all_signs_of_few_samples() -> None:
     differences = second - first
     flipped = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=6)]
     expected = np.mean([total >= abs(differences.sum()) - 1e-12 for total in flipped])
-    found = paired_difference(_mean(first), _mean(second))
+    result = paired_difference(_mean(first), _mean(second))
     assert (
         expected == 6 / 64
     )  # as they are, the one loss turned, the loss and as large a gain turned; and the three mirrored
-    assert found.p == pytest.approx(expected)
-    assert found.value == pytest.approx(differences.mean())
-    assert found.test == "randomisation"
+    assert result.p == pytest.approx(expected)
+    assert result.value == pytest.approx(differences.mean())
+    assert result.test == "randomisation"
 
 
 def test_the_drawn_randomisation_test_is_near_the_exact_one() -> None:
@@ -87,8 +87,8 @@ def test_a_system_does_not_differ_from_itself(statistic: str) -> None:
     samples = (
         _mean(generator.random(40)) if statistic == "mean" else _against(statistic, truth + generator.random(40), truth)
     )
-    found = paired_difference(samples, samples, resamples=200)
-    assert (found.value, found.interval, found.p) == (0.0, (0.0, 0.0), 1.0)
+    result = paired_difference(samples, samples, resamples=200)
+    assert (result.value, result.interval, result.p) == (0.0, (0.0, 0.0), 1.0)
 
 
 @pytest.mark.parametrize("statistic", ["spearman", "average_precision"])
@@ -96,10 +96,10 @@ def test_a_model_that_knows_beats_one_that_guesses(statistic: str) -> None:
     generator = np.random.default_rng(7)
     truth = (generator.random(300) < 0.4).astype(float)
     guess, knows = generator.random(300), truth + generator.random(300)
-    found = paired_difference(_against(statistic, guess, truth), _against(statistic, knows, truth), resamples=500)
-    assert found.interval is not None
-    assert 0 < found.interval.low < found.value < found.interval.high
-    assert found.p == pytest.approx(2 / 501)
+    result = paired_difference(_against(statistic, guess, truth), _against(statistic, knows, truth), resamples=500)
+    assert result.interval is not None
+    assert 0 < result.interval.low < result.value < result.interval.high
+    assert result.p == pytest.approx(2 / 501)
 
 
 def test_a_seed_gives_the_same_numbers_again_and_another_gives_others() -> None:

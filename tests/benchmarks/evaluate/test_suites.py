@@ -86,7 +86,7 @@ class TestFiles:
         assert [(task.name, type(task)) for task in tasks] == [("fruit", RetrievalTask), ("pairs", StsTask)]
 
     def test_the_example_in_the_guide(self, tmp_path: Path) -> None:
-        guide = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+        guide = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
         (example,) = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
         (tmp_path / "suite.json").write_text(example, encoding="utf-8")
         suite = read_suite(str(tmp_path / "suite.json"))

@@ -66,7 +66,7 @@ def model() -> WordHashes:
 def score_by_mteb(
     folder: Path, name: str, dataset: Any, model: WordHashes, **settings: Any
 ) -> tuple[dict[str, Any], Samples]:
-    """The scores that mteb's task of this name gives the model on these data instead of its own, and the samples read from its predictions."""
+    """Scores and samples of the model by mteb's task of this name, on these data instead of the task's."""
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
@@ -192,8 +192,8 @@ def test_reranking(tmp_path: Path, model: WordHashes) -> None:
             side: [f"{side}_test_query{number}_{place:05d}" for place in range(len(sides[grade]))]
             for grade, side in enumerate(("apositive", "negative"))
         }
-        for keys, found in zip(ids.values(), sides, strict=True):
-            corpus += [{"id": key, "title": "", "text": text} for key, text in zip(keys, found, strict=True)]
+        for keys, side in zip(ids.values(), sides, strict=True):
+            corpus += [{"id": key, "title": "", "text": text} for key, text in zip(keys, side, strict=True)]
         judged[f"test_query{number}"] = {key: int(side == "apositive") for side, keys in ids.items() for key in keys}
     (tmp_path / "candidates.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     data = {"corpus": Dataset.from_list(corpus), "queries": Dataset.from_list(queries), "relevant_docs": judged}

@@ -1,4 +1,4 @@
-"""Tasks of mteb, on data of this machine: its scores and ours, its folders, its prompts; and what happens without a Hub."""
+"""Tasks of mteb on local data: its scores and ours, its folders, its prompts; and the lack of a Hub."""
 
 import json
 from collections.abc import Callable
@@ -72,9 +72,9 @@ def scifact(monkeypatch: pytest.MonkeyPatch, questions: Path) -> Any:
         }
         self.data_loaded = True
 
-    (found,) = read_mteb_tasks(["SciFact"])
-    monkeypatch.setattr(type(found), "load_data", load_data)
-    return found
+    (task,) = read_mteb_tasks(["SciFact"])
+    monkeypatch.setattr(type(task), "load_data", load_data)
+    return task
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def sts(monkeypatch: pytest.MonkeyPatch) -> Any:
         self.dataset = DatasetDict(test=Dataset.from_dict(pairs))
         self.data_loaded = True
 
-    (found,) = read_mteb_tasks(["STSBenchmark"])
-    monkeypatch.setattr(type(found), "load_data", load_data)
-    return found
+    (task,) = read_mteb_tasks(["STSBenchmark"])
+    monkeypatch.setattr(type(task), "load_data", load_data)
+    return task
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +154,12 @@ class TestScores:
     def test_two_models_are_compared_query_by_query(self, tiny: LLM2Comp, scifact: Any, tmp_path: Path) -> None:
         for name, model in (("tiny", tiny), ("random", load_model("random"))):
             write_results(tmp_path / f"{name}.json", list(evaluate_mteb(model, [scifact], IDENTITY)), {})
-        (found,) = compare(
+        (comparison,) = compare(
             [read_result_file(tmp_path / f"{name}.json") for name in ("random", "tiny")], resamples=200
         ).comparisons
-        assert found.difference is not None
-        assert found.count == (5, "query")
-        assert found.words == "too few to tell (5)"
+        assert comparison.difference is not None
+        assert comparison.count == (5, "query")
+        assert comparison.words == "too few to tell (5)"
 
     def test_the_mean_over_several_parts_has_no_samples(self) -> None:
         (task,) = read_mteb_tasks(["STS17"])
@@ -177,10 +177,10 @@ class TestScores:
         (ours,) = evaluate_mteb(tiny, [scifact], IDENTITY)
         tiny.export(tmp_path / "plain")
         exported = SentenceTransformer(str(tmp_path / "plain"), device="cpu")
-        found = mteb.evaluate(
+        evaluated = mteb.evaluate(
             exported, scifact, cache=None, co2_tracker=False, encode_kwargs={"batch_size": 8}, show_progress_bar=False
         )
-        assert found.task_results[0].get_score() == pytest.approx(ours.metrics["ndcg_at_10"], abs=1e-5)
+        assert evaluated.task_results[0].get_score() == pytest.approx(ours.metrics["ndcg_at_10"], abs=1e-5)
 
 
 class TestFolders:
@@ -240,11 +240,11 @@ class TestFolders:
         meta = describe_for_mteb(tiny, identify(tiny, None), {})
         assert meta.loader is load_for_mteb
         loaded = meta.load_model(device="cpu")
-        found = mteb.evaluate(
+        evaluated = mteb.evaluate(
             loaded, scifact, cache=None, co2_tracker=False, encode_kwargs={"batch_size": 8}, show_progress_bar=False
         )
         (ours,) = evaluate_mteb(tiny, [scifact], IDENTITY)
-        assert found.task_results[0].get_score() == pytest.approx(
+        assert evaluated.task_results[0].get_score() == pytest.approx(
             ours.metrics["ndcg_at_10"], abs=0.01
         )  # it may load in bfloat16
 
@@ -359,17 +359,18 @@ def test_without_a_hub(monkeypatch: pytest.MonkeyPatch, tiny: LLM2Comp) -> None:
     """One question to the Hub, none of the half-minute of retries, one line."""
     from huggingface_hub import HfApi
 
-    asked: list[str] = []
+    requested: list[str] = []
 
     def no_network(self: Any, name: str, **_: Any) -> None:
-        asked.append(name)
+        requested.append(name)
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(HfApi, "dataset_info", no_network)
     (task,) = read_mteb_tasks(["NFCorpus"])
     with pytest.raises(
         LLM2CompError,
-        match=r"NFCorpus: its data set mteb/nfcorpus cannot be loaded \(no copy .*; the Hub: Name or service not known\)",
+        match=r"NFCorpus: its data set mteb/nfcorpus cannot be loaded "
+        r"\(no copy .*; the Hub: Name or service not known\)",
     ):
         list(evaluate_mteb(tiny, [task], IDENTITY))
-    assert asked == ["mteb/nfcorpus"]
+    assert requested == ["mteb/nfcorpus"]

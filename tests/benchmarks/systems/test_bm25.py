@@ -47,7 +47,7 @@ def test_scores_are_lucenes_over_title_and_text() -> None:
 
 def test_only_the_best_are_kept_and_only_what_matches() -> None:
     run = Bm25().search(DOCUMENTS, {"one": "river", "none": "of the", "unknown": "zebra", "empty": ""}, k=1)
-    assert {query: list(found) for query, found in run.items()} == {
+    assert {query: list(scores) for query, scores in run.items()} == {
         "one": ["d2"],
         "none": [],
         "unknown": [],

@@ -1,4 +1,4 @@
-"""The names of systems, what is said of each in a result file, and what a wrong name is answered."""
+"""Names of systems, their settings in a result file, and errors of wrong names."""
 
 from pathlib import Path
 from typing import Any

@@ -38,7 +38,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def states_of(tokenizer: Any) -> Callable[[str], tuple[list[int], Tensor]]:
-    """Token ids of an input without BOS, and what goes into the head of plain transformers there, (1 + tokens, hidden), BOS first."""
+    """Token ids of an input without BOS, and the states (1 + tokens, hidden) that plain transformers' head gets."""
     plain = AutoModelForCausalLM.from_pretrained(BACKBONE, dtype=torch.float32, attn_implementation="eager").eval()
     seen: list[Tensor] = []
     plain.lm_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
@@ -66,10 +66,10 @@ FORMULAS = {"mean": mean, "weighted-mean": weighted, "last-token": lambda states
 
 @pytest.mark.parametrize("pooling", FORMULAS)
 def test_the_texts_own_tokens_are_pooled(pooling: str, make_pooled: Any, states_of: Any) -> None:
-    found = make_pooled(pooling).encode_document(TEXTS)
+    vectors = make_pooled(pooling).encode_document(TEXTS)
     for row, text in enumerate(TEXTS):
         expected = FORMULAS[pooling](states_of(text)[1][1:])
-        assert torch.allclose(torch.as_tensor(found[row]), expected, atol=1e-5)
+        assert torch.allclose(torch.as_tensor(vectors[row]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -80,24 +80,26 @@ def test_sentence_transformers_pools_the_same_states_alike(
 ) -> None:
     states = [states_of(text)[1][1:] for text in TEXTS]
     padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True, padding_value=7.0)
-    mask = torch.tensor([[place < len(own) for place in range(padded.shape[1])] for own in states]).long()
+    mask = torch.tensor([[place < len(rows) for place in range(padded.shape[1])] for rows in states]).long()
     expected = TheirPooling(64, theirs)({"token_embeddings": padded, "attention_mask": mask})["sentence_embedding"]
     assert torch.allclose(torch.as_tensor(make_pooled(pooling).encode_document(TEXTS)), expected, atol=1e-5)
 
 
 def test_echo_pools_the_second_occurrence(make_pooled: Any, states_of: Any, tokenizer: Any) -> None:
-    found = make_pooled("echo").encode_document(TEXTS)
+    vectors = make_pooled("echo").encode_document(TEXTS)
     for row, text in enumerate(TEXTS):
         ids, states = states_of(f"Rewrite the sentence: {text}, rewritten sentence: {text}")
         first = max(place for place in range(len(ids)) if tokenizer.decode(ids[place:]).removeprefix(" ") == text)
-        assert torch.allclose(torch.as_tensor(found[row]), mean(states[1:][first:]), atol=1e-5)
+        assert torch.allclose(torch.as_tensor(vectors[row]), mean(states[1:][first:]), atol=1e-5)
 
 
 def test_prompteol_takes_the_last_token_of_its_prompt(make_pooled: Any, states_of: Any) -> None:
-    found = make_pooled("prompteol").encode_document(["A river", "Is it?"])
+    vectors = make_pooled("prompteol").encode_document(["A river", "Is it?"])
     for row, quoted in enumerate(["A river.", "Is it."]):
         assert torch.allclose(
-            torch.as_tensor(found[row]), states_of(f'This sentence : "{quoted}" means in one word:"')[1][-1], atol=1e-5
+            torch.as_tensor(vectors[row]),
+            states_of(f'This sentence : "{quoted}" means in one word:"')[1][-1],
+            atol=1e-5,
         )
 
 

@@ -34,10 +34,17 @@ def test_three_of_four_texts_are_recognized(folder: Path) -> None:
     assert result.metrics == {"accuracy": 0.75, "f1": pytest.approx((2 / 3 + 4 / 5) / 2)}
     assert (result.samples.values, result.samples.unit, result.samples.ids) == ([1, 0, 1, 1], "example", None)
     assert result.details == {
-        "source": str(folder), "split": "test", "classes": 2, "train": 4, "texts": 4, "samples_per_label": 8, "experiments": 10, "not_converged": 0
-    }  # fmt: skip
+        "source": str(folder),
+        "split": "test",
+        "classes": 2,
+        "train": 4,
+        "texts": 4,
+        "samples_per_label": 8,
+        "experiments": 10,
+        "not_converged": 0,
+    }
     json.dumps(result.samples.record(), allow_nan=False)
-    assert not encoder.asked  # no text is a query
+    assert not encoder.queries  # no text is a query
 
 
 def test_every_classifier_sees_eight_texts_of_each_class(folder: Path) -> None:

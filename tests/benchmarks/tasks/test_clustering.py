@@ -1,4 +1,4 @@
-"""Clustering sets: what is found for certain and what cannot be, and files that cannot be one."""
+"""Clustering: sets whose classes are certain to be found, sets whose classes cannot be, and malformed files."""
 
 from pathlib import Path
 from typing import Any

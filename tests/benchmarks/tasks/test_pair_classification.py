@@ -19,7 +19,7 @@ def test_average_precision(tmp_path: Path, encoder: Any) -> None:
     assert result.metrics == {"cosine_ap": pytest.approx((1 + 2 / 3) / 2), "max_ap": pytest.approx((1 + 2 / 3) / 2)}
     assert result.samples.values == pytest.approx([1, 0.75, 0.5, 0], abs=1e-6)
     assert (result.samples.truth, result.samples.statistic) == ([1, 0, 1, 0], "average_precision")
-    assert not encoder.asked
+    assert not encoder.queries
 
 
 def test_another_distance_may_rank_better(tmp_path: Path, encoder: Any) -> None:

@@ -1,4 +1,4 @@
-"""The Python documentation task: who is in the pool, who is asked."""
+"""The Python documentation task: what is in the pool, and which summaries are queries."""
 
 from typing import Any
 

@@ -23,7 +23,7 @@ def write(file: Path, lines: list[Any]) -> Path:
 
 
 def test_values(tmp_path: Path, encoder: Any) -> None:
-    """The first query's positives are first and third; the second's has a negative text of the same words, which is put before it."""
+    """Positives of the first query are first and third; that of the second is below a negative of the same words."""
     pytest.importorskip("pytrec_eval")
     result = evaluate(encoder, read_reranking(write(tmp_path / "some.jsonl", LINES)))
     assert result.metrics["map_at_1000"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
@@ -36,7 +36,7 @@ def test_values(tmp_path: Path, encoder: Any) -> None:
         "positives": 3,
         "negatives": 4,
     }
-    assert encoder.asked == ["a b c", "d e"]  # queries are encoded as such
+    assert encoder.queries == ["a b c", "d e"]  # queries are encoded as such
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ from llm2comp.errors import CorpusError, LLM2CompError
 from llm2comp_benchmarks import evaluate, read_sts
 from llm2comp_benchmarks.tasks.sts import read_pairs
 
-PAIRS = "sentence1\tsentence2\tscore\na b c d\ta b c d\t5\na b c d\ta b c x\t4\na b c d\ta b x y\t2.5\na b c d\ta x y z\t1\na b c d\tw x y z\t0\n"
+PAIRS = (
+    "sentence1\tsentence2\tscore\n"
+    "a b c d\ta b c d\t5\n"
+    "a b c d\ta b c x\t4\n"
+    "a b c d\ta b x y\t2.5\n"
+    "a b c d\ta x y z\t1\n"
+    "a b c d\tw x y z\t0\n"
+)
 
 
 def test_a_model_that_agrees_with_people_in_all_but_one_place(tmp_path: Path, encoder: Any) -> None:
@@ -20,7 +27,7 @@ def test_a_model_that_agrees_with_people_in_all_but_one_place(tmp_path: Path, en
     assert evaluate(encoder, read_sts(file)).metrics == {"cosine_spearman": pytest.approx(1)}
     file.write_text(PAIRS.replace("\t0\n", "\t1.5\n"), encoding="utf-8")
     assert evaluate(encoder, read_sts(file)).metrics == {"cosine_spearman": pytest.approx(0.9)}
-    assert not encoder.asked  # no sentence is a query
+    assert not encoder.queries  # no sentence is a query
 
 
 def test_the_samples_give_the_metric_again(tmp_path: Path, encoder: Any) -> None:

@@ -1,6 +1,7 @@
 """Suites: lists of tasks in JSON files, by path or by their name in mteb."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ def read_suite(source: str) -> Suite:
         SettingsError: There is no such suite or file, or it is malformed; the message says which entry.
     """
     file = _FOLDER / f"{source}.json" if source in SUITES else Path(source)
-    if not file.is_file():
+    if not os.path.exists(file):
         raise SettingsError(f"{source}: no such suite; give {', '.join(SUITES)} or a JSON file")
     record = _FORMAT.read(file)
     with _FORMAT.parsing(file):

@@ -1,4 +1,4 @@
-"""Training in processes of their own, forked from one that has imported everything already."""
+"""Training in child processes, forked from one that has imported everything already."""
 
 import os
 import signal
@@ -26,10 +26,10 @@ def _context() -> ForkServerContext:
 
 
 def run_on_devices(devices: int, train: Callable[..., None], *arguments: Any, ends: int = 0) -> None:
-    """Runs a function in several processes that see each other as torchrun's do, on the CPU; each must end with the exit code given."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    """Runs a function in processes connected as by torchrun, on the CPU; each must exit with the code `ends`."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
     running = [
         _context().Process(target=_as_rank, args=(rank, devices, port, train, arguments)) for rank in range(devices)
     ]
@@ -47,7 +47,7 @@ def _as_rank(rank: int, devices: int, port: int, train: Callable[..., None], arg
     import torch
 
     torch.set_num_threads(1)
-    found = {
+    variables = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": devices,
@@ -55,22 +55,22 @@ def _as_rank(rank: int, devices: int, port: int, train: Callable[..., None], arg
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    os.environ.update({name: str(value) for name, value in found.items()})
+    os.environ.update({name: str(value) for name, value in variables.items()})
     train(*arguments)
     torch.distributed.destroy_process_group()
 
 
 def run_and_kill(recipe: Path, output: Path, *, kill_at: int | None = None, where: str = "") -> int | None:
-    """Runs a recipe; just before its n-th change to a file of the output it kills itself (SIGKILL, nothing is cleaned up).
+    """Runs a recipe that kills itself (SIGKILL) just before its n-th change to a file of the output.
 
     Args:
         recipe: The file; its texts are in `data` beside it.
         output: The recipe's output folder.
-        kill_at: n; None lets it run.
-        where: Counts changes only of paths that contain this.
+        kill_at: n; None never kills it.
+        where: Only changes of paths that contain this text are counted.
 
     Returns:
-        The exit code, negative if a signal ended it.
+        Exit code, negative if a signal ended the process.
     """
     process = _context().Process(target=_recipe, args=(recipe, output, kill_at, where))
     process.start()

@@ -1,9 +1,8 @@
-"""Stage 1: the losses equal a slow and obvious reference, texts are split as the method says, and every way of running it agrees."""
+"""Stage 1: losses equal a slow and obvious reference, texts are cut as in the paper, all ways of running it agree."""
 
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ CONTINUATIONS = [list(range(90, 90 + length)) for length in (7, 19, 10)]
 
 
 def roughened(adapter: AdapterSettings | None) -> LLM2Comp:
-    """A model whose adapter does something, or whose weights have moved away from the frozen copy."""
+    """A model whose adapter has an effect, or whose weights differ from the frozen copy."""
     model = small_model(adapter=adapter)
     if adapter is None:
         model.encoder.backbone.keep_frozen_copy()
@@ -46,7 +45,7 @@ def roughened(adapter: AdapterSettings | None) -> LLM2Comp:
 
 
 class Reference:
-    """The method written down row by row: one text at a time, whole logits, plain transformers and peft models, no packing."""
+    """The method row by row: one text at a time, all logits at once, plain transformers and peft models, no packing."""
 
     def __init__(self, model: LLM2Comp) -> None:
         plain = AutoModelForCausalLM.from_pretrained(BACKBONE, dtype=torch.float32, attn_implementation="eager")
@@ -72,19 +71,21 @@ class Reference:
         k, embed = len(self.memory), self.frozen.get_input_embeddings()
         per_text, tokens = [], 0
         for context, continuation in zip(contexts, continuations, strict=True):
-            told = context[1:] if objective == "reconstruction" else continuation
+            following = context[1:] if objective == "reconstruction" else continuation
             reader_input = torch.cat(
-                [embed(torch.tensor(context[:1])), self.memory_states(context), embed(torch.tensor(told))]
+                [embed(torch.tensor(context[:1])), self.memory_states(context), embed(torch.tensor(following))]
             )
             student = self.frozen(inputs_embeds=reader_input[None]).logits[0]
-            s, length = len(context), len(told)
+            s, length = len(context), len(following)
             if objective == "distillation":
                 teacher = self.frozen(input_ids=torch.tensor([context + continuation])).logits[0]
                 expected = teacher[s - 1 : s + length].softmax(-1).double()
-                found = student[k : k + length + 1].softmax(-1).double()
-                per_text.append((expected * (expected / found).log()).sum(-1).mean())
+                actual = student[k : k + length + 1].softmax(-1).double()
+                per_text.append((expected * (expected / actual).log()).sum(-1).mean())
             else:
-                per_text.append(functional.cross_entropy(student[k : k + length], torch.tensor(told), reduction="sum"))
+                per_text.append(
+                    functional.cross_entropy(student[k : k + length], torch.tensor(following), reduction="sum")
+                )
                 tokens += length
         return (
             torch.stack(per_text).mean().float()
@@ -93,11 +94,11 @@ class Reference:
         )
 
 
-def assert_same(found: Tensor | None, expected: Tensor | None) -> None:
+def assert_same(actual: Tensor | None, expected: Tensor | None) -> None:
     """Equal but for the order of float32 sums."""
-    assert found is not None
+    assert actual is not None
     assert expected is not None
-    assert float((found - expected).norm()) < 1e-4 * float(expected.norm())
+    assert float((actual - expected).norm()) < 1e-4 * float(expected.norm())
 
 
 @pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "all weights"])
@@ -237,7 +238,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_accumulated_passes_are_one_large_batch(corpus: Path, tmp_path: Path, objective: Objective) -> None:
-    found = []
+    runs = []
     for accumulation in (1, 4):
         model = small_model()
         train_compression(
@@ -245,15 +246,15 @@ def test_accumulated_passes_are_one_large_batch(corpus: Path, tmp_path: Path, ob
             compression(corpus, objective=objective, accumulation=accumulation, batch_size=8, steps=3),
             tmp_path / str(accumulation),
         )
-        found.append(
+        runs.append(
             (
                 weights_of(model),
                 [entry["loss"] for entry in read_metrics(tmp_path / str(accumulation)) if "loss" in entry],
             )
         )
-    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
-    for name, weight in found[0][0].items():
-        torch.testing.assert_close(found[1][0][name], weight, rtol=1e-4, atol=1e-5)
+    assert runs[0][1] == pytest.approx(runs[1][1], rel=1e-5)
+    for name, weight in runs[0][0].items():
+        torch.testing.assert_close(runs[1][0][name], weight, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -272,10 +273,10 @@ def test_training_lowers_the_loss_and_leaves_the_reader_alone(
     assert not any(module.training for module in model.modules())
     with torch.no_grad():
         tokens = torch.arange(3, 20)
-        found = model.encoder.backbone.head(
+        logits = model.encoder.backbone.head(
             model.encoder.backbone.read(model.encoder.backbone.embed_frozen(tokens), [17])
         )
-        torch.testing.assert_close(found, before(input_ids=tokens[None]).logits[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, before(input_ids=tokens[None]).logits[0], rtol=1e-4, atol=1e-5)
 
 
 def test_reports_hold_loss_rate_pace_and_held_out_loss(corpus: Path, tmp_path: Path) -> None:
@@ -340,11 +341,3 @@ def test_bfloat16_follows_float32(corpus: Path, tmp_path: Path, adapter: Adapter
 def test_data_that_do_not_serve_are_refused(corpus: Path, tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         train_compression(small_model(), compression(corpus, **fields), tmp_path / "run")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

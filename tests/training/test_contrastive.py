@@ -1,9 +1,8 @@
-"""Stages 2 and 3: what a batch is made of, what is trained, and that every way of computing the loss agrees with the plain one."""
+"""Stages 2 and 3: contents of a batch, which weights are trained, and equal losses for all ways of computing them."""
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from datasets import Dataset
-from sentence_transformers.base.sampler import NoDuplicatesBatchSampler, ProportionalBatchSampler
 from torch import Tensor
-from torch.utils.data import ConcatDataset
 
 import llm2comp
 from llm2comp.backbone.adapter import AdapterSettings
@@ -23,7 +19,6 @@ from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training import sources
-from llm2comp.training.batches import RunBatches
 from llm2comp.training.checkpoints import trained_weights
 from llm2comp.training.contrastive import contrastive_loss, distinct_sentences, train_contrastive
 from llm2comp.training.loop import StageMixin
@@ -35,7 +30,7 @@ LONG = text(77, 200)
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What every forward and backward pass was given."""
+    """Inputs of every forward and backward pass."""
     met: list[dict[str, Any]] = []
 
     def note(trainer: StageMixin, inputs: dict[str, Any]) -> int:
@@ -75,9 +70,9 @@ def test_the_loss_equals_the_reference(similarity: str, negatives: int) -> None:
     columns = [torch.randn(5, 8, requires_grad=True) for _ in range(2 + negatives)]
     expected = slow_loss(columns, 0.5, similarity)
     gradients = torch.autograd.grad(expected, columns)
-    found = contrastive_loss(columns, temperature=0.5, similarity=similarity)
-    torch.testing.assert_close(found, expected)
-    for gradient, reference in zip(torch.autograd.grad(found, columns), gradients, strict=True):
+    loss = contrastive_loss(columns, temperature=0.5, similarity=similarity)
+    torch.testing.assert_close(loss, expected)
+    for gradient, reference in zip(torch.autograd.grad(loss, columns), gradients, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-6)
 
 
@@ -103,16 +98,16 @@ def test_the_first_loss_of_a_run_is_that_of_the_untrained_vectors(
 @pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "all weights"])
 def test_micro_batches_give_the_gradients_of_the_whole_batch(adapter: AdapterSettings | None, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 30, negatives=1)
-    found = []
+    runs = []
     for micro_batch in (None, 3):
         folder = tmp_path / str(micro_batch)
         model = train_contrastive(
             small_model(adapter=adapter), supervised(pairs, batch_size=8, micro_batch=micro_batch), folder
         )
-        found.append((weights_of(model), [(entry["loss"], entry["grad_norm"]) for entry in read_metrics(folder)]))
-    assert np.array(found[0][1]) == pytest.approx(np.array(found[1][1]), rel=1e-3)
-    for name, weight in found[0][0].items():
-        torch.testing.assert_close(found[1][0][name], weight, rtol=1e-3, atol=1e-4)
+        runs.append((weights_of(model), [(entry["loss"], entry["grad_norm"]) for entry in read_metrics(folder)]))
+    assert np.array(runs[0][1]) == pytest.approx(np.array(runs[1][1]), rel=1e-3)
+    for name, weight in runs[0][0].items():
+        torch.testing.assert_close(runs[1][0][name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_gradient_checkpointing_changes_nothing_and_ends_with_the_stage(tmp_path: Path) -> None:
@@ -168,39 +163,6 @@ def test_instructions_reach_the_queries_of_their_set_only(tmp_path: Path, batche
     assert met == {"one": 2, "two": 2, "three": 2}
 
 
-def run_batches(sizes: list[int], devices: int, length: int) -> tuple[list[list[int]], ProportionalBatchSampler]:
-    """Batches of a run of two rows a device, and sentence-transformers' own sampler of the same data."""
-    texts = [f"text {number // 2}" for number in range(sum(sizes))]  # every text twice
-    starts = [sum(sizes[:place]) for place in range(len(sizes))]
-    sets = [
-        Dataset.from_dict({"anchor": texts[start : start + size]}) for start, size in zip(starts, sizes, strict=True)
-    ]
-    made = []
-    for kind, options in ((RunBatches, {"devices": devices, "length": length}), (ProportionalBatchSampler, {})):
-        generator = torch.Generator().manual_seed(3)
-        samplers = [
-            NoDuplicatesBatchSampler(rows, 2 * devices, drop_last=True, generator=generator, seed=3) for rows in sets
-        ]
-        made.append(kind(ConcatDataset(sets), samplers, generator=generator, seed=3, **options))
-    return list(made[0]), made[1]
-
-
-def test_a_run_goes_on_after_all_rows_were_seen_and_devices_share_a_set() -> None:
-    batches, library = run_batches([40, 24], 2, 70)
-    assert len(batches) == 70
-    assert all(len(batch) == 2 for batch in batches)
-    together = [batches[place] + batches[place + 1] for place in range(0, 70, 2)]
-    assert together[: len(list(library))] == list(library), "the first pass is the library's, dealt out"
-    for rows in together:
-        assert len({row >= 40 for row in rows}) == 1, "two data sets at one time"
-        assert len({row // 2 for row in rows}) == 4, "a text twice among the candidates"
-    one, _ = run_batches([40, 24], 1, 35)
-    assert len(one) == 35
-    again, _ = run_batches([40, 24], 2, 70)
-    assert again == batches
-    assert len({row for rows in together for row in rows}) > 60
-
-
 def test_the_mixture_says_how_often_a_file_counts(tmp_path: Path, batches: list[dict[str, Any]]) -> None:
     folder = write_folder(tmp_path / "pairs", {"one": "1", "two": "2", "three": "3"})
     mixture = {"one": 2.0, "two": 0, "three": 0.5}
@@ -239,9 +201,9 @@ def test_attention_dropout_makes_two_views_and_ends_with_the_stage(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     differences: dict[float, list[float]] = {0.0: [], 0.4: []}
-    for share, found in differences.items():
+    for share, distances in differences.items():
 
-        def compare(trainer: StageMixin, inputs: dict[str, Any], found: list[float] = found) -> int:
+        def compare(trainer: StageMixin, inputs: dict[str, Any], distances: list[float] = distances) -> int:
             views = []
             assert trainer.model is not None
             trainer.model.train()
@@ -250,7 +212,7 @@ def test_attention_dropout_makes_two_views_and_ends_with_the_stage(
                 features = {name: inputs[f"{column}_{name}"] for name in ("input_ids", "attention_mask")}
                 with torch.no_grad():
                     views.append(trainer.model(features)["sentence_embedding"])
-            found.append(float((views[0] - views[1]).norm(dim=1).min()))
+            distances.append(float((views[0] - views[1]).norm(dim=1).min()))
             return 1
 
         monkeypatch.setattr(StageMixin, "tokens_of", compare)
@@ -294,16 +256,16 @@ def test_merging_keeps_the_vectors_and_starts_a_fresh_adapter(tmp_path: Path, mo
 
 def test_a_fresh_adapter_depends_on_the_seed_alone(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 20)
-    found = []
+    adapters = []
     for place, seed in enumerate((0, 0, 1)):
         model = small_model()
         torch.manual_seed(place)
         train_contrastive(
             model, supervised(pairs, adapter="merge", seed=seed), tmp_path / str(place), fresh_adapter=LORA
         )
-        found.append(torch.cat([weight.flatten() for name, weight in weights_of(model).items() if "lora_A" in name]))
-    assert torch.equal(found[0], found[1])
-    assert float((found[0] - found[2]).norm()) > 0.5 * float(found[0].norm())
+        adapters.append(torch.cat([weight.flatten() for name, weight in weights_of(model).items() if "lora_A" in name]))
+    assert torch.equal(adapters[0], adapters[1])
+    assert float((adapters[0] - adapters[2]).norm()) > 0.5 * float(adapters[0].norm())
 
 
 def test_keeping_trains_the_adapter_on(tmp_path: Path) -> None:
@@ -362,13 +324,13 @@ def test_the_held_out_loss_is_that_of_the_held_out_rows(tmp_path: Path) -> None:
         supervised(folder, heldout_rows=6, steps=3, eval_steps=3),
         tmp_path / "run",
     )
-    found = [entry for entry in read_metrics(tmp_path / "run") if any(name.startswith("eval") for name in entry)]
-    assert [set(entry) - {"step"} for entry in found] == [{"eval_repeated_loss", "eval_repeated_runtime"}], (
+    entries = [entry for entry in read_metrics(tmp_path / "run") if any(name.startswith("eval") for name in entry)]
+    assert [set(entry) - {"step"} for entry in entries] == [{"eval_repeated_loss", "eval_repeated_runtime"}], (
         "a set of 20 rows spares none"
     )
     queries, positives = ([row[part] for row in rows[:6]] for part in ("query", "positive"))
     vectors = [torch.tensor(model.encode_query(queries)), torch.tensor(model.encode_document(positives))]
-    assert found[0]["eval_repeated_loss"] == pytest.approx(float(slow_loss(vectors, 0.05, "cosine")), rel=1e-3)
+    assert entries[0]["eval_repeated_loss"] == pytest.approx(float(slow_loss(vectors, 0.05, "cosine")), rel=1e-3)
 
 
 def test_held_out_rows_are_not_trained_on(tmp_path: Path, batches: list[dict[str, Any]]) -> None:
@@ -457,11 +419,3 @@ def test_too_few_sentences_are_refused(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus.jsonl", [text(1, 10)])
     with pytest.raises(SettingsError, match="corpus.jsonl: 1 rows for training, fewer than one batch of 4"):
         train_contrastive(small_model(), unsupervised(corpus), tmp_path / "run")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Two processes train as one does: the same losses from the same global batches, each file written once."""
+"""Two processes train like one: the same losses from the same global batches, each file written once."""
 
 import os
 import subprocess
@@ -127,9 +127,9 @@ def test_two_devices_follow_one(train: Any, options: tuple[Any, ...], data: Path
     assert {"rng_state_0.pth", "rng_state_1.pth", "complete.json"} <= {path.name for path in checkpoint.iterdir()}
     if options != (None, 2):
         expected = load_file(tmp_path / "one" / "checkpoint-6" / "trained.safetensors")
-        found = load_file(checkpoint / "trained.safetensors")
-        assert found.keys() == expected.keys()
-        assert max(float((found[name] - tensor).abs().max()) for name, tensor in expected.items()) < 1e-3
+        actual = load_file(checkpoint / "trained.safetensors")
+        assert actual.keys() == expected.keys()
+        assert max(float((actual[name] - tensor).abs().max()) for name, tensor in expected.items()) < 1e-3
 
 
 class AtStep(TrainerCallback):
@@ -144,7 +144,7 @@ class AtStep(TrainerCallback):
 
 
 def compress_until(data: Path, output: Path, step: int, spoil: bool) -> None:
-    """Trains with dropout; before the update, either ends the process at once or, on the second device alone, spoils the model."""
+    """Trains with dropout; before the update, ends the process or, on the second device only, makes a weight NaN."""
     rank = int(os.environ["RANK"])
 
     def act(model: Any) -> None:
@@ -163,11 +163,11 @@ def test_two_devices_go_on_where_they_were(data: Path, tmp_path: Path) -> None:
     run_on_devices(2, compress_until, data, tmp_path / "killed", 6, False)
     assert not (tmp_path / "killed" / "checkpoint-6").exists()
     run_on_devices(2, compress_until, data, tmp_path / "killed", 99, False)
-    expected, found = (
+    expected, actual = (
         load_file(tmp_path / name / "checkpoint-6" / "trained.safetensors") for name in ("whole", "killed")
     )
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+        assert torch.equal(actual[name], tensor), name
 
 
 def whole_recipe(path: Path, output: Path) -> None:
@@ -209,7 +209,7 @@ def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
     arguments = [str(BACKBONE), "-c", str(data / "corpus.jsonl"), "--max-length", "64", "--rank", "0"]
     for name, value in fields.items():
         arguments += ["--set", f"{name}={value}"]
-    found = {}
+    losses = {}
     for devices in (1, 2):
         torchrun = [
             sys.executable,
@@ -228,10 +228,10 @@ def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout.splitlines().count(str(tmp_path / str(devices) / "model")) == 1
         assert sum(line.startswith("step 1 ") for line in ran.stdout.splitlines()) == 1
-        found[devices] = [entry["loss"] for entry in read_metrics(tmp_path / str(devices)) if "loss" in entry]
-    assert len(found[1]) == 4
-    assert found[2] == pytest.approx(
-        found[1], abs=1e-4
+        losses[devices] = [entry["loss"] for entry in read_metrics(tmp_path / str(devices)) if "loss" in entry]
+    assert len(losses[1]) == 4
+    assert losses[2] == pytest.approx(
+        losses[1], abs=1e-4
     )  # all weights are trained, for an adapter's dropout is drawn by each device
     assert (tmp_path / "2" / "model" / "llm2comp.json").is_file()
     assert not [path for path in os.listdir(tmp_path / "2") if path.startswith(".model")]

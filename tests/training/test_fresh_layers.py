@@ -1,4 +1,4 @@
-"""Layers that begin as averages: what they compute at first, what stays, what is trained, and what is refused."""
+"""Layers that begin as averages: their first outputs, which weights stay, which are trained, what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tests.training.tiny import LORA, compression, small_model, supervised, text
 
 
 def attention_of(model: LLM2Comp, layer: int, content: str) -> tuple[Tensor, Tensor]:
-    """What the layer's attention is given and what it gives, (tokens, hidden) each."""
+    """Inputs and outputs of a layer's attention, (tokens, hidden) each."""
     met: list[tuple[Tensor, Tensor]] = []
 
     def note(module: Any, arguments: Any, options: dict[str, Any], output: Any) -> None:
@@ -28,19 +28,19 @@ def attention_of(model: LLM2Comp, layer: int, content: str) -> tuple[Tensor, Ten
     handle = attention.register_forward_hook(note, with_kwargs=True)
     model.encode_document([content])
     handle.remove()
-    [(given, found)] = met
-    return given.flatten(0, -2), found.flatten(0, -2)
+    [(inputs, outputs)] = met
+    return inputs.flatten(0, -2), outputs.flatten(0, -2)
 
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_attention_of_the_first_and_the_last_layer_averages_all_tokens(layer: int) -> None:
     model = small_model(adapter=None)
     restart_layers(model.encoder.backbone.language_model)
-    given, found = attention_of(model, layer, text(1, 30))
+    inputs, outputs = attention_of(model, layer, text(1, 30))
     if layer == 2:
-        found = found[-model.memory_tokens :]  # the last layer computes no others
-    average = given.mean(0).expand_as(found)
-    torch.testing.assert_close(found, average, rtol=0, atol=0.05 * float(given.std()))
+        outputs = outputs[-model.memory_tokens :]  # the last layer computes no others
+    average = inputs.mean(0).expand_as(outputs)
+    torch.testing.assert_close(outputs, average, rtol=0, atol=0.05 * float(inputs.std()))
 
 
 def test_texts_with_the_same_words_begin_close_together() -> None:

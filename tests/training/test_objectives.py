@@ -1,4 +1,4 @@
-"""The objectives equal the formula written out at once, gradients included, in memory that does not grow with rows x vocabulary."""
+"""Objectives and gradients equal the plain formula, in memory that does not grow with rows x vocabulary."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,9 +47,9 @@ def test_value_and_gradient_equal_the_formula(objective: str, chunk_rows: int) -
     inputs = Inputs()
     expected = inputs.at_once(objective)
     (gradient,) = torch.autograd.grad(expected, inputs.student)
-    found = inputs.chunked(objective, chunk_rows)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(3 * found, inputs.student)[0], 3 * gradient)
+    loss = inputs.chunked(objective, chunk_rows)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(3 * loss, inputs.student)[0], 3 * gradient)
     with torch.no_grad():
         torch.testing.assert_close(inputs.chunked(objective, chunk_rows), expected)
 
@@ -58,9 +58,9 @@ def test_value_and_gradient_equal_the_formula(objective: str, chunk_rows: int) -
 def test_a_trained_head_gets_its_gradient(chunk_rows: int) -> None:
     inputs = Inputs()
     expected = torch.autograd.grad(inputs.at_once("cross_entropy"), [inputs.student, inputs.head.weight])
-    found = inputs.chunked("cross_entropy", chunk_rows, parameters=[inputs.head.weight])
+    loss = inputs.chunked("cross_entropy", chunk_rows, parameters=[inputs.head.weight])
     for gradient, reference in zip(
-        torch.autograd.grad(found, [inputs.student, inputs.head.weight]), expected, strict=True
+        torch.autograd.grad(loss, [inputs.student, inputs.head.weight]), expected, strict=True
     ):
         torch.testing.assert_close(gradient, reference)
 
@@ -76,14 +76,14 @@ def test_gradients_in_double_precision(objective: str, cap: float | None) -> Non
     inputs.student.requires_grad_()
     weight = inputs.head.weight.detach().double().requires_grad_()
     inputs.head = lambda states: states @ weight.T if cap is None else torch.tanh(states @ weight.T / cap) * cap
-    wanted = (
+    trained = (
         [inputs.student] if objective == "distillation" else [inputs.student, weight]
     )  # the teacher's share of the weight is a constant
     expected = inputs.at_once(objective)
-    found = inputs.chunked(objective, 4, parameters=wanted[1:])
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    loss = inputs.chunked(objective, 4, parameters=trained[1:])
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-14)
     for gradient, reference in zip(
-        torch.autograd.grad(found, wanted), torch.autograd.grad(expected, wanted), strict=True
+        torch.autograd.grad(loss, trained), torch.autograd.grad(expected, trained), strict=True
     ):
         torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-14)
 
@@ -97,14 +97,14 @@ def test_a_frozen_head_gets_none() -> None:
 
 
 def test_autocast_gives_the_gradients_of_half_precision_products() -> None:
-    """Under autocast the head's weight is cast once and shared by the chunks, each of which takes its gradient by itself."""
+    """Under autocast the head's weight is cast once for all chunks, each of which computes its gradient separately."""
     inputs = Inputs()
     expected = torch.autograd.grad(inputs.at_once("cross_entropy"), [inputs.student, inputs.head.weight])
     with torch.autocast("cpu", torch.bfloat16):
-        found = inputs.chunked("cross_entropy", 4, parameters=[inputs.head.weight])
-    assert found.dtype == torch.float32
+        loss = inputs.chunked("cross_entropy", 4, parameters=[inputs.head.weight])
+    assert loss.dtype == torch.float32
     for gradient, reference in zip(
-        torch.autograd.grad(found, [inputs.student, inputs.head.weight]), expected, strict=True
+        torch.autograd.grad(loss, [inputs.student, inputs.head.weight]), expected, strict=True
     ):
         assert gradient.dtype == torch.float32
         assert float((gradient - reference).norm()) < 0.02 * float(reference.norm())
@@ -122,7 +122,7 @@ def test_logits_far_apart_stay_finite() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """The largest tensor that any operation gives, in numbers."""
+    """Size of the largest tensor that any operation returns, in numbers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Derived pairs: the right texts belong together, held-out text stays out, and the files come out whole or not at all."""
+"""Derived pairs: the right texts are paired, held-out text stays out, and output appears complete or not at all."""
 
 import gzip
 import json
@@ -87,9 +87,9 @@ def test_negative_is_another_passage_under_the_same_title() -> None:
 
 
 def test_heading_stands_for_its_own_section_and_sources_are_no_section() -> None:
-    found = {pair.query: pair for pair in pairs_of("heading-section", titled=0.0)}
-    assert len(found) == 2
-    for query, pair in found.items():
+    pairs = {pair.query: pair for pair in pairs_of("heading-section", titled=0.0)}
+    assert len(pairs) == 2
+    for query, pair in pairs.items():
         section, other = (HISTORY, LEAD + TRAFFIC) if "history" in query else (TRAFFIC, LEAD + HISTORY)
         assert "Marlow Bridge" in query
         assert pair.positive in section
@@ -138,8 +138,8 @@ def test_limits_and_lengths() -> None:
     ],
 )
 def test_question_asks_for_a_part_of_the_statement(statement: str, question: str) -> None:
-    asked = {ask(statement, "Ole Bull", random.Random(seed)) for seed in range(60)}
-    assert question in asked
+    questions = {ask(statement, "Ole Bull", random.Random(seed)) for seed in range(60)}
+    assert question in questions
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_files_hold_what_is_counted_and_are_the_same_again(tmp_path: Path) -> No
     settings = PairSettings(articles=(corpus,), seed=3)
     counts = derive_pairs(settings, tmp_path / "out")
     rows = list(read_pairs(tmp_path / "out"))
-    assert {kind: sum(1 for found, _ in rows if found == kind) for kind in counts} == counts
+    assert {kind: sum(1 for name, _ in rows if name == kind) for kind in counts} == counts
     assert len({(kind, row["query"], row["positive"]) for kind, row in rows}) == len(rows)
     assert {row["source"] for _, row in rows} == {"42", "43"}
     assert json.loads((tmp_path / "out" / "pairs.json").read_text())["counts"] == counts
@@ -267,10 +267,10 @@ def test_ready_answers_give_claims_and_boilerplate_is_left_out(tmp_path: Path) -
     ]
     (tmp_path / "study.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     derive_pairs(PairSettings(ready=(str(tmp_path / "study.jsonl"),)), tmp_path / "out")
-    found = list(read_pairs(tmp_path / "out"))
-    assert [row["query"] for kind, row in found if kind == "study-claim"] == [conclusion]
-    assert {row["query"] for kind, row in found if kind == "study"} == {"Does the dose matter?"}
-    assert any(kind == "study-sentence" for kind, _ in found)
+    pairs = list(read_pairs(tmp_path / "out"))
+    assert [row["query"] for kind, row in pairs if kind == "study-claim"] == [conclusion]
+    assert {row["query"] for kind, row in pairs if kind == "study"} == {"Does the dose matter?"}
+    assert any(kind == "study-sentence" for kind, _ in pairs)
 
 
 def test_a_text_is_never_paired_with_itself(tmp_path: Path) -> None:

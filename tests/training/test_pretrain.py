@@ -115,9 +115,9 @@ def test_held_out_docstrings_and_repeated_texts_are_left_out(monkeypatch: pytest
         Document(str(number), "Title", f"Return the {number}-th value.\n\n{text(number, 30)}") for number in range(60)
     ]
     monkeypatch.setattr(sources, "read_corpus", lambda source: iter(documents * 2))
-    found = list(training_texts(("python-docs:all",)))
-    assert found == [document.content for document in documents if not is_held_out(document.text)]
-    assert 0 < len(found) < 60
+    texts = list(training_texts(("python-docs:all",)))
+    assert texts == [document.content for document in documents if not is_held_out(document.text)]
+    assert 0 < len(texts) < 60
     assert len(list(training_texts(("other.jsonl",)))) == 60
 
 
@@ -159,10 +159,10 @@ def test_the_backbone_is_a_language_model_that_learned(tmp_path: Path) -> None:
 
 
 def test_a_finished_backbone_is_returned(tmp_path: Path) -> None:
-    chosen = settings(tmp_path)
-    folder = pretrain(chosen, tmp_path / "run")
+    begun = settings(tmp_path)
+    folder = pretrain(begun, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert pretrain(chosen, tmp_path / "run") == folder
+    assert pretrain(begun, tmp_path / "run") == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     with pytest.raises(SettingsError, match="run was begun with other settings: shape.hidden was 16, now 32"):
         pretrain(

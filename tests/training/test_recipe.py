@@ -1,4 +1,4 @@
-"""Recipes: the shipped ones load, bad ones are refused by field, and an interrupted run ends as if nothing had happened."""
+"""Recipes: shipped ones load, bad ones are refused by field, and interruptions do not change the result of a run."""
 
 import itertools
 import json
@@ -50,7 +50,7 @@ MOMENTS: list[tuple[int | None, str]] = [
     (20, "supervised/.model"),
     (25, "/.model"),
 ]
-"""The n-th change to a path, in the order a run meets them."""
+"""Where a run is killed: before the n-th change to a path, in the order of a run."""
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
@@ -59,7 +59,7 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 
 
 def reports(output: Path) -> dict[str, list[dict[str, Any]]]:
-    """What each stage reported, without the times."""
+    """Reports of each stage, without times."""
     return {
         stage: [
             {name: value for name, value in entry.items() if not name.endswith(TIMES)}
@@ -70,7 +70,7 @@ def reports(output: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def finished(output: Path) -> dict[str, tuple[int, int]]:
-    """Number and time of every file of the stages that are done."""
+    """Inode and modification time of every file of the finished stages."""
     done = [path.parent.parent for path in output.glob("*/model/llm2comp.json")] + [
         path.parent for path in output.glob("pretrain/backbone")
     ]
@@ -101,10 +101,10 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(uninterrupted: 
         done = now
     assert kills >= len(MOMENTS) - 4  # a count may lie beyond what is written there now
     expected = weights(uninterrupted / "run")
-    found = weights(output)
-    assert found.keys() == expected.keys()
+    actual = weights(output)
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+        assert torch.equal(actual[name], tensor), name
     assert json.dumps(reports(output)) == json.dumps(reports(uninterrupted / "run"))
     assert not [path for path in output.rglob("*") if path.name.startswith(".") and path.name != ".lock"], (
         "half-written files were left behind"
@@ -380,11 +380,11 @@ def test_a_process_killed_from_outside_at_any_time(uninterrupted: Path, tmp_path
             process.kill()
     last = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert last.stdout.splitlines()[-1] == str(tmp_path / "run" / "model")
-    expected, found = weights(uninterrupted / "run"), weights(tmp_path / "run")
-    assert found.keys() == expected.keys()
+    expected, actual = weights(uninterrupted / "run"), weights(tmp_path / "run")
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(
-            found[name], tensor, rtol=1e-5, atol=1e-6
+            actual[name], tensor, rtol=1e-5, atol=1e-6
         )  # other processes may add in another order
     assert json.dumps(steps(tmp_path / "run")) == json.dumps(steps(uninterrupted / "run"))
 

@@ -176,7 +176,9 @@ def test_numbers_lists_and_nothing_are_taken_as_written() -> None:
 
 
 def test_settings_load_nothing_heavy() -> None:
-    modules = "llm2comp.training.recipe_file, llm2comp.training.settings, llm2comp.training.pairs.settings, llm2comp.training.sources, llm2comp.cli"
-    code = f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'datasets', 'numpy', 'peft', 'faiss'}} & set(sys.modules)))"
+    training = ("recipe_file", "settings", "pairs.settings", "sources")
+    modules = ", ".join(["llm2comp.cli", *(f"llm2comp.training.{name}" for name in training)])
+    heavy = {"torch", "transformers", "datasets", "numpy", "peft", "faiss"}
+    code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

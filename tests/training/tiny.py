@@ -1,4 +1,4 @@
-"""Texts, models and recipes small enough to train in a second; nothing here is looked up or downloaded."""
+"""Texts, models and recipes small enough to train in a second, without any download."""
 
 import json
 import os
@@ -17,16 +17,15 @@ from llm2comp.training.checkpoints import trained_weights
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings
 from tests.paths import BACKBONE, ROOT
 
-"""A random Llama of two layers whose tokenizer knows a few hundred words."""
-
 _WORDS = """
-    the a river bridge stone old town water north mill boat fish snow field road tower clock bell horse market bread salt iron glass wool paper
-    ink king queen child winter summer rain wind light night morning house roof door wall garden tree apple bird wolf fox letter song drum
-""".split()  # noqa: SIM905  a text is what they are
+    the a river bridge stone old town water north mill boat fish snow field road tower clock bell horse market bread
+    salt iron glass wool paper ink king queen child winter summer rain wind light night morning house roof door wall
+    garden tree apple bird wolf fox letter song drum
+""".split()  # noqa: SIM905
 
 
 def text(number: int, words: int = 60) -> str:
-    """A text of made-up sentences, the same for the same number."""
+    """A text of made-up sentences that depends on the number alone."""
     chance = random.Random(number)
     sentences = []
     while words > 0:
@@ -46,7 +45,7 @@ def write_corpus(path: Path, texts: Sequence[str]) -> Path:
 
 
 def write_pairs(path: Path, count: int, *, negatives: int = 0, start: int = 0) -> Path:
-    """Pairs whose texts are all different."""
+    """Writes pairs whose texts are all different."""
     rows: list[dict[str, Any]] = []
     for number in range(start, start + count):
         row: dict[str, Any] = {
@@ -61,6 +60,13 @@ def write_pairs(path: Path, count: int, *, negatives: int = 0, start: int = 0) -
 
 
 LORA = AdapterSettings(rank=4, alpha=8, dropout=0.0)
+_STAGE: dict[str, Any] = {
+    "steps": 4,
+    "batch_size": 4,
+    "learning_rate": 1e-3,
+    "log_steps": 1,
+    "precision": "float32",
+}
 
 
 def small_model(*, adapter: AdapterSettings | None = LORA, memory_tokens: int = 3, **options: Any) -> LLM2Comp:
@@ -71,39 +77,16 @@ def small_model(*, adapter: AdapterSettings | None = LORA, memory_tokens: int = 
 
 
 def compression(corpus: Path, **fields: Any) -> CompressionSettings:
-    defaults: dict[str, Any] = {
-        "min_characters": 60,
-        "max_tokens": 48,
-        "margin": 4,
-        "steps": 4,
-        "batch_size": 4,
-        "learning_rate": 1e-3,
-    }
-    return CompressionSettings(corpora=(str(corpus),), **{**defaults, "log_steps": 1, "precision": "float32", **fields})
+    lengths = {"min_characters": 60, "max_tokens": 48, "margin": 4}
+    return CompressionSettings(corpora=(str(corpus),), **{**_STAGE, **lengths, **fields})
 
 
 def supervised(*pairs: Path, **fields: Any) -> ContrastiveSettings:
-    defaults: dict[str, Any] = {
-        "steps": 4,
-        "batch_size": 4,
-        "learning_rate": 1e-3,
-        "heldout_rows": 0,
-        "log_steps": 1,
-        "precision": "float32",
-    }
-    return ContrastiveSettings(pairs=tuple(map(str, pairs)), **{**defaults, **fields})
+    return ContrastiveSettings(pairs=tuple(map(str, pairs)), **{**_STAGE, "heldout_rows": 0, **fields})
 
 
 def unsupervised(corpus: Path, **fields: Any) -> ContrastiveSettings:
-    defaults: dict[str, Any] = {
-        "steps": 4,
-        "batch_size": 4,
-        "learning_rate": 1e-3,
-        "heldout_rows": 0,
-        "log_steps": 1,
-        "precision": "float32",
-    }
-    return ContrastiveSettings(corpora=(str(corpus),), **{**defaults, **fields})
+    return ContrastiveSettings(corpora=(str(corpus),), **{**_STAGE, "heldout_rows": 0, **fields})
 
 
 def weights_of(model: LLM2Comp) -> dict[str, Tensor]:
@@ -112,7 +95,7 @@ def weights_of(model: LLM2Comp) -> dict[str, Tensor]:
 
 
 def write_recipe(folder: Path, **sections: Any) -> Path:
-    """A recipe of all stages on made-up texts: under two hundred updates of a model of 20,000 weights."""
+    """Writes a recipe of all stages on made-up texts: under two hundred updates of a model of 20,000 weights."""
     data = folder / "data"
     data.mkdir()
     write_corpus(
@@ -175,6 +158,6 @@ def write_recipe(folder: Path, **sections: Any) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Variables for a process of its own: one thread, offline, this package."""
+    """Environment variables of a child process: one thread, offline, this package."""
     paths = [str(ROOT / part) for part in (".", "indexes", "benchmarks", "integrations")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,4 +1,4 @@
-"""The MNTP baseline: its loss and its vectors equal plain transformers', its masks are seeded, and all three stages run on it."""
+"""The MNTP baseline: loss and vectors equal those of plain transformers, masks are seeded, all three stages run."""
 
 import json
 from pathlib import Path
@@ -57,13 +57,13 @@ def mntp(corpus: Path, **fields: Any) -> MntpSettings:
 
 @pytest.fixture(scope="module")
 def plain() -> LlamaForCausalLM:
-    """The golden backbone by itself."""
+    """The golden backbone in plain transformers."""
     model: Any = AutoModelForCausalLM.from_pretrained(BACKBONE, dtype=torch.float32, attn_implementation="eager")
     return model
 
 
 def reading_both_ways(plain: LlamaForCausalLM, tokens: list[int]) -> Tensor:
-    """States (tokens, hidden) of one text where every token sees all, by an all-zero additive mask."""
+    """States (tokens, hidden) of one text with bidirectional attention, by an additive mask of zeros."""
     everyone_sees_all = torch.zeros(1, 1, len(tokens), len(tokens))
     states: Tensor = plain.model(input_ids=torch.tensor([tokens]), attention_mask=everyone_sees_all).last_hidden_state[
         0
@@ -76,16 +76,16 @@ def test_the_loss_is_that_of_the_masked_tokens_from_the_states_before_them(plain
     places, targets = [[2, 5], [1], [4, 21]], [[41, 44], [50], [63, 80]]
     losses = [
         functional.cross_entropy(plain.lm_head(reading_both_ways(plain, tokens)[place - 1]), torch.tensor(target))
-        for tokens, chosen, hidden in zip(shown, places, targets, strict=True)
-        for place, target in zip(chosen, hidden, strict=True)
+        for tokens, positions, hidden in zip(shown, places, targets, strict=True)
+        for place, target in zip(positions, hidden, strict=True)
     ]
     expected = torch.stack(losses).mean()
     model = text_mean_of(BACKBONE, FULL, device="cpu")
     for chunk_rows in (2, 256):
-        found = mntp_loss(model.encoder, shown, places, targets, chunk_rows=chunk_rows)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        loss = mntp_loss(model.encoder, shown, places, targets, chunk_rows=chunk_rows)
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     expected.backward()
-    found.backward()
+    loss.backward()
     gradients = {name: weight.grad for name, weight in plain.named_parameters()}
     for name, weight in model.encoder.backbone.language_model.named_parameters():
         expected_gradient = gradients[name]  # the output layer's among them
@@ -104,16 +104,16 @@ def test_chosen_tokens_are_a_fifth_and_treated_as_bert_does() -> None:
     settings = mntp(Path("corpus"))
     tokens = [1, *np.random.default_rng(1).integers(100, 200, 20_000).tolist()]
     masked = mask(tokens, settings, mask_token=MASK, vocabulary=50, chance=np.random.default_rng(0))
-    chosen = np.array(masked.places)
-    now, before = np.array(masked.shown)[chosen], np.array(tokens)[chosen]
-    assert len(chosen) / 20_000 == pytest.approx(0.2, abs=0.01)
+    selected = np.array(masked.places)
+    now, before = np.array(masked.shown)[selected], np.array(tokens)[selected]
+    assert len(selected) / 20_000 == pytest.approx(0.2, abs=0.01)
     assert np.mean(now == MASK) == pytest.approx(0.8, abs=0.02)
     assert np.mean(now == before) == pytest.approx(0.1, abs=0.02)
     assert np.mean(now < 50) == pytest.approx(0.1, abs=0.02)
     assert masked.targets == before.tolist()
     assert masked.shown[0] == 1
     assert 0 not in masked.places
-    untouched = np.setdiff1d(np.arange(len(tokens)), chosen)
+    untouched = np.setdiff1d(np.arange(len(tokens)), selected)
     assert np.array_equal(np.array(masked.shown)[untouched], np.array(tokens)[untouched])
 
 
@@ -174,8 +174,8 @@ def test_vectors_are_the_means_over_the_texts_own_tokens(plain: LlamaForCausalLM
     with torch.no_grad():
         means = torch.stack([reading_both_ways(plain, row)[1:].mean(0) for row in tokens])
         model.train(training)
-        found = model(model.preprocess(TEXTS))["sentence_embedding"]
-    torch.testing.assert_close(found, functional.normalize(means, dim=-1), rtol=0, atol=1e-5)
+        vectors = model(model.preprocess(TEXTS))["sentence_embedding"]
+    torch.testing.assert_close(vectors, functional.normalize(means, dim=-1), rtol=0, atol=1e-5)
 
 
 def test_the_instruction_is_seen_and_not_counted(plain: LlamaForCausalLM) -> None:
@@ -183,9 +183,9 @@ def test_the_instruction_is_seen_and_not_counted(plain: LlamaForCausalLM) -> Non
     model = text_mean_of(BACKBONE, ModelSettings(adapter=None, max_length=96, query_instruction=QUERY), device="cpu")
     with torch.no_grad():
         for entry in TEXTS[:2]:
-            own = len(tokenizer.encode(entry, add_special_tokens=False))
+            length = len(tokenizer.encode(entry, add_special_tokens=False))
             states = reading_both_ways(plain, [1, *tokenizer.encode(QUERY + entry, add_special_tokens=False)])
-            expected = functional.normalize(states[-own:].mean(0), dim=-1)
+            expected = functional.normalize(states[-length:].mean(0), dim=-1)
             torch.testing.assert_close(torch.from_numpy(model.encode_query(entry)), expected, rtol=0, atol=1e-5)
     assert not np.allclose(model.encode_query("river"), model.encode_document("river"), atol=1e-3)
 
@@ -198,7 +198,7 @@ def test_a_text_without_tokens_has_a_vector(plain: LlamaForCausalLM) -> None:
 
 
 def learnable(number: int) -> str:
-    """A text in which each word says the ones around it."""
+    """A text in which every word determines its neighbours."""
     words = ["the", "old", "stone", "bridge", "over", "the", "north", "river", "by", "the", "mill"]
     return " ".join(words[(number + place) % len(words)] for place in range(40))
 
@@ -223,8 +223,8 @@ def test_training_lowers_the_heldout_loss(tmp_path: Path, model: ModelSettings, 
     )
     batch = [texts[number] for number in range(8)]
     with torch.no_grad():
-        found = mntp_loss(trained.encoder, *([row[name] for row in batch] for name in Masked._fields))
-    assert float(found) == pytest.approx(after, rel=1e-4)
+        loss = mntp_loss(trained.encoder, *([row[name] for row in batch] for name in Masked._fields))
+    assert float(loss) == pytest.approx(after, rel=1e-4)
 
 
 def test_accumulation_changes_nothing(tmp_path: Path) -> None:
@@ -256,9 +256,9 @@ def test_stages_2_and_3_train_it_and_are_not_repeated(tmp_path: Path, settings: 
     corpus = write_corpus(tmp_path / "corpus.jsonl", [text(number) for number in range(20)])
     pairs = write_pairs(tmp_path / "pairs.jsonl", 16, negatives=1)
     untrained = save_untrained_text_mean(BACKBONE, tmp_path / "untrained", settings)
-    way = "keep" if settings.adapter is None else "merge"
+    adapter = "keep" if settings.adapter is None else "merge"
     second = train_text_mean(
-        untrained, tmp_path / "2", unsupervised(corpus, steps=2, attention_dropout=0.2, adapter=way), settings
+        untrained, tmp_path / "2", unsupervised(corpus, steps=2, attention_dropout=0.2, adapter=adapter), settings
     )
     third = train_text_mean(second, tmp_path / "3", supervised(pairs, steps=2, micro_batch=2), settings)
     vectors = [

@@ -40,7 +40,7 @@ def name(page: Path) -> str:
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Language and content of each block of Python or shell code."""
     text = page.read_text(encoding="utf-8")
-    return [(found[1], found[2]) for found in re.finditer(r"^```(bash|python)\n(.*?)^```", text, re.DOTALL | re.M)]
+    return [(found[1], found[2]) for found in re.finditer(r"^ *```(bash|python)\n(.*?)^ *```", text, re.DOTALL | re.M)]
 
 
 def python(page: Path) -> list[str]:
@@ -50,7 +50,7 @@ def python(page: Path) -> list[str]:
 
 def commands(page: Path) -> list[str]:
     """Lines of shell code that call `llm2comp`, as they stand."""
-    lines = [line for language, content in blocks(page) if language == "bash" for line in joined(content)]
+    lines = [line.strip() for language, content in blocks(page) if language == "bash" for line in joined(content)]
     return [line for line in lines if re.match(r"(llm2comp|torchrun .* -m llm2comp) ", line)]
 
 

@@ -28,10 +28,8 @@ def test_files_and_headings_that_are_linked_are_there(page: Path) -> None:
     assert [link for link, (file, fragment) in headed.items() if fragment not in anchors(file)] == []
 
 
-@EVERY_PAGE
+@pytest.mark.parametrize("page", [page for page in PAGES if DOCS in page.parents], ids=name)
 def test_pages_of_the_site_link_to_other_files_by_address(page: Path) -> None:
-    if DOCS not in page.parents:
-        pytest.skip("not a page of the site")
     targets = [target[0] for link in links(page) if "://" not in link and (target := _target(page, link))]
     assert [file for file in targets if DOCS not in file.resolve().parents] == []
 

@@ -51,9 +51,11 @@ class Progress:
         self._bar.close()
 
     def phase(self, name: str, count: int) -> None:
-        """Shows the count of a named phase; `rows written` is the total of the phase `rows in the structure`."""
-        if name == "rows written":
-            self._totals["rows in the structure"] = count, ""
+        """Shows the count of a phase; the number of rows written becomes the total of the rows in the structure."""
+        from llm2comp_indexes.progress import Phase
+
+        if name == Phase.ROWS_WRITTEN:
+            self._totals[Phase.STRUCTURE_ROWS] = count, ""
             return
         if name != self._what:
             self._start(name)

@@ -15,7 +15,6 @@ from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
-from llm2comp_indexes.builder.finish_segment import Progress, silent
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
@@ -25,6 +24,7 @@ from llm2comp_indexes.format.documents import document_line
 from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
 from llm2comp_indexes.format.segment_writer import JOURNAL, SegmentWriter
 from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.progress import Phase, Progress, silent
 
 __all__ = ["ShardReport", "encode_shard"]
 
@@ -147,9 +147,9 @@ def _make(
     (folder / ROWS).mkdir(exist_ok=True)
     with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
         write_blocks(
-            writer, split_into_blocks(map(split, corpus)), encode, on_block=lambda count: told("documents", count)
+            writer, split_into_blocks(map(split, corpus)), encode, on_block=lambda count: told(Phase.DOCUMENTS, count)
         )
-        told("finishing", 0)
+        told(Phase.FINISHING, 0)
         files = writer.finish()
     counts = (writer.rows, corpus.taken, corpus.documents, corpus.sha256)
     shard = Shard(part, name, encoder.fingerprint, encode.dimension, options, *counts, files, versions())
@@ -166,7 +166,7 @@ def _check_same(
     if asked == (shard.fingerprint, shard.options.store, shard.options.chunk_tokens, shard.options.chunk_overlap):
         for count, _ in enumerate(corpus, start=1):
             if not count % 4096:
-                told("documents compared", count)
+                told(Phase.DOCUMENTS_COMPARED, count)
         if corpus.sha256 == shard.corpus_sha256:
             _logger.info("%s: finished already; nothing to encode", folder)
             return shard

@@ -2,10 +2,9 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +22,16 @@ from llm2comp_indexes.format.manifest import Names, Segment
 from llm2comp_indexes.format.vectors import Storage, open_storage
 from llm2comp_indexes.lexical.writer import LexicalWriter
 from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.gpu import resolve_device
 from llm2comp_indexes.structures.structure import IndexType, Structure, memory_bytes, parse_type
 from llm2comp_indexes.tuning.choose import choose_type
 from llm2comp_indexes.tuning.measure import Point, measure_curve
+from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report, make_report, write_report
 
-__all__ = ["Progress", "Queries", "check_feasible", "finish_segment", "silent"]
-
-Progress = Callable[[str, int], None]
-"""Called with the name of a phase and how many of its units are done."""
+__all__ = ["check_feasible", "finish_segment"]
 
 _QUERIES = (32, 300)
 """Fewest and most queries to measure with: one for each hundred rows between."""
@@ -48,22 +46,11 @@ _EXACT_NUMBERS = 1 << 28
 """Queries that exact search is timed with, for comparison with a structure's, and components up to which that takes seconds only."""
 
 
-def silent(phase: str, done: int) -> None:
-    """Progress that nobody watches."""
-
-
 def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
     """Raises SettingsError for a type that FAISS does not know and for a GPU that is not there, before anything is encoded."""
     resolve_device(device)
     if options.type != "auto":
         parse_type(options.type, rows=None, dimension=dimension)
-
-
-class Queries(NamedTuple):
-    """Query vectors (queries, dimension) to measure with, and where they come from, in words."""
-
-    vectors: NDArray[np.float32]
-    source: str
 
 
 class _Stopwatch:
@@ -102,7 +89,7 @@ def finish_segment(
         seconds: Of phases that went before, for the report.
     """
     writer, watch, folder = new.rows, _Stopwatch(seconds or {}), new.rows.folder
-    progress("rows written", writer.rows)
+    progress(Phase.ROWS_WRITTEN, writer.rows)
     with watch.phase("write"):
         files = writer.finish()
     if new.lexical:
@@ -125,17 +112,17 @@ def finish_segment(
                 kind,
                 storage,
                 device=device,
-                on_rows=lambda rows: progress("rows in the structure", rows),
+                on_rows=lambda rows: progress(Phase.STRUCTURE_ROWS, rows),
                 workdir=folder,
             )
             files[Names.STRUCTURE] = built.save(folder / Names.STRUCTURE)
             structure = built
-    progress("measuring", 0)
+    progress(Phase.MEASURING, 0)
     with watch.phase("measure"):
         points = measure_curve(structure, storage, asked.vectors, k=options.targets.k, recall=options.targets.recall)
         exact = _measure_exact(structure, storage, asked.vectors, options.targets.k)
     files[Names.QUERIES] = _write_queries(folder / Names.QUERIES, asked.vectors)
-    report = _report(kind, points, exact, options, storage, files, watch, asked.source, planned)
+    report = _report(kind, points, exact, options, storage, files, watch, asked, planned)
     files[Names.REPORT] = write_report(folder / Names.REPORT, report)
     sync_folder(folder)
     return Segment(folder.name, writer.rows, 0, writer.documents, kind.factory, files), report
@@ -153,7 +140,7 @@ def _choose(
             if not small_exact:
                 raise
             return IndexType("Flat"), ""  # its numbers are for the whole index, which a merge makes of the parts
-    progress("choosing the type", 0)
+    progress(Phase.CHOOSING, 0)
     plan = choose_type(storage, options.targets, queries=queries.vectors, device=device, workdir=storage.path.parent)
     return plan.type, _EXACT_REASON if plan.type.family == "flat" and plan.met else plan.reason
 
@@ -175,7 +162,7 @@ def _report(
     storage: Storage,
     files: dict[str, FileRecord],
     watch: _Stopwatch,
-    source: str,
+    queries: Queries,
     planned: str,
 ) -> Report:
     return make_report(
@@ -188,7 +175,8 @@ def _report(
         bytes=sum(record.bytes for record in files.values()),
         seconds=watch.seconds,
         threads=import_faiss().omp_get_max_threads(),
-        query_source=source,
+        query_source=queries.source,
+        query_kind=queries.kind,
         exact=exact,
         planned=planned,
     )
@@ -210,10 +198,9 @@ def _draw_queries(documents: DocumentReader, encoder: Encoder | None, dimension:
     draw = random.Random(0)
     wanted = min(len(documents), max(_QUERIES[0], min(_QUERIES[1], len(documents) // 100)))
     texts = [_words(documents[row], draw) for row in draw.sample(range(len(documents)), wanted)]
-    return Queries(
-        encode(encoder.encode_query, texts, dimension),
-        f"{len(texts)} passages of {_QUERY_WORDS[0]} to {_QUERY_WORDS[1]} words from the documents, encoded as queries",
-    )
+    least, most = _QUERY_WORDS
+    source = QueryKind.PASSAGES.describe(count=len(texts), least=least, most=most)
+    return Queries(encode(encoder.encode_query, texts, dimension), QueryKind.PASSAGES, source)
 
 
 def _words(document: Document, draw: random.Random) -> str:

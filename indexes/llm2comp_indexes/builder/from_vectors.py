@@ -15,11 +15,8 @@ from llm2comp.corpus.documents import Document
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
 from llm2comp_indexes.builder.finish_segment import (
-    Progress,
-    Queries,
     check_feasible,
     finish_segment,
-    silent,
 )
 from llm2comp_indexes.builder.index import BuildReport
 from llm2comp_indexes.builder.join_shards import ShardSource
@@ -31,12 +28,11 @@ from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import Change, check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest, Segment
 from llm2comp_indexes.options import STORES, IndexOptions
+from llm2comp_indexes.progress import Phase, Progress, silent
+from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report
 
-__all__ = ["HELD_OUT", "VectorFiles", "build_from_vectors", "move_queries"]
-
-HELD_OUT = "random documents that are held out of the rows measured"
-"""What queries are, in a report, that are rows of another segment."""
+__all__ = ["VectorFiles", "build_from_vectors", "move_queries"]
 
 _HELD_OUT = 300
 _HELD_OUT_OF = 10_000
@@ -164,7 +160,8 @@ def _read_queries(path: Path) -> Queries:
     if not vectors.rows:
         raise IndexFolderError(f"{path}: holds no vectors; give some to measure with, or leave it out")
     rows = np.linspace(0, vectors.rows - 1, min(vectors.rows, _HELD_OUT)).astype(np.int64)
-    return Queries(vectors.read(rows), f"{len(rows)} of the {vectors.rows:,} vectors in {path.name}")
+    source = QueryKind.FILE.describe(count=len(rows), total=vectors.rows, file=path.name)
+    return Queries(vectors.read(rows), QueryKind.FILE, source)
 
 
 def _check_queries(vectors: VectorFiles, queries: Queries | None, source: VectorSource) -> None:
@@ -299,7 +296,7 @@ class _Drawn:
         """One for each drawn document: its first row, or that moved; with `others` (rows, dimension) in their place if they are not in the index."""
         firsts = self.vectors[np.unique(self._numbers, return_index=True)[1]] if self.rows else others
         if self.held_out and self.rows:
-            return Queries(firsts, f"{len(firsts)} {HELD_OUT} (they are in a segment of their own)")
+            return Queries(firsts, QueryKind.HELD_OUT, QueryKind.HELD_OUT.describe(count=len(firsts)))
         return move_queries(firsts)
 
 
@@ -308,7 +305,7 @@ def move_queries(rows: NDArray[np.float32]) -> Queries:
     noise = np.random.default_rng(0).standard_normal(rows.shape)
     moved = rows + _MOVED_BY * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     unit = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-    return Queries(unit, f"{len(unit)} rows, each moved by noise of half its length (none are held out)")
+    return Queries(unit, QueryKind.MOVED_ROWS, QueryKind.MOVED_ROWS.describe(count=len(unit)))
 
 
 def _write(
@@ -332,7 +329,7 @@ def _write(
                 sample = kept.read()[: _MOVED[0]]
             if not writer.has(kept.rows):
                 writer.append(kept.rows, kept.read())
-            told("documents", writer.documents)
+            told(Phase.DOCUMENTS, writer.documents)
         if not writer.rows:
             raise CorpusError(
                 "no vector has a document: there is nothing to index; give the corpus that the vectors were made of"
@@ -346,6 +343,6 @@ def _write(
         return [segment], measured
     with new_segment(change, source.dimension, options, header={**header, "held_out": "these"}) as new:
         new.rows.append(drawn.rows, drawn.vectors)
-        rest = Queries(sample, f"{len(sample)} rows of the other segment")
+        rest = Queries(sample, QueryKind.OTHER_ROWS, QueryKind.OTHER_ROWS.describe(count=len(sample)))
         small, _ = finish_segment(new, options, queries=rest, device=device, progress=silent, small_exact=True)
     return [segment, small], measured

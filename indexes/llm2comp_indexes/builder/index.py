@@ -8,13 +8,14 @@ from typing import Literal
 
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
-from llm2comp_indexes.builder.finish_segment import Progress, check_feasible, finish_segment, silent
+from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.tuning.report import Report
 
 __all__ = ["BuildReport", "build_index"]
@@ -95,7 +96,7 @@ def build_index(
                 new.rows,
                 split_into_blocks(map(split, documents)),
                 encode,
-                on_block=lambda count: told("documents", count),
+                on_block=lambda count: told(Phase.DOCUMENTS, count),
             )
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
             segment, measured = finish_segment(

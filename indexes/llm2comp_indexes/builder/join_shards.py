@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.errors import IndexFolderError
-from llm2comp_indexes.builder.finish_segment import Progress
 from llm2comp_indexes.builder.shard_file import ROWS, Shard, find_shards
 from llm2comp_indexes.builder.vector_files import VectorBlock
 from llm2comp_indexes.format.documents import DocumentReader
@@ -18,6 +17,7 @@ from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.segment_writer import parent_id
 from llm2comp_indexes.format.vectors import Storage, open_storage
+from llm2comp_indexes.progress import Phase, Progress
 
 __all__ = ["ShardSource"]
 
@@ -40,7 +40,7 @@ class ShardSource:
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
         self._found = find_shards(paths)
         for done, (folder, shard) in enumerate(self._found):
-            progress("shards verified", done)
+            progress(Phase.SHARDS_VERIFIED, done)
             for name, record in shard.files.items():
                 check_content(folder / ROWS / name, record)
         self.shard = self._found[0][1]

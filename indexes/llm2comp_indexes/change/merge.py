@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes.builder.finish_segment import Progress, Queries, finish_segment, silent
-from llm2comp_indexes.builder.from_vectors import HELD_OUT, move_queries
+from llm2comp_indexes.builder.finish_segment import finish_segment
+from llm2comp_indexes.builder.from_vectors import move_queries
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.format.commits import Change, change_index
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.manifest import Manifest, Names, Segment
 from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
 from llm2comp_indexes.structures.types import parse_type
+from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report
 
 __all__ = ["MergeReport", "merge_index"]
@@ -99,7 +101,7 @@ def _rewrite(
         for rows, vectors in _living_blocks(folder, before):
             if not writer.has(rows):
                 writer.append(rows, vectors)
-            progress("documents", writer.documents)
+            progress(Phase.DOCUMENTS, writer.documents)
         segment, measured = finish_segment(new, options, queries=queries, device=device, progress=progress)
     return (segment,), measured
 
@@ -119,16 +121,14 @@ def _living_blocks(folder: Path, manifest: Manifest) -> Iterator[tuple[list[Docu
 
 
 def _queries(folder: Path, manifest: Manifest) -> Queries:
-    """The query vectors that the largest segment was measured with; moved, if they were held out of it and come into the index now."""
+    """The query vectors that the largest segment was measured with; moved by noise if they were held out of it."""
     for segment in sorted(manifest.segments, key=lambda segment: -segment.rows):
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
             vectors = opened.read_queries()
             if vectors is not None and opened.report is not None:
-                return (
-                    move_queries(vectors)
-                    if HELD_OUT in opened.report.query_source
-                    else Queries(vectors, opened.report.query_source)
-                )
+                if opened.report.query_kind is QueryKind.HELD_OUT:
+                    return move_queries(vectors)  # they come into the index now
+                return Queries(vectors, opened.report.query_kind, opened.report.query_source)
     raise IndexFolderError(
         f"{folder}: holds no queries to measure with, which every build writes; the index was altered: build it again"
     )

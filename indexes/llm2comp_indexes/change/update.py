@@ -15,12 +15,13 @@ from llm2comp.corpus.documents import Document
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
-from llm2comp_indexes.builder.finish_segment import Progress, finish_segment, silent
+from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder
 from llm2comp_indexes.format.commits import Change, change_index, with_deleted
 from llm2comp_indexes.format.documents import document_line
 from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.search.index import Index
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
@@ -92,7 +93,9 @@ def add_documents(
         if first is not None:
             header = segment_header(index.manifest.fingerprint, encode.dimension, options)
             with new_segment(change, encode.dimension, options, header=header) as new:
-                write_blocks(new.rows, chain([first], blocks), encode, on_block=lambda count: told("documents", count))
+                write_blocks(
+                    new.rows, chain([first], blocks), encode, on_block=lambda count: told(Phase.DOCUMENTS, count)
+                )
                 segment, _ = finish_segment(
                     new, options, encoder=index.model, device=device, progress=told, small_exact=True
                 )

@@ -15,6 +15,7 @@ from llm2comp_indexes.structures.structure import Effort
 from llm2comp_indexes.structures.types import IndexType
 from llm2comp_indexes.tuning.choose import format_effort
 from llm2comp_indexes.tuning.measure import Point, best_point, rank
+from llm2comp_indexes.tuning.queries import QueryKind
 
 __all__ = ["REPORT", "Report", "make_report", "parse_report", "read_report", "write_report"]
 
@@ -49,6 +50,7 @@ class Report:
         seconds: Duration of the build's phases: `encode`, `documents` (reading and writing, where encoding did not hide
             it), `write`, `bm25` and so on.
         reason: Sentences for people: what was chosen, why, and what was measured.
+        query_kind: Where the queries come from, for programs.
     """
 
     type: str
@@ -65,6 +67,7 @@ class Report:
     bytes: int
     seconds: Mapping[str, float]
     reason: str
+    query_kind: QueryKind = QueryKind.OTHER
 
     @property
     def wishes(self) -> Targets:
@@ -96,6 +99,7 @@ def make_report(
     seconds: Mapping[str, float],
     threads: int,
     query_source: str,
+    query_kind: QueryKind = QueryKind.OTHER,
     exact: Point | None = None,
     planned: str = "",
 ) -> Report:
@@ -112,6 +116,7 @@ def make_report(
         seconds: Duration of the build's phases, by name.
         threads: Number of FAISS threads during the measurement.
         query_source: Where the queries come from, as text.
+        query_kind: The same, for programs.
         exact: Exact search measured with the same queries.
         planned: Reason of the plan, the beginning of the report's `reason`.
 
@@ -136,6 +141,7 @@ def make_report(
         bytes,
         dict(seconds),
         reason,
+        query_kind,
     )
 
 
@@ -191,6 +197,7 @@ def parse_report(content: Any, source: str) -> Report:
 def _parse(content: dict[str, Any]) -> Report:
     check_known(content, {"format", "wishes", *Report.__dataclass_fields__} - {"targets"}, "the report")
     exact, seconds = content.get("exact"), take(content, "seconds", dict)
+    source = take(content, "query_source", str)
     report = Report(
         type=take(content, "type", str),
         rows=take_count(content, "rows", 1),
@@ -200,16 +207,22 @@ def _parse(content: dict[str, Any]) -> Report:
         met=take(content, "met", bool),
         points=tuple(_point(point) for point in take(content, "points", list)[:_MOST_POINTS]),
         exact=None if exact is None else _point(exact),
-        query_source=take(content, "query_source", str),
+        query_source=source,
         threads=take_count(content, "threads", 1),
         memory=take_count(content, "memory", 0),
         bytes=take_count(content, "bytes", 0),
         seconds={name: take_number(seconds, name) for name in seconds},
         reason=take(content, "reason", str),
+        query_kind=_query_kind(content, source),
     )
     if report.point not in report.points:
         raise ValueError("its point is not on its curve")
     return report
+
+
+def _query_kind(content: dict[str, Any], source: str) -> QueryKind:
+    """The kind of queries; reports of version 0.1.0 have none, only the text of their source."""
+    return QueryKind(take(content, "query_kind", str)) if "query_kind" in content else QueryKind.from_text(source)
 
 
 def _point(content: Any) -> Point:

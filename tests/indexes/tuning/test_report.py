@@ -14,6 +14,7 @@ from llm2comp_indexes.options import Targets
 from llm2comp_indexes.structures.structure import Effort, IndexType
 from llm2comp_indexes.tuning.measure import Point
 from llm2comp_indexes.tuning.plot import plot_curve
+from llm2comp_indexes.tuning.queries import QueryKind
 from llm2comp_indexes.tuning.report import Report, make_report, parse_report, read_report, write_report
 
 POINTS = (
@@ -54,6 +55,32 @@ def test_it_is_read_back_as_written(tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == report
     without = replace(report, exact=None, targets=Targets())
     assert parse_report(json.loads(json.dumps(without.to_json())), "here") == without
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("32 passages of 4 to 12 words from the documents, encoded as queries", QueryKind.PASSAGES),
+        ("300 of the 1,000,000 vectors in my queries.npy", QueryKind.FILE),
+        (
+            "300 random documents that are held out of the rows measured (they are in a segment of their own)",
+            QueryKind.HELD_OUT,
+        ),
+        ("100 rows, each moved by noise of half its length (none are held out)", QueryKind.MOVED_ROWS),
+        ("32 rows of the other segment", QueryKind.OTHER_ROWS),
+        ("300 rows left out of the index", QueryKind.OTHER),
+    ],
+)
+def test_reports_of_version_0_1_0_tell_the_kind_of_queries_by_a_sentence(
+    content: dict[str, Any], text: str, kind: QueryKind
+) -> None:
+    del content["query_kind"]
+    assert parse_report({**content, "query_source": text}, "here").query_kind is kind
+
+
+def test_a_kind_of_queries_is_described_by_its_sentence() -> None:
+    text = QueryKind.FILE.describe(count=300, total=1_000_000, file="my queries.npy")
+    assert text == "300 of the 1,000,000 vectors in my queries.npy"
 
 
 def test_it_is_set_to_the_best_point() -> None:
@@ -150,6 +177,8 @@ def test_missing_fields_are_refused(content: dict[str, Any], name: str) -> None:
         ("wishes.memory", -1),
         ("seconds", {"encode": "long"}),
         ("exact", {"recall": 1}),
+        ("query_kind", "guessed"),
+        ("query_kind", None),
     ],
 )
 def test_impossible_values_are_refused(content: dict[str, Any], path: str, value: Any) -> None:

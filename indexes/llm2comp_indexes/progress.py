@@ -1,0 +1,28 @@
+"""Progress of long calls: which phase they are in, and how much of it is done."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+__all__ = ["Phase", "Progress", "silent"]
+
+
+class Phase(StrEnum):
+    """Phases of a build, an addition, a merge or a shard. Each is a string that people can read."""
+
+    DOCUMENTS = "documents"
+    DOCUMENTS_COMPARED = "documents compared"
+    SHARDS_VERIFIED = "shards verified"
+    FINISHING = "finishing"
+    ROWS_WRITTEN = "rows written"
+    """Passed once, with the number of all rows, which is the total of `STRUCTURE_ROWS`."""
+    CHOOSING = "choosing the type"
+    STRUCTURE_ROWS = "rows in the structure"
+    MEASURING = "measuring"
+
+
+Progress = Callable[[Phase, int], None]
+"""Called with a phase and the number of its units done: documents, rows or shards; 0 for a phase that counts nothing."""
+
+
+def silent(phase: Phase, done: int) -> None:
+    """Shows nothing."""

@@ -1,6 +1,6 @@
 """Benchmarks: quality of text encoders on retrieval, similarity, classification, clustering and more, and their cost.
 
-Also which differences mean something, the paper's ablation, and the pages made of result files.
+Also comparisons of result files, the paper's ablation, and the pages generated from result files.
 Imports the core and `llm2comp_indexes`; nothing imports it but `llm2comp.cli`.
 """
 

@@ -8,10 +8,10 @@ __all__ = ["LLM2CompEmbeddings"]
 
 
 class LLM2CompEmbeddings(TextEncoder, Embeddings):
-    """Embeddings by an llm2comp model: the bundled one, or one from a folder or the Hub, or a loaded one.
+    """Embeddings from an llm2comp model: the bundled one, one from a folder or the Hub, or a loaded one.
 
-    Queries get the query instruction that the model was saved with, documents none, unless said otherwise. Texts are
-    encoded as they are. The asynchronous methods, which come from LangChain, compute in a thread.
+    By default, queries get the instruction that the model was saved with, and documents none. Texts are encoded
+    unaltered. The asynchronous methods, which are LangChain's, compute in a thread.
 
     Examples:
         >>> from langchain_llm2comp import LLM2CompEmbeddings
@@ -21,10 +21,10 @@ class LLM2CompEmbeddings(TextEncoder, Embeddings):
     """
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of documents, in their order; no texts, no vectors.
+        """Vectors of documents, in their order; an empty list for no texts.
 
         Raises:
-            TypeError: Naming the position of what is not a string.
+            TypeError: One of them is not a string; the message names its position.
         """
         return self._encode_texts(texts, show_progress=self.show_progress)
 
@@ -32,6 +32,6 @@ class LLM2CompEmbeddings(TextEncoder, Embeddings):
         """The vector of a query.
 
         Raises:
-            TypeError: It is not a string.
+            TypeError: The query is not a string.
         """
         return self._encode_query(text)

@@ -11,18 +11,18 @@ from langchain_core.runnables import run_in_executor
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, model_validator
 
 from llm2comp.errors import SettingsError
-from llm2comp_adapters import Mode, check_query, hit_metadata, open_to_ask
+from llm2comp_adapters import Mode, check_query, hit_metadata, open_and_check
 from llm2comp_indexes import Hit, Index, SearchOptions
 
 __all__ = ["LLM2CompRetriever"]
 
 
 class LLM2CompRetriever(BaseRetriever):
-    """Documents from a folder that `llm2comp index build` made, best first.
+    """Documents from an index that `llm2comp index build` wrote, best first.
 
-    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of
-    threads may ask it. A document has its id, its metadata, its title as `title` (if it has one) and the score as
-    `relevance_score`.
+    The index is opened when the object is created; the object always searches that commit. Any number of threads may
+    search with it at once. A document has an id, and as metadata those of the index, the title (if any) as `title` and
+    the score as `relevance_score`.
 
     `invoke(question, k=3, where="year >= 2020")` changes `k` and `where` for that question.
     """
@@ -34,24 +34,24 @@ class LLM2CompRetriever(BaseRetriever):
         default=10,
         ge=1,
         validation_alias=AliasChoices("k", "similarity_top_k"),
-        description="Documents to return; similarity_top_k is the same.",
+        description="Number of documents to return; similarity_top_k is an alias.",
     )
     mode: Mode = Field(
-        default="dense", frozen=True, description="By vectors (dense), by words (bm25), or by both (hybrid)."
+        default="dense", frozen=True, description="Search by vectors (dense), by words (bm25), or by both (hybrid)."
     )
     where: str | None = Field(
         default=None, description='Filter on metadata, such as year >= 2020 and lang in ("en", "de").'
     )
     options: SearchOptions = Field(
         default_factory=SearchOptions,
-        description="Effort, weights, chunks or documents, threads; mode and where are set above.",
+        description="Effort, weights, chunks or documents, threads; its mode and where are not used.",
     )
     model: Any = Field(
         default=None,
         exclude=True,
         repr=False,
         frozen=True,
-        description="The index's model, loaded, or the place to load it from.",
+        description="Model of the index, loaded, or the folder or Hub id to load it from.",
     )
 
     _index: Index = PrivateAttr()
@@ -62,7 +62,7 @@ class LLM2CompRetriever(BaseRetriever):
 
     @model_validator(mode="after")
     def _open(self) -> Self:
-        self._index = open_to_ask(self.index_dir, self.model, self.k, self._search_options(self.where))
+        self._index = open_and_check(self.index_dir, self.model, self.k, self._search_options(self.where))
         return self
 
     def _get_relevant_documents(
@@ -75,10 +75,10 @@ class LLM2CompRetriever(BaseRetriever):
         where: str | None = None,
     ) -> list[Document]:
         if k is not None and similarity_top_k is not None:
-            raise SettingsError("k and similarity_top_k are the same; give one of them")
-        wanted = next((number for number in (k, similarity_top_k) if number is not None), self.k)
+            raise SettingsError("k and similarity_top_k are the same setting; give one of them")
+        top_k = next((number for number in (k, similarity_top_k) if number is not None), self.k)
         options = self._search_options(self.where if where is None else where)
-        [hits] = self._index.search([check_query(query)], wanted, options=options)
+        [hits] = self._index.search([check_query(query)], top_k, options=options)
         return [_document(hit) for hit in hits]
 
     def _search_options(self, where: str | None) -> SearchOptions:

@@ -3,7 +3,7 @@
 Imports `llm2comp_indexes` and the core; no framework.
 """
 
-from llm2comp_adapters.retrieval import Mode, hit_metadata, open_to_ask
+from llm2comp_adapters.retrieval import Mode, hit_metadata, open_and_check
 from llm2comp_adapters.text_encoder import BUNDLED, LOADED, TextEncoder, check_query, check_texts
 
-__all__ = ["BUNDLED", "LOADED", "Mode", "TextEncoder", "check_query", "check_texts", "hit_metadata", "open_to_ask"]
+__all__ = ["BUNDLED", "LOADED", "Mode", "TextEncoder", "check_query", "check_texts", "hit_metadata", "open_and_check"]

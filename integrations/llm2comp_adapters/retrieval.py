@@ -1,4 +1,4 @@
-"""An index on disk as a framework's retriever wants it."""
+"""What the retrievers of both frameworks share: opening an index, and the metadata of its results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +8,20 @@ import numpy as np
 
 from llm2comp_indexes import Encoder, Hit, Index, SearchOptions, open_index
 
-__all__ = ["Mode", "hit_metadata", "open_to_ask"]
+__all__ = ["Mode", "hit_metadata", "open_and_check"]
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 """Search by vectors, by words, or by both."""
 
 
-def open_to_ask(folder: str | Path, model: str | Path | Encoder | None, k: int, options: SearchOptions) -> Index:
-    """The index, which has answered a question without words: whatever is wrong shows before the first real one.
+def open_and_check(folder: str | Path, model: str | Path | Encoder | None, k: int, options: SearchOptions) -> Index:
+    """The index, opened and searched once with an empty question, so that errors show before the first real search.
 
-    Its model is loaded if the mode needs one.
+    Its model is loaded if the mode needs it.
 
     Raises:
-        IndexFolderError: No index there, or its model cannot be loaded, or is another one.
-        SettingsError: It cannot be searched with this k or these options.
+        IndexFolderError: There is no index, or its model cannot be loaded or is another one.
+        SettingsError: The index cannot be searched with this k or these options.
     """
     index = open_index(folder, model=model)
     if options.mode == "dense":
@@ -29,10 +29,10 @@ def open_to_ask(folder: str | Path, model: str | Path | Encoder | None, k: int, 
     else:
         index.search([""], k, options=replace(options, mode="bm25"))
     if options.mode != "bm25":
-        index.model  # noqa: B018 - loads it
+        index.model  # noqa: B018  (loads it)
     return index
 
 
 def hit_metadata(hit: Hit) -> dict[str, Any]:
-    """The document's metadata, and its title, if it has one, as `title`."""
+    """Metadata of the result, with its title, if any, as `title`."""
     return ({"title": hit.title} if hit.title else {}) | hit.metadata

@@ -1,4 +1,4 @@
-"""The settings and the encoding that the LlamaIndex and the LangChain embedding class have in common."""
+"""Settings and encoding that the embedding classes for LlamaIndex and LangChain share."""
 
 import hashlib
 import json
@@ -26,10 +26,10 @@ from llm2comp.encoder import MemoryEncoder
 __all__ = ["BUNDLED", "LOADED", "TextEncoder", "check_query", "check_texts"]
 
 BUNDLED = "llm2comp-tiny"
-"""The `model_name` of the model that comes with the package; a folder of that name is `./llm2comp-tiny`."""
+"""The `model_name` of the bundled model; a folder of that name is given as `./llm2comp-tiny`."""
 
 LOADED = "a loaded model"
-"""The `model_name` where `model` is given."""
+"""The `model_name` of an object created with `model`."""
 
 
 def _name(value: Any) -> Any:
@@ -39,17 +39,17 @@ def _name(value: Any) -> Any:
 def _loaded(value: Any) -> Any:
     if isinstance(value, str | Path):
         raise ValueError(
-            f"it takes a model already loaded (llm2comp.load); give the folder or Hub id {str(value)!r} as model_name"
+            f"expected a loaded model (llm2comp.load); give the folder or Hub id {str(value)!r} as model_name"
         )
     return value
 
 
 class TextEncoder(BaseModel):
-    """Settings of an encoder, which is loaded when the object is made; mixed into each framework's class of embeddings.
+    """Settings of an encoder, which is loaded when the object is created; base of each framework's embedding class.
 
-    Without arguments it is the bundled model, as it was saved. Any number of threads may use one object. Dumped, it
-    says how to make it again, with the model's fingerprint, which is compared when it is made again; pickled, likewise,
-    so that weights travel only where they were given as `model`.
+    Without arguments, the encoder is the bundled model as it was saved. Any number of threads may use one object. A
+    dump contains the settings and the fingerprint of the model, which is checked when an object is created from it.
+    Pickling does the same: it contains weights only if they were passed as `model`.
     """
 
     model_config = ConfigDict(
@@ -57,35 +57,40 @@ class TextEncoder(BaseModel):
     )
 
     model_name: Annotated[str, BeforeValidator(_name)] = Field(
-        default=BUNDLED, frozen=True, description="Folder or Hub id; left out: the bundled model."
+        default=BUNDLED, frozen=True, description="Folder or Hub id; default: the bundled model."
     )
     model: Annotated[LLM2Comp, BeforeValidator(_loaded)] = Field(  # None only until it is loaded
         default=cast("LLM2Comp", None),
         exclude=True,
         repr=False,
         frozen=True,
-        description="A model already loaded, in place of model_name and device.",
+        description="A loaded model, instead of model_name and device.",
     )
     device: str | None = Field(
-        default=None, frozen=True, description="cpu, cuda, cuda:1 …; None takes a GPU if there is one."
+        default=None, frozen=True, description="cpu, cuda, cuda:1 …; None: a GPU if there is one."
     )
-    embed_batch_size: int = Field(default=64, gt=0, le=2048, description="Texts that are tokenised together.")
+    embed_batch_size: int = Field(default=64, gt=0, le=2048, description="Number of texts that are tokenised together.")
     query_instruction: str | None = Field(
-        default=None, description="Put before queries as it stands; None: the saved model's, an empty text: none."
+        default=None, description="Text before each query; None: that of the saved model; an empty text: none."
     )
     text_instruction: str | None = Field(
-        default=None, description="Put before texts as it stands; None: the saved model's, which is none."
+        default=None, description="Text before each text; None: that of the saved model, which is none."
     )
     max_length: int | None = Field(
         default=None,
         frozen=True,
-        description="Longest input in tokens, memory tokens included; longer ones keep their beginning.",
+        description="Maximum input in tokens, memory tokens included; longer texts are cut at the end.",
     )
     truncate_dim: int | None = Field(
-        default=None, gt=0, frozen=True, description="Components kept of each vector, which has unit length again."
+        default=None,
+        gt=0,
+        frozen=True,
+        description="Number of components kept of each vector, which is scaled to unit length again.",
     )
     normalize: bool | None = Field(
-        default=None, frozen=True, description="Whether vectors have unit length; None: as the model was saved."
+        default=None,
+        frozen=True,
+        description="Whether vectors are scaled to unit length; None: as the model was saved.",
     )
     show_progress: bool = Field(default=False, description="Show a progress bar when many texts are embedded.")
 
@@ -94,11 +99,11 @@ class TextEncoder(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _load(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Loads the model once the settings are known to be valid.
+        """The object, with its model loaded after the settings were found valid.
 
         Raises:
             ModelFolderError, BackboneError: As `llm2comp.load`.
-            ValidationError: Settings that contradict each other or the model, or another model than `fingerprint` says.
+            ValidationError: Settings contradict each other or the model, or `fingerprint` is that of another model.
         """
         if not isinstance(data, dict):
             return handler(data)  # an object of this class, validated again
@@ -107,34 +112,33 @@ class TextEncoder(BaseModel):
             for name, value in data.items()
             if name != "fingerprint" and not (name == "model" and value is None)
         }
-        made = handler(settings)
-        made._take_model(given="model" in settings)
+        encoder = handler(settings)
+        encoder._set_model(loaded="model" in settings)
         expected = data.get("fingerprint")
-        if expected is not None and expected != made.fingerprint:
+        if expected is not None and expected != encoder.fingerprint:
             raise ValueError(
-                f"the model {made.model_name!r} with these settings has the fingerprint {made.fingerprint[:12]}, "
-                f"expected {str(expected)[:12]}: "
-                "it is another one, or was trained since; name the right model, or leave the fingerprint out"
+                f"the model {encoder.model_name!r} with these settings has the fingerprint {encoder.fingerprint[:12]}, "
+                f"expected {str(expected)[:12]}: it is another one, or was trained since; name the right model, or "
+                "leave the fingerprint out"
             )
-        return made
+        return encoder
 
-    def _take_model(self, *, given: bool) -> None:
-        if given and (self.device is not None or (self.model_name != LOADED and "model_name" in self.model_fields_set)):
+    def _set_model(self, *, loaded: bool) -> None:
+        """Sets the model and the encoder: the model in `model` if it is `loaded`, else the one named `model_name`."""
+        named = self.model_name != LOADED and "model_name" in self.model_fields_set
+        if loaded and (named or self.device is not None):
             raise ValueError(
                 "model is given together with model_name or device, which are for loading one: give either"
             )
-        if not given and self.model_name == LOADED:
+        if not loaded and self.model_name == LOADED:
             raise ValueError(
                 "these settings are of an object made from a loaded model: give that model again (model=…), or its "
                 "folder (model_name=…)"
             )
-        model = (
-            self.model
-            if given
-            else llm2comp.load(None if self.model_name == BUNDLED else self.model_name, device=self.device)
-        )
-        # Both fields are frozen to users: what is loaded is settled here, once
-        self.__dict__.update(model=model, model_name=LOADED if given else self.model_name)
+        name = None if self.model_name == BUNDLED else self.model_name
+        model = self.model if loaded else llm2comp.load(name, device=self.device)
+        # Both fields are frozen, so they are set in the dictionary of the object
+        self.__dict__.update(model=model, model_name=LOADED if loaded else self.model_name)
         self._encoder = _adapt(model, max_length=self.max_length, normalize=self.normalize)
         dimension = model.get_embedding_dimension()
         if self.truncate_dim is not None and dimension is not None and self.truncate_dim > dimension:
@@ -143,14 +147,15 @@ class TextEncoder(BaseModel):
     @computed_field(repr=False)  # type: ignore[prop-decorator]
     @property
     def fingerprint(self) -> str:
-        """A text that changes whenever the vectors do: the name for a cache of them. Without settings of one's own, the model's."""
+        """Hash that changes whenever the vectors do, for the key of a cache; without further settings, the model's."""
         names = ("query_instruction", "text_instruction", "max_length", "truncate_dim", "normalize")
         settings = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        own = f"{self.model.fingerprint} {json.dumps(settings, sort_keys=True)}"
-        return hashlib.sha256(own.encode()).hexdigest() if settings else self.model.fingerprint
+        if not settings:
+            return self.model.fingerprint
+        return hashlib.sha256(f"{self.model.fingerprint} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How another process makes it again: by loading, unless the model was given."""
+        """Function and settings that create the object in another process; the model is loaded there if it was here."""
         settings = self.model_dump()
         settings.pop("class_name", None)
         return _restore, (type(self), settings | ({"model": self.model} if self.model_name == LOADED else {}))
@@ -159,7 +164,7 @@ class TextEncoder(BaseModel):
         """The vector of a query.
 
         Raises:
-            TypeError: It is not a string.
+            TypeError: The query is not a string.
         """
         query = check_query(text)
         vector: list[float] = self._encoder.encode_query(
@@ -168,10 +173,10 @@ class TextEncoder(BaseModel):
         return vector
 
     def _encode_texts(self, texts: Sequence[str], *, show_progress: bool = False) -> list[list[float]]:
-        """The vectors of texts, in their order.
+        """Vectors of texts, in their order.
 
         Raises:
-            TypeError: Naming the position of what is not a string.
+            TypeError: One of them is not a string; the message names its position.
         """
         vectors: list[list[float]] = self._encoder.encode_document(
             check_texts(texts),
@@ -184,7 +189,7 @@ class TextEncoder(BaseModel):
 
 
 def check_query(text: str) -> str:
-    """The query.
+    """The query, unaltered.
 
     Raises:
         TypeError: It is not a string.
@@ -198,7 +203,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list.
 
     Raises:
-        TypeError: It is one text rather than several, or one of them is not a string; the message names its position.
+        TypeError: `texts` is a single text, or one of them is not a string; the message names its position.
     """
     if isinstance(texts, str | bytes | dict) or not hasattr(texts, "__iter__"):
         raise TypeError(f"expected a list of strings, got {_show(texts)}")
@@ -214,7 +219,10 @@ def _show(value: object) -> str:
 
 
 def _adapt(model: LLM2Comp, *, max_length: int | None, normalize: bool | None) -> LLM2Comp:
-    """The model, or one that shares its weights and differs in what is not None; the one given stays as it is, for others may use it."""
+    """The model; with a setting that is not None, a new one with that setting and the same weights.
+
+    The model itself is not changed, because others may use it.
+    """
     if max_length is None and normalize is None:
         return model
     encoder = model.encoder
@@ -236,5 +244,5 @@ _IMPORTED_BY = os.getpid()
 
 def _restore(cls: type[TextEncoder], settings: dict[str, Any]) -> TextEncoder:
     if os.getpid() != _IMPORTED_BY:
-        torch.set_num_threads(1)  # a forked process has none of PyTorch's threads and would wait for them for ever
+        torch.set_num_threads(1)  # a forked process lacks PyTorch's threads and would wait for them forever
     return cls(**settings)

@@ -16,10 +16,10 @@ _logger = logging.getLogger(__name__)
 
 
 class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
-    """An embedding model: the bundled one, or one from a folder or the Hub, or a loaded one.
+    """Embedding model: the bundled one, one from a folder or the Hub, or a loaded one.
 
-    Queries get the query instruction that the model was saved with, texts none, unless said otherwise. Texts are
-    encoded as they are. The asynchronous methods compute in a thread.
+    By default, queries get the instruction that the model was saved with, and texts none. Texts are encoded unaltered.
+    The asynchronous methods compute in a thread.
 
     Examples:
         >>> from llama_index.embeddings.llm2comp import LLM2CompEmbedding
@@ -30,7 +30,7 @@ class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name in serialized form."""
+        """Name of the class in serialized form."""
         return "LLM2CompEmbedding"
 
     def get_query_embedding(self, query: str) -> Embedding:
@@ -47,7 +47,7 @@ class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
         """Vectors of texts, in their order.
 
         Raises:
-            TypeError: Naming the position of what is not a string, before anything is computed.
+            TypeError: One of them is not a string; the message names its position. Nothing has been computed then.
         """
         checked = check_texts(texts)
         with count_truncated() as count:
@@ -59,7 +59,7 @@ class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
     async def aget_text_embedding_batch(
         self, texts: Sequence[str], show_progress: bool = False, **kwargs: Any
     ) -> list[Embedding]:
-        """As `get_text_embedding_batch`, in one thread: batches at the same time would share the same cores."""
+        """As `get_text_embedding_batch`, in one thread, because concurrent batches would compete for the same cores."""
         return await asyncio.to_thread(self.get_text_embedding_batch, texts, show_progress, **kwargs)
 
     def _get_query_embedding(self, query: str) -> Embedding:
@@ -81,5 +81,5 @@ class LLM2CompEmbedding(TextEncoder, BaseEmbedding):
         return await asyncio.to_thread(self._encode_texts, texts)
 
     def _for_queries(self) -> Self:
-        """This object without its embeddings cache, whose keys do not tell a query from a text of the same words."""
+        """This object without its embeddings cache, in which a query and a text with the same words share a key."""
         return self if self.embeddings_cache is None else self.model_copy(update={"embeddings_cache": None})

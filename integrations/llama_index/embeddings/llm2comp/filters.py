@@ -1,4 +1,4 @@
-"""LlamaIndex's filters on metadata in the syntax of our indexes."""
+"""LlamaIndex's metadata filters, translated to the filter syntax of llm2comp indexes."""
 
 from typing import Any
 
@@ -24,14 +24,15 @@ _JOINED = {FilterOperator.ANY: " or ", FilterOperator.ALL: " and "}
 
 
 def to_where(filters: MetadataFilters | str | None) -> str | None:
-    """The filter as `SearchOptions.where` takes it, None if there is none; groups may hold groups, and a text is one already.
+    """The filters as a text for `SearchOptions.where`; None if there are none. A text is returned as it is.
 
-    A key is the name of a field, `journal.name` that of a field within a field. As in LlamaIndex's own store (since
-    0.14.23), a document without the field matches `!=` and `nin` only. `is_empty` matches it too, and 0 and False, as
-    `not field` does.
+    Groups may contain groups. A key is the name of a field; `journal.name` is a field of a field. As in the store of
+    LlamaIndex (since 0.14.23), a document without the field matches only `!=` and `nin`. It also matches `is_empty`, as
+    do 0 and False, because `not field` is true for them.
 
     Raises:
-        SettingsError: Naming the key, where an operator or its value has no counterpart; or these are no filters.
+        SettingsError: An operator or its value has no counterpart (the message names the key), or `filters` is of
+            another type.
     """
     if filters is None or isinstance(filters, str):
         return filters
@@ -59,14 +60,14 @@ def _to_test(part: MetadataFilter) -> str:
     if operator in _LIST_FORMS and isinstance(value, list):
         return _LIST_FORMS[operator].format(field=field, items="".join(f"{item!r}, " for item in value))
     if operator in _JOINED and isinstance(value, list):
-        return _JOINED[operator].join(f"{item!r} in {field}" for item in value) or _of_none(operator, field)
+        return _JOINED[operator].join(f"{item!r} in {field}" for item in value) or _empty_list(operator, field)
     raise SettingsError(
         f"the filter on {part.key!r} cannot be expressed: operator {operator.value!r} with the value {_show(value)}"
     )
 
 
-def _of_none(operator: FilterOperator, field: str) -> str:
-    """Any of no values: nothing. All of no values: whatever has the field."""
+def _empty_list(operator: FilterOperator, field: str) -> str:
+    """The test for an empty list: ANY matches nothing, ALL matches every document that has the field."""
     return f"{field} in ()" if operator == FilterOperator.ANY else f"{field} is not None"
 
 

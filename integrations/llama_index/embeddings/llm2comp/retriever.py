@@ -14,25 +14,25 @@ from llama_index.embeddings.llm2comp.filters import to_where
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
-from llm2comp_adapters import Mode, check_query, hit_metadata, open_to_ask
+from llm2comp_adapters import Mode, check_query, hit_metadata, open_and_check
 from llm2comp_indexes import Encoder, Hit, SearchOptions
 
 __all__ = ["LLM2CompRetriever"]
 
 
 class LLM2CompRetriever(BaseRetriever):
-    """Nodes from a folder that `llm2comp index build` made, best first.
+    """Nodes from an index that `llm2comp index build` wrote, best first.
 
-    The index is opened when the object is made, and shows that commit for as long as the object lives; any number of
-    threads may ask it. A node has the document's id, metadata and title (as metadata `title`, if there is one); its
-    source is the document, which is another id in an index of chunks.
+    The index is opened when the object is created; the object always searches that commit. Any number of threads may
+    search with it at once. A node has the id, the metadata and the title (as metadata `title`, if any) of its document
+    or chunk; its source is the document, whose id differs in an index of chunks.
 
     Attributes:
-        similarity_top_k: Nodes to return; may be changed.
+        similarity_top_k: Number of nodes to return; may be changed.
 
     Raises:
-        IndexFolderError: No index there, or its model cannot be loaded, or is another one.
-        SettingsError: The index cannot be searched so: by the mode, the number of nodes, or the filters.
+        IndexFolderError: There is no index, or its model cannot be loaded or is another one.
+        SettingsError: The index does not support the mode, the number of nodes, or the filters.
     """
 
     def __init__(
@@ -51,24 +51,24 @@ class LLM2CompRetriever(BaseRetriever):
 
         Args:
             index_dir: Folder of the index.
-            similarity_top_k: Nodes to return.
-            mode: By vectors (`dense`), by words (`bm25`), or by both (`hybrid`).
-            filters: On metadata: LlamaIndex's, or a text such as `year >= 2020 and lang in ("en", "de")`.
-            options: Effort, weights, chunks or documents, threads; its mode and where are those above.
-            model: The index's model, loaded, or the place to load it from.
-            callback_manager: As of every retriever.
-            verbose: As of every retriever.
+            similarity_top_k: Number of nodes to return.
+            mode: Search by vectors (`dense`), by words (`bm25`), or by both (`hybrid`).
+            filters: Filters on metadata: LlamaIndex's, or a text such as `year >= 2020 and lang in ("en", "de")`.
+            options: Effort, weights, chunks or documents, threads; its mode and where are not used.
+            model: Model of the index, loaded, or the folder or Hub id to load it from.
+            callback_manager: As for every retriever.
+            verbose: As for every retriever.
         """
         self.similarity_top_k = similarity_top_k
         self._options = replace(options or SearchOptions(), mode=mode, where=to_where(filters))
-        self._index = open_to_ask(index_dir, model, similarity_top_k, self._options)
+        self._index = open_and_check(index_dir, model, similarity_top_k, self._options)
         super().__init__(callback_manager=callback_manager, verbose=verbose)
 
     def retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
         """The nodes nearest to a question.
 
         Raises:
-            TypeError: It is neither a string nor a QueryBundle of one.
+            TypeError: The question is neither a string nor a QueryBundle with one.
         """
         return super().retrieve(_check(str_or_query_bundle))
 
@@ -88,7 +88,10 @@ class LLM2CompRetriever(BaseRetriever):
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
     def _vector(self, query_bundle: QueryBundle) -> NDArray[np.float32] | None:
-        """The unit vector (1, dim) that the bundle asks for in place of its question: a vector, or other texts, such as HyDE's."""
+        """Unit vector (1, dim) that the bundle brings instead of its question; None if it brings none.
+
+        Either its embedding, or the mean vector of its texts to embed, such as HyDE's.
+        """
         if query_bundle.embedding is not None:
             vectors = np.array([query_bundle.embedding], dtype=np.float32)
         elif query_bundle.custom_embedding_strs:
@@ -99,18 +102,17 @@ class LLM2CompRetriever(BaseRetriever):
             return None
         if self._options.mode != "dense":
             raise SettingsError(
-                f"the query brings a vector or texts of its own to embed, which mode {self._options.mode!r} cannot "
-                "use; take dense"
+                f"the query brings a vector or texts to embed, which mode {self._options.mode!r} cannot use; take dense"
             )
         if not np.isfinite(vectors).all():
-            raise SettingsError("the query brings a vector of its own that is not finite")
+            raise SettingsError("the query brings a vector that is not finite")
         mean: NDArray[np.float32] = vectors.mean(axis=0, keepdims=True)
         unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return unit
 
     def _nearest(self, vector: NDArray[np.float32]) -> Iterator[Hit]:
-        found = self._index.search_vectors(vector, self.similarity_top_k, options=self._options)
-        for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True):
+        matches = self._index.search_vectors(vector, self.similarity_top_k, options=self._options)
+        for row, score in zip(matches.rows[0].tolist(), matches.scores[0].tolist(), strict=True):
             if row >= 0:
                 yield self._index.fetch(row, score)
 

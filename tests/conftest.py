@@ -1,4 +1,4 @@
-"""A tiny random model for mechanics: the golden backbone in float32 on the CPU, with an adapter that does something."""
+"""A tiny random model for tests of mechanics: the golden backbone in float32 on the CPU, with a non-zero adapter."""
 
 import shutil
 from collections.abc import Callable
@@ -17,7 +17,7 @@ QUERY_INSTRUCTION = "find: "
 
 @pytest.fixture(scope="session")
 def make_model() -> "Callable[..., LLM2Comp]":
-    """Builds a model from the golden backbone; the options are those of `from_backbone`."""
+    """Function that builds a model from the golden backbone, with the options of `from_backbone`."""
     import torch
 
     from llm2comp.backbone.adapter import AdapterSettings
@@ -37,7 +37,7 @@ def make_model() -> "Callable[..., LLM2Comp]":
         generator = torch.Generator().manual_seed(7)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if "lora_B" in name:  # zero at first, so that a fresh adapter does nothing
+                if "lora_B" in name:  # zero in a new adapter, which then has no effect
                     parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
         return model
 
@@ -46,13 +46,13 @@ def make_model() -> "Callable[..., LLM2Comp]":
 
 @pytest.fixture(scope="session")
 def model(make_model: "Callable[..., LLM2Comp]") -> "LLM2Comp":
-    """A model that several tests share: not to be changed."""
+    """A model that several tests share; they must not change it."""
     return make_model()
 
 
 @pytest.fixture(scope="session")
 def saved_model(model: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder the shared model was saved to: not to be changed."""
+    """Folder with the shared model; tests must not change it."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     model.save(folder)
     return folder
@@ -60,7 +60,7 @@ def saved_model(model: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def exported_model(model: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain sentence-transformers model made of the shared model: not to be changed."""
+    """Plain sentence-transformers model exported from the shared model; tests must not change it."""
     folder = tmp_path_factory.mktemp("exported") / "plain"
     model.export(folder)
     return folder
@@ -68,11 +68,11 @@ def exported_model(model: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def model_folder(saved_model: Path, tmp_path: Path) -> Path:
-    """A copy of the saved model to tamper with."""
+    """Copy of the saved model that a test may change."""
     return Path(shutil.copytree(saved_model, tmp_path / "model"))
 
 
 @pytest.fixture
 def backbone_folder(tmp_path: Path) -> Path:
-    """A copy of the golden backbone to tamper with."""
+    """Copy of the golden backbone that a test may change."""
     return Path(shutil.copytree(BACKBONE, tmp_path / "backbone"))

@@ -1,4 +1,4 @@
-"""Small random language models of many families, made from configurations, and what their own classes say about a text."""
+"""Small random language models of many families, and the states that transformers computes with them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +73,7 @@ PACKED: dict[str, dict[str, Any]] = {
     "helium": {**_COMMON, **_HEAD},
     "gpt_oss": {**_COMMON, **_HEAD, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
     "mixtral": {**_COMMON, "num_local_experts": 4, "num_experts_per_tok": 2, "router_jitter_noise": 0.5},
-    # its windows are known to its masks only, and attention that takes no mask has to look them up
+    # its windows are stored in its masks only, so attention without a mask has to look them up
     "qwen2_moe": {
         **_COMMON,
         **_EXPERTS,
@@ -92,7 +92,7 @@ PADDED: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4, "hidden_dropout": 0.5},
     "gptj": {**_OLD, "rotary_dim": 8},
 }
-"""Configurations of families that hand nothing down to attention, or have an attention of their own."""
+"""Configurations of families that pass no arguments to attention, or have an attention function in the model."""
 
 REFUSED: dict[str, dict[str, Any]] = {
     "gpt_neo": {
@@ -107,13 +107,13 @@ REFUSED: dict[str, dict[str, Any]] = {
     "mamba": {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
     "mpt": {"vocab_size": VOCABULARY, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
 }
-"""Configurations of families that stay causal whatever one sets."""
+"""Configurations of families that stay causal with every setting."""
 
-_TAKES_NO_MASK_OF_FOUR = {"opt", "bloom"}
+_NO_4D_MASK = {"opt", "bloom"}
 
 
 def build(family: str, **changes: Any) -> PreTrainedModel:
-    """The family's small model, its weights spread enough that attention matters; the same one each time."""
+    """Small model of the family, the same in each call, with weights large enough for attention to matter."""
     settings = {**PACKED, **PADDED, **REFUSED}[family]
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **{**settings, **changes})
@@ -133,9 +133,9 @@ def some_texts(*lengths: int) -> list[Tensor]:
 
 
 def padded_states(model: PreTrainedModel, texts: Sequence[Tensor], *, causal: bool) -> Tensor:
-    """What transformers' own classes give, texts padded on the right: (tokens, hidden), texts end to end.
+    """States that transformers computes from texts padded on the right, concatenated: (tokens, hidden).
 
-    For a bidirectional pass the model is switched for good, and its windows are opened.
+    A bidirectional pass changes the model for good: it is set to non-causal, and its windows are opened.
     """
     tokens = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
@@ -151,8 +151,11 @@ def padded_states(model: PreTrainedModel, texts: Sequence[Tensor], *, causal: bo
 
 
 def states_by_hand(model: PreTrainedModel, text: Tensor) -> Tensor | None:
-    """Bidirectional states of one text, (tokens, hidden), through a mask that hides nothing; no switch of transformers is used."""
-    if model.config.model_type in _TAKES_NO_MASK_OF_FOUR:
+    """Bidirectional states of one text, (tokens, hidden), computed with a mask that hides nothing.
+
+    None if the family does not accept such a mask.
+    """
+    if model.config.model_type in _NO_4D_MASK:
         return None
     nothing_hidden = torch.zeros(1, 1, len(text), len(text))
     states: Tensor = model.base_model(input_ids=text[None], attention_mask=nothing_hidden).last_hidden_state[0]

@@ -1,4 +1,4 @@
-"""A stand-in for a model: vectors of hashed words, instant and the same everywhere, so that mechanics are tested without one."""
+"""A stand-in for a model, to test mechanics: vectors from hashed words, computed at once and the same everywhere."""
 
 import hashlib
 from collections import Counter
@@ -7,9 +7,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+WORDS = "bread moon list rain prime harbour tides oven butter numbers sea field stone light".split()  # noqa: SIM905
+"""Words for texts of random corpora."""
+
 
 class WordEncoder:
-    """Unit vectors: the sum of a fixed random vector for each word."""
+    """Encodes a text as the sum of a fixed random vector for each word, scaled to unit length."""
 
     def __init__(self, dimension: int = 32, fingerprint: str = "words") -> None:
         self.dimension = dimension

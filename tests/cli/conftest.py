@@ -1,4 +1,4 @@
-"""The command line run inside the test process, with what a shell would see: exit code, stdout, stderr."""
+"""Runs the command line inside the test process; returns what a shell sees: exit code, stdout, stderr."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from tests.word_encoder import WordEncoder
 
 
 class Run(NamedTuple):
-    """What a finished command left."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -41,14 +41,14 @@ def llm2comp_command(
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name loads the stand-in, and nothing depends on the width of the terminal."""
+    """Makes every name load the stand-in encoder, and fixes the width of the terminal."""
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: WordEncoder(fingerprint=name or "words"))
     monkeypatch.setenv("COLUMNS", "100")
 
 
 @pytest.fixture
 def write_lines() -> Callable[[Path, list[Any]], Path]:
-    """Writes rows as JSON lines, strings as they are."""
+    """Writes rows as JSON lines, and strings unaltered."""
 
     def write(path: Path, rows: list[Any]) -> Path:
         path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))

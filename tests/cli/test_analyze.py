@@ -64,8 +64,8 @@ def test_a_model_that_has_its_reader_beside_one_without(
     assert done.code == 0, done.err
     assert is_picture(out / "spectrum.png")
     assert is_picture(out / "memory.png")
-    found = json.loads((out / "analysis.json").read_text())
-    ours, plain = found["models"]
+    analysis = json.loads((out / "analysis.json").read_text())
+    ours, plain = analysis["models"]
     model = llm2comp.load(saved_model, device="cpu", dtype="float32")
     expected = describe_embeddings(model, TEXTS, pairs=[("who", "she"), ("what", "it")])
     assert expected["texts"] == 5
@@ -77,9 +77,9 @@ def test_a_model_that_has_its_reader_beside_one_without(
     assert len(ours["singular_values"]) == 5
     assert set(ours["reading"]["nll"]) == {"nothing", "another text", "memory", "whole text"}
     assert (ours["reading"]["texts"], len(ours["samples"])) == (5, 1)
-    assert found["empty_texts_left_out"] == 1
-    assert found["settings"]["pairs"] == str(pairs)
-    assert {"llm2comp", "torch", "python"} <= found["versions"].keys()
+    assert analysis["empty_texts_left_out"] == 1
+    assert analysis["settings"]["pairs"] == str(pairs)
+    assert {"llm2comp", "torch", "python"} <= analysis["versions"].keys()
 
     table = {line[:36].strip(): line[36:].split() for line in done.out.split("\n\n")[0].splitlines()}
     assert [float(value) for value in table["participation ratio"]] == pytest.approx(

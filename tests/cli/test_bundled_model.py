@@ -1,4 +1,4 @@
-"""The way a newcomer goes, with the model that comes along: documents in, the right answer out, and the demo."""
+"""First steps with the bundled model: documents in, the right answer out, and the demo."""
 
 import json
 import re
@@ -16,9 +16,11 @@ BUNDLED = Path(llm2comp.__file__).parent / "bundled" / "llm2comp-tiny"
 pytestmark = pytest.mark.skipif(not BUNDLED.is_dir(), reason="the bundled model is not in this checkout")
 
 DOCUMENTS = {
-    "bread": "Flour, water, salt and yeast are kneaded to a dough, which rises for some hours before it is baked in a hot oven.",
+    "bread": "Flour, water, salt and yeast are kneaded to a dough, which rises for some hours before it is baked in a "
+    "hot oven.",
     "tides": "The gravity of the Moon pulls the oceans, so that the sea level rises and falls about twice a day.",
-    "chess": "Two players move sixteen pieces each on a board of sixty-four squares and try to checkmate the king of the other.",
+    "chess": "Two players move sixteen pieces each on a board of sixty-four squares and try to checkmate the king of the "
+    "other.",
     "rail": "Steam locomotives pulled the first passenger trains between Liverpool and Manchester in 1830.",
     "heart": "The heart pumps blood through the arteries of the body, and the veins bring it back.",
 }

@@ -12,7 +12,7 @@ Command = Callable[..., Run]
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Two systems: far apart on one task, on different data in another, and each with a task of its own."""
+    """Two systems: far apart on one task, on different data in another, and each with a task that the other lacks."""
     low, high = [0.1, 0.3] * 20, [0.7, 0.6] * 20
     return [
         write_result(

@@ -35,7 +35,7 @@ def run_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sentence-transformers model: one vector a word, at right angles to each other."""
+    """A sentence-transformers model with a vector per word, all orthogonal to each other."""
     torch = pytest.importorskip("torch")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding

@@ -1,4 +1,4 @@
-"""`llm2comp eval --suite` as a user runs it, and again after it was cut off."""
+"""`llm2comp eval --suite` as a user runs it, and again after an interruption."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def suite(tmp_path: Path) -> Path:
 
 
 class Breaking(WordHashes):
-    """Encodes documents so often, and then is cut off; `model` says what it is called."""
+    """Encodes documents `times` times and is then interrupted."""
 
     def __init__(self, times: int, fingerprint: str) -> None:
         super().__init__(256)
@@ -62,7 +62,7 @@ class Breaking(WordHashes):
 
 @pytest.fixture
 def load_breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """From here on every name loads a model that can be asked so often."""
+    """Makes every name load a model that is interrupted after a number of calls."""
 
     def load(times: int, fingerprint: str = "abc") -> None:
         monkeypatch.setattr(

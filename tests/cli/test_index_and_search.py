@@ -1,4 +1,4 @@
-"""`index` and `search` as a user meets them: what is printed, what is written, what is refused. With the stand-in encoder."""
+"""`index` and `search` as a user runs them, with the stand-in encoder: output, files, refusals."""
 
 import json
 import re

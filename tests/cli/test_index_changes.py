@@ -1,4 +1,4 @@
-"""`index add`, `delete` and `merge` as a user meets them: what is printed, what is refused, what is found afterwards."""
+"""`index add`, `delete` and `merge` as a user runs them: output, refusals, results of searches afterwards."""
 
 import json
 import re
@@ -49,10 +49,10 @@ def test_add_says_what_it_did(folder: Path, newer: Path, llm2comp_command: Comma
         r"0 added, 0 replaced, 8 unchanged, in [\d.]+ s; 17 documents now\n",
         llm2comp_command("index", "add", folder, newer).out,
     )
-    found = json.loads(
+    hits = json.loads(
         llm2comp_command("search", folder, make_documents([2], seed=1)[0]["text"], "-k", "1", "--json").out
     )
-    assert found[0]["id"] == "d2"
+    assert hits[0]["id"] == "d2"
 
 
 def test_add_as_json_and_with_skipped_rows(folder: Path, newer: Path, llm2comp_command: Command) -> None:
@@ -152,7 +152,8 @@ def test_merge_says_what_it_did(folder: Path, newer: Path, llm2comp_command: Com
         "7",
     )
     assert re.match(
-        r"rewritten, 0 deleted rows dropped, in [\d.]+ s; 15 documents\nThe finished index of 15 vectors, HNSW16 .* recall@3 ",
+        r"rewritten, 0 deleted rows dropped, in [\d.]+ s; 15 documents\n"
+        r"The finished index of 15 vectors, HNSW16 .* recall@3 ",
         changed.out,
     )
     options = verify_index(folder).options

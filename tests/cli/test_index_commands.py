@@ -1,4 +1,4 @@
-"""`index build`, `info`, `verify` and `encode` with each of their options, and with what users get wrong."""
+"""`index build`, `info`, `verify` and `encode` with each of their options, and with wrong usage."""
 
 import json
 import re
@@ -11,24 +11,9 @@ import pytest
 
 import llm2comp
 from llm2comp.errors import ModelFolderError
+from tests.word_encoder import WORDS
 
 pytestmark = pytest.mark.usefixtures("stand_in")
-WORDS = [
-    "bread",
-    "moon",
-    "list",
-    "rain",
-    "prime",
-    "harbour",
-    "tides",
-    "oven",
-    "butter",
-    "numbers",
-    "sea",
-    "field",
-    "stone",
-    "light",
-]
 
 
 @pytest.fixture
@@ -42,7 +27,7 @@ def corpus(tmp_path: Path, write_lines: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def build(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) -> Callable[..., Path]:
-    """Builds an index with the options and gives its folder."""
+    """Builds an index with the options and returns its folder."""
 
     def run(*options: object) -> Path:
         done = llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--overwrite", *options)
@@ -53,8 +38,8 @@ def build(tmp_path: Path, corpus: Path, llm2comp_command: Callable[..., Any]) ->
 
 
 def read_info(folder: Path, llm2comp_command: Callable[..., Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(llm2comp_command("index", "info", folder, "--json").out)
-    return found
+    facts: dict[str, Any] = json.loads(llm2comp_command("index", "info", folder, "--json").out)
+    return facts
 
 
 @pytest.mark.parametrize(
@@ -74,9 +59,9 @@ def test_options_of_build_are_what_info_says(
     build: Callable[..., Path], llm2comp_command: Callable[..., Any], options: tuple[str, ...], expected: dict[str, Any]
 ) -> None:
     folder = build(*options)
-    found = read_info(folder, llm2comp_command)
-    assert {name: found[name] for name in expected} == expected
-    assert found["size"] == sum(path.stat().st_size for path in (folder / "segments").rglob("*") if path.is_file())
+    facts = read_info(folder, llm2comp_command)
+    assert {name: facts[name] for name in expected} == expected
+    assert facts["size"] == sum(path.stat().st_size for path in (folder / "segments").rglob("*") if path.is_file())
     assert json.loads(llm2comp_command("search", folder, "the moon", "-k", "1", "--json").out)
     assert llm2comp_command("index", "verify", folder).code == 0
 
@@ -106,19 +91,19 @@ def test_targets_of_build_are_kept_and_answered(
 def test_info_for_people(build: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
     folder = build("--type", "HNSW8", "--hybrid", "--recall", "0.9")
     rows = dict(re.findall(r"(?m)^(.{12}) (.*)$", llm2comp_command("index", "info", folder).out))
-    said = {name.strip(): text for name, text in rows.items()}
-    assert said["documents"] == "60 in 1 segment"
-    assert said["dimension"] == "32, stored as float32"
-    assert said["type"] == "HNSW8 of 60 rows"
-    assert said["asked for"] == "type HNSW8, recall@10 0.9, at most 10 ms (the default) per query, any memory"
-    assert said["words"] == "a BM25 index, for --mode bm25 and hybrid"
-    assert re.fullmatch(r"[\d.]+ kB to search, estimated", said["memory"])
-    assert re.fullmatch(r"[\d.]+ kB", said["size"])
-    assert said["fingerprint"] == "words-32"
-    assert re.fullmatch(r"1, by llm2comp [\w.]+, faiss [\d.]+, numpy [\d.]+, python [\d.]+", said["commit"])
-    assert re.fullmatch(r"recall@10 (1.000|0.\d{3})", re.search(r"recall@10 [\d.]{5}", said["measured"])[0])  # type: ignore[index]
-    assert said["queries"] == "32 passages of 4 to 12 words from the documents, encoded as queries"
-    assert re.fullmatch(r"[\d.]+ ms per query for comparing all vectors \(median\)", said["exact"])
+    texts = {name.strip(): text for name, text in rows.items()}
+    assert texts["documents"] == "60 in 1 segment"
+    assert texts["dimension"] == "32, stored as float32"
+    assert texts["type"] == "HNSW8 of 60 rows"
+    assert texts["asked for"] == "type HNSW8, recall@10 0.9, at most 10 ms (the default) per query, any memory"
+    assert texts["words"] == "a BM25 index, for --mode bm25 and hybrid"
+    assert re.fullmatch(r"[\d.]+ kB to search, estimated", texts["memory"])
+    assert re.fullmatch(r"[\d.]+ kB", texts["size"])
+    assert texts["fingerprint"] == "words-32"
+    assert re.fullmatch(r"1, by llm2comp [\w.]+, faiss [\d.]+, numpy [\d.]+, python [\d.]+", texts["commit"])
+    assert re.fullmatch(r"recall@10 (1.000|0.\d{3})", re.search(r"recall@10 [\d.]{5}", texts["measured"])[0])  # type: ignore[index]
+    assert texts["queries"] == "32 passages of 4 to 12 words from the documents, encoded as queries"
+    assert re.fullmatch(r"[\d.]+ ms per query for comparing all vectors \(median\)", texts["exact"])
     llm2comp_command("index", "delete", folder, "d3", "d5")
     assert re.search(r"(?m)^type +HNSW8 of 60 rows, 2 of them deleted$", llm2comp_command("index", "info", folder).out)
 
@@ -177,13 +162,13 @@ def test_vectors_made_elsewhere(tmp_path: Path, corpus: Path, llm2comp_command: 
     assert run.code == 1
     assert "its vectors were made elsewhere, by a model it does not know; name the model (--model)" in run.err
     assert llm2comp_command("index", "build", corpus, *files, "-o", tmp_path / "texts").code == 0
-    llm2comp_command("index", "build", corpus, "-o", tmp_path / "own")
-    expected, found = (
+    llm2comp_command("index", "build", corpus, "-o", tmp_path / "encoded")
+    expected, hits = (
         json.loads(llm2comp_command("search", tmp_path / name, "the moon", "--json", "-m", "words").out)
-        for name in ("own", "texts")
+        for name in ("encoded", "texts")
     )
-    assert [hit["id"] for hit in found] == [hit["id"] for hit in expected]
-    assert found[0]["text"] == expected[0]["text"]
+    assert [hit["id"] for hit in hits] == [hit["id"] for hit in expected]
+    assert hits[0]["text"] == expected[0]["text"]
 
 
 def test_shards_give_the_index_that_a_build_gives(
@@ -330,7 +315,7 @@ def test_a_shard_that_cannot_be_is_wrong_usage(
 def test_a_second_build_of_another_corpus_says_that_it_begins_anew(
     tmp_path: Path, corpus: Path, write_lines: Callable[..., Path], llm2comp_command: Callable[..., Any]
 ) -> None:
-    """What a stopped build left is of no use to another corpus, and is replaced by it."""
+    """Files of an interrupted build are replaced by the build of another corpus."""
     assert llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--type", "IVF64,Flat").code == 1
     other = write_lines(tmp_path / "other.jsonl", [{"_id": "a", "text": "moon"}])
     assert llm2comp_command("index", "build", other, "-o", tmp_path / "idx").code == 0

@@ -1,4 +1,4 @@
-"""What a command says while it works: lines where nobody watches, a bar on a terminal, rate and time left in both."""
+"""Progress of a command: a bar on a terminal, plain lines elsewhere, with rate and time left in both."""
 
 import os
 import re
@@ -36,7 +36,7 @@ main()
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Seconds that pass when the test says so."""
+    """A clock that the test sets."""
     fake = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("llm2comp.cli.progress.time", SimpleNamespace(monotonic=lambda: fake.now))
     return fake
@@ -70,7 +70,7 @@ def test_lines_have_the_rate_and_the_time_left(clock: SimpleNamespace, capsys: p
 
 
 def test_the_rate_is_that_of_the_last_minute(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
-    """Blocks of a killed build are found in no time; what comes then takes as long as ever."""
+    """Blocks of an interrupted build are skipped at once; only those after them say how fast encoding is."""
     with Progress("documents", total=100_000) as progress:
         run(
             progress,
@@ -127,11 +127,11 @@ def test_a_build_says_what_it_does(
     monkeypatch.setattr(Progress, "_SECONDS_BETWEEN_LINES", 0)
     monkeypatch.setattr(Progress, "_SILENT_SECONDS", 0)
     corpus = write_lines(tmp_path / "corpus.jsonl", [{"_id": str(row), "text": "word"} for row in range(3)])
-    said = llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--type", "hnsw").err.splitlines()
-    assert re.fullmatch(r"3 of about 3 documents after \d+ s( \(.* a second\))?", said[0])
-    assert said[1] == "rows in the structure …"
-    assert re.fullmatch(r"3 of 3 rows in the structure after \d+ s( \(.* a second\))?", said[2])
-    assert said[3:] == ["measuring …"]
+    lines = llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--type", "hnsw").err.splitlines()
+    assert re.fullmatch(r"3 of about 3 documents after \d+ s( \(.* a second\))?", lines[0])
+    assert lines[1] == "rows in the structure …"
+    assert re.fullmatch(r"3 of 3 rows in the structure after \d+ s( \(.* a second\))?", lines[2])
+    assert lines[3:] == ["measuring …"]
     assert "choosing the type …" in llm2comp_command("index", "build", corpus, "-o", tmp_path / "other").err
 
 

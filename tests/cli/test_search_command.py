@@ -1,4 +1,4 @@
-"""`search` with each of its options, for one question and for files of them, and with what users get wrong."""
+"""`search` with each of its options, for one question and for files of queries, and with wrong usage."""
 
 import json
 import re
@@ -19,31 +19,14 @@ from llm2comp_indexes import (
     delete_documents,
     open_index,
 )
+from tests.word_encoder import WORDS, WordEncoder
 
 pytestmark = pytest.mark.usefixtures("stand_in")
-WORDS = [
-    "bread",
-    "moon",
-    "list",
-    "rain",
-    "prime",
-    "harbour",
-    "tides",
-    "oven",
-    "butter",
-    "numbers",
-    "sea",
-    "field",
-    "stone",
-    "light",
-]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of 200 documents with metadata and a BM25 index."""
-    from tests.word_encoder import WordEncoder
-
     root, draw = tmp_path_factory.mktemp("search"), np.random.default_rng(0)
     documents = [
         {
@@ -67,8 +50,8 @@ def search(folder: Path, llm2comp_command: Callable[..., Any]) -> Callable[..., 
     def run(question: str, *options: object) -> list[dict[str, Any]]:
         done = llm2comp_command("search", folder, question, *options, "--json")
         assert (done.code, done.err) == (0, "")
-        found: list[dict[str, Any]] = json.loads(done.out)
-        return found
+        hits: list[dict[str, Any]] = json.loads(done.out)
+        return hits
 
     return run
 
@@ -95,8 +78,8 @@ def test_options_mean_what_they_mean_in_python(
 
 
 def test_the_filter_holds_and_k_is_kept(search: Callable[..., Any]) -> None:
-    found = search("moon", "--where", 'year >= 1990 and lang == "en"', "-k", "1000")
-    assert sorted(hit["metadata"]["year"] for hit in found) == list(range(1990, 2100))
+    hits = search("moon", "--where", 'year >= 1990 and lang == "en"', "-k", "1000")
+    assert sorted(hit["metadata"]["year"] for hit in hits) == list(range(1990, 2100))
     assert len(search("moon", "--top", "3")) == 3
 
 
@@ -113,7 +96,7 @@ def test_a_run_of_a_hybrid_search_with_a_filter(
     assert [line[0] for line in lines[::5]] == list(questions)
     assert [line[3] for line in lines[:5]] == ["1", "2", "3", "4", "5"]
     meant = SearchOptions(mode="hybrid", where="year < 2000")
-    for number in (0, 255, 256, 299):  # queries are asked 256 at a time
+    for number in (0, 255, 256, 299):  # queries are searched 256 at a time
         [expected] = open_index(folder).search([questions[f"q{number}"]], k=5, options=meant)
         assert [line[2] for line in lines[5 * number :][:5]] == [hit.id for hit in expected]
 
@@ -149,7 +132,7 @@ def test_a_run_names_each_document_once_by_its_best_chunk(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--ef-search", "50"), "--ef-search: without effect, as the index is IVF8,SQ8\n"),
         (("--ef-search", "50", "--nprobe", "3"), "--ef-search: without effect, as the index is IVF8,SQ8\n"),
@@ -157,20 +140,20 @@ def test_a_run_names_each_document_once_by_its_best_chunk(
     ],
 )
 def test_an_effort_that_the_index_does_not_know_is_told(
-    folder: Path, llm2comp_command: Callable[..., Any], options: tuple[str, ...], said: str
+    folder: Path, llm2comp_command: Callable[..., Any], options: tuple[str, ...], message: str
 ) -> None:
     run = llm2comp_command("search", folder, "bread", *options)
-    assert (run.code, run.err) == (0, said)
+    assert (run.code, run.err) == (0, message)
 
 
 def test_nothing_found_is_said_and_why(folder: Path, llm2comp_command: Callable[..., Any]) -> None:
-    for options, said in (
+    for options, reason in (
         (("--where", "year > 5000"), "no document fits year > 5000"),
         (("--mode", "bm25"), "no document has a word of the question"),
         (("--mode", "bm25", "--where", "year > 1950"), "no document fits year > 1950 and has a word of the question"),
     ):
         run = llm2comp_command("search", folder, "zebra", *options)
-        assert (run.code, run.out, run.err) == (0, "", f"nothing found: {said}\n")
+        assert (run.code, run.out, run.err) == (0, "", f"nothing found: {reason}\n")
         assert json.loads(llm2comp_command("search", folder, "zebra", *options, "--json").out) == []
 
 

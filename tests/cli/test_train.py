@@ -31,7 +31,7 @@ FEW = (
 
 @pytest.fixture(autouse=True)
 def propagating_reports() -> Iterator[None]:
-    """The command sends the training reports to stdout for the life of its process; a test process lives on."""
+    """Restores the logger that the command redirects to stdout, because the test process goes on."""
     import logging
 
     logger = logging.getLogger("llm2comp.training.loop")

@@ -8,28 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp_indexes import Index, IndexOptions, SearchOptions, VectorFiles, build_from_vectors, open_index
+from tests.word_encoder import WORDS as CORPUS_WORDS
 from tests.word_encoder import WordEncoder
 
 QUERIES = ["bread in the oven", "moon and tides", "a list of numbers", "rain", "harbour light"]
-WORDS = [
-    "bread",
-    "moon",
-    "list",
-    "rain",
-    "prime",
-    "harbour",
-    "tides",
-    "oven",
-    "butter",
-    "numbers",
-    "sea",
-    "field",
-    "stone",
-    "light",
-    "the",
-    "of",
-    "in",
-]
+WORDS = [*CORPUS_WORDS, "the", "of", "in"]
 
 
 class RecordingEncoder(WordEncoder):

@@ -17,24 +17,8 @@ from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import open_index, verify_index
 from llm2comp_indexes.format.manifest import read_manifest, segment_folder
 from tests.indexes.faults import Fault, FaultServer
-from tests.word_encoder import WordEncoder
+from tests.word_encoder import WORDS, WordEncoder
 
-WORDS = [
-    "bread",
-    "moon",
-    "list",
-    "rain",
-    "prime",
-    "harbour",
-    "tides",
-    "oven",
-    "butter",
-    "numbers",
-    "sea",
-    "field",
-    "stone",
-    "light",
-]
 OPTIONS = {"type": "hnsw", "hybrid": True}
 TASKS = ["build", "overwrite", "add", "delete", "merge", "restructure"]
 BLOCK = 3  # documents, in the children

@@ -24,24 +24,7 @@ from llm2comp_indexes import (
 from llm2comp_indexes.builder import blocks as row_blocks
 from llm2comp_indexes.search import index as search
 from llm2comp_indexes.search.segment import OpenSegment
-from tests.word_encoder import WordEncoder
-
-WORDS = [
-    "bread",
-    "moon",
-    "list",
-    "rain",
-    "prime",
-    "harbour",
-    "tides",
-    "oven",
-    "butter",
-    "numbers",
-    "sea",
-    "field",
-    "stone",
-    "light",
-]
+from tests.word_encoder import WORDS, WordEncoder
 
 
 def random_texts(count: int, words: int, seed: int) -> list[str]:

@@ -11,24 +11,7 @@ import pytest
 from llm2comp_indexes import Effort, IndexOptions, SearchOptions, build_index, open_index
 from llm2comp_indexes.search import index as search
 from llm2comp_indexes.search.segment import OpenSegment
-from tests.word_encoder import WordEncoder
-
-WORDS = [
-    "bread",
-    "moon",
-    "list",
-    "rain",
-    "prime",
-    "harbour",
-    "tides",
-    "oven",
-    "butter",
-    "numbers",
-    "sea",
-    "field",
-    "stone",
-    "light",
-]
+from tests.word_encoder import WORDS, WordEncoder
 
 
 def random_texts(count: int, words: int, seed: int) -> list[str]:

@@ -22,11 +22,15 @@ class WordEncoder:
     def get_embedding_dimension(self) -> int:
         return self.dimension
 
-    def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> NDArray[np.float32]:
+    def encode_document(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NDArray[np.float32]:
         self.documents += len(inputs)
         return self.encode_query(inputs)
 
-    def encode_query(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> NDArray[np.float32]:
+    def encode_query(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NDArray[np.float32]:
         vectors = np.zeros((len(inputs), self.dimension), dtype=np.float32)
         for row, text in enumerate(inputs):
             for word, count in Counter(["", *text.lower().split()]).items():

@@ -1,4 +1,4 @@
-"""What an index asks of a model, and the checks on what the model gives."""
+"""The model of an index: what it must be able to do, how it is loaded, and its vectors of rows."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,14 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import llm2comp
+from llm2comp import protocols
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
+from llm2comp.protocols import check_vectors
 
 __all__ = ["Encoder", "RowEncoder", "encode", "load_encoder"]
 
 
-class Encoder(Protocol):
-    """The part of `llm2comp.LLM2Comp` that an index uses; any object with these members will do."""
+class Encoder(protocols.Encoder, Protocol):
+    """The part of `llm2comp.LLM2Comp` that an index uses; any object with these members will do.
+
+    An index passes no `batch_size`.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -24,12 +29,6 @@ class Encoder(Protocol):
 
     def get_embedding_dimension(self) -> int | None:
         """Length of a vector."""
-
-    def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool) -> Any:
-        """Vectors (texts, dimension) of documents."""
-
-    def encode_query(self, inputs: list[str], /, *, show_progress_bar: bool) -> Any:
-        """Vectors (texts, dimension) of queries."""
 
 
 def load_encoder(model: str | Path | Encoder | None) -> tuple[Encoder, str | None]:
@@ -47,17 +46,8 @@ def encode(method: Callable[..., Any], texts: list[str], dimension: int) -> NDAr
     Raises:
         IndexFolderError: The vectors have another shape, or are not finite.
     """
-    vectors = np.ascontiguousarray(method(texts, show_progress_bar=False), dtype=np.float32)
-    if vectors.shape != (len(texts), dimension):
-        raise IndexFolderError(f"the model gave vectors of shape {vectors.shape}, expected ({len(texts)}, {dimension})")
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        text = texts[int(np.argmin(finite))]
-        raise IndexFolderError(
-            f"the model gave a vector that is not finite for the text {text[:60]!r}; load it with dtype float32, or "
-            "check its weights"
-        )
-    return vectors
+    vectors = method(texts, show_progress_bar=False)
+    return check_vectors(vectors, texts, dimension=dimension, error=IndexFolderError)
 
 
 class RowEncoder:

@@ -200,7 +200,9 @@ class _RecordingEncoder(WordEncoder):
         super().__init__()
         self._record = record
 
-    def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> Any:
+    def encode_document(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> Any:
         for text in inputs:
             self._record.add(text=text)
         return super().encode_document(inputs)

@@ -22,7 +22,9 @@ class RecordingEncoder(WordEncoder):
         super().__init__(dimension, fingerprint)
         self.texts: list[str] = []
 
-    def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> NDArray[np.float32]:
+    def encode_document(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NDArray[np.float32]:
         self.texts += inputs
         return super().encode_document(inputs)
 

@@ -4,11 +4,12 @@ import logging
 from pathlib import Path
 
 from llm2comp.errors import CorpusError
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.evaluate.suites import Task, read_suite
 from llm2comp_benchmarks.results.record import TaskResult, check_task_names
 from llm2comp_benchmarks.tasks.classification import ClassificationTask, evaluate_classification
 from llm2comp_benchmarks.tasks.clustering import ClusteringTask, evaluate_clustering
-from llm2comp_benchmarks.tasks.encoding import Encoder, Searcher, check_kinds
+from llm2comp_benchmarks.tasks.encoding import Searcher, check_kinds
 from llm2comp_benchmarks.tasks.pair_classification import PairTask, evaluate_pairs
 from llm2comp_benchmarks.tasks.reranking import evaluate_reranking
 from llm2comp_benchmarks.tasks.retrieval import RetrievalTask, evaluate_run, search_task

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import BackboneError, LLM2CompError, SettingsError, one_line
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.systems.bm25 import Bm25
 from llm2comp_benchmarks.systems.poolings import POOLINGS
 from llm2comp_benchmarks.systems.random_vectors import RandomVectors
-from llm2comp_benchmarks.tasks.encoding import Encoder
 
 __all__ = ["describe_model", "load_model", "system_names"]
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import CorpusError
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.encoding import Encoder, document_vectors
+from llm2comp_benchmarks.tasks.encoding import document_vectors
 from llm2comp_benchmarks.tasks.tsv import LabelledTexts, read_labelled_texts
 
 __all__ = ["ClassificationTask", "evaluate_classification", "read_classification"]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from llm2comp.errors import CorpusError
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.encoding import Encoder, document_vectors
+from llm2comp_benchmarks.tasks.encoding import document_vectors
 from llm2comp_benchmarks.tasks.tsv import LabelledTexts, read_labelled_texts, task_name
 
 __all__ = ["ClusteringTask", "evaluate_clustering", "read_clustering"]

@@ -1,37 +1,25 @@
 """What an evaluated model must be able to do, and its vectors made ready for comparison."""
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import SettingsError
+from llm2comp.protocols import Encoder, check_vectors
 from llm2comp_benchmarks.metrics import Run
 
-__all__ = ["Encoder", "Searcher", "check_kinds", "document_vectors", "query_vectors"]
+__all__ = ["Searcher", "check_kinds", "document_vectors", "query_vectors"]
 
 Vectors = NDArray[np.float32]
 
 
-class Encoder(Protocol):
-    """Any model with the two methods of sentence-transformers: ours, theirs, or a stand-in."""
-
-    def encode_query(self, inputs: list[str], /, *, batch_size: int = ..., show_progress_bar: bool | None = ...) -> Any:
-        """Vectors (n, dim) of n queries, with whatever instruction the model wants before a query."""
-
-    def encode_document(
-        self, inputs: list[str], /, *, batch_size: int = ..., show_progress_bar: bool | None = ...
-    ) -> Any:
-        """Vectors (n, dim) of n documents."""
-
-
 def query_vectors(model: Encoder, texts: list[str], batch_size: int, *, cosine: bool | None = None) -> Vectors:
     """Vectors (n, dim) of queries whose inner product is the model's own similarity (see `document_vectors`)."""
-    return _comparable(
-        model, model.encode_query(texts, batch_size=batch_size, show_progress_bar=False), len(texts), cosine
-    )
+    vectors = model.encode_query(texts, batch_size=batch_size, show_progress_bar=False)
+    return _comparable(model, check_vectors(vectors, texts), cosine)
 
 
 def document_vectors(model: Encoder, texts: list[str], batch_size: int, *, cosine: bool | None = None) -> Vectors:
@@ -47,22 +35,11 @@ def document_vectors(model: Encoder, texts: list[str], batch_size: int, *, cosin
     Raises:
         LLM2CompError: The model returned another number of vectors, or one that is not finite.
     """
-    return _comparable(
-        model, model.encode_document(texts, batch_size=batch_size, show_progress_bar=False), len(texts), cosine
-    )
+    vectors = model.encode_document(texts, batch_size=batch_size, show_progress_bar=False)
+    return _comparable(model, check_vectors(vectors, texts), cosine)
 
 
-def _comparable(model: Encoder, encoded: Any, count: int, cosine: bool | None) -> Vectors:
-    vectors: Vectors = np.asarray(encoded, dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != count:
-        raise LLM2CompError(
-            f"the model turned {count} texts into an array of shape {vectors.shape}; expected ({count}, dimension)"
-        )
-    if not np.isfinite(vectors).all():
-        bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-        raise LLM2CompError(
-            f"the model gave a vector that is not finite, for the text {bad + 1} of {count}; try another dtype or model"
-        )
+def _comparable(model: Encoder, vectors: Vectors, cosine: bool | None) -> Vectors:
     if cosine is None:
         cosine = getattr(model, "similarity_fn_name", None) != "dot"
     if not cosine:

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from llm2comp.corpus.documents import Document
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.metrics import Run
-from llm2comp_benchmarks.tasks.encoding import Encoder, document_vectors, query_vectors
+from llm2comp_benchmarks.tasks.encoding import document_vectors, query_vectors
 
 __all__ = ["exact_search"]
 

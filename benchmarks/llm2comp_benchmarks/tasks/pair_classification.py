@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from llm2comp.errors import CorpusError
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.encoding import Encoder
 from llm2comp_benchmarks.tasks.sts import SentencePairs, encode_pairs
 from llm2comp_benchmarks.tasks.tsv import read_rows, task_name
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from llm2comp.corpus.text import read_lines
 from llm2comp.errors import CorpusError
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.metrics import load_pytrec_eval, score_rankings
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.encoding import Encoder, document_vectors, query_vectors
+from llm2comp_benchmarks.tasks.encoding import document_vectors, query_vectors
 from llm2comp_benchmarks.tasks.tsv import task_name
 
 __all__ = ["Candidates", "RerankingTask", "evaluate_reranking", "read_reranking"]

@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
 from llm2comp.errors import CorpusError
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.metrics import Qrels, Run, load_pytrec_eval, score_rankings
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.encoding import Encoder, Searcher
+from llm2comp_benchmarks.tasks.encoding import Searcher
 from llm2comp_benchmarks.tasks.exact_search import exact_search
 
 __all__ = ["IdenticalIds", "RetrievalTask", "evaluate_run", "read_beir", "search_task"]

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import CorpusError, LLM2CompError
+from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.metrics import spearman
 from llm2comp_benchmarks.results.record import Samples, TaskResult
-from llm2comp_benchmarks.tasks.encoding import Encoder, document_vectors
+from llm2comp_benchmarks.tasks.encoding import document_vectors
 from llm2comp_benchmarks.tasks.tsv import read_rows, task_name
 
 __all__ = ["SentencePairs", "StsTask", "encode_pairs", "evaluate_sts", "read_pairs", "read_sts"]

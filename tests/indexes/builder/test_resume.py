@@ -154,7 +154,9 @@ def test_after_an_error_in_the_model_only_the_rest_is_encoded(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing(WordEncoder):
-        def encode_document(self, inputs: list[str], /, *, show_progress_bar: bool = False) -> Any:
+        def encode_document(
+            self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+        ) -> Any:
             if self.documents == 3:
                 raise MemoryError
             return super().encode_document(inputs)

@@ -1,7 +1,10 @@
-"""ARCHITECTURE.md names paths that exist and every package there is, in the order of the import contracts."""
+"""ARCHITECTURE.md names every room there is, in the order of the import contracts, and only imports that exist."""
 
+import ast
 import re
 import tomllib
+from itertools import pairwise
+from pathlib import Path
 
 from tests.paths import ROOT
 
@@ -24,11 +27,39 @@ def _rooms() -> dict[str, list[str]]:
     return rooms
 
 
+def _file(path: str) -> Path:
+    """The file of a path in the two tables, where the folder of the index package is left out."""
+    file = ROOT / path
+    return file if file.exists() else ROOT / "indexes" / "llm2comp_indexes" / path
+
+
+def _imports(file: Path) -> set[str]:
+    """Modules that a file imports, inside functions too, and those that names of a package come from."""
+    modules: set[str] = set()
+    for module, names in _from_imports(file):
+        modules.add(module)
+        for root in (ROOT, ROOT / "indexes"):
+            package = root / module.replace(".", "/") / "__init__.py"
+            if package.exists():
+                modules |= {source for source, given in _from_imports(package) if names & given}
+    return modules
+
+
+def _from_imports(file: Path) -> list[tuple[str, set[str]]]:
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return [
+        (node.module, {alias.name for alias in node.names})
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module
+    ]
+
+
 def test_every_path_named_exists() -> None:
-    paths = re.findall(r"\b[\w./-]+/[\w./-]*", DRAWING) + re.findall(r"`([\w./-]+/[\w./-]*)`", PAGE)
-    paths += [f"{package}/{room}" for package, rooms in _rooms().items() for room in rooms]
-    assert len(paths) > 60
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    paths = [ROOT / path for path in re.findall(r"[\w./-]*\w/[\w./-]*", DRAWING)]
+    paths += [ROOT / package / room for package, rooms in _rooms().items() for room in rooms]
+    paths += [_file(path) for path in re.findall(r"`([\w/]+(?:/|\.py))`", PAGE)]
+    assert len(paths) > 80
+    assert [path for path in paths if not path.exists()] == []
 
 
 def test_every_room_is_named() -> None:
@@ -55,3 +86,16 @@ def test_rooms_stand_in_the_order_of_the_import_contracts() -> None:
         order = [ranks[room] for name in _rooms()[package] if (room := name.rstrip("/").removesuffix(".py")) in ranks]
         assert len(order) > 8
         assert order == sorted(order)
+
+
+def test_every_arrow_between_files_is_an_import() -> None:
+    chains = re.findall(r"`[\w/]+\.py`(?:(?: → |, )`[\w/]+\.py`)+", PAGE)  # A → B, C: A imports B and C
+    assert len(chains) > 15
+    for chain in chains:
+        steps = [re.findall(r"`([\w/]+)\.py`", step) for step in chain.split(" → ")]
+        for importers, imported in pairwise(steps):
+            assert len(importers) == 1, chain
+            modules = _imports(_file(f"{importers[0]}.py"))
+            for path in imported:
+                module = path.replace("/", ".")
+                assert {module, f"llm2comp_indexes.{module}"} & modules, f"{importers[0]} does not import {path}"

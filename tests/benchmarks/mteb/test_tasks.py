@@ -60,15 +60,15 @@ def scifact(monkeypatch: pytest.MonkeyPatch, questions: Path) -> Any:
     """Mteb's task SciFact with these questions for its data."""
     from datasets import Dataset
 
-    task = read_beir(questions)
+    data = read_beir(questions)
 
     def load_data(self: Any, **_: Any) -> None:
         corpus = Dataset.from_list(
-            [{"id": document.id, "title": "", "text": document.text} for document in task.documents()]
+            [{"id": document.id, "title": "", "text": document.text} for document in data.documents()]
         )
-        queries = Dataset.from_list([{"id": key, "text": text} for key, text in task.queries.items()])
+        queries = Dataset.from_list([{"id": key, "text": text} for key, text in data.queries.items()])
         self.dataset = {
-            "default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": task.qrels, "top_ranked": None}}
+            "default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": data.qrels, "top_ranked": None}}
         }
         self.data_loaded = True
 

@@ -67,7 +67,7 @@ def test_search_equals_sorting_all_scores(monkeypatch: pytest.MonkeyPatch, simil
     run = search.exact_search(
         Fixed(), (Document(f"id{n}", "", f"d{n}") for n in range(30)), {f"q{n}": f"q{n}" for n in range(8)}, k=k
     )
-    for query, scores in run.items():
+    for query, ranking in run.items():
         scores = {f"id{n}": float(vectors[query] @ vectors[f"d{n}"]) for n in range(30)}
         if similarity == "cosine":
             scores = {
@@ -75,8 +75,8 @@ def test_search_equals_sorting_all_scores(monkeypatch: pytest.MonkeyPatch, simil
                 for n in range(30)
             }
         best = sorted(scores, key=scores.__getitem__, reverse=True)[:k]
-        assert sorted(scores, key=scores.__getitem__, reverse=True) == best
-        assert [scores[document] for document in best] == pytest.approx(
+        assert sorted(ranking, key=ranking.__getitem__, reverse=True) == best
+        assert [ranking[document] for document in best] == pytest.approx(
             [scores[document] for document in best], abs=1e-5
         )
 

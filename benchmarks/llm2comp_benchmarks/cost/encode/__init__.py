@@ -1,4 +1,5 @@
 """`llm2comp bench encode`: encoding beside sentence-transformers, transformers and llm2vec.
 
 All systems encode the same texts with the same weights; llm2vec takes a random Llama in its own environment.
+Imports the modules of `cost`, `results` and the core.
 """

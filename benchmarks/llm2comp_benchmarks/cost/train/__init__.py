@@ -1,1 +1,4 @@
-"""`llm2comp bench train`: a training step of stage 1 beside a plain implementation of it."""
+"""`llm2comp bench train`: training steps of stage 1 beside a plain implementation of the method.
+
+Imports the modules of `cost`, `results` and the core.
+"""

@@ -2,10 +2,9 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,16 +19,19 @@ from llm2comp.backbone.hardware import choose_device, inference_dtype
 from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
-from llm2comp.export import ExportReport, export_model
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
 from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
+from llm2comp.model_card import read_card, write_card
 from llm2comp.pooling import ClusterMerge
+from llm2comp.precision import check_precision, convert_embeddings, converts_here, empty_embeddings
 from llm2comp.truncation import add_truncated
+
+if TYPE_CHECKING:
+    from llm2comp.export import ExportReport
 
 __all__ = ["BUNDLED_MODEL", "LLM2Comp", "load"]
 
 BUNDLED_MODEL = Path(__file__).parent / "bundled" / "llm2comp-tiny"
-_PRECISIONS = ("float32", "bfloat16", "int8", "uint8", "binary", "ubinary")
 _logger = logging.getLogger(__name__)
 
 
@@ -74,8 +76,7 @@ def load(
     model = LLM2Comp(encoder, **settings, device=chosen)
     model.stages = list(config["stages"])
     model.prompts = {**_saved_prompts(folder), **model.prompts}
-    card = folder / "README.md"
-    model.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    model.card = read_card(folder)
     if "content_sha256" in config:
         model._content = content_state(encoder), config["content_sha256"]
     return model
@@ -109,12 +110,9 @@ class LLM2Comp(SentenceTransformer):
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        if not isinstance(
-            encoder, MemoryEncoder
-        ):  # SentenceTransformer's trainer makes a model of a checkpoint's folder in this way
-            self.__dict__.update(
-                load(encoder, device=device, dtype="float32", trust_remote_code=trust_remote_code).__dict__
-            )
+        if not isinstance(encoder, MemoryEncoder):  # SentenceTransformer's trainer loads a checkpoint folder this way
+            loaded = load(encoder, device=device, dtype="float32", trust_remote_code=trust_remote_code)
+            self.__dict__.update(loaded.__dict__)
             return
         self.pooling = pooling or {"mode": "mean"}
         self.normalize = normalize
@@ -128,7 +126,7 @@ class LLM2Comp(SentenceTransformer):
         self.stages: list[str] = []
         self.card = ""
         self._content: tuple[Any, str] | None = None
-        self.eval()  # a trainer switches to training by itself
+        self.eval()  # trainers switch to training mode themselves
 
     @classmethod
     def from_backbone(
@@ -174,8 +172,8 @@ class LLM2Comp(SentenceTransformer):
         backbone = Backbone.load(
             name_or_path, revision=revision, dtype=precision, attention=attention, trust_remote_code=trust_remote_code
         )
-        tokens_of = backbone.reference
-        source = find_source(name_or_path) if tokens_of is None else find_source(tokens_of.name, tokens_of.revision)
+        hub = backbone.reference
+        source = find_source(name_or_path) if hub is None else find_source(hub.name, hub.revision)
         tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
         if adapter is None:
             backbone.reference = None  # all weights will be trained, so saving has to include them
@@ -187,7 +185,7 @@ class LLM2Comp(SentenceTransformer):
 
     @property
     def encoder(self) -> MemoryEncoder:
-        """The module that makes memory states."""
+        """The module that computes memory states."""
         encoder = self[0]
         assert isinstance(encoder, MemoryEncoder)
         return encoder
@@ -199,49 +197,51 @@ class LLM2Comp(SentenceTransformer):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 in hex over everything that determines the vectors; indexes remember it and refuse another model's queries."""
+        """SHA-256 in hex over everything that determines the vectors.
+
+        An index stores it and refuses queries of another model.
+        """
         state = content_state(self.encoder)
         if self._content is None or self._content[0] != state:
             self._content = state, content_digest(self.encoder)
         return fingerprint(self._content[1], self._settings())
 
     def encode(self, inputs: Any, *args: Any, precision: Any = "float32", **kwargs: Any) -> Any:
-        """Embeddings of one text, (dim,), or of many, (texts, dim), in the order given, as numpy or, if asked, torch.
+        """Embeddings of one text, (dim,), or of several, (texts, dim), in their order, as numpy array or torch tensor.
 
-        The arguments are SentenceTransformer's, with these differences. `precision` also takes `bfloat16`, which comes
-        as a tensor. `int8` and `uint8` are the components of the unit vectors times 127 and rounded (uint8: plus 128),
+        The arguments are SentenceTransformer's, with these differences. `precision` also takes `bfloat16`, which
+        returns a tensor. `int8` and `uint8` are the components of the unit vectors times 127 and rounded (uint8: plus 128),
         so they depend on nothing but the text, and a dot product over 127² is the cosine to about 0.01. Vectors
         shortened by `truncate_dim` have unit length again. Texts longer than `max_seq_length` keep their beginning, and
-        one warning says how many there were.
+        one warning gives their number.
 
         Raises:
             TypeError: Naming the position of an input that is not a string.
             SettingsError: If there is no such precision.
         """
-        texts = _checked(inputs)
-        if precision not in _PRECISIONS:
-            raise SettingsError(f"precision is {precision!r}; give one of {', '.join(_PRECISIONS)}")
-        width = kwargs.get("truncate_dim") or self.truncate_dim
-        if width is not None and self.normalize:
+        texts = _check_texts(inputs)
+        check_precision(precision)
+        dimension = kwargs.get("truncate_dim") or self.truncate_dim
+        if dimension is not None and self.normalize:
             kwargs["normalize_embeddings"] = True  # encode_query and encode_document pass False
         as_vectors = kwargs.get("output_value", "sentence_embedding") == "sentence_embedding"
+        as_tensor = bool(kwargs.get("convert_to_tensor"))
         if as_vectors and not texts and isinstance(texts, list):
-            return self._no_embeddings(width, precision, tensor=bool(kwargs.get("convert_to_tensor")))
+            whole = self.encoder.get_embedding_dimension()
+            return empty_embeddings(min(dimension or whole, whole), precision, as_tensor=as_tensor)
+        if not (as_vectors and converts_here(precision, normalize=self.normalize)):
+            return self._encode(texts, *args, precision=precision, **kwargs)
+        embeddings = self._encode(texts, *args, **{**kwargs, "convert_to_tensor": True})
+        return convert_embeddings(embeddings, precision, as_tensor=as_tensor)
+
+    def _encode(self, texts: str | list[str], *args: Any, **kwargs: Any) -> Any:
+        """SentenceTransformer's `encode`, with one warning for all texts that were cut."""
         self.encoder.pop_truncated()
-        ours = as_vectors and (precision == "bfloat16" or (precision in ("int8", "uint8") and self.normalize))
-        if ours:
-            asked, kwargs = kwargs, {**kwargs, "convert_to_tensor": True}
-        embeddings = super().encode(texts, *args, precision="float32" if ours else precision, **kwargs)
+        embeddings = super().encode(texts, *args, **kwargs)
         count, truncated = 1 if isinstance(texts, str) else len(texts), self.encoder.pop_truncated()
         if not add_truncated(count, truncated, self.encoder.max_seq_length) and truncated:
             _logger.warning("%d of %d texts were cut to their first %d tokens", truncated, count, self.max_seq_length)
-        if not ours:
-            return embeddings
-        if precision == "bfloat16":
-            return embeddings.to(torch.bfloat16)
-        steps = (embeddings * 127).round()
-        quantized = steps.to(torch.int8) if precision == "int8" else (steps + 128).to(torch.uint8)
-        return quantized if asked.get("convert_to_tensor") else quantized.cpu().numpy()
+        return embeddings
 
     def encode_memory(
         self,
@@ -259,12 +259,11 @@ class LLM2Comp(SentenceTransformer):
             batch_size: Texts that are tokenised together.
             show_progress_bar: Whether to show progress on stderr.
         """
-        checked = _checked(texts)
+        checked = _check_texts(texts)
         if not checked and isinstance(checked, list):
             return np.zeros((0, self.memory_tokens, self.encoder.get_embedding_dimension()), dtype=np.float32)
-        several = [checked] if isinstance(checked, str) else checked
         states = self.encode(
-            several,
+            [checked] if isinstance(checked, str) else checked,
             prompt_name=prompt_name,
             batch_size=batch_size,
             show_progress_bar=show_progress_bar,
@@ -278,10 +277,10 @@ class LLM2Comp(SentenceTransformer):
 
         Args:
             path: A new or empty folder, or one that holds a model, which is then replaced; its README.md is kept.
-            args: What SentenceTransformer.save also takes; not used.
-            weights_dtype: Precision of the weights written, such as torch.bfloat16 for half the size; the model in
-                memory keeps its own, and the fingerprint written is that of the rounded weights. None writes them as
-                they are.
+            args: Accepted because SentenceTransformer.save takes them; not used.
+            weights_dtype: Precision of the saved weights, such as torch.bfloat16 for half the size; the model in
+                memory does not change, and the saved fingerprint is that of the rounded weights. None saves the
+                weights as they are.
             kwargs: As `args`.
 
         Raises:
@@ -302,22 +301,32 @@ class LLM2Comp(SentenceTransformer):
                 "fingerprint": fingerprint(content, self._settings()),
                 "content_sha256": content,
             }
-            _write_card(self, unfinished, target)
+            reference = self.encoder.backbone.reference
+            write_card(
+                unfinished,
+                target,
+                backbone=reference.name if reference else None,
+                memory_tokens=self.memory_tokens,
+                stages=self.stages,
+                max_length=self.encoder.max_seq_length,
+            )
             write_config(unfinished, entries)
 
-    def export(self, path: str | Path, *, dtype: str | torch.dtype = "float32") -> ExportReport:
-        """Writes a plain sentence-transformers model, checked against this one; arguments and errors as in `llm2comp.export.export_model`."""
+    def export(self, path: str | Path, *, dtype: str | torch.dtype = "float32") -> "ExportReport":
+        """Writes a plain sentence-transformers model that gives the same vectors; see `llm2comp.export.export_model`."""
+        from llm2comp.export import export_model
+
         return export_model(self, path, dtype=dtype)
 
     def changed(self, stage: str | None = None) -> None:
-        """Notes that the weights are new, and by which training stage."""
+        """Records that the weights have changed, and by which training stage."""
         self._content = None
         if stage:
             self.stages.append(stage)
             self.card = ""
 
     def _settings(self) -> dict[str, Any]:
-        """What determines the vectors beside the encoder's content."""
+        """Settings that determine the vectors together with the encoder's content."""
         return {
             "max_length": self.encoder.max_seq_length,
             "pooling": self.pooling,
@@ -325,20 +334,9 @@ class LLM2Comp(SentenceTransformer):
             "normalize": self.normalize,
         }
 
-    def _no_embeddings(self, width: int | None, precision: str, *, tensor: bool) -> Any:
-        dimension = self.encoder.get_embedding_dimension()
-        dimension = min(width or dimension, dimension)
-        if precision == "bfloat16":
-            return torch.zeros((0, dimension), dtype=torch.bfloat16)
-        if precision.endswith("binary"):
-            dimension = -(-dimension // 8)
-        kinds = {"float32": np.float32, "int8": np.int8, "binary": np.int8, "uint8": np.uint8, "ubinary": np.uint8}
-        nothing = np.zeros((0, dimension), dtype=kinds[precision])
-        return torch.from_numpy(nothing) if tensor else nothing
-
 
 def _saved_prompts(folder: Path) -> dict[str, Any]:
-    """Prompts by name, those of mteb's tasks among them; the query instruction itself stands in the folder's own configuration."""
+    """Prompts by name, such as those of mteb's tasks; the query instruction is in `llm2comp.json` instead."""
     path = folder / "config_sentence_transformers.json"
     prompts = json.loads(path.read_text(encoding="utf-8")).get("prompts") if path.is_file() else None
     return prompts if isinstance(prompts, dict) else {}
@@ -355,7 +353,10 @@ def _pooling(settings: dict[str, Any], dimension: int) -> nn.Module:
 
 
 def _initial_memory(backbone: Backbone, memory_tokens: int) -> Tensor:
-    """The mean input embedding plus small noise of its own spread, (k, hidden); the noise tells the tokens apart."""
+    """Memory tokens before training, (k, hidden): the mean input embedding plus a tenth of the embeddings' spread as noise.
+
+    The noise tells the tokens apart.
+    """
     with torch.no_grad():
         embeddings = backbone.embed(torch.arange(backbone.vocabulary_size)).float()
     generator = torch.Generator().manual_seed(0)
@@ -363,7 +364,12 @@ def _initial_memory(backbone: Backbone, memory_tokens: int) -> Tensor:
     return embeddings.mean(0) + 0.1 * embeddings.std(0) * noise
 
 
-def _checked(inputs: Any) -> str | list[str]:
+def _check_texts(inputs: Any) -> str | list[str]:
+    """The text or texts to encode.
+
+    Raises:
+        TypeError: If it is neither a string nor strings, naming the position of the first that is none.
+    """
     if isinstance(inputs, str):
         return inputs
     if isinstance(inputs, (bytes, dict)) or not isinstance(inputs, Iterable):
@@ -373,30 +379,3 @@ def _checked(inputs: Any) -> str | list[str]:
         if not isinstance(text, str):
             raise TypeError(f"text {position} is {type(text).__name__} {str(text)[:40]!r}; every text must be a string")
     return texts
-
-
-def _write_card(model: LLM2Comp, folder: Path, target: Path) -> None:
-    """A model card with what is known; an existing card of the same folder is kept, for it may say more."""
-    previous = target / "README.md"
-    if previous.is_file():
-        shutil.copy(previous, folder / "README.md")
-        return
-    reference = model.encoder.backbone.reference
-    lines = [
-        "---",
-        "library_name: llm2comp",
-        "pipeline_tag: feature-extraction",
-        "tags: [llm2comp, sentence-transformers]",
-        "---",
-        f"# {target.name}",
-        "",
-        f"A text encoder: {'`' + reference.name + '`' if reference else 'the included language model'} with "
-        f"{model.memory_tokens} memory tokens.",
-        f"Stages: {', '.join(model.stages) or 'none (untrained)'}. Longest input: {model.max_seq_length} tokens.",
-        "",
-        "```python",
-        "import llm2comp",
-        f'model = llm2comp.load("{target.name}")',
-        "```",
-    ]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Attention over texts laid end to end without padding, as one function registered with transformers.
+"""Packed attention: texts end to end without padding, as one attention function registered with transformers.
 
-Every forward pass of this package is packed: the token axis holds the texts of a batch one after another, and attention
-stays within each text. The same function serves the encoder (each token sees its whole text) and the frozen reader
-(causal); which of them is a property of the call, so nothing shared is switched.
+The token axis holds the texts of a batch one after another, and attention stays within each text. The same function
+serves the encoder (each token sees its whole text) and the frozen reader (causal). Which of the two is part of the call,
+so no shared state is switched.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,22 +25,23 @@ PACKED_ATTENTION = "llm2comp_packed"
 """The name to pass to transformers as `attn_implementation`."""
 
 _WITHOUT_EFFECT = frozenset({"cache_position", "position_ids"})
-"""Tensors that layers have used before attention."""
+"""Tensors that layers pass on, but have applied before attention."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packing:
-    """Where each text of a packed batch begins and ends, and who may see whom.
+    """Where each text of a packed batch begins and ends, and which tokens may attend to which.
 
     Attributes:
         lengths: Tokens of each text, in order; at least one text, and none of 0 tokens.
         causal: Whether a token sees only those before it.
-        dropout: Share of attention weights dropped in this pass, whatever the layers would drop by themselves.
-        boundaries: Cumulated lengths, (texts + 1,), int32, on the batch's device.
+        dropout: Share of attention weights dropped in this pass, in place of the layers' own dropout.
+        boundaries: Cumulative lengths, (texts + 1,), int32, on the batch's device.
         positions: Position of each token within its text, (1, tokens).
-        padding: Rows after the last text, at position 0, that see nothing and nobody sees; attention gives 0 for them.
-        tail: Tokens at the end of each text that are read from the last layer; 0: all.
-        tails_of: The attention module whose output is wanted for the tails only, and is 0 for other tokens.
+        padding: Rows after the last text, at position 0, outside attention; their output is 0.
+        tail: Tokens at the end of each text whose states are needed from the last layer; 0: all.
+        last_attention: The last layer's attention module, if it shall attend for the tails only; its output is then 0
+            for other tokens.
     """
 
     lengths: tuple[int, ...]
@@ -50,7 +51,7 @@ class Packing:
     positions: Tensor
     padding: int
     tail: int
-    tails_of: nn.Module | None
+    last_attention: nn.Module | None
 
     @classmethod
     def of(
@@ -62,7 +63,7 @@ class Packing:
         dropout: float = 0.0,
         padding: int = 0,
         tail: int = 0,
-        tails_of: nn.Module | None = None,
+        last_attention: nn.Module | None = None,
     ) -> "Packing":
         """The packing of texts with these lengths."""
         sizes = torch.tensor(lengths, dtype=torch.int64)
@@ -71,20 +72,27 @@ class Packing:
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
         places = functional.pad(positions, (0, padding))[None]
         return cls(
-            tuple(map(int, lengths)), causal, dropout, boundaries.to(device), places.to(device), padding, tail, tails_of
+            lengths=tuple(map(int, lengths)),
+            causal=causal,
+            dropout=dropout,
+            boundaries=boundaries.to(device),
+            positions=places.to(device),
+            padding=padding,
+            tail=tail,
+            last_attention=last_attention,
         )
 
     def runs(self) -> list[tuple[int, int]]:
-        """(texts, tokens per text) of each run of neighbouring texts of one length: they attend in one call."""
+        """(texts, tokens per text) of each run of neighbouring texts of one length, which attend in one call."""
         return [(len(list(group)), length) for length, group in groupby(self.lengths)]
 
     def tail_rows(self) -> Tensor:
-        """Where the tails stand among all tokens, (texts x tail,)."""
+        """Rows of the tails among all tokens, (texts x tail,)."""
         return tail_places(self.boundaries[1:].to(torch.int64), self.tail).flatten()
 
 
 def tail_places(ends: Tensor, tail: int) -> Tensor:
-    """Where the last tokens of each text stand, (texts, tail), given where each text ends, (texts,)."""
+    """Rows of the last tokens of each text, (texts, tail), from the row after each text, (texts,)."""
     return ends[:, None] - torch.arange(tail, 0, -1, device=ends.device)
 
 
@@ -111,28 +119,27 @@ def packed_attention(
         value: (1, key heads, tokens, value dim).
         attention_mask: None; the packing takes its place.
         scaling: Factor on the scores; 1 / sqrt(dim) if None.
-        packing: Handed down by the model from its keyword arguments.
-        sliding_window: Farthest token a causal layer looks back at. Bidirectional passes look at the whole text, for
-            memory tokens have to see its beginning.
+        packing: Passed down by the model from its keyword arguments.
+        sliding_window: Tokens that a causal layer looks back at, the current one included. Bidirectional passes see the
+            whole text, because memory tokens must see its beginning.
         softcap: Bound on the scores (Gemma 2).
         s_aux: Score of attending to nothing, one per head (gpt-oss).
-        others: What else a layer hands over, such as its own dropout, which the packing's replaces; tensors are
-            refused.
+        others: Other arguments of a layer, such as its own dropout, which the packing's replaces; tensors are refused.
 
     Returns:
         (1, tokens, heads, value dim) and None.
 
     Raises:
-        BackboneError: If the layer does not hand `packing` down, or asks for an attention that this is not.
+        BackboneError: If the layer does not pass `packing` on, or needs an attention that this function is not.
     """
     if packing is None:
         raise BackboneError(
-            f"{type(module).__name__} does not hand its keyword arguments to attention, so texts cannot be packed"
+            f"{type(module).__name__} does not pass its keyword arguments to attention, so texts cannot be packed"
         )
-    unknown = [name for name, given in others.items() if isinstance(given, Tensor) and name not in _WITHOUT_EFFECT]
+    unknown = [name for name, value in others.items() if isinstance(value, Tensor) and name not in _WITHOUT_EFFECT]
     if unknown or attention_mask is not None:
         raise BackboneError(
-            f"{type(module).__name__} hands attention {', '.join(unknown) or 'a mask of its own'}, which packed "
+            f"{type(module).__name__} passes {', '.join(unknown) or 'a mask of its own'} to attention, which packed "
             "attention does not know"
         )
     window = _window(module, sliding_window) if packing.causal else None
@@ -148,7 +155,7 @@ def packed_attention(
     attend = partial(_fused, packing=packing, scaling=scaling)
     if not plain:
         attend = partial(_written_out, packing=packing, scaling=scaling, softcap=softcap, sinks=s_aux)
-    tail = packing.tail if plain and module is packing.tails_of else 0
+    tail = packing.tail if plain and module is packing.last_attention else 0
     return _by_length(query, key, value, packing, window, tail, attend), None
 
 
@@ -161,17 +168,17 @@ def _by_length(
     tail: int,
     attend: Callable[..., Tensor],
 ) -> Tensor:
-    """Attention of each run of texts of one length in a call of its own, (1, tokens, heads, value dim); with a tail, 0 for the tokens before it."""
+    """Attention of each run of texts of one length in one call, (1, tokens, heads, value dim).
+
+    With a tail, the output is 0 for the tokens before it.
+    """
     runs = packing.runs()
     sizes = [*(texts * length for texts, length in runs), packing.padding]
     whole = (query, _all_heads(key, query), _all_heads(value, query))
-    of_runs = [
-        states[0].split(sizes, dim=1) for states in whole
-    ]  # split: slicing would fill whole tensors in its backward
+    # split, because slicing would fill whole tensors in its backward pass
+    of_runs = [states[0].split(sizes, dim=1) for states in whole]
     parts = []
-    for (texts, length), *states in zip(
-        runs, *of_runs, strict=False
-    ):  # the padding, which comes last, attends to nothing
+    for (texts, length), *states in zip(runs, *of_runs, strict=False):  # without the padding, which comes last
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
         mask = _window_mask(length, window, query.device) if window is not None and length > window else None
         attended = attend(q[:, :, -tail:] if tail else q, k, v, mask)
@@ -188,8 +195,8 @@ def _fused(
 ) -> Tensor:
     """PyTorch's own attention over texts of one length, (texts, heads, length, dim).
 
-    On CPUs its backward pass is twice as fast in float32 as in bfloat16, which loses more than bfloat16's forward pass
-    wins; so what is trained there attends in float32, whatever surrounds it.
+    On CPUs its backward pass is twice as fast in float32 as in bfloat16, which costs more than bfloat16's forward pass
+    saves; so training on a CPU attends in float32 whatever the surrounding precision.
     """
     causal = packing.causal and mask is None and query.shape[-2] > 1
     dtype = value.dtype
@@ -204,12 +211,12 @@ def _fused(
         ).to(dtype)
 
 
-def _window(module: nn.Module, given: int | None) -> int | None:
-    """The layer's sliding window, which some classes know only through the mask that they don't get here."""
+def _window(module: nn.Module, sliding_window: int | None) -> int | None:
+    """The layer's sliding window; some classes apply it through the mask only, which they do not get here."""
     config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
     kinds = getattr(config, "layer_types", None)
-    if given is not None or not kinds or layer is None or kinds[layer] == "full_attention":
-        return given
+    if sliding_window is not None or not kinds or layer is None or kinds[layer] == "full_attention":
+        return sliding_window
     if kinds[layer] != "sliding_attention":
         raise BackboneError(
             f"layer {layer} of {type(module).__name__} is of kind {kinds[layer]!r}, which packed attention does not "
@@ -240,7 +247,7 @@ def _written_out(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Attention with the two variations that PyTorch's fused function lacks: capped scores and a sink per head."""
+    """Attention with two variants that PyTorch's fused function lacks: capped scores and a sink per head."""
     scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -258,15 +265,14 @@ def _written_out(
 
 @cache
 def _has_kernel(device: torch.device) -> bool:
-    """Whether PyTorch's variable-length attention runs there: on NVIDIA GPUs from Ampere on."""
+    """Whether PyTorch's variable-length attention runs on the device: NVIDIA GPUs from Ampere on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _in_half_precision(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """Query, key and value as the CUDA kernel takes them, (1, heads, tokens, dim) each; None where it has no kernel.
 
-    Under autocast the rotary embedding leaves query and key in float32; they take the precision of the surrounding
-    context.
+    Under autocast the rotary embedding leaves query and key in float32; they are cast to autocast's precision.
     """
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
     width = query.shape[-1]
@@ -278,7 +284,10 @@ def _in_half_precision(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tenso
 def _varlen(
     query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None, window: int | None
 ) -> Tensor:
-    """PyTorch's variable-length attention on CUDA, half precision: (1, heads, tokens, dim) -> (1, tokens, heads, dim)."""
+    """PyTorch's variable-length attention on CUDA, in half precision.
+
+    (1, heads, tokens, dim) -> (1, tokens, heads, dim).
+    """
     from torch.nn.attention.varlen import varlen_attn  # absent from builds without CUDA support
 
     q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))

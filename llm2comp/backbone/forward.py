@@ -1,6 +1,6 @@
 """Forward passes of a language model over a batch of texts: packed, or padded where its classes cannot be packed.
 
-Both take and give packed states, (tokens, hidden), the texts end to end; which of them a model gets is found by trying.
+Both take and return packed states, (tokens, hidden), the texts end to end. Which of them a model gets is tried at load.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,20 +21,21 @@ __all__ = [
     "WINDOWS",
     "AttentionLayout",
     "choose_layout",
+    "decoder",
+    "is_stateless",
     "rows_of_padding",
     "run_packed",
     "run_padded",
-    "decoder",
 ]
 
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """Settings of a configuration that keep a token from seeing distant ones."""
 
 NO_WINDOW = 2**30
-"""A window that holds any text."""
+"""A window longer than any text."""
 
 _LEAST_STEP = 16
-"""Rows that padded passes differ by at least."""
+"""Padded passes have a multiple of this many rows."""
 
 AttentionLayout = Literal["packed", "padded"]
 """How texts share a forward pass."""
@@ -47,25 +48,28 @@ _LAYOUTS: tuple[tuple[AttentionLayout, str], ...] = (
 
 
 def decoder(model: PreTrainedModel) -> nn.Module:
-    """The language model without its head, whose last hidden states come after the final norm."""
+    """The language model without its head; its last hidden states come after the final norm."""
     inner: nn.Module = model.base_model
     return getattr(model, "model", model) if inner is model else inner
 
 
 def run_packed(model: PreTrainedModel, embeddings: Tensor, packing: Packing) -> Tensor:
-    """Final hidden states of packed texts, (tokens, hidden), from their input embeddings, (tokens, hidden); the packing's padding is added and taken off."""
-    given = functional.pad(embeddings, (0, 0, 0, packing.padding)) if packing.padding else embeddings
+    """Final hidden states of packed texts, (tokens, hidden), from their input embeddings, (tokens, hidden).
+
+    The packing's padding is added before the pass and removed after it.
+    """
+    padded = functional.pad(embeddings, (0, 0, 0, packing.padding)) if packing.padding else embeddings
     states: Tensor = decoder(model)(
-        inputs_embeds=given[None], position_ids=packing.positions, packing=packing, use_cache=False
+        inputs_embeds=padded[None], position_ids=packing.positions, packing=packing, use_cache=False
     ).last_hidden_state
     return states[0, : len(embeddings)]
 
 
 def rows_of_padding(embeddings: Tensor) -> int:
-    """Rows to add to a packed pass, at most an eighth, so that only eight numbers of rows occur between a number and its double.
+    """Rows to add to a packed pass, at most an eighth, so that passes have few different numbers of rows.
 
-    On CPUs oneDNN prepares code for every new shape of a bfloat16 product, which takes longer than the product; in
-    float32, and on GPUs, nothing is prepared, and nothing added.
+    Between a number of rows and its double, only eight occur. On CPUs oneDNN compiles code for every new shape of a
+    bfloat16 product, which takes longer than the product itself. For float32, and on GPUs, no rows are added.
     """
     device, rows = embeddings.device.type, len(embeddings)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
@@ -74,7 +78,10 @@ def rows_of_padding(embeddings: Tensor) -> int:
 
 
 def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int], *, causal: bool) -> Tensor:
-    """As `run_packed`, the texts padded on the right in between. The model's classes are switched meanwhile: one pass at a time."""
+    """Final hidden states as of `run_packed`; the texts are padded on the right for the pass.
+
+    The model's classes are switched for the pass, so only one thread may run it at a time.
+    """
     padded = nn.utils.rnn.pad_sequence(list(embeddings.split(list(lengths))), batch_first=True)
     mask = (
         torch.arange(padded.shape[1], device=embeddings.device)[None]
@@ -88,24 +95,24 @@ def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int
 
 
 @torch.no_grad()
-def choose_layout(model: PreTrainedModel, wanted: Literal["auto", "packed", "padded"] = "auto") -> AttentionLayout:
-    """Leaves the model with the attention that reads both ways, keeps texts apart and, causal, gives what the model gives by itself.
+def choose_layout(model: PreTrainedModel, attention: Literal["auto", "packed", "padded"] = "auto") -> AttentionLayout:
+    """The layout whose passes pass the probe: bidirectional, texts apart from each other, causal ones as the model's own.
 
-    Its dropout is turned off for good, so that teacher and reader are exact in training; adapters that come later keep
-    theirs.
+    The model is left with the attention implementation of that layout. Its dropout is turned off for good, so that
+    teacher and reader are exact in training; adapters added later keep theirs.
 
     Raises:
-        BackboneError: Naming the model, if there is none, and what each try came to.
-        SettingsError: If what is wanted is none of the three.
+        BackboneError: If no layout does, naming the model and what each attempt gave.
+        SettingsError: If `attention` is none of the three.
     """
-    if wanted not in ("auto", "packed", "padded"):
-        raise SettingsError(f"attention is {wanted!r}; give auto, packed or padded")
+    if attention not in ("auto", "packed", "padded"):
+        raise SettingsError(f"attention is {attention!r}; give auto, packed or padded")
     name, device, embed = type(model).__name__, model.device, model.get_input_embeddings()
     reasons = []
     try:
         model.set_attn_implementation("eager")
         texts = [torch.tensor([text], device=device) for text in PROBE_TEXTS]
-        own = [decoder(model)(inputs_embeds=embed(text), use_cache=False).last_hidden_state[0] for text in texts]
+        expected = [decoder(model)(inputs_embeds=embed(text), use_cache=False).last_hidden_state[0] for text in texts]
     except Exception as error:
         raise BackboneError(
             f"{name} cannot be made bidirectional, for it does not turn embeddings into hidden states "
@@ -113,7 +120,7 @@ def choose_layout(model: PreTrainedModel, wanted: Literal["auto", "packed", "pad
         ) from error
     _turn_dropout_off(model)
     for layout, implementation in _LAYOUTS:
-        if wanted not in ("auto", layout):
+        if attention not in ("auto", layout):
             continue
 
         def forward(
@@ -125,14 +132,25 @@ def choose_layout(model: PreTrainedModel, wanted: Literal["auto", "packed", "pad
 
         try:
             model.set_attn_implementation(implementation)
-            probe(forward, embed, own, name=name, device=device)
-        except Exception as error:  # whatever a foreign class does with arguments it doesn't expect
+            probe(forward, embed, expected, name=name, device=device)
+        except Exception as error:  # whatever a foreign class raises on arguments it does not expect
             reasons.append(f"{layout}: {one_line(error, limit=160)}")
         else:
             return layout
     raise BackboneError(
         f"{name} cannot be made bidirectional ({'; '.join(dict.fromkeys(reasons))}): choose another language model"
     )
+
+
+def is_stateless(model: PreTrainedModel) -> bool:
+    """Whether packed passes leave the model as it is, so that several threads may run them at once.
+
+    Dynamic and long rotary embeddings keep the frequencies of the last pass in the model; of classes other than
+    transformers' own it is not known.
+    """
+    kinds = [str(getattr(module, "rope_type", "")) for module in model.modules()]  # a name, or names by kind of layer
+    known = type(model).__module__.startswith("transformers.")
+    return known and not any("dynamic" in kind or "longrope" in kind for kind in kinds)
 
 
 def _turn_dropout_off(model: PreTrainedModel) -> None:
@@ -147,15 +165,15 @@ def _turn_dropout_off(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _causality(model: PreTrainedModel, causal: bool) -> Iterator[None]:
-    """Makes a padded model causal or bidirectional: some classes look at the configuration, some at their own attribute.
+    """Makes a padded model causal or bidirectional for one pass; some classes read the configuration, some an attribute.
 
-    A bidirectional pass has no sliding window and no chunks, for memory tokens have to see the beginning of the text.
+    A bidirectional pass has no sliding window and no chunks, because memory tokens must see the beginning of the text.
     """
     config = model.config
     switches: list[tuple[Any, str, Any]] = [(config, "is_causal", causal)]
     switches += [(module, "is_causal", causal) for module in model.modules() if hasattr(module, "is_causal")]
     if not causal:
-        switches += [(config, reach, NO_WINDOW) for reach in WINDOWS if getattr(config, reach, None) is not None]
+        switches += [(config, window, NO_WINDOW) for window in WINDOWS if getattr(config, window, None) is not None]
     before = [getattr(holder, name, None) for holder, name, _ in switches]
     for holder, name, value in switches:
         setattr(holder, name, value)

@@ -1,11 +1,14 @@
-"""Of the last layer, only what the memory tokens need is computed: keys and values of all tokens, everything else for the memory tokens alone.
+"""The last layer's MLP, computed for the memory tokens only.
 
-What a text becomes is read from the last layer's states of its memory tokens, and nothing reads the others. With 4
-layers that saves a fifth of the work, with 32 a fortieth.
+A text's embedding is read from the last layer's states of its memory tokens; the states of the other tokens are read by
+nothing. So the last layer needs keys and values of all tokens, and everything else for the memory tokens alone. Its MLP
+is most of that, and attention leaves out the other queries (`Packing.last_attention`). Hooks on the MLP do it, set once
+when a model is loaded; they read the pass they belong to from a context variable, so that threads share one model.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,54 +17,64 @@ from transformers import PreTrainedModel
 from llm2comp.backbone.attention import Packing
 from llm2comp.backbone.forward import decoder, rows_of_padding
 
-__all__ = ["last_attention", "memory_rows_only"]
+__all__ = ["current_pass", "hook_last_layer", "last_attention", "memory_rows_only"]
+
+_pass: ContextVar[Packing | None] = ContextVar("llm2comp_pass", default=None)
 
 
 def last_attention(model: PreTrainedModel) -> nn.Module | None:
-    """The attention module of the last layer, where `memory_rows_only` knows the layer: projections and a dense MLP by Llama's names (no mixture of experts)."""
+    """The attention module of the last layer; None unless the layer has a dense MLP, by Llama's names."""
     layers = getattr(decoder(model), "layers", None)
     if not isinstance(layers, nn.ModuleList):
         return None
     attention, mlp = (getattr(layers[-1], name, None) for name in ("self_attn", "mlp"))
-    wanted = [(attention, name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")] + [(mlp, "down_proj")]
-    known = all(isinstance(getattr(holder, name, None), nn.Module) for holder, name in wanted)
-    return attention if known else None
+    is_dense = isinstance(getattr(mlp, "down_proj", None), nn.Module)
+    return attention if is_dense and isinstance(attention, nn.Module) else None
 
 
-@contextmanager
-def memory_rows_only(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
-    """Meanwhile queries, attention's output and MLP of the last layer are computed for the tail of each text only, and are 0 for other tokens.
-
-    Whoever holds the model must keep other threads from it.
-    """
-    if packing.tails_of is None:
-        yield
+def hook_last_layer(model: PreTrainedModel) -> None:
+    """Sets the hooks on the last layer's MLP, where `last_attention` knows the layer; they act in `memory_rows_only`."""
+    if last_attention(model) is None:
         return
-    layer: Any = decoder(model).layers[-1]  # type: ignore[index]  # a ModuleList: see last_attention
-    rows = packing.tail_rows()
-    with ExitStack() as stack:
-        for module in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp):
-            stack.enter_context(_computing_only(module, rows))
-        yield
+    mlp = decoder(model).layers[-1].mlp  # type: ignore[index, union-attr]  # a ModuleList: see last_attention
+    if _select_memory_rows not in mlp._forward_pre_hooks.values():  # a copy of a hooked model has them
+        mlp.register_forward_pre_hook(_select_memory_rows)
+        mlp.register_forward_hook(_restore_rows)
+
+
+def current_pass() -> Packing | None:
+    """The packing of the pass that `memory_rows_only` surrounds in this thread."""
+    return _pass.get()
 
 
 @contextmanager
-def _computing_only(module: nn.Module, rows: Tensor) -> Iterator[None]:
-    """Gives the module some rows of (1, tokens, width), and puts what it makes of them back in their place among zeros."""
-    before = module.__dict__.get("forward")
-    compute: Callable[..., Any] = module.forward
+def memory_rows_only(packing: Packing | None) -> Iterator[None]:
+    """In this thread, the last layer's MLP is computed for the tail of each text, and gives 0 for the other tokens.
 
-    def forward(states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        chosen = states.index_select(1, rows)
-        chosen = nn.functional.pad(chosen, (0, 0, 0, rows_of_padding(chosen[0])))
-        made: Tensor = compute(chosen, *args, **kwargs)[:, : len(rows)]
-        return made.new_zeros(1, states.shape[1], made.shape[-1]).index_copy(1, rows, made)
-
-    module.forward = forward
+    Without a packing, or without its `last_attention`, it is computed for all tokens.
+    """
+    token = _pass.set(packing if packing is not None and packing.last_attention is not None else None)
     try:
         yield
     finally:
-        if before is None:
-            del module.__dict__["forward"]
-        else:
-            module.forward = before
+        _pass.reset(token)
+
+
+def _select_memory_rows(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+    """(1, tokens, hidden) -> (1, memory rows, hidden), padded to a number of rows that few passes differ in."""
+    packing = _pass.get()
+    if packing is None:
+        return None
+    rows = args[0].index_select(1, packing.tail_rows())
+    return (nn.functional.pad(rows, (0, 0, 0, rows_of_padding(rows[0]))),)
+
+
+def _restore_rows(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    """(1, memory rows, hidden) -> (1, tokens, hidden), the memory rows in their places among zeros."""
+    packing = _pass.get()
+    if packing is None:
+        return None
+    places = packing.tail_rows()
+    tokens = packing.positions.shape[1]
+    states = output.new_zeros(1, tokens, output.shape[-1])
+    return states.index_copy(1, places, output[:, : len(places)])

@@ -1,105 +1,118 @@
-"""The training pass of a LoRA layer on CPUs: the frozen product, the adapter's two and its dropout as one step of autograd.
+"""LoRA adapters of a language model: added, loaded from a folder, and read as weights."""
 
-PEFT's layers draw dropout number by number, and keep of every layer the dropped input, the mask in float32 and each
-product for the backward pass. Here the mask is 16 bits per number, drawn at once and then all ones or all zeros, so
-that dropping is an AND of bits; the input is dropped anew in the backward pass, and the adapter's product is added
-where the frozen one stands. Source of the method: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR
-2022.
-"""
-
+from pathlib import Path
 from typing import Any
 
-import torch
-from peft.tuners.lora.layer import Linear
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-__all__ = ["AdaptedLinear", "speed_up_adapter"]
+from llm2comp.backbone.adapter import AdapterSettings
+from llm2comp.backbone.loading import quiet
+from llm2comp.backbone.lora_layer import speed_up_adapter
+from llm2comp.errors import BackboneError, one_line
 
-_DRAWS = 2**16
-"""Values of 16 random bits."""
+__all__ = ["add_lora", "load_lora", "lora_weights"]
 
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integers of a number's size in bytes."""
-
-
-def speed_up_adapter(model: nn.Module) -> None:
-    """Gives PEFT's linear layers the training pass of this module; whatever else they do stays PEFT's."""
-    for layer in model.modules():
-        if type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
-            layer.__class__ = AdaptedLinear
+_PAPER_LAYERS = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_OTHER_NAMES = ("out_proj", "dense", "fc1", "fc2", "gate_up_proj")
+"""Names that Phi, OPT and others have for layers of the paper's list."""
 
 
-class AdaptedLinear(Linear):
-    """PEFT's layer, with a training pass of its own where it is a plain LoRA on a CPU."""
+def add_lora(model: PreTrainedModel, settings: AdapterSettings) -> PeftModel:
+    """The model wrapped with a new LoRA adapter in float32.
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """(…, inputs) -> (…, outputs)."""
-        base, name = self.get_base_layer(), self.active_adapters[0]
-        plain = (
-            self.training and x.device.type == "cpu" and not (args or kwargs or self.disable_adapters or self.merged)
+    Raises:
+        BackboneError: If the model has no layers with the names of the settings.
+    """
+    layers = _linear_layers(model)
+    targets = list(settings.targets) if settings.targets else _default_targets(layers)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        fan_in_fan_out=Conv1D in layers.values(),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return _wrap(model, config)
+    except ValueError as error:
+        raise BackboneError(
+            f"no adapter on {targets}: {one_line(error)}; the model's linear layers are {', '.join(sorted(layers))}"
+        ) from error
+
+
+def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model wrapped with the LoRA adapter saved in a folder. Only safetensors are read.
+
+    Raises:
+        BackboneError: If the folder holds no LoRA adapter, or one of another language model.
+    """
+    name = type(model).__name__
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        weights = load_file(folder / "adapter_model.safetensors")
+        wrapped = _wrap(model, _without_origin(config))
+    except Exception as error:  # JSON, safetensors and PEFT each raise kinds of their own
+        raise BackboneError(
+            f"cannot load the adapter in {folder} onto the backbone {name}: {one_line(error)}; copy the model "
+            "folder again"
+        ) from error
+    expected = {key: weight.shape for key, weight in lora_weights(wrapped).items()}
+    shapes = {key: weight.shape for key, weight in weights.items()}
+    differing = sorted(key for key in expected.keys() | shapes.keys() if expected.get(key) != shapes.get(key))
+    if differing:
+        raise BackboneError(
+            f"the adapter in {folder} was made for another backbone than this {name}: they differ in "
+            f"{len(differing)} of {len(expected)} weights, "
+            f"first in {differing[0]}; give the backbone it was trained on"
         )
-        if (
-            not plain
-            or self.active_adapters != [*self.lora_A]
-            or name in self.lora_variant
-            or self.lora_B[name].bias is not None
-        ):
-            return super().forward(x, *args, **kwargs)
-        weights = [x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight]
-        if torch.is_autocast_enabled("cpu"):
-            weights = [weight if weight is None else weight.to(torch.get_autocast_dtype("cpu")) for weight in weights]
-        elif len({weight.dtype for weight in weights if weight is not None}) > 1:
-            return super().forward(x)
-        share = getattr(self.lora_dropout[name], "p", 0.0)
-        with torch.autocast("cpu", enabled=False):
-            kept = _kept(x.shape, share) if share else None
-            result: Tensor = _Adapted.apply(*weights, kept, self.scaling[name] / (1 - share))  # type: ignore[no-untyped-call]
-        return result
+    set_peft_model_state_dict(wrapped, weights)
+    return wrapped
 
 
-def _kept(shape: torch.Size, share: float) -> Tensor:
-    """All bits of each number that is kept, and none of the others, int16; drops this share to within 1 / 131,072."""
-    count = shape.numel()
-    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
-    return torch.ge(draws, round(share * _DRAWS) - _DRAWS // 2, out=draws).neg_().view(shape)
+def lora_weights(model: PeftModel) -> dict[str, Tensor]:
+    """The adapter's weights by PEFT's names."""
+    weights: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return weights
 
 
-class _Adapted(torch.autograd.Function):
-    """x W' + bias + scale (kept x) A' B', where W and the bias are frozen."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        down: Tensor,
-        up: Tensor,
-        kept: Tensor | None,
-        scale: float,
-    ) -> Tensor:
-        result = functional.linear(x, weight, bias)
-        narrow = _dropped(x, kept).flatten(0, -2).mm(down.T).mul_(scale)  # (rows, rank)
-        result.flatten(0, -2).addmm_(narrow, up.T)
-        ctx.save_for_backward(x, weight, down, up, kept, narrow)
-        ctx.scale = scale
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, down, up, kept, narrow = ctx.saved_tensors
-        slope = outputs[0].flatten(0, -2)
-        of_narrow = slope.mm(up).mul_(ctx.scale)
-        of_down = of_narrow.T.mm(_dropped(x, kept).flatten(0, -2))
-        of_up = slope.T.mm(narrow)
-        of_x = slope.mm(weight).view_as(x).add_(_dropped(of_narrow.mm(down).view_as(x), kept))
-        return of_x, None, None, of_down, of_up, None, None
+def _linear_layers(model: PreTrainedModel) -> dict[str, type[nn.Module]]:
+    """Classes of the linear layers by the last part of their names."""
+    modules = model.named_modules()
+    return {name.rpartition(".")[2]: type(layer) for name, layer in modules if isinstance(layer, (nn.Linear, Conv1D))}
 
 
-def _dropped(x: Tensor, kept: Tensor | None) -> Tensor:
-    """The numbers that are kept, and 0 for the others."""
-    if kept is None:
-        return x
-    bits = _BITS[x.element_size()]
-    return (x.view(bits) & kept.to(bits)).view(x.dtype)
+def _default_targets(layers: dict[str, Any]) -> list[str] | str:
+    """The paper's layers where the model has them, else every linear layer."""
+    if not {"q_proj", "v_proj"} <= layers.keys():
+        return "all-linear"
+    return [name for name in (*_PAPER_LAYERS, *_OTHER_NAMES) if name in layers]
+
+
+def _without_origin(config: PeftConfig) -> LoraConfig:
+    """The saved configuration, ready for training, without the places it names on another machine.
+
+    Raises:
+        TypeError: If it is no LoRA configuration.
+    """
+    if not isinstance(config, LoraConfig):
+        raise TypeError(f"it is of kind {config.peft_type}, and this package reads LoRA")
+    config.inference_mode = False
+    config.init_lora_weights = True
+    config.megatron_config = None
+    config.base_model_name_or_path = None
+    return config
+
+
+def _wrap(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    with quiet():
+        wrapped = get_peft_model(model, config)
+    speed_up_adapter(wrapped)
+    wrapped.eval()
+    assert isinstance(wrapped, PeftModel)
+    return wrapped

@@ -212,9 +212,9 @@ class _Layer(nn.Module):
 def test_what_packed_attention_does_not_know_is_refused() -> None:
     query, key, value = (torch.randn(1, 2, 4, 8) for _ in range(3))
     packing = Packing.of([4], causal=True, device=CPU)
-    with pytest.raises(BackboneError, match="_Layer does not hand its keyword arguments to attention"):
+    with pytest.raises(BackboneError, match="_Layer does not pass its keyword arguments to attention"):
         packed_attention(_Layer(), query, key, value, None)
-    with pytest.raises(BackboneError, match="hands attention position_bias, which packed attention does not know"):
+    with pytest.raises(BackboneError, match="passes position_bias to attention, which packed attention does not know"):
         packed_attention(_Layer(), query, key, value, None, packing=packing, position_bias=torch.ones(1), dropout=0.1)
     with pytest.raises(BackboneError, match="a mask of its own"):
         packed_attention(_Layer(), query, key, value, torch.ones(4, 4), packing=packing)

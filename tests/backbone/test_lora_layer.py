@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
-from llm2comp.backbone.lora import AdaptedLinear, speed_up_adapter
+from llm2comp.backbone.lora_layer import AdaptedLinear, speed_up_adapter
 from tests.training.tiny import LORA, small_model
 
 

@@ -15,7 +15,7 @@ from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.processes import answer_once, module_command, run_process
 from llm2comp_benchmarks.cost.shapes import Shape, random_llama
 
-__all__ = ["PARTS", "draw", "prepare", "run_model_job"]
+__all__ = ["PARTS", "draw", "model_facts", "prepare", "run_model_job"]
 
 _MEMORY_TOKENS = 8
 _MAX_LENGTH = 512
@@ -76,7 +76,7 @@ def prepare(
     loaded.save(target / PARTS["ours"])
     if plain:
         loaded.export(target / PARTS["plain"], dtype=dtype)
-    facts = {"model": {"fingerprint": None if shape else loaded.fingerprint, **_model_facts(loaded)}}
+    facts = {"model": {"fingerprint": None if shape else loaded.fingerprint, **model_facts(loaded)}}
     if texts is None:
         return facts
     chosen = json.loads(Path(texts).read_text(encoding="utf-8"))[:count]
@@ -154,7 +154,8 @@ def _with_older_merges(tokenizer: dict[str, Any]) -> dict[str, Any]:
     return {**tokenizer, "model": {**tokenizer["model"], "merges": merges}}
 
 
-def _model_facts(model: Any) -> dict[str, Any]:
+def model_facts(model: Any) -> dict[str, Any]:
+    """Class, sizes and parameter count of an LLM2Comp model, as result files hold them."""
     language_model = model.encoder.backbone.language_model
     config = language_model.config
     return {

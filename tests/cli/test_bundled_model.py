@@ -19,8 +19,8 @@ DOCUMENTS = {
     "bread": "Flour, water, salt and yeast are kneaded to a dough, which rises for some hours before it is baked in a "
     "hot oven.",
     "tides": "The gravity of the Moon pulls the oceans, so that the sea level rises and falls about twice a day.",
-    "chess": "Two players move sixteen pieces each on a board of sixty-four squares and try to checkmate the king of the "
-    "other.",
+    "chess": "Two players move sixteen pieces each on a board of sixty-four squares and try to checkmate the king of "
+    "the other.",
     "rail": "Steam locomotives pulled the first passenger trains between Liverpool and Manchester in 1830.",
     "heart": "The heart pumps blood through the arteries of the body, and the veins bring it back.",
 }

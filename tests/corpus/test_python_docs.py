@@ -43,7 +43,7 @@ def test_functions_classes_and_modules_are_there(standard_library: dict[str, Doc
 
 
 def test_modules_written_in_c_are_there(standard_library: dict[str, Document]) -> None:
-    square_root = standard_library["math.sqrt"]  # a file of its own in most builds, part of the interpreter in some
+    square_root = standard_library["math.sqrt"]  # a separate file in most builds, part of the interpreter in some
     assert square_root.title == f"math.sqrt{inspect.signature(math.sqrt)}"
     assert square_root.text == inspect.getdoc(math.sqrt)
     assert standard_library["builtins.str.split"].title == "builtins.str.split(sep=None, maxsplit=-1)"

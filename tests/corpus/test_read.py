@@ -1,4 +1,4 @@
-"""Readers of corpora, on small files as people have them, and on real data where it is at hand."""
+"""Readers of corpora, on small files of every format, and on real data if it is there."""
 
 import gzip
 import io
@@ -147,9 +147,9 @@ def test_parquet_is_not_held_in_memory(tmp_path: Path, rows_per_group: int) -> N
         pyarrow.table({"text": [os.urandom(1000).hex() for _ in range(20_000)]}), path, row_group_size=rows_per_group
     )  # 40 MB of text
     before = pyarrow.total_allocated_bytes()
-    held = [pyarrow.total_allocated_bytes() - before for _ in read_corpus(path)]
-    assert len(held) == 20_000
-    assert max(held) < 15_000_000
+    memory = [pyarrow.total_allocated_bytes() - before for _ in read_corpus(path)]
+    assert len(memory) == 20_000
+    assert max(memory) < 15_000_000
 
 
 def test_text_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Estimates of how many documents a corpus holds, against the number that is read from it."""
+"""Estimated numbers of documents, compared with the numbers that are read."""
 
 import csv
 import gzip

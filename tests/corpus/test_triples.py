@@ -1,4 +1,4 @@
-"""Training files as people have them become data sets that the trainer takes, and no row is lost on the way."""
+"""Training files of every format become data sets for the trainer, and no row is lost."""
 
 import gzip
 import json
@@ -95,8 +95,8 @@ def test_folder_with_instructions(tmp_path: Path) -> None:
     write(tmp_path / "fever.jsonl", {"query": "c", "positive": "d", "negative": "e"}, {"query": "f", "positive": "g"})
     (tmp_path / "instructions.yaml").write_text('nq: "Find the answer"\n')
     (tmp_path / "README.md").write_text("about these files")
-    found = [(triples.name, triples.instruction) for triples in read_triples(tmp_path)]
-    assert found == [("fever", None), ("fever-1neg", None), ("nq", "Find the answer")]
+    sets = [(triples.name, triples.instruction) for triples in read_triples(tmp_path)]
+    assert sets == [("fever", None), ("fever-1neg", None), ("nq", "Find the answer")]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The bundled model, loaded once; a small corpus, and indexes of it; no test here may open a connection."""
+"""The bundled model, loaded once, a small corpus and indexes of it; tests here cannot open a connection."""
 
 import json
 from collections.abc import Iterator
@@ -70,17 +70,33 @@ QUESTIONS = ("why does bread rise?", "when does the train leave?", "what do I mu
 
 @pytest.fixture(autouse=True)
 def _no_sockets() -> Iterator[None]:
-    pytest_socket.disable_socket(allow_unix_socket=True)  # event loops wake themselves through a pair of unix sockets
+    pytest_socket.disable_socket(allow_unix_socket=True)  # event loops use a pair of unix sockets to wake up
     yield
     pytest_socket.enable_socket()
 
 
 @pytest.fixture(scope="session")
 def bundled() -> "LLM2Comp":
-    """The bundled model, in float32, where a vector depends on its own text only: not to be changed."""
+    """The bundled model in float32, in which a vector depends only on its text; tests must not change it."""
     import llm2comp
 
     return llm2comp.load(device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Inputs of each call of `LLM2Comp.encode`, in their order."""
+    from llm2comp import LLM2Comp
+
+    calls: list[Any] = []
+    encode = LLM2Comp.encode
+
+    def record(self: LLM2Comp, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(inputs)
+        return encode(self, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(LLM2Comp, "encode", record)
+    return calls
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +108,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def index_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of the corpus, with words, made by the bundled model: not to be changed."""
+    """Hybrid index of the corpus, built with the bundled model; tests must not change it."""
     from llm2comp_indexes import IndexOptions, build_index
 
     folder = tmp_path_factory.mktemp("indexes") / "corpus.index"
@@ -102,7 +118,7 @@ def index_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def chunk_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of chunks of the corpus: not to be changed."""
+    """Index of chunks of the corpus; tests must not change it."""
     from llm2comp_indexes import IndexOptions, build_index
 
     folder = tmp_path_factory.mktemp("indexes") / "chunks.index"

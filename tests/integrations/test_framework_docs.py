@@ -1,4 +1,4 @@
-"""What docs/llamaindex.md and docs/langchain.md show runs as it is written, and their tables name all arguments and no other."""
+"""The code of docs/llamaindex.md and docs/langchain.md runs as written; their tables name exactly the arguments."""
 
 import re
 import shlex
@@ -27,14 +27,14 @@ def _blocks(page: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def _few_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The documentation of some modules in place of all: what the pages ask is answered there."""
+    """The documentation of some modules instead of all; it answers the questions of the pages."""
     from llm2comp.corpus import read as corpus
 
     whole = corpus.read_python_docs
     monkeypatch.setattr(
         corpus,
         "read_python_docs",
-        lambda **asked: (page for page in whole(**asked) if page.metadata["module"] in MODULES),
+        lambda **options: (page for page in whole(**options) if page.metadata["module"] in MODULES),
     )
 
 
@@ -49,7 +49,7 @@ def _default_settings() -> Iterator[None]:
 
 
 def _run(page: str) -> dict[str, Any]:
-    """The names that the page's code leaves behind."""
+    """Variables by name after the code of the page ran."""
     space: dict[str, Any] = {"__name__": "page"}
     for language, block in _blocks(page):
         if language == "python":

@@ -1,4 +1,4 @@
-"""What users import, locked; without its framework, importing an adapter says which command installs it."""
+"""Public names of the adapters; without its framework, importing an adapter names the command that installs it."""
 
 import subprocess
 import sys

@@ -36,20 +36,6 @@ def documents() -> list[Document]:
     return [Document(row["text"], id=row["_id"], metadata={"lang": row.get("lang")}) for row in ROWS]
 
 
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the model was given to encode, call by call."""
-    calls: list[Any] = []
-    encode = LLM2Comp.encode
-
-    def record(self: LLM2Comp, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        calls.append(inputs)
-        return encode(self, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(LLM2Comp, "encode", record)
-    return calls
-
-
 def _scores(model: LLM2Comp, question: str) -> list[tuple[str, float]]:
     scores = model.encode_document(TEXTS) @ model.encode_query(question)
     return [(TEXTS[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")]
@@ -62,12 +48,12 @@ async def test_an_in_memory_store_ranks_as_the_model_does(
     await store.aadd_documents(documents)
     for question in QUESTIONS:
         expected = _scores(bundled, question)
-        for found in (
+        for results in (
             store.similarity_search_with_score(question, k=8),
             await store.asimilarity_search_with_score(question, k=8),
         ):
-            assert [document.page_content for document, _ in found] == [text for text, _ in expected]
-            np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-5)
+            assert [document.page_content for document, _ in results] == [text for text, _ in expected]
+            np.testing.assert_allclose([score for _, score in results], [score for _, score in expected], atol=1e-5)
 
 
 @SUNSET
@@ -79,9 +65,9 @@ def test_a_faiss_store_ranks_as_the_model_does(
     store = vectorstores.FAISS.from_documents(documents, embeddings, distance_strategy="MAX_INNER_PRODUCT")
     for question in QUESTIONS:
         expected = _scores(bundled, question)
-        found = store.similarity_search_with_score(question, k=8)
-        assert [document.page_content for document, _ in found] == [text for text, _ in expected]
-        np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-5)
+        results = store.similarity_search_with_score(question, k=8)
+        assert [document.page_content for document, _ in results] == [text for text, _ in expected]
+        np.testing.assert_allclose([score for _, score in results], [score for _, score in expected], atol=1e-5)
 
 
 @SUNSET
@@ -99,7 +85,7 @@ def test_a_cache_named_by_the_fingerprint_asks_the_model_once(bundled: LLM2Comp,
 
     first = make().embed_documents(TEXTS)
     assert first == make().embed_documents(TEXTS) == bundled.encode_document(TEXTS).tolist()
-    assert encoded.count(TEXTS) == 2  # one of them this test's own
+    assert encoded.count(TEXTS) == 2  # one of them by the test itself
     assert make(text_instruction="passage: ").embed_documents(TEXTS) != first
     assert encoded.count(TEXTS) == 3
 
@@ -143,7 +129,7 @@ async def test_a_chain_hands_what_was_found_to_the_language_model(
 ) -> None:
     retriever = InMemoryVectorStore.from_documents(documents, embeddings).as_retriever(search_kwargs={"k": 1})
     prompt = ChatPromptTemplate.from_template("Context: {context}\nQuestion: {question}")
-    inputs = {"context": retriever | (lambda found: found[0].page_content), "question": RunnablePassthrough()}
+    inputs = {"context": retriever | (lambda documents: documents[0].page_content), "question": RunnablePassthrough()}
     parrot = inputs | prompt | ParrotFakeChatModel() | StrOutputParser()
     assert parrot.invoke(QUESTIONS[1]) == f"Context: {TEXTS[4]}\nQuestion: {QUESTIONS[1]}"
     canned = inputs | prompt | FakeListChatModel(responses=["At nine."]) | StrOutputParser()

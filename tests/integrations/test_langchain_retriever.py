@@ -1,4 +1,4 @@
-"""LLM2CompRetriever in LangChain: what an index on disk finds, as documents, in chains, under filters."""
+"""LLM2CompRetriever in LangChain: results of an index as documents, in chains, with filters."""
 
 import asyncio
 import threading
@@ -38,17 +38,17 @@ async def test_documents_are_the_hits_of_the_index(mode: Any, index_dir: Path, b
         searched = SearchOptions(mode=mode, weights=(1.0, 0.25))
         hits = open_index(index_dir, model=bundled).search([question], k=4, options=searched)[0]
         expected = [(hit.id, hit.score, hit.text) for hit in hits]
-        for found in (retriever.invoke(question), await retriever.ainvoke(question)):
+        for documents in (retriever.invoke(question), await retriever.ainvoke(question)):
             assert [
-                (document.id, document.metadata["relevance_score"], document.page_content) for document in found
+                (document.id, document.metadata["relevance_score"], document.page_content) for document in documents
             ] == expected
 
 
 def test_ids_metadata_and_titles_come_through(retriever: LLM2CompRetriever) -> None:
-    found = {document.id: document for document in retriever.invoke(QUESTIONS[0])}
-    assert len(found) == len(ROWS)
+    documents = {document.id: document for document in retriever.invoke(QUESTIONS[0])}
+    assert len(documents) == len(ROWS)
     for row in ROWS:
-        metadata = dict(found[row["_id"]].metadata)
+        metadata = dict(documents[row["_id"]].metadata)
         assert isinstance(metadata.pop("relevance_score"), float)
         expected = {
             name: value for name, value in row.items() if name not in ("_id", "text") and (name != "title" or value)
@@ -69,7 +69,8 @@ async def test_a_question_may_bring_its_own_number_and_filter(index_dir: Path, b
         assert len(await retriever.ainvoke("?", **changes)) == len(retriever.invoke("?", **changes)) == 2
     assert {document.id for document in retriever.invoke("?", where="year >= 2020")} == {"train", "primes"}
     assert [
-        {document.id for document in found} for found in await retriever.abatch(["?", "!"], where="year == 1999")
+        {document.id for document in documents}
+        for documents in await retriever.abatch(["?", "!"], where="year == 1999")
     ] == [{"violin"}] * 2
     for wrong, message in (
         ({"k": 0}, "k is 0"),
@@ -83,9 +84,9 @@ async def test_a_question_may_bring_its_own_number_and_filter(index_dir: Path, b
 
 
 async def test_in_a_chain(retriever: LLM2CompRetriever) -> None:
-    prompt = ChatPromptTemplate.from_template("{found} {question}")
+    prompt = ChatPromptTemplate.from_template("{source} {question}")
     chain = (
-        {"found": retriever | (lambda found: found[0].id), "question": RunnablePassthrough()}
+        {"source": retriever | (lambda documents: documents[0].id), "question": RunnablePassthrough()}
         | prompt
         | ParrotFakeChatModel()
         | StrOutputParser()
@@ -103,8 +104,8 @@ def test_callbacks_fire(retriever: LLM2CompRetriever) -> None:
             seen.append(documents)
 
     seen: list[Any] = []
-    found = retriever.invoke(QUESTIONS[0], config={"callbacks": [Recorder()]})
-    assert seen == [QUESTIONS[0], found]
+    documents = retriever.invoke(QUESTIONS[0], config={"callbacks": [Recorder()]})
+    assert seen == [QUESTIONS[0], documents]
 
 
 @pytest.mark.parametrize(

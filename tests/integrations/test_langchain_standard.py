@@ -30,7 +30,7 @@ class TestEmbeddingsAtWork(EmbeddingsIntegrationTests):
 
 
 class _OverAnIndex:
-    """What the standard tests of a retriever need to know; `folder` is set before each."""
+    """Settings of the standard tests of a retriever; `folder` is set before each test."""
 
     folder: Path
 

@@ -42,20 +42,6 @@ def documents() -> list[Document]:
     return [Document(text=row["text"], id_=row["_id"]) for row in ROWS]
 
 
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the model was given to encode, call by call."""
-    calls: list[Any] = []
-    encode = LLM2Comp.encode
-
-    def record(self: LLM2Comp, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        calls.append(inputs)
-        return encode(self, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(LLM2Comp, "encode", record)
-    return calls
-
-
 def _ranking(model: LLM2Comp, question: str) -> list[str]:
     scores = model.encode_document(TEXTS) @ model.encode_query(question)
     return [TEXTS[row] for row in np.argsort(-scores, kind="stable")]
@@ -146,7 +132,7 @@ def test_the_semantic_splitter_cuts_where_the_model_sees_the_topic_change(
         "The train to Paris leaves at nine. ",
         "Trains leave for Paris every hour.",
     ]
-    split = re.compile(r"[^.]+\.\s*").findall  # LlamaIndex's own needs a download in its first versions
+    split = re.compile(r"[^.]+\.\s*").findall  # the default of early versions of LlamaIndex needs a download
     splitter = SemanticSplitterNodeParser.from_defaults(
         embed_model=embedding, breakpoint_percentile_threshold=80, buffer_size=1, sentence_splitter=split
     )

@@ -1,4 +1,4 @@
-"""LLM2CompRetriever in LlamaIndex: what an index on disk finds, as nodes, in engines, under filters."""
+"""LLM2CompRetriever in LlamaIndex: results of an index as nodes, in engines, with filters."""
 
 import asyncio
 import shutil
@@ -108,10 +108,10 @@ def test_a_query_with_a_vector_of_its_own_is_searched_with_that(
     retriever: LLM2CompRetriever, bundled: LLM2Comp
 ) -> None:
     vector = (3 * bundled.encode_query(QUESTIONS[1])).tolist()
-    found = retriever.retrieve(QueryBundle("something else", embedding=vector))
+    nodes = retriever.retrieve(QueryBundle("something else", embedding=vector))
     expected = retriever.retrieve(QUESTIONS[1])
-    assert [node.node_id for node in found] == [node.node_id for node in expected]
-    np.testing.assert_allclose([node.score for node in found], [node.score for node in expected], atol=1e-6)
+    assert [node.node_id for node in nodes] == [node.node_id for node in expected]
+    np.testing.assert_allclose([node.score for node in nodes], [node.score for node in expected], atol=1e-6)
 
 
 def test_hypothetical_answers_are_searched_with_their_mean(
@@ -123,9 +123,9 @@ def test_hypothetical_answers_are_searched_with_their_mean(
         row["_id"]: bundled.encode_document(f"{row['title']}\n{row['text']}" if row["title"] else row["text"]) @ mean
         for row in ROWS
     }
-    found = retriever.retrieve(bundle)
-    assert [node.node_id for node in found] == sorted(expected, key=lambda name: -expected[name])
-    assert found[0].score == pytest.approx(max(expected.values()) / np.linalg.norm(mean), abs=1e-5)
+    nodes = retriever.retrieve(bundle)
+    assert [node.node_id for node in nodes] == sorted(expected, key=lambda name: -expected[name])
+    assert nodes[0].score == pytest.approx(max(expected.values()) / np.linalg.norm(mean), abs=1e-5)
     engine = TransformQueryEngine(
         RetrieverQueryEngine.from_args(retriever, llm=MockLLM()), HyDEQueryTransform(llm=MockLLM())
     )
@@ -178,9 +178,7 @@ def _leaves_out_documents_without_the_field() -> bool:
     )("")
 
 
-@pytest.mark.skipif(
-    _leaves_out_documents_without_the_field(), reason="LlamaIndex's own store does it otherwise before 0.14.23"
-)
+@pytest.mark.skipif(_leaves_out_documents_without_the_field(), reason="the store of LlamaIndex before 0.14.23 differs")
 @pytest.mark.parametrize("condition", [FilterCondition.AND, FilterCondition.OR, FilterCondition.NOT])
 def test_filters_match_what_they_match_in_llama_indexs_own_store(
     condition: FilterCondition, index_dir: Path, bundled: LLM2Comp
@@ -295,8 +293,8 @@ def test_many_threads_get_what_one_gets(retriever: LLM2CompRetriever) -> None:
     questions = [f"{QUESTIONS[number % 3]} {number}" for number in range(24)]
     expected = [[(node.node_id, node.score) for node in retriever.retrieve(question)] for question in questions]
     with ThreadPoolExecutor(8) as threads:
-        found = threads.map(retriever.retrieve, questions)
-        assert [[(node.node_id, node.score) for node in nodes] for nodes in found] == expected
+        results = threads.map(retriever.retrieve, questions)
+        assert [[(node.node_id, node.score) for node in nodes] for nodes in results] == expected
 
 
 def test_words_need_no_model(index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What both frameworks' embedding classes promise: the model's own vectors, and settings that do what they say."""
+"""The embedding classes of both frameworks: the vectors are the model's, and every setting has its effect."""
 
 import asyncio
 import json
@@ -93,14 +93,14 @@ def test_instructions_given_replace_the_saved_ones(make: Make, instruction: str,
 def test_max_length_is_that_of_a_model_set_to_it_and_the_model_given_keeps_its_own(
     make: Make, saved_model: Path
 ) -> None:
-    given = llm2comp.load(saved_model, device="cpu")
-    before = given.encode_query("word " * 50)
-    made = make(model=given, max_length=20)
+    model = llm2comp.load(saved_model, device="cpu")
+    before = model.encode_query("word " * 50)
+    made = make(model=model, max_length=20)
     reference = llm2comp.load(saved_model, device="cpu")
     reference.max_seq_length = 20
     assert _query(made, "word " * 50) == reference.encode_query("word " * 50).tolist() != before.tolist()
-    assert given.max_seq_length == 64
-    np.testing.assert_array_equal(given.encode_query("word " * 50), before)
+    assert model.max_seq_length == 64
+    np.testing.assert_array_equal(model.encode_query("word " * 50), before)
 
 
 @CLASSES
@@ -272,8 +272,8 @@ def test_pickled_it_names_the_model_and_holds_the_weights_only_of_one_given(
     named = make(model_name=saved_model, device="cpu", max_length=32)
     assert len(content := pickle.dumps(named)) < 2000
     assert _query(pickle.loads(content), QUERY) == _query(named, QUERY)
-    given = make(model=model, text_instruction="t: ")
-    assert _texts(pickle.loads(pickle.dumps(given)), ["tree"]) == _texts(given, ["tree"])
+    encoder = make(model=model, text_instruction="t: ")
+    assert _texts(pickle.loads(pickle.dumps(encoder)), ["tree"]) == _texts(encoder, ["tree"])
 
 
 FORK = """

@@ -44,14 +44,14 @@ def build_structure(
     """The structure over the first `rows` vectors of the storage.
 
     Args:
-        kind: What to build.
+        kind: Type of the structure.
         storage: The vectors.
-        rows: How many of them, from the first; None for all.
-        device: "cpu", "cuda" or "auto" (CUDA where FAISS sees a GPU).
-        threads: FAISS threads; None for all cores.
-        seed: Of the training sample and k-means; with one thread, the same seed gives the same index.
+        rows: Number of vectors to use, from the first; None for all.
+        device: "cpu", "cuda" or "auto" (CUDA if FAISS sees a GPU).
+        threads: Number of FAISS threads; None for all cores.
+        seed: Seed of the training sample and of k-means; with one thread, the same seed gives the same index.
         on_rows: Called with the number of rows added so far.
-        workdir: Where temporary files lie; None for the system's folder.
+        workdir: Folder for temporary files; None for the system's.
 
     Raises:
         SettingsError: There is no row to index, FAISS cannot build the type, a vector is not finite, or there is no GPU
@@ -90,7 +90,7 @@ def _build_graph(
 
 
 def _add(index: Any, kind: IndexType, storage: Storage, count: int, on_rows: Callable[[int], None] | None) -> None:
-    done, numbered = 0, isinstance(index, import_faiss().IndexIDMap)  # which refuses vectors without a number
+    done, numbered = 0, isinstance(index, import_faiss().IndexIDMap)  # an IndexIDMap refuses vectors without an id
     for block in storage.blocks(max(1024, min(65536, _BLOCK_BYTES // (4 * storage.dimension)))):
         block = block[: count - done]
         try:
@@ -119,13 +119,13 @@ def _build_lists(
     on_rows: Callable[[int], None] | None,
     workdir: Path | None,
 ) -> Structure:
-    """Lists in a temporary file, which is mapped; it goes with the structure, unless that is saved before."""
+    """Writes the lists to a temporary file and maps it. The file is removed with the structure unless that is saved."""
     index = new_index(kind, storage.dimension)
     with clustering_on_gpus(index) if on_gpus else nullcontext():
         train_index(index, kind, storage, rows=count, seed=seed)
     quantizer = coarse_quantizer(index) if on_gpus else None
     file = (workdir or Path(tempfile.gettempdir())) / f"lists-{uuid4().hex}.faiss"
-    file.touch(exist_ok=False)  # mkstemp would make one that nobody else may read, and this becomes a file of the index
+    file.touch(exist_ok=False)  # it becomes a file of the index; one by mkstemp could be read by nobody else
     try:
         write_lists(index, storage, file, rows=count, quantizer=quantizer, on_rows=on_rows)
         structure = Structure(kind, count, storage, map_lists(file), file)

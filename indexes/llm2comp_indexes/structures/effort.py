@@ -1,4 +1,4 @@
-"""How hard a search tries, and the efforts that are tried for a type of index."""
+"""Effort of a search: the parameters that trade recall for time, their defaults, and the values to measure."""
 
 from dataclasses import dataclass, replace
 
@@ -12,12 +12,15 @@ _MOST_EF = 4096
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard a search tries; None: the index's own default (`default_effort`).
+    """Search parameters that trade recall for time; None: the default of the index (`default_effort`).
 
     Attributes:
-        nprobe: Lists that an IVF index looks into.
-        ef_search: Candidates that an HNSW index keeps while it walks the graph.
-        rerank: Candidates fetched for each answer wanted, scored again with the stored vectors (1: the k best only).
+        nprobe: Number of lists that an IVF index visits.
+        ef_search: Number of candidates that an HNSW index keeps while it walks the graph.
+        rerank: Number of candidates per answer that are scored again with the stored vectors; 1: the k best only.
+
+    Raises:
+        SettingsError: A value is below 1.
     """
 
     nprobe: int | None = None
@@ -32,10 +35,10 @@ class Effort:
 
 
 def default_effort(kind: IndexType) -> Effort:
-    """The effort of a search that names none: 1/32 of the lists, at least 8, or an ef_search of 64.
+    """The effort of a search without one: 1/32 of the lists, but at least 8, or an ef_search of 64.
 
-    Codes of 8 bits and fewer rank roughly: 4 candidates are then scored again for each answer, as with types whose
-    codes we don't know.
+    Codes of 8 bits and fewer rank roughly: 4 candidates per answer are then scored again. The same holds for types
+    whose codes are unknown.
     """
     rough = kind.family == "other" or (kind.family == "ivf" and kind.ivf.bits <= 8)
     nprobe = min(kind.lists, max(8, kind.lists // 32)) if kind.lists else None
@@ -43,10 +46,10 @@ def default_effort(kind: IndexType) -> Effort:
 
 
 def efforts_of(kind: IndexType, k: int) -> tuple[Effort, ...]:
-    """Efforts for k answers: nprobe or efSearch in steps of about 1.4, for each number of candidates scored again.
+    """Efforts to measure for k answers: nprobe or ef_search in steps of about 1.4, for each `rerank`.
 
-    Types that keep components in 16 bits and more have only the k best scored again, those of 8 bits up to 4 candidates
-    per answer, smaller codes, fewer dimensions and types unknown to us up to 64.
+    `rerank` is 1 for types with at least 16 bits per component, up to 4 for 8 bits, and up to 64 for smaller codes,
+    reduced dimensions and unknown types.
     """
     if kind.family == "flat":
         return (Effort(),)

@@ -1,9 +1,9 @@
-"""Training and adding on the GPUs that FAISS sees. Written from FAISS's sources and tests: no part of this has been run on a GPU yet.
+"""Training and building on the GPUs that FAISS sees. Written from FAISS's sources and tests; not yet run on a GPU.
 
-What is built is an ordinary CPU index either way. Of an IVF index, the GPUs do k-means and the assignment of vectors to
-lists, which take the time of a build; codes are made on the CPU and written straight to the lists' file, so that a
-segment may be larger than the memory of all GPUs. The graph of HNSW is built by CAGRA on one GPU, where FAISS has that
-(it comes with cuVS), and else on the CPU.
+The result is an ordinary CPU index. For an IVF index, the GPUs do k-means and assign vectors to lists, which take most
+of the time of a build; codes are made on the CPU and written straight to the file of the lists, so that a segment may
+be larger than the memory of all GPUs. The HNSW graph is built by CAGRA on one GPU if FAISS has it (it comes with cuVS),
+else on the CPU.
 """
 
 from collections.abc import Iterator
@@ -29,35 +29,35 @@ __all__ = [
 ]
 
 _GRAPH_ROWS = 10_000
-"""Rows from which a GPU is worth its start; CAGRA needs more of them than a row has links."""
+"""Minimum number of rows for a graph on a GPU, below which its start takes longer; CAGRA needs more rows than links."""
 
 
 def gpu_count() -> int:
-    """GPUs that FAISS can use: none with faiss-cpu."""
+    """Number of GPUs that FAISS can use: 0 with faiss-cpu."""
     faiss = import_faiss()
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
-    """Where to compute: "auto" is CUDA where FAISS sees a GPU, else the CPU.
+    """The device to compute on: "auto" is CUDA if FAISS sees a GPU, else the CPU.
 
     Raises:
-        SettingsError: `device` is something else, or CUDA without a GPU that FAISS can use.
+        SettingsError: `device` is another text, or "cuda" without a GPU that FAISS can use.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise SettingsError(f"device is {device!r}, expected auto, cpu or cuda")
-    found = gpu_count() if device != "cpu" else 0
-    if device == "cuda" and not found:
+    gpus = gpu_count() if device != "cpu" else 0
+    if device == "cuda" and not gpus:
         raise SettingsError(
             "device is cuda, and FAISS sees no GPU: on a machine with one, put faiss-gpu in the place of faiss-cpu "
             '(pip uninstall faiss-cpu; pip install "llm2comp[gpu]"), or say cpu'
         )
-    return "cuda" if found else "cpu"
+    return "cuda" if gpus else "cpu"
 
 
 @contextmanager
 def clustering_on_gpus(index: Any) -> Iterator[None]:
-    """Lets the GPUs compare vectors with centroids while the (untrained) IVF index is trained in this block."""
+    """Within the block, training the (untrained) IVF index compares vectors with centroids on the GPUs."""
     faiss = import_faiss()
     inner = ivf_of(index)
     inner.clustering_index = comparer = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(inner.d))
@@ -65,16 +65,16 @@ def clustering_on_gpus(index: Any) -> Iterator[None]:
         yield
     finally:
         inner.clustering_index = None
-        comparer.thisown = True  # giving it to the index, which frees nothing, had taken that away
+        comparer.thisown = True  # FAISS's Python wrapper gave up ownership to the index, which does not free it
 
 
 def coarse_quantizer(index: Any) -> Any:
-    """A copy on the GPUs of what assigns vectors to the lists of a trained IVF index, its centroids compared one by one."""
+    """A copy on the GPUs of the quantizer of a trained IVF index, which compares all centroids."""
     return import_faiss().index_cpu_to_all_gpus(flat_centroids(index))
 
 
 def flat_centroids(index: Any) -> Any:
-    """The centroids of a trained IVF index as a flat index: GPUs walk no HNSW graph."""
+    """The centroids of a trained IVF index as a flat index, for GPUs, which do not walk HNSW graphs."""
     faiss = import_faiss()
     inner = ivf_of(index)
     centroids = faiss.IndexFlatIP(inner.d)
@@ -83,17 +83,17 @@ def flat_centroids(index: Any) -> Any:
 
 
 def can_build_graph(kind: IndexType, rows: int) -> bool:
-    """Whether the graph of an HNSW index of so many rows can be built on a GPU: FAISS has CAGRA if it was compiled with cuVS."""
+    """Whether the HNSW graph of this number of rows can be built on a GPU: FAISS compiled with cuVS has CAGRA."""
     return kind.family == "hnsw" and hasattr(import_faiss(), "GpuIndexCagra") and rows >= _GRAPH_ROWS
 
 
 def build_graph(index: Any, storage: Storage, *, rows: int) -> None:
-    """Gives the empty HNSW index the graph of the first `rows` vectors of the storage: its lowest level by CAGRA on a GPU, those above by the CPU.
+    """Builds the graph of the first `rows` vectors in the empty HNSW index: the lowest level on a GPU, the rest by CPU.
 
-    All vectors are held in float32 meanwhile, by this machine and by the GPU.
+    All vectors are held in float32 meanwhile, in the memory of the machine and of the GPU.
 
     Raises:
-        SettingsError: FAISS cannot build it: the GPU has too little memory, most likely.
+        SettingsError: FAISS cannot build it; most likely, the GPU has too little memory.
     """
     faiss = import_faiss()
     vectors = np.empty((rows, storage.dimension), np.float32)
@@ -117,10 +117,10 @@ def build_graph(index: Any, storage: Storage, *, rows: int) -> None:
 
 
 def adopt_graph(index: Any, source: Any) -> None:
-    """Gives the empty HNSW index the graph of another one, with as many links for each row; its vectors stay where they are.
+    """Copies the graph of `source` into the empty HNSW index; vectors are not copied.
 
     Raises:
-        SettingsError: The other one has another number of links.
+        SettingsError: `source` has another number of links per row.
     """
     faiss = import_faiss()
     for name in ("cum_nneighbor_per_level", "levels", "offsets", "neighbors"):

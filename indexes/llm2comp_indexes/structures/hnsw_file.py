@@ -1,4 +1,4 @@
-"""Checks HNSW graphs in FAISS files before FAISS loads them: it follows their numbers as they are, and a crafted one would lead it anywhere."""
+"""Checks of HNSW graphs in FAISS files before FAISS loads them: FAISS follows their numbers without checking any."""
 
 import struct
 from typing import Any
@@ -15,33 +15,38 @@ _TAIL = struct.Struct("<5i")  # entry point, highest level, efConstruction, efSe
 
 
 class Malformed(Exception):
-    """Bytes that are not what we would have written; the message says which."""
+    """Bytes that this package would not have written; the message says which."""
 
 
 def check_graph_file(content: NDArray[np.uint8], empty: Any, rows: int) -> None:
-    """Raises Malformed unless the bytes are an HNSW index without storage, of the kind of the empty index `empty`, with a sound graph of so many rows."""
+    """Raises Malformed unless the bytes are an HNSW index without storage and with a valid graph of `rows` rows.
+
+    Args:
+        content: The whole file.
+        empty: An empty index of the expected kind.
+        rows: Number of rows of the graph.
+    """
     end = check_graph(content, 0, empty, rows)
     if content[end:].tobytes() != b"null":
         raise Malformed("something else than an empty storage follows the graph")
 
 
 def check_graph(content: NDArray[np.uint8], start: int, empty: Any, rows: int) -> int:
-    """Where the graph that starts at `start` ends.
+    """End of the graph that starts at `start`, after checking it.
 
-    FAISS keeps, after a header: levels (one int32 per row), offsets (rows + 1), neighbours (int32), entry point and
+    FAISS stores, after a header: levels (one int32 per row), offsets (rows + 1), neighbors (int32), entry point and
     highest level.
 
     Raises:
-        Malformed: A number in it is not what FAISS would have written, or leads outside the graph.
+        Malformed: A number is not what FAISS would have written, or leads outside the graph.
     """
     faiss = import_faiss()
     writer = faiss.VectorIOWriter()
     faiss.write_index(empty, writer, faiss.IO_FLAG_SKIP_STORAGE)
     template = faiss.vector_to_array(writer.data).tobytes()
     per_level = faiss.vector_to_array(empty.hnsw.cum_nneighbor_per_level).astype(np.int64)
-    header = template[
-        : len(template) - (8 + 16 + 8 + _TAIL.size + 4)
-    ]  # up to the levels; then no level, one offset, no neighbour, tail, "null"
+    # The header ends before the levels; then follow no level, one offset, no neighbour, the tail and "null"
+    header = template[: len(template) - (8 + 16 + 8 + _TAIL.size + 4)]
     header = header[:8] + struct.pack("<q", rows) + header[16:]
     if content[start : start + len(header)].tobytes() != header:
         raise Malformed("its header is another")
@@ -60,7 +65,7 @@ def check_graph(content: NDArray[np.uint8], start: int, empty: Any, rows: int) -
 
 
 def _vector(content: NDArray[np.uint8], start: int, kind: "np.dtype[Any]", count: int) -> tuple[NDArray[Any], int]:
-    """The numbers of a vector whose length stands in front of it, and where it ends."""
+    """The numbers of a vector that is preceded by its length, and its end."""
     end = start + 8 + count * kind.itemsize
     if end > len(content) or content[start : start + 8].tobytes() != struct.pack("<Q", count):
         raise Malformed("a list of numbers in it has another length")

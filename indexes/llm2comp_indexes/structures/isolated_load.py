@@ -1,4 +1,4 @@
-"""Run as a program: loads and searches a FAISS file of unknown making, so that a crash happens here and not in the process that wants it."""
+"""Program that loads and searches an untrusted FAISS file, so that a crash ends this process and not its caller."""
 
 import json
 import sys
@@ -8,28 +8,28 @@ from importlib import import_module
 __all__ = ["main"]
 
 _PROGRAM_BYTES = 4 << 30
-"""Address space that Python, numpy and FAISS take by themselves, threads included."""
+"""Address space of Python, numpy and FAISS without an index, threads included."""
 
 
 def main(task: str) -> None:
-    """Loads the index that the JSON object `task` names and searches it; anything unexpected is an exception, or a signal."""
-    wanted = json.loads(task)
+    """Loads and searches the index that `task` (JSON) names; a bad file ends in an exception or a signal."""
+    expected = json.loads(task)
     with suppress(ImportError):  # Windows has no such limit
         import resource
 
-        limit = _PROGRAM_BYTES + 4 * wanted["bytes"]
+        limit = _PROGRAM_BYTES + 4 * expected["bytes"]
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     import numpy as np
 
     faiss = import_module("faiss")
     faiss.omp_set_num_threads(1)
-    faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * wanted["bytes"]))
-    with open(wanted["path"], "rb") as file:
+    faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * expected["bytes"]))
+    with open(expected["path"], "rb") as file:
         index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
-        if file.tell() != wanted["bytes"]:
-            raise ValueError("bytes behind the index")
+        if file.tell() != expected["bytes"]:
+            raise ValueError("bytes after the index")
     if (
-        (index.d, index.ntotal) != (wanted["dimension"], wanted["rows"])
+        (index.d, index.ntotal) != (expected["dimension"], expected["rows"])
         or index.metric_type != faiss.METRIC_INNER_PRODUCT
         or not index.is_trained
     ):

@@ -1,9 +1,8 @@
-"""IVF indexes as one plain FAISS file, written list by list from a stream of vectors and checked before FAISS maps it.
+"""IVF indexes in one FAISS file, written from a stream of vectors, and checked before FAISS maps it.
 
-The file is what FAISS itself writes: a head (transform, centroids, quantizer), then, behind the word `ilar`, the sizes
-of the lists, then for each list its codes and its ids. As the sizes are known once every vector is assigned to its
-list, all positions are known, and the lists are filled block by block in any order: memory holds a block of vectors,
-never a list.
+The file is the one that FAISS would write: a head (transform, centroids, quantizer); then, after the word `ilar`, the
+sizes of the lists; then for each list its codes and its ids. Once every vector is assigned to a list, the sizes and so
+all positions are known, and the lists are filled block by block: memory holds a block of vectors, never a list.
 """
 
 import os
@@ -38,9 +37,15 @@ def write_lists(
     quantizer: Any = None,
     on_rows: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes the file of the trained, empty IVF index with the first `rows` vectors of the storage in its lists; a row's number is its id.
+    """Writes the file of an IVF index that holds the first `rows` vectors of the storage; ids are row numbers.
 
-    `quantizer` finds the list of a vector, left out the index's own.
+    Args:
+        index: The index, trained and empty.
+        storage: The vectors.
+        path: The new file.
+        rows: Number of vectors.
+        quantizer: Finds the list of a vector; None: that of the index.
+        on_rows: Called with the number of rows written so far.
 
     Raises:
         SettingsError: A vector has a component that is not finite.
@@ -75,7 +80,7 @@ def write_lists(
 
 
 def _blocks(index: Any, storage: Storage, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Number of the first row and the vectors as the lists see them, after the transform."""
+    """Blocks of vectors after the transform, each with the number of its first row."""
     first = 0
     for block in storage.blocks(max(1024, min(262144, _BLOCK_BYTES // (4 * storage.dimension)))):
         block = block[: rows - first]
@@ -105,13 +110,12 @@ def _encode(inner: Any, vectors: NDArray[np.float32], lists: NDArray[np.int64]) 
 
 
 class _Filler:
-    """Puts codes and ids where they belong in the file; each list is filled in the order of its rows."""
+    """Writes codes and ids to their places in the file; each list is filled in the order of its rows."""
 
     def __init__(self, descriptor: int, start: int, sizes: NDArray[np.int64], code_size: int) -> None:
         self._descriptor, self._code_size = descriptor, code_size
-        self._codes = start + (code_size + 8) * np.concatenate(
-            ([0], np.cumsum(sizes)[:-1])
-        )  # next byte for codes of each list
+        # Position of the next code and of the next id of each list, (lists,)
+        self._codes = start + (code_size + 8) * np.concatenate(([0], np.cumsum(sizes)[:-1]))
         self._ids = self._codes + code_size * sizes
 
     def add(self, lists: NDArray[np.int64], codes: NDArray[np.uint8], first: int) -> None:
@@ -139,12 +143,12 @@ def _write_at(descriptor: int, data: memoryview, place: int) -> None:
 
 
 def _head(index: Any, rows: int) -> bytes:
-    """What FAISS writes for the index up to its lists, with `rows` for its count."""
+    """The bytes that FAISS writes for the index before its lists, with `rows` as its count."""
     faiss = import_faiss()
     inner = ivf_of(index)
     before = index.ntotal, inner.ntotal, inner.nprobe
     index.ntotal = inner.ntotal = rows
-    inner.nprobe = 1  # searches name their own
+    inner.nprobe = 1  # every search states its own
     try:
         content = bytes(faiss.serialize_index(index).tobytes())
     finally:
@@ -156,11 +160,11 @@ def _head(index: Any, rows: int) -> bytes:
 
 
 def map_lists(path: Path) -> Any:
-    """The FAISS index in the file, its lists mapped.
+    """The FAISS index in the file, with mapped lists.
 
-    FAISS would start up to 32 threads at every search to read the probed lists ahead. They take half a millisecond
-    where the lists are in memory already, several times a search itself, and two searches at once would share their
-    bookkeeping, which nothing guards.
+    Prefetching is off: FAISS would start up to 32 threads in every search to read the probed lists ahead. They take
+    half a millisecond if the lists are in memory already, several times the search itself, and concurrent searches
+    would share their state without a lock.
     """
     faiss = import_faiss()
     index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP)
@@ -169,7 +173,7 @@ def map_lists(path: Path) -> Any:
 
 
 class _Template(NamedTuple):
-    """The head of a file up to and from its centroids; `free` marks bytes of learned numbers, which may be anything."""
+    """The head of a file before and after its centroids; `free` marks bytes of learned numbers, which may differ."""
 
     before: bytes
     before_free: NDArray[np.bool_]
@@ -178,11 +182,11 @@ class _Template(NamedTuple):
 
 
 def check_lists_file(content: NDArray[np.uint8], kind: IndexType, *, rows: int, dimension: int) -> None:
-    """Raises Malformed unless the bytes are those of an IVF file of this type with so many rows, but for learned numbers, codes and ids.
+    """Raises Malformed unless the bytes are an IVF file of this type with `rows` rows.
 
-    What may differ from the expected bytes cannot make FAISS leave the file or allocate: floating-point numbers, codes
-    (every bit pattern is one), ids (compared with the number of rows when they are found), and the sizes of the lists,
-    which must add up to the rows and to the file.
+    Bytes that may differ cannot make FAISS read outside the file or allocate memory: floating-point numbers, codes
+    (every bit pattern is valid), ids (compared with the number of rows in search results), and the sizes of the lists,
+    which must add up to the rows and to the size of the file.
     """
     empty = new_index(kind, dimension)
     inner = ivf_of(empty)
@@ -203,14 +207,14 @@ def check_lists_file(content: NDArray[np.uint8], kind: IndexType, *, rows: int, 
 
 
 def _compare(content: NDArray[np.uint8], start: int, expected: bytes, free: NDArray[np.bool_]) -> int:
-    found, wanted = content[start : start + len(expected)], np.frombuffer(expected, np.uint8)
-    if len(found) != len(wanted) or ((found != wanted) & ~free).any():
+    actual, template = content[start : start + len(expected)], np.frombuffer(expected, np.uint8)
+    if len(actual) != len(template) or ((actual != template) & ~free).any():
         raise Malformed("its head is that of another index")
     return start + len(expected)
 
 
 def _template(kind: IndexType, dimension: int, rows: int) -> _Template:
-    """The head, with all learned numbers marked: two heads that differ in nothing else show where they stand."""
+    """The head, with a mask of all learned numbers: the bytes in which two heads with other numbers differ."""
     zeros, ones = (_untrained_head(kind, dimension, rows, pattern) for pattern in (0, 0xFFFFFFFF))
     free = [np.frombuffer(a, np.uint8) != np.frombuffer(b, np.uint8) for a, b in zip(zeros, ones, strict=True)]
     return _Template(zeros[0], free[0], zeros[1], free[1])
@@ -221,7 +225,7 @@ def _numbers(pattern: int, count: int) -> NDArray[np.float32]:
 
 
 def _untrained_head(kind: IndexType, dimension: int, rows: int, pattern: int) -> tuple[bytes, bytes]:
-    """The head before and after the centroids, as if training had given every number the bit pattern."""
+    """The head before and after the centroids, with the bit pattern in place of every learned number."""
     faiss = import_faiss()
     index = new_index(kind, dimension)
     inner = ivf_of(index)
@@ -243,7 +247,7 @@ def _untrained_head(kind: IndexType, dimension: int, rows: int, pattern: int) ->
     index.is_trained = inner.is_trained = True
     head = _head(index, rows)
     centroids = faiss.serialize_index(faiss.downcast_index(inner.quantizer)).tobytes()
-    before, found, after = head.partition(centroids)
-    if not found:
+    before, match, after = head.partition(centroids)
+    if not match:
         raise RuntimeError(f"FAISS {faiss.__version__} writes centroids in another way than known; report this")
     return before, after

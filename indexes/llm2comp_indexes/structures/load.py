@@ -1,4 +1,4 @@
-"""Opens saved structures, none of which can crash the process: FAISS trusts a file, so everything it would follow is compared first."""
+"""Opens saved structures. FAISS trusts a file, so whatever could make it crash is checked first."""
 
 import json
 import os
@@ -24,11 +24,11 @@ _TRIAL_SECONDS = 300
 
 
 def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord) -> Any:
-    """The FAISS index in the file, mapped where FAISS can; an HNSW graph is joined with the vectors of the storage.
+    """The FAISS index in the file, mapped if FAISS can map it; an HNSW graph is joined with the vectors of the storage.
 
-    HNSW and IVF files are compared with what we would have written, but for floating-point numbers, codes and a graph
-    whose every link is checked. Any other type is loaded and searched in a process of its own first: what crashes there
-    is refused here.
+    HNSW and IVF files are compared with what this package would have written, except for floating-point numbers and
+    codes; every link of a graph is checked. Any other type is first loaded and searched in a separate process, and
+    refused if that crashes.
 
     Raises:
         IndexFolderError: The file is missing, cut, altered, or holds an index of another type.
@@ -42,7 +42,7 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
         elif kind.family == "ivf":
             check_lists_file(content, kind, rows=storage.rows, dimension=storage.dimension)
         else:
-            _try_elsewhere(path, storage, record.bytes)
+            _try_in_process(path, storage, record.bytes)
     except (Malformed, LLM2CompError) as error:
         raise IndexFolderError(
             f"{path}: not the {kind.factory} index of {storage.rows:,} vectors that was written ({error}); build the "
@@ -63,8 +63,8 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
     return index
 
 
-def _try_elsewhere(path: Path, storage: Storage, size: int) -> None:
-    """Raises Malformed unless a process of its own, with bounded memory, can load and search the file."""
+def _try_in_process(path: Path, storage: Storage, size: int) -> None:
+    """Raises Malformed unless a separate process with bounded memory can load and search the file."""
     task = json.dumps({"path": os.fspath(path), "dimension": storage.dimension, "rows": storage.rows, "bytes": size})
     program = str(Path(__file__).with_name("isolated_load.py"))
     try:

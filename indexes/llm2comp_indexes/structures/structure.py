@@ -20,21 +20,20 @@ from llm2comp_indexes.structures.types import IndexType, memory_bytes, parse_typ
 
 __all__ = ["Effort", "IndexType", "Structure", "default_effort", "memory_bytes", "open_structure", "parse_type"]
 
-_KEPT = 256
-"""Parameters of searches that are kept."""
-
+_CACHED_PARAMETERS = 256
+"""Number of efforts whose FAISS parameters are cached."""
 
 _NO_EFFORT = Effort()
 
 
 def _parameters(index: Any, effort: Effort, k: int, chosen: Any = None) -> Any:
-    """FAISS's parameters for a search for k with this effort, through what is wrapped around lists or a graph; None where it takes none.
+    """FAISS's parameters of a search, also for an index with wrappers around its lists or graph; None if it takes none.
 
     Args:
         index: Any FAISS index.
-        effort: With its nprobe and ef_search, where the index has a use for them.
-        k: Answers wanted.
-        chosen: Selector of rows; None for all.
+        effort: nprobe and ef_search; the index uses those that it has.
+        k: Number of rows to find.
+        chosen: FAISS selector of the rows that may be found; None for all.
     """
     faiss = import_faiss()
     index = faiss.downcast_index(index)
@@ -59,7 +58,7 @@ class Structure:
     def __init__(self, kind: IndexType, rows: int, storage: Storage, index: Any, file: Path | None = None) -> None:
         self.type, self.rows = kind, rows
         self._storage, self._index = storage, index
-        self._kept: dict[tuple[Effort, int], Any] = {}
+        self._cached: dict[tuple[Effort, int], Any] = {}
         self._file = file  # temporary, where the index was built on disk
         self._gpus: GpuCopy | None = None
 
@@ -71,16 +70,16 @@ class Structure:
         effort: Effort | None = None,
         allowed: NDArray[np.bool_] | None = None,
     ) -> Neighbors:
-        """The k best rows found for each query (queries, dimension), with FAISS's scores, which may be approximate.
+        """The k best rows for each query, best first, with FAISS's scores, which may be approximate.
 
         Args:
             queries: Unit vectors, float32 (queries, dimension).
-            k: Rows per query; where fewer are found, the rest is -1 with a score of -inf.
-            effort: How hard to try; `rerank` is the caller's business.
-            allowed: Which rows may be found, (rows,); None for all.
+            k: Number of rows per query; if fewer are found, the rest is -1 with a score of -inf.
+            effort: nprobe and ef_search; `rerank` is left to the caller.
+            allowed: Mask of the rows that may be found, (rows,); None for all.
 
         Raises:
-            IndexFolderError: The structure names rows that don't exist: its file was altered.
+            IndexFolderError: The structure names a row that does not exist: its file was altered.
         """
         if self.type.family == "flat":
             return self._search_flat(queries, k, allowed)
@@ -94,19 +93,22 @@ class Structure:
         effort: Effort | None = None,
         allowed: NDArray[np.bool_] | None = None,
     ) -> Neighbors:
-        """The same as FAISS gives it, (queries, k or another number), for callers that score it again: equal scores in any order, -1 where fewer are found.
+        """The rows as FAISS returns them, for callers that score them again.
+
+        (queries, columns), where the number of columns need not be k. Equal scores come in any order; missing rows
+        are -1.
 
         Raises:
             IndexFolderError: As for `search`.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if self._gpus is not None:
-            nprobe, lists = self._stated(effort or _NO_EFFORT).nprobe, self.type.lists
-            found = self._gpus.find(
+            nprobe, lists = self._with_defaults(effort or _NO_EFFORT).nprobe, self.type.lists
+            neighbors = self._gpus.find(
                 queries, k, nprobe=min(nprobe, lists) if nprobe and lists else None, allowed=allowed
             )
-            if found is not None:
-                return found
+            if neighbors is not None:
+                return neighbors
         if self.type.family == "flat":
             return self._search_flat(queries, k, allowed)
         if allowed is not None and self.type.family == "other":
@@ -115,18 +117,18 @@ class Structure:
 
     def _search(self, queries: NDArray[np.float32], k: int, effort: Effort, chosen: Selection | None) -> Neighbors:
         parameters = self._parameters(effort, k, chosen.selector) if chosen else self._parameters_for_all(effort, k)
-        found, rows = self._index.search(queries, min(k, self.rows), params=parameters)
+        scores, rows = self._index.search(queries, min(k, self.rows), params=parameters)
         if highest(rows) >= self.rows or lowest(rows) < -1:
             raise IndexFolderError(
                 f"the index of {self._storage.path.parent} names row {rows.max():,} of {self.rows:,}; it was altered: "
                 "build it again"
             )
-        return Neighbors(found, rows)
+        return Neighbors(scores, rows)
 
     def _search_and_filter(
         self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_]
     ) -> Neighbors:
-        """For types that may not take a selector: fetches more until k allowed rows are among what was found, query by query."""
+        """For types that may not take a selector: each query fetches more rows until k allowed ones are among them."""
         result = Neighbors(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
         for position, query in enumerate(queries):
             width = 0
@@ -136,7 +138,7 @@ class Structure:
                     column[0] for column in _ordered(*self._search(query[None], width, effort, None), width)
                 )
                 kept = np.flatnonzero((rows >= 0) & allowed[rows])[:k]
-                if len(kept) == k or (rows < 0).any():  # what is missing lies in lists that were not probed
+                if len(kept) == k or (rows < 0).any():  # the rest lies in lists that were not probed
                     break
             result.scores[position, : len(kept)], result.rows[position, : len(kept)] = scores[kept], rows[kept]
         return result
@@ -149,23 +151,28 @@ class Structure:
         return self._storage.search(queries, k, allowed=allowed)
 
     def _parameters_for_all(self, effort: Effort, k: int) -> Any:
-        """Those of searches among all rows, kept: FAISS only reads them, and making them takes as long as a quick search's overhead altogether."""
-        kept = self._kept.get((effort, k))
-        if kept is None:
-            if len(self._kept) >= _KEPT:
-                self._kept.clear()
-            kept = self._kept[effort, k] = self._parameters(effort, k, None)
-        return kept
+        """Parameters of searches among all rows, cached.
+
+        FAISS only reads them, and making them takes as long as all other overhead of a quick search.
+        """
+        parameters = self._cached.get((effort, k))
+        if parameters is None:
+            if len(self._cached) >= _CACHED_PARAMETERS:
+                self._cached.clear()
+            parameters = self._cached[effort, k] = self._parameters(effort, k, None)
+        return parameters
 
     def _parameters(self, effort: Effort, k: int, chosen: Any) -> Any:
-        return _parameters(self._index, self._stated(effort), k, chosen)
+        return _parameters(self._index, self._with_defaults(effort), k, chosen)
 
-    def _stated(self, effort: Effort) -> Effort:
+    def _with_defaults(self, effort: Effort) -> Effort:
         default = default_effort(self.type)
         return Effort(effort.nprobe or default.nprobe, effort.ef_search or default.ef_search)
 
     def use_gpus(self) -> None:
-        """From now on searches on all GPUs that FAISS sees, by a copy there; what a GPU cannot do, such as a narrow filter, is searched here as before.
+        """Copies the structure to all GPUs that FAISS sees, where it is searched from now on.
+
+        Searches that a GPU cannot do, such as those with a narrow filter, still run on the CPU.
 
         Raises:
             SettingsError: FAISS has no such index for GPUs, or they have too little memory.
@@ -173,7 +180,7 @@ class Structure:
         self._gpus = copy_to_gpus(self.type, self._index, self._storage)
 
     def save(self, path: Path) -> FileRecord:
-        """Record of the new file that holds the structure (of HNSW, the graph alone: its vectors are those of the storage).
+        """Writes the structure to a new file; returns its record. Of HNSW, only the graph: the storage has the vectors.
 
         Raises:
             SettingsError: A flat index has no structure beside its vectors.
@@ -193,23 +200,23 @@ class Structure:
 
 
 def _place(file: Path, path: Path) -> FileRecord:
-    """Record of the file under its new name, once it is on the device; moved where that is possible, else copied."""
+    """Links the file to `path`, or copies it if it cannot be linked; returns its record once it is on the device."""
     if path.exists():
         raise FileExistsError(f"{path} exists")
     try:
         os.link(file, path)
     except OSError:
         shutil.copyfile(file, path)
-    with path.open("r+b") as placed:
-        os.fsync(placed.fileno())
-        return FileRecord(os.fstat(placed.fileno()).st_size, hashlib.file_digest(placed, "sha256").hexdigest())
+    with path.open("r+b") as target:
+        os.fsync(target.fileno())
+        return FileRecord(os.fstat(target.fileno()).st_size, hashlib.file_digest(target, "sha256").hexdigest())
 
 
 def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Neighbors:
-    """The neighbors, best first and equal scores by row, filled up to k columns with -1."""
+    """The neighbors, best first, equal scores by row, padded to k columns with row -1."""
     scores = np.where(rows < 0, np.float32(-np.inf), scores)
     order = np.lexsort((rows, -scores))
-    if len(rows) == 1:  # a query asked alone: the general way takes longer than some searches
+    if len(rows) == 1:  # a single query: the general way takes longer than some searches
         scores, rows = scores[:, order[0]], rows[:, order[0]]
     else:
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
@@ -220,10 +227,10 @@ def _ordered(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Ne
 
 
 def open_structure(path: Path, kind: IndexType, storage: Storage, *, record: FileRecord | None) -> Structure:
-    """The saved structure over all rows of the storage, memory-mapped where FAISS can; of a flat one, nothing is read.
+    """The saved structure over all rows of the storage, memory-mapped if FAISS can map it. A flat one has no file.
 
     Raises:
-        IndexFolderError: The file is missing, altered or not a structure of this type; no file can crash the process.
+        IndexFolderError: The file is missing, altered or not a structure of this type. No file can crash the process.
     """
     if kind.family == "flat":
         return Structure(kind, storage.rows, storage, None)

@@ -1,4 +1,4 @@
-"""Trains the parts of a FAISS index that learn from vectors, on a bounded, seeded sample."""
+"""Training of FAISS indexes on a bounded, seeded sample of the stored vectors."""
 
 import re
 from collections.abc import Iterator
@@ -16,30 +16,32 @@ from llm2comp_indexes.structures.types import IndexType
 __all__ = ["SAMPLE_BYTES", "sample_size", "train_index"]
 
 SAMPLE_BYTES = 2 << 30
-"""Most bytes that the training sample takes, as float32."""
+"""Maximum size of the training sample in bytes, as float32."""
 
-_POINTS_PER_LIST = 64  # FAISS warns below 39 and drops what is beyond 256; k-means costs in proportion
+_POINTS_PER_LIST = 64  # FAISS warns below 39 and drops vectors beyond 256; the time of k-means is proportional
 _POINTS_PER_CODE = 128
 _AT_LEAST = 16384
-_LEAST_OF_OTHERS = 1024  # beyond the 256 centroids that most codes have
+_LEAST_OF_OTHERS = 1024  # more than the 256 centroids that most codes have
 _NOT_TRAINED = ("SQfp16", "SQbf16")
-_ROTATION_POINTS, _ROTATION_ROUNDS = 16384, 8  # FAISS's own 65,536 and 50 take longer than everything else together
+_ROTATION_POINTS, _ROTATION_ROUNDS = 16384, 8  # FAISS's defaults, 65,536 and 50, take longer than all other steps
 
 
 def sample_size(kind: IndexType, *, rows: int, dimension: int) -> int:
-    """Rows that the type is trained on: 64 for each list, 128 for each centroid of a product quantizer, at least 16,384; at most all, or 2 GiB."""
-    wanted = _AT_LEAST
+    """Number of rows that the type is trained on.
+
+    64 per list, 128 per centroid of a product quantizer, at least 16,384; at most all rows, or 2 GiB.
+    """
+    size = _AT_LEAST
     if kind.family == "ivf":
-        wanted = max(
-            wanted, _POINTS_PER_LIST * kind.ivf.lists, _POINTS_PER_CODE * 2**kind.ivf.bits if kind.ivf.parts else 0
-        )
+        codes = _POINTS_PER_CODE * 2**kind.ivf.bits if kind.ivf.parts else 0
+        size = max(size, _POINTS_PER_LIST * kind.ivf.lists, codes)
     elif kind.family == "other":
-        wanted = max(wanted, 1 << 16, _POINTS_PER_LIST * (kind.lists or 0))
-    return min(rows, wanted, max(_AT_LEAST, SAMPLE_BYTES // (4 * dimension)))
+        size = max(size, 1 << 16, _POINTS_PER_LIST * (kind.lists or 0))
+    return min(rows, size, max(_AT_LEAST, SAMPLE_BYTES // (4 * dimension)))
 
 
 def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, seed: int) -> None:
-    """Trains the index on rows drawn from the first `rows` of the storage. With one thread, equal seeds give equal results.
+    """Trains the index on rows drawn from the first `rows` of the storage; with one thread, reproducible by the seed.
 
     Raises:
         SettingsError: FAISS cannot train the type on these rows.
@@ -65,10 +67,9 @@ def train_index(index: Any, kind: IndexType, storage: Storage, *, rows: int, see
 
 
 def _train(index: Any, kind: IndexType, sample: NDArray[np.float32]) -> None:
-    """Trains the index; of IVF types whose codes have nothing to learn, the lists only.
+    """Trains the index; for IVF types whose codes learn nothing (half precision), only the lists.
 
-    FAISS computes what remains of 100,000 vectors beside their lists for the training of codes, half-precision numbers
-    too, which takes twice their memory.
+    For the training of any codes, FAISS computes the residuals of 100,000 vectors, which takes twice their memory.
     """
     if kind.family == "ivf" and kind.ivf.codes in _NOT_TRAINED and not kind.ivf.transform:
         index.train_q1(len(sample), import_faiss().swig_ptr(sample), False, index.metric_type)
@@ -78,9 +79,9 @@ def _train(index: Any, kind: IndexType, sample: NDArray[np.float32]) -> None:
 
 
 def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.float32]:
-    """The sample, repeated where it has too few vectors.
+    """The sample, repeated if it has too few vectors.
 
-    K-means wants as many as it makes centroids; a rotation learned from fewer vectors than it has dimensions crashes
+    K-means needs as many as it makes centroids; a rotation learned from fewer vectors than it has dimensions crashes
     FAISS 1.15.1.
     """
     if kind.family == "ivf":
@@ -95,7 +96,7 @@ def _repeat_few(sample: NDArray[np.float32], kind: IndexType) -> NDArray[np.floa
 
 
 def _settle(index: Any, kind: IndexType, seed: int) -> None:
-    """Seeds every k-means, uses the whole sample, and keeps FAISS from printing advice about its size."""
+    """Makes every k-means use the seed and the whole sample, and stops FAISS from printing advice about its size."""
     for part in _parts(index):
         owners: list[Any] = [part, getattr(part, "pq", None), getattr(part, "rq", None)]
         for clustering in (owner.cp for owner in owners if hasattr(owner, "cp")):
@@ -104,13 +105,12 @@ def _settle(index: Any, kind: IndexType, seed: int) -> None:
         if hasattr(part, "pq"):
             part.pq.cp.max_points_per_centroid = _POINTS_PER_CODE
         if hasattr(part, "do_polysemous_training"):
-            part.do_polysemous_training = (
-                False  # orders centroids for a filter we don't use, and takes longer than k-means
-            )
+            # Orders centroids for a filter that is not used here, and takes longer than k-means
+            part.do_polysemous_training = False
 
 
 def _parts(index: Any) -> Iterator[Any]:
-    """The index, and those within it that are trained with it, by their own classes."""
+    """The index and the indexes within it that are trained with it, downcast to their classes."""
     index = import_faiss().downcast_index(index)
     yield index
     for name in ("index", "base_index", "refine_index", "storage"):  # of a transform, a refinement, a graph
@@ -120,7 +120,7 @@ def _parts(index: Any) -> Iterator[Any]:
 
 @contextmanager
 def _settled_rotation(index: Any, kind: IndexType, seed: int) -> Iterator[None]:
-    """The same for the quantizer that an OPQ rotation is fitted to, and fewer rounds."""
+    """`_settle` for the quantizer that an OPQ rotation is fitted to, with fewer rounds, within the block."""
     faiss = import_faiss()
     rotation = faiss.downcast_VectorTransform(index.chain.at(0)) if isinstance(index, faiss.IndexPreTransform) else None
     if not isinstance(rotation, faiss.OPQMatrix):
@@ -136,4 +136,4 @@ def _settled_rotation(index: Any, kind: IndexType, seed: int) -> Iterator[None]:
         yield
     finally:
         rotation.pq = None
-        quantizer.thisown = True  # giving it to the rotation, which frees nothing, had taken that away
+        quantizer.thisown = True  # FAISS's Python wrapper gave up ownership to the rotation, which does not free it

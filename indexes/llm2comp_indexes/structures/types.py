@@ -1,4 +1,4 @@
-"""Kinds of index by name or FAISS factory string, with parameters that suit a number of rows, and the memory they need."""
+"""Index types, by name or FAISS factory string: default parameters for a number of rows, and the memory they need."""
 
 import math
 import re
@@ -15,10 +15,10 @@ __all__ = ["NAMES", "Family", "IndexType", "IvfParts", "default_type", "memory_b
 
 Family = Literal["flat", "hnsw", "ivf", "other"]
 NAMES = ("flat", "hnsw", "ivf", "ivfpq")
-"""Types whose parameters are chosen here; anything else is a FAISS factory string."""
+"""Types whose parameters are chosen here; any other text is a FAISS factory string."""
 
 POINTS_PER_LIST = 39
-"""Training vectors that FAISS asks for per k-means centroid, at least."""
+"""Minimum number of training vectors per k-means centroid that FAISS asks for."""
 
 _HNSW = re.compile(r"HNSW([1-9]\d{0,2})(?:,Flat)?")
 _IVF = re.compile(
@@ -30,20 +30,23 @@ _BITS = {"Flat": 32, "SQfp16": 16, "SQbf16": 16, "SQ8": 8, "SQ6": 6, "SQ4": 4}
 _LONGEST = 200
 _MOST_LINKS = 1000
 _MOST = 1 << 22
-"""Largest number in a factory string while the rows are not known: enough lists for billions of them, which FAISS makes at once."""
+"""Largest number in a factory string while the number of rows is unknown: lists for billions of rows.
+
+FAISS allocates them at once.
+"""
 _ID_BYTES = 8
 _MOST_BITS = 12
 
 
 class IvfParts(NamedTuple):
-    """What the factory string of an IVF index says.
+    """Parameters in the factory string of an IVF index.
 
     Attributes:
         transform: OPQ, PCA, PCAR or RR before the lists, or None.
-        output: Dimension after the transform; None where it stays as it is.
-        lists: Number of lists, `nlist`.
-        links: M of the HNSW graph over the centroids; None where they are compared one by one.
-        codes: How vectors are kept in the lists: Flat, SQ8, PQ32x8 …
+        output: Dimension after the transform; None if it does not change.
+        lists: Number of lists (nlist).
+        links: M of the HNSW graph over the centroids; None if all centroids are compared.
+        codes: Encoding of the vectors in the lists: Flat, SQ8, PQ32x8 …
         parts: M of a product quantizer, else None.
         bits: Bits per part of a product quantizer, else per component.
     """
@@ -69,7 +72,7 @@ class IndexType:
 
     @cached_property
     def family(self) -> Family:
-        """How it is built, saved and checked: "other" is whatever FAISS makes of the string."""
+        """Which code builds, saves and checks it; "other" is any type that only FAISS knows."""
         if self.factory == "Flat":
             return "flat"
         if _HNSW.fullmatch(self.factory):
@@ -78,25 +81,25 @@ class IndexType:
 
     @property
     def links(self) -> int:
-        """M of an HNSW index: links of a row at the upper levels, half of those at the lowest."""
+        """M of an HNSW index: links of a row at the upper levels, and half of those at the lowest."""
         match = _HNSW.fullmatch(self.factory)
         assert match is not None
         return int(match[1])
 
     @cached_property
     def lists(self) -> int | None:
-        """Number of inverted lists, in which nprobe says how many are looked into; None without any."""
-        found = re.search(r"(?:^|,)IVF(\d+)", self.factory)
-        return int(found[1]) if found else None
+        """Number of inverted lists, of which a search visits nprobe; None if there are none."""
+        match = re.search(r"(?:^|,)IVF(\d+)", self.factory)
+        return int(match[1]) if match else None
 
     @cached_property
     def walks_graph(self) -> bool:
-        """Whether ef_search says how far an HNSW graph over the vectors is walked (one over centroids alone is none)."""
+        """Whether a search walks an HNSW graph over the vectors, so that ef_search counts (not one over centroids)."""
         return re.search(r"(?:^|,)HNSW\d", self.factory) is not None
 
     @cached_property
     def ivf(self) -> IvfParts:
-        """The parts of an IVF index."""
+        """Parameters of an IVF index."""
         match = _IVF.fullmatch(self.factory)
         assert match is not None
         number = {
@@ -111,16 +114,16 @@ class IndexType:
 
 
 def parse_type(text: str, *, rows: int | None, dimension: int) -> IndexType:
-    """The index type that the text names: flat, hnsw, ivf or ivfpq with parameters for so many rows, or a FAISS factory string.
+    """The index type with the name (flat, hnsw, ivf, ivfpq; parameters for this number of rows) or factory string.
 
     Args:
-        text: A name or a factory string.
-        rows: Of the index; None where they are not known yet: then what depends on them is not checked, and names have
-            parameters for few.
-        dimension: Of a vector.
+        text: A name or a FAISS factory string.
+        rows: Number of rows in the index; None if not known yet: names then get parameters for few rows, and whatever
+            depends on the number is not checked.
+        dimension: Length of a vector.
 
     Raises:
-        SettingsError: FAISS knows no such type, it has no inner product, or its numbers don't suit the rows or the
+        SettingsError: FAISS knows no such type, it has no inner product, or its numbers do not suit the rows or the
             dimension.
     """
     if text in NAMES:
@@ -135,12 +138,12 @@ def parse_type(text: str, *, rows: int | None, dimension: int) -> IndexType:
         )
     if kind.family != "flat":
         _check_transforms(new_index(kind, dimension), kind)
-    memory_bytes(kind, rows=rows or 0, dimension=dimension, store="float32")  # which FAISS does not say of some
+    memory_bytes(kind, rows=rows or 0, dimension=dimension, store="float32")  # raises where FAISS does not know
     return kind
 
 
 def _check_numbers(text: str, rows: int | None, dimension: int) -> None:
-    """Raises SettingsError for numbers with which FAISS would take memory without bound, or never end."""
+    """Raises SettingsError for numbers that would make FAISS use unbounded memory or never finish."""
     largest = _MOST if rows is None else max(rows, 1 << 16, dimension)
     numbers = [int(number) for number in re.findall(r"\d+", text[: _LONGEST + 1])]
     if len(text) > _LONGEST or not (text.isascii() and text.isprintable()) or max(numbers, default=1) > largest:
@@ -164,7 +167,7 @@ def _check_numbers(text: str, rows: int | None, dimension: int) -> None:
 
 
 def _check_transforms(index: Any, kind: IndexType) -> None:
-    """Raises SettingsError for a transform that could not be trained, which FAISS finds out when it is."""
+    """Raises SettingsError for a transform that cannot be trained, which FAISS would notice only in training."""
     faiss = import_faiss()
     for place in range(index.chain.size() if isinstance(index, faiss.IndexPreTransform) else 0):
         transform = faiss.downcast_VectorTransform(index.chain.at(place))
@@ -181,7 +184,7 @@ def _check_transforms(index: Any, kind: IndexType) -> None:
 
 
 def new_index(kind: IndexType, dimension: int) -> Any:
-    """The empty, untrained FAISS index of the type, by inner product.
+    """An empty, untrained FAISS index of the type, with inner product as metric.
 
     Raises:
         SettingsError: FAISS cannot make it.
@@ -201,16 +204,15 @@ def new_index(kind: IndexType, dimension: int) -> Any:
 
 
 def default_type(name: str, *, rows: int, dimension: int) -> IndexType:
-    """The named type with parameters for so many rows.
+    """The named type with parameters for this number of rows.
 
     - flat: no parameter.
-    - hnsw: M 16 up to 100,000 rows, else 32. The links kept per row must grow with the neighbourhoods to tell apart,
-      and cost 8 M bytes a row.
-    - ivf: about 4 √rows lists, the number that keeps comparing centroids and comparing the vectors of the probed lists
-      about equally dear; not more than rows / 39, so that each centroid is trained on enough vectors. From 16,384 lists
-      on, the centroids are found through an HNSW graph. Vectors are kept in float16: candidates are scored again with
-      the stored vectors, so that the rounding costs nothing and half the memory is saved.
-    - ivfpq: the same lists; about a byte for 4 components (at least 8, at most 128), after an OPQ rotation, which
+    - hnsw: M is 16 up to 100,000 rows, else 32. More rows need more links per row, which take 8 M bytes.
+    - ivf: about 4 √rows lists, so that comparing centroids and comparing the vectors of the probed lists take about
+      the same time; at most rows / 39, so that each centroid is trained on enough vectors. From 16,384 lists on, the
+      centroids are found through an HNSW graph. Vectors are kept in float16: candidates are scored again with the
+      stored vectors, so the rounding costs no accuracy and saves half the memory.
+    - ivfpq: the same lists; about a byte for 4 components (at least 8 bytes, at most 128), after an OPQ rotation, which
       spreads the variance over the parts and, above 512 dimensions, reduces them to 4 per part. With fewer than 10,000
       rows (39 for each of 256 centroids), parts have 4 bits.
     """
@@ -231,13 +233,13 @@ def default_type(name: str, *, rows: int, dimension: int) -> IndexType:
 
 
 def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) -> int:
-    """Resident bytes that searching needs once every part of the index was touched.
+    """Resident bytes that searching needs once every part of the index has been read.
 
-    Flat and HNSW compare the stored vectors themselves, so these count; IVF compares its own codes, and re-ranking
-    reads single stored vectors from disk.
+    Flat and HNSW compare the stored vectors, so these are included. IVF compares its own codes; re-ranking reads
+    single stored vectors from disk.
 
     Raises:
-        SettingsError: FAISS does not say how large the codes of such an index are.
+        SettingsError: FAISS does not know the size of the codes of such an index.
     """
     if kind.family == "flat":
         return storage_bytes(rows, dimension, store)
@@ -257,7 +259,7 @@ def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) ->
 
 
 def _faiss_bytes(index: Any) -> tuple[int, int]:
-    """Bytes for each row of any FAISS index, and bytes that training adds to an empty one, as far as FAISS says."""
+    """Bytes per row of any FAISS index, and bytes that training adds to an empty one, as far as FAISS knows them."""
     faiss = import_faiss()
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
@@ -269,14 +271,13 @@ def _faiss_bytes(index: Any) -> tuple[int, int]:
     if isinstance(index, faiss.IndexPreTransform):
         row, fixed = _faiss_bytes(index.index)
         transforms = [index.chain.at(place) for place in range(index.chain.size())]
-        return row, fixed + sum(
-            4 * transform.d_in * (transform.d_out + transform.d_in) for transform in transforms
-        )  # PCA keeps all components
+        # PCA keeps all components, d_in * d_in, beside those it uses
+        return row, fixed + sum(4 * transform.d_in * (transform.d_out + transform.d_in) for transform in transforms)
     if isinstance(index, faiss.IndexHNSW | faiss.IndexNSG):
         row, fixed = _faiss_bytes(index.storage)
-        return row + (
-            _graph_bytes(1, index.hnsw.nb_neighbors(1)) if isinstance(index, faiss.IndexHNSW) else 4 * (index.nsg.R + 1)
-        ), fixed
+        if isinstance(index, faiss.IndexHNSW):
+            return row + _graph_bytes(1, index.hnsw.nb_neighbors(1)), fixed
+        return row + 4 * (index.nsg.R + 1), fixed
     codebooks = 4 * index.aq.total_codebook_size * index.aq.d if hasattr(index, "aq") else 0
     if isinstance(index, faiss.IndexIVF):
         return index.code_size + _ID_BYTES, index.nlist * (4 * index.d + 8) + codebooks
@@ -284,7 +285,10 @@ def _faiss_bytes(index: Any) -> tuple[int, int]:
 
 
 def _graph_bytes(rows: int, links: int) -> int:
-    """An HNSW graph: 2 M links of 4 bytes at the lowest level, M at each upper one (1/M of the rows reach the first, 1/M² the second …), level and offset."""
+    """Bytes of an HNSW graph: links of 4 bytes, and the level (4) and offset (8) of each row.
+
+    A row has 2 M links at the lowest level and M at each upper one, which 1/M of the rows reach, then 1/M² …
+    """
     upper = links / (links - 1)
     return int(rows * (4 * (2 * links + upper) + 4 + 8))
 
@@ -298,7 +302,6 @@ def _ivf_bytes(parts: IvfParts, rows: int, dimension: int) -> int:
     if parts.parts:
         size += 4 * inner * 2**parts.bits
     if parts.transform:
-        size += (
-            4 * dimension * (inner + (dimension if parts.transform.startswith("PCA") else 0))
-        )  # which keeps all components beside those it uses
+        spare = dimension if parts.transform.startswith("PCA") else 0  # PCA keeps all components beside those it uses
+        size += 4 * dimension * (inner + spare)
     return size

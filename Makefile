@@ -39,7 +39,7 @@ wheel: setup
 DOCS := .venv-docs
 
 docs: $(DOCS)/.installed
-	$(DOCS)/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 $(DOCS)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DOCS)

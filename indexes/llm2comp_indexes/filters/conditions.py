@@ -1,4 +1,4 @@
-"""The conditions a filter is made of, each evaluated on a block of metadata to a truth value per row."""
+"""Conditions that filters consist of, each evaluated to a mask over the rows of a block of metadata."""
 
 import math
 import operator
@@ -46,12 +46,12 @@ _NOWHERE: Mask = np.zeros(1, dtype=np.bool_)
 
 @dataclass(frozen=True, slots=True)
 class FieldTest:
-    """A condition on one field. `mask` is (rows,), or (1,) for a block of None: rows without metadata, of any number."""
+    """A condition on one field. Its mask is (rows,), or (1,) for None, any number of rows without metadata."""
 
     field: str
 
     def mask(self, block: Block | None) -> Mask:
-        """Which rows fulfil it."""
+        """Mask of the rows that fulfil it."""
         mask = np.zeros(block.rows, dtype=np.bool_) if block else _NOWHERE
         for kind in self.kinds() if block and block.rows else ():
             if block and (column := block.column(kind, self.field)) is not None:
@@ -59,11 +59,11 @@ class FieldTest:
         return mask
 
     def kinds(self) -> frozenset[Kind]:
-        """Types of the values it can be true for."""
+        """Types of values for which it can be true."""
         return _ALL_KINDS
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """Which rows of an Arrow column of that type fulfil it; what it says of nulls does not matter."""
+        """Mask of the rows of an Arrow column of this type that fulfil it; values for nulls are ignored."""
         raise NotImplementedError
 
 
@@ -72,7 +72,7 @@ class Present(FieldTest):
     """The document has a value."""
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """All that are not null."""
+        """All rows: nulls are left out by the caller."""
         return np.ones(1, dtype=np.bool_)
 
 
@@ -81,7 +81,7 @@ class Truth(FieldTest):
     """The value is neither False, 0 nor empty."""
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """As Python's bool()."""
+        """Truth values as of Python's bool()."""
         if kind == "flag":
             return _to_mask(column)
         if kind in ("integer", "number"):
@@ -93,17 +93,17 @@ class Truth(FieldTest):
 
 @dataclass(frozen=True, slots=True)
 class Compare(FieldTest):
-    """The value is equal to, less or greater than a constant of the same type."""
+    """The value is equal to, less than or greater than a constant of the same type."""
 
     operator: Operator
     value: Value
 
     def kinds(self) -> frozenset[Kind]:
-        """Of the constant's type."""
+        """The type of the constant."""
         return _kinds_of(self.value)
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """Numbers by value (whole ones exactly), texts by their characters."""
+        """Comparison of numbers by value (integers exactly), of texts by their characters."""
         if kind == "text":
             import pyarrow.compute as pc
 
@@ -118,7 +118,7 @@ class Compare(FieldTest):
         )
 
     def _to_range(self) -> tuple[int, int]:
-        """The least and the greatest 64-bit number that fulfil it, so that none is rounded to a double."""
+        """Lowest and highest 64-bit integer that fulfil it: no integer is rounded to a double."""
         value = max(-2 * _FARTHEST, min(2 * _FARTHEST, self.value)) if not isinstance(self.value, str) else 0
         floor, ceiling = math.floor(value), math.ceil(value)
         low = {"==": ceiling, ">": floor + 1, ">=": ceiling}.get(self.operator, -_FARTHEST)
@@ -129,16 +129,16 @@ class Compare(FieldTest):
 
 @dataclass(frozen=True, slots=True)
 class Among(FieldTest):
-    """The value is one of some constants."""
+    """The value is one of several constants."""
 
     values: tuple[Value, ...]
 
     def kinds(self) -> frozenset[Kind]:
-        """Of the constants' types."""
+        """The types of the constants."""
         return frozenset(kind for value in self.values for kind in _kinds_of(value)) or _ALL_KINDS
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """Equal to any of the constants of the column's type."""
+        """Equality with any of the constants of the column's type."""
         same = [value for value in self.values if kind in _kinds_of(value)]
         if kind == "text":
             import pyarrow as pa
@@ -166,7 +166,7 @@ class Among(FieldTest):
 
 @dataclass(frozen=True, slots=True)
 class Contains(FieldTest):
-    """The value is a list that holds the constant, or a text with the constant in it."""
+    """The value is a list that contains the constant, or a text that contains it as a substring."""
 
     value: int | float | str
 
@@ -175,7 +175,7 @@ class Contains(FieldTest):
         return frozenset(("text", "texts") if isinstance(self.value, str) else ("numbers",))
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """Membership in lists, parts of texts."""
+        """Membership in lists, substrings of texts."""
         import pyarrow.compute as pc
 
         if kind == "text":
@@ -187,29 +187,29 @@ class Contains(FieldTest):
             else _to_numbers(values) == _to_double(self.value)
         )
         before = np.concatenate([[0], np.cumsum(hits)])  # hits before each value
-        found: Mask = before[offsets[1:]] > before[offsets[:-1]]
-        return found
+        mask: Mask = before[offsets[1:]] > before[offsets[:-1]]
+        return mask
 
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """Every part is true."""
+    """All parts are true."""
 
     parts: tuple["Condition", ...]
 
     def mask(self, block: Block | None) -> Mask:
-        """Which rows fulfil it."""
+        """Mask of the rows that fulfil it."""
         return reduce(np.logical_and, (part.mask(block) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
 class Any:
-    """Some part is true."""
+    """At least one part is true."""
 
     parts: tuple["Condition", ...]
 
     def mask(self, block: Block | None) -> Mask:
-        """Which rows fulfil it."""
+        """Mask of the rows that fulfil it."""
         return reduce(np.logical_or, (part.mask(block) for part in self.parts))
 
 
@@ -220,7 +220,7 @@ class Not:
     part: "Condition"
 
     def mask(self, block: Block | None) -> Mask:
-        """Which rows fulfil it."""
+        """Mask of the rows that fulfil it."""
         return ~self.part.mask(block)
 
 
@@ -228,7 +228,7 @@ Condition: TypeAlias = FieldTest | All | Any | Not
 
 
 def find_tests(condition: Condition) -> Iterator[FieldTest]:
-    """The conditions on single fields within it, in their order."""
+    """The conditions on single fields that it consists of, in order."""
     match condition:
         case All(parts=parts) | Any(parts=parts):
             for part in parts:
@@ -240,7 +240,7 @@ def find_tests(condition: Condition) -> Iterator[FieldTest]:
 
 
 def _kinds_of(value: Value) -> frozenset[Kind]:
-    """Types of the columns that may hold the value."""
+    """Types of columns that may hold the value."""
     if isinstance(value, bool):
         return frozenset(("flag",))
     return frozenset(("text",) if isinstance(value, str) else ("integer", "number"))

@@ -1,4 +1,4 @@
-"""Filters on metadata in Python's own syntax: parsed by `ast`, never executed."""
+"""Filters on metadata in Python's syntax: parsed by `ast`, never executed."""
 
 import ast
 import difflib
@@ -32,7 +32,7 @@ __all__ = ["Where", "parse_where"]
 
 _EXAMPLE = 'year >= 2020 and lang in ("en", "de") and not draft'
 _DEEPEST = 50  # levels of brackets and `not`
-_LONGEST_HINT = 2000  # characters; the patterns of habits take time by the square of it
+_LONGEST_HINT = 2000  # characters; the SQL patterns take quadratic time
 _OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 _KINDS: dict[Kind, str] = {
@@ -46,8 +46,8 @@ class Where:
     """A filter; made by `parse_where`.
 
     Attributes:
-        text: As it was given.
-        condition: What it means.
+        text: The text that was parsed.
+        condition: The condition that it states.
     """
 
     text: str
@@ -55,11 +55,11 @@ class Where:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields it asks about."""
+        """Names of the fields it tests."""
         return frozenset(test.field for test in find_tests(self.condition))
 
     def mask(self, metadata: Metadata | None, rows: int) -> NDArray[np.bool_]:
-        """Which rows match (rows,). A field that this segment does not know is missing in all of its rows; see `check`.
+        """Mask of the rows that match, (rows,). A field that the segment does not have counts as missing in all rows.
 
         Raises:
             IndexFolderError: The metadata was altered.
@@ -69,17 +69,17 @@ class Where:
         return np.concatenate(masks)
 
     def check(self, segments: Iterable[Metadata | None]) -> None:
-        """Raises SettingsError if no segment has a field that is asked about, or none has it with values of the type it is compared with."""
-        found = [metadata for metadata in segments if metadata]
+        """Raises SettingsError if no segment has a tested field, or none has values of the type it is compared with."""
+        present = [metadata for metadata in segments if metadata]
         known: dict[str, set[Kind]] = {}
-        for metadata in found:
+        for metadata in present:
             for field, kinds in metadata.fields.items():
                 known.setdefault(field, set()).update(kinds)
         for test in find_tests(self.condition):
             if test.field not in known:
                 more = (
                     " (fields beyond the first 1,000 are not kept)"
-                    if any(metadata.left_out for metadata in found)
+                    if any(metadata.left_out for metadata in present)
                     else ""
                 )
                 raise SettingsError(
@@ -104,8 +104,8 @@ def _suggest(field: str, known: dict[str, set[Kind]]) -> str:
     near = difflib.get_close_matches(field, known, 1)
     names = sorted(known)
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    own = " (id, title and text are not metadata)" if field in ("id", "title", "text") else ""
-    return (f'; did you mean "{near[0]}"?' if near else "") + f" The fields are: {listed}{own}"
+    note = " (id, title and text are not metadata)" if field in ("id", "title", "text") else ""
+    return (f'; did you mean "{near[0]}"?' if near else "") + f" The fields are: {listed}{note}"
 
 
 def parse_where(text: str) -> Where:
@@ -113,18 +113,17 @@ def parse_where(text: str) -> Where:
 
     - `year >= 2020`, `2000 <= year < 2010`, `lang == "en"`, `lang != "en"`, `lang in ("en", "de")`, `lang not in (...)`
     - `draft`: present, and neither False, 0 nor empty; `not draft`: all others
-    - `"x" in tags`: a list holds "x", or a text holds it as a part (case counts)
-    - `year is None`, `year is not None`: documents without, and with, a value
-    - `journal.name`: a field within a field; `field["publication year"]`: a name that is not one in Python, or is a
-      keyword
+    - `"x" in tags`: a list contains "x", or a text contains it as a substring (case-sensitive)
+    - `year is None`, `year is not None`: documents without and with a value
+    - `journal.name`: a nested field; `field["publication year"]`: a field whose name is a keyword or no Python name
 
-    Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers and texts are never equal, nor is one
+    Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers and texts are never equal, and none is
     less than the other. A condition is true or false, never unknown: a document without the field fulfils no `==`, `<`,
-    `in` and so on, and `not`, `!=` and `not in` are true exactly where their opposite is false, so they match documents
-    without the field too (to leave those out: `year is not None and year != 2020`).
+    `in` and so on; `not`, `!=` and `not in` are true exactly if their opposite is false, so they also match documents
+    without the field (to exclude those: `year is not None and year != 2020`).
 
     Raises:
-        SettingsError: Anything else; for habits of SQL the message has the Python form.
+        SettingsError: The text is not a filter; for SQL syntax, the message has the Python form.
     """
     try:
         return Where(text, _parse(text))
@@ -218,16 +217,15 @@ def _to_membership(field: str | None, other: str | None, left: ast.expr, right: 
         return Contains(other, value)
     if field is None:
         raise SettingsError(f"{_show(left)} in {_show(right)}: expected a field on one side")
-    items = (
-        right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else [right]
-    )  # ("en") is no tuple in Python, but what is meant is plain
+    # ("en") is no tuple in Python, but its meaning is clear
+    items = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else [right]
     values = [_to_value(item) for item in items]
     tests: list[Condition] = [Among(field, tuple(value for value in values if value is not None))]
     return Any((*tests, Not(Present(field)))) if None in values else tests[0]
 
 
 def _to_field(node: ast.expr) -> str | None:
-    """The field's name, or None if the expression is not one."""
+    """Name of the field, or None if the expression is not a field."""
     match node:
         case ast.Name(id=name):
             return name
@@ -259,11 +257,11 @@ def _cut(text: str) -> str:
 
 
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
-_HELD = "|".join(
+_KEYWORDS = "|".join(
     word for word in keyword.kwlist if word not in ("and", "or", "not", "in", "is", "None", "True", "False")
 )
-_HABITS = (
-    (rf"(?<![.\w])(?-i:({_HELD}))\b", r'field["\1"]'),
+_SQL_FORMS = (
+    (rf"(?<![.\w])(?-i:({_KEYWORDS}))\b", r'field["\1"]'),
     (r"\bIS\s+NOT\s+NULL\b", "is not None"),
     (r"\bIS\s+NULL\b", "is None"),
     (r"([\w.]+)\s+BETWEEN\s+(\S+)\s+AND\s+(\S+)", r"\2 <= \1 <= \3"),
@@ -274,7 +272,7 @@ _HABITS = (
     (r"&&?", " and "),
     (r"\|\|?", " or "),
     (r"!(?!=)", " not "),
-    (r"\b(AND|OR|NOT|IN|IS)\b", lambda found: found[0].lower()),
+    (r"\b(AND|OR|NOT|IN|IS)\b", lambda match: match[0].lower()),
     (r"\b(?:NULL|NONE)\b", "None"),
     (r"\bTRUE\b", "True"),
     (r"\bFALSE\b", "False"),
@@ -282,21 +280,21 @@ _HABITS = (
 
 
 def _from_sql(text: str) -> str:
-    """The text with the habits of SQL and C in Python's form, texts in quotes untouched (but for the % around LIKE's)."""
+    """The text with syntax of SQL and C in Python's form; quoted texts stay, except for the % in those of LIKE."""
     literals: list[str] = []
 
-    def keep(found: re.Match[str]) -> str:
-        literals.append(found[0])
+    def keep(match: re.Match[str]) -> str:
+        literals.append(match[0])
         return f"\0{len(literals) - 1}\0"
 
     changed = _LITERAL.sub(keep, text)
     like = set(map(int, re.findall(r"LIKE\s+\x00(\d+)\x00", changed, re.IGNORECASE)))
-    for pattern, python in _HABITS:
+    for pattern, python in _SQL_FORMS:
         changed = re.sub(pattern, python, changed, flags=re.IGNORECASE)
     changed = re.sub(r"[ \t]+", " ", changed).strip()
     changed = re.sub(
         r"\0(\d+)\0",
-        lambda found: literals[int(found[1])].replace("%", "") if int(found[1]) in like else literals[int(found[1])],
+        lambda match: literals[int(match[1])].replace("%", "") if int(match[1]) in like else literals[int(match[1])],
         changed,
     )
     return text if changed == re.sub(r"[ \t]+", " ", text).strip() else changed

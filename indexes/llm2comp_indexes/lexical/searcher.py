@@ -1,4 +1,4 @@
-"""Lexical search of a segment: BM25 over files in the format of bm25s, mapped, and checked before they are used."""
+"""BM25 search of a segment, over mapped files in the format of bm25s that are checked before use."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from llm2comp_indexes.lexical.writer import (
     inverse_frequency,
 )
 
-__all__ = ["Lexical", "LexicalFound", "open_lexical"]
+__all__ = ["Lexical", "LexicalHits", "open_lexical"]
 
 _BLOCK_ROWS = 1 << 22
 _LONGEST_ENTRY = 4 * LONGEST_WORD + 32  # bytes; a character takes up to 4
@@ -35,15 +35,23 @@ _REBUILD = "the index was cut or altered: build it again"
 _PARAMETERS = JsonFormat("record of BM25 parameters", IndexFolderError, _REBUILD, most_bytes=4096)
 
 
-class LexicalFound(NamedTuple):
-    """What `search` gives: `scores` float32 and `rows` int64, both (queries, k); where there are fewer rows, row -1 with score 0."""
+class LexicalHits(NamedTuple):
+    """Scores and rows of a search, both (queries, k); where a query has fewer rows, row -1 with score 0."""
 
     scores: NDArray[np.float32]
     rows: NDArray[np.int64]
 
 
 class _Term(NamedTuple):
-    """A query's word: where its postings lie, how often the query has it, what it weighs in this segment and in the whole corpus."""
+    """A word of a query.
+
+    Attributes:
+        start: Position of its first posting.
+        stop: Position after its last posting.
+        times: Number of times that the query has it.
+        weight: Its inverse document frequency in this segment.
+        corpus_weight: The same in the whole corpus.
+    """
 
     start: int
     stop: int
@@ -55,8 +63,8 @@ class _Term(NamedTuple):
 def open_lexical(folder: Path, rows: int) -> "Lexical":
     """The BM25 index of `rows` rows that `LexicalWriter` wrote, mapped.
 
-    Sizes, headers and offsets are checked here (8 bytes a known word are read), a word's rows and scores each time they
-    are used.
+    Sizes, headers and offsets are checked here, which reads 8 bytes per word of the vocabulary; the rows and scores of
+    a word are checked each time they are used.
 
     Raises:
         IndexFolderError: Files are missing, altered, or made for another number of rows.
@@ -68,9 +76,12 @@ def open_lexical(folder: Path, rows: int) -> "Lexical":
 class Lexical:
     """An open BM25 index; made by `open_lexical`.
 
-    Scores are Lucene's BM25 (k1 = 1.2, b = 0.75), with the segment's own statistics or, if `search` is told the
-    segments of a corpus, those of the corpus: then the scores of several segments are comparable, and equal to those of
-    one segment that holds everything. Deleted documents count in the statistics until segments are merged.
+    Scores are Lucene's BM25 (k1 = 1.2, b = 0.75). Statistics are those of the segment, or, if `search` gets all
+    segments of a corpus, those of the corpus: then scores of several segments are comparable, and equal to those of one
+    segment that holds everything. Deleted documents count in the statistics until segments are merged.
+
+    Attributes:
+        rows: Number of texts.
     """
 
     def __init__(self, folder: Path, rows: int) -> None:
@@ -86,11 +97,11 @@ class Lexical:
 
     @cached_property
     def words(self) -> int:
-        """Words in all texts together."""
+        """Number of words in all texts."""
         return int(self._lengths.sum(dtype=np.int64))
 
     def frequency(self, word: str) -> int:
-        """In how many texts the word (as `split_words` gives it) occurs."""
+        """Number of texts with the word, which is one that `split_words` returns."""
         number = self._find(word)
         return 0 if number is None else int(self._starts[number + 1] - self._starts[number])
 
@@ -101,14 +112,14 @@ class Lexical:
         *,
         allowed: NDArray[np.bool_] | None = None,
         corpus: Sequence["Lexical"] = (),
-    ) -> LexicalFound:
-        """The k best rows that hold a word of each query, best first; equal scores by row. Exact; one thread.
+    ) -> LexicalHits:
+        """The k best rows for each query that hold a word of it, best first, equal scores by row. Exact; one thread.
 
         Args:
-            queries: Texts. One without a known word finds nothing.
-            k: Rows wanted per query.
-            allowed: Rows that may be found (rows,), applied before the best are chosen; None is all.
-            corpus: All segments of the corpus, this one too, whose statistics count; left out, only this one's do.
+            queries: Texts. A query without a known word finds nothing.
+            k: Number of rows per query.
+            allowed: Mask of the rows that may be found, (rows,), applied before the best are chosen; None for all.
+            corpus: All segments of the corpus, with this one, for its statistics; empty: those of this segment.
 
         Raises:
             SettingsError: k is below 1, or `allowed` is of another length.
@@ -118,35 +129,31 @@ class Lexical:
             raise SettingsError(f"k is {k}, expected at least 1")
         if allowed is not None and allowed.shape != (self.rows,):
             raise SettingsError(f"allowed has shape {allowed.shape}, expected ({self.rows},), a truth value per row")
-        found = LexicalFound(
+        hits = LexicalHits(
             np.zeros((len(queries), k), dtype=np.float32), np.full((len(queries), k), -1, dtype=np.int64)
         )
         segments = corpus or (self,)
         average = _mean_length(segments)
         for number, query in enumerate(queries):
             scores, rows = self._search_one(self._find_terms(query, segments), k, allowed, average)
-            found.scores[number, : len(rows)], found.rows[number, : len(rows)] = scores, rows
-        return found
+            hits.scores[number, : len(rows)], hits.rows[number, : len(rows)] = scores, rows
+        return hits
 
     def _find_terms(self, query: str, segments: Sequence["Lexical"]) -> list[_Term]:
         terms = []
         for word, times in Counter(split_words(query)).items():
             if (number := self._find(word)) is not None:
                 start, stop = int(self._starts[number]), int(self._starts[number + 1])
-                documents, holding = (
-                    sum(segment.rows for segment in segments),
-                    sum(segment.frequency(word) for segment in segments),
-                )
-                weights = [
-                    float(inverse_frequency(*counts)) for counts in ((self.rows, stop - start), (documents, holding))
-                ]
-                terms.append(_Term(start, stop, times, *weights))
+                documents = sum(segment.rows for segment in segments)
+                frequency = sum(segment.frequency(word) for segment in segments)
+                weight = float(inverse_frequency(self.rows, stop - start))
+                terms.append(_Term(start, stop, times, weight, float(inverse_frequency(documents, frequency))))
         return terms
 
     def _search_one(
         self, terms: list[_Term], k: int, allowed: NDArray[np.bool_] | None, average: float
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The best scores and rows, k or fewer. By blocks of rows: memory stays small however many rows there are."""
+        """The best scores and rows, k or fewer; computed in blocks of rows, so that memory stays bounded."""
         scores, rows = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         for low in range(0, self.rows if terms else 0, _BLOCK_ROWS):
             sums = np.zeros(min(_BLOCK_ROWS, self.rows - low), dtype=np.float32)
@@ -155,17 +162,17 @@ class Lexical:
                 sums[places] += parts  # a row occurs once in a word's postings
             if allowed is not None:
                 sums *= allowed[low : low + len(sums)]
-            found = np.flatnonzero(sums)
-            scores, rows = _take_best(np.concatenate([scores, sums[found]]), np.concatenate([rows, found + low]), k)
+            matches = np.flatnonzero(sums)
+            scores, rows = _take_best(np.concatenate([scores, sums[matches]]), np.concatenate([rows, matches + low]), k)
         return scores, rows
 
     def _read(self, term: _Term, low: int, count: int, average: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Rows of the term within `count` rows from `low` on, counted from `low`, and what it adds to their scores."""
-        own = self._rows[term.start : term.stop]
+        """Rows of the term among the `count` rows from `low`, minus `low`, and what it adds to their scores."""
+        postings = self._rows[term.start : term.stop]
         bounds = np.array([low, low + count], dtype=np.int32)  # of another type, searchsorted would copy the postings
-        start, stop = (term.start + int(place) for place in np.searchsorted(own, bounds))
+        start, stop = (term.start + int(place) for place in np.searchsorted(postings, bounds))
         rows, data = np.asarray(self._rows[start:stop]), np.asarray(self._data[start:stop])
-        if own[0] < 0 or own[-1] >= self.rows:
+        if postings[0] < 0 or postings[-1] >= self.rows:
             raise IndexFolderError(f"{self._folder / ROWS}: a row beyond {self.rows:,}; {_REBUILD}")
         if not len(rows):
             return rows, data
@@ -173,19 +180,19 @@ class Lexical:
             raise IndexFolderError(f"{self._folder / ROWS}: a word's rows are not in order; {_REBUILD}")
         if not (data.min() > 0 and data.max() <= 1.0001 * term.weight):
             raise IndexFolderError(f"{self._folder / DATA}: a score out of range; {_REBUILD}")
-        if average != (own_average := _mean_length([self])):
-            data = term.weight * _renorm(data / np.float32(term.weight), self._lengths[rows], own_average, average)
+        if average != (segment_average := _mean_length([self])):
+            data = term.weight * _renorm(data / np.float32(term.weight), self._lengths[rows], segment_average, average)
         return rows - low, (data * (term.times * term.corpus_weight / term.weight)).astype(np.float32)
 
     def _find(self, word: str) -> int | None:
-        """The word's number, by bisection in the sorted vocabulary."""
+        """Number of the word, found by bisection of the sorted vocabulary; None if it is unknown."""
         key, low, high = word.encode("utf-8", "surrogatepass"), 0, len(self._ends)
         while low < high:
             middle = (low + high) // 2
-            found, number = self._read_entry(middle)
-            if found == key:
+            entry, number = self._read_entry(middle)
+            if entry == key:
                 return number
-            low, high = (middle + 1, high) if found < key else (low, middle)
+            low, high = (middle + 1, high) if entry < key else (low, middle)
         return None
 
     def _read_entry(self, place: int) -> tuple[bytes, int]:
@@ -227,7 +234,10 @@ def _mean_length(segments: Sequence[Lexical]) -> float:
 
 
 def _renorm(part: NDArray[Any], lengths: NDArray[np.uint32], old: float, new: float) -> NDArray[np.float64]:
-    """The part of a score that is times / (times + norm), for another mean length: the repeats are recovered from the norm they were divided by."""
+    """The part of a score that is times / (times + norm), for another mean length.
+
+    The number of repeats, `times`, is recovered from the old part and the old norm.
+    """
     part = np.minimum(part, 1)
     old_norm, new_norm = (K1 * (1 - B + B * lengths / average) for average in (old, new))
     recovered: NDArray[np.float64] = part * old_norm / (part * old_norm + (1 - part) * new_norm)
@@ -237,7 +247,7 @@ def _renorm(part: NDArray[Any], lengths: NDArray[np.uint32], old: float, new: fl
 def _take_best(
     scores: NDArray[np.float32], rows: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k highest scores and their rows, equal ones by row; rows come in rising order among equal scores."""
+    """The k highest scores and their rows, equal scores by row. Rows with equal scores must come in rising order."""
     if len(scores) > k:
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         above = np.flatnonzero(scores > least)

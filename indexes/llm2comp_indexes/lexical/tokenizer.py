@@ -1,4 +1,4 @@
-"""Splits texts of any language into words for lexical search."""
+"""Words of texts in any language, for lexical search."""
 
 import re
 import unicodedata
@@ -9,10 +9,10 @@ from typing import NamedTuple
 __all__ = ["LONGEST_WORD", "split_words"]
 
 LONGEST_WORD = 64
-"""Characters; what is longer (encoded data, mostly) is cut into pieces of this length, as Lucene does at 255."""
+"""Maximum characters in a word; longer ones (encoded data, mostly) are cut into pieces, as by Lucene at 255."""
 
-# Scripts written without spaces between words (Thai, Lao, Myanmar, Khmer, kana, Han), and Hangul, whose words carry
-# endings.
+# Scripts written without spaces between words (Thai, Lao, Myanmar, Khmer, kana, Han), and Hangul, whose words take
+# endings
 _UNSPACED = (
     *(
         (0x0E00, 0x0EFF),
@@ -36,13 +36,13 @@ _UNSPACED = (
 
 
 def split_words(text: str) -> list[str]:
-    """The words of the text in order, repeated as they are.
+    """The words of the text in order, with repeats.
 
-    A word is a run of letters, digits and the marks that belong to them, in lower case (case folding: "Straße" and
-    "STRASSE" are one word; full-width and other compatibility forms are their plain ones, NFKC). Everything else
-    separates, `_` too: `read_csv` is two words. Emoji count as letters. No stop words and no stemming, as both need to
-    know the language. In scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Myanmar; and in Korean)
-    every character and every pair of neighbours is a word.
+    A word is a run of letters, digits and their combining marks, case-folded ("Straße" and "STRASSE" are the same word)
+    and in NFKC form (full-width and other compatibility forms become plain ones). All other characters separate words,
+    `_` too: `read_csv` is two words. Emoji count as letters. There are no stop words and there is no stemming, as both
+    depend on the language. In scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Myanmar) and in
+    Korean, every character and every pair of adjacent characters is a word.
     """
     if text.isascii():
         return _ascii_pattern().findall(text.lower())
@@ -69,12 +69,12 @@ class _Patterns(NamedTuple):
 
 @cache
 def _patterns() -> _Patterns:
-    """Patterns of letters, digits and marks by code point: `re` counts no mark as a letter, and Hindi or Tamil vowels are marks."""
+    """Patterns of letters, digits and marks by code point: `re` does not count marks, such as Hindi vowels."""
     unspaced = {point for first, last in _UNSPACED for point in range(first, min(last, 0xFFFF) + 1)}
     letters = {
         point for point in range(0x10000) if chr(point).isalnum() or unicodedata.category(chr(point)) in ("Mn", "Mc")
     }
-    # Beyond 16 bits a range per block: `re` would try hundreds of small ones for every character
+    # Beyond 16 bits one range per block: `re` would try hundreds of small ranges for every character
     spaced = _to_class(letters - unspaced) + "\U00010000-\U0001ffff"
     unspaced_class = _to_class(letters & unspaced) + "\U00020000-\U0003ffff"
     return _Patterns(

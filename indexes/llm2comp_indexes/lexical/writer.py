@@ -1,8 +1,8 @@
-"""Writer of a BM25 index in the format of bm25s: texts arrive one after the other, memory does not grow with their number.
+"""Writer of a BM25 index in the format of bm25s, from a stream of texts, with bounded memory.
 
-Postings are sorted a block at a time into a temporary file, which `LexicalWriter.finish` inverts. A build feeds the
-texts while it writes their rows, so that no document is read back and parsed again; a build that goes on after it was
-stopped reads the corpus again anyway, and feeds the rows that are already written from there.
+Postings are sorted block by block into a temporary file, which `LexicalWriter.finish` inverts. A build adds the texts
+while it writes their rows, so that no document is read back and parsed again. The temporary file is not kept between
+runs: a build that resumes reads the corpus again in any case, and adds the rows that were already written from there.
 """
 
 import json
@@ -41,7 +41,7 @@ _FILES = (DATA, ROWS, INDPTR, VOCABULARY, PARAMETERS, ENDS, LENGTHS)
 _SPOOL = "postings.spool"
 
 K1, B = 1.2, 0.75
-"""Lucene's settings: how soon repeats of a word stop counting, and how much long documents are marked down (0 to 1)."""
+"""Lucene's defaults: K1 limits the weight of repeated words, B (0 to 1) is the strength of length normalization."""
 
 _BLOCK_WORDS = 1 << 21
 _BLOCK_ROWS = 1 << 17
@@ -49,15 +49,14 @@ _PART_POSTINGS = 1 << 21
 
 
 class LexicalWriter:
-    """Writes the BM25 index of texts, whose rows are their places in the order of `add`; a context manager.
+    """Writes a BM25 index of texts, numbered in the order in which they are added; a context manager.
 
-    `bm25s.BM25.load(folder)` opens the result too. Memory: the distinct words (about 120 bytes each), 4 bytes a text,
-    and about 200 MB. The temporary file beside the index takes 12 bytes for each distinct word of each text, the index
-    itself 8.
+    `bm25s.BM25.load(folder)` opens the result too. Memory: about 120 bytes per distinct word, 4 bytes per text, and
+    about 200 MB. For each distinct word of each text, the temporary file in the folder takes 12 bytes, and the index 8.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is written yet: the first `add` makes the folder, and removes what a killed build left in it."""
+        """Writes nothing yet: the first `add` makes the folder and removes what a killed build left in it."""
         self._folder, self._spool = folder, folder / _SPOOL
         self._postings: _Postings | None = None
 
@@ -103,26 +102,31 @@ class LexicalWriter:
 
 
 def inverse_frequency(documents: int, frequency: Any) -> Any:
-    """What a word (or an array of words) that `frequency` of `documents` hold weighs: Lucene's ln(1 + (N - n + 0.5) / (n + 0.5))."""
+    """Weight of a word that n of N documents hold: Lucene's ln(1 + (N - n + 0.5) / (n + 0.5)).
+
+    Args:
+        documents: N.
+        frequency: n, a number or an array.
+    """
     return np.log1p((documents - frequency + 0.5) / (frequency + 0.5))
 
 
 class _Postings:
-    """Sorts postings (word, row, times) block by block into a file: three arrays of int32 a block, ordered by word, then row."""
+    """Postings (word, row, times), in a file of sorted blocks: three int32 arrays each, by word, then row."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.vocabulary: dict[str, int] = {}
-        self.lengths = array("I")  # words of each text
-        self.blocks: list[int] = []  # postings of each block
-        self.frequencies = np.zeros(0, dtype=np.int64)  # texts that hold each word
+        self.lengths = array("I")  # number of words in each text
+        self.blocks: list[int] = []  # number of postings in each block
+        self.frequencies = np.zeros(0, dtype=np.int64)  # number of texts with each word
         self.file = file
         self._words = array("i")
         self._first = 0
 
     def add(self, text: str) -> None:
-        known = self.vocabulary
+        numbers = self.vocabulary
         words = split_words(text)
-        self._words.extend([known.setdefault(word, len(known)) for word in words])
+        self._words.extend([numbers.setdefault(word, len(numbers)) for word in words])
         self.lengths.append(len(words))
         if len(self._words) >= _BLOCK_WORDS or len(self.lengths) - self._first >= _BLOCK_ROWS:
             self.flush()
@@ -146,7 +150,7 @@ class _Postings:
 
 
 class _Part(NamedTuple):
-    """Postings in order: all of some neighbouring words, or some of one word's."""
+    """Sorted postings: all of some consecutive words, or some of a single word."""
 
     word: NDArray[np.int32]
     row: NDArray[np.int32]
@@ -178,7 +182,7 @@ def _write_postings(postings: _Postings, spool: Path, folder: Path) -> dict[str,
 
 
 def _read_parts(blocks: list[int], spool: Path, starts: NDArray[np.int64]) -> Iterator[_Part]:
-    """All postings ordered by word, then row, as many at a time as memory may hold."""
+    """All postings by word, then row, in parts of bounded size."""
     cuts = _cut_words(starts)
     firsts = np.concatenate([[0], np.cumsum(blocks)])[:-1]  # postings before each block
     bounds = np.array(
@@ -191,15 +195,15 @@ def _read_parts(blocks: list[int], spool: Path, starts: NDArray[np.int64]) -> It
         ]
         parts = (_read_slice(spool, *map(int, place)) for place in slices if place[2] < place[3])
         if words == 1:
-            yield from parts  # blocks hold rising rows, so one word's postings are in order as they come, however many
-        elif found := list(parts):
-            joined = [np.concatenate(column) for column in zip(*found, strict=True)]
+            yield from parts  # rows rise from block to block, so the postings of one word are in order as they come
+        elif block_parts := list(parts):
+            joined = [np.concatenate(column) for column in zip(*block_parts, strict=True)]
             order = np.argsort(joined[0], kind="stable")
             yield _Part(*(column[order] for column in joined))
 
 
 def _cut_words(starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where to cut the words so that each part has few enough postings, or is one word: 0, ..., number of words."""
+    """Bounds of parts with a bounded number of postings, or with a single word: 0, ..., number of words."""
     cuts = [0]
     while cuts[-1] < len(starts) - 1:
         last = int(np.searchsorted(starts, starts[cuts[-1]] + _PART_POSTINGS, side="right")) - 1
@@ -208,7 +212,7 @@ def _cut_words(starts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _find_words(spool: Path, first: int, count: int, cuts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where in the block each cut falls."""
+    """Position of each cut in the block."""
     if not count:
         return np.zeros(len(cuts), dtype=np.int64)
     return np.searchsorted(
@@ -226,15 +230,14 @@ def _read_slice(spool: Path, first: int, count: int, start: int, stop: int) -> _
 
 
 def _write_vocabulary(vocabulary: dict[str, int], folder: Path) -> dict[str, FileRecord]:
-    """A JSON object, word to number, in the order of the words' bytes, and where each entry ends, so that one is found by bisection."""
+    """Writes a JSON object, word to number, sorted by the words' bytes, and the end of each entry, for bisection."""
     ends = array("Q")
     with HashedFile(folder / VOCABULARY) as file:
         file.write(b"{")
         end = 1
         for word in sorted(vocabulary):
-            entry = (
-                f'{", " if ends else ""}"{word}": {vocabulary[word]}'.encode()
-            )  # letters and digits: nothing to escape
+            # Words are letters and digits, of which JSON escapes none
+            entry = f'{", " if ends else ""}"{word}": {vocabulary[word]}'.encode()
             file.write(entry)
             end += len(entry)
             ends.append(end)

@@ -53,7 +53,7 @@ def reference(texts: list[str], query: str) -> list[float]:
     return scores
 
 
-def assert_agrees(found: lexical.LexicalFound, expected: list[list[float]]) -> None:
+def assert_agrees(found: lexical.LexicalHits, expected: list[list[float]]) -> None:
     """The found rows are those with the best expected scores above 0, best first, equal ones by row."""
     for scores, rows, wanted in zip(found.scores, found.rows, expected, strict=True):
         count = min(len(rows), sum(score > 0 for score in wanted))

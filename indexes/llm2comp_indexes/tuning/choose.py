@@ -1,4 +1,4 @@
-"""Chooses the type of an index by memory, latency and recall, from trials on a sample of the corpus."""
+"""Choice of an index type by memory, latency and recall, from trials on a sample of the corpus."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +22,12 @@ from llm2comp_indexes.tuning.trials import Candidate, Sample, list_candidates
 __all__ = ["Choice", "Plan", "choose_type", "decide", "format_choice", "format_effort"]
 
 _NEAR = 1.25
-"""Expected latencies within this factor count as equal: timings on a sample say no more."""
+"""Expected latencies within this factor count as equal: timings on a sample are no more precise."""
 _NO_TIME = "no time left"
 
 
 class Choice(NamedTuple):
-    """A candidate, the point of its curve to work at, and whether memory, recall and latency are all as asked."""
+    """A candidate, the chosen point of its curve, and whether memory, recall and latency all keep to the targets."""
 
     candidate: Candidate
     point: Point
@@ -36,16 +36,16 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to build, and why.
+    """The type to build, and why.
 
     Attributes:
         type: The type chosen.
-        effort: Where to start when the finished index is tuned.
-        point: What is expected of it: recall, latency.
+        effort: Effort from which the finished index is tuned.
+        point: Expected recall and latency.
         memory: Bytes that searching will hold in memory.
         reason: One to three sentences for people.
         met: Whether all targets are expected to be met.
-        candidates: All types considered, with what their trials said.
+        candidates: All types considered, with the results of their trials.
     """
 
     type: IndexType
@@ -70,24 +70,24 @@ def choose_type(
     on_trial: Callable[[str], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
-    """The type of index for the stored vectors, by trials on a sample with exact search as truth.
+    """The index type for the stored vectors, by trials on a sample with exact search as ground truth.
 
     Types over the memory target are not tried. Exact search is tried first, and taken if it is fast enough. Otherwise
-    IVF and HNSW are tried, and product quantizers, which read vectors from disk at each search, if none of these meets
-    the targets; the longest codes first. `decide` chooses among them.
+    IVF and HNSW are tried; then, if none of these meets the targets, product quantizers, which read vectors from disk
+    in each search, the longest codes first. `decide` chooses among them.
 
     Args:
         storage: The vectors of the whole corpus.
-        targets: Memory, latency, recall.
+        targets: Memory, latency and recall.
         queries: Real queries (n, dimension), of which up to 300 are used. None: rows drawn from the corpus and left out
             of the sample.
         device: Where trials are built: "cpu", "cuda" or "auto".
-        threads: FAISS threads; None for all cores.
-        seed: Of the sample and the training.
-        seconds: About the time it may take: no trial is begun after half of it, but the first one.
-        workdir: Where the sample lies while it is needed; None for the system's folder.
+        threads: Number of FAISS threads; None for all cores.
+        seed: Seed of the sample and the training.
+        seconds: Approximate time limit: after half of it, no trial but the first is begun.
+        workdir: Folder for the sample; None for the system's temporary folder.
         on_trial: Called with the factory string of each type that is tried.
-        clock: Gives seconds.
+        clock: Function that returns seconds.
 
     Raises:
         SettingsError: There are no vectors or no queries, or every type is over the memory target: the message names
@@ -137,7 +137,7 @@ def choose_type(
 
 
 class _Trials:
-    """Tries candidates on samples of the corpus, which are drawn when they are first needed."""
+    """Tries candidates on samples of the corpus, which are drawn at first use."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _Trials:
         self._samples: dict[bool, Sample] = {}
 
     def __call__(self, candidate: Candidate) -> Candidate:
-        """The candidate with what its trial said."""
+        """The candidate with the result of its trial."""
         if self._on_trial:
             self._on_trial(candidate.type.factory)
         if candidate.slow not in self._samples:
@@ -164,7 +164,7 @@ class _Trials:
         )
 
     def samples(self) -> list[Sample]:
-        """Those that were drawn."""
+        """The samples drawn so far."""
         return list(self._samples.values())
 
 
@@ -174,7 +174,7 @@ def _try_in_order(
     try_out: Callable[[Candidate], Candidate],
     late: Callable[[], bool],
 ) -> Iterator[Candidate]:
-    """The candidates, tried as long as a trial may change the choice and there is time."""
+    """The candidates in order, tried as long as a trial may change the choice and there is time."""
     exact_met = met = False
     for number, candidate in enumerate(candidates):
         if exact_met or (met and candidate.compressed):
@@ -188,16 +188,16 @@ def _try_in_order(
 
 
 def decide(candidates: Sequence[Candidate], targets: Targets) -> Choice:
-    """The candidate to build, from what their trials said.
+    """The candidate to build, by the results of the trials.
 
-    1. Memory is a hard limit: a type over it is never chosen.
-    2. Exact search, if it is fast enough: nothing to train or to tune, no neighbour missed, adding and deleting cost
-    nothing. 3. Else the fastest of those that reach recall and latency; of those up to 1.25 times slower than it, the
-    one with the least memory.
-       A recall counts as reached if other queries of the same kind will reach it too (19 times out of 20); if no type
-       gets there, as measured.
-    4. If none reaches both, latency gives way first: the fastest that reaches the recall, ties as before.
-    5. If none reaches the recall, the one of highest recall.
+    - Memory is a hard limit: a type over it is never chosen.
+    - Exact search, if it is fast enough: it needs no training or tuning, misses no neighbor, and rows are added and
+      deleted at no cost.
+    - Else the fastest of those that reach recall and latency; among types up to 1.25 times slower than it, the one that
+      needs the least memory. Recall is reached if its lower bound is (95 % confidence), or, if no type gets there, as
+      measured.
+    - If none reaches both, the fastest that reaches the recall; ties as above.
+    - If none reaches the recall, the one with the highest recall.
 
     Raises:
         SettingsError: No candidate within the memory target was tried.
@@ -214,7 +214,7 @@ def decide(candidates: Sequence[Candidate], targets: Targets) -> Choice:
     level = min(ranks)
     if level == 4:
         return min(choices, key=lambda choice: (-choice.point.recall, choice.point.median_ms))
-    equal = [choice for choice, its in zip(choices, ranks, strict=True) if its == level]
+    equal = [choice for choice, its_rank in zip(choices, ranks, strict=True) if its_rank == level]
     fastest = min(choice.point.median_ms for choice in equal)
     near = [choice for choice in equal if choice.point.median_ms <= _NEAR * fastest]
     return min(near, key=lambda choice: (choice.candidate.memory, choice.point.median_ms))
@@ -226,18 +226,21 @@ def _choice(candidate: Candidate, targets: Targets) -> Choice:
 
 
 def format_effort(kind: IndexType, effort: Effort) -> str:
-    """The type and effort for people: IVF4000,SQ8 (nprobe 16, 2 candidates re-scored per answer)."""
-    said = [f"nprobe {effort.nprobe}"] if effort.nprobe else []
-    said += [f"efSearch {effort.ef_search}"] if effort.ef_search else []
-    said += [f"{effort.rerank} candidates re-scored per answer"] if effort.rerank and effort.rerank > 1 else []
+    """The type and effort as text: IVF4000,SQ8 (nprobe 16, 2 candidates re-scored per answer)."""
+    parts = [f"nprobe {effort.nprobe}"] if effort.nprobe else []
+    parts += [f"efSearch {effort.ef_search}"] if effort.ef_search else []
+    parts += [f"{effort.rerank} candidates re-scored per answer"] if effort.rerank and effort.rerank > 1 else []
     name = "exact search" if kind.family == "flat" else kind.factory
-    return f"{name} ({', '.join(said)})" if said else name
+    return f"{name} ({', '.join(parts)})" if parts else name
 
 
 def format_choice(choice: Choice, candidates: Sequence[Candidate], targets: Targets) -> str:
-    """What was chosen and why, or what cannot be had and what is nearest, in one or two sentences with the numbers."""
+    """The choice and its reason, or the targets that cannot be met, as one or two sentences with numbers."""
     candidate, point = choice.candidate, choice.point
-    measured = f"recall@{targets.k} {point.recall:.3f}, {format_ms(point.median_ms)} per query, {format_bytes(candidate.memory)} of memory"
+    measured = (
+        f"recall@{targets.k} {point.recall:.3f}, {format_ms(point.median_ms)} per query, "
+        f"{format_bytes(candidate.memory)} of memory"
+    )
     chosen = f"{format_effort(candidate.type, point.effort)}: {measured}"
     if choice.met:
         return f"Chose {chosen}. {_format_why(choice, candidates, targets)}"
@@ -255,16 +258,17 @@ def format_choice(choice: Choice, candidates: Sequence[Candidate], targets: Targ
 
 
 def _format_why(choice: Choice, candidates: Sequence[Candidate], targets: Targets) -> str:
-    asked = f"recall {targets.recall:g}, {format_latency(targets)}, {'any memory' if targets.memory is None else 'at most ' + format_bytes(targets.memory)}"
+    memory = "any memory" if targets.memory is None else f"at most {format_bytes(targets.memory)}"
+    limits = f"recall {targets.recall:g}, {format_latency(targets)}, {memory}"
     if choice.candidate.type.family == "flat":
-        return f"That meets the targets ({asked}) and misses no neighbour, so nothing faster was tried."
+        return f"That meets the targets ({limits}) and misses no neighbour, so nothing faster was tried."
     others = [
         _choice(candidate, targets)
         for candidate in candidates
         if candidate.points and candidate.type != choice.candidate.type
     ]
     meeting = sorted((other for other in others if other.met), key=lambda other: other.point.median_ms)
-    said = [
+    compared = [
         f"{other.candidate.type.factory} {format_ms(other.point.median_ms)} and {format_bytes(other.candidate.memory)}"
         for other in meeting[:2]
     ]
@@ -274,7 +278,7 @@ def _format_why(choice: Choice, candidates: Sequence[Candidate], targets: Target
         if other.candidate.type.family == "flat" and not other.met
     ]
     if not meeting:
-        return f"It is the only type tried that meets the targets ({asked})." + (
+        return f"It is the only type tried that meets the targets ({limits})." + (
             f" For comparison: {exact[0]}." if exact else ""
         )
     why = (
@@ -282,7 +286,7 @@ def _format_why(choice: Choice, candidates: Sequence[Candidate], targets: Target
         if choice.point.median_ms <= meeting[0].point.median_ms
         else "the smallest of the fastest (within a quarter of the least time)"
     )
-    return f"Of the types that meet the targets ({asked}) it is {why}; for comparison: {', '.join(said + exact)}."
+    return f"Of the types that meet the targets ({limits}) it is {why}; for comparison: {', '.join(compared + exact)}."
 
 
 def _format_untried(candidates: Sequence[Candidate]) -> str:
@@ -296,7 +300,10 @@ def _format_conditions(samples: Sequence[Sample], rows: int) -> str:
     origin = "others as queries" if largest.held_out else "queries"
     scaled = f"; times are scaled to {rows:,}" if rows > 1.2 * min(sample.storage.rows for sample in samples) else ""
     threads = import_faiss().omp_get_max_threads()
-    return f"Measured on {sizes} of the vectors with {len(largest.queries)} {origin}, one at a time (FAISS threads: {threads}){scaled}."
+    return (
+        f"Measured on {sizes} of the vectors with {len(largest.queries)} {origin}, one at a time "
+        f"(FAISS threads: {threads}){scaled}."
+    )
 
 
 def _format_too_large(candidates: Sequence[Candidate], storage: Storage, targets: Targets) -> str:

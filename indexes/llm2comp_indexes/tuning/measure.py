@@ -1,4 +1,4 @@
-"""Recall against exact search, and the time of single queries, over a sweep of efforts."""
+"""Recall against exact search and latency of single queries, over a sweep of efforts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Point", "best_point", "exact_search", "measure_curve", "rank", "search_rows"]
 
-_BLOCK_BYTES = 16 << 20  # of decoded vectors compared at once
+_BLOCK_BYTES = 16 << 20  # size of the decoded vectors compared at once
 _QUERIES_AT_ONCE = 4096
-_TIE = 1e-6  # inner products of unit vectors that differ by less are equal: rounding in float32
+_TIE = 1e-6  # inner products of unit vectors that differ by less are equal up to float32 rounding
 _WARM_UP = 10
 _LEAST_QUERIES = 20
 _PERFECT = 0.9995
-_GAIN = 0.001  # of recall over two steps of effort; less: more effort does not help
-_SURE = 1.645  # standard errors: 19 times out of 20 the true mean is not below the measured one by more
+_GAIN = 0.001  # minimum gain of recall over two steps of effort; below it, more effort does not help
+_SURE = 1.645  # standard errors below the measured mean: the one-sided 95 % bound of the true mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Point:
     """One point of the recall-latency curve.
 
     Attributes:
-        effort: How hard each search tried.
+        effort: Effort of each search.
         recall: Mean share of the k best rows that was found, 0 to 1.
-        median_ms: Half of the single queries took at most so many milliseconds.
-        p99_ms: 99 of 100 did.
-        error: Standard error of `recall`: how far the mean over other queries of the same kind would lie.
-        queries: How many were asked.
+        median_ms: Median time of a single query in milliseconds.
+        p99_ms: 99th percentile of the time of a single query in milliseconds.
+        error: Standard error of `recall`.
+        queries: Number of queries measured.
     """
 
     effort: Effort
@@ -53,15 +53,14 @@ class Point:
 
     @property
     def sure_recall(self) -> float:
-        """The recall that other queries of the same kind reach too, 19 times out of 20."""
+        """Lower bound of the recall for other queries of the same kind, with 95 % confidence."""
         return self.recall - _SURE * self.error
 
 
 def exact_search(storage: Storage, queries: NDArray[np.float32], k: int) -> Neighbors:
-    """Scores and rows, both (queries, min(k, rows)), best first, by exhaustive comparison.
+    """Scores and rows of the best, both (queries, min(k, rows)), best first, by exhaustive comparison.
 
-    The stored vectors pass through memory once per 4,096 queries, in blocks of 16 MB: memory does not grow with the
-    corpus.
+    The stored vectors are read once per 4,096 queries, in blocks of 16 MB, so memory does not grow with the corpus.
 
     Raises:
         SettingsError: k is below 1, or the queries have another shape than (queries, dimension).
@@ -86,8 +85,8 @@ def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> Neig
     rows = np.zeros((len(queries), 0), np.int64)
     first = 0
     for block in storage.blocks(max(1, _BLOCK_BYTES // (4 * storage.dimension))):
-        found, places = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores = np.concatenate([scores, found], axis=1)  # (queries, k + k of this block)
+        block_scores, places = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores = np.concatenate([scores, block_scores], axis=1)  # (queries, k + k of this block)
         rows = np.concatenate([rows, places + first], axis=1)
         best = np.lexsort((rows, -scores))[:, :k]
         scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
@@ -98,7 +97,7 @@ def _exact_block(storage: Storage, queries: NDArray[np.float32], k: int) -> Neig
 def search_rows(
     structure: "Structure | Storage", storage: Storage, query: NDArray[np.float32], k: int, effort: Effort
 ) -> NDArray[np.int64]:
-    """Rows of the k best answers to one query (1, dimension): candidates of the structure, scored again with the stored vectors."""
+    """Rows of the k best answers to one query (1, dimension): candidates of the structure, re-scored."""
     if isinstance(structure, Storage):
         rows: NDArray[np.int64] = structure.search(query, min(k, structure.rows)).rows[0]
         return rows[rows >= 0]
@@ -123,29 +122,29 @@ def measure_curve(
     seconds: float = 60.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Point, ...]:
-    """Recall@k and the time of single queries, effort by effort, least first.
+    """Recall@k and latency of single queries for each effort, smallest effort first.
 
-    Each query is searched alone, as a service would, after ten unmeasured ones, in as many threads as FAISS is set to
-    (`faiss.omp_get_max_threads()`); the time is that of finding and scoring the rows, without encoding the question or
-    reading documents.
+    Queries are searched one at a time, as in a service, after ten unmeasured ones, with the threads that FAISS is set
+    to (`faiss.omp_get_max_threads()`). The time covers finding and scoring rows, not encoding the query or reading
+    documents.
 
-    Recall@k counts the returned rows whose exact score is at least the k-th true one (or equal but for float32
-    rounding), over k: so any of several equally good rows counts (the definition of ANN-Benchmarks, Aumüller,
-    Bernhardsson, Faithfull 2020, section 2.1).
+    Recall@k is the number of returned rows whose exact score is at least the k-th true one (up to float32 rounding),
+    divided by k, so any of several equally good rows counts (the definition of ANN-Benchmarks: Aumüller, Bernhardsson,
+    Faithfull 2020, section 2.1).
 
     Args:
-        structure: What is measured; `storage` itself for exact search.
-        storage: The vectors that are searched, the truth.
-        queries: (queries, dimension); not rows of `storage`, which would find themselves.
-        k: Answers wanted per query.
-        recall: The recall asked for: where it is reached is found first, by halving, even if that takes longer than
-            `seconds`. None: the sweep alone.
-        efforts: All of them are measured. None: a sweep made for the type, which stops when recall is 1 or does not
-            grow any more.
-        truth: Scores (queries, k) of `exact_search`, where they are known already.
-        point_seconds: No further query is asked for a point after so long (but at least 20 are).
-        seconds: No further point of the sweep is begun after so long.
-        clock: Gives seconds.
+        structure: The structure to measure; `storage` itself for exact search.
+        storage: The stored vectors, which are the ground truth.
+        queries: Vectors (queries, dimension); not rows of `storage`, which would find themselves.
+        k: Number of answers per query.
+        recall: Target recall: the effort that reaches it is found first, by bisection, even if that takes longer than
+            `seconds`. None: only the sweep.
+        efforts: Efforts to measure, all of them. None: a sweep for the type, which stops once recall is 1 or no longer
+            grows.
+        truth: Scores (queries, k) of `exact_search`, if they are known already.
+        point_seconds: Time limit of a point, after at least 20 queries.
+        seconds: Time after which no further point of the sweep is begun.
+        clock: Function that returns seconds.
 
     Raises:
         SettingsError: There are no queries.
@@ -185,14 +184,14 @@ class _Meter:
             self._search(query, effort)
         end = self.clock() + self.point_seconds
         times: list[float] = []
-        found: list[NDArray[np.int64]] = []
+        answers: list[NDArray[np.int64]] = []
         for query in self.queries:
             start = self.clock()
             if start > end and len(times) >= _LEAST_QUERIES:
                 break
-            found.append(self._search(query, effort))
+            answers.append(self._search(query, effort))
             times.append(1e3 * (self.clock() - start))
-        shares = [_share(self.storage, *answer) for answer in zip(self.queries, found, self.truth, strict=False)]
+        shares = [_share(self.storage, *answer) for answer in zip(self.queries, answers, self.truth, strict=False)]
         error = float(np.std(shares) / np.sqrt(len(shares)))
         return Point(
             effort,
@@ -208,18 +207,23 @@ class _Meter:
 
 
 class _Curve:
-    """Points measured so far, by effort; an effort is measured once."""
+    """Points measured so far, by effort; each effort is measured once."""
 
     def __init__(self, meter: _Meter, end: float) -> None:
         self._meter, self._end = meter, end
         self._points: dict[Effort, Point] = {}
 
     def points(self, order: Sequence[Effort] = ()) -> tuple[Point, ...]:
-        """All of them, in the order of the efforts, or in that of their measuring."""
+        """The points in the order of the efforts, or in the order measured."""
         return tuple(self._points[effort] for effort in order or self._points if effort in self._points)
 
     def follow(self, efforts: Sequence[Effort], *, until_flat: bool = False) -> bool:
-        """Measures the efforts, one after the other, while there is time; `until_flat`: as long as that adds recall. Whether all was found."""
+        """Measures the efforts in order until time is up; returns whether recall is 1.
+
+        Args:
+            efforts: Efforts, smallest first.
+            until_flat: Stop once more effort no longer adds recall.
+        """
         reached: list[float] = []
         for effort in efforts:
             if self._points and self._late():
@@ -230,14 +234,17 @@ class _Curve:
         return bool(reached) and reached[-1] >= _PERFECT
 
     def find(self, groups: Sequence[Sequence[Effort]], recall: float) -> None:
-        """Halves each group of growing efforts until the least is known that surely reaches the recall; no further group once it is found and late."""
-        found = False
-        for group in groups:
-            if found and self._late():
-                return
-            found = self._halve(group, recall) or found
+        """Finds the smallest effort of each group whose `sure_recall` reaches the recall, by bisection.
 
-    def _halve(self, efforts: Sequence[Effort], recall: float) -> bool:
+        Once one is found and time is up, no further group is begun. Efforts of a group rise.
+        """
+        reached = False
+        for group in groups:
+            if reached and self._late():
+                return
+            reached = self._bisect(group, recall) or reached
+
+    def _bisect(self, efforts: Sequence[Effort], recall: float) -> bool:
         low, high = 0, len(efforts)
         least = self._at(efforts[0])
         if least.sure_recall >= recall:
@@ -263,14 +270,18 @@ class _Curve:
 
 
 def _share(storage: Storage, query: NDArray[np.float32], rows: NDArray[np.int64], truth: NDArray[np.float32]) -> float:
-    """Share of the true neighbours (k scores, best first) that the rows make up."""
+    """Recall of the rows, given the scores of the true neighbors (k, best first)."""
     if not len(truth):
         return 1.0
     return min(1.0, int(np.sum(storage.scores(query, np.unique(rows)) >= truth[-1] - _TIE)) / len(truth))
 
 
 def rank(point: Point, targets: Targets) -> int:
-    """How well the point keeps to recall and latency: 0 surely, 1 as far as measured, 2 or 3 too slow, 4 too little recall."""
+    """How well the point keeps to recall and latency, 0 (best) to 4.
+
+    0: both, with confidence; 1: both, as measured; 2: too slow, recall with confidence; 3: too slow, recall as
+    measured; 4: recall too low.
+    """
     fast = point.median_ms <= targets.latency
     if point.sure_recall >= targets.recall:
         return 0 if fast else 2
@@ -280,10 +291,10 @@ def rank(point: Point, targets: Targets) -> int:
 
 
 def best_point(points: Sequence[Point], targets: Targets) -> Point:
-    """The fastest point that keeps to recall and latency; where none does, the nearest.
+    """The fastest point that keeps to recall and latency, else the nearest.
 
-    Latency gives way before recall: then it is the fastest point with the recall asked for, and where no point has
-    that, the one of highest recall.
+    Recall comes before latency: if no point keeps to both, it is the fastest one that reaches the recall, and if none
+    does, the one with the highest recall.
 
     Raises:
         SettingsError: There are no points.

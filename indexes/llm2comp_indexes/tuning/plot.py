@@ -1,4 +1,4 @@
-"""The recall-latency curve of an index as a picture."""
+"""Plot of the recall-latency curve of an index."""
 
 import textwrap
 from itertools import groupby
@@ -18,7 +18,7 @@ _TITLE_CHARACTERS = 100
 
 
 def plot_curve(report: Report, path: Path) -> None:
-    """Writes a PNG (1,200 x 800) of latency over recall, with the point the index is set to and the targets.
+    """Writes a PNG (1,200 x 800) of latency over recall, with the targets and the point that the index is set to.
 
     Raises:
         LLM2CompError: matplotlib is not installed; the message has the command.
@@ -98,9 +98,9 @@ def _label(axes: Any, report: Report) -> None:
     axes.set_ylabel(f"latency of one query (ms, log scale; FAISS threads: {report.threads})", fontsize=13)
     axes.tick_params(labelsize=11)
     kind = format_effort(IndexType(report.type), report.point.effort)
-    said = (
+    titles = (
         f"{report.rows:,} vectors of dimension {report.dimension}: {kind}, {format_bytes(report.memory)} of memory",
         f"measured with {report.query_source}",
     )
-    axes.set_title("\n".join(line for part in said for line in textwrap.wrap(part, _TITLE_CHARACTERS)), fontsize=13)
+    axes.set_title("\n".join(line for title in titles for line in textwrap.wrap(title, _TITLE_CHARACTERS)), fontsize=13)
     axes.legend(fontsize=11, loc="best")

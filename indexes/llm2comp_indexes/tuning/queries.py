@@ -27,7 +27,7 @@ class QueryKind(StrEnum):
     """Known by its description only."""
 
     def describe(self, **values: Any) -> str:
-        """The source of queries as text for people; `values` fill the fields of the kind's sentence, such as `count`."""
+        """The source of queries as text for people; `values` fill the fields of the kind's sentence (`count` …)."""
         return _TEXTS[self].format(**values)
 
     @classmethod

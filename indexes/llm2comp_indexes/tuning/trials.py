@@ -1,4 +1,4 @@
-"""The types of index that may suit a corpus, tried on a sample of it, and what a trial says about the whole corpus."""
+"""Trials of index types on a sample of the corpus, and their results scaled to the whole corpus."""
 
 import math
 import re
@@ -25,17 +25,17 @@ from llm2comp_indexes.tuning.measure import Point, exact_search, measure_curve
 __all__ = ["Candidate", "Sample", "growth_exponent", "list_candidates", "scale_point"]
 
 _ROWS = (10_000, 50_000)
-"""Rows of a sample: at least, at most."""
+"""Minimum and maximum number of rows in a sample."""
 _NUMBERS = 15_000_000
-"""In all sampled vectors together, above the least rows: trials of long vectors take longer."""
+"""Maximum number of components in all sampled vectors, above the minimum of rows: long vectors take longer."""
 _SLOW_ROWS = (2_560, 10_000)
 _SLOW_NUMBERS = 2_560_000
 _QUERIES = 300
 _FEW_QUERIES = 100
-_MUCH_MORE = 1.2  # times the sample: no point in telling how things grow if there is hardly more
-_STEEP = 0.98  # recall up to which a curve says well what effort it takes
+_MUCH_MORE = 1.2  # corpus size over sample size from which growth with the rows is measured
+_STEEP = 0.98  # recall up to which a curve determines the effort well
 _READ_ROWS = 4096
-_CENTROIDS = 256  # of a part of a product quantizer: a byte
+_CENTROIDS = 256  # per part of a product quantizer: a byte
 _MOST_PARTS = 128
 
 
@@ -44,10 +44,10 @@ class Candidate:
     """A type that may suit the corpus.
 
     Attributes:
-        type: With its parameters for the whole corpus.
+        type: The type, with parameters for the whole corpus.
         memory: Bytes that searching the whole corpus holds in memory.
-        points: What is expected of the whole corpus, from the trial on the sample; empty where there was none.
-        skipped: Why there was no trial; empty where there was one.
+        points: Expected curve of the whole corpus, scaled from the trial on the sample; empty without a trial.
+        skipped: Why there was no trial; empty if there was one.
     """
 
     type: IndexType
@@ -57,22 +57,22 @@ class Candidate:
 
     @property
     def compressed(self) -> bool:
-        """Whether it keeps less than a byte for a component, so that answers depend on vectors read from disk."""
+        """Whether it keeps less than a byte per component, so that answers depend on vectors read from disk."""
         return self.type.family == "ivf" and (self.type.ivf.parts is not None or self.type.ivf.bits < 8)
 
     @property
     def slow(self) -> bool:
-        """Whether it takes long to train or to build, so that it is tried on fewer rows: graphs and product quantizers."""
+        """Whether it is slow to train or build and so tried on fewer rows: graphs and product quantizers."""
         return self.type.family == "hnsw" or (self.type.family == "ivf" and self.type.ivf.parts is not None)
 
 
 def list_candidates(rows: int, dimension: int, store: Store) -> tuple[Candidate, ...]:
-    """The types that may suit, in the order in which they are tried.
+    """The types to consider, in the order in which they are tried.
 
-    Flat; IVF with components of 16 bits; HNSW with M 16 and 32; IVF with components of 8 bits; then the compressed
-    ones: IVF with components of 4 bits and, where there are vectors enough to train them, with product quantizers of
-    three sizes (a byte for at least 4 components), behind a random rotation, which spreads the variance over the parts.
-    (OPQ's trained rotation takes minutes to train, so that it cannot be tried here; `ivfpq` has it.)
+    Flat; IVF with 16-bit components; HNSW with M 16 and 32; IVF with 8-bit components; then the compressed types: IVF
+    with 4-bit components and, if there are enough vectors to train them, with product quantizers of three sizes (a byte
+    for at least 4 components) after a random rotation, which spreads the variance over the parts. (OPQ's rotation takes
+    minutes to train and cannot be tried here; `ivfpq` uses it.)
     """
     ivf = default_type("ivf", rows=rows, dimension=dimension)
     coarse = ivf.factory.rsplit(",", 1)[0]
@@ -84,7 +84,7 @@ def list_candidates(rows: int, dimension: int, store: Store) -> tuple[Candidate,
 
 
 def _code_sizes(dimension: int) -> list[int]:
-    """Bytes of a code: three powers of two, falling."""
+    """Sizes of codes in bytes: three powers of two, largest first."""
     most = min(_MOST_PARTS, 1 << max(0, (dimension // 4).bit_length() - 1))
     return [parts for parts in (most, most // 2, most // 4) if parts]
 
@@ -92,22 +92,22 @@ def _code_sizes(dimension: int) -> list[int]:
 def scale_point(
     point: Point, base: Point, kind: IndexType, tried: IndexType, *, rows: int, sample_rows: int, exponent: float
 ) -> Point:
-    """The point of the same recall expected of all rows, from one measured on the sample.
+    """The point with the same recall that is expected for the whole corpus, from one measured on the sample.
 
     - flat: time is linear in the rows.
-    - hnsw: efSearch grows with the rows to the power `exponent`; time is linear in efSearch and logarithmic in the rows
-      (Malkov and Yashunin 2018, section 4.2).
-    - ivf: the share of the lists that is probed changes with the rows to the power `exponent`. The time beyond that of
-      probing a single list (`base`) is linear in the rows that are probed; that of a single list is the comparison with
-      the centroids, linear in their number, or logarithmic where they are found through a graph.
+    - hnsw: ef_search grows with the rows to the power `exponent`; time is linear in ef_search and logarithmic in the
+      rows (Malkov and Yashunin 2018, section 4.2).
+    - ivf: the share of lists probed grows with the rows to the power `exponent`. The time for a single list (`base`) is
+      the comparison with the centroids, linear in their number, or logarithmic if they are found through a graph; the
+      time beyond it is linear in the rows probed.
 
     Args:
-        point: Measured on the sample.
-        base: Measured on the sample with nprobe 1 and the same reranking.
+        point: Point measured on the sample.
+        base: Point measured on the sample with nprobe 1 and the same re-ranking.
         kind: The type for all rows.
         tried: The type that was tried on the sample.
-        rows: Of the corpus.
-        sample_rows: Of the sample.
+        rows: Number of rows in the corpus.
+        sample_rows: Number of rows in the sample.
         exponent: From `growth_exponent`.
     """
     growth = rows / sample_rows
@@ -135,17 +135,16 @@ def growth_exponent(
     growth: float,
     recall: float,
 ) -> float:
-    """How the effort for a recall grows with the rows: to this power of their number.
+    """Exponent of the effort's growth: the effort for a recall grows with the rows to this power.
 
-    The effort is efSearch (the power is then between 0 and 0.5) or the share of the lists that is probed (between -0.5
-    and 0).
+    The effort is ef_search (exponent 0 to 0.5) or the share of lists probed (exponent -0.5 to 0).
 
     Args:
-        points: Measured on a sample.
-        smaller: Measured on a smaller one.
-        kinds: The types tried on the two.
-        growth: Rows of the one over those of the other.
-        recall: Where the curves are compared.
+        points: Points measured on a sample.
+        smaller: Points measured on a smaller sample.
+        kinds: The types tried on the two samples.
+        growth: Rows of the larger sample over rows of the smaller.
+        recall: The recall at which the curves are compared.
     """
     logs = [
         math.log(large / small) / math.log(growth)
@@ -158,7 +157,7 @@ def growth_exponent(
 
 
 def _effort_for(points: Sequence[Point], rerank: int | None, kind: IndexType, recall: float) -> float | None:
-    """The efSearch, or share of lists, at which the curve reaches the recall, between two measured points; None where it does not."""
+    """ef_search, or share of lists, at which the curve reaches the recall, interpolated; None if it does not."""
     group = [point for point in points if point.effort.rerank == rerank]
     for low, high in pairwise(group):
         if low.recall < recall <= high.recall:
@@ -173,14 +172,14 @@ def _slower(point: Point, factor: float) -> Point:
 
 
 class Sample:
-    """Rows of a corpus copied to temporary files, with queries that are not among them; removed when left as a context manager.
+    """Rows of a corpus in temporary files, with queries that are not among them; a context manager that removes them.
 
-    50,000 rows, or 10,000 for types that are slow to build; fewer of long vectors. Unless that is nearly the whole
-    corpus, each type is tried on a quarter of them too, to see how the effort grows with the rows.
+    50,000 rows, or 10,000 for types that are slow to build; fewer for long vectors. Unless that is nearly the whole
+    corpus, each type is tried on a quarter of the rows too, to measure how the effort grows with the rows.
 
     Attributes:
-        storage: The sampled rows, in a random order.
-        queries: (queries, dimension): held-out rows of the corpus, or what was given.
+        storage: The sampled rows, in random order.
+        queries: Query vectors (queries, dimension): held-out rows of the corpus, or those passed in.
         held_out: Whether the queries are held-out rows.
     """
 
@@ -201,14 +200,12 @@ class Sample:
             if storage.rows <= 1 << 24
             else generator.choice(storage.rows, 1 << 18, replace=False, shuffle=True)
         )
-        held = min(_QUERIES, storage.rows // 10) if queries is None else 0
+        left_out = min(_QUERIES, storage.rows // 10) if queries is None else 0
         self._source, self._targets, self._clock = storage, targets, clock
-        self.held_out = held > 0
-        rows = order[held : held + _rows_to_sample(storage.dimension, slow)]
-        if queries is None:
-            queries = storage.read(
-                order[:held] if held else rows[:1]
-            )  # of under ten rows: exact search finds all, whatever is asked
+        self.held_out = left_out > 0
+        rows = order[left_out : left_out + _rows_to_sample(storage.dimension, slow)]
+        if queries is None:  # with fewer than ten rows, any query does: exact search finds them all
+            queries = storage.read(order[:left_out] if left_out else rows[:1])
         self.queries = queries[generator.permutation(len(queries))[:_QUERIES]]
         self._folder = TemporaryDirectory(prefix="llm2comp-plan-", dir=workdir)
         self.storage = self._copy(rows, "sample.faiss")
@@ -237,7 +234,10 @@ class Sample:
     def try_out(
         self, candidate: Candidate, *, device: str, threads: int | None, seed: int, seconds: float
     ) -> Candidate:
-        """The candidate with the points expected for the whole corpus, about the recall asked for; each is measured for an eighth of `seconds` at most."""
+        """The candidate with points expected for the whole corpus, near the target recall.
+
+        Each point is measured for at most an eighth of `seconds`.
+        """
         kind, curves, tried = candidate.type, [], []
         for part in self._parts[: 1 if kind.family == "flat" else 2]:
             tried.append(_shrink(kind, part.storage.rows))
@@ -269,7 +269,7 @@ class Sample:
 
 
 class _Part:
-    """Rows to try types on, and the truth about them."""
+    """Rows that types are tried on, with the true scores of the queries."""
 
     def __init__(self, storage: Storage, queries: NDArray[np.float32], k: int) -> None:
         self.storage, self._queries = storage, queries
@@ -297,7 +297,7 @@ def _rows_to_sample(dimension: int, slow: bool) -> int:
 
 
 def _shrink(kind: IndexType, rows: int) -> IndexType:
-    """The type with no more lists than so many rows can train, compared one by one."""
+    """The type with at most as many lists as the rows can train, and without a graph over the centroids."""
     if kind.family != "ivf" or kind.ivf.lists <= (most := max(1, rows // POINTS_PER_LIST)):
         return kind
     return IndexType(re.sub(r"IVF\d+(_HNSW\d+)?", f"IVF{most}", kind.factory))

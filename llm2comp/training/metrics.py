@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm2comp.atomic import write_file
+from llm2comp.training.run_folder import write_run_file
 
 __all__ = ["METRICS_FILE", "append_metrics", "read_metrics", "rewind_metrics"]
 
@@ -40,4 +40,4 @@ def rewind_metrics(folder: Path, step: int | None) -> None:
     """Drops the entries after a step, which a run resumed from there reports again; without a step, all of them."""
     kept = [entry for entry in read_metrics(folder) if step is not None and entry.get("step", 0) <= step]
     if (folder / METRICS_FILE).is_file():
-        write_file(folder / METRICS_FILE, [json.dumps(entry) + "\n" for entry in kept])
+        write_run_file(folder / METRICS_FILE, [json.dumps(entry) + "\n" for entry in kept])

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 from transformers import set_seed
 
-from llm2comp.atomic import write_file
 from llm2comp.backbone.hardware import multiplies_bfloat16
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
@@ -29,6 +28,7 @@ from llm2comp.training.run_folder import (
     remember_settings,
     settings_values,
     sole_user,
+    write_run_file,
 )
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 
@@ -59,7 +59,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
     with sole_user(output):
         _check_begun(recipe, output)
         if processes().is_main_process:
-            write_file(output / "recipe.json", [json.dumps(settings_values(recipe), indent=2), "\n"])
+            write_run_file(output / "recipe.json", [json.dumps(settings_values(recipe), indent=2), "\n"])
             remember_settings(output, {field: settings_values(getattr(recipe, field)) for field, _ in _DERIVED})
         backbone = _backbone(recipe, output)
         for field, name in _DERIVED:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -27,6 +27,7 @@ __all__ = [
     "remember_settings",
     "settings_values",
     "sole_user",
+    "write_run_file",
 ]
 
 SETTINGS_FILE = "settings.json"
@@ -81,6 +82,14 @@ def sole_user(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def write_run_file(path: Path, parts: Iterable[str]) -> None:
+    """Writes a file of a run atomically; an unfinished one, left by a run that was killed, is replaced.
+
+    Only the process that has locked the folder writes there, so the unfinished file can have a fixed name.
+    """
+    write_file(path, parts, draft=f".{path.name}.unfinished")
+
+
 def settings_values(settings: Any) -> dict[str, Any]:
     """Settings as JSON values, with absolute paths of existing files and folders; no values for None."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=dict)) if settings is not None else {}
@@ -100,7 +109,7 @@ def _absolute_paths(value: Any, field: str) -> Any:
 def remember_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Writes the settings a folder is begun with, and where the folder is."""
     content = {**settings, "folder": str(folder.resolve())}
-    write_file(folder / SETTINGS_FILE, [json.dumps(content, indent=2), "\n"])
+    write_run_file(folder / SETTINGS_FILE, [json.dumps(content, indent=2), "\n"])
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     """Adds the command group `bench`."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Measure time and memory side by side with other libraries.",
+        help="Measure time and memory beside other libraries.",
         rich_markup_mode=None,
     )
     group.callback()(_only_groups)
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _only_groups() -> None:
-    """Measure time and memory side by side with other libraries."""
+    """Measure time and memory beside other libraries."""
 
 
 def encode(

@@ -1,4 +1,4 @@
-"""How far a command has come, on stderr: a bar on a terminal, plain lines elsewhere; with rate and time left."""
+"""Progress of a command on stderr, with rate and time left: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -13,20 +13,20 @@ _BAR, _PLAIN = "{l_bar}{bar}{r_bar}", "{desc} [{elapsed}]"
 
 
 def note(message: str) -> None:
-    """Prints the line to stderr, above the bar if there is one."""
+    """Prints the line on stderr, above the bar if there is one."""
     from tqdm import tqdm
 
     tqdm.write(message, file=sys.stderr)
 
 
 class Progress:
-    """Counts of one phase after the other. Elsewhere than on a terminal, what is done within seconds is done without a word."""
+    """Shows the counts of one phase after another; without a terminal, nothing in the first seconds."""
 
     _SECONDS_BETWEEN_LINES = 10.0
     _SILENT_SECONDS = 3.0
 
     def __init__(self, what: str, *, total: int | None = None, about: int | None = None) -> None:
-        """Starts the first phase, whose total may be known, or known roughly (`about`)."""
+        """Starts the first phase, with its total or an estimate of it (`about`), if known."""
         from tqdm import tqdm
 
         self._totals: dict[str, tuple[int, str]] = {}
@@ -35,7 +35,7 @@ class Progress:
         if (known := about if total is None else total) is not None:
             self._totals[what] = known, "about " if total is None else ""
         self._bar = tqdm(disable=None, leave=False, unit="", desc=f"{what} …", bar_format=_PLAIN)
-        self._begun = time.monotonic()
+        self._created = time.monotonic()
         self._opened = ExitStack()
         self._start(what)
 
@@ -59,7 +59,7 @@ class Progress:
             return
         if name != self._what:
             self._start(name)
-            if self._bar.disable and time.monotonic() - self._begun >= self._SILENT_SECONDS:
+            if self._bar.disable and time.monotonic() - self._created >= self._SILENT_SECONDS:
                 print(f"{name} …", file=sys.stderr, flush=True)
         self.update(count)
 
@@ -97,12 +97,11 @@ class Progress:
         rate = (last - first) / (end - start) if end > start else 0.0
         total, about = self._totals.get(self._what, (0, ""))
         known = total >= count
-        said = [f"{_format_rate(rate)} a second"] if rate else []
-        said += [f"about {_format_duration((total - count) / rate)} left"] if rate and known and total > count else []
+        notes = [f"{_format_rate(rate)} a second"] if rate else []
+        notes += [f"about {_format_duration((total - count) / rate)} left"] if rate and known and total > count else []
         of = f" of {about}{total:,}" if known else ""
-        return f"{count:,}{of} {self._what} after {_format_duration(now - self._started)}" + (
-            f" ({', '.join(said)})" if said else ""
-        )
+        line = f"{count:,}{of} {self._what} after {_format_duration(now - self._started)}"
+        return f"{line} ({', '.join(notes)})" if notes else line
 
 
 def _format_rate(rate: float) -> str:

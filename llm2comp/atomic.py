@@ -24,10 +24,10 @@ def write_file(path: Path, parts: Iterable[str | bytes], *, draft: str | None = 
     Args:
         path: The file. A link is replaced, not followed.
         parts: Its content; strings are encoded as UTF-8.
-        draft: Name of the unfinished file beside it. A killed process leaves it, the next call replaces it. None: a
-            hidden name with the process id, so that several processes may write the same file.
+        draft: Name of the unfinished file beside it; None: `.NAME.part`. A killed process leaves it, the next call
+            replaces it, so only one process at a time may write the file.
     """
-    unfinished = path.with_name(draft or f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(draft or f".{path.name}.part")
     try:
         unfinished.unlink(missing_ok=True)
         with unfinished.open("xb") as file:
@@ -44,13 +44,14 @@ def write_file(path: Path, parts: Iterable[str | bytes], *, draft: str | None = 
 
 
 def write_output(path: str | Path, parts: Iterable[str | bytes]) -> None:
-    """Write a file that the user named, as `write_file` does.
+    """Write a file that the user named, as `write_file` does; several processes may write it.
 
     Raises:
         LLM2CompError: It cannot be written (no such folder, no permission, no space); nothing is left behind.
     """
+    path = Path(path)
     try:
-        write_file(Path(path), parts)
+        write_file(path, parts, draft=f".{path.name}.{os.getpid()}.part")
     except OSError as error:
         raise LLM2CompError(
             f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space"

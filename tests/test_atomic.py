@@ -20,8 +20,9 @@ def test_text_and_bytes_in_parts_replace_the_old_file(tmp_path: Path) -> None:
 
 def test_a_draft_that_a_killed_process_left_is_replaced_and_a_link_not_followed(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("kept")
-    (tmp_path / "out.new").symlink_to(tmp_path / "other")
-    write_file(tmp_path / "out", ["text"], draft="out.new")
+    for name, draft in (("out.new", "out.new"), (".out.part", None)):
+        (tmp_path / name).symlink_to(tmp_path / "other")
+        write_file(tmp_path / "out", ["text"], draft=draft)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
     assert (tmp_path / "other").read_text() == "kept"
 

@@ -53,6 +53,6 @@ def export(
             "language model"
         )
     print(
-        "special-token strings such as </s> inside a text stay text if the model is loaded through transformers; programs "
-        "that read tokenizer.json themselves take them for tokens"
+        "special-token strings such as </s> inside a text stay text if the model is loaded through transformers; "
+        "programs that read tokenizer.json themselves take them for tokens"
     )

@@ -39,7 +39,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
 
 
 def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str]:
-    """The same facts and the measurements as text, by the label in front of them; those without a value are left out."""
+    """The same facts and the measurements as text, by label; those without a value are left out."""
     facts, count = list_facts(manifest), len(manifest.segments)
     texts = {
         "documents": f"{manifest.documents:,} in {count} segment{'s' * (count != 1)}",

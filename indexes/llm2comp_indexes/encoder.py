@@ -32,7 +32,7 @@ class Encoder(protocols.Encoder, Protocol):
 
 
 def load_encoder(model: str | Path | Encoder | None) -> tuple[Encoder, str | None]:
-    """The model and the name to load it by again: None stands for the bundled one, and for one given as an object."""
+    """The model, and the name to load it by again: None for the bundled model, and for a model passed as an object."""
     if model is None:
         return llm2comp.load(), None
     if isinstance(model, str | Path):
@@ -41,7 +41,7 @@ def load_encoder(model: str | Path | Encoder | None) -> tuple[Encoder, str | Non
 
 
 def encode(method: Callable[..., Any], texts: list[str], dimension: int) -> NDArray[np.float32]:
-    """Vectors (texts, dimension) by `encode_document` or `encode_query`, checked.
+    """Vectors (texts, dimension) by the method, `encode_document` or `encode_query` of a model, checked.
 
     Raises:
         IndexFolderError: The vectors have another shape, or are not finite.
@@ -51,12 +51,12 @@ def encode(method: Callable[..., Any], texts: list[str], dimension: int) -> NDAr
 
 
 class RowEncoder:
-    """Makes vectors of rows, and keeps count of the time.
+    """Encodes rows, and counts rows and time.
 
     Attributes:
-        dimension: Numbers in a vector.
-        seconds: Spent in encoding so far.
-        rows: Encoded so far.
+        dimension: Length of a vector.
+        seconds: Seconds spent in encoding so far.
+        rows: Number of rows encoded so far.
 
     Raises:
         IndexFolderError: The model does not state its dimension.

@@ -1,4 +1,4 @@
-"""The `faiss` module, imported where it is needed, and its number of threads, bounded for the length of a call."""
+"""The `faiss` module, imported at first use, and its number of threads, limited for a block of code."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,27 +15,30 @@ def import_faiss() -> ModuleType:
     """The `faiss` module.
 
     Raises:
-        LLM2CompError: It is not installed; the message has the command.
+        LLM2CompError: It is not installed; the message has the install command.
     """
     return optional_import("faiss", extra="cpu", needed_by="an index", note=' (or "llm2comp[gpu]", never both)')
 
 
 def ivf_of(index: Any) -> Any:
-    """The IVF index within an index that may transform vectors first, by its own class."""
+    """The IVF index within an index that may transform vectors first, downcast to its class."""
     faiss = import_faiss()
     return faiss.downcast_index(faiss.extract_index_ivf(index))
 
 
-_AS_IT_IS = nullcontext()
+_UNCHANGED = nullcontext()
 
 
 def bounded_threads(threads: int | None) -> AbstractContextManager[None]:
-    """FAISS with so many threads until the block ends, then as before; None leaves it alone.
+    """Limits FAISS to this number of threads within the block; None changes nothing.
 
-    The number is one for the whole process: calls that run beside this one see it too.
+    The number is global in the process: calls in other threads see it too.
+
+    Raises:
+        SettingsError: `threads` is below 1.
     """
     if threads is None:
-        return _AS_IT_IS
+        return _UNCHANGED
     if threads < 1:
         raise SettingsError(f"threads is {threads}, expected at least 1; leave it out for all cores")
     return _bounded(threads)

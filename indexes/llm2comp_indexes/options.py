@@ -14,7 +14,7 @@ Store = Literal["float32", "float16", "int8"]
 STORES: tuple[Store, ...] = get_args(Store)
 
 DEFAULT_LATENCY_MS = 10.0
-"""Milliseconds per query where no latency is given: about what a small model takes to encode the query itself."""
+"""Default latency limit, in milliseconds per query: about the time in which a small model encodes the query."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Phase(StrEnum):
 
 
 Progress = Callable[[Phase, int], None]
-"""Called with a phase and the number of its units done: documents, rows or shards; 0 for a phase that counts nothing."""
+"""Called with a phase and the number of its documents, rows or shards done; 0 for a phase that counts nothing."""
 
 
 def silent(phase: Phase, done: int) -> None:

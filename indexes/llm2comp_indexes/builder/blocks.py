@@ -1,4 +1,4 @@
-"""From a stream of documents to written rows: split into chunks, gathered into blocks, encoded, written; the three overlap."""
+"""Documents become rows: split into chunks, gathered into blocks, encoded and written, in overlapping threads."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,9 +20,9 @@ from llm2comp_indexes.options import IndexOptions
 __all__ = ["BLOCK", "RowBlock", "Splitter", "make_splitter", "split_into_blocks", "write_blocks"]
 
 BLOCK = 2048
-"""Documents that are read, then encoded, then written together."""
+"""Number of documents in a block, which is read, encoded and written as a whole."""
 _PIECE = 256
-"""Rows encoded at once, between which progress is told: always as many, so that a vector does not depend on the moment."""
+"""Number of rows encoded at once, after which progress is reported; fixed, so that vectors do not depend on timing."""
 
 Splitter = Callable[[Document], list[Document]]
 _T = TypeVar("_T")
@@ -30,26 +30,25 @@ _logger = logging.getLogger(__name__)
 
 
 class RowBlock(NamedTuple):
-    """Some documents' rows, and how many documents these are."""
+    """Rows of a number of documents."""
 
     rows: list[Document]
     documents: int
 
 
 def make_splitter(options: IndexOptions, encoder: Any) -> Splitter:
-    """What makes rows of a document: itself, or chunks of at most `chunk_tokens` tokens of the model's tokenizer.
+    """A function that makes rows of a document: the document, or chunks of at most `chunk_tokens` tokens of the model.
 
-    A chunk has the document's title and metadata, its own part of the text, the id `DOCUMENT#N` (N from 1) and in its
-    metadata `document` (the id) and `chunk` (N). Documents that fit one chunk are left as they are.
+    A chunk has the title and metadata of the document, a part of its text, the id `DOCUMENT#N` (N from 1), and
+    `document` (the id) and `chunk` (N) in its metadata. A document that fits in one chunk stays as it is.
 
     Raises:
-        SettingsError: Chunks are asked for, and the model has no fast tokenizer.
+        SettingsError: `chunk_tokens` is set, and the model has no fast tokenizer.
     """
     if options.chunk_tokens is None:
         return lambda document: [document]
-    tokenizer = deepcopy(
-        getattr(encoder, "tokenizer", None)
-    )  # its own: splitting runs beside encoding, and tokenizers keep settings between calls
+    # A copy: splitting runs beside encoding, and tokenizers keep settings between calls
+    tokenizer = deepcopy(getattr(encoder, "tokenizer", None))
     if not getattr(tokenizer, "is_fast", False):
         raise SettingsError(
             "chunk_tokens needs a model with a fast tokenizer, which knows where its tokens begin in the text; leave "
@@ -62,9 +61,8 @@ def _split(document: Document, tokenizer: Any, size: int, overlap: int) -> list[
     places = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
         "offset_mapping"
     ]
-    if (
-        len(places) <= size and parent_id(document.id, document.metadata) == document.id
-    ):  # else it looks like a chunk of another document
+    looks_like_chunk = parent_id(document.id, document.metadata) != document.id
+    if len(places) <= size and not looks_like_chunk:
         return [document]
     starts = range(0, max(1, len(places) - overlap), size - overlap)
     return [
@@ -79,7 +77,7 @@ def _chunk(document: Document, number: int, start: int, end: int) -> Document:
 
 
 def split_into_blocks(rows: Iterable[Sequence[Document]]) -> Iterator[RowBlock]:
-    """Blocks of the rows of `BLOCK` documents each; a document's rows stay together."""
+    """Blocks of `BLOCK` documents each; the rows of a document stay together."""
     remaining = iter(rows)
     while block := list(islice(remaining, BLOCK)):
         yield RowBlock([row for document in block for row in document], len(block))
@@ -92,13 +90,15 @@ def write_blocks(
     *,
     on_block: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes all blocks; those an earlier run wrote are passed over. While one is encoded, the next is read and the last is written.
+    """Writes all blocks except those that an earlier run wrote.
+
+    While a block is encoded, the next one is read and the one before is written.
 
     Args:
-        writer: Of the segment.
-        blocks: Rows; empty blocks are left out.
-        encode: Unit vectors (rows, dimension) of rows.
-        on_block: Called with the documents encoded so far, or found to be, several times a block.
+        writer: Writer of the segment.
+        blocks: The blocks; empty ones are left out.
+        encode: Returns unit vectors (rows, dimension) of rows.
+        on_block: Called several times per block with the number of documents encoded, by this run or an earlier one.
     """
     done = 0
     with count_truncated() as count, ThreadPoolExecutor(1, "write") as disk:
@@ -130,7 +130,7 @@ def write_blocks(
 
 
 def _read_ahead(items: Iterable[_T]) -> Iterator[_T]:
-    """The items, the next of which is being made while one is used."""
+    """The items; the next one is made in a thread while one is used."""
     remaining = iter(items)
     end = object()
     with ThreadPoolExecutor(1, "read") as reader:

@@ -1,4 +1,4 @@
-"""Documents of several corpora as one stream, with what was skipped counted."""
+"""Documents of several corpora as one stream, with a count of the rows skipped."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +16,18 @@ _logger = logging.getLogger(__name__)
 
 
 class SkipCounter:
-    """Passes messages of skipped rows on, to the log if nobody else wants them, and counts them."""
+    """Counts skipped rows and passes their messages on, to the log by default.
+
+    Attributes:
+        count: Number of rows skipped so far.
+    """
 
     def __init__(self, report: Callable[[str], None] | None = None) -> None:
         self.count = 0
         self._report = report or _logger.warning
 
     def __call__(self, message: str) -> None:
-        """Counts a skipped row."""
+        """Counts a skipped row and passes its message on."""
         self.count += 1
         self._report(message)
 
@@ -31,7 +35,7 @@ class SkipCounter:
 def read_documents(
     corpora: Sequence[str | Path], on_error: Literal["raise", "skip"], skip: SkipCounter
 ) -> Iterator[Document]:
-    """Documents of all corpora; each is opened now, so that a missing one is reported before anything is loaded.
+    """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
     Raises:
         SettingsError: `corpora` is no list, or empty.
@@ -52,7 +56,10 @@ def _join(
             if seen.add(document.id):
                 yield document
                 continue
-            message = f'{source}: id "{document.id}" occurs in an earlier corpus too; ids must be unique (on_error="skip", --on-error skip: the first stays)'
+            message = (
+                f'{source}: id "{document.id}" occurs in an earlier corpus too; ids must be unique (on_error="skip", '
+                "--on-error skip: the first stays)"
+            )
             if on_error == "raise":
                 raise CorpusError(message)
             skip(message)

@@ -1,4 +1,4 @@
-"""Makes one shard: the documents of one part of a corpus, encoded and written block by block, so that a killed run loses one block at most."""
+"""Encoding of one shard, a part of a corpus, block by block: a killed run loses at most one block."""
 
 import errno
 import hashlib
@@ -34,9 +34,19 @@ _logger = logging.getLogger(__name__)
 
 
 class ShardReport(NamedTuple):
-    """What was made: the shard's folder, its documents and those of the whole corpus, rows, and seconds.
+    """Result of `encode_shard`.
 
-    `skipped` counts malformed rows of the corpus, `encoded` the rows that this run encoded.
+    Attributes:
+        folder: Folder of the shard.
+        documents: Number of documents in the shard.
+        corpus_documents: Number of documents in the whole corpus.
+        rows: Number of rows (documents or chunks) in the shard.
+        dimension: Length of a vector.
+        bytes: Size of the shard's files.
+        skipped: Number of malformed or duplicate rows of the corpus that were left out.
+        seconds: Duration of the run, without loading the model.
+        encode_seconds: Duration of the encoding alone.
+        encoded: Number of rows encoded by this run.
     """
 
     folder: Path
@@ -52,7 +62,7 @@ class ShardReport(NamedTuple):
 
 
 class _Corpus:
-    """A corpus of which one part is taken, while the whole is counted and hashed: shards of two corpora do not fit together."""
+    """Iterates over one part of a corpus while it counts and hashes the whole: shards of two corpora do not fit."""
 
     def __init__(self, documents: Iterable[Document], part: Part) -> None:
         self.documents = self.taken = 0
@@ -85,20 +95,19 @@ def encode_shard(
 ) -> ShardReport:
     """Report of the shard written to the folder `shard-I-of-N` in `output`.
 
-    Every host reads the whole corpus and encodes its part: documents I, I + N, I + 2N and so on. A run that was killed
-    goes on behind its last finished block when it is run again; a finished shard is left as it is, once the corpus is
-    found to be the same.
+    Every host reads the whole corpus and encodes its part: documents I, I + N, I + 2N and so on. A killed run resumes
+    after its last finished block when it is run again. A finished shard is left as it is if the corpus is the same.
 
     Args:
         corpora: Sources that `llm2comp.corpus.read.read_corpus` takes, the same for all shards.
         output: A folder for shards.
-        part: Which shard of how many; None: the whole corpus as one.
+        part: Number of the shard and of all shards; None: the whole corpus as one shard.
         model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
-        options: Store and chunking; the rest is decided when the shards are joined.
-        on_error: What a malformed row or a duplicate id does: raise, or be skipped and counted.
-        overwrite: Make the shard anew, whatever its folder holds of another one.
-        on_skip: Called with the message of each skipped row; left out, messages go to the log.
-        progress: Called with the name of the phase and how far it is.
+        options: Store and chunking; all other options are set when the shards are joined.
+        on_error: Whether a malformed row or a duplicate id raises an error, or is skipped and counted.
+        overwrite: Encode the shard again, even if its folder holds another one.
+        on_skip: Called with the message of each skipped row; None: messages go to the log.
+        progress: Called with the phase and the number of its units done.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -106,7 +115,8 @@ def encode_shard(
             another process.
     """
     import_faiss()
-    part, chosen, told, skips = part or Part(1, 1), options or IndexOptions(), progress or silent, SkipCounter(on_skip)
+    part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
+    skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
     corpus = _Corpus(read_documents(corpora, on_error, skips), part)
     _check_folder(folder, overwrite=overwrite)
@@ -118,16 +128,16 @@ def encode_shard(
         if overwrite:
             _clear(folder)
         if (folder / SHARD).exists():
-            shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, told)
+            shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, show)
         else:
-            shard = _make(folder, corpus, part, encoder, name, encode, chosen, told)
+            shard = _make(folder, corpus, part, encoder, name, encode, chosen, show)
     size = sum(record.bytes for record in shard.files.values())
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
     return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows)
 
 
 def _clear(folder: Path) -> None:
-    (folder / SHARD).unlink(missing_ok=True)  # first: it must never promise more than there is
+    (folder / SHARD).unlink(missing_ok=True)  # first: it must never name files that are gone
     sync_folder(folder)
     shutil.rmtree(folder / ROWS, ignore_errors=True)
 
@@ -140,16 +150,19 @@ def _make(
     name: str | None,
     encode: RowEncoder,
     options: IndexOptions,
-    told: Progress,
+    progress: Progress,
 ) -> Shard:
     header = {**segment_header(encoder.fingerprint, encode.dimension, options), "shard": list(part)}
     split = make_splitter(options, encoder)
     (folder / ROWS).mkdir(exist_ok=True)
     with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
         write_blocks(
-            writer, split_into_blocks(map(split, corpus)), encode, on_block=lambda count: told(Phase.DOCUMENTS, count)
+            writer,
+            split_into_blocks(map(split, corpus)),
+            encode,
+            on_block=lambda count: progress(Phase.DOCUMENTS, count),
         )
-        told(Phase.FINISHING, 0)
+        progress(Phase.FINISHING, 0)
         files = writer.finish()
     counts = (writer.rows, corpus.taken, corpus.documents, corpus.sha256)
     shard = Shard(part, name, encoder.fingerprint, encode.dimension, options, *counts, files, versions())
@@ -159,14 +172,14 @@ def _make(
 
 
 def _check_same(
-    folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, options: IndexOptions, told: Progress
+    folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, options: IndexOptions, progress: Progress
 ) -> Shard:
-    """The finished shard, if it is of this corpus, model and settings."""
-    asked = (fingerprint, options.store, options.chunk_tokens, options.chunk_overlap)
-    if asked == (shard.fingerprint, shard.options.store, shard.options.chunk_tokens, shard.options.chunk_overlap):
+    """The finished shard, after checking that it is of this corpus, model and settings."""
+    expected = (fingerprint, options.store, options.chunk_tokens, options.chunk_overlap)
+    if expected == (shard.fingerprint, shard.options.store, shard.options.chunk_tokens, shard.options.chunk_overlap):
         for count, _ in enumerate(corpus, start=1):
             if not count % 4096:
-                told(Phase.DOCUMENTS_COMPARED, count)
+                progress(Phase.DOCUMENTS_COMPARED, count)
         if corpus.sha256 == shard.corpus_sha256:
             _logger.info("%s: finished already; nothing to encode", folder)
             return shard
@@ -177,7 +190,7 @@ def _check_same(
 
 
 def _check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raises IndexFolderError unless a shard may be written there: nothing, an empty folder, or what such a run left."""
+    """Raises IndexFolderError unless a shard may be written there: no folder, an empty one, or one of such a run."""
     for path in (folder, folder / ROWS):
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise IndexFolderError(f"{path}: a link or a file, expected a folder; name another with -o")
@@ -192,14 +205,14 @@ def _check_folder(folder: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """The shard's folder, locked. Without a finished block nothing stays behind after an error, if this run made the folder."""
+    """Locks the shard's folder. After an error without a finished block, folders that this run made are removed."""
     made = [path for path in folder.parents if not path.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir()
         made.insert(0, folder)
     except FileExistsError:
-        made = []  # another run may be at work there, even begun a moment ago
+        made = []  # another run may be writing there
     for path in made:
         sync_folder(path.parent)
     try:

@@ -1,4 +1,4 @@
-"""The last part of making a segment: its type is chosen, its structure built, its recall and latency measured, its BM25 index written."""
+"""Last steps of a new segment: BM25 index, choice of the type, structure, measurement, report."""
 
 import random
 import time
@@ -34,20 +34,19 @@ from llm2comp_indexes.tuning.report import Report, make_report, write_report
 __all__ = ["check_feasible", "finish_segment"]
 
 _QUERIES = (32, 300)
-"""Fewest and most queries to measure with: one for each hundred rows between."""
+"""Minimum and maximum number of queries to measure with; between, one per hundred rows."""
 _QUERY_WORDS = (4, 12)
 _SMALL = 10_000
-"""Rows up to which an added segment gets no structure: comparing all of them takes about a millisecond, and a merge comes."""
-
+"""Number of rows up to which an added segment gets no structure: comparing all of them takes about a millisecond."""
 
 _EXACT_REASON = "Comparing all vectors is fast enough, so nothing faster was tried."
 _EXACT_QUERIES = 32
 _EXACT_NUMBERS = 1 << 28
-"""Queries that exact search is timed with, for comparison with a structure's, and components up to which that takes seconds only."""
+"""Number of queries that exact search is timed with for comparison, and of components up to which that is quick."""
 
 
 def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
-    """Raises SettingsError for a type that FAISS does not know and for a GPU that is not there, before anything is encoded."""
+    """Raises SettingsError, before anything is encoded, if FAISS does not know the type or there is no GPU."""
     resolve_device(device)
     if options.type != "auto":
         parse_type(options.type, rows=None, dimension=dimension)
@@ -79,14 +78,14 @@ def finish_segment(
 
     Args:
         new: The segment, with all rows written.
-        options: Type, targets, parts.
-        queries: What to measure with; None: made of the documents' own words by the encoder.
-        encoder: The index's model; not needed with queries.
-        device: Where FAISS trains and adds: `cpu`, `cuda` or `auto`.
+        options: Type and targets.
+        queries: Queries to measure with; None: passages of the documents, encoded as queries.
+        encoder: Model of the index; not needed with queries.
+        device: Device on which FAISS trains and adds: `cpu`, `cuda` or `auto`.
         progress: Called with each phase.
-        small_exact: Leave a segment without a structure, whatever type is asked for, if it has few rows, or too few for
+        small_exact: Build no structure, whatever the type in the options, for a segment with few rows, or too few for
             that type.
-        seconds: Of phases that went before, for the report.
+        seconds: Duration of earlier phases, for the report.
     """
     writer, watch, folder = new.rows, _Stopwatch(seconds or {}), new.rows.folder
     progress(Phase.ROWS_WRITTEN, writer.rows)
@@ -99,12 +98,12 @@ def finish_segment(
     documents = DocumentReader(folder / Names.DOCUMENTS, folder / Names.OFFSETS, writer.rows)
     try:
         with watch.phase("queries"):
-            asked = queries or _draw_queries(documents, encoder, writer.dimension)
+            queries = queries or _draw_queries(documents, encoder, writer.dimension)
     finally:
         documents.close()
-    asked = asked._replace(vectors=asked.vectors[: _QUERIES[1]])
+    queries = queries._replace(vectors=queries.vectors[: _QUERIES[1]])
     with watch.phase("choose"):
-        kind, planned = _choose(storage, options, asked, device, progress, small_exact=small_exact)
+        kind, planned = _choose(storage, options, queries, device, progress, small_exact=small_exact)
     structure: Structure | Storage = storage
     if kind.family != "flat":
         with watch.phase("structure"):
@@ -119,10 +118,10 @@ def finish_segment(
             structure = built
     progress(Phase.MEASURING, 0)
     with watch.phase("measure"):
-        points = measure_curve(structure, storage, asked.vectors, k=options.targets.k, recall=options.targets.recall)
-        exact = _measure_exact(structure, storage, asked.vectors, options.targets.k)
-    files[Names.QUERIES] = _write_queries(folder / Names.QUERIES, asked.vectors)
-    report = _report(kind, points, exact, options, storage, files, watch, asked, planned)
+        points = measure_curve(structure, storage, queries.vectors, k=options.targets.k, recall=options.targets.recall)
+        exact = _measure_exact(structure, storage, queries.vectors, options.targets.k)
+    files[Names.QUERIES] = _write_queries(folder / Names.QUERIES, queries.vectors)
+    report = _report(kind, points, exact, options, storage, files, watch, queries, planned)
     files[Names.REPORT] = write_report(folder / Names.REPORT, report)
     sync_folder(folder)
     return Segment(folder.name, writer.rows, 0, writer.documents, kind.factory, files), report
@@ -139,7 +138,7 @@ def _choose(
         except SettingsError:
             if not small_exact:
                 raise
-            return IndexType("Flat"), ""  # its numbers are for the whole index, which a merge makes of the parts
+            return IndexType("Flat"), ""  # the numbers in the type are for the whole index, once it is merged
     progress(Phase.CHOOSING, 0)
     plan = choose_type(storage, options.targets, queries=queries.vectors, device=device, workdir=storage.path.parent)
     return plan.type, _EXACT_REASON if plan.type.family == "flat" and plan.met else plan.reason
@@ -148,7 +147,7 @@ def _choose(
 def _measure_exact(
     structure: Structure | Storage, storage: Storage, queries: NDArray[np.float32], k: int
 ) -> Point | None:
-    """Exact search, for comparison with a structure; None where it would take long."""
+    """Exact search for comparison with the structure; None if there is no structure or it would take long."""
     if isinstance(structure, Storage) or storage.rows * storage.dimension > _EXACT_NUMBERS:
         return None
     return measure_curve(storage, storage, queries[:_EXACT_QUERIES], k=k)[0]
@@ -193,17 +192,17 @@ def _finish_lexical(lexical: LexicalWriter) -> dict[str, FileRecord]:
 
 
 def _draw_queries(documents: DocumentReader, encoder: Encoder | None, dimension: int) -> Queries:
-    """A few words in a row out of random documents, encoded as queries: never vectors that are in the index."""
+    """Short passages of random documents, encoded as queries: never vectors of the index."""
     assert encoder is not None, "give queries or an encoder"
     draw = random.Random(0)
-    wanted = min(len(documents), max(_QUERIES[0], min(_QUERIES[1], len(documents) // 100)))
-    texts = [_words(documents[row], draw) for row in draw.sample(range(len(documents)), wanted)]
+    count = min(len(documents), max(_QUERIES[0], min(_QUERIES[1], len(documents) // 100)))
+    texts = [_draw_passage(documents[row], draw) for row in draw.sample(range(len(documents)), count)]
     least, most = _QUERY_WORDS
     source = QueryKind.PASSAGES.describe(count=len(texts), least=least, most=most)
     return Queries(encode(encoder.encode_query, texts, dimension), QueryKind.PASSAGES, source)
 
 
-def _words(document: Document, draw: random.Random) -> str:
+def _draw_passage(document: Document, draw: random.Random) -> str:
     words = document.content[:20_000].split() or [document.id]
     start, length = draw.randrange(len(words)), draw.randint(*_QUERY_WORDS)
     return " ".join(words[max(0, min(start, len(words) - length)) :][:length])

@@ -1,4 +1,4 @@
-"""Builds an index of vectors that are there already: from .npy files, or from shards. What is measured is measured with rows the index does not hold."""
+"""Builds an index of existing vectors, from .npy files or shards, and measures it with rows that it does not hold."""
 
 import logging
 import random
@@ -36,9 +36,9 @@ __all__ = ["VectorFiles", "build_from_vectors", "move_queries"]
 
 _HELD_OUT = 300
 _HELD_OUT_OF = 10_000
-"""Documents from which on some are held out of what is measured."""
+"""Number of documents from which some are held out of the segment that is measured."""
 _MOVED = (32, 100)
-"""Fewest and most queries made of rows where there are fewer."""
+"""Minimum and maximum number of rows that are moved by noise to serve as queries, if none are held out."""
 _MOVED_BY = 0.5
 _logger = logging.getLogger(__name__)
 
@@ -48,10 +48,9 @@ class VectorFiles:
     """Vectors to build an index of.
 
     Attributes:
-        paths: .npy files of shape (n, dimension), one behind the other; or shards, or folders of shards, that
-            `encode_shard` wrote.
-        ids: File with an id for each row of the .npy files: a text file, one a line, or a .npy file of strings or whole
-            numbers.
+        paths: .npy files of shape (n, dimension), in order; or shards, or folders of shards, that `encode_shard` wrote.
+        ids: File with the id of each row of the .npy files: a text file with one per line, or a .npy file of strings or
+            integers.
         queries: .npy file of query vectors (n, dimension) to measure with, of which 300 are used.
     """
 
@@ -61,7 +60,7 @@ class VectorFiles:
 
 
 class _Origin(NamedTuple):
-    """Where vectors come from, and the model that made them, as far as it is known."""
+    """Source of the vectors, and the model that made them, if it is known."""
 
     source: VectorSource
     name: str | None
@@ -83,22 +82,23 @@ def build_from_vectors(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Report of the index written to the folder `output`; it appears when it is complete, and a killed build goes on as `build_index` does.
+    """Report of the index written to the folder `output`. It appears once complete; a killed build can be resumed.
 
-    Vectors of .npy files are scaled to unit length. The index of them knows no model: search it with vectors, or name a
-    model when it is opened. Shards give the index that `build_index` makes of their corpus, of the same model.
+    Vectors of .npy files are scaled to unit length. The index has no model: search it with vectors, or name a model
+    when it is opened. Shards give the index that `build_index` makes of their corpus with the same model.
 
-    Recall is measured with `vectors.queries`. Without: with passages of the documents, if the vectors are those of
-    shards whose model can be loaded. Else 300 random documents go into a second segment, and their vectors are the
-    queries for the first; with fewer than 10,000 documents, the queries are rows moved by noise of half their length.
+    Recall is measured with `vectors.queries`. If there are none, it is measured with passages of the documents, if the
+    vectors are those of shards whose model can be loaded. Otherwise 300 random documents go into a second segment, and
+    their vectors are the queries for the first; with fewer than 10,000 documents, the queries are rows moved by noise
+    of half their length.
 
     Args:
         vectors: The files or shards.
         output: As for `build_index`.
-        corpora: With .npy files: the documents of the ids; left out, a row has its id only.
-        model: With shards: their model, if it lies elsewhere now than they say.
-        options: As for `build_index`. Chunking is that of the shards; stored vectors are as precise as asked, or as the
-            shards if these hold less.
+        corpora: With .npy files: the documents of the ids; if empty, a row has only an id.
+        model: With shards: their model, if it is elsewhere now than they say.
+        options: As for `build_index`. Chunking is that of the shards; vectors are stored as precisely as the options
+            say, or as the shards if these are less precise.
         device: As for `build_index`.
         on_error: As for `build_index`; an id without a document and a document without an id count too.
         overwrite: As for `build_index`.
@@ -106,25 +106,25 @@ def build_from_vectors(
         progress: As for `build_index`.
 
     Raises:
-        CorpusError: Ids or documents are missing, malformed or there twice.
-        IndexFolderError: A file is no .npy file of vectors; a vector is zero or not finite; a shard is missing, there
-            twice, altered, or of another model, store, chunking or corpus; `output` holds something, or is being
+        CorpusError: Ids or documents are missing, malformed or duplicate.
+        IndexFolderError: A file is no .npy file of vectors; a vector is zero or not finite; a shard is missing,
+            duplicate, altered, or of another model, store, chunking or corpus; `output` is not empty, or is being
             written by another process.
-        SettingsError: Options that do not go together.
+        SettingsError: Options contradict each other.
     """
     import_faiss()
     target, start = Path(output).resolve(), time.perf_counter()
     check_output(target, overwrite=overwrite)
-    told, skips, chosen = progress or silent, SkipCounter(on_skip), options or IndexOptions()
+    show, skips, chosen = progress or silent, SkipCounter(on_skip), options or IndexOptions()
     queries = _read_queries(Path(vectors.queries)) if vectors.queries is not None else None
     if _are_shards(vectors):
-        origin = _open_shards(vectors, corpora, model, chosen, told, wants_encoder=queries is None)
+        origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
     else:
         origin = _open_arrays(vectors, corpora, model, chosen, on_error, skips)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
-        segments, measured = _write(change, origin, queries, device, told)
+        segments, measured = _write(change, origin, queries, device, show)
         manifest = change.commit(
             Manifest(0, origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments), {})
         )
@@ -141,7 +141,7 @@ def build_from_vectors(
 
 
 def _are_shards(vectors: VectorFiles) -> bool:
-    """Whether folders are given, rather than files."""
+    """Whether the paths are folders of shards rather than .npy files."""
     if isinstance(vectors.paths, str | Path) or not vectors.paths:
         raise SettingsError(f"vectors are {vectors.paths!r}, expected a list of .npy files, or of folders of shards")
     if missing := next((path for path in vectors.paths if not Path(path).exists()), None):
@@ -213,22 +213,20 @@ def _open_shards(
     corpora: Sequence[str | Path],
     model: Any,
     options: IndexOptions,
-    told: Progress,
+    progress: Progress,
     *,
     wants_encoder: bool,
 ) -> _Origin:
     if vectors.ids is not None or corpora:
         raise SettingsError("ids or a corpus are given with shards, which hold their documents; leave them out")
-    source = ShardSource([Path(path) for path in vectors.paths], told)
+    source = ShardSource([Path(path) for path in vectors.paths], progress)
     shard = source.shard
-    asked, chunks = (
-        (options.chunk_tokens, options.chunk_overlap),
-        (shard.options.chunk_tokens, shard.options.chunk_overlap),
-    )
-    if options.chunk_tokens is not None and asked != chunks:
+    chunks = (shard.options.chunk_tokens, shard.options.chunk_overlap)
+    other_chunks = (options.chunk_tokens, options.chunk_overlap)
+    if options.chunk_tokens is not None and other_chunks != chunks:
         raise SettingsError(
-            f"chunk_tokens and chunk_overlap are {asked}, those of the shards {chunks}; leave them out, or make the "
-            "shards again"
+            f"chunk_tokens and chunk_overlap are {other_chunks}, those of the shards {chunks}; leave them out, or make "
+            "the shards again"
         )
     store = max(options.store, shard.options.store, key=STORES.index)  # from the most precise to the least
     merged = replace(options, store=store, chunk_tokens=chunks[0], chunk_overlap=chunks[1])
@@ -237,7 +235,7 @@ def _open_shards(
 
 
 def _find_encoder(model: Any, shard: Shard) -> tuple[Encoder | None, str | None]:
-    """The shards' model and its name; without a model, if it is not at hand and was not named."""
+    """Model of the shards and its name; no model if `model` is None and theirs cannot be loaded."""
     try:
         encoder, name = load_encoder(shard.model if model is None else model)
     except (LLM2CompError, OSError) as error:
@@ -262,29 +260,35 @@ def _find_encoder(model: Any, shard: Shard) -> tuple[Encoder | None, str | None]
 
 
 class _Drawn:
-    """Documents drawn at random for measuring: their rows leave the index's first segment (`held_out`), or stay and are moved by noise."""
+    """Random documents whose vectors serve as queries.
+
+    Attributes:
+        held_out: Whether their rows are left out of the first segment; else they stay, and the queries are moved by
+            noise.
+        rows: Rows of the documents met so far.
+    """
 
     def __init__(self, documents: int) -> None:
         self.held_out = documents >= _HELD_OUT_OF
-        wanted = _HELD_OUT if self.held_out else min(documents, max(_MOVED[0], min(_MOVED[1], documents // 100)))
+        count = _HELD_OUT if self.held_out else min(documents, max(_MOVED[0], min(_MOVED[1], documents // 100)))
         self._mask: NDArray[np.bool_] = np.zeros(documents, np.bool_)
-        self._mask[random.Random(0).sample(range(documents), wanted)] = True  # the same after a killed build
+        self._mask[random.Random(0).sample(range(documents), count)] = True  # the same when a build is resumed
         self._numbers: list[int] = []
         self._vectors: list[NDArray[np.float32]] = []
         self.rows: list[Document] = []
 
     def take(self, block: VectorBlock) -> VectorBlock:
         """The block without the documents that are held out."""
-        mine = self._mask[block.numbers]
-        if not mine.any():
+        drawn = self._mask[block.numbers]
+        if not drawn.any():
             return block
-        chosen = np.flatnonzero(mine)
+        chosen = np.flatnonzero(drawn)
         self.rows += [block.rows[row] for row in chosen]
         self._numbers += block.numbers[chosen].tolist()
         self._vectors += list(block.read()[chosen])
         if not self.held_out:
             return block
-        kept = np.flatnonzero(~mine)
+        kept = np.flatnonzero(~drawn)
         return VectorBlock([block.rows[row] for row in kept], block.numbers[kept], lambda: block.read()[kept])
 
     @property
@@ -293,7 +297,11 @@ class _Drawn:
         return np.stack(self._vectors)
 
     def queries(self, others: NDArray[np.float32]) -> Queries:
-        """One for each drawn document: its first row, or that moved; with `others` (rows, dimension) in their place if they are not in the index."""
+        """Queries (documents, dimension): the first row of each drawn document, moved by noise unless it is held out.
+
+        Args:
+            others: Rows (rows, dimension) that are used if no drawn document had a row.
+        """
         firsts = self.vectors[np.unique(self._numbers, return_index=True)[1]] if self.rows else others
         if self.held_out and self.rows:
             return Queries(firsts, QueryKind.HELD_OUT, QueryKind.HELD_OUT.describe(count=len(firsts)))
@@ -301,7 +309,7 @@ class _Drawn:
 
 
 def move_queries(rows: NDArray[np.float32]) -> Queries:
-    """Queries near the rows (queries, dimension), which would find themselves."""
+    """Queries near the rows (queries, dimension), which would themselves be found as exact matches."""
     noise = np.random.default_rng(0).standard_normal(rows.shape)
     moved = rows + _MOVED_BY * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     unit = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
@@ -309,7 +317,7 @@ def move_queries(rows: NDArray[np.float32]) -> Queries:
 
 
 def _write(
-    change: Change, origin: _Origin, queries: Queries | None, device: str, told: Progress
+    change: Change, origin: _Origin, queries: Queries | None, device: str, progress: Progress
 ) -> tuple[list[Segment], Report]:
     source, options, start = origin.source, origin.options, time.perf_counter()
     drawn = _Drawn(source.documents) if queries is None and origin.encoder is None else None
@@ -329,15 +337,15 @@ def _write(
                 sample = kept.read()[: _MOVED[0]]
             if not writer.has(kept.rows):
                 writer.append(kept.rows, kept.read())
-            told(Phase.DOCUMENTS, writer.documents)
+            progress(Phase.DOCUMENTS, writer.documents)
         if not writer.rows:
             raise CorpusError(
                 "no vector has a document: there is nothing to index; give the corpus that the vectors were made of"
             )
-        asked = drawn.queries(sample) if drawn and sample is not None else queries
+        measured_with = drawn.queries(sample) if drawn and sample is not None else queries
         spent = {"documents": time.perf_counter() - start}
         segment, measured = finish_segment(
-            new, options, queries=asked, encoder=origin.encoder, device=device, progress=told, seconds=spent
+            new, options, queries=measured_with, encoder=origin.encoder, device=device, progress=progress, seconds=spent
         )
     if drawn is None or sample is None or not (drawn.held_out and drawn.rows):
         return [segment], measured

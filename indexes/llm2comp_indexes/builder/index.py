@@ -1,4 +1,4 @@
-"""Builds an index: documents are read, encoded and written block by block, then structured, measured and committed at once."""
+"""Builds an index: documents are encoded and written block by block, then a structure is built, measured, committed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,16 +23,16 @@ __all__ = ["BuildReport", "build_index"]
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did.
+    """Result of a build.
 
     Attributes:
-        documents: In the index.
-        skipped: Malformed or duplicate rows left out (with `on_error="skip"`).
-        dimension: Numbers in a vector.
+        documents: Number of documents in the index.
+        skipped: Number of malformed or duplicate rows left out (with `on_error="skip"`).
+        dimension: Length of a vector.
         bytes: Size of the index on disk, without its manifest.
-        seconds: The whole build, loading the model left out.
-        encoded: Rows encoded by this run; fewer than there are where it went on with one that was stopped.
-        encode_seconds: The encoding alone.
+        seconds: Duration of the build, without loading the model.
+        encoded: Number of rows encoded by this run, which does not encode again what a stopped run had encoded.
+        encode_seconds: Duration of the encoding alone.
         measured: Type, recall and latency of the finished index.
     """
 
@@ -60,29 +60,29 @@ def build_index(
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
-    The index appears when it is complete, and one that is being overwritten stays as it was until then. A build that
-    was killed, interrupted or ran out of space goes on behind its last finished block when it is run again.
+    The index appears once it is complete; an index that is overwritten stays as it is until then. A build that was
+    killed, interrupted or ran out of space resumes after its last finished block when it is run again.
 
     Args:
         corpora: Sources that `llm2comp.corpus.read.read_corpus` takes; an id must not occur in two of them.
-        output: A folder that does not exist, is empty, or holds what such a build left.
+        output: A folder that does not exist, is empty, or was left by a stopped build.
         model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
-        options: Type, targets and parts; left out: type and parameters are chosen by measuring.
-        device: Where FAISS trains and adds: `cpu`, `cuda`, or `auto` for CUDA where FAISS sees a GPU.
-        on_error: What a malformed row or a duplicate id does: raise, or be skipped and counted.
-        overwrite: Replace the index that `output` holds; a folder with anything else in it is still refused.
-        on_skip: Called with the message of each skipped row; left out, messages go to the log.
-        progress: Called with the name of the phase and how far it is.
+        options: Type, targets, store, chunking and BM25; None: type and parameters are chosen by measurement.
+        device: Device on which FAISS trains and adds: `cpu`, `cuda`, or `auto` for CUDA if FAISS sees a GPU.
+        on_error: Whether a malformed row or a duplicate id raises an error, or is skipped and counted.
+        overwrite: Replace the index in `output`; a folder that holds anything else is still refused.
+        on_skip: Called with the message of each skipped row; None: messages go to the log.
+        progress: Called with the phase and the number of its units done.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
         SettingsError: FAISS cannot make the type, or there is no GPU for `cuda`.
-        IndexFolderError: `output` holds something, cannot be written, or is being written by another process.
+        IndexFolderError: `output` is not empty, cannot be written, or is being written by another process.
     """
     import_faiss()
     target = Path(output).resolve()
     check_output(target, overwrite=overwrite)
-    chosen, told = options or IndexOptions(), progress or silent
+    chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     documents = read_documents(corpora, on_error, skips)
     encoder, name = load_encoder(model)
@@ -96,11 +96,11 @@ def build_index(
                 new.rows,
                 split_into_blocks(map(split, documents)),
                 encode,
-                on_block=lambda count: told(Phase.DOCUMENTS, count),
+                on_block=lambda count: show(Phase.DOCUMENTS, count),
             )
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
             segment, measured = finish_segment(
-                new, chosen, encoder=encoder, device=device, progress=told, seconds=spent
+                new, chosen, encoder=encoder, device=device, progress=show, seconds=spent
             )
         manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
     seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Joins shards: their rows in the order of the corpus, read as a stream, once every byte of every file was compared with its checksum."""
+"""Joined shards: their rows as a stream in the order of the corpus, after every file is compared with its checksum."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,28 +25,28 @@ _BLOCK = 2048
 
 
 class ShardSource:
-    """All shards of one corpus as one stream of rows, in the order an unsharded build has.
+    """All shards of one corpus as one stream of rows, in the order of an unsharded build.
 
     Attributes:
-        shard: What all shards agree on, and the first one's part.
-        documents: In all shards.
-        dimension: Numbers in a vector.
-        identity: SHA-256 of the files the rows come from.
+        shard: The first shard, whose model, options and corpus are those of all.
+        documents: Number of documents in all shards.
+        dimension: Length of a vector.
+        identity: SHA-256 of the files that hold the rows.
 
     Raises:
-        IndexFolderError: A shard is missing, unfinished, there twice, altered, or does not fit the rest.
+        IndexFolderError: A shard is missing, unfinished, duplicate, altered, or does not fit the others.
     """
 
     def __init__(self, paths: Sequence[Path], progress: Progress) -> None:
-        self._found = find_shards(paths)
-        for done, (folder, shard) in enumerate(self._found):
+        self._shards = find_shards(paths)
+        for done, (folder, shard) in enumerate(self._shards):
             progress(Phase.SHARDS_VERIFIED, done)
             for name, record in shard.files.items():
                 check_content(folder / ROWS / name, record)
-        self.shard = self._found[0][1]
+        self.shard = self._shards[0][1]
         self.documents, self.dimension = self.shard.corpus_documents, self.shard.dimension
         self.identity: Any = [
-            [shard.files[name].sha256 for name in (Names.DOCUMENTS, Names.VECTORS)] for _, shard in self._found
+            [shard.files[name].sha256 for name in (Names.DOCUMENTS, Names.VECTORS)] for _, shard in self._shards
         ]
 
     def blocks(self) -> Iterator[VectorBlock]:
@@ -55,17 +55,17 @@ class ShardSource:
         Raises:
             IndexFolderError: An id occurs twice, or a document cannot be read.
         """
-        cursors = [_Cursor(folder, shard) for folder, shard in self._found if shard.rows]
+        cursors = [_Cursor(folder, shard) for folder, shard in self._shards if shard.rows]
         seen = IdSet()
         for first in range(0, self.documents, _BLOCK):
             block = _Gathered(cursors, self.dimension)
             for number in range(first, min(first + _BLOCK, self.documents)):
-                place = number % len(self._found)
+                place = number % len(self._shards)
                 rows = cursors[place].take()
                 name = cursors[place].document_id(rows[0])
                 if not seen.add(name):
                     raise IndexFolderError(
-                        f'{self._found[place][0]}: the document "{name[:80]}" is in another shard too; make both again'
+                        f'{self._shards[place][0]}: the document "{name[:80]}" is in another shard too; make both again'
                     )
                 block.add(place, rows, number)
             yield VectorBlock(block.rows, np.array(block.numbers, np.int64), block.read)
@@ -76,7 +76,7 @@ class ShardSource:
 
 
 class _Gathered:
-    """Rows of a block, with the shard and the row there of each."""
+    """Rows of a block, with the shard of each and its row there."""
 
     def __init__(self, cursors: "Sequence[_Cursor]", dimension: int) -> None:
         self.rows: list[Document] = []
@@ -95,14 +95,17 @@ class _Gathered:
         vectors = np.empty((len(self.rows), self._dimension), np.float32)
         places = np.array(self._places)
         for place, (cursor, first) in enumerate(zip(self._cursors, self._firsts, strict=True)):
-            mine = np.flatnonzero(places == place)
-            if len(mine):
-                vectors[mine] = cursor.storage.fetch(np.arange(first, first + len(mine), dtype=np.int64))
+            rows = np.flatnonzero(places == place)
+            if len(rows):
+                vectors[rows] = cursor.storage.fetch(np.arange(first, first + len(rows), dtype=np.int64))
         return vectors
 
 
 class _Cursor:
-    """Reads the documents of a shard in order. Its files are mapped for a block at a time, so that memory does not fill with their pages."""
+    """Reads the documents of a shard in order.
+
+    Its files are mapped for one block at a time, so that memory does not fill with their pages.
+    """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.row = 0
@@ -123,17 +126,17 @@ class _Cursor:
         return rows
 
     def document_id(self, row: Document) -> str:
-        """Id of the document that the row is, or is a chunk of."""
+        """Id of the document of a row, which may be a chunk of it."""
         return parent_id(row.id, row.metadata) if self._chunked else row.id
 
     def release(self) -> None:
-        """Unmaps the files until they are needed again."""
+        """Unmaps the files until the next row is read."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
     def check_end(self) -> None:
-        """Raises IndexFolderError if rows are left over."""
+        """Raises IndexFolderError unless all rows were read."""
         self.release()
         if self.row != self._shard.rows:
             raise IndexFolderError(

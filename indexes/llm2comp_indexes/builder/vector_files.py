@@ -1,4 +1,4 @@
-"""Vectors made elsewhere, from .npy files: their ids, and the documents they belong to, as blocks of rows."""
+"""Existing vectors in .npy files, with their ids and documents, as blocks of rows."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -19,11 +19,17 @@ __all__ = ["NpySource", "NpyVectors", "VectorBlock", "VectorSource", "read_ids"]
 
 _BLOCK = 2048
 _NAMED = 5
-"""Ids that a message names."""
+"""Maximum number of ids that a message names."""
 
 
 class VectorBlock(NamedTuple):
-    """Rows, the number of each one's document in its source, and what reads their unit vectors (rows, dimension) when these are needed."""
+    """A block of rows.
+
+    Attributes:
+        rows: Documents or chunks.
+        numbers: Number of the document of each row, in the source, (rows,).
+        read: Reads their unit vectors (rows, dimension).
+    """
 
     rows: list[Document]
     numbers: NDArray[np.int64]
@@ -31,22 +37,22 @@ class VectorBlock(NamedTuple):
 
 
 class VectorSource(Protocol):
-    """Rows with vectors, as `build_from_vectors` writes them."""
+    """Source of rows with vectors for `build_from_vectors`."""
 
     @property
     def documents(self) -> int:
-        """How many documents there are at most, numbered from 0."""
+        """Maximum number of documents, numbered from 0."""
 
     @property
     def dimension(self) -> int:
-        """Numbers in a vector."""
+        """Length of a vector."""
 
     @property
     def identity(self) -> Any:
-        """JSON value that changes whenever the vectors do: blocks of a killed build are kept under the same one only."""
+        """JSON value that changes whenever the vectors do; a build is only resumed with the same value."""
 
     def blocks(self) -> Iterator[VectorBlock]:
-        """All rows, in the order of the index; the rows of a document follow one another."""
+        """All rows, in the order of the index; the rows of a document are consecutive."""
 
 
 class _File(NamedTuple):
@@ -62,7 +68,7 @@ class _File(NamedTuple):
 
 
 def _load_array(path: Path) -> NDArray[Any]:
-    """The .npy file's array, mapped. Nothing is unpickled.
+    """The array in the .npy file, mapped. Nothing is unpickled.
 
     Raises:
         IndexFolderError: It is missing, cut, or no .npy file.
@@ -85,12 +91,12 @@ def _load_array(path: Path) -> NDArray[Any]:
 
 
 class NpyVectors:
-    """The rows of .npy files, one behind the other: mapped for each read alone, so that memory holds what was asked for only.
+    """The rows of several .npy files, in order. A file is mapped for a single read, so memory holds only rows in use.
 
     Attributes:
-        rows: In all files.
-        dimension: Numbers in a row.
-        identity: Size and time of change of each file.
+        rows: Number of rows in all files.
+        dimension: Length of a row.
+        identity: Size and modification time of each file.
 
     Raises:
         IndexFolderError: A file is missing, cut, or no .npy file of float16, float32 or float64 of shape (n,
@@ -116,7 +122,7 @@ class NpyVectors:
         """The rows scaled to unit length, float32 (rows, dimension).
 
         Raises:
-            IndexFolderError: One is zero or not finite; the message has its number, counted from 0 as numpy does.
+            IndexFolderError: A vector is zero or not finite; the message has its number, counted from 0.
         """
         vectors = np.empty((len(rows), self.dimension), np.float64)
         places = np.searchsorted(self._starts, rows, side="right") - 1
@@ -137,7 +143,7 @@ class NpyVectors:
 
 
 def _state(path: Path) -> list[int]:
-    """Size and time of change, by which a file that was written anew is known."""
+    """Size and modification time of the file."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
@@ -155,11 +161,11 @@ def _describe(path: Path) -> _File:
 
 
 def read_ids(path: Path) -> Iterator[str]:
-    """Ids from a text file, one a line (spaces count, the line break does not), or from a .npy file of strings or whole numbers.
+    """Ids from a text file, one per line with its spaces, or from a .npy file of strings or integers.
 
     Raises:
-        CorpusError: The file is missing, an id is empty, occurs twice or is not UTF-8; the message has its line,
-            counted from 1.
+        CorpusError: The file is missing, or an id is empty, duplicate or not UTF-8; the message has its line, counted
+            from 1.
     """
     seen = IdSet()
     for number, identifier in enumerate(_read_names(path), start=1):
@@ -189,16 +195,16 @@ def _read_names(path: Path) -> Iterator[str]:
 
 
 class NpySource:
-    """Rows of .npy files with their ids, and with title, text and metadata where documents are given.
+    """Rows of .npy files with their ids and, if there is a corpus, the title, text and metadata of their documents.
 
-    Without documents a row has its id only, and rows keep the order of the vectors. With documents, rows keep the order
-    of these, and each takes the vector of its id.
+    Without a corpus, a row has only an id, and rows are in the order of the vectors. With a corpus, rows are in the
+    order of the documents, and each takes the vector of its id.
 
     Args:
-        paths: The .npy files, one behind the other.
+        paths: The .npy files, in order.
         ids: File with the id of each row.
-        corpus: Opens the documents as a stream.
-        on_missing: Called with a message for an id without a document or a document without an id; None: that is an
+        corpus: Opens the documents as a stream; None: there are none.
+        on_missing: Called with a message for an id without a document or a document without an id; None: either is an
             error.
     """
 
@@ -234,46 +240,41 @@ class NpySource:
             CorpusError: A vector has no document, or a document no vector.
             IndexFolderError: A vector is zero or not finite.
         """
-        return self._join(self._corpus()) if self._corpus else self._bare()
+        return self._join(self._corpus()) if self._corpus else self._without_documents()
 
     def _block(self, rows: list[Document], numbers: NDArray[np.int64]) -> VectorBlock:
         return VectorBlock(rows, numbers, lambda: self._vectors.read(numbers))
 
-    def _bare(self) -> Iterator[VectorBlock]:
+    def _without_documents(self) -> Iterator[VectorBlock]:
         names = _read_names(self._ids)
         for first in range(0, self.documents, _BLOCK):
             rows = [Document(name, "", "") for name in islice(names, _BLOCK)]
             yield self._block(rows, np.arange(first, first + len(rows), dtype=np.int64))
 
     def _join(self, documents: Iterable[Document]) -> Iterator[VectorBlock]:
-        met: NDArray[np.bool_] = np.zeros(self.documents, np.bool_)
+        used: NDArray[np.bool_] = np.zeros(self.documents, np.bool_)
         with TemporaryDirectory(prefix="llm2comp-ids-", ignore_cleanup_errors=True) as folder:
             self._table.write(Path(folder) / "ids")
             table = IdTable(Path(folder) / "ids", self.documents)
             remaining = iter(documents)
             while block := list(islice(remaining, _BLOCK)):
-                found = table.find([document.id for document in block])
-                self._format_missing(
-                    [document.id for document, places in zip(block, found, strict=True) if not len(places)],
-                    "a document without a vector",
-                )
-                rows = [document for document, places in zip(block, found, strict=True) if len(places)]
-                numbers = np.array([places[0] for places in found if len(places)], np.int64)
-                met[numbers] = True
+                matches = list(zip(block, table.find([document.id for document in block]), strict=True))
+                missing = [document.id for document, numbers in matches if not len(numbers)]
+                self._report_missing(missing, "a document without a vector")
+                rows = [document for document, numbers in matches if len(numbers)]
+                firsts = np.array([numbers[0] for _, numbers in matches if len(numbers)], np.int64)
+                used[firsts] = True
                 if rows:
-                    yield self._block(rows, numbers)
-        if not met.all():
-            self._format_missing(
-                (name for name, known in zip(_read_names(self._ids), met, strict=True) if not known),
-                "a vector without a document",
-            )
+                    yield self._block(rows, firsts)
+        if not used.all():
+            names = zip(_read_names(self._ids), used, strict=True)
+            self._report_missing((name for name, is_used in names if not is_used), "a vector without a document")
 
-    def _format_missing(self, names: Iterable[str], what: str) -> None:
+    def _report_missing(self, names: Iterable[str], what: str) -> None:
         if self._on_missing is None:
-            if named := list(islice(names, _NAMED + 1)):
-                shown = ", ".join(f'"{name[:80]}"' for name in named[:_NAMED]) + (
-                    " and more" if len(named) > _NAMED else ""
-                )
+            if first := list(islice(names, _NAMED + 1)):
+                shown = ", ".join(f'"{name[:80]}"' for name in first[:_NAMED])
+                shown += " and more" if len(first) > _NAMED else ""
                 raise CorpusError(
                     f"{what}: {shown}; give the corpus that the vectors were made of, or leave these out "
                     '(on_error="skip", --on-error skip)'

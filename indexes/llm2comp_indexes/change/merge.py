@@ -1,4 +1,4 @@
-"""Rewrites an index as one segment, without what was deleted; with other options if asked."""
+"""Rewrites an index as one segment without deleted rows, optionally with other options."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +32,14 @@ _FIXED = ("store", "chunk_tokens", "chunk_overlap")
 
 
 class MergeReport(NamedTuple):
-    """What a merge did: segments before, rows dropped for good, seconds, and what was measured; None where there was nothing to do."""
+    """Result of a merge.
+
+    Attributes:
+        segments: Number of segments before.
+        dropped: Number of deleted rows removed from the files.
+        seconds: Duration of the merge.
+        measured: Measurements of the new segment; None if there was nothing to merge.
+    """
 
     segments: int
     dropped: int
@@ -43,21 +50,23 @@ class MergeReport(NamedTuple):
 def merge_index(
     folder: str | Path, *, options: IndexOptions | None = None, device: str = "auto", progress: Progress | None = None
 ) -> MergeReport:
-    """Merges all segments into one, in one commit: deleted rows leave the files, one structure covers all rows. Nothing is encoded.
+    """Merges all segments into one, in one commit: deleted rows leave the files, one structure covers all rows.
+
+    Nothing is encoded. A killed merge resumes after its last finished block when it is run again.
 
     Args:
-        folder: The index.
-        options: Other targets, another type, or a BM25 index from now on; left out: those the index was built with.
+        folder: Folder of the index.
+        options: Other targets, another type, with or without a BM25 index; None: the options of the index.
         device: As for `build_index`.
         progress: As for `build_index`.
 
     Raises:
         IndexFolderError: The index is damaged, or being written by another process.
-        SettingsError: The options ask for other vectors or chunks than were stored.
+        SettingsError: The options have another store or other chunks than the index.
     """
     resolve_device(device)
-    start, place = time.perf_counter(), Path(folder)
-    with change_index(place) as change:
+    start, path = time.perf_counter(), Path(folder)
+    with change_index(path) as change:
         assert change.before is not None
         before = change.before
         chosen = options or before.options
@@ -66,14 +75,14 @@ def merge_index(
         if chosen == before.options and _is_merged(before):
             return MergeReport(len(before.segments), 0, time.perf_counter() - start, None)
         segments, measured = (
-            _rewrite(place, change, before, chosen, device, progress or silent) if before.segments else ((), None)
+            _rewrite(path, change, before, chosen, device, progress or silent) if before.segments else ((), None)
         )
         change.commit(replace(before, options=chosen, segments=segments))
     return MergeReport(len(before.segments), dropped, time.perf_counter() - start, measured)
 
 
 def _check(options: IndexOptions, before: Manifest) -> None:
-    """Raises SettingsError, before anything is written, if the index cannot be made what is asked."""
+    """Raises SettingsError, before anything is written, if a merge cannot apply the options."""
     if changed := [name for name in _FIXED if getattr(options, name) != getattr(before.options, name)]:
         raise SettingsError(
             f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again; build the index again"
@@ -83,7 +92,7 @@ def _check(options: IndexOptions, before: Manifest) -> None:
 
 
 def _is_merged(manifest: Manifest) -> bool:
-    """Whether a merge with the index's own options would change nothing."""
+    """Whether a merge with the options of the index would change nothing."""
     if len(manifest.segments) != 1:
         return not manifest.segments
     [segment] = manifest.segments
@@ -93,8 +102,8 @@ def _is_merged(manifest: Manifest) -> bool:
 def _rewrite(
     folder: Path, change: Change, before: Manifest, options: IndexOptions, device: str, progress: Progress
 ) -> tuple[tuple[Segment, ...], Report | None]:
-    """One segment of all living rows, and what was measured on it."""
-    queries = _queries(folder, before)
+    """One segment of all rows that are not deleted, with its measurements."""
+    queries = _read_queries(folder, before)
     header = {"merge": before.commit, **segment_header(before.fingerprint, before.dimension, options)}
     with new_segment(change, before.dimension, options, header=header) as new:
         writer = new.rows
@@ -107,12 +116,11 @@ def _rewrite(
 
 
 def _living_blocks(folder: Path, manifest: Manifest) -> Iterator[tuple[list[Document], NDArray[np.float32]]]:
-    """Rows that are not deleted and their vectors (rows, dimension), segment after segment; one is open at a time, however many there are."""
+    """Blocks of rows that are not deleted, with their vectors (rows, dimension); one segment is open at a time."""
     for segment in manifest.segments:
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
-            check_content(
-                opened.folder / Names.VECTORS, segment.files[Names.VECTORS]
-            )  # an altered one would get a checksum of its own
+            # The copy gets a new checksum, which must not cover up an altered file
+            check_content(opened.folder / Names.VECTORS, segment.files[Names.VECTORS])
             for first in range(0, opened.rows, _BLOCK):
                 rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
                 rows = rows if opened.alive is None else rows[opened.alive[rows]]
@@ -120,14 +128,14 @@ def _living_blocks(folder: Path, manifest: Manifest) -> Iterator[tuple[list[Docu
                     yield [opened.documents[int(row)] for row in rows], opened.storage.read(rows)
 
 
-def _queries(folder: Path, manifest: Manifest) -> Queries:
+def _read_queries(folder: Path, manifest: Manifest) -> Queries:
     """The query vectors that the largest segment was measured with; moved by noise if they were held out of it."""
     for segment in sorted(manifest.segments, key=lambda segment: -segment.rows):
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
             vectors = opened.read_queries()
             if vectors is not None and opened.report is not None:
                 if opened.report.query_kind is QueryKind.HELD_OUT:
-                    return move_queries(vectors)  # they come into the index now
+                    return move_queries(vectors)  # the rows are now in the merged segment
                 return Queries(vectors, opened.report.query_kind, opened.report.query_source)
     raise IndexFolderError(
         f"{folder}: holds no queries to measure with, which every build writes; the index was altered: build it again"

@@ -1,4 +1,4 @@
-"""Changes what an index holds: adds new and changed documents, deletes documents, merges its segments."""
+"""Additions and deletions of documents, each in one commit."""
 
 import time
 from array import array
@@ -32,7 +32,16 @@ _IDS_AT_ONCE = 4096
 
 
 class AddReport(NamedTuple):
-    """What an addition did: documents that are new, that replaced one with their id, that were there as they are, rows that were skipped; seconds."""
+    """Result of an addition.
+
+    Attributes:
+        added: Number of new documents.
+        changed: Number of documents that replaced one with their id.
+        unchanged: Number of documents that the index held already.
+        skipped: Number of malformed or duplicate rows left out (with `on_error="skip"`).
+        seconds: Duration of the addition.
+        encode_seconds: Duration of the encoding alone.
+    """
 
     added: int
     changed: int
@@ -43,7 +52,12 @@ class AddReport(NamedTuple):
 
 
 class DeleteReport(NamedTuple):
-    """How many documents were deleted, and the ids that the index does not hold."""
+    """Result of a deletion.
+
+    Attributes:
+        deleted: Number of documents deleted.
+        missing: Ids that the index does not hold.
+    """
 
     deleted: int
     missing: tuple[str, ...]
@@ -61,25 +75,24 @@ def add_documents(
 ) -> AddReport:
     """Adds new documents and replaces changed ones, in one commit.
 
-    A document is known by its id, and unchanged if its title, text and metadata are byte for byte those of the index:
-    then it is not encoded again. An addition that was killed goes on behind its last finished block when it is run
-    again.
+    A document is unchanged, and not encoded again, if its title, text and metadata are byte for byte those that the
+    index holds under its id. A killed addition resumes after its last finished block when it is run again.
 
     Args:
-        folder: The index.
+        folder: Folder of the index.
         corpora: As for `build_index`.
-        model: The index's own model, if it lies elsewhere now than the index says.
+        model: The model of the index, if it is not where the index says.
         device: As for `build_index`.
         on_error: As for `build_index`.
         on_skip: As for `build_index`.
         progress: As for `build_index`.
 
     Raises:
-        CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in what is added.
+        CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in the corpora.
         IndexFolderError: The index is damaged, of another model, or being written by another process.
     """
     resolve_device(device)
-    skips, told = SkipCounter(on_skip), progress or silent
+    skips, show = SkipCounter(on_skip), progress or silent
     documents = read_documents(corpora, on_error, skips)
     with (
         change_index(Path(folder)) as change,
@@ -87,38 +100,51 @@ def add_documents(
     ):
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
-        news = _Changes(index, make_splitter(options, index.model))
-        blocks = split_into_blocks(news.rows(documents))
+        changes = _Changes(index, make_splitter(options, index.model))
+        blocks = split_into_blocks(changes.rows(documents))
         first = next(blocks, None)
         if first is not None:
             header = segment_header(index.manifest.fingerprint, encode.dimension, options)
             with new_segment(change, encode.dimension, options, header=header) as new:
                 write_blocks(
-                    new.rows, chain([first], blocks), encode, on_block=lambda count: told(Phase.DOCUMENTS, count)
+                    new.rows, chain([first], blocks), encode, on_block=lambda count: show(Phase.DOCUMENTS, count)
                 )
                 segment, _ = finish_segment(
-                    new, options, encoder=index.model, device=device, progress=told, small_exact=True
+                    new, options, encoder=index.model, device=device, progress=show, small_exact=True
                 )
-            kept = [_without(change, *replaced) for replaced in zip(index.segments, news.replaced, strict=True)]
+            kept = [_without(change, *replaced) for replaced in zip(index.segments, changes.replaced, strict=True)]
             _commit(change, [*kept, segment])
-    return AddReport(news.added, news.changed, news.unchanged, skips.count, time.perf_counter() - start, encode.seconds)
+    counts = (changes.added, changes.changed, changes.unchanged, skips.count)
+    return AddReport(*counts, time.perf_counter() - start, encode.seconds)
 
 
 class _Deletions:
-    """Rows of a segment that are to be deleted, and of how many documents they are."""
+    """Rows of a segment to delete.
+
+    Attributes:
+        rows: The rows.
+        documents: Number of documents that they belong to.
+    """
 
     def __init__(self) -> None:
         self.rows = array("q")
         self.documents = 0
 
     def add(self, rows: Sequence[int]) -> None:
-        """The rows of a document."""
+        """Adds the rows of one document."""
         self.rows.extend(rows)
         self.documents += 1
 
 
 class _Changes:
-    """Tells new and changed documents from those the index holds as they are."""
+    """Finds the documents that are new or changed, and the rows that they replace.
+
+    Attributes:
+        added: Number of new documents so far.
+        changed: Number of changed documents so far.
+        unchanged: Number of documents so far that the index holds already.
+        replaced: For each segment, the rows of changed documents.
+    """
 
     def __init__(self, index: Index, split: Splitter) -> None:
         self.added = self.changed = self.unchanged = 0
@@ -129,19 +155,19 @@ class _Changes:
         """The rows of each new or changed document."""
         remaining = iter(documents)
         while block := list(islice(remaining, _IDS_AT_ONCE)):
-            found = [segment.find_rows([document.id for document in block]) for segment in self._segments]
+            known = [segment.find_rows([document.id for document in block]) for segment in self._segments]
             for number, document in enumerate(block):
                 rows = self._split(document)
-                places = [place for place, known in enumerate(found) if known[number]]
+                places = [place for place, known_rows in enumerate(known) if known_rows[number]]
                 if not places:
                     self.added += 1
-                elif any(self._same(self._segments[place], found[place][number], rows) for place in places):
+                elif any(self._same(self._segments[place], known[place][number], rows) for place in places):
                     self.unchanged += 1
                     continue
                 else:
                     self.changed += 1
                     for place in places:
-                        self.replaced[place].add(found[place][number])
+                        self.replaced[place].add(known[place][number])
                 yield rows
 
     @staticmethod
@@ -150,41 +176,41 @@ class _Changes:
 
 
 def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteReport:
-    """Deletes the documents of these ids, in one commit; ids the index does not hold are named in the report.
+    """Deletes documents by id, in one commit; ids that the index does not hold are listed in the report.
 
-    Their rows are passed over from now on, and leave the files when segments are merged.
+    Searches skip their rows from now on; a merge removes them from the files.
 
     Raises:
         IndexFolderError: The index is damaged, or being written by another process.
-        SettingsError: `identifiers` is a single string, or holds something else than strings.
+        SettingsError: `identifiers` is a single string, or holds anything but strings.
     """
     if isinstance(identifiers, str):
         raise SettingsError(f"identifiers is a string, expected a list: [{identifiers[:40]!r}]")
-    wanted = list(dict.fromkeys(identifiers))
-    if strange := [identifier for identifier in wanted if not isinstance(identifier, str)]:
+    unique = list(dict.fromkeys(identifiers))
+    if strange := [identifier for identifier in unique if not isinstance(identifier, str)]:
         raise SettingsError(f"identifiers hold {strange[0]!r:.40}, expected strings only")
     with change_index(Path(folder)) as change:
-        held: set[str] = set()
+        deleted: set[str] = set()
         kept = []
         for segment in _before(change).segments:
             with OpenSegment(Path(folder), _before(change), segment, searchable=False) as opened:
-                gone = _find(opened, wanted, held)
-                kept.append(_without(change, opened, gone))
-        if held:
+                deletions = _find(opened, unique, deleted)
+                kept.append(_without(change, opened, deletions))
+        if deleted:
             _commit(change, kept)
-    return DeleteReport(len(held), tuple(identifier for identifier in wanted if identifier not in held))
+    return DeleteReport(len(deleted), tuple(identifier for identifier in unique if identifier not in deleted))
 
 
-def _find(segment: OpenSegment, wanted: list[str], held: set[str]) -> _Deletions:
-    """Rows of the wanted documents; those that the segment holds are added to `held`."""
-    gone = _Deletions()
-    for start in range(0, len(wanted), _IDS_AT_ONCE):
-        block = wanted[start : start + _IDS_AT_ONCE]
+def _find(segment: OpenSegment, identifiers: list[str], deleted: set[str]) -> _Deletions:
+    """Rows of the documents with these ids; ids that the segment holds are added to `deleted`."""
+    deletions = _Deletions()
+    for start in range(0, len(identifiers), _IDS_AT_ONCE):
+        block = identifiers[start : start + _IDS_AT_ONCE]
         for identifier, rows in zip(block, segment.find_rows(block), strict=True):
             if rows:
-                gone.add(rows)
-                held.add(identifier)
-    return gone
+                deletions.add(rows)
+                deleted.add(identifier)
+    return deletions
 
 
 def _before(change: Change) -> Manifest:
@@ -192,17 +218,16 @@ def _before(change: Change) -> Manifest:
     return change.before
 
 
-def _without(change: Change, segment: OpenSegment, gone: _Deletions) -> Segment:
+def _without(change: Change, segment: OpenSegment, deletions: _Deletions) -> Segment:
     """The segment without these rows; its new bitmap is on the device."""
-    if not gone.documents:
+    if not deletions.documents:
         return segment.segment
     deleted: NDArray[np.bool_] = np.zeros(segment.rows, np.bool_) if segment.alive is None else ~segment.alive
-    deleted[np.frombuffer(gone.rows, np.int64)] = True
-    return with_deleted(change, segment.segment, deleted, documents=segment.segment.documents - gone.documents)
+    deleted[np.frombuffer(deletions.rows, np.int64)] = True
+    return with_deleted(change, segment.segment, deleted, documents=segment.segment.documents - deletions.documents)
 
 
 def _commit(change: Change, segments: Sequence[Segment]) -> None:
-    """Commits the index of these segments; one without living rows goes."""
-    change.commit(
-        replace(_before(change), segments=tuple(segment for segment in segments if segment.deleted < segment.rows))
-    )
+    """Commits the index of these segments, without those in which all rows are deleted."""
+    alive = tuple(segment for segment in segments if segment.deleted < segment.rows)
+    change.commit(replace(_before(change), segments=alive))

@@ -1,4 +1,4 @@
-"""Several rankings of the same documents made into one, by reciprocal rank fusion."""
+"""Reciprocal rank fusion of several rankings of the same documents."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ __all__ = ["Fused", "fuse"]
 
 
 class Fused(NamedTuple):
-    """What `fuse` gives: `scores` float64 and `rows` int64, both (queries, k); where there are fewer rows, row -1 with score 0."""
+    """Fused scores and rows, both (queries, k); where a query has fewer rows, row -1 with score 0."""
 
     scores: NDArray[np.float64]
     rows: NDArray[np.int64]
@@ -24,18 +24,18 @@ def fuse(
 ) -> Fused:
     """The k best rows of each query by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009).
 
-    A row scores the sum, over the rankings it occurs in, of weight / (constant + rank), ranks counted from 1. Scores
-    within a ranking play no part, so rankings of any kind can be fused. Equal scores are ordered by row.
+    The score of a row is the sum of weight / (constant + rank) over the rankings that contain it, with ranks from 1.
+    Scores within a ranking are not used, so rankings of any kind can be fused. Equal scores are ordered by row.
 
     Args:
-        rankings: Per ranking an array (queries, depth) of rows, best first; -1 is no row. Depths may differ. No row
-            twice in one line.
-        weights: One number per ranking, 0 or more; left out, all are 1. A ranking of weight 0 adds no rows.
-        k: Rows wanted per query.
-        constant: How much the first ranks count over later ones: the smaller, the more. 60 is the paper's.
+        rankings: For each ranking an array (queries, depth) of rows, best first, -1 for no row. Depths may differ. A
+            row occurs at most once per query.
+        weights: One number per ranking, 0 or more; None: all are 1. A ranking of weight 0 adds no rows.
+        k: Number of rows per query.
+        constant: A smaller constant gives the first ranks more weight. 60 is the value of the paper.
 
     Raises:
-        SettingsError: No ranking, rankings of different queries, or weights, k or constant out of range.
+        SettingsError: There is no ranking, rankings differ in the number of queries, or a value is out of range.
     """
     weights = [1.0] * len(rankings) if weights is None else list(weights)
     _check(rankings, weights, k, constant)
@@ -45,15 +45,14 @@ def fuse(
         np.concatenate(column)
         for column in zip(*(_list_parts(ranking, weight, constant) for ranking, weight in used), strict=True)
     )
-    order = np.lexsort(
-        (part, row, query)
-    )  # by part too: equal parts summed in another order could differ in the last bit, and no longer tie
+    # By part too: equal parts summed in another order could differ in the last bit, and no longer tie
+    order = np.lexsort((part, row, query))
     query, row, part = query[order], row[order], part[order]
     starts = np.flatnonzero(np.diff(query, prepend=-1) | np.diff(row, prepend=-1))
     query, row, score = query[starts], row[starts], np.add.reduceat(part, starts) if len(starts) else part
     order = np.lexsort((row, -score, query))
     query, row, score = query[order], row[order], score[order]
-    place = np.arange(len(query)) - np.searchsorted(query, query)  # 0 for a query's best
+    place = np.arange(len(query)) - np.searchsorted(query, query)  # 0 for the best row of a query
     kept = place < k
     fused = Fused(np.zeros((queries, k)), np.full((queries, k), -1, dtype=np.int64))
     fused.scores[query[kept], place[kept]] = score[kept]
@@ -64,7 +63,7 @@ def fuse(
 def _list_parts(
     ranking: NDArray[np.int64], weight: float, constant: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Query, row and what it adds to the row's score, for every row in the ranking."""
+    """For every row in the ranking: its query, the row, and what the ranking adds to its score."""
     query, column = np.nonzero(ranking >= 0)
     return (
         query.astype(np.int64),

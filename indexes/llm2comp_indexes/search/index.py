@@ -1,4 +1,4 @@
-"""Opens an index and answers questions from it."""
+"""Opening and searching an index."""
 
 import logging
 import math
@@ -37,11 +37,17 @@ _logger = logging.getLogger(__name__)
 
 
 class Hit(NamedTuple):
-    """A document found, with its score.
+    """A document found by a search.
 
-    The score is the inner product of the unit vectors (their cosine, -1 to 1), with mode `bm25` the BM25 score, with
-    `hybrid` the sum of weighted reciprocal ranks. In an index of chunks, `id` is `DOCUMENT#N` and the metadata holds
-    `document` and `chunk`.
+    In an index of chunks, `id` is `DOCUMENT#N` and the metadata holds `document` and `chunk`.
+
+    Attributes:
+        id: Id of the document, or of the chunk.
+        score: Inner product of the unit vectors (their cosine, -1 to 1); with mode `bm25` the BM25 score, with `hybrid`
+            the sum of weighted reciprocal ranks.
+        title: Title of the document.
+        text: Text of the document, or of the chunk.
+        metadata: Metadata of the document.
     """
 
     id: str
@@ -52,21 +58,24 @@ class Hit(NamedTuple):
 
     @property
     def document_id(self) -> str:
-        """Id of the document this is, or is a chunk of."""
+        """Id of the document, also for a chunk of it."""
         return parent_id(self.id, self.metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search.
+    """Options of a search.
 
     Attributes:
-        mode: By vectors, by words (BM25), or both, fused by reciprocal rank.
+        mode: `dense` (by vectors), `bm25` (by words), or `hybrid` (both, by reciprocal rank fusion).
         where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`.
-        effort: nprobe, ef_search and rerank instead of those the index was tuned to.
-        weights: Of the ranks by vectors and by words in `hybrid`.
-        by: `row`: every chunk may be an answer; `document`: the best chunk of each document.
-        threads: FAISS threads; None: all cores.
+        effort: nprobe, ef_search and rerank in place of those that the index was tuned to.
+        weights: Weights of the rankings by vectors and by words in `hybrid`.
+        by: `row`: every chunk may be an answer; `document`: only the best chunk of each document.
+        threads: Number of FAISS threads; None: all cores.
+
+    Raises:
+        SettingsError: A value is out of its range, or the filter cannot be parsed.
     """
 
     mode: Mode = "dense"
@@ -96,22 +105,22 @@ class SearchOptions:
             parse_where(self.where)
 
 
-_USUAL = SearchOptions()
+_DEFAULTS = SearchOptions()
 
 
 def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None, device: str = "cpu") -> "Index":
-    """The index in the folder, ready to search: its last commit, whatever is written meanwhile.
+    """The last commit of the index in the folder, ready to search; it does not change while the index is written.
 
     Args:
-        folder: What `build_index` wrote.
-        model: The model the index was built with, loaded or to be loaded from another place than the manifest names.
-        device: Where to search: `cuda` copies the index to all GPUs that FAISS sees; `auto` does so where there are
-            GPUs and FAISS has its type for them.
+        folder: Folder written by `build_index`.
+        model: The model that the index was built with, or its name or folder, if it is not where the index says.
+        device: `cpu`; `cuda` to search on a copy on all GPUs that FAISS sees; `auto` to do so if there are GPUs and
+            FAISS supports the type on them.
 
     Raises:
-        IndexFolderError: No index there, one of a newer format, an incomplete or altered one, or another model's.
-        SettingsError: `cuda` without a GPU that FAISS can use, with too little memory there, or with a type that FAISS
-            has not for GPUs.
+        IndexFolderError: There is no index, or it is of a newer format, incomplete, altered, or of another model.
+        SettingsError: `cuda` without a GPU that FAISS can use, with too little GPU memory, or with a type that FAISS
+            does not support on GPUs.
     """
     on_gpus = resolve_device(device) == "cuda"
     index = _open(Path(folder), model)
@@ -128,20 +137,20 @@ def _open(folder: Path, model: str | Path | Encoder | None) -> "Index":
         except (IndexFolderError, OSError):
             if (latest := read_manifest(folder)) == manifest:
                 raise
-            manifest = latest  # a writer committed, and removed old files, while we were opening them
+            manifest = latest  # a writer committed and removed old files while they were being opened
     return Index(folder, manifest, model=model)
 
 
 class Index:
-    """An open index; made by `open_index`. It shows one commit for as long as it is open; any number of threads may search it.
+    """An open index; made by `open_index`. It shows one commit while it is open; any number of threads may search it.
 
-    Closes its files as a context manager, or when it is collected.
+    Its files are closed by `close`, at the end of a `with` block, or when the object is garbage-collected.
     """
 
     def __init__(
         self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None, searchable: bool = True
     ) -> None:
-        """Opens the commit; `searchable=False` leaves out what only searching needs."""
+        """Opens the commit; with `searchable=False`, without the files that only searching needs."""
         self.folder = folder
         self.manifest = manifest
         self._encoder: Encoder | None = None
@@ -153,9 +162,8 @@ class Index:
                 self.segments.append(OpenSegment(folder, manifest, segment, searchable=searchable))
                 opened.callback(self.segments[-1].close)
             opened.pop_all()
-        self._starts = list(
-            accumulate((segment.rows for segment in self.segments), initial=0)
-        )  # first row of each segment, and the end
+        # First row of each segment, and the end
+        self._starts = list(accumulate((segment.rows for segment in self.segments), initial=0))
 
     def __len__(self) -> int:
         return self.manifest.documents
@@ -167,20 +175,20 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Closes the index's files; it cannot be searched any more."""
+        """Closes the files of the index, which can then no longer be searched."""
         for segment in self.segments:
             segment.close()
         self.segments = []
 
     def use_gpus(self, *, required: bool = True) -> None:
-        """Searches on all GPUs that FAISS sees from now on. Answers are scored with the stored vectors, as before.
+        """Copies the index to all GPUs that FAISS sees and searches there; scores still come from the stored vectors.
 
         Args:
-            required: A segment of a type that FAISS has not for GPUs is an error; else it is searched by the CPU, and
-                the log says so.
+            required: Whether a segment of a type that FAISS does not support on GPUs is an error; otherwise the CPU
+                searches it, and a warning is logged.
 
         Raises:
-            SettingsError: That, or the GPUs have too little memory.
+            SettingsError: A segment's type is not supported, or the GPUs have too little memory.
         """
         for segment in self.segments:
             try:
@@ -195,7 +203,7 @@ class Index:
         """The model that encodes the queries, loaded at first use.
 
         Raises:
-            IndexFolderError: It cannot be loaded, or is not the one the index was built with.
+            IndexFolderError: The model cannot be loaded, or is not the one that the index was built with.
         """
         if self._encoder is None:
             if not self.manifest.fingerprint:
@@ -204,29 +212,27 @@ class Index:
                     "(--model), or search_vectors"
                 )
             try:
-                loaded, _ = load_encoder(self.manifest.model)
+                encoder, _ = load_encoder(self.manifest.model)
             except LLM2CompError as error:
                 raise IndexFolderError(
                     f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)"
                 ) from error
-            self._encoder = self._check(loaded)
+            self._encoder = self._check(encoder)
         return self._encoder
 
     def search(self, queries: Sequence[str], k: int = 10, *, options: SearchOptions | None = None) -> list[list[Hit]]:
-        """The best k documents for each query, best first; fewer if there are no more.
-
-        Equal scores keep the order of the index.
+        """The k best documents for each query, best first, equal scores in index order; fewer if fewer match.
 
         Raises:
-            SettingsError: k is not from 1 to 1,000, `queries` is a single string or holds something else than strings,
-                the filter cannot be read, or the index has no BM25 part.
+            SettingsError: k is not from 1 to 1,000, `queries` is not a list of strings, the filter cannot be parsed, or
+                the mode needs a BM25 index and there is none.
         """
         if isinstance(queries, str):
             raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
         for place, query in enumerate(queries):
             if not isinstance(query, str):
                 raise SettingsError(f"query {place} is {type(query).__name__} {str(query)[:40]!r}, expected a string")
-        chosen = options or _USUAL
+        chosen = options or _DEFAULTS
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             hits += self._search_block(list(queries[start : start + _QUERIES_AT_ONCE]), k, chosen)
@@ -237,10 +243,10 @@ class Index:
     ) -> Neighbors:
         """Scores and rows, both (queries, min(k, rows)), best first, for query vectors (queries, dimension).
 
-        A row counts through all segments, deleted rows too; -1 with a score of -inf where there are no more.
+        Rows are numbered through all segments, deleted rows included. Missing rows are -1 with a score of -inf.
 
         Raises:
-            SettingsError: k is not from 1 to 1,000, the mode is not `dense`, or the filter cannot be read.
+            SettingsError: k is not from 1 to 1,000, the mode is not `dense`, or the filter cannot be parsed.
             IndexFolderError: The vectors have another dimension.
         """
         _check_k(k)
@@ -248,13 +254,13 @@ class Index:
             raise IndexFolderError(
                 f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})"
             )
-        chosen = options or _USUAL
+        chosen = options or _DEFAULTS
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
         return self._dense(vectors, min(k, self._starts[-1]), chosen, self._filter(chosen.where))
 
     def fetch(self, row: int, score: float) -> Hit:
-        """The document of a row that `search_vectors` gave."""
+        """The document of a row that `search_vectors` returned, as a hit with this score."""
         place = bisect_right(self._starts, row) - 1
         identifier, title, text, metadata = self.segments[place].documents.fields(row - self._starts[place])
         return Hit(identifier, score, title, text, metadata)
@@ -265,18 +271,18 @@ class Index:
             return [[] for _ in queries]
         where = self._filter(options.where)
         if options.mode != "dense":
-            self._check_lexical()  # before a model is loaded
+            self._check_lexical()  # before the model is loaded
         vectors = None if options.mode == "bm25" else encode(self.model.encode_query, queries, self.manifest.dimension)
         grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
         depth = min(4 * k if grouped else k, self._starts[-1])
         while True:
-            found = self._find(queries, vectors, depth, options, where)
+            best = self._find(queries, vectors, depth, options, where)
             hits = [
                 self._hits(scores, rows, k, grouped)
-                for scores, rows in zip(found.scores.tolist(), found.rows.tolist(), strict=True)
+                for scores, rows in zip(best.scores.tolist(), best.rows.tolist(), strict=True)
             ]
-            lacking = any(len(answers) < k and row >= 0 for answers, row in zip(hits, found.rows[:, -1], strict=True))
-            if not grouped or depth >= self._starts[-1] or not lacking:
+            too_few = any(len(answers) < k and row >= 0 for answers, row in zip(hits, best.rows[:, -1], strict=True))
+            if not grouped or depth >= self._starts[-1] or not too_few:
                 return hits
             depth = min(4 * depth, self._starts[-1])
 
@@ -288,7 +294,7 @@ class Index:
         options: SearchOptions,
         where: Where | None,
     ) -> Neighbors:
-        """Rows by words, by vectors (None: by words only), or by both."""
+        """The best rows by words (if there are no vectors), by vectors, or by both."""
         if vectors is None:
             return self._lexical(queries, k, where)
         if options.mode == "dense":
@@ -319,11 +325,11 @@ class Index:
 
     def _lexical(self, queries: list[str], k: int, where: Where | None) -> Neighbors:
         opened = [segment.lexical for segment in self.segments if segment.lexical is not None]
-        found = []
+        parts = []
         for segment, part in zip(self.segments, opened, strict=True):
             scores, rows = part.search(queries, min(k, segment.rows), allowed=segment.allowed(where), corpus=opened)
-            found.append(Neighbors(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
-        return self._best(found, len(queries), k)
+            parts.append(Neighbors(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
+        return self._best(parts, len(queries), k)
 
     def _check_lexical(self) -> None:
         if not self.manifest.options.hybrid or not all(segment.lexical for segment in self.segments):
@@ -333,13 +339,13 @@ class Index:
                 "or search with mode dense"
             )
 
-    def _best(self, found: Sequence[Neighbors], queries: int, k: int) -> Neighbors:
-        """The best k of what the segments found, rows counted through all of them."""
-        if len(found) == 1:
-            return found[0]
-        scores = np.concatenate([np.empty((queries, 0), np.float32), *(part.scores for part in found)], axis=1)
+    def _best(self, parts: Sequence[Neighbors], queries: int, k: int) -> Neighbors:
+        """The k best of the neighbors in each segment, with rows numbered through all segments."""
+        if len(parts) == 1:
+            return parts[0]
+        scores = np.concatenate([np.empty((queries, 0), np.float32), *(part.scores for part in parts)], axis=1)
         shifted = [
-            np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(found, self._starts, strict=False)
+            np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(parts, self._starts, strict=False)
         ]
         rows = np.concatenate([np.empty((queries, 0), np.int64), *shifted], axis=1)
         best = np.lexsort((rows, -scores))[:, :k]
@@ -359,18 +365,18 @@ class Index:
         return hits
 
     def _check(self, encoder: Encoder) -> Encoder:
-        given, expected = encoder.fingerprint, self.manifest.fingerprint
+        actual, expected = encoder.fingerprint, self.manifest.fingerprint
         dimension = encoder.get_embedding_dimension()
         if dimension != self.manifest.dimension:
             raise IndexFolderError(
                 f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; "
                 "name the model it was built with (--model)"
             )
-        if expected and given != expected:
+        if expected and actual != expected:
             raise IndexFolderError(
                 f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), "
                 "which the model at hand is not "
-                f"({given[:12]}); name the one it was built with (--model), or build the index again"
+                f"({actual[:12]}); name the one it was built with (--model), or build the index again"
             )
         return encoder
 

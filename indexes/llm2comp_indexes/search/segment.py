@@ -1,4 +1,4 @@
-"""One segment of an open index: its vectors, structure, documents, metadata and BM25 index, each mapped or loaded when first needed."""
+"""One segment of an open index: vectors, structure, documents, metadata and BM25 index."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -28,34 +28,35 @@ from llm2comp_indexes.tuning.report import Report, read_report
 __all__ = ["OpenSegment"]
 
 _T = TypeVar("_T")
-_NONE = Effort()
+_NO_EFFORT = Effort()
 _EXACT_ROWS = 50_000
+"""Number of rows up to which all rows that pass a filter are compared, without the structure."""
 _EXACT_SHARE = 0.02
-"""Where a filter leaves at most so many rows, or so small a share of them, all that are left are compared; deletions alone must leave so small a share."""
+"""Share of rows up to which all rows that pass a filter, or are not deleted, are compared."""
 _EXACT_ANSWERS = 4
-"""Where at most so many times as many rows are left as answers are wanted, all are compared."""
+"""Number of rows per answer up to which all of them are compared."""
 _GATHERED_SHARE = 1 / 256
-"""Up to so small a share, rows are read one by one; above, FAISS passes over the others faster."""
+"""Share of rows up to which they are read one by one; above it, FAISS skips the others faster."""
 _FEW = 32
-"""Of up to so many candidates it is seen whether they are in order already before they are sorted, which takes longer."""
+"""Number of candidates up to which a check whether they are in order already saves more time than it takes."""
 
 
 class OpenSegment:
     """A segment for reading; a context manager that closes it. Any number of threads may use it.
 
     Attributes:
-        rows: In its files, deleted ones too.
+        rows: Number of rows in its files, deleted ones included.
         storage: The vectors.
-        structure: None where all vectors are compared, or it was opened by a writer.
-        documents: By row.
-        alive: Rows that are not deleted, (rows,); None: all.
+        structure: The search structure; None if all vectors are compared, or the segment is not `searchable`.
+        documents: Documents by row.
+        alive: Mask of the rows that are not deleted, (rows,); None: no row is.
         ids: Rows by document id.
-        report: What was measured when the segment was built.
-        lexical: The BM25 index, if the index has one, and a reader opened it.
+        report: Measurements made when the segment was built.
+        lexical: The BM25 index; None if there is none, or the segment is not `searchable`.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, segment: Segment, *, searchable: bool = True) -> None:
-        """Opens its files; without those that only searching needs, where it is to be changed and not `searchable`."""
+        """Opens the files; with `searchable=False`, for a change of the index, without those only needed to search."""
         self.folder, self.segment = segment_folder(folder, segment), segment
         self.rows = segment.rows
         self._chunked = manifest.options.chunk_tokens is not None
@@ -71,9 +72,9 @@ class OpenSegment:
         check_content(self.folder / Names.OFFSETS, segment.files[Names.OFFSETS])
         self.documents = DocumentReader(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, segment.rows)
         self.alive = self._read_alive()
-        # Opened now: a writer may remove the files of this commit, and what is open stays.
+        # All files are opened now: a writer may remove those of this commit, but an open file stays readable.
         if not searchable:
-            check_content(self.folder / Names.IDS, segment.files[Names.IDS])  # a writer adds what it does not find
+            check_content(self.folder / Names.IDS, segment.files[Names.IDS])  # a writer adds ids that it does not find
         self.ids = IdTable(self.folder / Names.IDS, self.rows)
         self.report: Report | None = self._checked(Names.REPORT, read_report)
         lexical = searchable and any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
@@ -89,7 +90,7 @@ class OpenSegment:
         self.close()
 
     def use_gpus(self) -> None:
-        """Searches on GPUs from now on: a copy of the structure goes there, of a flat segment its vectors in float16.
+        """Copies the structure (of a flat segment, the vectors in float16) to the GPUs, which search it from now on.
 
         Raises:
             SettingsError: FAISS has no such index for GPUs, or they have too little memory.
@@ -99,11 +100,11 @@ class OpenSegment:
         self.structure = structure
 
     def close(self) -> None:
-        """Unmaps the documents; the rest goes with the object."""
+        """Unmaps the documents; other files are closed with the object."""
         self.documents.close()
 
     def _parse_type(self) -> IndexType:
-        """The type as the manifest has it, after its numbers are found to suit the segment: FAISS would take memory for any."""
+        """The type in the manifest, once its numbers are checked: FAISS would allocate memory for any."""
         try:
             return parse_type(self.segment.type, rows=self.rows, dimension=self.storage.dimension)
         except SettingsError as error:
@@ -119,7 +120,7 @@ class OpenSegment:
         return open_metadata(path, self.rows, content=self._columns)
 
     def read_queries(self) -> NDArray[np.float32] | None:
-        """The query vectors it was measured with, (queries, dimension), if they were kept.
+        """The query vectors (queries, dimension) that the segment was measured with; None if there are none.
 
         Raises:
             IndexFolderError: The file was altered.
@@ -128,7 +129,7 @@ class OpenSegment:
         return None if queries is None else np.asarray(queries, np.float32).reshape(-1, self.storage.dimension)
 
     def find_rows(self, identifiers: list[str]) -> list[list[int]]:
-        """Living rows of each document id, ascending."""
+        """Rows of each document id that are not deleted, ascending."""
         candidates = self.ids.find(identifiers)
         return [
             [
@@ -144,48 +145,48 @@ class OpenSegment:
         return parent_id(document.id, document.metadata) if self._chunked else document.id
 
     def allowed(self, where: Where | None) -> NDArray[np.bool_] | None:
-        """Living rows that the filter lets through, (rows,); None: all rows."""
+        """Mask of the rows that pass the filter and are not deleted, (rows,); None: all rows."""
         if where is None:
             return self.alive
         mask = where.mask(self.metadata, self.rows)
         return mask if self.alive is None else mask & self.alive
 
     def search(self, queries: NDArray[np.float32], k: int, *, effort: Effort, where: Where | None = None) -> Neighbors:
-        """The k best living rows that the filter lets through, for each query (queries, dimension); -1 where there are no more.
+        """The k best rows for each query (queries, dimension) that pass the filter and are not deleted; else row -1.
 
-        Scores are exact, those of the stored vectors. Few rows left are all compared, also few for so many answers.
-        Many are searched in the structure, with an effort that grows as their share shrinks: the answers lie as much
-        farther away. It grows too where fewer than k are found, as few lists hold few rows.
+        Scores are exact, those of the stored vectors. If few rows are left, all of them are compared. Otherwise the
+        structure is searched, with an effort that grows as the share of rows left shrinks, since answers are then
+        farther away. It also grows if fewer than k rows are found, as few lists hold few rows.
         """
         allowed = self.allowed(where)
         left = self.rows if allowed is None else int(np.count_nonzero(allowed))
         filtered = where is not None and left < self.rows and left <= _EXACT_ROWS
         if self.structure is None or filtered or left <= max(_EXACT_SHARE * self.rows, _EXACT_ANSWERS * k):
             return self._compare(queries, k, allowed, left)
-        tuned = self.report.point.effort if self.report else _NONE
+        tuned = self.report.point.effort if self.report else _NO_EFFORT
         chosen = _scaled(_overlaid(effort, tuned), self.rows / left)
-        found = self._try(queries, k, chosen, allowed)
-        while lowest(found.rows[:, -1]) < 0:
-            lacking = found.rows[:, -1] < 0
+        best = self._try(queries, k, chosen, allowed)
+        while lowest(best.rows[:, -1]) < 0:
+            lacking = best.rows[:, -1] < 0
             harder = _scaled(chosen, 4) if max(chosen.nprobe or 0, chosen.ef_search or 0) < self.rows else chosen
             more = (
                 self._compare(queries[lacking], k, allowed, left)
                 if harder == chosen
                 else self._try(queries[lacking], k, harder, allowed)
             )
-            found.scores[lacking], found.rows[lacking] = more
+            best.scores[lacking], best.rows[lacking] = more
             if harder == chosen:
                 break
             chosen = harder
-        return found
+        return best
 
     def _try(
         self, queries: NDArray[np.float32], k: int, effort: Effort, allowed: NDArray[np.bool_] | None
     ) -> Neighbors:
         """The k best rows that the structure finds with this effort."""
         assert self.structure is not None
-        wanted = min(k * (effort.rerank or 1), self.rows)
-        return self._rescore(queries, k, self.structure.find(queries, wanted, effort=effort, allowed=allowed).rows)
+        count = min(k * (effort.rerank or 1), self.rows)
+        return self._rescore(queries, k, self.structure.find(queries, count, effort=effort, allowed=allowed).rows)
 
     def _compare(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None, left: int) -> Neighbors:
         if allowed is None or left > _GATHERED_SHARE * self.rows:
@@ -193,23 +194,23 @@ class OpenSegment:
         return self._rescore(queries, k, np.broadcast_to(np.flatnonzero(allowed), (len(queries), left)))
 
     def _rescore(self, queries: NDArray[np.float32], k: int, candidates: NDArray[np.int64]) -> Neighbors:
-        """The best k of each query's candidates (queries, any number), by the stored vectors."""
-        if len(queries) == 1:  # asked alone, it need not wait for what filling up takes
+        """The k best of each query's candidates (queries, any number), by the stored vectors."""
+        if len(queries) == 1:  # a single query needs no padding
             scores, rows = self._order(queries[0], candidates[0], k)
             if len(rows) == k:
                 return Neighbors(scores[None], rows[None])
-        found = Neighbors(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
-        for query, some, scores_out, rows_out in zip(queries, candidates, *found, strict=True):
-            scores, rows = self._order(query, some, k)
+        best = Neighbors(np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64))
+        for query, its_candidates, scores_out, rows_out in zip(queries, candidates, *best, strict=True):
+            scores, rows = self._order(query, its_candidates, k)
             scores_out[: len(rows)], rows_out[: len(rows)] = scores, rows
-        return found
+        return best
 
     def _order(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Neighbors:
-        """The best k of the query's candidates, those below 0 left out."""
+        """The k best of the query's candidates, without those below 0."""
         if lowest(rows) < 0:
             rows = rows[rows >= 0]
         scores = self.storage.scores(query, rows)
-        if len(rows) <= _FEW and all(map(gt, (listed := scores.tolist()), listed[1:])):  # as FAISS's mostly are
+        if len(rows) <= _FEW and all(map(gt, (listed := scores.tolist()), listed[1:])):  # FAISS's mostly are
             return Neighbors(scores[:k], rows[:k])
         best = np.lexsort((rows, -scores))[:k]
         return Neighbors(scores[best], rows[best])
@@ -230,14 +231,15 @@ class OpenSegment:
         return read(self.folder / name)
 
 
-def _overlaid(asked: Effort, tuned: Effort) -> Effort:
-    if asked == _NONE:
+def _overlaid(effort: Effort, tuned: Effort) -> Effort:
+    """The effort, with the tuned one in place of every None."""
+    if effort == _NO_EFFORT:
         return tuned
-    return Effort(asked.nprobe or tuned.nprobe, asked.ef_search or tuned.ef_search, asked.rerank or tuned.rerank)
+    return Effort(effort.nprobe or tuned.nprobe, effort.ef_search or tuned.ef_search, effort.rerank or tuned.rerank)
 
 
 def _scaled(effort: Effort, factor: float) -> Effort:
-    """The effort times the factor, where it is stated; a structure bounds it by what it has."""
+    """The effort with nprobe and ef_search times the factor; a structure limits them to its size."""
     if factor <= 1:
         return effort
     nprobe, ef_search = (

@@ -319,7 +319,7 @@ def test_an_output_in_use_is_left_alone(tmp_path: Path, corpus: Path, index_fold
     with pytest.raises(IndexFolderError, match="already holds an index.*--overwrite"):
         build_index([corpus], index_folder, model=encoder)
     for overwrite in (False, True):
-        with pytest.raises(IndexFolderError, match="something else than an index"):
+        with pytest.raises(IndexFolderError, match="something other than an index"):
             build_index([corpus], other, model=encoder, overwrite=overwrite)
         with pytest.raises(IndexFolderError, match="a file, expected a folder"):
             build_index([corpus], corpus, model=encoder, overwrite=overwrite)

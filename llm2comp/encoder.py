@@ -1,4 +1,4 @@
-"""MemoryEncoder: texts in, the hidden states of their k memory tokens out; the first module of an LLM2Comp model."""
+"""MemoryEncoder, the first module of an LLM2Comp model: texts to the hidden states of their k memory tokens."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from llm2comp.backbone.attention import tail_places
+from llm2comp.backbone.attention import tail_rows
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import inference_dtype
 from llm2comp.errors import BackboneError, SettingsError
@@ -20,14 +20,14 @@ from llm2comp.model_folder import read_encoder, write_encoder
 __all__ = ["MemoryEncoder"]
 
 _TOKENS_PER_PASS = {"cpu": 2_048, "cuda": 16_384}
-"""Tokens of one forward pass when no gradient is needed: on a CPU as many as its caches hold, on a GPU as many as fill it."""
+"""Tokens of a forward pass without gradients, at most: what the caches of a CPU hold, and what fills a GPU."""
 
 _CHARACTERS_PER_TOKEN = 16
-"""Several times what a token stands for in any language; of a longer text only the beginning is tokenised, as far as it is needed."""
+"""Several times the characters of a token in any language; long texts are cut to this much before tokenisation."""
 
 
 class MemoryEncoder(InputModule):
-    """Tokenizes, truncates, appends the memory tokens to each text, runs the backbone both ways, and gathers the memory states.
+    """Tokenizes and truncates texts, appends the memory tokens, runs the backbone and returns the memory states.
 
     Attributes:
         backbone: The language model.
@@ -54,7 +54,7 @@ class MemoryEncoder(InputModule):
         self._truncated = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the count of each thread, and the plain tokenizer: a copy of that would take special tokens for what they say."""
+        """Everything but the threads' counts and the plain tokenizer, whose copy would parse special tokens."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_truncated", "_plain")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -108,16 +108,15 @@ class MemoryEncoder(InputModule):
         ids = self._tokenize([text[:reach] for text in texts])
         for row, text in enumerate(texts):
             seen = reach
-            while (
-                seen < len(text) and len(ids[row]) < 2 * room
-            ):  # twice: where the text was cut, its last tokens are not the whole text's
+            # twice the room, because the last tokens before a cut are not the whole text's
+            while seen < len(text) and len(ids[row]) < 2 * room:
                 seen *= 8
                 ids[row] = self._tokenize([text[:seen]])[0]
         self._truncated.count = self.pop_truncated() + sum(len(row) > room for row in ids)
         return [[self.beginning, *row[:room]] for row in ids]
 
     def pop_truncated(self) -> int:
-        """Texts cut short in this thread since the last call."""
+        """Number of texts cut in this thread since the last call."""
         count: int = getattr(self._truncated, "count", 0)
         self._truncated.count = 0
         return count
@@ -149,8 +148,7 @@ class MemoryEncoder(InputModule):
         lengths: list[int] = mask.sum(1).tolist()
         parts, order = [], []
         for rows in self._passes(lengths):
-            chosen, seen = tokens[rows], mask[rows].bool()
-            parts.append(self.memory_states(chosen[seen], [lengths[row] for row in rows]))
+            parts.append(self.memory_states(tokens[rows][mask[rows].bool()], [lengths[row] for row in rows]))
             order += rows
         states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()].float()
         return {
@@ -160,7 +158,7 @@ class MemoryEncoder(InputModule):
         }
 
     def memory_states(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Memory states of texts laid end to end.
+        """Memory states of texts that are given end to end.
 
         Args:
             tokens: Token ids of all texts, (tokens,), without memory tokens.
@@ -172,18 +170,20 @@ class MemoryEncoder(InputModule):
         k, texts = self.memory_tokens, len(lengths)
         sizes = torch.tensor(lengths, device=tokens.device)
         ends = (sizes + k).cumsum(0)
-        memory_places = tail_places(ends, k)
-        text_places = torch.arange(len(tokens), device=tokens.device) + k * torch.repeat_interleave(
-            torch.arange(texts, device=tokens.device), sizes
-        )
+        memory_rows = tail_rows(ends, k)
+        text_numbers = torch.repeat_interleave(torch.arange(texts, device=tokens.device), sizes)
+        text_rows = torch.arange(len(tokens), device=tokens.device) + k * text_numbers
         embedded = self.backbone.embed(tokens)
         packed = embedded.new_empty(len(tokens) + k * texts, embedded.shape[1])
-        packed = packed.index_copy(0, text_places, embedded)
-        packed = packed.index_copy(0, memory_places.flatten(), self.memory.to(embedded.dtype).repeat(texts, 1))
-        return self.backbone.encode(packed, [length + k for length in lengths], tail=k)[memory_places]
+        packed = packed.index_copy(0, text_rows, embedded)
+        packed = packed.index_copy(0, memory_rows.flatten(), self.memory.to(embedded.dtype).repeat(texts, 1))
+        return self.backbone.encode(packed, [length + k for length in lengths], tail=k)[memory_rows]
 
     def _passes(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Rows in order of length, at most so many tokens at a time; in training one pass, so that dropout falls alike with and without gradients."""
+        """Row numbers of each pass, in order of length, within the most tokens of a pass.
+
+        In training there is one pass, so that dropout is the same with and without gradients (GradCache).
+        """
         order = sorted(range(len(lengths)), key=lambda row: lengths[row])
         if torch.is_grad_enabled() or self.training:
             yield order
@@ -219,9 +219,9 @@ class MemoryEncoder(InputModule):
         model_kwargs: dict[str, Any] | None = None,
         **_: Any,
     ) -> "MemoryEncoder":
-        """The encoder saved in a model folder; lets SentenceTransformer load such a folder, with its own arguments.
+        """The encoder saved in a model folder, with the arguments that SentenceTransformer passes to its modules.
 
-        Of `model_kwargs`, `dtype` is followed; the rest of a language model is settled by the folder.
+        Of `model_kwargs` only `dtype` is used; the folder determines the rest of the language model.
 
         Raises:
             ModelFolderError, BackboneError: As `llm2comp.load`.
@@ -242,7 +242,10 @@ class MemoryEncoder(InputModule):
 
 
 def _without_state(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | None:
-    """A tokenizer that only ever does one thing: transformers' own is switched by its callers, and two threads that do so fail."""
+    """The tokenizer without padding and truncation, which threads can share; None if it is not a fast one.
+
+    Calls of transformers' tokenizer switch settings of the object they share, which fails in two threads at once.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         return None
@@ -263,16 +266,16 @@ def _unicode(text: str) -> str:
 
 
 def _beginning(tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> int:
-    """The token every text begins with: the tokenizer's, else the model's, else the end-of-text token that stands in for it."""
+    """The token every text begins with: the tokenizer's, else the model's, else the end-of-text token in its place."""
     model = backbone.language_model
-    known = backbone.vocabulary_size
-    if tokenizer.vocab_size > known:
+    vocabulary = backbone.vocabulary_size
+    if tokenizer.vocab_size > vocabulary:
         raise BackboneError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, {type(model).__name__} knows {known}: they do not "
+            f"the tokenizer has {tokenizer.vocab_size} tokens, {type(model).__name__} knows {vocabulary}: they do not "
             "belong together"
         )
     for token in (tokenizer.bos_token_id, getattr(model.config, "bos_token_id", None), tokenizer.eos_token_id):
-        if isinstance(token, int) and token < known:
+        if isinstance(token, int) and token < vocabulary:
             return token
     raise BackboneError(
         f"the tokenizer of {type(model).__name__} names no token for a text to begin with (bos_token or eos_token)"

@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each message says what was given, what was expected, and what fixes it."""
+"""Errors that a user can act on; a message names the input, what was expected, and what fixes it."""
 
 __all__ = [
     "BackboneError",

@@ -1,4 +1,4 @@
-"""What makes two models the same to an index: a SHA-256 over everything that determines their vectors."""
+"""Fingerprint of a model: a SHA-256 over everything that determines its vectors, so that an index knows its model."""
 
 import hashlib
 import json
@@ -13,33 +13,38 @@ from llm2comp.encoder import MemoryEncoder
 
 __all__ = ["content_digest", "content_state", "fingerprint"]
 
-_LOOKED_AT = 16
-_NO_MATTER = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+_SAMPLED_NUMBERS = 16
+"""Numbers of a trained tensor that `content_state` compares."""
+
+_IGNORED = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+"""Entries of a configuration that do not change vectors."""
+
 _ADAPTER = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
 
 
 def fingerprint(content: str, settings: dict[str, Any]) -> str:
-    """The fingerprint of a model with this content under these settings (pooling, maximum length, instruction …)."""
+    """Fingerprint of a model from its content digest and its settings (pooling, maximum length, instruction …)."""
     return hashlib.sha256(f"{content} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
 
 
 def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> str:
     """SHA-256 over weights, language model, adapter settings and tokenizer.
 
-    It is one of values, not of precisions: weights read back in another precision that holds them exactly are the same.
+    The digest is of values, not of precisions: weights loaded in another precision that holds them exactly have the
+    same digest.
 
     Args:
         encoder: The encoder.
-        dtype: Precision that the weights are to be rounded to before; None takes them as they are.
+        dtype: Precision that the weights are rounded to first; None takes them as they are.
     """
     backbone = encoder.backbone
-    about = {
-        "backbone": _about(backbone),
+    facts = {
+        "backbone": _backbone_facts(backbone),
         "adapter": _adapter(backbone),
         "tokenizer": _tokenizer(encoder),
         "beginning": encoder.beginning,
     }
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for name, tensor in sorted(_tensors(encoder).items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         if tensor.is_floating_point():
@@ -49,33 +54,31 @@ def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> 
 
 
 def content_state(encoder: MemoryEncoder) -> tuple[Any, ...]:
-    """Something quick to get that differs once the content has been changed, but not by moving to another device.
+    """A cheap value that differs once the content has changed, and stays when the model moves to another device.
 
-    PyTorch counts the changes of a tensor, all but those by its fused optimizers: of what is being trained, a few
-    numbers are looked at.
+    PyTorch counts the changes of a tensor, except those by its fused optimizers; so a few numbers of each trained
+    tensor are compared, too.
     """
     tensors = (encoder.memory, *encoder.backbone.parameters())
     versions = tuple((id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
-    few = [
-        tensor.detach().flatten()[:: max(1, tensor.numel() // _LOOKED_AT)] for tensor in tensors if tensor.requires_grad
-    ]
-    seen = tuple(torch.cat([numbers.double() for numbers in few]).tolist()) if few else ()
-    return versions, seen, encoder.backbone.reference, id(encoder.tokenizer)
+    trained = [tensor.detach().flatten() for tensor in tensors if tensor.requires_grad]
+    samples = [numbers[:: max(1, len(numbers) // _SAMPLED_NUMBERS)].double() for numbers in trained]
+    numbers = tuple(torch.cat(samples).tolist()) if samples else ()
+    return versions, numbers, encoder.backbone.reference, id(encoder.tokenizer)
 
 
 def _tensors(encoder: MemoryEncoder) -> dict[str, Tensor]:
     backbone = encoder.backbone
-    own = backbone.weights() if backbone.reference is None else {}
-    return {"memory": encoder.memory, **backbone.adapter_weights(), **own}
+    included = backbone.weights() if backbone.reference is None else {}
+    return {"memory": encoder.memory, **backbone.adapter_weights(), **included}
 
 
-def _about(backbone: Backbone) -> dict[str, Any]:
+def _backbone_facts(backbone: Backbone) -> dict[str, Any]:
     reference = backbone.reference
     if reference is not None:
         return {"name": reference.name, "revision": reference.revision}
-    return {
-        name: value for name, value in backbone.language_model.config.to_diff_dict().items() if name not in _NO_MATTER
-    }
+    settings = backbone.language_model.config.to_diff_dict()
+    return {name: value for name, value in settings.items() if name not in _IGNORED}
 
 
 def _adapter(backbone: Backbone) -> dict[str, Any] | None:
@@ -88,8 +91,8 @@ def _adapter(backbone: Backbone) -> dict[str, Any] | None:
 def _tokenizer(encoder: MemoryEncoder) -> str:
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is None:
-        told: Any = sorted(encoder.tokenizer.get_vocab().items())
+        content: Any = sorted(encoder.tokenizer.get_vocab().items())
     else:
-        whole = json.loads(backend.to_str())
-        told = [whole[part] for part in ("model", "normalizer", "pre_tokenizer", "added_tokens")]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        parts = json.loads(backend.to_str())
+        content = [parts[name] for name in ("model", "normalizer", "pre_tokenizer", "added_tokens")]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -20,8 +20,8 @@ from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
-from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
 from llm2comp.model_card import read_card, write_card
+from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
 from llm2comp.pooling import ClusterMerge
 from llm2comp.precision import check_precision, convert_embeddings, converts_here, empty_embeddings
 from llm2comp.truncation import add_truncated
@@ -210,8 +210,8 @@ class LLM2Comp(SentenceTransformer):
         """Embeddings of one text, (dim,), or of several, (texts, dim), in their order, as numpy array or torch tensor.
 
         The arguments are SentenceTransformer's, with these differences. `precision` also takes `bfloat16`, which
-        returns a tensor. `int8` and `uint8` are the components of the unit vectors times 127 and rounded (uint8: plus 128),
-        so they depend on nothing but the text, and a dot product over 127² is the cosine to about 0.01. Vectors
+        returns a tensor. `int8` and `uint8` are the components of the unit vectors times 127, rounded (uint8: plus
+        128), so they depend on nothing but the text, and a dot product over 127² is the cosine to about 0.01. Vectors
         shortened by `truncate_dim` have unit length again. Texts longer than `max_seq_length` keep their beginning, and
         one warning gives their number.
 
@@ -313,7 +313,7 @@ class LLM2Comp(SentenceTransformer):
             write_config(unfinished, entries)
 
     def export(self, path: str | Path, *, dtype: str | torch.dtype = "float32") -> "ExportReport":
-        """Writes a plain sentence-transformers model that gives the same vectors; see `llm2comp.export.export_model`."""
+        """Writes a plain sentence-transformers model with the same vectors; see `llm2comp.export.export_model`."""
         from llm2comp.export import export_model
 
         return export_model(self, path, dtype=dtype)
@@ -353,9 +353,9 @@ def _pooling(settings: dict[str, Any], dimension: int) -> nn.Module:
 
 
 def _initial_memory(backbone: Backbone, memory_tokens: int) -> Tensor:
-    """Memory tokens before training, (k, hidden): the mean input embedding plus a tenth of the embeddings' spread as noise.
+    """Memory tokens before training, (k, hidden): the mean input embedding plus noise.
 
-    The noise tells the tokens apart.
+    The noise, a tenth of the embeddings' standard deviation, tells the tokens apart.
     """
     with torch.no_grad():
         embeddings = backbone.embed(torch.arange(backbone.vocabulary_size)).float()

@@ -1,4 +1,4 @@
-"""From the k memory tokens of a text to its one embedding: their mean, or the paper's clustering-then-merging."""
+"""Pooling of a text's k memory tokens into one embedding by the paper's clustering-then-merging."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ def cluster_weights(memory: Tensor, threshold: float) -> Tensor:
     """Weight of each memory token in the embedding, so that a cluster of similar tokens counts as one.
 
     Tokens whose cosine is at least the threshold are linked; linked tokens form a cluster; the embedding is the mean of
-    the cluster means. A threshold above 1 gives the plain mean, one of -1 as well (a single cluster).
+    the cluster means. A threshold above 1 gives the plain mean, and so does -1 (a single cluster).
 
     Args:
         memory: (texts, k, dim).
@@ -24,8 +24,8 @@ def cluster_weights(memory: Tensor, threshold: float) -> Tensor:
     Returns:
         (texts, k), each row summing to 1.
 
-    Source: clustering-then-merging, Zhang et al., AAAI 2026; the paper names the idea and not the clustering, so single
-    linkage at a threshold is this library's reading of it.
+    Source: clustering-then-merging, Zhang et al., AAAI 2026. The paper does not name the clustering method; single
+    linkage at a threshold is this library's choice.
     """
     unit = functional.normalize(memory.detach().float(), dim=-1)
     tokens = memory.shape[1]
@@ -39,7 +39,7 @@ def cluster_weights(memory: Tensor, threshold: float) -> Tensor:
 
 
 class ClusterMerge(Module):
-    """Pooling module: weights the memory tokens by `cluster_weights` and adds them up."""
+    """Pooling module: the sum of the memory tokens, weighted by `cluster_weights`."""
 
     config_keys = ["dimension", "threshold"]
 
@@ -49,7 +49,7 @@ class ClusterMerge(Module):
         self.threshold = threshold
 
     def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
-        """Adds `sentence_embedding` (texts, dim), made of `token_embeddings` (texts, k, dim)."""
+        """Adds `sentence_embedding` (texts, dim), computed from `token_embeddings` (texts, k, dim)."""
         memory: Tensor = features["token_embeddings"]
         weights = cluster_weights(memory, self.threshold)
         return {**features, "sentence_embedding": (memory * weights[..., None]).sum(1)}

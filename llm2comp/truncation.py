@@ -1,4 +1,4 @@
-"""Counts the texts of a whole job that were cut to a model's maximum length, where each call of `encode` would warn."""
+"""Number of texts that a job cut to the model's maximum length, instead of a warning for each call of `encode`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ __all__ = ["TruncationCount", "add_truncated", "count_truncated"]
 
 @dataclass(slots=True)
 class TruncationCount:
-    """How many texts were encoded, how many of them were cut, and to how many tokens."""
+    """Number of texts encoded, number of them that were cut, and the maximum length in tokens."""
 
     texts: int = 0
     cut: int = 0
@@ -22,7 +22,7 @@ _counting: ContextVar[TruncationCount | None] = ContextVar("llm2comp_truncation_
 
 @contextmanager
 def count_truncated() -> Iterator[TruncationCount]:
-    """Counts what `encode` cuts in this thread within the block, in place of a warning for each call."""
+    """Counts the texts that `encode` cuts in this thread within the block, instead of a warning for each call."""
     count = TruncationCount()
     token = _counting.set(count)
     try:
@@ -32,12 +32,12 @@ def count_truncated() -> Iterator[TruncationCount]:
 
 
 def add_truncated(texts: int, cut: int, tokens: int) -> bool:
-    """Adds to the count of the block this is called in. False outside of such a block, where a warning is due.
+    """Adds to the count of the surrounding `count_truncated` block; False outside of one, where a warning is due.
 
     Args:
-        texts: Encoded by one call.
-        cut: How many of them were longer than the maximum.
-        tokens: The maximum.
+        texts: Number of texts of one call.
+        cut: Number of them that were longer than the maximum.
+        tokens: The maximum length.
     """
     if (count := _counting.get()) is None:
         return False

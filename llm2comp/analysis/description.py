@@ -1,4 +1,4 @@
-"""A model and texts in, its figures out: the numbers of `vectors` for any encoder, those of the memory tokens for one of ours."""
+"""Figures of a model on texts: those of `vectors` for any encoder, and of the memory tokens for LLM2Comp models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _Floats = NDArray[np.floating[Any]]
 
 
 class DocumentEncoder(Protocol):
-    """What has vectors to describe: a SentenceTransformer, or anything with its `encode_document`."""
+    """An encoder of documents: a SentenceTransformer, or anything with its `encode_document`."""
 
     def encode_document(self, *args: Any, **kwargs: Any) -> Any:
         """Vectors, (texts, dim)."""
@@ -29,11 +29,11 @@ class Description:
     """How a model spreads texts over its space.
 
     Attributes:
-        figures: Of its document vectors.
-        spectrum: Singular values of the centred vectors, the largest first.
-        spectrum_uncentred: The same with the mean left in.
-        similarity: (k, k) mean cosines between a text's memory tokens; None for a model without.
-        alignment: Of positive pairs; None without pairs.
+        figures: Figures of its document vectors.
+        spectrum: Singular values of the centred vectors, largest first.
+        spectrum_uncentred: Singular values of the vectors as they are.
+        similarity: Mean cosines between a text's memory tokens, (k, k); None for a model without memory tokens.
+        alignment: Alignment of positive pairs; None without pairs.
     """
 
     figures: VectorFigures
@@ -43,30 +43,30 @@ class Description:
     alignment: float | None
 
     def numbers(self) -> dict[str, Any]:
-        """The figures by name, as JSON takes them; the spectra are left out."""
-        memory = (
-            {}
-            if self.similarity is None
-            else {"memory_tokens": len(self.similarity), "memory_similarity": self.similarity.tolist()}
-        )
+        """The figures by name, as JSON values, without the spectra."""
+        numbers: dict[str, Any] = self.figures._asdict()
+        if self.alignment is not None:
+            numbers["alignment"] = self.alignment
         if self.similarity is not None:
-            memory["memory_similarity_mean"] = mean_off_diagonal(self.similarity)
-        return {**self.figures._asdict(), **({} if self.alignment is None else {"alignment": self.alignment}), **memory}
+            numbers["memory_tokens"] = len(self.similarity)
+            numbers["memory_similarity"] = self.similarity.tolist()
+            numbers["memory_similarity_mean"] = mean_off_diagonal(self.similarity)
+        return numbers
 
 
 def describe_embeddings(
     model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any]:
-    """Effective dimension, uniformity, anisotropy and memory-token similarity of a model on texts, as plain numbers by name.
+    """Effective dimension, uniformity, anisotropy and memory-token similarity of a model, as numbers by name.
 
     Args:
-        model: One of ours, or any encoder; the memory tokens' numbers are there for ours only.
-        texts: At least two.
-        pairs: (query, positive) texts for `alignment`, which is left out without.
+        model: An LLM2Comp model, or any encoder, which has no numbers of memory tokens.
+        texts: At least two texts.
+        pairs: (query, positive) texts for `alignment`, which is left out without them.
 
     Returns:
         The fields of `VectorFigures`; `alignment`; `memory_tokens` (k), `memory_similarity` (k lists of k cosines) and
-        `memory_similarity_mean` (of two different tokens; None where k is 1).
+        `memory_similarity_mean` (of different tokens; None if k is 1).
 
     Raises:
         SettingsError: If there are fewer than two texts, or a vector is not finite.
@@ -83,7 +83,10 @@ def describe_embeddings(
 def describe(
     model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = (), progress: bool = False
 ) -> Description:
-    """As `describe_embeddings`, with spectra and arrays; sentence-transformers' own progress bar, if asked for."""
+    """The figures of `describe_embeddings`, with spectra and arrays.
+
+    `progress` shows sentence-transformers' progress bar.
+    """
     if len(texts) < 2:
         raise SettingsError(f"{len(texts)} text{'s' if len(texts) != 1 else ''} to analyse; give at least 2")
     vectors, similarity = _encode(model, list(texts), progress)
@@ -97,7 +100,7 @@ def describe(
 
 
 def mean_off_diagonal(matrix: _Floats) -> float | None:
-    """Mean of what is not on the diagonal; None where there is nothing else."""
+    """Mean of the entries off the diagonal; None for a matrix of one entry."""
     tokens = len(matrix)
     return float((matrix.sum() - np.trace(matrix)) / (tokens * (tokens - 1))) if tokens > 1 else None
 

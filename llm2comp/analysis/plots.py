@@ -1,4 +1,4 @@
-"""The spectra of one or two models, and the similarity of their memory tokens, as pictures."""
+"""Plots of an analysis: spectra of one or two models, and the similarity of their memory tokens."""
 
 import math
 from pathlib import Path
@@ -12,13 +12,13 @@ from llm2comp.analysis.report import Analysis, ModelAnalysis
 
 __all__ = ["plot_memory", "plot_spectra"]
 
-_COLOURS = ("#0072B2", "#D55E00")  # blue and vermilion of Okabe and Ito: told apart in every kind of colour vision
+_COLOURS = ("#0072B2", "#D55E00")  # blue and vermilion of Okabe and Ito, distinct for all kinds of colour vision
 _MARKED_TOKENS = 12
 _NAME_CHARACTERS = 45
 
 
 def plot_spectra(analysis: Analysis, path: Path) -> None:
-    """Writes a PNG (1,100 x 700) of the singular values over their rank, each divided by the largest, centred and not."""
+    """Writes a PNG (1,100 x 700) of singular values over the largest one, by rank, centred and uncentred."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
@@ -37,29 +37,33 @@ def plot_spectra(analysis: Analysis, path: Path) -> None:
 
 
 def _draw_spectrum(axes: Any, model: ModelAnalysis, colour: str) -> None:
-    described, figures = model.description, model.description.figures
+    description, figures = model.description, model.description.figures
     kinds = (
-        ("-", "centred", described.spectrum, figures.participation_ratio, figures.entropy_rank),
+        ("-", "centred", description.spectrum, figures.participation_ratio, figures.entropy_rank),
         (
             "--",
             "mean left in",
-            described.spectrum_uncentred,
+            description.spectrum_uncentred,
             figures.participation_ratio_uncentred,
             figures.entropy_rank_uncentred,
         ),
     )
     for style, kind, values, ratio, rank in kinds:
-        shown = values[values > 0]  # zeros have no logarithm: a line that ends early is a collapse
+        shown = values[values > 0]  # zeros have no logarithm; a line that ends early shows a collapse
         label = f"{_short(model.name)}, {kind}: participation ratio {ratio:.1f}, entropy rank {rank:.1f}"
         axes.plot(np.arange(1, len(shown) + 1), shown / values[0], style, color=colour, linewidth=2, label=label)
 
 
 def plot_memory(analysis: Analysis, path: Path) -> bool:
-    """Writes a PNG of the mean cosines between memory tokens, a panel a model, on one scale; False if no model has memory tokens."""
+    """Writes a PNG of the mean cosines between memory tokens, one panel per model, on one scale.
+
+    Returns:
+        False, without a file, if no model has memory tokens.
+    """
     from matplotlib.figure import Figure
 
-    found = [(model, model.description.similarity) for model in analysis.models]
-    panels = [(model, similarity) for model, similarity in found if similarity is not None]
+    similarities = [(model, model.description.similarity) for model in analysis.models]
+    panels = [(model, similarity) for model, similarity in similarities if similarity is not None]
     if not panels:
         return False
     figure = Figure(figsize=(1.5 + 5.2 * len(panels), 6.2), dpi=100, layout="constrained")
@@ -76,9 +80,8 @@ def plot_memory(analysis: Analysis, path: Path) -> bool:
 def _draw_similarity(axis: Any, model: ModelAnalysis, similarity: NDArray[np.float64], lowest: float) -> Any:
     tokens = len(similarity)
     ends = (0.5, tokens + 0.5)
-    image = axis.imshow(
-        similarity, cmap="cividis", vmin=lowest, vmax=1.0, extent=(*ends, *reversed(ends))
-    )  # tokens count from 1
+    extent = (*ends, *reversed(ends))  # tokens count from 1
+    image = axis.imshow(similarity, cmap="cividis", vmin=lowest, vmax=1.0, extent=extent)
     if tokens <= _MARKED_TOKENS:
         for (row, column), value in np.ndenumerate(similarity):
             axis.text(
@@ -95,8 +98,8 @@ def _draw_similarity(axis: Any, model: ModelAnalysis, similarity: NDArray[np.flo
     axis.set_xlabel("memory token (position after the text)", fontsize=12)
     axis.set_ylabel("memory token", fontsize=12)
     mean = mean_off_diagonal(similarity)
-    told = "a single token" if mean is None else f"mean of different tokens {mean:.3f}"
-    axis.set_title(f"{_short(model.name)}\n{told}", fontsize=12)
+    summary = "a single token" if mean is None else f"mean of different tokens {mean:.3f}"
+    axis.set_title(f"{_short(model.name)}\n{summary}", fontsize=12)
     return image
 
 
@@ -105,5 +108,5 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _short(name: str) -> str:
-    """The end of a long name, which says more than its beginning."""
+    """The end of a long name, the more telling part of a path."""
     return name if len(name) <= _NAME_CHARACTERS else "…" + name[1 - _NAME_CHARACTERS :]

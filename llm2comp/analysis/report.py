@@ -1,4 +1,4 @@
-"""An analysis from start to end: models by name, texts by source, the numbers of each model as JSON and as a table."""
+"""The analysis of models on the texts of a corpus: settings, the run itself, and its numbers as JSON."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -39,42 +39,46 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSettings:
-    """What an analysis looks at, beside the models."""
+    """Settings of an analysis."""
 
     corpus: str
-    """What `llm2comp.corpus.read.read_corpus` understands; title and text of a document are joined."""
+    """Source of the texts, as `llm2comp.corpus.read.read_corpus` takes it; title and text of a document are joined."""
     limit: int = 2000
-    """Texts, the first of the corpus; empty ones among them are left out."""
+    """Number of texts, the first of the corpus; empty ones among them are left out."""
     pairs: str | None = None
-    """File of query/positive rows for the alignment, as `llm2comp.corpus.triples.read_rows` understands; the first `limit` rows."""
+    """File of query/positive rows for the alignment, as `llm2comp.corpus.triples.read_rows` takes it.
+
+    The first `limit` rows are used."""
     reader: str | None = None
-    """Folder or Hub id of the language model that reads memory tokens; None is each model's own, where it has one."""
+    """Folder or Hub id of the language model that reads memory tokens; None: each model's own, if it has one."""
     reader_texts: int = 128
-    """Texts, drawn from all, that are cut in two for the held-out losses."""
+    """Number of texts, drawn from all, that are cut in two for the held-out losses."""
     reader_tokens: int = 512
-    """Longest of these in tokens, both parts together."""
+    """Length in tokens to which these texts are cut, both parts together."""
     samples: int = 4
-    """Texts that the reader goes on with."""
+    """Number of texts that the reader continues."""
     sample_tokens: int = 32
+    """Tokens of a continuation, at most."""
     seed: int = 0
-    """Of the draw of these texts and the places where they are cut."""
+    """Seed of the draw of these texts and of their cuts."""
     device: str | None = None
+    """Such as `cpu` or `cuda:1`; None takes a GPU if there is one."""
     dtype: str = "float32"
-    """Precision of the weights: rounding noise of bfloat16 hides where a spectrum ends."""
+    """Precision of the weights; bfloat16's rounding noise hides where a spectrum ends."""
 
 
 @dataclass(frozen=True)
 class ModelAnalysis:
-    """What was found of one model.
+    """The analysis of one model.
 
     Attributes:
-        name: As it was given.
-        fingerprint: Of a model of ours.
-        stages: Training stages of a model of ours.
-        description: Its vectors and memory tokens.
+        name: The model's name, as in the call.
+        fingerprint: Fingerprint of an LLM2Comp model; None for others.
+        stages: Training stages of an LLM2Comp model.
+        description: Figures of its vectors and memory tokens.
         no_reading: Why there is no reading; empty if there is one.
         reading: Held-out losses of the frozen reader.
-        samples: What the reader wrote.
+        samples: Continuations by the reader.
     """
 
     name: str
@@ -86,7 +90,7 @@ class ModelAnalysis:
     samples: Sequence[Sample] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """All fields as JSON values."""
         return {
             "model": self.name,
             "fingerprint": self.fingerprint,
@@ -102,7 +106,14 @@ class ModelAnalysis:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Models side by side, on the same texts."""
+    """The analyses of several models on the same texts.
+
+    Attributes:
+        settings: The settings.
+        texts: Number of texts.
+        empty: Number of empty texts that were left out.
+        models: One analysis per model.
+    """
 
     settings: AnalysisSettings
     texts: int
@@ -110,7 +121,7 @@ class Analysis:
     models: list[ModelAnalysis]
 
     def to_json(self) -> dict[str, Any]:
-        """Settings, versions and everything that was found."""
+        """Settings, versions and the numbers of all models."""
         versions = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
         texts = {"texts": self.texts, "empty_texts_left_out": self.empty}
         return {
@@ -124,36 +135,31 @@ class Analysis:
 def analyze(
     models: Sequence[str], settings: AnalysisSettings, *, tell: Tell = lambda line: None, progress: bool = False
 ) -> Analysis:
-    """The figures of each model on the same texts; the models are loaded one after the other.
+    """The analysis of each model on the same texts; models are loaded one after the other.
 
     Args:
-        models: Folder or Hub id of a model of ours, `llm2comp-tiny` for the bundled one, or the folder of any
-            sentence-transformers model, which has vectors but neither memory tokens nor a reader.
+        models: Folder or Hub id of an LLM2Comp model, `llm2comp-tiny` for the bundled one, or the folder of any
+            sentence-transformers model, which has neither memory tokens nor a reader.
         settings: See `AnalysisSettings`.
-        tell: Gets a line before each long step.
-        progress: Whether sentence-transformers shows its bar.
+        tell: Called with a line before each long step.
+        progress: Whether sentence-transformers shows its progress bar.
 
     Raises:
         CorpusError: If the corpus cannot be read or has fewer than two texts that are not empty, or the pairs cannot be
-            read. ModelFolderError, BackboneError: If a model cannot be loaded, or the reader does not go with it.
-        SettingsError: If a reader is given and no model has memory tokens to read.
+            read.
+        ModelFolderError, BackboneError: If a model cannot be loaded, or the reader does not match it.
+        SettingsError: If a reader is named and a model has no memory tokens.
     """
     for name in models:
-        _check(name)
+        _check_exists(name)
     texts, empty = _read_texts(settings)
-    pairs = (
-        [(row.query, row.positives[0]) for _, row in islice(read_rows(settings.pairs), settings.limit)]
-        if settings.pairs
-        else []
-    )
-    if settings.pairs and not pairs:
-        raise CorpusError(f'{settings.pairs}: no pairs in it; expected lines such as {{"query": "…", "positive": "…"}}')
-    found = []
+    pairs = _read_pairs(settings.pairs, settings.limit) if settings.pairs else []
+    analyses = []
     for name in models:
         model = _load(name, settings)
         tell(f"{name}: encoding {len(texts):,} texts")
-        found.append(_analyze_model(name, model, texts, pairs, settings, tell, progress))
-    return Analysis(settings, len(texts), empty, found)
+        analyses.append(_analyze_model(name, model, texts, pairs, settings, tell, progress))
+    return Analysis(settings, len(texts), empty, analyses)
 
 
 def _analyze_model(
@@ -174,7 +180,7 @@ def _analyze_model(
         description = describe(model, texts, pairs=pairs, progress=progress)
         return ModelAnalysis(name, None, [], description, no_reading="it has no memory tokens")
     encoder = model.encoder
-    if settings.reader:  # first, for what does not fit should be said before hours of encoding
+    if settings.reader:  # first, so that a reader that does not match fails before hours of encoding
         _set_reader(model, settings.reader)
     description = describe(model, texts, pairs=pairs, progress=progress)
     identity = name, model.fingerprint, list(model.stages), description
@@ -198,16 +204,24 @@ def _analyze_model(
 
 
 def _read_texts(settings: AnalysisSettings) -> tuple[list[str], int]:
+    """Texts that are not empty, and the number of empty ones."""
     documents = [document.content for document in islice(read_corpus(settings.corpus), settings.limit)]
     texts = [text for text in documents if text.strip()]
     if len(texts) >= 2:
         return texts, len(documents) - len(texts)
-    found = f"{len(documents)} text{'s' if len(documents) != 1 else ''}" + (
+    content = f"{len(documents)} text{'s' if len(documents) != 1 else ''}" + (
         ", all of them empty" if not texts else f", {len(texts)} of them not empty"
     )
     if len(documents) == 1 and texts:
-        found = "one text (a .txt or .md file is one; a folder of them, or a .jsonl file, is many)"
-    raise CorpusError(f"{settings.corpus}: {found}; an analysis compares at least 2")
+        content = "one text (a .txt or .md file is one; a folder of them, or a .jsonl file, is many)"
+    raise CorpusError(f"{settings.corpus}: {content}; an analysis compares at least 2")
+
+
+def _read_pairs(file: str, limit: int) -> list[tuple[str, str]]:
+    pairs = [(row.query, row.positives[0]) for _, row in islice(read_rows(file), limit)]
+    if not pairs:
+        raise CorpusError(f'{file}: no pairs in it; expected lines such as {{"query": "…", "positive": "…"}}')
+    return pairs
 
 
 def _is_plain(name: str) -> bool:
@@ -218,14 +232,14 @@ def _is_bundled(name: str) -> bool:
     return name == BUNDLED_NAME and not Path(name).exists()
 
 
-def _check(name: str) -> None:
-    """Whether the last model is there is to be known before the first has encoded for hours."""
+def _check_exists(name: str) -> None:
+    """Refuses a model that is not there, before another one encodes for hours."""
     if not _is_plain(name) and not _is_bundled(name):
         read_config(find_folder(name))
 
 
 def _load(name: str, settings: AnalysisSettings) -> SentenceTransformer:
-    """A model of ours, or the sentence-transformers model in a folder."""
+    """An LLM2Comp model, or the sentence-transformers model in a folder."""
     if _is_plain(name):
         device = choose_device(settings.device)
         arguments = {"dtype": inference_dtype(settings.dtype, device), "use_safetensors": True}
@@ -250,7 +264,7 @@ def _set_reader(model: LLM2Comp, name: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The value with named tuples as objects, not as the lists that JSON would make of them."""
+    """The value with named tuples as objects; JSON would write them as lists."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return value._asdict()
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value

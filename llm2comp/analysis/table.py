@@ -1,4 +1,4 @@
-"""An analysis as text for people: a table with a column a model, and what the reader wrote."""
+"""An analysis as text: a table with one column per model, and the reader's continuations."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ _Row = tuple[str, Callable[[ModelAnalysis], str]]
 
 
 def format_analysis(analysis: Analysis) -> str:
-    """The numbers of all models, a line a number; `-` where a model does not have it."""
+    """The numbers of all models, one row each; `-` for a number that a model does not have."""
     rows = [["", *(_short(model.name) for model in analysis.models)]]
-    for name, tell in (*_VECTOR_ROWS, *_MEMORY_ROWS, *_READING_ROWS):
-        cells = [tell(model) for model in analysis.models]
+    for name, format_cell in (*_VECTOR_ROWS, *_MEMORY_ROWS, *_READING_ROWS):
+        cells = [format_cell(model) for model in analysis.models]
         if set(cells) != {"-"}:
             rows.append([name, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -31,7 +31,10 @@ def format_analysis(analysis: Analysis) -> str:
 
 
 def format_samples(samples: Sequence[Sample], printable: Callable[[str], str]) -> str:
-    """What the reader wrote after each beginning, a block a text; `printable` makes foreign text safe for a terminal."""
+    """The reader's continuations after each beginning, one block per text.
+
+    `printable` makes a text safe for a terminal.
+    """
     blocks = []
     for sample in samples:
         context = printable(sample.context)
@@ -68,12 +71,12 @@ def _similarity(model: ModelAnalysis) -> str:
     return "-" if model.description.similarity is None else _number(mean_off_diagonal(model.description.similarity))
 
 
-def _read(tell: Callable[[Reading], str]) -> Callable[[ModelAnalysis], str]:
-    return lambda model: "-" if model.reading is None else tell(model.reading)
+def _reading(format_cell: Callable[[Reading], str]) -> Callable[[ModelAnalysis], str]:
+    return lambda model: "-" if model.reading is None else format_cell(model.reading)
 
 
 def _loss(name: str, beginning: str) -> _Row:
-    return f"{name.upper()} after {beginning}", _read(lambda reading: _number(getattr(reading, name)[beginning], 4))
+    return f"{name.upper()} after {beginning}", _reading(lambda reading: _number(getattr(reading, name)[beginning], 4))
 
 
 def _kept(share: Share | None) -> str:
@@ -92,9 +95,9 @@ _VECTOR_ROWS: tuple[_Row, ...] = (
 )
 _MEMORY_ROWS: tuple[_Row, ...] = (("memory tokens", _tokens), ("mean cosine between memory tokens", _similarity))
 _READING_ROWS: tuple[_Row, ...] = (
-    ("texts read (tokens scored)", _read(lambda reading: f"{reading.texts} ({reading.tokens:,})")),
+    ("texts read (tokens scored)", _reading(lambda reading: f"{reading.texts} ({reading.tokens:,})")),
     *(_loss("nll", beginning) for beginning in BEGINNINGS),
-    ("share of the context's worth kept", _read(lambda reading: _kept(reading.nll_share))),
+    ("share of the context's worth kept", _reading(lambda reading: _kept(reading.nll_share))),
     *(_loss("ctkd", beginning) for beginning in BEGINNINGS[:-1]),
-    ("share of the divergence removed", _read(lambda reading: _kept(reading.ctkd_share))),
+    ("share of the divergence removed", _reading(lambda reading: _kept(reading.ctkd_share))),
 )

@@ -1,4 +1,4 @@
-"""How a model spreads texts over its space: numbers of a matrix of embeddings, and of memory tokens, as pure functions of arrays."""
+"""Figures of embeddings and memory tokens as functions of arrays: effective dimension, uniformity, similarity."""
 
 from typing import Any, NamedTuple
 
@@ -24,26 +24,26 @@ _ROWS_AT_ONCE = 1024
 
 
 class VectorFigures(NamedTuple):
-    """What `analyze_vectors` finds; each figure is defined at the function of its name."""
+    """Result of `analyze_vectors`; each figure is defined by the function of its name."""
 
     texts: int
     dimension: int
     participation_ratio: float
-    """Of the centred vectors: over the eigenvalues of their covariance."""
+    """Participation ratio of the centred vectors, over the eigenvalues of their covariance."""
     entropy_rank: float
-    """Of the centred vectors."""
+    """Entropy rank of the centred vectors."""
     participation_ratio_uncentred: float
-    """With the mean of all vectors left in, which a narrow cone of vectors shares."""
+    """Participation ratio with the mean of all vectors left in, which dominates in a narrow cone of vectors."""
     entropy_rank_uncentred: float
     uniformity: float
     mean_cosine: float
 
 
 def analyze_vectors(vectors: _Array) -> VectorFigures:
-    """The figures of a matrix of embeddings, (texts, dim), a row a text.
+    """The figures of a matrix of embeddings, (texts, dim).
 
     Raises:
-        SettingsError: If it is no matrix of at least two rows, or holds a value that is not finite.
+        SettingsError: If it is no matrix of at least two rows, or contains a value that is not finite.
     """
     centred, uncentred = (singular_values(vectors, centred=choice) for choice in (True, False))
     texts, dimension = np.shape(vectors)
@@ -60,15 +60,15 @@ def analyze_vectors(vectors: _Array) -> VectorFigures:
 
 
 def singular_values(vectors: _Array, *, centred: bool) -> NDArray[np.float64]:
-    """Singular values of the embedding matrix, sorted, the largest first: min(texts, dim) of them.
+    """Singular values of the embedding matrix, largest first, (min(texts, dim),).
 
-    Divided by the first they are the spectrum the paper plots (Zhang et al., AAAI 2026, "effective dimension"), which
-    does not say whether its vectors were centred. Collapse shows as an early drop to zero. Values that single-precision
-    rounding of the vectors can make by itself are set to zero.
+    Divided by the first they are the spectrum that the paper plots (Zhang et al., AAAI 2026, "effective dimension"),
+    which does not say whether its vectors were centred. A collapse shows as an early drop to zero. Values within the
+    rounding error of single-precision vectors are set to zero.
 
     Args:
         vectors: (texts, dim).
-        centred: Whether the mean of all vectors is taken off each first; squares over the number of texts are then the
+        centred: Whether to subtract the mean of all vectors first; the squares over the number of texts are then the
             eigenvalues of the covariance.
 
     Raises:
@@ -82,11 +82,11 @@ def singular_values(vectors: _Array, *, centred: bool) -> NDArray[np.float64]:
 
 
 def participation_ratio(values: _Array) -> float:
-    """Effective dimension from singular values: (sum l)^2 / sum l^2 over their squares l, the variances along the principal axes.
+    """Effective dimension from singular values: (sum l)^2 / sum l^2 over the variances l, their squares.
 
-    d for equal variances in d directions, 1 for a single direction, 0 where there is no variance at all. Of n texts
-    spread evenly over d dimensions it is about n d / (n + d): compare models on equally many texts. Source: Gao et al.,
-    "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 214262 (2017).
+    d for equal variances in d directions, 1 for a single direction, 0 for no variance. For n texts spread evenly over d
+    dimensions it is about n d / (n + d), so compare models on the same number of texts. Source: Gao et al., "A theory
+    of multineuronal dimensionality, dynamics and measurement", bioRxiv 214262 (2017).
     """
     variances = _scaled(values) ** 2
     return float(variances.sum() ** 2 / (variances**2).sum()) if variances.any() else 0.0
@@ -95,8 +95,8 @@ def participation_ratio(values: _Array) -> float:
 def entropy_rank(values: _Array) -> float:
     """Effective dimension from singular values: exp of the entropy of p, the values over their sum.
 
-    d for d equal values, 1 for a single one, 0 where all are zero. Small values count for more here than in the
-    participation ratio, which squares them twice.
+    d for d equal values, 1 for a single one, 0 if all are zero. Small values count more here than in the participation
+    ratio, which squares them twice.
     Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007, definition 1.
     """
     shares = _scaled(values)
@@ -107,11 +107,11 @@ def entropy_rank(values: _Array) -> float:
 
 
 def uniformity(vectors: _Array, t: float = 2.0) -> float:
-    """Log of the mean of exp(-t |x - y|^2) over all pairs of different rows, scaled to unit length; lower is more evenly spread.
+    """Log of the mean of exp(-t |x - y|^2) over all pairs of rows, scaled to unit length; lower is more uniform.
 
-    0 where all vectors are the same; about -4 + 8 / dim for vectors spread evenly over a sphere of many dimensions, t
-    2. Source: Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on
-    the hypersphere", ICML 2020, section 4.1.2.
+    0 if all vectors are the same; with t = 2 about -4 + 8 / dim for vectors spread evenly over a sphere of many
+    dimensions. Source: Wang and Isola, "Understanding contrastive representation learning through alignment and
+    uniformity on the hypersphere", ICML 2020, section 4.1.2.
     """
     unit = _unit(_checked(vectors))
     squares, rows, total = (unit**2).sum(1), len(unit), 0.0
@@ -119,16 +119,15 @@ def uniformity(vectors: _Array, t: float = 2.0) -> float:
         block = slice(first, first + _ROWS_AT_ONCE)
         distances = np.maximum(squares[block, None] + squares[None] - 2 * unit[block] @ unit.T, 0.0)
         total += float(np.exp(-t * distances).sum())
-    return float(
-        np.log(max(total - rows, np.finfo(np.float64).tiny) / (rows * (rows - 1)))
-    )  # each row is at distance 0 from itself
+    others = max(total - rows, np.finfo(np.float64).tiny)  # each row is at distance 0 from itself
+    return float(np.log(others / (rows * (rows - 1))))
 
 
 def mean_cosine(vectors: _Array) -> float:
-    """Anisotropy: the mean cosine of all pairs of different rows; near 1 where every text points the same way, 0 where none prefers a direction.
+    """Anisotropy: the mean cosine of all pairs of different rows.
 
-    Source: Ethayarajh, "How contextual are contextualized word representations?", EMNLP 2019, section 3.3 (there of
-    sampled pairs).
+    Near 1 if all vectors point the same way, near 0 if there is no preferred direction. Source: Ethayarajh, "How
+    contextual are contextualized word representations?", EMNLP 2019, section 3.3 (there of sampled pairs).
     """
     unit = _unit(_checked(vectors))
     rows = len(unit)
@@ -136,12 +135,13 @@ def mean_cosine(vectors: _Array) -> float:
 
 
 def alignment(first: _Array, second: _Array) -> float:
-    """Mean of |x - y|^2 over positive pairs, row by row, scaled to unit length: 0 where both texts of a pair have one vector; lower is closer.
+    """Mean of |x - y|^2 over positive pairs (rows of both arrays), scaled to unit length; lower is closer.
 
-    Source: Wang and Isola, ICML 2020, section 4.1.1, with exponent 2.
+    0 if both texts of each pair have the same vector. Source: Wang and Isola, ICML 2020, section 4.1.1, with exponent
+    2.
 
     Raises:
-        SettingsError: If the two are not alike in shape, or hold a value that is not finite.
+        SettingsError: If the shapes differ, or a value is not finite.
     """
     if np.shape(first) != np.shape(second):
         raise SettingsError(
@@ -152,10 +152,9 @@ def alignment(first: _Array, second: _Array) -> float:
 
 
 def memory_similarity(memory: _Array) -> NDArray[np.float64]:
-    """Mean over texts of the cosines between a text's memory tokens, (texts, k, dim) -> (k, k): ones on the diagonal.
+    """Mean over texts of the cosines between a text's memory tokens, (texts, k, dim) -> (k, k); ones on the diagonal.
 
-    Source: the k x k memory similarity of Zhang et al., AAAI 2026; tokens that say the same are why it merges clusters
-    of them.
+    Source: the k x k memory similarity of Zhang et al., AAAI 2026, which merges clusters of similar tokens.
     """
     states = np.asarray(memory, dtype=np.float64)
     if states.ndim != 3 or not len(states):
@@ -177,12 +176,12 @@ def _checked(vectors: _Array, *, least: int = 2) -> NDArray[np.float64]:
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of unit length; a row of zeros stays."""
+    """Rows scaled to unit length; a row of zeros stays zero."""
     lengths: NDArray[np.float64] = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1.0)
 
 
 def _scaled(values: _Array) -> NDArray[np.float64]:
-    """Over the largest, so that powers neither overflow nor vanish."""
+    """The values over the largest one, so that powers neither overflow nor underflow."""
     array = np.asarray(values, dtype=np.float64)
     return array / (array.max(initial=0.0) or 1.0)

@@ -1,4 +1,4 @@
-"""Settings of a LoRA adapter, apart from torch, so that recipes are checked before anything heavy is imported."""
+"""Settings of a LoRA adapter; imports no torch, so that recipes are checked before anything heavy is imported."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class AdapterSettings:
     alpha: int = 32
     dropout: float = 0.05
     targets: tuple[str, ...] | None = None
-    """Names of the layers to adapt; None takes q, v, o, gate, up and down where a model has them, else every linear layer."""
+    """Names of the layers to adapt; None: q, v, o, gate, up and down if the model has them, else all linear layers."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not 0 <= self.dropout < 1:

@@ -1,8 +1,8 @@
 """Packed attention: texts end to end without padding, as one attention function registered with transformers.
 
 The token axis holds the texts of a batch one after another, and attention stays within each text. The same function
-serves the encoder (each token sees its whole text) and the frozen reader (causal). Which of the two is part of the call,
-so no shared state is switched.
+serves the encoder (each token sees its whole text) and the frozen reader (causal). Which of the two is an argument of
+the call, so no shared state is switched.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 
 from llm2comp.errors import BackboneError
 
-__all__ = ["PACKED_ATTENTION", "Packing", "packed_attention", "tail_places"]
+__all__ = ["PACKED_ATTENTION", "Packing", "packed_attention", "tail_rows"]
 
 PACKED_ATTENTION = "llm2comp_packed"
 """The name to pass to transformers as `attn_implementation`."""
@@ -70,13 +70,12 @@ class Packing:
         ends = sizes.cumsum(0)
         positions = torch.arange(int(ends[-1])) - torch.repeat_interleave(ends - sizes, sizes)
         boundaries = functional.pad(ends, (1, 0)).to(torch.int32)
-        places = functional.pad(positions, (0, padding))[None]
         return cls(
             lengths=tuple(map(int, lengths)),
             causal=causal,
             dropout=dropout,
             boundaries=boundaries.to(device),
-            positions=places.to(device),
+            positions=functional.pad(positions, (0, padding))[None].to(device),
             padding=padding,
             tail=tail,
             last_attention=last_attention,
@@ -88,10 +87,10 @@ class Packing:
 
     def tail_rows(self) -> Tensor:
         """Rows of the tails among all tokens, (texts x tail,)."""
-        return tail_places(self.boundaries[1:].to(torch.int64), self.tail).flatten()
+        return tail_rows(self.boundaries[1:].to(torch.int64), self.tail).flatten()
 
 
-def tail_places(ends: Tensor, tail: int) -> Tensor:
+def tail_rows(ends: Tensor, tail: int) -> Tensor:
     """Rows of the last tokens of each text, (texts, tail), from the row after each text, (texts,)."""
     return ends[:, None] - torch.arange(tail, 0, -1, device=ends.device)
 

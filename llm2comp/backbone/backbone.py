@@ -305,7 +305,7 @@ class Backbone(nn.Module):
         return self._frozen[0]
 
     def _adapter_on(self) -> AbstractContextManager[None]:
-        """Keeps passes with the adapter off waiting; other encoding passes run at the same time where the model allows."""
+        """Holds off passes that switch the adapter off; encoding passes share it where the model allows."""
         return self._lock.together() if self._threads_share else self._lock.alone()
 
     @contextmanager

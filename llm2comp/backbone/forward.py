@@ -96,7 +96,7 @@ def run_padded(model: PreTrainedModel, embeddings: Tensor, lengths: Sequence[int
 
 @torch.no_grad()
 def choose_layout(model: PreTrainedModel, attention: Literal["auto", "packed", "padded"] = "auto") -> AttentionLayout:
-    """The layout whose passes pass the probe: bidirectional, texts apart from each other, causal ones as the model's own.
+    """The first layout that the probe accepts for this model.
 
     The model is left with the attention implementation of that layout. Its dropout is turned off for good, so that
     teacher and reader are exact in training; adapters added later keep theirs.
@@ -165,9 +165,10 @@ def _turn_dropout_off(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _causality(model: PreTrainedModel, causal: bool) -> Iterator[None]:
-    """Makes a padded model causal or bidirectional for one pass; some classes read the configuration, some an attribute.
+    """Makes a padded model causal or bidirectional for one pass.
 
-    A bidirectional pass has no sliding window and no chunks, because memory tokens must see the beginning of the text.
+    Some classes read the configuration, some their own attribute. A bidirectional pass has no sliding window and no
+    chunks, because memory tokens must see the beginning of the text.
     """
     config = model.config
     switches: list[tuple[Any, str, Any]] = [(config, "is_causal", causal)]

@@ -1,4 +1,4 @@
-"""What the machine multiplies natively, and the precision that follows from it."""
+"""Devices, and the precision of weights that suits them."""
 
 from pathlib import Path
 
@@ -10,23 +10,31 @@ __all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16"]
 
 
 def multiplies_bfloat16(device: str | None = None) -> bool:
-    """Whether a device (None: a GPU if there is one) multiplies bfloat16 in hardware: CUDA from Ampere on, CPUs with avx512_bf16 or amx."""
+    """Whether a device multiplies bfloat16 in hardware: CUDA from Ampere on, CPUs with avx512_bf16 or amx.
+
+    Args:
+        device: Such as `cpu` or `cuda:1`; None: a GPU if there is one.
+    """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
-    information = Path("/proc/cpuinfo")
-    flags = information.read_text(encoding="utf-8", errors="replace") if information.exists() else ""
+    cpu_info = Path("/proc/cpuinfo")
+    flags = cpu_info.read_text(encoding="utf-8", errors="replace") if cpu_info.exists() else ""
     return bool(torch.backends.mkldnn.is_available()) and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
 def inference_dtype(name: str | torch.dtype, device: str) -> torch.dtype:
-    """The precision of weights asked for, by name or as it is; `auto` is bfloat16 where the device multiplies it natively, else float32.
+    """The torch dtype of a precision; `auto` is bfloat16 where the device multiplies it natively, else float32.
+
+    Args:
+        name: `auto`, `float32`, `bfloat16`, or one of the two dtypes.
+        device: Such as `cpu` or `cuda:1`.
 
     Raises:
-        SettingsError: If it is none of auto, float32, bfloat16.
+        SettingsError: If there is no such precision.
     """
     if name == "auto":
         return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
@@ -37,7 +45,7 @@ def inference_dtype(name: str | torch.dtype, device: str) -> torch.dtype:
 
 
 def choose_device(name: str | None) -> str:
-    """The device asked for; None is a GPU if there is one.
+    """The name of a device that works here; None takes a GPU if there is one, else the CPU.
 
     Raises:
         SettingsError: If PyTorch knows no such device, or this machine has none.

@@ -33,7 +33,7 @@ def last_attention(model: PreTrainedModel) -> nn.Module | None:
 
 
 def hook_last_layer(model: PreTrainedModel) -> None:
-    """Sets the hooks on the last layer's MLP, where `last_attention` knows the layer; they act in `memory_rows_only`."""
+    """Sets hooks on the last layer's MLP that act within `memory_rows_only`; none where `last_attention` is None."""
     if last_attention(model) is None:
         return
     mlp = decoder(model).layers[-1].mlp  # type: ignore[index, union-attr]  # a ModuleList: see last_attention
@@ -49,9 +49,9 @@ def current_pass() -> Packing | None:
 
 @contextmanager
 def memory_rows_only(packing: Packing | None) -> Iterator[None]:
-    """In this thread, the last layer's MLP is computed for the tail of each text, and gives 0 for the other tokens.
+    """Within the block, in this thread, the last layer's MLP is computed for the tails only; it is 0 for other tokens.
 
-    Without a packing, or without its `last_attention`, it is computed for all tokens.
+    Without a packing, or with one that has no `last_attention`, it is computed for all tokens.
     """
     token = _pass.set(packing if packing is not None and packing.last_attention is not None else None)
     try:
@@ -61,7 +61,7 @@ def memory_rows_only(packing: Packing | None) -> Iterator[None]:
 
 
 def _select_memory_rows(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
-    """(1, tokens, hidden) -> (1, memory rows, hidden), padded to a number of rows that few passes differ in."""
+    """(1, tokens, hidden) -> (1, memory rows, hidden), padded as `rows_of_padding` says."""
     packing = _pass.get()
     if packing is None:
         return None
@@ -70,11 +70,10 @@ def _select_memory_rows(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]
 
 
 def _restore_rows(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-    """(1, memory rows, hidden) -> (1, tokens, hidden), the memory rows in their places among zeros."""
+    """(1, memory rows, hidden) -> (1, tokens, hidden), with zeros for the other tokens."""
     packing = _pass.get()
     if packing is None:
         return None
-    places = packing.tail_rows()
-    tokens = packing.positions.shape[1]
-    states = output.new_zeros(1, tokens, output.shape[-1])
-    return states.index_copy(1, places, output[:, : len(places)])
+    rows = packing.tail_rows()
+    states = output.new_zeros(1, packing.positions.shape[1], output.shape[-1])
+    return states.index_copy(1, rows, output[:, : len(rows)])

@@ -1,4 +1,4 @@
-"""Language models and tokenizers from a folder or the Hub: safetensors only, quietly, and every failure in one line."""
+"""Language models and tokenizers loaded from a folder or the Hub: safetensors only, and errors of one line."""
 
 import sys
 import warnings
@@ -22,25 +22,25 @@ _HUB_TIMEOUT = 10.0
 
 
 class Source(NamedTuple):
-    """Where a model's files are: a folder, or a Hub id at one commit."""
+    """Location of a model's files: a folder, or a Hub id at one commit."""
 
     name: str
     revision: str | None
     place: str
-    """What to load from: the folder, the Hub id, or the folder of the Hub's cache if the Hub does not answer."""
+    """Argument for transformers: the folder, the Hub id, or the Hub's cache folder if the Hub does not answer."""
 
     @property
     def is_folder(self) -> bool:
-        """Whether the name is that of a folder on this machine."""
+        """Whether the source is a folder on this machine."""
         return self.revision is None and self.name == self.place
 
 
 def find_source(name_or_path: str | Path, revision: str | None = None) -> Source:
-    """Where to load from. The Hub is asked once, without the minutes of retries that its client would spend on each file.
+    """Location of a model; the Hub is asked once, without the minutes of retries that its client spends on each file.
 
     Raises:
-        BackboneError: If there is no such folder, and no such model on the Hub or, when that does not answer, in its
-            cache.
+        BackboneError: If there is no such folder, and no such model on the Hub (or in its cache, if the Hub does not
+            answer).
     """
     name = str(name_or_path)
     if Path(name).is_dir():
@@ -62,7 +62,7 @@ def find_source(name_or_path: str | Path, revision: str | None = None) -> Source
 
 
 def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The causal language model of a source in the given precision, every one of its weights read from a file.
+    """The causal language model of a source in the given precision, with all its weights from files.
 
     Raises:
         BackboneError: If it cannot be loaded, or its files lack weights.
@@ -84,12 +84,12 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
         )
     model, report = loaded
     assert isinstance(model, PreTrainedModel)
-    unfit = sorted(report["missing_keys"]) or sorted(str(key[0]) for key in report["mismatched_keys"])
-    if unfit:
+    wrong = sorted(report["missing_keys"]) or sorted(str(key[0]) for key in report["mismatched_keys"])
+    if wrong:
         what = "no weights" if report["missing_keys"] else "weights of another shape"
         raise BackboneError(
-            f"cannot load the language model {source.name!r}: its files hold {what} for {unfit[0]} and "
-            f"{len(unfit) - 1} more; "
+            f"cannot load the language model {source.name!r}: its files hold {what} for {wrong[0]} and "
+            f"{len(wrong) - 1} more; "
             f"give one that was saved whole, as {type(model).__name__}"
         )
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -104,7 +104,7 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
     """The tokenizer of a source.
 
     Raises:
-        BackboneError: If it has none that loads.
+        BackboneError: If it has no tokenizer, or one that cannot be loaded.
     """
     with _failing_as_backbone(source, "tokenizer of"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(
@@ -116,13 +116,12 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps progress bars off what is not a terminal, and transformers' load reports off the user, who gets one line of ours instead."""
+    """Silences transformers' load reports, which this package sums up, and progress bars outside a terminal."""
     verbosity = transformers_logging.get_verbosity()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        warnings.filterwarnings(
-            "ignore", "Cannot (en|dis)able progress bars", UserWarning
-        )  # where an environment variable has the last word
+        # an environment variable may forbid switching them
+        warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars", UserWarning)
         transformers_logging.set_verbosity_error()
         try:
             with nullcontext() if sys.stderr.isatty() else _without_bars():
@@ -133,14 +132,14 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    of_transformers, of_hub = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    transformers_bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        if of_transformers:
+        if transformers_bars:
             transformers_logging.enable_progress_bar()
-            if not of_hub:
+            if not hub_bars:
                 disable_progress_bars()
 
 

@@ -1,4 +1,4 @@
-"""A test every language model takes before it becomes a backbone: does it read both ways, and each text by itself?"""
+"""Probe of a language model at load: are its passes bidirectional when they should be, and its texts independent?"""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ PROBE_TEXTS = ((5, 11, 7, 13, 9, 17), (8, 6, 12, 10))
 """Token ids of two texts."""
 
 _LAST = 14
-"""What the last token of the first text is changed to."""
+"""Replacement for the last token of the first text."""
 
 _Forward = Callable[[Tensor, Sequence[int], bool], Tensor]
 """(embeddings (tokens, hidden), lengths, causal) to hidden states (tokens, hidden)."""
@@ -23,21 +23,21 @@ _Forward = Callable[[Tensor, Sequence[int], bool], Tensor]
 def probe(
     forward: _Forward, embed: Callable[[Tensor], Tensor], expected: Sequence[Tensor], *, name: str, device: torch.device
 ) -> None:
-    """Changes one token and looks at which hidden states move.
+    """Changes one token and checks which hidden states change.
 
-    When the last token of a text changes, a bidirectional pass must move every state of that text, alone or with
-    another text beside it (some classes behave differently without padding), and none of the other; a causal pass must
-    move the last state only, and must give the states that the model gives by itself.
+    When the last token of a text changes, a bidirectional pass must change every state of that text, alone or beside
+    another text (some classes behave differently without padding), and none of the other text; a causal pass must
+    change the last state only, and its states must be those of the unmodified model.
 
     Args:
-        forward: The pass on trial.
+        forward: The pass to check.
         embed: Token ids to input embeddings.
-        expected: The model's own causal states of each of `PROBE_TEXTS`, (tokens, hidden).
-        name: What to call the model.
-        device: Where it is.
+        expected: Causal states of each of `PROBE_TEXTS` by the unmodified model, (tokens, hidden).
+        name: Name of the model in errors.
+        device: The model's device.
 
     Raises:
-        BackboneError: Naming the model and what it did instead.
+        BackboneError: Naming the model and its mistake.
     """
     first, second = PROBE_TEXTS
     changed = (*first[:-1], _LAST)
@@ -45,13 +45,13 @@ def probe(
 
     def states(texts: Sequence[Sequence[int]], causal: bool) -> Tensor:
         embedded = embed(torch.tensor([token for text in texts for token in text], device=device))
-        found = forward(embedded, [len(text) for text in texts], causal)
-        if found.shape != embedded.shape:
+        hidden = forward(embedded, [len(text) for text in texts], causal)
+        if hidden.shape != embedded.shape:
             raise BackboneError(
-                f"{name} turns embeddings of shape {tuple(embedded.shape)} into states of shape {tuple(found.shape)}; "
+                f"{name} turns embeddings of shape {tuple(embedded.shape)} into states of shape {tuple(hidden.shape)}; "
                 "they must be alike"
             )
-        return found
+        return hidden
 
     for beside in ((), (second,)):
         before, after = states((first, *beside), False), states((changed, *beside), False)
@@ -75,14 +75,14 @@ def probe(
 
 
 def _distance(before: Tensor, after: Tensor) -> Tensor:
-    """How far each state went, relative to its length, (tokens,)."""
+    """Distance between the states before and after, relative to their length, (tokens,)."""
     before, after = before.float(), after.float()
     distance: Tensor = (before - after).norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-30)
     return distance
 
 
 def _noise(states: Tensor) -> float:
-    """Distance that rounding alone can bring about: a mixture's experts round differently when they are given other tokens."""
+    """Largest distance due to rounding alone; a mixture's experts round differently beside other tokens."""
     return 1e-5 if _exact(states) else 2e-2
 
 

@@ -38,15 +38,15 @@ _logger = logging.getLogger(__name__)
 
 
 class ExportReport(NamedTuple):
-    """What an export wrote, and how it compares with its original.
+    """Result of an export, and its comparison with the original.
 
     Attributes:
-        folder: Where it is.
+        folder: The plain model's folder.
         size: Its size in bytes.
-        texts: How many texts both models encoded, each as a query and as a document.
-        difference: Largest difference of a component between the vectors of both, with float32 weights.
-        cosine: Smallest cosine between the vectors of both, with the weights as written.
-        attention: `sdpa`; or `eager`, where transformers' faster attention reads a text in one direction only.
+        texts: Number of texts that both models encoded, each as a query and as a document.
+        difference: Largest difference of a component between both models' vectors, with float32 weights.
+        cosine: Smallest cosine between both models' vectors, with the weights as written.
+        attention: `sdpa`; or `eager`, if transformers' faster attention stays causal for this model.
     """
 
     folder: Path
@@ -61,21 +61,21 @@ def export_model(model: "LLM2Comp", folder: str | Path, *, dtype: str | torch.dt
     """Writes a plain sentence-transformers model, loads it again, and compares its vectors with the original's.
 
     `SentenceTransformer(folder)` loads it without this package and without `trust_remote_code`. It takes
-    sentence-transformers 6.0.1 and transformers 5.17 or newer; older ones may overlook that texts are read both ways.
+    sentence-transformers 6.0.1 and transformers 5.17 or newer; older ones may ignore that attention is bidirectional.
 
-    What a text holds is text, also where it looks like a special token (`</s>`, `<|memory_0|>`): the tokenizer's option
-    `split_special_tokens` sees to that. A program that reads `tokenizer.json` without transformers does not know the
-    option and takes such strings for tokens. Half a surrogate pair, which this package replaces, is an error there.
+    Special-token strings inside a text (`</s>`, `<|memory_0|>`) stay text, by the tokenizer's option
+    `split_special_tokens`. A program that reads `tokenizer.json` without transformers does not know the option and
+    takes such strings for tokens. Half a surrogate pair, which this package replaces, is an error there.
 
     Args:
-        model: The model, loaded in float32; it stays as it is.
+        model: The model, loaded in float32; it does not change.
         folder: A new or empty folder. It appears once everything has been checked, or not at all.
-        dtype: Precision of the weights written: `float32`, or `bfloat16` for half the size, at the price that
-            `ExportReport.cosine` tells. The comparison to 1e-5 is made before they are rounded.
+        dtype: Precision of the weights written: `float32`, or `bfloat16` for half the size and the loss of precision
+            in `ExportReport.cosine`. Vectors are compared to 1e-5 before the weights are rounded.
 
     Raises:
-        SettingsError: If the model is not in float32, or pools in a way that no module of sentence-transformers does.
-        BackboneError: If transformers' own classes do not do with the language model what this package does.
+        SettingsError: If the model is not in float32, or sentence-transformers has no module for its pooling.
+        BackboneError: If the language model gives other vectors with transformers' own classes.
         ModelFolderError: If the folder is not empty, or cannot be written.
     """
     precision = inference_dtype(dtype, "cpu")
@@ -88,25 +88,25 @@ def export_model(model: "LLM2Comp", folder: str | Path, *, dtype: str | torch.dt
         write_backbone(unfinished, model.encoder, vocabulary)
         expected = Expected(model, vocabulary)
         _logger.info("loading the plain model and comparing %d texts", len(expected.texts))
-        attention, found = _write_checked_modules(unfinished, model, vocabulary, expected)
-        difference = found.difference
+        attention, comparison = _write_checked_modules(unfinished, model, vocabulary, expected)
+        difference, cosine = comparison.difference, comparison.cosine
         if precision != torch.float32:
             round_weights(unfinished, precision)
-            found = expected.compare(unfinished, model.device)
-            if found.cosine < _LEAST_COSINE:
+            cosine = expected.compare(unfinished, model.device).cosine
+            if cosine < _LEAST_COSINE:
                 raise BackboneError(
                     f"with weights rounded to {dtype} the vectors are too far from the original's (cosine "
-                    f"{found.cosine:.3f}); export in float32"
+                    f"{cosine:.3f}); export in float32"
                 )
-        write_card(unfinished / "README.md", model, target.resolve().name, precision, found.cosine)
+        write_card(unfinished / "README.md", model, target.resolve().name, precision, cosine)
         for file in unfinished.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner may read
         size = sum(file.stat().st_size for file in unfinished.rglob("*") if file.is_file())
-    return ExportReport(target, size, len(expected.texts), difference, found.cosine, attention)
+    return ExportReport(target, size, len(expected.texts), difference, cosine, attention)
 
 
 def check_target(folder: Path) -> None:
-    """Refuses a folder that holds something, before a large model is loaded for it.
+    """Refuses a folder that is not empty, before a large model is loaded.
 
     Raises:
         ModelFolderError: If it is a file, or not empty.
@@ -119,14 +119,12 @@ def _check_model(model: "LLM2Comp") -> None:
     if type(model[1]) is not Pooling:
         raise SettingsError(
             f"the pooling is {model.pooling}, and sentence-transformers has no module that does it: a model can be "
-            "exported that pools by the mean, "
-            "such as this one with pooling={'mode': 'mean'} in its llm2comp.json "
+            "exported that pools by the mean, such as this one with pooling={'mode': 'mean'} in its llm2comp.json"
         )
     if model.encoder.backbone.dtype != torch.float32:
         raise SettingsError(
             f"the model is in {str(model.encoder.backbone.dtype).removeprefix('torch.')}, which hides whether the "
-            "export equals it: "
-            "load it with dtype='float32', and give the precision of the export as its own dtype"
+            "export equals it: load it with dtype='float32', and give the precision of the export as its own dtype"
         )
     check_exportable(model.encoder)
 
@@ -134,28 +132,24 @@ def _check_model(model: "LLM2Comp") -> None:
 def _write_checked_modules(
     folder: Path, model: "LLM2Comp", vocabulary: Vocabulary, expected: Expected
 ) -> tuple[Attention, Comparison]:
-    """The modules with the first attention that gives the original's vectors.
+    """Writes the modules with the first attention implementation that gives the original's vectors.
 
     Raises:
-        BackboneError: If none does, naming the model and what each gave.
+        BackboneError: If none does, naming the model and the result of each.
     """
     failures = []
     for attention in _ATTENTIONS:
         write_modules(folder, vocabulary, model, attention)
-        found = expected.compare(folder, model.device)
-        _logger.debug("%s: %s", attention, found)
-        if found.difference <= _TOLERANCE:
-            if (
-                attention != "eager" and found.attention == "eager"
-            ):  # chosen by this version of transformers; an older one might choose otherwise
-                attention = "eager"
+        comparison = expected.compare(folder, model.device)
+        _logger.debug("%s: %s", attention, comparison)
+        if comparison.difference <= _TOLERANCE:
+            if attention != "eager" and comparison.attention == "eager":
+                attention = "eager"  # chosen by this version of transformers; an older one might choose otherwise
                 write_modules(folder, vocabulary, model, attention)
-            return attention, found
-        failures.append(
-            f"with {attention} attention " + (found.problem or f"the vectors differ by up to {found.difference:.1e}")
-        )
+            return attention, comparison
+        problem = comparison.problem or f"the vectors differ by up to {comparison.difference:.1e}"
+        failures.append(f"with {attention} attention {problem}")
     raise BackboneError(
         f"{type(model.encoder.backbone.language_model).__name__} cannot be exported: a plain model of transformers' "
-        "own classes does not do what this "
-        f"package does with it ({'; '.join(failures)}); nothing was written"
+        f"own classes does not do what this package does with it ({'; '.join(failures)}); nothing was written"
     )

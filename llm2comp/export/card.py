@@ -1,4 +1,4 @@
-"""The model card of a plain export: how to load it, what it needs, and what its original's card says."""
+"""The model card of a plain export: loading, requirements, and the text of its original's card."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 __all__ = ["write_card"]
 
-_KEPT = ("license", "license_name", "license_link", "language", "base_model", "datasets")
+_COPIED_FACTS = ("license", "license_name", "license_link", "language", "base_model", "datasets")
 
 
 def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cosine: float) -> None:
-    """Writes the card; licence, languages, data sets and the text of the original's card are carried over."""
+    """Writes the card; licence, languages, data sets and text of the original's card are copied."""
     facts, original = _split(model.card)
     head = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "llm2comp"],
-        **{key: facts[key] for key in _KEPT if key in facts},
+        **{key: facts[key] for key in _COPIED_FACTS if key in facts},
     }
     precision = str(dtype).removeprefix("torch.")
     rounding = (
@@ -73,13 +73,16 @@ def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cos
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
-_ELSEWHERE = """- Elsewhere the instruction has to be asked for: `HuggingFaceEmbedding("{name}", query_instruction={instruction!r})` in LlamaIndex,
-  `HuggingFaceEmbeddings(model_name="{name}", query_encode_kwargs={{"prompt_name": "query"}})` in LangChain."""
+_ELSEWHERE = (
+    '- Elsewhere the instruction has to be asked for: `HuggingFaceEmbedding("{name}", '
+    "query_instruction={instruction!r})` in LlamaIndex,\n"
+    '  `HuggingFaceEmbeddings(model_name="{name}", query_encode_kwargs={{"prompt_name": "query"}})` in LangChain.'
+)
 _CAUSAL = "Older ones may overlook that texts are read in both directions (`is_causal`), and give other vectors."
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:
-    """The facts at the head of a card, and its text."""
+    """The facts in a card's YAML head, and its text."""
     if not card.startswith("---\n"):
         return {}, card.strip()
     head, _, text = card.removeprefix("---\n").partition("\n---\n")

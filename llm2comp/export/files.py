@@ -1,7 +1,7 @@
 """The files of a plain sentence-transformers model that computes what an LLM2Comp model computes.
 
 The adapter is merged into the weights, the k memory vectors become rows of the vocabulary, the tokenizer appends them
-to every text, and the modules pool nothing but them.
+to every text, and the modules pool only them.
 """
 
 import json
@@ -44,7 +44,14 @@ Attention = Literal["sdpa", "eager"]
 
 
 class Vocabulary(NamedTuple):
-    """A tokenizer that appends memory tokens, their names and ids, and how many rows of embeddings it needs for what it adds."""
+    """A tokenizer that appends the memory tokens, and what the embeddings need for it.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        names: Names of the memory tokens.
+        ids: Their token ids.
+        rows: Rows that the input embeddings need at least.
+    """
 
     tokenizer: Tokenizer
     names: list[str]
@@ -53,10 +60,11 @@ class Vocabulary(NamedTuple):
 
 
 def check_exportable(encoder: MemoryEncoder) -> None:
-    """Refuses what no folder of files can hold.
+    """Refuses models that transformers could not load from a folder without other code.
 
     Raises:
-        BackboneError: If the language model is code of its own, or its tokenizer is not of the tokenizers library.
+        BackboneError: If the language model's class is not transformers', or its tokenizer is not of the tokenizers
+            library.
     """
     model = encoder.backbone.language_model
     if not type(model).__module__.startswith("transformers."):
@@ -72,9 +80,10 @@ def check_exportable(encoder: MemoryEncoder) -> None:
 
 
 def write_backbone(folder: Path, encoder: MemoryEncoder, vocabulary: Vocabulary) -> None:
-    """Writes the language model without its head, the adapter merged, the memory vectors among its embeddings, bidirectional by configuration.
+    """Writes the language model without its head, bidirectional by its configuration.
 
-    The model in memory is copied and stays as it is.
+    The adapter is merged, and the memory vectors are rows of the input embeddings. The model in memory is copied and
+    does not change.
     """
     model = deepcopy(encoder.backbone.model)
     if isinstance(model, PeftModel):
@@ -88,32 +97,31 @@ def write_backbone(folder: Path, encoder: MemoryEncoder, vocabulary: Vocabulary)
         if getattr(config, name, None) is not None:
             setattr(config, name, NO_WINDOW)
     if hasattr(config, "auto_map"):
-        del config.auto_map  # names code that a plain model does without
+        del config.auto_map  # names code that a plain model does not need
     with quiet():
         plain.save_pretrained(folder)
 
 
 def _place_memory(model: PreTrainedModel, memory: Tensor, vocabulary: Vocabulary) -> None:
-    """Puts the memory vectors (k, hidden) in rows of the input embeddings, which grow where they have to."""
+    """Puts the memory vectors, (k, hidden), into rows of the input embeddings, adding rows where needed."""
     embeddings: Any = model.get_input_embeddings()
     weight = embeddings.weight.data
-    some = torch.arange(min(len(weight), 1024), device=weight.device)
-    scale = (embeddings(some) * weight[some]).sum() / (
-        weight[some] ** 2
-    ).sum()  # Gemma's embeddings multiply their rows
-    grown = weight.new_zeros(max(len(weight), vocabulary.rows), weight.shape[1])
-    grown[: len(weight)] = weight
-    grown[vocabulary.ids] = memory.to(weight) / scale
-    embeddings.weight = nn.Parameter(grown, requires_grad=False)
-    embeddings.num_embeddings = len(grown)
-    model.config.get_text_config().vocab_size = len(grown)
+    sample = torch.arange(min(len(weight), 1024), device=weight.device)
+    # Gemma's embeddings multiply their rows
+    scale = (embeddings(sample) * weight[sample]).sum() / (weight[sample] ** 2).sum()
+    rows = weight.new_zeros(max(len(weight), vocabulary.rows), weight.shape[1])
+    rows[: len(weight)] = weight
+    rows[vocabulary.ids] = memory.to(weight) / scale
+    embeddings.weight = nn.Parameter(rows, requires_grad=False)
+    embeddings.num_embeddings = len(rows)
+    model.config.get_text_config().vocab_size = len(rows)
 
 
 def write_tokenizer(folder: Path, encoder: MemoryEncoder) -> Vocabulary:
-    """Writes a tokenizer that gives the beginning token, a text cut so that the memory tokens fit, and the memory tokens.
+    """Writes a tokenizer whose output is the beginning token, the text, cut to leave room, and the memory tokens.
 
-    Strings of special tokens inside a text stay text, by an option (`split_special_tokens`) that transformers reads and
-    a program that reads `tokenizer.json` by itself does not.
+    Special-token strings inside a text stay text, by an option (`split_special_tokens`) that transformers reads;
+    programs that read `tokenizer.json` by themselves do not know it.
     """
     source = encoder.tokenizer
     tokenizer = Tokenizer.from_str(source.backend_tokenizer.to_str())
@@ -148,7 +156,7 @@ def write_tokenizer(folder: Path, encoder: MemoryEncoder) -> Vocabulary:
     settings = {
         **special,
         "pad_token": padding,
-        "tokenizer_class": "TokenizersBackend",  # any other would put its own post-processor in the place of this one
+        "tokenizer_class": "TokenizersBackend",  # any other would replace the post-processor by its own
         "backend": "tokenizers",
         "model_max_length": encoder.max_seq_length,
         "split_special_tokens": True,
@@ -161,7 +169,7 @@ def write_tokenizer(folder: Path, encoder: MemoryEncoder) -> Vocabulary:
 
 
 def _free_names(tokenizer: Tokenizer, count: int) -> list[str]:
-    """Names that no token has yet."""
+    """Names for memory tokens that no token has yet."""
     stem = "memory"
     while any(tokenizer.token_to_id(f"<|{stem}_{number}|>") is not None for number in range(count)):
         stem += "_"
@@ -174,9 +182,9 @@ def _row(tokenizer: Tokenizer, token: str) -> int:
 
 
 def write_modules(folder: Path, vocabulary: Vocabulary, model: "LLM2Comp", attention: Attention) -> None:
-    """Writes what sentence-transformers reads: the modules, their settings, and the model's prompts.
+    """Writes the files of sentence-transformers: the modules, their settings, and the model's prompts.
 
-    `eager` attention is written down, because it has to be chosen; sdpa is what transformers chooses by itself.
+    `eager` attention is written into the settings; sdpa is transformers' default.
     """
     tokenizer = vocabulary.tokenizer
     names = [
@@ -190,10 +198,10 @@ def write_modules(folder: Path, vocabulary: Vocabulary, model: "LLM2Comp", atten
     modules += [Normalize()] if model.normalize else []
     entries = [{"idx": 0, "name": "0", "path": "", "type": _path(Transformer)}]
     for number, module in enumerate(modules, start=1):
-        place = f"{number}_{type(module).__name__}"
-        (folder / place).mkdir(exist_ok=True)
-        module.save(str(folder / place))
-        entries.append({"idx": number, "name": str(number), "path": place, "type": _path(type(module))})
+        path = f"{number}_{type(module).__name__}"
+        (folder / path).mkdir(exist_ok=True)
+        module.save(str(folder / path))
+        entries.append({"idx": number, "name": str(number), "path": path, "type": _path(type(module))})
     _write_json(folder / "modules.json", entries)
     transformer = {
         "transformer_task": "feature-extraction",
@@ -218,7 +226,7 @@ def write_modules(folder: Path, vocabulary: Vocabulary, model: "LLM2Comp", atten
 
 
 def round_weights(folder: Path, dtype: torch.dtype) -> None:
-    """Rewrites the weights in another precision, and tells transformers of it."""
+    """Rewrites the weights in another precision, and records it in the configuration."""
     cast_weights(folder, dtype)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _write_json(folder / "config.json", {**config, "dtype": str(dtype).removeprefix("torch.")})

@@ -1,4 +1,4 @@
-"""Texts to token ids to memory states: what is text, what is cut, and that company and order change nothing."""
+"""Tokenisation, truncation, and memory states that do not depend on the other texts or their order."""
 
 import threading
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model import LLM2Comp
 
 ROOM = 64 - 4 - 1
-"""Tokens of a text under the fixture's maximum of 64: without 4 memory tokens and the beginning."""
+"""Room for text in the fixture's 64 tokens, beside 4 memory tokens and the beginning token."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_tokens_are_the_tokenizers_after_the_beginning(encoder: MemoryEncoder, t
 
 
 def test_special_token_strings_are_text(encoder: MemoryEncoder) -> None:
-    """`<s>` is token 1 of this tokenizer; it stands first and nowhere else."""
+    """`<s>` is token 1 of this tokenizer; it comes first and nowhere else."""
     special = {encoder.tokenizer.convert_tokens_to_ids(token) for token in encoder.tokenizer.all_special_tokens}
     assert encoder.beginning in special
     assert (
@@ -82,7 +82,7 @@ def test_a_long_text_keeps_its_beginning(encoder: MemoryEncoder, text: str) -> N
 
 
 def test_a_text_of_long_tokens_is_read_on(encoder: MemoryEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Were a character the most a token stands for, the first look at the text would be too short."""
+    """With an estimate of one character per token, the first cut of the text is too short."""
     text = "the memory of a text " * 200
     expected = encoder.token_ids([text])
     monkeypatch.setattr(encoder_module, "_CHARACTERS_PER_TOKEN", 1)
@@ -149,14 +149,14 @@ def test_features_are_padded_on_the_right(encoder: MemoryEncoder) -> None:
 
 def states_of(encoder: MemoryEncoder, texts: list[str]) -> Tensor:
     with torch.no_grad():
-        found = encoder(encoder.preprocess(texts))
-    assert found["attention_mask"].tolist() == [[1] * encoder.memory_tokens] * len(texts)
-    states: Tensor = found["token_embeddings"]
+        features = encoder(encoder.preprocess(texts))
+    assert features["attention_mask"].tolist() == [[1] * encoder.memory_tokens] * len(texts)
+    states: Tensor = features["token_embeddings"]
     return states
 
 
 def test_states_stand_at_the_memory_tokens_behind_each_text(encoder: MemoryEncoder) -> None:
-    """Made again by hand: embeddings of the text, then the memory vectors, one text at a time."""
+    """Computed by hand: embeddings of the text, then the memory vectors, one text at a time."""
     texts = ["a first text", "another one that is longer", ""]
     by_hand = []
     with torch.no_grad():
@@ -235,7 +235,7 @@ def test_a_text_begins_with_what_the_model_or_tokenizer_names(make_model: Callab
 
 
 def test_threads_may_tokenise_at_once(encoder: MemoryEncoder) -> None:
-    """Also while someone else switches transformers' own tokenizer to and fro."""
+    """Also while another thread switches settings of transformers' tokenizer."""
     texts = [f"{'word ' * number} <s>" for number in range(40)]
     expected = encoder.token_ids(texts)
     failures: list[object] = []

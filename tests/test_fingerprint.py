@@ -1,4 +1,4 @@
-"""A fingerprint follows everything that determines the vectors, and nothing else."""
+"""A fingerprint depends on everything that determines the vectors, and on nothing else."""
 
 from collections.abc import Callable
 from typing import Any

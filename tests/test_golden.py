@@ -26,7 +26,7 @@ GRADIENT = {"rel": 1e-4}
 
 
 def find(*names: str) -> Any:
-    """The case of this name; a folder that has none of it skips the test."""
+    """The case of this name; skips the test where there is none."""
     case: Any = CASES
     for name in names:
         if name not in case:
@@ -58,8 +58,8 @@ def embeddings(model: LLM2Comp, ids: list[list[int]]) -> Tensor:
     return model(features)["sentence_embedding"]
 
 
-def close(found: Tensor, expected: Any) -> None:
-    torch.testing.assert_close(found, torch.tensor(expected), atol=2e-5, rtol=1e-5)
+def close(actual: Tensor, expected: Any) -> None:
+    torch.testing.assert_close(actual, torch.tensor(expected), atol=2e-5, rtol=1e-5)
 
 
 def test_memory_states_and_embeddings(model: LLM2Comp) -> None:
@@ -105,8 +105,8 @@ def test_supervised_on_texts(model: LLM2Comp) -> None:
     case = find("supervised")
     with torch.no_grad():
         vectors = [embeddings(model, case[f"{part}_ids"]) for part in ("query", "positive", "negative")]
-    for part, found in zip(("query", "positive", "negative"), vectors, strict=True):
-        close(found, case[f"{part}_embedding"])
+    for part, actual in zip(("query", "positive", "negative"), vectors, strict=True):
+        close(actual, case[f"{part}_embedding"])
     assert float(contrastive_loss(vectors, temperature=case["temperature"])) == pytest.approx(
         case["loss_cosine"], **LOSS
     )
@@ -136,8 +136,8 @@ def test_contrastive_losses_on_given_vectors() -> None:
 def test_learning_rates_of_the_published_schedule(
     stage: str, warmup: int, peak: float, floor: float, decay: int
 ) -> None:
-    """Stage 3 was set to decay over twice its updates and stopped half way."""
+    """Stage 3 was set to decay over twice its updates and stopped half-way."""
     case = find("learning_rate", stage)
     for update, expected in case["lr_at_update"].items():
-        found = learning_rate(int(update), total=decay * case["updates"], warmup=warmup, peak=peak, floor=floor)
-        assert found == pytest.approx(expected, rel=1e-9), f"update {update}"
+        actual = learning_rate(int(update), total=decay * case["updates"], warmup=warmup, peak=peak, floor=floor)
+        assert actual == pytest.approx(expected, rel=1e-9), f"update {update}"

@@ -1,4 +1,4 @@
-"""What a user does with a model: encode, in every form promised, and count on it."""
+"""Encoding with a model: inputs, precisions, threads, prompts and pooling."""
 
 import doctest
 import logging
@@ -26,8 +26,8 @@ TEXTS = [
 ]
 
 
-def close(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+def close(vectors: Any, expected: Any) -> None:
+    np.testing.assert_allclose(vectors, expected, atol=1e-5, rtol=0)
 
 
 class TestEncode:
@@ -60,8 +60,8 @@ class TestEncode:
             (text for text in TEXTS),
             dict.fromkeys(TEXTS).keys(),
         ]
-        for given in series:
-            close(model.encode(given), expected)
+        for texts in series:
+            close(model.encode(texts), expected)
 
     def test_instruction_on_queries_only(self, model: LLM2Comp) -> None:
         plain = model.encode(TEXTS)
@@ -70,7 +70,7 @@ class TestEncode:
         assert np.abs(model.encode_query(TEXTS) - plain).max() > 1e-3
 
     def test_special_tokens_in_a_text_are_text(self, model: LLM2Comp) -> None:
-        """Were `</s>` a token here, it would be one state of the vocabulary and not five characters."""
+        """As a token, `</s>` would be one entry of the vocabulary instead of its characters."""
         (ids,) = model.encoder.token_ids(["</s>"])
         assert len(ids) > 2
         with torch.no_grad():
@@ -100,14 +100,14 @@ class TestEncode:
         assert model.encode("a\ud83d").shape == (64,)
 
     @pytest.mark.parametrize(
-        "given", [None, 3, 2.5, b"bytes", {"a": 1}, object()], ids=lambda given: type(given).__name__
+        "value", [None, 3, 2.5, b"bytes", {"a": 1}, object()], ids=lambda value: type(value).__name__
     )
-    def test_what_is_no_text(self, model: LLM2Comp, given: Any) -> None:
+    def test_what_is_no_text(self, model: LLM2Comp, value: Any) -> None:
         for encode in (model.encode, model.encode_query, model.encode_document, model.encode_memory):
             with pytest.raises(
-                TypeError, match=f"encode takes a string or a list of strings, not {type(given).__name__}"
+                TypeError, match=f"encode takes a string or a list of strings, not {type(value).__name__}"
             ):
-                encode(given)
+                encode(value)
 
     @pytest.mark.parametrize("bad", [None, 3, b"bytes", ["nested"], float("nan")], ids=lambda bad: type(bad).__name__)
     def test_one_bad_element_is_named_by_position(self, model: LLM2Comp, bad: Any) -> None:
@@ -130,14 +130,14 @@ class TestEncode:
 
         expected = model.encode(TEXTS)
         with ThreadPoolExecutor(4) as pool:
-            for found in pool.map(lambda _: model.encode(TEXTS), range(12)):
-                close(found, expected)
+            for vectors in pool.map(lambda _: model.encode(TEXTS), range(12)):
+                close(vectors, expected)
 
 
 class TestPrecision:
     def test_bfloat16(self, model: LLM2Comp) -> None:
-        found = model.encode(TEXTS, precision="bfloat16")
-        assert torch.equal(found, model.encode(TEXTS, convert_to_tensor=True).bfloat16())
+        vectors = model.encode(TEXTS, precision="bfloat16")
+        assert torch.equal(vectors, model.encode(TEXTS, convert_to_tensor=True).bfloat16())
         assert model.encode("one", precision="bfloat16").shape == (64,)
 
     def test_int8_is_the_cosine_in_steps(self, model: LLM2Comp) -> None:
@@ -151,18 +151,18 @@ class TestPrecision:
     @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
     def test_depends_on_the_text_alone(self, model: LLM2Comp, precision: Any) -> None:
         together = model.encode(TEXTS, precision=precision)
-        for text, found in zip(TEXTS, together, strict=True):
-            assert np.array_equal(model.encode(text, precision=precision), found)
+        for text, vectors in zip(TEXTS, together, strict=True):
+            assert np.array_equal(model.encode(text, precision=precision), vectors)
 
     def test_ubinary_is_the_signs(self, model: LLM2Comp) -> None:
-        found = model.encode(TEXTS, precision="ubinary")
-        assert (found.dtype, found.shape) == (np.uint8, (len(TEXTS), 8))
-        assert np.array_equal(np.unpackbits(found, axis=1), model.encode(TEXTS) > 0)
+        vectors = model.encode(TEXTS, precision="ubinary")
+        assert (vectors.dtype, vectors.shape) == (np.uint8, (len(TEXTS), 8))
+        assert np.array_equal(np.unpackbits(vectors, axis=1), model.encode(TEXTS) > 0)
 
     def test_int8_as_a_tensor(self, model: LLM2Comp) -> None:
-        found = model.encode(TEXTS, precision="int8", convert_to_tensor=True)
-        assert found.dtype == torch.int8
-        assert np.array_equal(found.numpy(), model.encode(TEXTS, precision="int8"))
+        vectors = model.encode(TEXTS, precision="int8", convert_to_tensor=True)
+        assert vectors.dtype == torch.int8
+        assert np.array_equal(vectors.numpy(), model.encode(TEXTS, precision="int8"))
 
     def test_other_precisions(self, model: LLM2Comp) -> None:
         with pytest.raises(SettingsError, match="precision is 'float64'; give one of float32, bfloat16, int8"):
@@ -194,17 +194,17 @@ class TestPrecision:
     )
     def test_no_texts(self, model: LLM2Comp, precision: Any, dtype: Any, width: int) -> None:
         for nothing in (list[str](), (), np.array([], dtype=object)):
-            found = model.encode(nothing, precision=precision)
-            assert found.dtype == dtype
-            assert found.shape == (0, width)
+            vectors = model.encode(nothing, precision=precision)
+            assert vectors.dtype == dtype
+            assert vectors.shape == (0, width)
         assert model.encode([], precision=precision).dtype == model.encode(["a"], precision=precision).dtype
         tensor = model.encode([], precision=precision, convert_to_tensor=True)
         assert isinstance(tensor, torch.Tensor)
         assert tensor.shape == (0, width)
 
     def test_no_texts_in_bfloat16(self, model: LLM2Comp) -> None:
-        found = model.encode([], precision="bfloat16")
-        assert (found.dtype, found.shape) == (torch.bfloat16, (0, 64))
+        vectors = model.encode([], precision="bfloat16")
+        assert (vectors.dtype, vectors.shape) == (torch.bfloat16, (0, 64))
 
 
 class TestMemory:
@@ -223,7 +223,7 @@ class TestMemory:
         close(model.encode_memory(["a"], prompt_name="query"), model.encode_memory([QUERY_INSTRUCTION + "a"]))
 
     def test_clusters(self, make_model: Callable[..., LLM2Comp]) -> None:
-        """Where a threshold merges some tokens of some texts, the embedding is the mean of the cluster means."""
+        """The threshold merges some tokens of some texts; the embedding is the mean of the cluster means."""
         from tests.test_pooling import by_the_book
 
         clustered = make_model(pooling={"mode": "cluster", "threshold": 0.6})
@@ -303,10 +303,10 @@ def encoded(texts: Sequence[str], folder: Path, dtype: str) -> np.ndarray:
 
 
 def test_bfloat16_weights_mean_about_the_same(saved_model: Path, model: LLM2Comp) -> None:
-    """Random weights are far from smooth: trained ones differ by less."""
-    found = encoded(TEXTS, saved_model, "bfloat16")
-    assert found.dtype == np.float32
-    assert (found * model.encode(TEXTS)).sum(1).min() > 0.98
+    """With random weights; trained ones differ by less."""
+    vectors = encoded(TEXTS, saved_model, "bfloat16")
+    assert vectors.dtype == np.float32
+    assert (vectors * model.encode(TEXTS)).sum(1).min() > 0.98
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

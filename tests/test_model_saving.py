@@ -1,4 +1,4 @@
-"""Saving: whole or not at all, whatever happens on the way."""
+"""Saving: the whole folder or nothing, also when it is interrupted."""
 
 import signal
 import subprocess
@@ -121,7 +121,7 @@ class TestSaving:
         assert list(tmp_path.iterdir()) == []
 
     def test_killed_on_the_way(self, saved_model: Path, model_folder: Path, model: LLM2Comp) -> None:
-        """The old model stays whole and the next save clears what the killed one left."""
+        """The old model stays whole, and the next save removes the rest of the killed one."""
         before = snapshot(model_folder)
         finished = self.run(
             """
@@ -143,7 +143,7 @@ class TestSaving:
         assert [path.name for path in model_folder.parent.iterdir()] == [model_folder.name]
 
     def test_killed_between_the_two_renames(self, model_folder: Path, make_model: Callable[..., LLM2Comp]) -> None:
-        """The old model, moved aside already, comes back when something fails; the next save starts from there."""
+        """The old model, already renamed, is restored, and the next save starts from it."""
         model_folder.rename(model_folder.parent / ".model.replaced")
         make_model(memory_tokens=2).save(model_folder)
         assert load(model_folder).memory_tokens == 2

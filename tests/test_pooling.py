@@ -26,9 +26,9 @@ def test_embedding_is_the_mean_of_the_cluster_means(tokens: int, threshold: floa
     few = torch.randn(6, 3, 4, generator=generator)  # three directions a text, so that there are clusters
     chosen = torch.randint(3, (6, tokens), generator=generator)
     memory = few.gather(1, chosen[..., None].expand(-1, -1, 4)) + 0.4 * torch.randn(6, tokens, 4, generator=generator)
-    found = ClusterMerge(4, threshold)({"token_embeddings": memory})["sentence_embedding"]
+    actual = ClusterMerge(4, threshold)({"token_embeddings": memory})["sentence_embedding"]
     torch.testing.assert_close(
-        found, torch.stack([by_the_book(text, threshold) for text in memory]), atol=1e-5, rtol=1e-5
+        actual, torch.stack([by_the_book(text, threshold) for text in memory]), atol=1e-5, rtol=1e-5
     )
 
 

@@ -1,4 +1,4 @@
-"""What users import, locked: a name that goes or comes does so on purpose."""
+"""The public names, locked: adding or removing one is a decision."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Figures of embeddings against arrays whose figures are known, and readings from memory against stage 1 and the published code."""
+"""Figures of embeddings whose figures are known, and readings from memory against stage 1 and the published code."""
 
 import itertools
 import math
@@ -141,12 +141,12 @@ class TestPairs:
 
 def test_memory_similarity_against_a_loop() -> None:
     memory = np.random.default_rng(1).standard_normal((6, 3, 5))
-    found = memory_similarity(memory)
+    similarity = memory_similarity(memory)
     for first, second in itertools.product(range(3), repeat=2):
         cosines = [
             text[first] @ text[second] / np.linalg.norm(text[first]) / np.linalg.norm(text[second]) for text in memory
         ]
-        assert found[first, second] == pytest.approx(np.mean(cosines))
+        assert similarity[first, second] == pytest.approx(np.mean(cosines))
 
 
 class TestDescription:
@@ -313,7 +313,7 @@ class TestReader:
 
         with pytest.raises(
             BackboneError,
-            match="the reader's (width|vocabulary|longest text) is [0-9]+, the encoder's [0-9]+: give the language model",
+            match="the reader's (width|vocabulary|longest text) is [0-9]+, the encoder's [0-9]+: give the language",
         ):
             make_model().encoder.backbone.read_with(Backbone(build("llama")))
         with pytest.raises(BackboneError, match="the reader's attention is padded, the encoder's packed"):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only 
 
 
 def _run(script: str, **environment: str) -> list[str]:
-    """The words that a new Python prints, which inherits no setting of malloc."""
+    """Words printed by a new Python process that inherits no setting of malloc."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     return subprocess.run(
         [sys.executable, "-c", script], env={**inherited, **environment}, capture_output=True, text=True, check=True

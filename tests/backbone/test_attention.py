@@ -1,4 +1,4 @@
-"""Packed attention against the families' own padded classes, and the windows, sinks, caps and dropout it stands in for."""
+"""Packed attention against the padded classes of many families, with windows, sinks, caps and dropout."""
 
 import copy
 import itertools
@@ -18,8 +18,8 @@ LENGTHS = (5, 17, 17, 9, 1, 24)
 CPU = torch.device("cpu")
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", [*PACKED, *PADDED])
@@ -107,17 +107,17 @@ def test_gradients_are_those_of_the_padded_classes() -> None:
         weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(3))
         for result in (states, expected):
             (result * weights).sum().backward()
-        for (name, found), parameter in zip(
+        for (name, actual), parameter in zip(
             backbone.language_model.named_parameters(), plain.parameters(), strict=True
         ):
             if name == "lm_head.weight":
-                assert found.grad is None
+                assert actual.grad is None
                 continue
-            assert found.grad is not None
+            assert actual.grad is not None
             assert parameter.grad is not None
             scale = float(parameter.grad.abs().max())  # sums over all tokens, in another order
-            torch.testing.assert_close(found.grad, parameter.grad, atol=1e-5 * scale, rtol=2e-4, msg=name)
-            found.grad, parameter.grad = None, None
+            torch.testing.assert_close(actual.grad, parameter.grad, atol=1e-5 * scale, rtol=2e-4, msg=name)
+            actual.grad, parameter.grad = None, None
 
 
 @pytest.mark.parametrize("autocast", [True, False])
@@ -126,16 +126,15 @@ def test_what_is_trained_on_a_cpu_attends_in_float32(autocast: bool) -> None:
     packing = Packing.of(LENGTHS, causal=False, device=CPU)
     states = [torch.randn(1, 2, sum(LENGTHS), 16, generator=draw).bfloat16() for _ in range(3)]
     exact = [state.double().requires_grad_() for state in states]
-    trained = [
-        (state.float() if autocast else state).clone().requires_grad_() for state in states
-    ]  # rotary embeddings leave float32
+    # rotary embeddings leave float32
+    trained = [(state.float() if autocast else state).clone().requires_grad_() for state in states]
     weights = torch.randn(1, sum(LENGTHS), 2, 16, generator=draw)
     expected, _ = packed_attention(nn.Module(), *exact, None, packing=packing)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found, _ = packed_attention(nn.Module(), *trained, None, packing=packing)
-    assert found.dtype == states[0].dtype or autocast
-    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0 if autocast else 2**-8)
-    (found.float() * weights).sum().backward()
+        actual, _ = packed_attention(nn.Module(), *trained, None, packing=packing)
+    assert actual.dtype == states[0].dtype or autocast
+    torch.testing.assert_close(actual.double(), expected, atol=1e-6, rtol=0 if autocast else 2**-8)
+    (actual.float() * weights).sum().backward()
     (expected * weights).sum().backward()
     for one, other in zip(trained, exact, strict=True):
         assert one.grad is not None
@@ -226,16 +225,16 @@ def test_a_window_known_to_the_configuration_only() -> None:
     query, key, value = (torch.randn(1, 2, 4, 8) for _ in range(3))
     packing = Packing.of([4], causal=True, device=CPU)
     windowed, _ = packed_attention(_Layer("sliding_attention"), query, key, value, None, packing=packing)
-    given, _ = packed_attention(_Layer(), query, key, value, None, packing=packing, sliding_window=2)
+    explicit, _ = packed_attention(_Layer(), query, key, value, None, packing=packing, sliding_window=2)
     last_two = (query[0, :, 3:] @ key[0, :, 2:].transpose(1, 2) * 8**-0.5).softmax(-1) @ value[0, :, 2:]
     close(windowed[0, 3], last_two[:, 0])
-    close(given, windowed)
+    close(explicit, windowed)
 
 
 def kernel_by_hand(
     query: Tensor, key: Tensor, value: Tensor, ends_q: Tensor, ends_k: Tensor, max_q: int, max_k: int, **options: Any
 ) -> Tensor:
-    """`torch.nn.attention.varlen.varlen_attn` as documented, (tokens, heads, dim), for machines that lack it."""
+    """`torch.nn.attention.varlen.varlen_attn` as documented, (tokens, heads, dim), for machines without it."""
     assert query.shape == key.shape == value.shape
     assert ends_q.dtype == ends_k.dtype == torch.int32
     assert max_q == max_k == ends_q.diff().max()
@@ -260,9 +259,9 @@ def test_what_the_cuda_kernel_is_given(family: str, monkeypatch: pytest.MonkeyPa
     gradients = [torch.autograd.grad(states.pow(2).sum(), embedded)[0] for states in expected]
     used = []
 
-    def kernel(*given: Any, **options: Any) -> Tensor:
+    def kernel(*arguments: Any, **options: Any) -> Tensor:
         used.append(options["window_size"])
-        return kernel_by_hand(*given, **options)
+        return kernel_by_hand(*arguments, **options)
 
     monkeypatch.setattr(attention, "_has_kernel", lambda device: True)
     monkeypatch.setattr(
@@ -271,12 +270,12 @@ def test_what_the_cuda_kernel_is_given(family: str, monkeypatch: pytest.MonkeyPa
         lambda query, key, value: (query, attention._all_heads(key, query), attention._all_heads(value, query)),
     )
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    found = [backbone.encode(embedded, LENGTHS), backbone.read(embedded, LENGTHS)]
+    actual = [backbone.encode(embedded, LENGTHS), backbone.read(embedded, LENGTHS)]
     assert used[:2] == [(-1, -1)] * 2
     assert set(used[2:]) == {"mistral": {(WINDOW - 1, 0)}, "gemma3_text": {(WINDOW - 1, 0), (-1, 0)}}.get(
         family, {(-1, 0)}
     )
-    for states, other, gradient in zip(found, expected, gradients, strict=True):
+    for states, other, gradient in zip(actual, expected, gradients, strict=True):
         close(states, other)
         torch.testing.assert_close(
             torch.autograd.grad(states.pow(2).sum(), embedded)[0], gradient, atol=1e-3, rtol=1e-3
@@ -295,9 +294,8 @@ def test_precision_the_cuda_kernel_is_given(monkeypatch: pytest.MonkeyPatch) -> 
     assert [tuple(states.shape) for states in halves] == [(1, 4, 5, 16)] * 3
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
-    mixed = _in_half_precision(
-        query, key, key.bfloat16()
-    )  # rotary embeddings leave float32 where autocast made bfloat16
+    # rotary embeddings leave float32 where autocast made bfloat16
+    mixed = _in_half_precision(query, key, key.bfloat16())
     assert mixed is not None
     assert {states.dtype for states in mixed} == {torch.bfloat16}
 
@@ -310,17 +308,17 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gemma", "gpt2"])
 @torch.no_grad()
 def test_variable_length_kernel_against_the_cpu(family: str) -> None:
-    """bfloat16 on both sides, so that what differs is the kernel; heads of 16, which it takes."""
+    """bfloat16 on both sides, so that only the kernel differs; heads of 16, which it supports."""
     plain = build(family, **({} if family == "gpt2" else {"hidden_size": 64, "head_dim": 16}))
     texts = some_texts(*LENGTHS)
     slow, fast = Backbone(copy.deepcopy(plain).bfloat16()), Backbone(plain.bfloat16()).cuda()
     embedded = slow.embed(torch.cat(texts))
     for way in ("encode", "read"):
-        expected, found = (
+        expected, actual = (
             getattr(slow, way)(embedded, LENGTHS).float(),
             getattr(fast, way)(embedded.cuda(), LENGTHS).cpu().float(),
         )
-        cosine = nn.functional.cosine_similarity(found, expected, dim=-1)
+        cosine = nn.functional.cosine_similarity(actual, expected, dim=-1)
         assert cosine.min() > 0.99, f"{way}: {cosine.min()}"
 
 
@@ -332,9 +330,9 @@ def test_variable_length_kernel_is_used_under_autocast(monkeypatch: pytest.Monke
     calls = []
     kernel = attention._varlen
 
-    def watched(*given: Any) -> Tensor:
-        calls.append(given[0].dtype)
-        return kernel(*given)
+    def watched(*arguments: Any) -> Tensor:
+        calls.append(arguments[0].dtype)
+        return kernel(*arguments)
 
     monkeypatch.setattr(attention, "_varlen", watched)
     backbone = Backbone(build("llama", hidden_size=64)).cuda()

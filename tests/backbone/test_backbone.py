@@ -1,4 +1,4 @@
-"""One copy read two ways, what the probe refuses, and language models that don't load."""
+"""One language model as encoder and reader: adapter states, copies, checkpointing, the head, and adapters."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ LENGTHS = (5, 17, 9, 1)
 
 
 def stirred(backbone: Backbone, dropout: float = 0.0) -> Backbone:
-    """With an adapter that does something."""
+    """The backbone with an adapter that is not zero."""
     backbone.language_model.requires_grad_(False)
     backbone.add_adapter(AdapterSettings(rank=4, dropout=dropout))
     generator = torch.Generator().manual_seed(5)
@@ -134,9 +134,9 @@ class TestCheckpointing:
 
     @pytest.mark.parametrize("whole", [False, True], ids=["adapter", "all weights"])
     def test_gradients_are_the_same(self, make_model: Callable[..., LLM2Comp], whole: bool) -> None:
-        """Through encoder, student and, of the adapter, its dropout; recomputed in the state they were recorded in."""
+        """Through encoder, student and adapter dropout; each recomputed with the adapter on or off as before."""
         options: dict[str, Any] = {"adapter": None if whole else AdapterSettings(rank=4, dropout=0.3)}
-        found = []
+        gradients = []
         forwards = []
         for checkpointed in (False, True):
             model = make_model(**options)
@@ -147,11 +147,11 @@ class TestCheckpointing:
             layer = next(module for name, module in model.named_modules() if name.endswith("layers.0.self_attn"))
             counted = [0]
             layer.register_forward_pre_hook(lambda *_, counted=counted: counted.__setitem__(0, counted[0] + 1))
-            found.append(self.gradients(model))
+            gradients.append(self.gradients(model))
             forwards.append(counted[0])
             model.encode("checkpoints are no matter here")
         assert forwards[1] > forwards[0]  # something was recomputed
-        plain, recomputed = found
+        plain, recomputed = gradients
         assert plain.keys() == recomputed.keys()
         assert any("memory" in name for name in plain)
         for name in plain:

@@ -1,4 +1,4 @@
-"""Precision and device asked for, and what follows from `auto`."""
+"""Precisions and devices by name, and the choice of `auto`."""
 
 from pathlib import Path
 

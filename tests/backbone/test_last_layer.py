@@ -1,4 +1,4 @@
-"""The last layer computes the memory tokens' states only, and these are what they would be by themselves."""
+"""The last layer's MLP is computed for the memory tokens only, with the same states as for all tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ from tests.families import PACKED, PADDED, build, some_texts
 
 LENGTHS = (5, 17, 17, 9, 4, 24)
 TAIL = 4
-PLACES = Packing.of(LENGTHS, causal=False, device=torch.device("cpu"), tail=TAIL).tail_rows()
+TAIL_ROWS = Packing.of(LENGTHS, causal=False, device=torch.device("cpu"), tail=TAIL).tail_rows()
 
 
 def rows_seen(module: torch.nn.Module) -> list[int]:
-    """Numbers of rows that the module is given, as they come."""
+    """List that collects the number of rows of each input of the module."""
     seen: list[int] = []
     original = module.forward
 
@@ -33,32 +33,8 @@ def rows_seen(module: torch.nn.Module) -> list[int]:
 
 
 def test_tails_are_the_last_tokens_of_each_text() -> None:
-    assert PLACES.tolist() == [
-        1,
-        2,
-        3,
-        4,
-        18,
-        19,
-        20,
-        21,
-        35,
-        36,
-        37,
-        38,
-        44,
-        45,
-        46,
-        47,
-        48,
-        49,
-        50,
-        51,
-        72,
-        73,
-        74,
-        75,
-    ]
+    by_text = [[1, 2, 3, 4], [18, 19, 20, 21], [35, 36, 37, 38], [44, 45, 46, 47], [48, 49, 50, 51], [72, 73, 74, 75]]
+    assert TAIL_ROWS.tolist() == [row for rows in by_text for row in rows]
 
 
 @pytest.mark.parametrize("family", [*PACKED, *PADDED])
@@ -67,7 +43,7 @@ def test_states_of_the_tails_are_those_of_whole_layers(family: str) -> None:
     backbone = Backbone(build(family))
     embedded = backbone.embed(torch.cat(some_texts(*LENGTHS)))
     whole, tails = backbone.encode(embedded, LENGTHS), backbone.encode(embedded, LENGTHS, tail=TAIL)
-    torch.testing.assert_close(tails[PLACES], whole[PLACES], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tails[TAIL_ROWS], whole[TAIL_ROWS], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(backbone.encode(embedded, LENGTHS), whole, atol=0, rtol=0)  # as before
 
 
@@ -86,35 +62,35 @@ def test_the_last_mlp_is_given_nothing_but_the_tails(adapter: bool) -> None:
     seen = rows_seen(first), rows_seen(last)
     tails = backbone.encode(embedded, LENGTHS, tail=TAIL)
     assert seen == ([sum(LENGTHS)], [TAIL * len(LENGTHS)])
-    torch.testing.assert_close(tails[PLACES], whole[PLACES], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tails[TAIL_ROWS], whole[TAIL_ROWS], atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_are_those_of_whole_layers() -> None:
     backbone = Backbone(build("qwen2").double())
     tokens = torch.cat(some_texts(*LENGTHS))
-    found = []
+    gradients = []
     for tail in (0, TAIL):
         backbone.zero_grad()
-        backbone.encode(backbone.embed(tokens), LENGTHS, tail=tail)[PLACES].pow(2).sum().backward()
-        found.append(
+        backbone.encode(backbone.embed(tokens), LENGTHS, tail=tail)[TAIL_ROWS].pow(2).sum().backward()
+        gradients.append(
             {
                 name: parameter.grad.clone()
                 for name, parameter in backbone.model.named_parameters()
                 if parameter.grad is not None
             }
         )
-    assert len(found[0]) > 20
-    torch.testing.assert_close(found[1], found[0], atol=1e-9, rtol=1e-9)
+    assert len(gradients[0]) > 20
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-9, rtol=1e-9)
 
 
 def test_checkpoints_recompute_what_was_computed() -> None:
     backbone = Backbone(build("llama"))
     tokens = torch.cat(some_texts(*LENGTHS))
-    plain = backbone.encode(backbone.embed(tokens), LENGTHS, tail=TAIL)[PLACES].detach()
+    plain = backbone.encode(backbone.embed(tokens), LENGTHS, tail=TAIL)[TAIL_ROWS].detach()
     backbone.enable_checkpointing()
     backbone.train()
     seen = rows_seen(backbone.language_model.model.layers[-1].mlp)
-    states = backbone.encode(backbone.embed(tokens), LENGTHS, tail=TAIL)[PLACES]
+    states = backbone.encode(backbone.embed(tokens), LENGTHS, tail=TAIL)[TAIL_ROWS]
     states.sum().backward()
     assert seen == [TAIL * len(LENGTHS)] * 2
     torch.testing.assert_close(states.detach(), plain, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Language models that load, and those that don't: each refused in one line that names it."""
+"""Language models that load, and errors of one line for those that do not."""
 
 import json
 import pickle
@@ -96,18 +96,18 @@ class TestLoading:
     def test_unknown_name_without_network(
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """The hub's client alone would try again for three quarters of a minute."""
-        asked = []
+        """The Hub's client alone would retry for 45 seconds."""
+        requests = []
 
         def no_network(*address: Any, **_: Any) -> Any:
-            asked.append(address[0])
+            requests.append(address[0])
             raise socket.gaierror(-2, "Name or service not known")
 
         monkeypatch.setattr(socket, "getaddrinfo", no_network)
         message = self.refused("nobody/does-not-exist")
         assert "the Hub did not answer" in message
         assert "its cache on this machine has no copy" in message
-        assert len(asked) <= 2  # no retries
+        assert len(requests) <= 2  # no retries
         assert capfd.readouterr() == ("", "")
 
     def test_unknown_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +127,10 @@ class TestLoading:
         from huggingface_hub import HfApi
 
         monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: type("Info", (), {"sha": "c0ffee"})())
-        asked: list[dict[str, Any]] = []
+        requests: list[dict[str, Any]] = []
 
         def from_hub(name: str, **options: Any) -> Any:
-            asked.append(options)
+            requests.append(options)
             kept = {key: options[key] for key in ("dtype", "output_loading_info", "use_safetensors")}
             return from_pretrained(BACKBONE, **kept)
 
@@ -139,9 +139,9 @@ class TestLoading:
         backbone = Backbone.load("owner/name", revision="main")
         assert backbone.reference is not None
         assert (backbone.reference.name, backbone.reference.revision) == ("owner/name", "c0ffee")
-        assert asked[0]["revision"] == "c0ffee"
-        assert asked[0]["use_safetensors"] is True
-        assert asked[0]["trust_remote_code"] is False
+        assert requests[0]["revision"] == "c0ffee"
+        assert requests[0]["use_safetensors"] is True
+        assert requests[0]["trust_remote_code"] is False
 
     def test_an_adapter_is_no_language_model(self, backbone_folder: Path, tmp_path: Path) -> None:
         from peft import LoraConfig, get_peft_model

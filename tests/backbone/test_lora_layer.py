@@ -1,4 +1,4 @@
-"""The training pass of a LoRA layer is PEFT's, its dropout drawn by other means."""
+"""The training pass of a LoRA layer gives PEFT's results; only its dropout is drawn differently."""
 
 import copy
 from typing import Any
@@ -35,7 +35,7 @@ def inputs(double: bool = False) -> Tensor:
 
 
 def results(adapted: nn.Module, x: Tensor) -> list[Tensor]:
-    """The output, and the gradients of its squares with respect to the input and to what is trained."""
+    """The output, and gradients of its squares with respect to the input and the trained weights."""
     output = adapted(x)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     assert len(trained) == 2
@@ -44,21 +44,21 @@ def results(adapted: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_without_dropout_it_is_the_layer_of_peft(bias: bool) -> None:
-    for found, expected in zip(
+    for actual, expected in zip(
         results(layer(0.0, ours=True, bias=bias), inputs()),
         results(layer(0.0, ours=False, bias=bias), inputs()),
         strict=True,
     ):
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(actual, expected)
 
 
 def test_under_autocast_it_is_within_the_rounding_of_bfloat16() -> None:
     expected = results(layer(0.0, ours=False), inputs())
     with torch.autocast("cpu", torch.bfloat16):
-        found = results(layer(0.0, ours=True), inputs())
-    assert found[0].dtype == torch.bfloat16
-    assert {gradient.dtype for gradient in found[1:]} == {torch.float32}
-    for here, there in zip(found, expected, strict=True):
+        actual = results(layer(0.0, ours=True), inputs())
+    assert actual[0].dtype == torch.bfloat16
+    assert {gradient.dtype for gradient in actual[1:]} == {torch.float32}
+    for here, there in zip(actual, expected, strict=True):
         assert float((here - there).norm()) < 0.02 * float(there.norm())
 
 
@@ -74,7 +74,7 @@ def test_gradients_with_dropout_are_those_of_the_output() -> None:
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    """With weights of 1 behind it, an output counts the inputs that were kept."""
+    """With weights of 1, an output is the number of inputs kept."""
     share, width = 0.2, 4096
     holder = nn.Sequential(nn.Linear(width, 1, bias=False))
     wrapped: Any = get_peft_model(holder, LoraConfig(r=1, lora_alpha=1, lora_dropout=share, target_modules=["0"]))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the probe refuses: models in one line that do each thing wrong, and families that stay causal."""
+"""What the probe refuses: one-line models with one mistake each, and families that stay causal."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,8 +26,8 @@ class TestProbe:
 
     def run(self, forward: Callable[[Tensor, Sequence[int], bool], Tensor]) -> None:
         with torch.no_grad():
-            own = [cumulated(self.embedding(torch.tensor(text)), [len(text)], True) for text in PROBE_TEXTS]
-        probe(forward, self.embedding, own, name="Toy", device=torch.device("cpu"))
+            expected = [cumulated(self.embedding(torch.tensor(text)), [len(text)], True) for text in PROBE_TEXTS]
+        probe(forward, self.embedding, expected, name="Toy", device=torch.device("cpu"))
 
     def test_accepts_what_reads_both_ways(self) -> None:
         self.run(cumulated)
@@ -61,7 +61,7 @@ class TestProbe:
             )
 
     def test_refuses_what_reads_differently_than_by_itself(self) -> None:
-        """As a model does whose attention has a bias that is dropped on the way."""
+        """As a model whose attention bias is lost in the pass."""
         with pytest.raises(BackboneError, match="Toy reads differently than by itself"):
             self.run(
                 lambda embeddings, lengths, causal: (

@@ -1,4 +1,4 @@
-"""Several threads encode at once over one copy of the weights; what would disturb them waits."""
+"""Threads encode at once over one copy of the weights; passes that change the model run alone."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ SECONDS = 60
 
 @pytest.fixture(autouse=True)
 def _one_core_each() -> Iterator[None]:
-    """PyTorch's threads of several passes at once would wait for each other in turn."""
+    """One PyTorch thread per pass, so that passes do not compete for cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,14 +46,14 @@ def read(backbone: Backbone, states: Tensor) -> Tensor:
 
 
 def in_every_pass(backbone: Backbone, work: Callable[[], Any]) -> None:
-    """Has each pass of the backbone do some work before its first layer."""
+    """Calls `work` in each pass of the backbone, before the first layer."""
     layer = backbone.language_model.model.layers[0]
     layer.register_forward_pre_hook(lambda module, args: (work(), None)[1])
 
 
 @pytest.mark.parametrize("adapter", [False, True])
 def test_threads_are_inside_a_pass_at_once(adapter: bool) -> None:
-    """They meet there; a lock held through a pass would keep them apart."""
+    """They meet at a barrier there; a lock held through a pass would deadlock."""
     backbone = Backbone(build("llama"))
     if adapter:
         backbone.add_adapter(AdapterSettings(rank=4))
@@ -129,7 +129,7 @@ def test_reading_and_encoding_exclude_each_other(
     "changes", [{}, {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}]
 )
 def test_passes_that_change_the_model_run_one_at_a_time(changes: dict[str, Any]) -> None:
-    """Padded ones, and those of a rotary embedding that remembers the longest text."""
+    """Padded passes, and passes with a rotary embedding that stores the longest length."""
     backbone = Backbone(build("llama", **changes), "packed" if changes else "padded")
     states = embedded(backbone)
     inside, most = [0], [0]

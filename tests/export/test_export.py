@@ -1,4 +1,4 @@
-"""A model exported as a plain sentence-transformers folder: the same vectors, elsewhere, or no folder at all."""
+"""Export as a plain sentence-transformers folder: the same vectors without this package, or no folder."""
 
 import json
 import os
@@ -103,7 +103,7 @@ class TestTheSameVectors:
 
 class TestElsewhere:
     def test_without_this_package(self, model: LLM2Comp, exported_model: Path, tmp_path: Path) -> None:
-        """Another process, in which our package cannot be imported."""
+        """In another process, where this package cannot be imported."""
         (tmp_path / "texts.json").write_text(json.dumps(AWKWARD))
         script = (
             "import json, sys\n"
@@ -219,7 +219,7 @@ def edit(path: Path, **entries: Any) -> None:
 
 
 class TestItsOwnCheck:
-    """What goes wrong is noticed before anything appears. Each fault is one that this export exists to get right."""
+    """Faults in the exported files are found before the folder appears."""
 
     FAULTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "reads one way only": (

@@ -1,4 +1,4 @@
-"""Programs that take a sentence-transformers folder take an exported model: each gives the vectors of the original."""
+"""Frameworks that load sentence-transformers folders load an exported model, with the original's vectors."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_langchain(model: LLM2Comp, exported_model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model, exported: it knows what words mean."""
+    """The bundled model, exported; a trained one."""
     folder = tmp_path_factory.mktemp("exported") / "tiny"
     llm2comp.load(device="cpu", dtype="float32").export(folder)
     return folder
@@ -62,7 +62,7 @@ def test_scikit_learn(tiny: Path) -> None:
     "ignore:Importing from 'sentence_transformers.models':DeprecationWarning"
 )  # which BERTopic does
 def test_bertopic(tiny: Path) -> None:
-    """BERTopic takes the folder's name; its topics are the three things that the texts are about."""
+    """BERTopic loads the folder by name; its topics are the three subjects of the texts."""
     bertopic = pytest.importorskip("bertopic", reason=NOT_INSTALLED.format("bertopic"))
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -71,13 +71,13 @@ def test_bertopic(tiny: Path) -> None:
     reduction, clustering = PCA(5, random_state=0), KMeans(3, n_init=10, random_state=0)
     topic_model = bertopic.BERTopic(embedding_model=str(tiny), umap_model=reduction, hdbscan_model=clustering)
     texts, labels = topics()
-    found, _ = topic_model.fit_transform(texts)
-    assert adjusted_rand_score(labels, found) > 0.8
-    assert topic_model.transform([texts[0]])[0][0] == found[0]
+    clusters, _ = topic_model.fit_transform(texts)
+    assert adjusted_rand_score(labels, clusters) > 0.8
+    assert topic_model.transform([texts[0]])[0][0] == clusters[0]
 
 
 def topics() -> tuple[list[str], np.ndarray]:
-    """30 sentences about cooking, music and programming, and which."""
+    """30 sentences about cooking, music and programming, and their labels."""
     cooking = ["soup", "bread", "pasta", "a cake", "rice", "an omelette", "beans", "a salad", "the roast", "dumplings"]
     music = ["violin", "piano", "guitar", "flute", "cello", "trumpet", "drums", "harp", "clarinet", "organ"]
     code = ["list", "file", "string", "dictionary", "socket", "thread", "path", "tuple", "module", "exception"]

@@ -1,4 +1,4 @@
-"""Exports of many kinds of language models and tokenizers: what differs between them is where an export goes wrong."""
+"""Exports of many families of language models and kinds of tokenizers."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ CHOSEN = {
     "stablelm": "eager",  # padded only, and causal where a batch has no padding
     "falcon": "sdpa",  # padded only
 }
-"""The attention that a plain model of each family has to use."""
+"""Attention implementation that a plain model of each family needs."""
 
 
 def encoder_of(folder: Path, family: str, vocabulary: int) -> LLM2Comp:
@@ -49,7 +49,7 @@ def encoder_of(folder: Path, family: str, vocabulary: int) -> LLM2Comp:
 
 
 def check(model: LLM2Comp, folder: Path) -> str:
-    """Exports the model and compares single texts and batches; the attention the export asks for."""
+    """Attention implementation of the export, after comparing vectors of single texts and batches."""
     attention = model.export(folder).attention
     exported = SentenceTransformer(str(folder), device="cpu")
     expected = model.encode_query(AWKWARD)
@@ -100,7 +100,7 @@ def metaspace(*special: str) -> Tokenizer:
 
 
 def ending(tokenizer: Tokenizer) -> Tokenizer:
-    """One that puts an end token behind every text; encoders don't, and neither must an export."""
+    """The tokenizer with an end token after every text, which neither encoder nor export may use."""
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
@@ -153,14 +153,14 @@ def test_tokenizers(kind: str, tmp_path: Path) -> None:
     rows = [
         row[mask.bool()].tolist() for row, mask in zip(features["input_ids"], features["attention_mask"], strict=True)
     ]
-    own = model.encoder.token_ids([END + "</s> one", "two"])
-    assert [row[:-3] for row in rows] == own
+    expected = model.encoder.token_ids([END + "</s> one", "two"])
+    assert [row[:-3] for row in rows] == expected
     assert rows[0][-3:] == rows[1][-3:]
-    assert not set(rows[0][-3:]) & {row for ids in own for row in ids}
+    assert not set(rows[0][-3:]) & {row for ids in expected for row in ids}
 
 
 def test_rows_a_vocabulary_has_to_spare_are_used(tmp_path: Path) -> None:
-    """Many language models have more embeddings than their tokenizer has tokens; the matrix grows only where it must."""
+    """Many language models have more embeddings than their tokenizer has tokens; rows are added only where needed."""
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
     for spare, rows in ((0, len(tokenizer) + 3), (2, len(tokenizer) + 3), (8, len(tokenizer) + 8)):
         backbone = tmp_path / f"backbone{spare}"

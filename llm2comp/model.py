@@ -17,6 +17,7 @@ from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
 from llm2comp.backbone.loading import find_source, load_tokenizer
+from llm2comp.bundled_models import bundled_folder
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUNDLED_MODEL", "LLM2Comp", "load"]
 
-BUNDLED_MODEL = Path(__file__).parent / "bundled" / "llm2comp-tiny"
+BUNDLED_MODEL = bundled_folder()
 _logger = logging.getLogger(__name__)
 
 
@@ -45,7 +46,8 @@ def load(
     """A model ready to encode.
 
     Args:
-        name_or_path: A folder, a Hub id, or None for the small English model that comes with the package.
+        name_or_path: The name of a bundled model, a folder or a Hub id; None is `llm2comp-tiny`, the small English
+            model that comes with the package. `./NAME`, and any `Path`, is a folder whatever its name is.
         device: `cpu`, `cuda`, `cuda:1` …; None takes a GPU if there is one.
         dtype: Precision of the weights: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware
             multiplies it natively and float32 elsewhere.
@@ -64,7 +66,7 @@ def load(
     """
     chosen = choose_device(device)
     precision = inference_dtype(dtype, chosen)
-    folder = BUNDLED_MODEL if name_or_path is None else find_folder(name_or_path)
+    folder = find_folder(name_or_path)
     config = read_config(folder)
     parts = read_encoder(folder, dtype=precision, trust_remote_code=trust_remote_code)
     encoder = MemoryEncoder(parts.backbone, parts.tokenizer, parts.memory, max_length=parts.max_length)

@@ -6,6 +6,7 @@ that it names have been checked. Weights are safetensors only; nothing is unpick
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm2comp.backbone.backbone import Backbone, BackboneReference
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
+from llm2comp.bundled_models import model_names, resolve_name
 from llm2comp.checked_json import FieldCheck, JsonFormat, check_fields, take, take_count, take_digest, take_optional
 from llm2comp.errors import BackboneError, ModelFolderError, one_line
 
@@ -59,19 +61,19 @@ class EncoderParts(NamedTuple):
     max_length: int
 
 
-def find_folder(name_or_path: str | Path) -> Path:
-    """The local folder of a saved model, downloaded from the Hub (without pickles) if the name is a Hub id.
+def find_folder(name_or_path: str | Path | None) -> Path:
+    """The local folder of a saved model: a bundled one, one on this machine, or one downloaded from the Hub.
+
+    The default bundled model if the name is None. Nothing pickled is downloaded.
 
     Raises:
         ModelFolderError: There is neither such a folder nor such a model.
     """
-    name = str(name_or_path)
-    if Path(name).exists():
+    name = resolve_name(name_or_path)
+    if not name or os.path.exists(name):  # unlike Path.exists, false for a name that the system refuses
         return Path(name)
-    if name.count("/") != 1:
-        raise ModelFolderError(
-            f"no model at {name!r}: give a folder, a Hub id such as owner/name, or nothing for the bundled model"
-        )
+    if name.count("/") != 1 or name[0] in "./~":
+        raise ModelFolderError(f"no model at {name!r}: give {model_names()}")
     try:
         source = find_source(name)
         if source.place != name:
@@ -81,7 +83,7 @@ def find_folder(name_or_path: str | Path) -> Path:
             pickles = [f"*{suffix}" for suffix in _WEIGHTS - {".safetensors"}]
             return Path(snapshot_download(name, revision=source.revision, ignore_patterns=pickles))
     except BackboneError as error:
-        raise ModelFolderError(str(error)) from error
+        raise ModelFolderError(f"{error}; give {model_names()}") from error
     except Exception as error:  # the Hub client raises its own errors and those of its HTTP library
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             raise ModelFolderError(

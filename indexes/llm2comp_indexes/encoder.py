@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import llm2comp
 from llm2comp import protocols
+from llm2comp.bundled_models import bundled_name
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 from llm2comp.protocols import check_vectors
@@ -33,10 +34,11 @@ class Encoder(protocols.Encoder, Protocol):
 
 def load_encoder(model: str | Path | Encoder | None) -> tuple[Encoder, str | None]:
     """The model, and the name to load it by again: None for the bundled model, and for a model passed as an object."""
-    if model is None:
-        return llm2comp.load(), None
-    if isinstance(model, str | Path):
-        return llm2comp.load(model), str(Path(model).resolve() if Path(model).exists() else model)
+    if model is None or isinstance(model, str | Path):
+        loaded = llm2comp.load(model)
+        if bundled_name(model) is not None:
+            return loaded, None
+        return loaded, str(Path(str(model)).resolve() if Path(str(model)).exists() else model)
     return model, None
 
 

@@ -14,6 +14,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from llm2comp.bundled_models import resolve_name
 from llm2comp.errors import BackboneError, one_line
 
 __all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "quiet"]
@@ -36,13 +37,15 @@ class Source(NamedTuple):
 
 
 def find_source(name_or_path: str | Path, revision: str | None = None) -> Source:
-    """Location of a model; the Hub is asked once, without the minutes of retries that its client spends on each file.
+    """Location of a model: the folder of a bundled one, any other folder, or a commit on the Hub.
+
+    The Hub is asked once, without the minutes of retries that its client spends on each file.
 
     Raises:
         BackboneError: If there is no such folder, and no such model on the Hub (or in its cache, if the Hub does not
             answer).
     """
-    name = str(name_or_path)
+    name = resolve_name(name_or_path)
     if Path(name).is_dir():
         return Source(name, None, name)
     try:

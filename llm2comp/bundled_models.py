@@ -1,0 +1,58 @@
+"""Names of models: a bundled model, a folder and a Hub id mean the same in `load`, every command and the adapters.
+
+This is the only place that knows the bundled models, so it imports nothing heavy.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+__all__ = ["DEFAULT_MODEL", "bundled_folder", "bundled_name", "bundled_names", "model_names", "resolve_name"]
+
+DEFAULT_MODEL = "llm2comp-tiny"
+"""Name of the bundled model that is used where none is named."""
+
+_FOLDER = Path(__file__).parent / "bundled"
+_MODEL_FILES = ("llm2comp.json", "modules.json")
+_logger = logging.getLogger(__name__)
+
+
+def bundled_names() -> list[str]:
+    """Names of the models that come with the package, sorted."""
+    return sorted(path.parent.name for path in _FOLDER.glob("*/llm2comp.json"))
+
+
+def model_names() -> str:
+    """What can be given as the name of a model, for messages: the bundled ones by name, a folder, a Hub id."""
+    return f"a bundled model ({', '.join(bundled_names())}), a folder, or a Hub id such as owner/name"
+
+
+def bundled_folder(name: str = DEFAULT_MODEL) -> Path:
+    """Folder of the bundled model with this name, one of `bundled_names()`."""
+    return _FOLDER / name
+
+
+def bundled_name(name_or_path: str | Path | None) -> str | None:
+    """The bundled model that is meant, None if it is a folder or a Hub id.
+
+    A text that is the name of a bundled model always means that model, whichever folder the program runs in; None means
+    the default one. A `Path`, and a text with a separator such as `./llm2comp-tiny`, always mean a folder. A model
+    folder with the same name in the working directory is therefore not used, and a warning says so.
+    """
+    if name_or_path is None:
+        return DEFAULT_MODEL
+    if not isinstance(name_or_path, str) or name_or_path not in bundled_names():
+        return None
+    if any(Path(name_or_path, file).is_file() for file in _MODEL_FILES):
+        _logger.warning(
+            "%s is the bundled model; the folder of that name in the working directory is %s",
+            name_or_path,
+            os.path.join(os.curdir, name_or_path),  # a Path drops the leading dot
+        )
+    return name_or_path
+
+
+def resolve_name(name_or_path: str | Path | None) -> str:
+    """What to load from: the folder of a bundled model, or the folder or Hub id as it is given; see `bundled_name`."""
+    name = bundled_name(name_or_path)
+    return str(name_or_path) if name is None else str(bundled_folder(name))

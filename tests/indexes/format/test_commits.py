@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,6 +25,7 @@ from llm2comp_indexes import (
     verify_index,
 )
 from llm2comp_indexes.change import update
+from llm2comp_indexes.format import manifest
 from llm2comp_indexes.format.manifest import read_manifest
 from llm2comp_indexes.format.segment_writer import JOURNAL, new_segment_folder
 from tests.indexes.live import RecordingEncoder, answers, identifiers, make_documents
@@ -231,9 +233,8 @@ def test_more_segments_than_a_manifest_holds(
     encoder = RecordingEncoder()
     for row in (10, 11):
         add_documents(index_folder, [write_corpus(make_documents([row]), "new.jsonl")], model=encoder)
-    monkeypatch.setattr(
-        "llm2comp_indexes.format.manifest._MOST_BYTES", (index_folder / "manifest.json").stat().st_size + 1000
-    )
+    most_bytes = (index_folder / "manifest.json").stat().st_size + 1000
+    monkeypatch.setattr(manifest, "_FORMAT", replace(manifest._FORMAT, most_bytes=most_bytes))
     corpus = write_corpus(make_documents([12]), "new.jsonl")
     with pytest.raises(IndexFolderError, match=r"4 segments are more than a manifest can hold.*index merge"):
         add_documents(index_folder, [corpus], model=encoder)

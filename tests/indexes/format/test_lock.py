@@ -132,7 +132,7 @@ def test_an_owner_that_has_ended_while_its_child_goes_on(
         pass
     with holder(index_folder):
         (index_folder / "LOCK.pid").write_text(f"{ended.pid} {platform.node()}\n")
-        with pytest.raises(IndexFolderError, match=rf"process {ended.pid} \(not seen from here"):
+        with pytest.raises(IndexFolderError, match=rf"process {ended.pid} \(not visible from here"):
             writers["delete"]()
 
 

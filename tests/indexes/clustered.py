@@ -1,4 +1,4 @@
-"""Vectors with the structure of real ones, in many clusters of different sizes, and a storage that holds them."""
+"""Vectors in clusters of different sizes, as real ones are, a storage of them, and exact search by NumPy."""
 
 from pathlib import Path
 
@@ -18,7 +18,23 @@ def draw_vectors(rows: int, dimension: int, *, seed: int = 0) -> NDArray[np.floa
     return unit(vectors)
 
 
+def draw_clustered(rows: int, dimension: int, *, seed: int, clusters: int = 50) -> NDArray[np.float32]:
+    """Unit vectors around topics of unequal size, which are the same for every seed.
+
+    Most of the variance lies in a few directions.
+    """
+    topics = np.random.default_rng(7)
+    centres = topics.standard_normal((clusters, dimension))
+    directions = topics.standard_normal((8, dimension))
+    share = 1 / np.arange(1, clusters + 1)
+    generator = np.random.default_rng(seed)
+    vectors = centres[generator.choice(clusters, rows, p=share / share.sum())]
+    shared, rest = generator.standard_normal((rows, 8)), generator.standard_normal((rows, dimension))
+    return unit(vectors + shared @ directions + 0.3 * rest)
+
+
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The vectors scaled to unit length."""
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -33,7 +49,7 @@ def store_vectors(path: Path, vectors: NDArray[np.float32], store: Store = "floa
 def best_rows(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
-    """The k best rows for each query, computed by numpy; equal scores by row, -1 where fewer are allowed."""
+    """The k best rows for each query, computed by NumPy; equal scores by row, -1 if fewer are allowed."""
     scores = (queries.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
     if allowed is not None:
         scores[:, ~allowed] = -np.inf

@@ -13,6 +13,7 @@ import pytest
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import build_index, open_index, verify_index
 from llm2comp_indexes.builder import blocks as row_blocks
+from tests.indexes.processes import run_python
 from tests.paths import ROOT
 from tests.word_encoder import WordEncoder
 
@@ -181,8 +182,7 @@ def test_another_model_does_not_go_on_with_the_first_ones_vectors(
 
 
 FULL_DEVICE = """
-import resource, sys
-sys.path[:0] = {paths!r}
+import resource
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import build_index
 from tests.word_encoder import WordEncoder
@@ -213,12 +213,10 @@ def test_a_full_device_is_told_and_loses_nothing_that_was_finished(
         "this file is the largest"
     )
     shutil.rmtree(tmp_path / "idx")
-    script = FULL_DEVICE.format(
-        paths=PATHS, corpus=str(corpus), output=str(tmp_path / "idx"), limit=limit, dimension=dimension
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert "no space left" in done.stdout
-    assert "free some space and run this again" in done.stdout
+    script = FULL_DEVICE.format(corpus=str(corpus), output=str(tmp_path / "idx"), limit=limit, dimension=dimension)
+    output = run_python("-c", script, timeout=60)
+    assert "no space left" in output
+    assert "free some space and run this again" in output
     assert (tmp_path / "idx").exists() == kept
     encoder = WordEncoder(dimension)
     build_index([corpus], tmp_path / "idx", model=encoder)

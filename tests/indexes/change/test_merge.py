@@ -2,8 +2,6 @@
 
 import os
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from llm2comp_indexes import (
 from llm2comp_indexes.format.manifest import read_manifest, segment_folder
 from tests.indexes.clustered import draw_vectors
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, build_of_vectors, identifiers, make_documents
-from tests.paths import ROOT
+from tests.indexes.processes import run_python
 
 Write = Callable[..., Path]
 GONE = {f"d{row}" for row in (0, 5, 33, 44)}
@@ -294,8 +292,7 @@ def test_an_index_without_queries_to_measure_with_says_so(
 
 
 FEW_FILES = """
-import resource, sys
-sys.path[:0] = {path!r}
+import resource
 from llm2comp_indexes import SearchOptions, add_documents, delete_documents, merge_index, open_index
 from tests.word_encoder import WordEncoder
 encoder = WordEncoder()
@@ -317,7 +314,6 @@ def test_many_small_additions_need_few_open_files(
     for row in range(100, 112):
         add_documents(folder, [write_corpus(make_documents([row]))], model=encoder)
     corpus = write_corpus(make_documents([999]))
-    script = FEW_FILES.format(path=[str(ROOT), str(ROOT / "indexes")], folder=str(folder), corpus=str(corpus))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.strip()) == (0, "16"), done.stderr
+    script = FEW_FILES.format(folder=str(folder), corpus=str(corpus))
+    assert run_python("-c", script, timeout=120).strip() == "16"
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64

@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import pytest
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import SearchOptions, add_documents, build_index, merge_index, open_index, verify_index
 from tests.indexes.forging import forge, forge_file
-from tests.paths import ROOT
+from tests.indexes.processes import run_python
 from tests.word_encoder import WordEncoder
 
 FILES = [
@@ -462,17 +461,9 @@ def test_forged_documents_are_refused(
 
 def fuzz(folder: Path, count: int, seed: int) -> None:
     """Damages the index in a separate process; see `tests.indexes.fuzz`."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "tests.indexes.fuzz", str(folder), str(count), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=900)
-    tried = done.stdout.splitlines()
-    assert done.returncode == 0, f"{tried[-1:]}: ended with {done.returncode}: {done.stderr[-3000:]}"
-    assert re.fullmatch(r"done: \d+ refused", tried[-1])
-    assert len(tried) > count
+    lines = run_python("-m", "tests.indexes.fuzz", folder, count, seed).splitlines()
+    assert re.fullmatch(r"done: \d+ refused", lines[-1])
+    assert len(lines) > count
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds memory by setrlimit and /proc")

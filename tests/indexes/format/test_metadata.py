@@ -1,9 +1,6 @@
 """Metadata columns: what is read back, limits, and altered files."""
 
-import os
 import struct
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -19,6 +16,7 @@ from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format import metadata
 from llm2comp_indexes.format.files import FileRecord, check_content
 from llm2comp_indexes.format.metadata import MOST_COLUMNS, Metadata, MetadataWriter, open_metadata
+from tests.indexes.processes import run_python
 
 MIXED: list[dict[str, Any]] = [
     {"year": 2020, "lang": "en", "tags": ["a", "b"]},
@@ -269,13 +267,4 @@ print(refused)
 def test_altered_bytes_never_end_in_more_than_an_error_message(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "m.arrow"
     write(path, MIXED)
-    command = [sys.executable, "-W", "error", "-c", FUZZ, str(path), str(seed), str(len(MIXED))]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 200
+    assert int(run_python("-W", "error", "-c", FUZZ, path, seed, len(MIXED))) > 200

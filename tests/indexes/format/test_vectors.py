@@ -1,8 +1,6 @@
 """Vectors of a segment on disk: reading, exact search, files that are cut, altered or left by a killed build."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import faiss
@@ -13,7 +11,7 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.vectors import StorageWriter, open_storage, storage_bytes
 from llm2comp_indexes.options import STORES, Store
 from tests.indexes.clustered import best_rows, draw_vectors, store_vectors, unit
-from tests.paths import ROOT
+from tests.indexes.processes import run_python
 
 TOLERANCE = {
     "float32": 0.0,
@@ -196,7 +194,7 @@ _MEMORY = """
 import sys, numpy as np
 from pathlib import Path
 from llm2comp_indexes.format.vectors import StorageWriter, open_storage
-from tests.indexes.peak import peak_mib
+from tests.indexes.processes import peak_mib
 path, rows = Path(sys.argv[1]), int(sys.argv[2])
 with StorageWriter(path, 64, "float32") as writer:
     for _ in range(rows // 10_000):
@@ -212,12 +210,5 @@ print(peak_mib())
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     peaks = []
     for rows in (10_000, 400_000):  # 2.5 and 100 MiB
-        done = subprocess.run(
-            [sys.executable, "-c", _MEMORY, str(tmp_path / "v"), str(rows)],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        )
-        peaks.append(int(done.stdout))
+        peaks.append(int(run_python("-c", _MEMORY, tmp_path / "v", rows)))
     assert peaks[1] - peaks[0] < 20, peaks

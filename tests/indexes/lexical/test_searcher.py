@@ -3,9 +3,6 @@
 import gzip
 import json
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -21,6 +18,7 @@ from llm2comp_indexes.lexical import searcher as lexical
 from llm2comp_indexes.lexical import writer as lexical_writer
 from llm2comp_indexes.lexical.searcher import Lexical, open_lexical
 from llm2comp_indexes.lexical.tokenizer import split_words
+from tests.indexes.processes import run_python
 from tests.paths import EVAL
 
 TEXTS = ["the cat sat on the mat", "a cat", "", "the dog and the other dog", "birds", "a cat and a dog, and the mat"]
@@ -313,16 +311,7 @@ print(refused)
 @pytest.mark.parametrize("seed", range(3))
 def test_altered_bytes_never_end_in_more_than_an_error_message(tmp_path: Path, seed: int) -> None:
     build_lexical(TEXTS, tmp_path / "bm25")
-    command = [sys.executable, "-W", "error", "-c", FUZZ, str(tmp_path / "bm25"), str(seed), str(len(TEXTS))]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > 150
+    assert int(run_python("-W", "error", "-c", FUZZ, tmp_path / "bm25", seed, len(TEXTS))) > 150
 
 
 @pytest.mark.slow

@@ -1,8 +1,6 @@
 """Crafted and damaged structure files: each is refused with an error or searched without harm, in processes whose end and memory are watched."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import open_structure
 from llm2comp_indexes.structures.types import IndexType, parse_type
 from tests.indexes.clustered import draw_vectors, store_vectors
-from tests.paths import ROOT
+from tests.indexes.processes import run_python
 
 ROWS, DIMENSION, MUTATIONS = 400, 16, 300
 CHECKED = ["HNSW4", "IVF8,Flat", "IVF8,SQ8", "OPQ4_8,IVF8,PQ4x4", "IVF16_HNSW4,SQfp16", "PCA8,IVF8,SQ4"]
@@ -32,7 +30,7 @@ from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.vectors import open_storage
 from llm2comp_indexes.structures.structure import Effort, IndexType, open_structure
-from tests.indexes.peak import peak_mib
+from tests.indexes.processes import peak_mib
 folder, factory, mutations, rows, dimension = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 faiss.omp_set_num_threads(1)
 kind = IndexType(factory)
@@ -81,10 +79,7 @@ print(json.dumps({"refused": refused, "searched": searched, "peak": peak_mib()})
 def fuzz(folder: Path, factory: str, mutations: int) -> dict[str, int]:
     storage = store_vectors(folder / "v", draw_vectors(ROWS, DIMENSION))
     build_structure(IndexType(factory), storage, threads=1).save(folder / "i")
-    program = [sys.executable, "-c", _FUZZ, str(folder), factory, str(mutations), str(ROWS), str(DIMENSION)]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-3000:]}"
-    return json.loads(done.stdout)
+    return json.loads(run_python("-c", _FUZZ, folder, factory, mutations, ROWS, DIMENSION))
 
 
 @pytest.mark.parametrize("factory", CHECKED)

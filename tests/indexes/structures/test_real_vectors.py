@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from llm2comp.units import format_bytes
 from llm2comp_indexes import IndexOptions, Targets, VectorFiles, build_from_vectors, open_index, verify_index
-from tests.indexes.vector_sets import brute_force
+from tests.indexes.clustered import best_rows
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ class Files:
 
     def recall(self, folder: Path, queries: NDArray[np.float32]) -> float:
         """Share of the true ten best that a search of the index finds."""
-        truth = brute_force(self.rows, queries, 10)
+        truth = best_rows(self.rows, queries, 10)
         with open_index(folder) as index:
             found = index.search_vectors(queries, 10).rows
         return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))

@@ -1,7 +1,5 @@
 """Structures of every kind: recall against numpy, saved and opened again, masks, ties, edges, streams, memory, threads."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from llm2comp_indexes.structures.structure import (
     parse_type,
 )
 from tests.indexes.clustered import best_rows, draw_vectors, recall, store_vectors
-from tests.paths import ROOT
+from tests.indexes.processes import run_python
 
 ROWS, DIMENSION = 2000, 32
 FULL = Effort(nprobe=1 << 20, ef_search=ROWS)
@@ -285,7 +283,7 @@ from pathlib import Path
 from llm2comp_indexes.format.vectors import StorageWriter, open_storage
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import Effort, open_structure, parse_type
-from tests.indexes.peak import peak_mib
+from tests.indexes.processes import peak_mib
 folder, rows, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 generator = np.random.default_rng(0)
 centres = generator.standard_normal((2000, 64), dtype=np.float32)
@@ -304,13 +302,9 @@ print(peak_mib())
 
 
 def peak(folder: Path, rows: int, kind: str) -> int:
-    """MiB that a process takes at most to write, build, save, open and search."""
+    """Peak memory in MiB of a process that writes, builds, saves, opens and searches."""
     folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", _BUILD, str(folder), str(rows), kind], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return int(done.stdout)
+    return int(run_python("-c", _BUILD, folder, rows, kind))
 
 
 def test_lists_are_not_held_in_memory(tmp_path: Path) -> None:

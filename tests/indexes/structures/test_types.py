@@ -1,6 +1,5 @@
 """Index types: names and factory strings, parameters by size, refusals in words, memory."""
 
-import subprocess
 import sys
 
 import faiss
@@ -8,6 +7,7 @@ import pytest
 
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.structures.types import NAMES, IndexType, default_type, memory_bytes, new_index, parse_type
+from tests.indexes.processes import run_python
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,8 @@ print(resident() - before, memory_bytes(kind, rows=rows, dimension=dimension, st
 def test_memory_is_estimated_to_10_percent(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("memory")
     for step in ("build", "measure"):
-        done = subprocess.run(
-            [sys.executable, "-c", _MEASURE, name, "256", str(folder), step], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-    measured, estimated = map(int, done.stdout.split())
+        output = run_python("-c", _MEASURE, name, 256, folder, step)
+    measured, estimated = map(int, output.split())
     assert abs(measured - estimated) < 0.1 * estimated + (2 << 20), (
         "2 MiB: what a process takes on the side, beside an index of 8 to 30"
     )

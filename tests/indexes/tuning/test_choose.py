@@ -18,7 +18,7 @@ from llm2comp_indexes.tuning import trials as candidates_module
 from llm2comp_indexes.tuning.choose import choose_type, decide, format_choice
 from llm2comp_indexes.tuning.measure import Point, best_point, measure_curve, search_rows
 from llm2comp_indexes.tuning.trials import Candidate, Sample, growth_exponent, list_candidates, scale_point
-from tests.indexes.vector_sets import brute_force, draw_clustered, store_vectors
+from tests.indexes.clustered import best_rows, draw_clustered, store_vectors
 
 MB = 1_000_000
 
@@ -343,7 +343,7 @@ def check_on_other_queries(
     effort = best_point(
         measure_curve(structure, storage, queries[:half], k=targets.k, recall=targets.recall, seconds=0), targets
     ).effort
-    truth = brute_force(vectors, queries[half:], targets.k)
+    truth = best_rows(vectors, queries[half:], targets.k)
     answers = [search_rows(structure, storage, query[None], targets.k, effort) for query in queries[half:]]
     found = np.mean(
         [

@@ -18,7 +18,7 @@ from llm2comp_indexes.structures.effort import efforts_of
 from llm2comp_indexes.structures.structure import Effort, IndexType, Structure
 from llm2comp_indexes.tuning import measure
 from llm2comp_indexes.tuning.measure import Point, best_point, exact_search, measure_curve
-from tests.indexes.vector_sets import brute_force, draw_clustered, store_vectors
+from tests.indexes.clustered import best_rows, draw_clustered, store_vectors
 
 ROWS, DIMENSION, K = 3000, 32, 10
 
@@ -81,7 +81,7 @@ def test_exact_search_equals_brute_force(
     found = exact_search(storage, sets.queries, k).rows
     assert found.dtype == np.int64
     scores = sets.queries.astype(np.float64) @ decoded.astype(np.float64).T
-    expected = np.take_along_axis(scores, brute_force(decoded, sets.queries, k), axis=1)
+    expected = np.take_along_axis(scores, best_rows(decoded, sets.queries, k), axis=1)
     np.testing.assert_allclose(
         np.take_along_axis(scores, found, axis=1), expected, atol=1e-6
     )  # of two rows closer than that, either will do
@@ -91,7 +91,7 @@ def test_exact_search_equals_brute_force(
 def test_exact_search_of_fewer_rows_than_k(tmp_path: Path, sets: Sets) -> None:
     storage = store_vectors(tmp_path / "vectors.faiss", sets.vectors[:4])
     np.testing.assert_array_equal(
-        exact_search(storage, sets.queries, 10).rows, brute_force(sets.vectors[:4], sets.queries, 4)
+        exact_search(storage, sets.queries, 10).rows, best_rows(sets.vectors[:4], sets.queries, 4)
     )
 
 
@@ -118,7 +118,7 @@ def test_queries_of_another_shape_are_refused(sets: Sets, queries: NDArray[np.fl
 @pytest.mark.parametrize("effort", [Effort(nprobe=1, rerank=1), Effort(nprobe=4, rerank=1), Effort(nprobe=4, rerank=4)])
 def test_recall_equals_brute_force(sets: Sets, ivf: Structure, effort: Effort) -> None:
     [point] = measure_curve(ivf, sets.storage, sets.queries, k=K, efforts=[effort])
-    truth = brute_force(sets.vectors, sets.queries, K)
+    truth = best_rows(sets.vectors, sets.queries, K)
     shares = []
     for query, best in zip(sets.queries, truth, strict=True):
         candidates = ivf.search(query[None], K * (effort.rerank or 1), effort=effort).rows[0]
@@ -141,7 +141,7 @@ def test_any_of_equally_good_rows_counts(tmp_path: Path, sets: Sets) -> None:
     five_times = np.repeat(sets.vectors[:200], 5, axis=0)
     storage = store_vectors(tmp_path / "vectors.faiss", five_times)
     queries = sets.queries[:20]
-    best = 5 * brute_force(sets.vectors[:200], queries, 1)  # (queries, 1): the first of five equal rows
+    best = 5 * best_rows(sets.vectors[:200], queries, 1)  # (queries, 1): the first of five equal rows
     for chosen in ([0, 1, 2], [4, 2, 3]):
         answers = FixedAnswers(queries, best + np.array(chosen))
         [point] = measure_curve(answers, storage, queries, k=3, efforts=[Effort()])
@@ -149,7 +149,7 @@ def test_any_of_equally_good_rows_counts(tmp_path: Path, sets: Sets) -> None:
 
 
 def test_a_row_counts_once(sets: Sets) -> None:
-    best = brute_force(sets.vectors, sets.queries, 1)
+    best = best_rows(sets.vectors, sets.queries, 1)
     [point] = measure_curve(
         FixedAnswers(sets.queries, np.repeat(best, 4, axis=1)), sets.storage, sets.queries, k=4, efforts=[Effort()]
     )
@@ -157,7 +157,7 @@ def test_a_row_counts_once(sets: Sets) -> None:
 
 
 def test_missing_rows_are_misses(sets: Sets) -> None:
-    rows = brute_force(sets.vectors, sets.queries, 4)
+    rows = best_rows(sets.vectors, sets.queries, 4)
     rows[:, 1:] = -1
     [point] = measure_curve(FixedAnswers(sets.queries, rows), sets.storage, sets.queries, k=4, efforts=[Effort()])
     assert point.recall == 0.25

@@ -1,8 +1,6 @@
 """Vectors and shards that an attacker made: each is refused with an error or indexed, in a process whose end and memory are watched."""
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 
 from llm2comp_indexes import Part, encode_shard
-from tests.paths import ROOT
+from tests.indexes.processes import run_python
 from tests.word_encoder import WordEncoder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds memory by setrlimit and /proc")
@@ -34,20 +32,12 @@ def folder(tmp_path: Path, write_corpus: Callable[..., Path]) -> Path:
 
 
 def fuzz(folder: Path, count: int, seed: int) -> int:
-    """How many of so many damages were refused; see `tests.indexes.fuzz_vectors`."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "indexes")]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "tests.indexes.fuzz_vectors", str(folder), str(count), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=900)
-    tried = done.stdout.splitlines()
-    assert done.returncode == 0, f"{tried[-1:]}: ended with {done.returncode}: {done.stderr[-3000:]}"
-    assert len(tried) == count + 1
-    found = re.fullmatch(r"done: (\d+) refused", tried[-1])
-    assert found
-    return int(found[1])
+    """Number of damages, out of `count`, that were refused; see `tests.indexes.fuzz_vectors`."""
+    lines = run_python("-m", "tests.indexes.fuzz_vectors", folder, count, seed).splitlines()
+    assert len(lines) == count + 1
+    summary = re.fullmatch(r"done: (\d+) refused", lines[-1])
+    assert summary
+    return int(summary[1])
 
 
 def test_forged_vectors_and_shards_neither_crash_nor_fill_the_memory(folder: Path) -> None:

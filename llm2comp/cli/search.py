@@ -56,7 +56,11 @@ def search(
     ] = "dense",
     where: Annotated[
         str | None,
-        typer.Option(metavar="FILTER", help='Filter on metadata, such as \'year >= 2020 and lang in ("en", "de")\'.'),
+        typer.Option(
+            metavar="FILTER",
+            help='Filter on metadata, such as \'year >= 2020 and lang in ("en", "de")\'; a field name that is not one '
+            "word stands in backticks.",
+        ),
     ] = None,
     nprobe: Annotated[int | None, typer.Option(min=1, help="Lists to search, in an ivf index.")] = None,
     ef_search: Annotated[int | None, typer.Option(min=1, help="Candidates to keep, in an hnsw index.")] = None,

@@ -25,6 +25,8 @@ __all__ = [
     "Present",
     "Truth",
     "Value",
+    "encodable",
+    "find_alternatives",
     "find_tests",
 ]
 
@@ -108,7 +110,7 @@ class Compare(FieldTest):
             import pyarrow.compute as pc
 
             names = {"==": "equal", "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
-            return _to_mask(pc.call_function(names[self.operator], [column, _to_text(str(self.value))]))
+            return _to_mask(pc.call_function(names[self.operator], [column, encodable(str(self.value))]))
         if kind == "integer":
             low, high = self._to_range()
             numbers = _to_numbers(column)
@@ -145,7 +147,7 @@ class Among(FieldTest):
             import pyarrow.compute as pc
 
             return _to_mask(
-                pc.is_in(column, value_set=pa.array([_to_text(str(value)) for value in same], type=pa.string()))
+                pc.is_in(column, value_set=pa.array([encodable(str(value)) for value in same], type=pa.string()))
             )
         if kind == "flag":
             return np.isin(_to_mask(column), same)
@@ -179,10 +181,10 @@ class Contains(FieldTest):
         import pyarrow.compute as pc
 
         if kind == "text":
-            return _to_mask(pc.match_substring(column, _to_text(str(self.value))))
+            return _to_mask(pc.match_substring(column, encodable(str(self.value))))
         values, offsets = column.values, column.offsets.to_numpy()  # type: ignore[attr-defined]
         hits = (
-            _to_mask(pc.equal(values, _to_text(self.value)))
+            _to_mask(pc.equal(values, encodable(self.value)))
             if isinstance(self.value, str)
             else _to_numbers(values) == _to_double(self.value)
         )
@@ -239,6 +241,25 @@ def find_tests(condition: Condition) -> Iterator[FieldTest]:
             yield condition
 
 
+def find_alternatives(condition: Condition) -> Iterator[tuple[FieldTest, ...]]:
+    """As `find_tests`; the tests of an `or` come together if all are on one field, since one match is enough."""
+    match condition:
+        case Any(parts=parts):
+            tests = tuple(part for part in parts if isinstance(part, FieldTest))
+            if len(tests) == len(parts) and len({test.field for test in tests}) == 1:
+                yield tests
+                return
+            for part in parts:
+                yield from find_alternatives(part)
+        case All(parts=parts):
+            for part in parts:
+                yield from find_alternatives(part)
+        case Not(part=part):
+            yield from find_alternatives(part)
+        case FieldTest():
+            yield (condition,)
+
+
 def _kinds_of(value: Value) -> frozenset[Kind]:
     """Types of columns that may hold the value."""
     if isinstance(value, bool):
@@ -265,6 +286,6 @@ def _to_double(value: Value) -> float:
         return math.inf if isinstance(value, int) and value > 0 else -math.inf
 
 
-def _to_text(text: str) -> str:
+def encodable(text: str) -> str:
     """The text without halves of surrogate pairs, as metadata keeps it."""
     return text.encode("utf-8", "replace").decode()

@@ -24,8 +24,11 @@ from llm2comp_indexes.filters.conditions import (
     Present,
     Truth,
     Value,
+    encodable,
+    find_alternatives,
     find_tests,
 )
+from llm2comp_indexes.filters.names import QUOTED, parse_expression, quote_name, unquote_name
 from llm2comp_indexes.format.metadata import Kind, Metadata
 
 __all__ = ["Where", "parse_where"]
@@ -75,7 +78,9 @@ class Where:
         for metadata in present:
             for field, kinds in metadata.fields.items():
                 known.setdefault(field, set()).update(kinds)
-        for test in find_tests(self.condition):
+        for tests in find_alternatives(self.condition):
+            test = tests[0]
+            expected = frozenset(kind for each in tests for kind in each.kinds())
             if test.field not in known:
                 more = (
                     " (fields beyond the first 1,000 are not kept)"
@@ -86,11 +91,13 @@ class Where:
                     f"where {_cut(self.text)}: no document has the field "
                     f'"{test.field}"{_suggest(test.field, known)}{more}'
                 )
-            if not known[test.field] & test.kinds():
+            if not known[test.field] & expected:
                 holds = " and ".join(_KINDS[kind] for kind in sorted(known[test.field]))
-                wants = " or ".join(_KINDS[kind] for kind in sorted(test.kinds()))
+                wants = " or ".join(_KINDS[kind] for kind in sorted(expected))
                 listed = (
-                    f'; to look into a list: "x" in {test.field}' if known[test.field] <= {"texts", "numbers"} else ""
+                    f'; to look into a list: "x" in {quote_name(test.field)}'
+                    if known[test.field] <= {"texts", "numbers"}
+                    else ""
                 )
                 raise SettingsError(
                     f'where {_cut(self.text)}: "{test.field}" holds {holds}, and is compared with {wants}: no '
@@ -115,7 +122,11 @@ def parse_where(text: str) -> Where:
     - `draft`: present, and neither False, 0 nor empty; `not draft`: all others
     - `"x" in tags`: a list contains "x", or a text contains it as a substring (case-sensitive)
     - `year is None`, `year is not None`: documents without and with a value
-    - `journal.name`: a nested field; `field["publication year"]`: a field whose name is a keyword or no Python name
+    - `journal.name`: a nested field
+    - a name in backticks, or `field["publication year"]`: a field whose name is a keyword or no Python name; within
+      backticks, a backtick is doubled
+
+    A name is the field's to the character: no Unicode normalisation, so `µ` (micro sign) is not `μ` (Greek letter).
 
     Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers and texts are never equal, and none is
     less than the other. A condition is true or false, never unknown: a document without the field fulfils no `==`, `<`,
@@ -144,8 +155,8 @@ def _parse(text: str) -> Condition:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's advice on escapes in strings
-            tree = ast.parse(text.strip(), mode="eval")
-        return _to_condition(tree.body, 0)
+            expression = parse_expression(text)
+        return _to_condition(expression, 0)
     except SyntaxError as error:
         raise SettingsError(f"{error.msg} at character {error.offset or 1}") from error
     except (ValueError, RecursionError, MemoryError) as error:
@@ -166,7 +177,8 @@ def _to_condition(node: ast.expr, depth: int) -> Condition:
             return Not(_to_condition(operand, depth + 1))
         case ast.Compare(left=left, ops=operators, comparators=rights):
             pairs = zip([left, *rights], operators, rights, strict=False)
-            return All(tuple(_to_test(*pair) for pair in pairs))
+            tests = tuple(_to_test(*pair) for pair in pairs)
+            return tests[0] if len(tests) == 1 else All(tests)
     if (field := _to_field(node)) is not None:
         return Truth(field)
     raise SettingsError(f"{_show(node)} is not a condition")
@@ -188,7 +200,7 @@ def _to_test(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Condition:
         operator, field, right = _MIRRORED.get(type(operator), type(operator))(), other, left
     if field is None:
         hint = (
-            f"; a field of that name is written field[{_show(left)}]"
+            f"; a field of that name is written {quote_name(left.value)}"
             if isinstance(left, ast.Constant) and isinstance(left.value, str)
             else ""
         )
@@ -228,12 +240,12 @@ def _to_field(node: ast.expr) -> str | None:
     """Name of the field, or None if the expression is not a field."""
     match node:
         case ast.Name(id=name):
-            return name
+            return unquote_name(name)
         case ast.Attribute(value=outer, attr=name):
             prefix = _to_field(outer)
-            return None if prefix is None else f"{prefix}.{name}"
+            return None if prefix is None else f"{prefix}.{unquote_name(name)}"
         case ast.Subscript(value=ast.Name(id="field"), slice=ast.Constant(value=str(name))):
-            return name
+            return encodable(name)
     return None
 
 
@@ -256,7 +268,7 @@ def _cut(text: str) -> str:
     return f"{text!r:.200}"
 
 
-_LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_LITERAL = re.compile(rf"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|{QUOTED}")
 _KEYWORDS = "|".join(
     word for word in keyword.kwlist if word not in ("and", "or", "not", "in", "is", "None", "True", "False")
 )
@@ -264,9 +276,9 @@ _SQL_FORMS = (
     (rf"(?<![.\w])(?-i:({_KEYWORDS}))\b", r'field["\1"]'),
     (r"\bIS\s+NOT\s+NULL\b", "is not None"),
     (r"\bIS\s+NULL\b", "is None"),
-    (r"([\w.]+)\s+BETWEEN\s+(\S+)\s+AND\s+(\S+)", r"\2 <= \1 <= \3"),
-    (r"([\w.]+)\s+NOT\s+I?LIKE\s+(\x00\d+\x00)", r"\2 not in \1"),
-    (r"([\w.]+)\s+I?LIKE\s+(\x00\d+\x00)", r"\2 in \1"),
+    (r"((?:[\w.]|\x00\d+\x00)+)\s+BETWEEN\s+(\S+)\s+AND\s+(\S+)", r"\2 <= \1 <= \3"),
+    (r"((?:[\w.]|\x00\d+\x00)+)\s+NOT\s+I?LIKE\s+(\x00\d+\x00)", r"\2 not in \1"),
+    (r"((?:[\w.]|\x00\d+\x00)+)\s+I?LIKE\s+(\x00\d+\x00)", r"\2 in \1"),
     (r"<>", "!="),
     (r"(?<![<>=!])=(?!=)", " == "),
     (r"&&?", " and "),

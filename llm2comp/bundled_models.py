@@ -3,11 +3,28 @@
 This is the only place that knows the bundled models, so it imports nothing heavy.
 """
 
+import json
 import logging
 import os
 from pathlib import Path
 
-__all__ = ["DEFAULT_MODEL", "bundled_folder", "bundled_name", "bundled_names", "model_names", "resolve_name"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "bundled_folder",
+    "bundled_name",
+    "bundled_names",
+    "find_bundled",
+    "model_names",
+    "resolve_name",
+]
+    "DEFAULT_MODEL",
+    "bundled_folder",
+    "bundled_name",
+    "bundled_names",
+    "find_bundled",
+    "model_names",
+    "resolve_name",
+]
 
 DEFAULT_MODEL = "llm2comp-tiny"
 """Name of the bundled model that is used where none is named."""
@@ -50,6 +67,15 @@ def bundled_name(name_or_path: str | Path | None) -> str | None:
             os.path.join(os.curdir, name_or_path),  # a Path drops the leading dot
         )
     return name_or_path
+
+
+def find_bundled(fingerprint: str) -> str | None:
+    """Name of the bundled model with this fingerprint; None if there is none."""
+    for name in bundled_names():
+        config = json.loads((bundled_folder(name) / "llm2comp.json").read_text(encoding="utf-8"))
+        if config["fingerprint"] == fingerprint:
+            return name
+    return None
 
 
 def resolve_name(name_or_path: str | Path | None) -> str:

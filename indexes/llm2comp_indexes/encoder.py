@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import llm2comp
 from llm2comp import protocols
-from llm2comp.bundled_models import bundled_name
+from llm2comp.bundled_models import bundled_name, find_bundled
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 from llm2comp.protocols import check_vectors
@@ -33,13 +33,18 @@ class Encoder(protocols.Encoder, Protocol):
 
 
 def load_encoder(model: str | Path | Encoder | None) -> tuple[Encoder, str | None]:
-    """The model, and the name to load it by again: None for the bundled model, and for a model passed as an object."""
-    if model is None or isinstance(model, str | Path):
-        loaded = llm2comp.load(model)
-        if bundled_name(model) is not None:
-            return loaded, None
-        return loaded, str(Path(str(model)).resolve() if Path(str(model)).exists() else model)
-    return model, None
+    """The model, and the name to load it by again.
+
+    The name is that of a bundled model, the absolute path of a folder, or a Hub id; None for any other model that was
+    given as an object.
+    """
+    if model is not None and not isinstance(model, str | Path):
+        return model, find_bundled(model.fingerprint)
+    encoder, name = llm2comp.load(model), bundled_name(model)
+    if name is not None:
+        return encoder, name
+    place = Path(str(model))
+    return encoder, str(place.resolve() if place.exists() else model)
 
 
 def encode(method: Callable[..., Any], texts: list[str], dimension: int) -> NDArray[np.float32]:

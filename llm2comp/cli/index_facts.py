@@ -28,11 +28,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "size": manifest.bytes,
         "commit": manifest.commit,
         "model": manifest.model
-        or (
-            "bundled with llm2comp, or given as an object"
-            if manifest.fingerprint
-            else "unknown: vectors made elsewhere"
-        ),
+        or ("not recorded: given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
         "fingerprint": manifest.fingerprint,
         "created_by": dict(manifest.created_by),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm2comp.atomic import write_file
+from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_digest, take_optional
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.documents import ROW_BYTES
@@ -79,8 +80,8 @@ class Shard:
 
     Attributes:
         part: Which part of the corpus.
-        model: Name or folder to load the model by, on the host that made the shard; None: the bundled model, or one
-            that was given as an object.
+        model: Name of a bundled model, absolute path of a folder on the host that made the shard, or Hub id; None: the
+            model was given as an object.
         fingerprint: The model's fingerprint.
         dimension: Length of a vector.
         options: Store and chunking; other options are not used.
@@ -184,7 +185,7 @@ def _parse(content: dict[str, Any]) -> Shard:
     )
     return Shard(
         part,
-        take_optional(model, "name", str),
+        take_optional(model, "name", str) or find_bundled(fingerprint),
         fingerprint,
         dimension,
         options,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.atomic import write_file
+from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_optional
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.documents import ROW_BYTES
@@ -100,8 +101,8 @@ class Manifest:
 
     Attributes:
         commit: Its number, counted from 1.
-        model: Name or folder to load the model by; None: the bundled model, or one that was given as an object, or
-            vectors made elsewhere.
+        model: Name of a bundled model, absolute path of a folder, or Hub id; None: the model was given as an object, or
+            the vectors were made elsewhere.
         fingerprint: The model's fingerprint; only a model with the same one may search. Empty for vectors without one.
         dimension: Length of a vector.
         options: The options that the index was built with.
@@ -255,11 +256,11 @@ def _parse(content: dict[str, Any]) -> Manifest:
     segments = tuple(_parse_segment(segment, dimension, options) for segment in take(content, "segments", list))
     if len({segment.name for segment in segments}) != len(segments):
         raise ValueError("two segments have the same name")
-    commit = take_count(content, "commit", 1, _MOST_COMMITS)
+    commit, fingerprint = take_count(content, "commit", 1, _MOST_COMMITS), take(model, "fingerprint", str)
     manifest = Manifest(
         commit,
-        take_optional(model, "name", str),
-        take(model, "fingerprint", str),
+        take_optional(model, "name", str) or find_bundled(fingerprint),  # 0.1.0 left bundled models without a name
+        fingerprint,
         dimension,
         options,
         segments,

@@ -17,14 +17,6 @@ __all__ = [
     "model_names",
     "resolve_name",
 ]
-    "DEFAULT_MODEL",
-    "bundled_folder",
-    "bundled_name",
-    "bundled_names",
-    "find_bundled",
-    "model_names",
-    "resolve_name",
-]
 
 DEFAULT_MODEL = "llm2comp-tiny"
 """Name of the bundled model that is used where none is named."""

@@ -1,15 +1,14 @@
 """Files of records: JSON lines, CSV, TSV and parquet, read one row at a time with its place for error messages."""
 
-import csv
 import json
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from llm2comp.corpus.delimited import read_delimited
+from llm2comp.corpus.report import OnError, Report, choose_report, list_names
 from llm2comp.corpus.text import read_lines, readable, uncompressed_name
-from llm2comp.errors import CorpusError, SettingsError
+from llm2comp.errors import CorpusError
 
 __all__ = [
     "RECORD_SUFFIXES",
@@ -22,14 +21,10 @@ __all__ = [
     "read_records",
 ]
 
-OnError = Literal["raise", "skip"]
-Report = Callable[[str], None]
 RECORD_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 
-_logger = logging.getLogger(__name__)
 _PARQUET_ROWS = 256
 _PARQUET_BUFFER_BYTES = 2**20
-_CSV_FIELD_CHARACTERS = 2**28  # Python's default is 131,072; an unclosed quote must not fill the memory
 
 
 class Record(NamedTuple):
@@ -44,25 +39,6 @@ class Record(NamedTuple):
     place: str
     default_id: str
     fields: dict[str, Any]
-
-
-def choose_report(on_error: OnError, on_skip: Report | None) -> Report:
-    """Function for messages about malformed rows: raises CorpusError, or calls `on_skip` (by default the log)."""
-    if on_error == "raise":
-        return _raise
-    if on_error != "skip":
-        raise SettingsError(f'on_error is {on_error!r}, expected "raise" or "skip"')
-    return on_skip or _logger.warning
-
-
-def list_names(names: Iterable[str]) -> str:
-    """The first eight names on one line, for a message."""
-    shown = list(islice((" ".join(str(name).split())[:40] for name in names), 9))
-    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
-
-
-def _raise(message: str) -> None:
-    raise CorpusError(message)
 
 
 def read_json_lines(
@@ -148,7 +124,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    rows = _split_rows(path, report)
+    delimiter = "\t" if Path(uncompressed_name(path)).suffix.lower() == ".tsv" else ","
+    rows = read_delimited(path, delimiter, report)
     header = next(rows, (0, []))[1]
     if len(set(header)) < len(header):
         raise CorpusError(f"{path}:1: a column name occurs twice in the header: {list_names(header)}")
@@ -159,68 +136,3 @@ def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any
             report(
                 f"{path}:{number}: {len(values)} fields, expected {len(header)} as in the header: {list_names(header)}"
             )
-
-
-def _split_rows(path: Path, report: Report) -> Iterator[tuple[int, list[str]]]:
-    """Rows as (number of the first line, values), read by the rules of RFC 4180.
-
-    .tsv files often have no quoting: in them, quotes that do not enclose a whole field are plain characters.
-    """
-    csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_CHARACTERS))
-    tabs = Path(uncompressed_name(path)).suffix.lower() == ".tsv"
-    lines = _Lines(path)
-    rows = csv.reader(lines, "excel-tab" if tabs else "excel", strict=True)
-    while True:
-        start = lines.begin_row()
-        try:
-            values = next(rows, None)
-        except csv.Error as error:
-            if not tabs:
-                report(f"{path}:{start}: not a row of comma-separated values ({error}, read up to line {lines.number})")
-                continue
-            values = lines.keep_first().rstrip("\r\n").split("\t")
-        if values is None:
-            return
-        try:
-            "".join(values).encode("utf-8")
-        except UnicodeEncodeError:
-            report(f"{path}:{start}: not UTF-8; convert the file with iconv")
-            continue
-        if values:
-            yield start, values
-
-
-class _Lines:
-    """Lines of a file as text; keeps those of the current row.
-
-    Bytes that are not UTF-8 become surrogates, so that reading can continue after them.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._lines = read_lines(path)
-        self._returned: list[str] = []  # in reverse order
-        self._row: list[str] = []
-        self.number = 0
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = (
-            self._returned.pop() if self._returned else next(self._lines)[1].decode("utf-8", errors="surrogateescape")
-        )
-        self._row.append(line)
-        self.number += 1
-        return line
-
-    def begin_row(self) -> int:
-        """Starts a row; the number of its first line."""
-        self._row = []
-        return self.number + 1
-
-    def keep_first(self) -> str:
-        """The first line of the row; the other lines are put back and read again as further rows."""
-        first, *others = self._row
-        self._returned += reversed(others)
-        self.number -= len(others)
-        return first

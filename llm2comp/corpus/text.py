@@ -17,6 +17,7 @@ __all__ = ["COMPRESSED_SUFFIXES", "open_text", "read_lines", "readable", "uncomp
 
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
 
+_FIRST_LINE_BYTES = 2**20  # without a line feed in them, but with a carriage return, carriage returns end the lines
 _ZSTD_INPUT_BYTES = 16 * 1024  # small, because repetitive text can expand a thousandfold
 _ZSTD_WINDOW_BYTES = 2**31  # for `zstd --long=31`; only files written with it take this memory
 
@@ -43,15 +44,43 @@ def open_text(path: str | Path) -> TextIO:
 def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     r"""Lines as (number from 1, bytes with their `\n`), decompressed according to the suffix of the file.
 
-    A byte order mark is dropped.
+    A byte order mark is dropped. In a file that has carriage returns and no line feeds, each carriage return ends a
+    line and becomes `\n`.
 
     Raises:
         CorpusError: The file is missing or unreadable, or its archive is damaged or truncated.
     """
     path = Path(path)
     with readable(path), _open_binary(path) as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(_split_lines(stream), start=1):
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _split_lines(stream: BinaryIO) -> Iterator[bytes]:
+    first = stream.readline(_FIRST_LINE_BYTES)
+    if b"\r" in first[:-1] and not first.endswith(b"\n"):
+        yield from _split_at_returns(first, stream)
+        return
+    if first and not first.endswith(b"\n"):
+        first += stream.readline()
+    if first:
+        yield first
+    yield from stream
+
+
+def _split_at_returns(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    """Lines that a carriage return ends, as files of the classic Mac OS have them."""
+    rest = first
+    while True:
+        *lines, rest = rest.split(b"\r")
+        for line in lines:
+            yield line + b"\n"
+        block = stream.read(_FIRST_LINE_BYTES)
+        if not block:
+            break
+        rest += block
+    if rest:
+        yield rest
 
 
 @contextmanager

@@ -73,6 +73,16 @@ def answers(
     ]
 
 
+def names(folder: Path) -> set[str]:
+    """Names of the files and folders in the folder."""
+    return {path.name for path in folder.iterdir()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Contents of all files in the folder, by relative path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def identifiers(folder: Path, encoder: WordEncoder) -> set[str]:
     """Ids of all rows that can be found."""
     return {hit.id for hit in open_index(folder, model=encoder).search(["bread"], 1000)[0]}

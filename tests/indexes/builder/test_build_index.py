@@ -1,4 +1,4 @@
-"""Building: what is written, what is refused, what is told, and that nothing half-written is ever taken for an index."""
+"""Building: files written, inputs refused, progress, and no half-written folder ever taken for an index."""
 
 import hashlib
 import json
@@ -17,20 +17,13 @@ from llm2comp_indexes import IndexOptions, SearchOptions, Targets, build_index, 
 from llm2comp_indexes.builder import blocks as row_blocks
 from llm2comp_indexes.builder import finish_segment
 from llm2comp_indexes.format.documents import DocumentReader
+from tests.indexes.live import contents, names
 from tests.word_encoder import WordEncoder
 
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp
 
 LOCK = {"LOCK", "LOCK.pid"}
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_folder_is_laid_out_as_documented(index_folder: Path) -> None:
@@ -140,39 +133,39 @@ def test_progress_counts_what_is_encoded_and_names_each_phase(
     tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_blocks, "BLOCK", 2)
-    told: list[tuple[str, int]] = []
+    steps: list[tuple[str, int]] = []
     build_index(
         [corpus],
         tmp_path / "idx",
         model=encoder,
         options=IndexOptions("HNSW4"),
-        progress=lambda phase, count: told.append((phase, count)),
+        progress=lambda phase, count: steps.append((phase, count)),
     )
-    assert [count for phase, count in told if phase == "documents"] == [2, 4, 5]
-    assert list(dict.fromkeys(phase for phase, _ in told)) == [
+    assert [count for phase, count in steps if phase == "documents"] == [2, 4, 5]
+    assert list(dict.fromkeys(phase for phase, _ in steps)) == [
         "documents",
         "rows written",
         "rows in the structure",
         "measuring",
     ]
-    assert ("rows written", 5) in told
-    told.clear()
+    assert ("rows written", 5) in steps
+    steps.clear()
     monkeypatch.setattr(row_blocks, "BLOCK", 4)
     monkeypatch.setattr(row_blocks, "_PIECE", 1)
-    build_index([corpus], tmp_path / "other", model=encoder, progress=lambda phase, count: told.append((phase, count)))
-    assert [count for phase, count in told if phase == "documents"] == [1, 2, 3, 4, 5], (
+    build_index([corpus], tmp_path / "other", model=encoder, progress=lambda phase, count: steps.append((phase, count)))
+    assert [count for phase, count in steps if phase == "documents"] == [1, 2, 3, 4, 5], (
         "within a block too, as one may take minutes"
     )
-    told.clear()
+    steps.clear()
     build_index(
         [corpus],
         tmp_path / "idx",
         model=encoder,
         overwrite=True,
         options=IndexOptions("HNSW4"),
-        progress=lambda *step: told.append(step),
+        progress=lambda *step: steps.append(step),
     )
-    assert [count for phase, count in told if phase == "rows in the structure"][-1] == 5
+    assert [count for phase, count in steps if phase == "rows in the structure"][-1] == 5
 
 
 def test_several_corpora_are_joined_in_order(
@@ -285,7 +278,7 @@ def test_options_that_contradict_each_other_are_refused(
 def test_more_lists_than_rows_are_refused_and_what_was_encoded_is_kept(
     tmp_path: Path, corpus: Path, encoder: WordEncoder
 ) -> None:
-    """How many rows there are is known at the end of the corpus only."""
+    """The number of rows is known only at the end of the corpus."""
     with pytest.raises(SettingsError, match="'IVF64,Flat': 64 lists for 5 rows; expected at most a list per row"):
         build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions("IVF64,Flat"))
     with pytest.raises(IndexFolderError, match="an unfinished build; run its command again to continue it"):
@@ -419,7 +412,7 @@ class TestWithARealModel:
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             build_index([corpus], tmp_path / "chunked", model=model, options=IndexOptions(chunk_tokens=32))
-            model.encode(["word " * 200])  # what is said of other calls is as before
+            model.encode(["word " * 200])  # warnings of other calls stay as they were
         assert [record.getMessage() for record in caplog.records] == ["1 of 1 texts were cut to their first 64 tokens"]
 
     @pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 3), (1, 0)])

@@ -1,4 +1,4 @@
-"""Vectors and shards that an attacker made: each is refused with an error or indexed, in a process whose end and memory are watched."""
+"""Forged vectors and shards: each is refused or indexed, without a crash and within bounded memory."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bo
 @pytest.fixture
 def folder(tmp_path: Path, write_corpus: Callable[..., Path]) -> Path:
     """Vectors, ids and queries as .npy files, and three shards with metadata."""
-    folder = tmp_path / "given"
+    folder = tmp_path / "vectors"
     corpus = write_corpus(
         {"_id": f"d{row}", "text": f"bread and rain {row}", "year": 2000 + row, "tags": ["a", "é"]} for row in range(12)
     )

@@ -1,4 +1,4 @@
-"""Memory of a build: it must not grow with the corpus, beyond what the type of index needs to be searched."""
+"""Memory of a build: it does not grow with the corpus beyond what the index needs to be searched."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ build_from_vectors(VectorFiles([folder / "v.npy"], folder / "ids.txt"), folder /
 
 
 def write_vectors(folder: Path, rows: int) -> None:
-    """Vectors in clusters and their ids, written block by block."""
+    """Writes vectors in clusters and their ids, block by block."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     centres = generator.standard_normal((2000, DIMENSION), dtype=np.float32)
@@ -52,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.mark.parametrize("kind", ["ivf", "flat"])
 def test_a_million_vectors_take_300_mb_more_than_100_000_at_most(folders: dict[int, Path], kind: str) -> None:
-    """Without pages of mapped files, which the system takes back as it likes; and with them, beyond those that hold the index itself."""
+    """Growth without the pages of mapped files, which the system may evict, and with those beyond the index itself."""
     environment = {"PYTHONPATH": os.pathsep.join(map(str, [ROOT / "indexes", ROOT]))}
     peaks = {
         rows: watch_process([sys.executable, "-c", _BUILD, str(folder), kind], environment)

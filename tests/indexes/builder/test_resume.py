@@ -1,4 +1,4 @@
-"""Builds that were stopped: what they leave, and that the same command goes on behind the last finished block. In real processes."""
+"""Stopped builds: what they leave, and that the same command resumes after the last finished block."""
 
 import shutil
 import signal
@@ -13,6 +13,7 @@ import pytest
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import build_index, open_index, verify_index
 from llm2comp_indexes.builder import blocks as row_blocks
+from tests.indexes.live import contents, names
 from tests.indexes.processes import run_python
 from tests.paths import ROOT
 from tests.word_encoder import WordEncoder
@@ -36,38 +37,38 @@ build_index([{corpus!r}], {output!r}, model=Slow(), overwrite=True)
 """
 
 
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def start_slow_build(
     corpus: Path, output: Path, *, finished: int = 1, seconds: float = 0.3, block: int = 1
 ) -> "subprocess.Popen[str]":
-    """A process that builds with blocks of one document (or `block`), `finished` of which are on the device; it encodes one document at a time."""
+    """A process that builds an index and encodes one document at a time, once `finished` blocks are on the device.
+
+    Args:
+        corpus: The corpus.
+        output: Folder of the index.
+        finished: Number of finished blocks to wait for.
+        seconds: Time that a document takes.
+        block: Number of documents in a block.
+    """
     script = SLOW_BUILD.format(paths=PATHS, seconds=seconds, block=block, corpus=str(corpus), output=str(output))
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for line in process.stdout:
-        # while a block is encoded, the one before may still be written, and the one before that is not
+        # While a block is encoded, the one before may still be being written, but not the one before that
         if line == f"encoding {finished + 1 if finished else 0}\n":
             break
     return process
 
 
 def finished_documents(output: Path) -> int:
-    """Blocks, of one document unless said otherwise, that the journal says are finished."""
+    """Number of finished blocks (by default, documents) in the journal."""
     [journal] = output.glob("segments/*/journal.jsonl")
     return journal.read_bytes().count(b"\n") - 1
 
 
 def assert_goes_on(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asserts that there is no index yet, that building again encodes the rest only, and that what comes of it is what comes of a build at once."""
+    """Asserts that there is no index yet, that a second build encodes only the rest and ends in the same files."""
     output = tmp_path / "idx"
     with pytest.raises(
         IndexFolderError,

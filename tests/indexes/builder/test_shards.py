@@ -1,4 +1,4 @@
-"""Shards: joined they are the index of an unsharded build; what does not fit together, is altered or crafted is refused by name."""
+"""Shards: joined, they equal an unsharded build; shards that do not fit or are altered are refused by name."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ ROWS = ("documents.jsonl", "documents.offsets", "documents.ids", "vectors.faiss"
 
 
 class WordTokenizer:
-    """White space splits; enough of a fast tokenizer to make chunks."""
+    """Splits at white space; enough of a fast tokenizer to make chunks."""
 
     is_fast = True
 
@@ -160,7 +160,7 @@ def test_shards_that_do_not_fit_together_are_named(tmp_path: Path, write_corpus:
         report = encode_shard([source], tmp_path / what, Part(2, 3), **{"model": encoder, **settings})
         with pytest.raises(IndexFolderError, match=rf"{first} and {report.folder}: shards of another {what} "):
             build_from_vectors(VectorFiles([first, report.folder, third]), tmp_path / "idx", model=encoder)
-    for given, words in {
+    for paths, words in {
         (first,): r"shards 2, 3 of 3 are missing; make them with llm2comp encode CORPUS --shard 2/3",
         (first, third): "shard 2 of 3 is missing",
         (first, second, third, second): f"{second} and {second}: both are shard 2 of 3",
@@ -168,7 +168,7 @@ def test_shards_that_do_not_fit_together_are_named(tmp_path: Path, write_corpus:
         (corpus.parent / "good", tmp_path): "holds no shard",
     }.items():
         with pytest.raises(IndexFolderError, match=words):
-            build_from_vectors(VectorFiles(given), tmp_path / "idx", model=encoder)
+            build_from_vectors(VectorFiles(paths), tmp_path / "idx", model=encoder)
     halves = make_shards(corpus, tmp_path / "halves", 2, model=encoder)
     with pytest.raises(IndexFolderError, match=r"another split \(in 2 and in 3\)"):
         find_shards([*halves, first])
@@ -178,20 +178,20 @@ def test_shards_that_do_not_fit_together_are_named(tmp_path: Path, write_corpus:
 def test_settings_beside_shards(tmp_path: Path, write_corpus: Callable[..., Path]) -> None:
     corpus, encoder = write_corpus(rows(9)), WordEncoder()
     make_shards(corpus, tmp_path / "shards", 2, options=IndexOptions(store="float16"))
-    given = VectorFiles([tmp_path / "shards"])
+    shards = VectorFiles([tmp_path / "shards"])
     wrong: list[tuple[VectorFiles, dict[str, Any], str]] = [
         (VectorFiles([tmp_path / "shards"], ids=corpus), {}, "leave them out"),
-        (given, {"corpora": [corpus]}, "leave them out"),
-        (given, {"options": IndexOptions(chunk_tokens=9)}, r"\(9, 0\), those of the shards \(None, 0\)"),
-        (given, {"model": WordEncoder(fingerprint="other")}, "fingerprint is other-32, that of the shards words-32"),
+        (shards, {"corpora": [corpus]}, "leave them out"),
+        (shards, {"options": IndexOptions(chunk_tokens=9)}, r"\(9, 0\), those of the shards \(None, 0\)"),
+        (shards, {"model": WordEncoder(fingerprint="other")}, "fingerprint is other-32, that of the shards words-32"),
     ]
     for files, settings, words in wrong:
         with pytest.raises(LLM2CompError, match=words):
             build_from_vectors(files, tmp_path / "idx", **{"model": encoder, **settings})
-    build_from_vectors(given, tmp_path / "idx", model=encoder)
+    build_from_vectors(shards, tmp_path / "idx", model=encoder)
     with open_index(tmp_path / "idx") as index:
         assert index.manifest.options.store == "float16"  # no more than the shards hold
-    build_from_vectors(given, tmp_path / "small", model=encoder, options=IndexOptions(store="int8"))
+    build_from_vectors(shards, tmp_path / "small", model=encoder, options=IndexOptions(store="int8"))
     with open_index(tmp_path / "small") as index:
         assert index.manifest.options.store == "int8"
 
@@ -249,7 +249,7 @@ def test_bad_corpora_and_folders_in_use_leave_nothing(tmp_path: Path, write_corp
 
 
 def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Changes shard.json and signs it anew, as an attacker would."""
+    """Changes shard.json and updates its checksum, as an attacker would."""
     content = json.loads((folder / "shard.json").read_text())
     change(content)
     content.pop("checksum", None)
@@ -351,7 +351,7 @@ def test_flipped_and_cut_bytes_are_found_before_anything_is_built(
 
 
 def test_crafted_rows_that_repeat_an_id_are_refused(tmp_path: Path, shards: list[Path]) -> None:
-    """The same rows under two shard numbers: every checksum is right."""
+    """The same rows under two shard numbers: every checksum is valid."""
     shutil.rmtree(shards[1] / "rows")
     shutil.copytree(shards[0] / "rows", shards[1] / "rows")
     files = json.loads((shards[0] / "shard.json").read_text())["files"]

@@ -1,4 +1,4 @@
-"""Vectors made elsewhere: what is read, what is refused and by which row, and that nothing measures itself."""
+"""Existing vectors: files read, files refused (with the row), and queries that are no rows of the index."""
 
 import json
 import shutil
@@ -44,20 +44,20 @@ def ids_of(index: Index) -> list[str]:
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f2", "<f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_vectors_are_stored_at_unit_length_in_order(tmp_path: Path, dtype: str, order: Any) -> None:
-    given = np.asarray(draw(70) * 5, dtype=dtype, order=order)
-    report = build_from_vectors(save(tmp_path, given), tmp_path / "idx")
+    vectors = np.asarray(draw(70) * 5, dtype=dtype, order=order)
+    report = build_from_vectors(save(tmp_path, vectors), tmp_path / "idx")
     assert (report.documents, report.dimension, report.encode_seconds) == (70, 16, 0.0)
     with open_index(tmp_path / "idx") as index:
-        np.testing.assert_allclose(stored(index), unit(given), atol=1e-7)
+        np.testing.assert_allclose(stored(index), unit(vectors), atol=1e-7)
         assert ids_of(index) == [f"x{row}" for row in range(70)]
         assert (index.manifest.model, index.manifest.fingerprint) == (None, "")
 
 
 def test_the_nearest_are_found_and_texts_need_a_model(tmp_path: Path) -> None:
-    given = draw(300, 32)
-    build_from_vectors(save(tmp_path, given), tmp_path / "idx")
+    vectors = draw(300, 32)
+    build_from_vectors(save(tmp_path, vectors), tmp_path / "idx")
     queries = draw(20, 32, seed=1)
-    expected = np.argsort(-(queries @ unit(given).T), axis=1)[:, :5]
+    expected = np.argsort(-(queries @ unit(vectors).T), axis=1)[:, :5]
     with open_index(tmp_path / "idx") as index:
         assert index.search_vectors(queries, 5).rows.tolist() == expected.tolist()
         with pytest.raises(IndexFolderError, match="--model"):
@@ -69,21 +69,21 @@ def test_the_nearest_are_found_and_texts_need_a_model(tmp_path: Path) -> None:
 
 
 def test_large_numbers_do_not_overflow(tmp_path: Path) -> None:
-    given = np.array([[3e38, 0, 3e38], [1e-40, 0, 0]], np.float32)
-    build_from_vectors(save(tmp_path, given), tmp_path / "idx")
+    vectors = np.array([[3e38, 0, 3e38], [1e-40, 0, 0]], np.float32)
+    build_from_vectors(save(tmp_path, vectors), tmp_path / "idx")
     with open_index(tmp_path / "idx") as index:
         np.testing.assert_allclose(stored(index), [[0.5**0.5, 0, 0.5**0.5], [1, 0, 0]], atol=1e-7)
 
 
 def test_several_files_follow_one_another(tmp_path: Path) -> None:
-    given = draw(9)
-    files = save(tmp_path, given)
-    for name, rows in {"a": given[:4], "empty": given[:0], "b": given[4:]}.items():
+    vectors = draw(9)
+    files = save(tmp_path, vectors)
+    for name, rows in {"a": vectors[:4], "empty": vectors[:0], "b": vectors[4:]}.items():
         np.save(tmp_path / f"{name}.npy", rows)
     paths = [tmp_path / f"{name}.npy" for name in ("a", "empty", "b")]
     build_from_vectors(VectorFiles(paths, files.ids), tmp_path / "idx")
     with open_index(tmp_path / "idx") as index:
-        np.testing.assert_allclose(stored(index), unit(given), atol=1e-7)
+        np.testing.assert_allclose(stored(index), unit(vectors), atol=1e-7)
     np.save(tmp_path / "b.npy", draw(5, 17))
     with pytest.raises(IndexFolderError, match=r"b\.npy: vectors of dimension 17.*16"):
         build_from_vectors(VectorFiles(paths, files.ids), tmp_path / "other")
@@ -91,10 +91,10 @@ def test_several_files_follow_one_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "words"), [(0.0, "zero"), (np.nan, "not finite"), (np.inf, "not finite")])
 def test_a_row_without_direction_is_refused_by_number(tmp_path: Path, value: float, words: str) -> None:
-    given = draw(5000)
-    given[4321] = value
+    vectors = draw(5000)
+    vectors[4321] = value
     with pytest.raises(IndexFolderError, match=rf"v\.npy: row 4321 \(counted from 0\) is {words}"):
-        build_from_vectors(save(tmp_path, given), tmp_path / "idx")
+        build_from_vectors(save(tmp_path, vectors), tmp_path / "idx")
     assert not (tmp_path / "idx" / "manifest.json").exists()
 
 
@@ -107,7 +107,8 @@ def test_what_is_no_matrix_of_floats_is_refused(tmp_path: Path) -> None:
     save(tmp_path, draw(3))
     good = (tmp_path / "v.npy").read_bytes()
     wrong = {
-        "text": b"hello", "empty": b"", "cut": good[:-1], "header": good[:40], "shape": good.replace(b"(3, 16)", b"(9, 99)"),
+        "text": b"hello", "empty": b"", "cut": good[:-1], "header": good[:40],
+        "shape": good.replace(b"(3, 16)", b"(9, 99)"),
         "huge": good.replace(b"(3, 16), ", b"(999999999999999999,9)").replace(b"'\n", b"\n"),
     }  # fmt: skip
     arrays: dict[str, NDArray[Any]] = {
@@ -158,8 +159,8 @@ def test_ids_are_any_strings_and_may_come_as_arrays(tmp_path: Path) -> None:
 
 
 def test_documents_are_joined_by_id(tmp_path: Path, write_corpus: Callable[..., Path]) -> None:
-    given = draw(40)
-    files = save(tmp_path, given)
+    vectors = draw(40)
+    files = save(tmp_path, vectors)
     order = np.random.default_rng(3).permutation(40).tolist()
     corpus = write_corpus(
         {"_id": f"x{row}", "title": f"Title {row}", "text": f"text {row}", "year": row} for row in order
@@ -167,9 +168,9 @@ def test_documents_are_joined_by_id(tmp_path: Path, write_corpus: Callable[..., 
     build_from_vectors(files, tmp_path / "idx", corpora=[corpus], options=IndexOptions(hybrid=True))
     with open_index(tmp_path / "idx") as index:
         assert ids_of(index) == [f"x{row}" for row in order]
-        np.testing.assert_allclose(stored(index), unit(given)[order], atol=1e-7)
-        found = index.search_vectors(given[7:8], 1)
-        hit = index.fetch(int(found.rows[0, 0]), 0.0)
+        np.testing.assert_allclose(stored(index), unit(vectors)[order], atol=1e-7)
+        nearest = index.search_vectors(vectors[7:8], 1)
+        hit = index.fetch(int(nearest.rows[0, 0]), 0.0)
         assert (hit.id, hit.title, hit.text, hit.metadata) == ("x7", "Title 7", "text 7", {"year": 7})
 
 
@@ -201,9 +202,9 @@ def test_settings_that_need_texts_or_a_model_are_refused(tmp_path: Path, encoder
         (VectorFiles([*files.paths, tmp_path], files.ids), {}, "files and folders"),
         (VectorFiles([tmp_path / "missing.npy"], files.ids), {}, r"missing\.npy: no such folder and no such file"),
     ]
-    for given, settings, words in wrong:
+    for vectors, settings, words in wrong:
         with pytest.raises(LLM2CompError, match=words):
-            build_from_vectors(given, tmp_path / "idx", **settings)
+            build_from_vectors(vectors, tmp_path / "idx", **settings)
     assert not (tmp_path / "idx").exists()
 
 
@@ -214,14 +215,14 @@ def read_queries(index: Index) -> NDArray[np.float32]:
 
 
 def test_no_vector_measures_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many vectors some become a segment of their own; of few, the queries are not among them. All can be found."""
-    given = draw(900)
+    """Of many vectors, some go into another segment; of few, none is a query. All of them are found."""
+    vectors = draw(900)
     monkeypatch.setattr(building, "_HELD_OUT_OF", 500)
     monkeypatch.setattr(building, "_HELD_OUT", 50)
-    held = build_from_vectors(save(tmp_path, given), tmp_path / "held")
-    assert "held out" in held.measured.query_source
+    held_out = build_from_vectors(save(tmp_path, vectors), tmp_path / "held")
+    assert "held out" in held_out.measured.query_source
     monkeypatch.setattr(building, "_HELD_OUT_OF", 10_000)
-    moved = build_from_vectors(save(tmp_path, given), tmp_path / "moved")
+    moved = build_from_vectors(save(tmp_path, vectors), tmp_path / "moved")
     assert "noise" in moved.measured.query_source
     for name, segments in {"held": [850, 50], "moved": [900]}.items():
         with open_index(tmp_path / name) as index:
@@ -229,8 +230,8 @@ def test_no_vector_measures_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert (len(index), sorted(ids_of(index))) == (900, sorted(f"x{row}" for row in range(900)))
             nearest = (read_queries(index) @ index.segments[0].storage.read(np.arange(segments[0])).T).max()
             assert nearest < 0.999
-            found = index.search_vectors(given, 1).rows[:, 0]
-            assert [index.fetch(int(row), 0.0).id for row in found] == [f"x{row}" for row in range(900)]
+            best = index.search_vectors(vectors, 1).rows[:, 0]
+            assert [index.fetch(int(row), 0.0).id for row in best] == [f"x{row}" for row in range(900)]
         verify_index(tmp_path / name)
     with open_index(tmp_path / "held") as index:
         held_rows = stored(index)[850:]
@@ -253,10 +254,10 @@ def test_given_queries_are_used(tmp_path: Path) -> None:
 
 
 def test_one_vector(tmp_path: Path) -> None:
-    given = draw(1)
-    assert build_from_vectors(save(tmp_path, given), tmp_path / "idx").documents == 1
+    vectors = draw(1)
+    assert build_from_vectors(save(tmp_path, vectors), tmp_path / "idx").documents == 1
     with open_index(tmp_path / "idx") as index:
-        assert index.search_vectors(given, 3).rows.tolist() == [[0]]
+        assert index.search_vectors(vectors, 3).rows.tolist() == [[0]]
 
 
 def test_a_build_that_broke_off_goes_on_with_the_same_vectors_only(tmp_path: Path) -> None:
@@ -268,24 +269,24 @@ def test_a_build_that_broke_off_goes_on_with_the_same_vectors_only(tmp_path: Pat
         if count > limit:
             raise Stop
 
-    given = draw(7000)
-    files = save(tmp_path, given)
+    vectors = draw(7000)
+    files = save(tmp_path, vectors)
     build_from_vectors(files, tmp_path / "whole")
     limit, counts = 5000, list[int]()
     for change in (False, True):
         with pytest.raises(Stop):
             build_from_vectors(files, tmp_path / "idx", progress=stop)
-        [vectors] = (tmp_path / "idx").rglob("vectors.faiss")
-        kept = vectors.stat().st_ino, vectors.read_bytes()
+        [file] = (tmp_path / "idx").rglob("vectors.faiss")
+        kept = file.stat().st_ino, file.read_bytes()
         assert len(kept[1]) > 5000 * 16 * 4
         if change:
-            given[0] = given[1]
-            files = save(tmp_path, given)
+            vectors[0] = vectors[1]
+            files = save(tmp_path, vectors)
             with open_index(tmp_path / "whole") as index:
-                assert not np.allclose(stored(index)[0], unit(given)[0])
+                assert not np.allclose(stored(index)[0], unit(vectors)[0])
         build_from_vectors(files, tmp_path / "idx")
         with open_index(tmp_path / "idx") as index:
-            np.testing.assert_allclose(stored(index), unit(given), atol=1e-7)
+            np.testing.assert_allclose(stored(index), unit(vectors), atol=1e-7)
             assert ids_of(index) == [f"x{row}" for row in range(7000)]
         shutil.rmtree(tmp_path / "idx")
 

@@ -1,4 +1,4 @@
-"""Searching what deletions left: the right answers, no slower, and with hundreds of thousands of deletions."""
+"""Searching after deletions: the right answers, as fast, and with hundreds of thousands of deletions."""
 
 import shutil
 import time
@@ -29,7 +29,7 @@ from tests.word_encoder import WordEncoder
 
 ROWS, DIMENSION = 6000, 32
 TYPES = {"flat": 1.0, "HNSW16": 0.95, "IVF64,SQ8": 0.95, "IVF64,PQ16x4": 0.9, "SQ8": 0.95}
-"""Types, and the recall@10 that they are to keep."""
+"""Types, and the minimum recall@10 of each."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def queries() -> NDArray[np.float32]:
 def built(
     tmp_path_factory: pytest.TempPathFactory, vectors: NDArray[np.float32], queries: NDArray[np.float32]
 ) -> Callable[[str], Path]:
-    """The index of a type, built once: not to be changed."""
+    """The index of a type, built once; tests must not change it."""
     made: dict[str, Path] = {}
 
     def build(kind: str) -> Path:
@@ -72,16 +72,16 @@ def test_recall_after_deletions_and_after_a_merge(
     alive = np.random.default_rng(3).random(ROWS) >= share
     delete_documents(folder, [f"v{row}" for row in np.flatnonzero(~alive)])
     truth = best_rows(vectors, queries, 10, alive)
-    found = open_index(folder).search_vectors(queries, 10)
-    assert alive[found.rows].all(), "a deleted row was found"
-    assert recall(found.rows, truth) >= least
+    neighbors = open_index(folder).search_vectors(queries, 10)
+    assert alive[neighbors.rows].all(), "a deleted row was found"
+    assert recall(neighbors.rows, truth) >= least
 
     merge_index(
         folder, options=IndexOptions("flat") if share > 0.9 else None
     )  # what is left has fewer rows than the type has lists
     numbers = np.flatnonzero(alive)
-    found = open_index(folder).search_vectors(queries, 10)
-    assert recall(numbers[found.rows], truth) >= (1 if share > 0.9 else least)
+    neighbors = open_index(folder).search_vectors(queries, 10)
+    assert recall(numbers[neighbors.rows], truth) >= (1 if share > 0.9 else least)
     assert verify_index(folder).segments[0].rows == len(numbers)
 
 
@@ -107,7 +107,7 @@ def test_a_deletion_does_not_slow_a_search_down(
     kind: str,
     most: int,
 ) -> None:
-    """HNSW would take a hundred times as long if all rows were compared, exact search seven times if they were read one by one."""
+    """Comparing all rows would take HNSW a hundred times as long; reading them one by one, exact search seven times."""
     folder = shutil.copytree(built(kind), tmp_path / "idx")
     delete_documents(folder, ["v1", "v2"])
     index = open_index(folder)
@@ -118,7 +118,7 @@ def test_a_deletion_does_not_slow_a_search_down(
         Storage, "scores", lambda self, query, rows: scored.append(len(rows)) or scores(self, query, rows)
     )
     monkeypatch.setattr(
-        Storage, "search", lambda self, *given, **named: compared.append(self.rows) or search(self, *given, **named)
+        Storage, "search", lambda self, *args, **options: compared.append(self.rows) or search(self, *args, **options)
     )
     index.search_vectors(queries[:5], 10)
     assert max(scored) <= most
@@ -130,10 +130,10 @@ def test_what_is_left_when_k_is_larger(
 ) -> None:
     folder = shutil.copytree(built("HNSW16"), tmp_path / "idx")
     delete_documents(folder, [f"v{row}" for row in range(ROWS) if row not in (5, 77, 4000)])
-    found = open_index(folder).search_vectors(queries[:4], 10)
-    assert np.sort(found.rows[:, :3], axis=1).tolist() == [[5, 77, 4000]] * 4
-    assert (found.rows[:, 3:] == -1).all()
-    assert np.isneginf(found.scores[:, 3:]).all()
+    neighbors = open_index(folder).search_vectors(queries[:4], 10)
+    assert np.sort(neighbors.rows[:, :3], axis=1).tolist() == [[5, 77, 4000]] * 4
+    assert (neighbors.rows[:, 3:] == -1).all()
+    assert np.isneginf(neighbors.scores[:, 3:]).all()
 
 
 def test_identical_documents_are_deleted_one_by_one(
@@ -150,7 +150,7 @@ def test_identical_documents_are_deleted_one_by_one(
 
 @pytest.fixture
 def several(tmp_path: Path, write_corpus: Callable[..., Path]) -> Callable[..., tuple[Path, Path, RecordingEncoder]]:
-    """An index of several segments, some with deletions, and one that was built of what is left, in the same order."""
+    """An index of several segments, some with deletions, and one built from the remaining documents, in order."""
 
     def make(**options: Any) -> tuple[Path, Path, RecordingEncoder]:
         encoder, chosen = RecordingEncoder(), IndexOptions(hybrid=True, **options)
@@ -195,7 +195,7 @@ def test_filters_over_several_segments_and_deletions(
 def test_bm25_over_segments_is_that_of_one_index_of_all_rows_deleted_ones_too(
     several: Callable[..., tuple[Path, Path, RecordingEncoder]], tmp_path: Path, write_corpus: Callable[..., Path]
 ) -> None:
-    """Deleted documents count in the word statistics until a merge, as in Lucene: then all scores are those of a rebuilt index."""
+    """Deleted documents count in BM25 statistics until a merge, as in Lucene; then scores are those of a rebuild."""
     folder, whole, encoder = several(type="flat")
     german = [{**document, "lang": "de"} for document in make_documents(range(40, 60))]
     everything = [*make_documents(range(40)), *german, {"_id": "bare", "text": "bread in the oven"}]
@@ -233,10 +233,10 @@ def test_300000_deletions(tmp_path: Path) -> None:
     folder = build_of_vectors(tmp_path, vectors, queries, IndexOptions("IVF256,SQ8"))
     alive = np.ones(rows, np.bool_)
     alive[np.random.default_rng(5).choice(rows, gone, replace=False)] = False
-    wanted = [f"v{row}" for row in np.flatnonzero(~alive)]
+    names = [f"v{row}" for row in np.flatnonzero(~alive)]
     tracemalloc.start()
     start = time.process_time()
-    report = delete_documents(folder, wanted)
+    report = delete_documents(folder, names)
     seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert report == (gone, ())

@@ -1,4 +1,4 @@
-"""Merging: one segment of what lives, made without encoding; with another type, other targets, a BM25 index, if asked."""
+"""Merging: one segment without deleted rows, nothing encoded; optionally another type, targets, a BM25 index."""
 
 import os
 import resource
@@ -60,7 +60,7 @@ def live(tmp_path: Path, write_corpus: Write, encoder: RecordingEncoder) -> Call
 
 @pytest.fixture
 def rebuilt(tmp_path: Path, write_corpus: Write) -> Callable[..., Path]:
-    """An index that was built of what lives in the other, in its order."""
+    """An index built from the documents that are left in the other, in its order."""
 
     def make(**options: Any) -> Path:
         rows = [*make_documents([row for row in range(30) if row not in (7, 8)]), *make_documents([7], seed=1)]
@@ -77,7 +77,7 @@ def rebuilt(tmp_path: Path, write_corpus: Write) -> Callable[..., Path]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Contents of the files of the index's only segment, but for what was measured."""
+    """Contents of the files of the only segment, except measurements."""
     [segment] = read_manifest(folder).segments
     return {
         name: (segment_folder(folder, segment) / name).read_bytes()

@@ -1,4 +1,4 @@
-"""Adding and deleting: what is encoded, what is replaced, what is found afterwards, what is refused."""
+"""Adding and deleting: what is encoded and replaced, what a search finds afterwards, what is refused."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def encoder() -> RecordingEncoder:
 
 @pytest.fixture
 def build(tmp_path: Path, write_corpus: Write, encoder: RecordingEncoder) -> Callable[..., Path]:
-    """Builds an index of documents and forgets what was encoded for it."""
+    """Builds an index of documents and clears the record of texts encoded."""
 
     def make(documents: list[dict[str, Any]], name: str = "idx", **options: Any) -> Path:
         build_index(
@@ -211,9 +211,9 @@ def test_what_another_addition_left_is_not_taken_up(
     other = make_documents(range(10, 20), seed=3)
     add_documents(folder, [write_corpus(other)], model=encoder)
     assert len(encoder.texts) == 10
-    found = {hit.id: hit.text for hit in open_index(folder, model=encoder).search(["bread"], 100)[0]}
-    assert {document["_id"]: document["text"] for document in other}.items() <= found.items()
-    assert "d20" not in found
+    hits = {hit.id: hit.text for hit in open_index(folder, model=encoder).search(["bread"], 100)[0]}
+    assert {document["_id"]: document["text"] for document in other}.items() <= hits.items()
+    assert "d20" not in hits
 
 
 def test_another_model_is_refused_and_changes_nothing(build: Callable[..., Path], write_corpus: Write) -> None:
@@ -293,12 +293,12 @@ def test_ids_are_any_string(build: Callable[..., Path], write_corpus: Write, enc
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("identifiers", "words"),
     [("d1", r"expected a list: \['d1'\]"), ([b"d1"], "b'd1', expected strings"), ([0], "hold 0, expected strings")],
 )
-def test_ids_that_are_none(build: Callable[..., Path], given: Any, words: str) -> None:
+def test_ids_that_are_none(build: Callable[..., Path], identifiers: Any, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        delete_documents(build(make_documents(range(5))), given)
+        delete_documents(build(make_documents(range(5))), identifiers)
 
 
 def test_an_index_that_everything_was_deleted_from_is_empty_and_lives_on(
@@ -330,8 +330,8 @@ def test_ids_over_several_blocks_and_segments(
         [*make_documents(range(20, 40), seed=1), *make_documents(range(50, 60)), *make_documents(range(5))]
     )
     assert add_documents(folder, [corpus], model=encoder)[:3] == (10, 20, 5)
-    wanted = [f"d{row}" for row in range(10, 70)]
-    assert delete_documents(folder, iter(wanted)) == (50, tuple(f"d{row}" for row in range(60, 70)))
+    names = [f"d{row}" for row in range(10, 70)]
+    assert delete_documents(folder, iter(names)) == (50, tuple(f"d{row}" for row in range(60, 70)))
     assert identifiers(folder, encoder) == {f"d{row}" for row in range(10)}
 
 

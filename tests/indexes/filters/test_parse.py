@@ -1,4 +1,4 @@
-"""Filters: Python itself as the reference, missing values, types, and what is refused in words."""
+"""Filters: Python as the reference, missing values, types, and error messages."""
 
 import random
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
 
 
 def match(text: str, rows: Metadata) -> list[int]:
-    """The rows that match, once the filter is found fit for them."""
+    """Rows that match, after the filter is checked against their fields."""
     where = parse_where(text)
     where.check([rows])
     mask = where.mask(rows, rows.rows)

@@ -1,4 +1,4 @@
-"""BM25: the formula by hand, bm25s itself, segments as one corpus, and files that were tampered with."""
+"""BM25: scores by the formula and by bm25s, several segments as one corpus, and altered files."""
 
 import gzip
 import json
@@ -37,7 +37,10 @@ def build(texts: list[str], folder: Path) -> Lexical:
 
 
 def reference(texts: list[str], query: str) -> list[float]:
-    """Lucene's BM25 as printed: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), tf / (tf + k1 (1 - b + b |d| / avgdl)), k1 = 1.2, b = 0.75."""
+    """Lucene's BM25: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), tf / (tf + k1 (1 - b + b |d| / avgdl)).
+
+    k1 = 1.2, b = 0.75.
+    """
     bags = [Counter(split_words(text)) for text in texts]
     average = sum(bag.total() for bag in bags) / len(bags)
     scores = []
@@ -51,15 +54,15 @@ def reference(texts: list[str], query: str) -> list[float]:
     return scores
 
 
-def assert_agrees(found: lexical.LexicalHits, expected: list[list[float]]) -> None:
-    """The found rows are those with the best expected scores above 0, best first, equal ones by row."""
-    for scores, rows, wanted in zip(found.scores, found.rows, expected, strict=True):
-        count = min(len(rows), sum(score > 0 for score in wanted))
+def assert_agrees(hits: lexical.LexicalHits, expected: list[list[float]]) -> None:
+    """Asserts that the hits are the rows with the best expected scores above 0, best first, equal ones by row."""
+    for scores, rows, best in zip(hits.scores, hits.rows, expected, strict=True):
+        count = min(len(rows), sum(score > 0 for score in best))
         assert (rows[count:] == -1).all()
         assert not scores[count:].any()
         assert len(set(rows[:count].tolist())) == count
-        assert scores[:count] == pytest.approx(sorted(wanted, reverse=True)[:count], rel=1e-5)
-        assert scores[:count] == pytest.approx([wanted[row] for row in rows[:count]], rel=1e-5)
+        assert scores[:count] == pytest.approx(sorted(best, reverse=True)[:count], rel=1e-5)
+        assert scores[:count] == pytest.approx([best[row] for row in rows[:count]], rel=1e-5)
         assert rows[:count].tolist() == sorted(
             rows[:count].tolist(), key=lambda row: (-scores[rows.tolist().index(row)], row)
         )
@@ -108,9 +111,9 @@ def test_blocks_of_any_size_make_the_same_files_and_answers(
         assert build_lexical(texts, tmp_path / str(postings)) == whole
     for rows in (1, 64, 499):
         monkeypatch.setattr(lexical, "_BLOCK_ROWS", rows)
-        found = open_lexical(tmp_path / "whole", 500).search(QUERIES, 20)
-        assert found.rows.tolist() == expected.rows.tolist()
-        assert found.scores.tolist() == expected.scores.tolist()
+        hits = open_lexical(tmp_path / "whole", 500).search(QUERIES, 20)
+        assert hits.rows.tolist() == expected.rows.tolist()
+        assert hits.scores.tolist() == expected.scores.tolist()
 
 
 def test_only_allowed_rows_are_found_and_none_of_them_is_missed(tmp_path: Path, docstrings: list[str]) -> None:
@@ -118,10 +121,10 @@ def test_only_allowed_rows_are_found_and_none_of_them_is_missed(tmp_path: Path, 
     allowed = np.zeros(len(docstrings), dtype=np.bool_)
     allowed[np.random.default_rng(0).choice(len(docstrings), 25, replace=False)] = True
     everything = index.search(QUERIES, len(docstrings)).rows
-    found = index.search(QUERIES, 10, allowed=allowed).rows
-    for rows, expected in zip(found, everything, strict=True):
-        wanted = [row for row in expected.tolist() if row >= 0 and allowed[row]][:10]
-        assert rows.tolist() == wanted + [-1] * (10 - len(wanted))
+    hits = index.search(QUERIES, 10, allowed=allowed).rows
+    for rows, expected in zip(hits, everything, strict=True):
+        best = [row for row in expected.tolist() if row >= 0 and allowed[row]][:10]
+        assert rows.tolist() == best + [-1] * (10 - len(best))
 
 
 def test_segments_searched_as_one_corpus_score_as_one_index(tmp_path: Path, docstrings: list[str]) -> None:
@@ -130,12 +133,12 @@ def test_segments_searched_as_one_corpus_score_as_one_index(tmp_path: Path, docs
     segments = [build(part, tmp_path / str(number)) for number, part in enumerate(parts)]
     scores = np.zeros((len(QUERIES), len(docstrings)))
     for segment, start in zip(segments, (0, 2000, 2990), strict=True):
-        found = segment.search(QUERIES, segment.rows, corpus=segments)
-        for query, (own, rows) in enumerate(zip(found.scores, found.rows, strict=True)):
-            scores[query, start + rows[rows >= 0]] = own[rows >= 0]
+        hits = segment.search(QUERIES, segment.rows, corpus=segments)
+        for query, (row_scores, rows) in enumerate(zip(hits.scores, hits.rows, strict=True)):
+            scores[query, start + rows[rows >= 0]] = row_scores[rows >= 0]
     expected = whole.search(QUERIES, len(docstrings))
-    for query, (own, rows) in enumerate(zip(expected.scores, expected.rows, strict=True)):
-        assert scores[query, rows[rows >= 0]] == pytest.approx(own[rows >= 0], rel=1e-4)
+    for query, (row_scores, rows) in enumerate(zip(expected.scores, expected.rows, strict=True)):
+        assert scores[query, rows[rows >= 0]] == pytest.approx(row_scores[rows >= 0], rel=1e-4)
         assert np.count_nonzero(scores[query]) == np.count_nonzero(rows >= 0)
     alone = segments[2].search(QUERIES[:1], 1).scores[0, 0]
     assert scores[0, 2990:].max() > 1.2 * alone  # what it would be by the statistics of ten texts
@@ -147,10 +150,10 @@ def test_equal_texts_are_ordered_by_row(tmp_path: Path) -> None:
 
 
 def test_unknown_words_find_nothing_and_k_may_exceed_the_rows(tmp_path: Path) -> None:
-    found = build(TEXTS, tmp_path / "bm25").search(["xylophone", "", "?!", "birds xylophone"], 9)
-    assert found.rows[:3].tolist() == [[-1] * 9] * 3
-    assert found.rows[3].tolist() == [4] + [-1] * 8
-    assert found.scores.shape == (4, 9)
+    hits = build(TEXTS, tmp_path / "bm25").search(["xylophone", "", "?!", "birds xylophone"], 9)
+    assert hits.rows[:3].tolist() == [[-1] * 9] * 3
+    assert hits.rows[3].tolist() == [4] + [-1] * 8
+    assert hits.scores.shape == (4, 9)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", "?"], ["one"]])
@@ -325,9 +328,9 @@ def test_scifact_is_ranked_as_well_as_plain_bm25_is_known_to(tmp_path: Path) -> 
     qrels = read_qrels(EVAL / "scifact" / "qrels" / "test.tsv")
     with gzip.open(EVAL / "scifact" / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
         queries = {query["_id"]: query["text"] for query in map(json.loads, lines) if query["_id"] in qrels}
-    found = index.search(list(queries.values()), 10).rows
+    hits = index.search(list(queries.values()), 10).rows
     gains = []
-    for name, rows in zip(queries, found, strict=True):
+    for name, rows in zip(queries, hits, strict=True):
         relevance = [qrels[name].get(documents[row].id, 0) for row in rows if row >= 0]
         best = sorted(qrels[name].values(), reverse=True)[:10]
         gains.append(

@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion against the formula, written out."""
+"""Reciprocal rank fusion, compared with the formula."""
 
 from collections import defaultdict
 

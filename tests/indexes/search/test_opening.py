@@ -1,4 +1,4 @@
-"""Opening: files are mapped and not read, whatever the type, and the memory of a search is that of what it touches."""
+"""Opening: files of every type are mapped and not read, and a search takes memory only for what it reads."""
 
 import gc
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/p
 
 
 def resident(path: Path) -> tuple[int, int]:
-    """Bytes of the file that this process has mapped, and those of them that are in its memory."""
+    """Bytes of the file that this process has mapped, and bytes of these that are in memory."""
     mapped = in_memory = 0
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -49,8 +49,8 @@ def test_vectors_are_mapped_and_not_read_and_let_go_when_nobody_uses_them(
     size, (mapped, read) = path.stat().st_size, resident(path)
     assert mapped >= size, "the whole file is mapped"
     assert read < size / 10, "and hardly any of it read"
-    found = index.search_vectors(index.segments[0].storage.read(np.array([7])), 1)
-    assert found.rows.tolist() == [[7]]
+    neighbors = index.search_vectors(index.segments[0].storage.read(np.array([7])), 1)
+    assert neighbors.rows.tolist() == [[7]]
     assert not kind.startswith("IVF") or resident(path)[1] < size / 2, "a search reads the candidates only"
     del index
     gc.collect()

@@ -1,4 +1,4 @@
-"""Reading while another process writes: every answer is that of one whole commit, before or after, and an open index keeps its own."""
+"""Reading while another process writes: every answer is that of one whole commit; an open index keeps its commit."""
 
 import json
 import subprocess
@@ -40,18 +40,18 @@ while not Path({stop!r}).exists():
 
 
 def look(folder: "Path | Index", encoder: WordEncoder) -> list[Any]:
-    """The number of the commit, and what it answers."""
+    """Number of the commit, number of documents, and answers."""
     index = folder if isinstance(folder, Index) else open_index(folder, model=encoder)
-    found = [
+    replies = [
         answers(index, encoder, mode="dense"),
         answers(index, encoder, 5, mode="hybrid"),
         answers(index, encoder, where="year < 2006"),
     ]
-    return [index.manifest.commit, len(index), json.loads(json.dumps(found))]
+    return [index.manifest.commit, len(index), json.loads(json.dumps(replies))]
 
 
 class Reader:
-    """A process that opens the index and asks it, again and again."""
+    """A process that opens and searches the index again and again."""
 
     def __init__(self, folder: Path, stop: Path) -> None:
         script = READER.format(path=[str(ROOT), str(ROOT / "indexes")], stop=str(stop), folder=str(folder))
@@ -61,7 +61,7 @@ class Reader:
         self.seen: list[Any] = []
 
     def wait_for(self, commit: int) -> None:
-        """Reads on until it has seen the commit."""
+        """Reads until it has seen the commit."""
         assert self.process.stdout
         while not self.seen or self.seen[-1][0] < commit:
             line = self.process.stdout.readline()
@@ -139,7 +139,7 @@ def test_every_answer_is_that_of_one_commit(tmp_path: Path, write_corpus: Callab
 def test_an_index_that_changes_while_it_is_being_opened(
     index_folder: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files of the commit that the reader read of are gone when it comes to them."""
+    """The files of the commit are removed after the reader has read its manifest."""
     stale = read_manifest(index_folder)
     merges = 0
 
@@ -184,7 +184,7 @@ def test_an_index_that_was_put_in_the_place_of_one_that_is_changed_stays(
     encoder: WordEncoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The way that indexes are replaced in use: the old folder is renamed, the new one takes its name."""
+    """How indexes in use are replaced: the old folder is renamed, and the new one takes its name."""
     build_index([write_corpus(make_documents(range(7)), "other.jsonl")], tmp_path / "other", model=encoder)
     before = (tmp_path / "other" / "manifest.json").read_bytes()
     sync = commits.sync_folder

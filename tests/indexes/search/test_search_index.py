@@ -1,4 +1,4 @@
-"""Answers: in order, whole, for every type of index and every option, from the model the index was built with."""
+"""Answers of an index: order, completeness, every type and option, and the model of the queries."""
 
 import os
 from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_a_thousand_and_more_queries_are_answered_as_each_alone(index_folder: Pa
     index = open_index(index_folder, model=encoder)
     answers = index.search(questions, k=2)
     assert len(answers) == 1500
-    for position in (0, 1023, 1024, 1499):  # FAISS sums in another order when it is asked many at once
+    for position in (0, 1023, 1024, 1499):  # FAISS sums in another order for many queries at once
         [alone] = index.search([questions[position]], k=2)
         assert [hit.id for hit in answers[position]] == [hit.id for hit in alone]
 
@@ -123,8 +123,8 @@ def test_an_index_that_all_was_deleted_from_finds_nothing_and_can_be_filled_agai
     assert len(index) == 0
     for mode in ("dense", "bm25", "hybrid"):
         assert index.search(["bread", "moon"], options=SearchOptions(mode=mode)) == [[], []]
-    found = index.search_vectors(encoder.encode_query(["bread", "moon"]), 3)
-    assert found.rows.shape == found.scores.shape == (2, 0)
+    neighbors = index.search_vectors(encoder.encode_query(["bread", "moon"]), 3)
+    assert neighbors.rows.shape == neighbors.scores.shape == (2, 0)
     add_documents(tmp_path / "idx", [write_corpus([{"_id": "new", "text": "moon"}], "new.jsonl")], model=encoder)
     for mode in ("dense", "bm25", "hybrid"):
         [hits] = open_index(tmp_path / "idx", model=encoder).search(["moon"], options=SearchOptions(mode=mode))
@@ -134,9 +134,10 @@ def test_an_index_that_all_was_deleted_from_finds_nothing_and_can_be_filled_agai
 def test_rows_of_a_search_by_vectors_can_be_fetched(index_folder: Path, encoder: WordEncoder) -> None:
     index = open_index(index_folder, model=encoder)
     [hits] = index.search(["bread"], k=5)
-    found = index.search_vectors(encoder.encode_query(["bread"]), 5)
+    neighbors = index.search_vectors(encoder.encode_query(["bread"]), 5)
     assert [
-        index.fetch(row, score) for row, score in zip(found.rows[0].tolist(), found.scores[0].tolist(), strict=True)
+        index.fetch(row, score)
+        for row, score in zip(neighbors.rows[0].tolist(), neighbors.scores[0].tolist(), strict=True)
     ] == hits
     with pytest.raises(SettingsError, match="mode is 'hybrid', which needs the queries' words"):
         index.search_vectors(encoder.encode_query(["bread"]), 5, options=SearchOptions(mode="hybrid"))
@@ -269,12 +270,12 @@ def test_the_model_is_loaded_by_its_recorded_name_at_the_first_query(
     monkeypatch.setitem(vars(llm2comp), "load", load)  # setattr would import torch to know the old value
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-model").mkdir()
-    for given, recorded in (
+    for name, recorded in (
         (None, None),
         ("some/hub-model", "some/hub-model"),
         ("my-model", str(tmp_path / "my-model")),
     ):
-        build_index([corpus], tmp_path / "idx", model=given, overwrite=True)
+        build_index([corpus], tmp_path / "idx", model=name, overwrite=True)
         loaded.clear()
         index = open_index(tmp_path / "idx")
         assert loaded == []

@@ -1,4 +1,4 @@
-"""The same answers from every type of index: a corpus of 500 documents, of which 30 are identical, against numpy."""
+"""Answers of every type of index, compared with NumPy: a corpus of 500 documents, of which 30 are identical."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Callable[[str], search.Index]:
-    """The open index of the type."""
+    """The index of the type, open."""
     root = tmp_path_factory.mktemp("types")
     lines = (
         f'{{"_id": "d{row}", "text": "{text}", "part": {row % 2}, "tenth": {row % 10}}}\n'
@@ -61,7 +61,7 @@ def make(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Callable
 
 @pytest.fixture(scope="module")
 def truth(texts: list[str]) -> Callable[..., list[list[str]]]:
-    """Ids of the best documents of each question by numpy, equal ones in the order of the corpus."""
+    """Ids of the best documents for each question, computed by NumPy; equal ones in the order of the corpus."""
     encoder = WordEncoder()
     vectors = encoder.encode_document(texts).astype(np.float64)
 
@@ -88,10 +88,10 @@ def test_as_tuned_the_recall_is_as_asked(
     make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str
 ) -> None:
     answers = make(kind).search(QUESTIONS, k=10)
-    found = [
+    recalls = [
         len({hit.id for hit in hits} & set(best)) / 10 for hits, best in zip(answers, truth(QUESTIONS, 10), strict=True)
     ]
-    assert np.mean(found) > 0.8  # 0.95 by passages of the documents, which these questions are not
+    assert np.mean(recalls) > 0.8  # 0.95 by passages of the documents, which these questions are not
     report = make(kind).segments[0].report
     assert report is not None
     assert report.point.recall >= 0.95
@@ -99,7 +99,7 @@ def test_as_tuned_the_recall_is_as_asked(
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_recall_in_the_report_is_that_of_a_search(make: Callable[..., search.Index], kind: str) -> None:
-    """Measured again from outside, with the queries that the index keeps and numpy as truth; equally good rows count, as the report says."""
+    """Measured again with the queries in the index and NumPy as ground truth; equally good rows count."""
     index = make(kind)
     queries, report = index.segments[0].read_queries(), index.segments[0].report
     assert queries is not None
@@ -108,10 +108,9 @@ def test_the_recall_in_the_report_is_that_of_a_search(make: Callable[..., search
     scores = queries.astype(np.float64) @ every.astype(np.float64).T
     least = np.sort(scores, axis=1)[:, -10]
     effort = report.point.effort
-    found = index.search_vectors(queries, 10, options=SearchOptions(effort=effort)).rows
-    shares = [
-        np.mean(line[rows[rows >= 0]] >= limit - 1e-6) for line, rows, limit in zip(scores, found, least, strict=True)
-    ]
+    neighbors = index.search_vectors(queries, 10, options=SearchOptions(effort=effort)).rows
+    answers = zip(scores, neighbors, least, strict=True)
+    shares = [np.mean(line[rows[rows >= 0]] >= limit - 1e-6) for line, rows, limit in answers]
     assert np.mean(shares) == pytest.approx(report.point.recall, abs=0.011)
 
 
@@ -166,7 +165,7 @@ def test_a_filter_gives_the_best_that_fit(
 def test_a_filter_on_many_rows_keeps_the_recall(
     make: Callable[..., search.Index], truth: Callable[..., list[list[str]]], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the rows that fit are too many to be compared one by one, the structure is searched with the filter."""
+    """If too many rows match to compare all of them, the structure is searched with the filter."""
     monkeypatch.setattr("llm2comp_indexes.search.segment._EXACT_ROWS", 0)
     monkeypatch.setattr(
         OpenSegment, "_compare", lambda *_: pytest.fail("compared all rows")
@@ -175,10 +174,10 @@ def test_a_filter_on_many_rows_keeps_the_recall(
         answers = make(kind).search(QUESTIONS, k=10, options=SearchOptions(where=where))
         assert all(allowed(int(hit.id[1:])) for hits in answers for hit in hits)
         best = truth(QUESTIONS, 10, allowed)
-        found = [
+        recalls = [
             len({hit.id for hit in hits} & set(expected)) / 10 for hits, expected in zip(answers, best, strict=True)
         ]
-        assert np.mean(found) > 0.8
+        assert np.mean(recalls) > 0.8
 
 
 @pytest.mark.parametrize("kind", TYPES)

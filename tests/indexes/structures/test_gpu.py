@@ -1,4 +1,4 @@
-"""Search on a GPU: the choice of device and the copies, on any machine; results equal to the CPU's, where there is a GPU."""
+"""Search on GPUs: choice of the device and copies, on any machine; results as on the CPU, on one with a GPU."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ def storage(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> St
 
 @pytest.fixture(scope="module")
 def folder(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of an index of the vectors, of that type."""
+    """Builds an index of the vectors of a type; returns its folder."""
     root = tmp_path_factory.mktemp("indexes")
     np.save(root / "v.npy", vectors)
     (root / "ids.txt").write_text("".join(f"x{row}\n" for row in range(ROWS)))
@@ -109,7 +109,7 @@ def test_other_devices_are_refused(folder: Callable[[str], Path]) -> None:
 def test_a_flat_index_spread_over_parts_is_the_whole_one(
     parts: int, store: Store, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The parts are on the CPU here; that they add up is what is checked."""
+    """With all parts on the CPU: checks that they add up."""
     read = Storage.blocks
     monkeypatch.setattr(Storage, "blocks", lambda self: read(self, 700))  # of which the parts' ends are no multiples
     storage = store_vectors(tmp_path / "v", vectors, store)
@@ -134,10 +134,10 @@ def test_what_is_not_allowed_is_left_out_of_what_was_found(
     copy, generator = flat_copy(storage), np.random.default_rng(5)
     for share in (0.99, 0.7):
         allowed = generator.random(ROWS) < share
-        found = copy.find(queries, 10, allowed=allowed)
-        assert found is not None
-        np.testing.assert_array_equal(found.rows[:, :10], best_rows(vectors, queries, 10, allowed))
-        assert not np.isin(found.rows[found.rows >= 0], np.flatnonzero(~allowed)).any()
+        neighbors = copy.find(queries, 10, allowed=allowed)
+        assert neighbors is not None
+        np.testing.assert_array_equal(neighbors.rows[:, :10], best_rows(vectors, queries, 10, allowed))
+        assert not np.isin(neighbors.rows[neighbors.rows >= 0], np.flatnonzero(~allowed)).any()
 
 
 def test_what_a_gpu_cannot_tell_is_left_to_the_cpu(storage: Storage, vectors: np.ndarray, queries: np.ndarray) -> None:
@@ -151,7 +151,7 @@ def test_what_a_gpu_cannot_tell_is_left_to_the_cpu(storage: Storage, vectors: np
 
 
 class StandInOptions:
-    """What FAISS takes with a copy to GPUs, where FAISS has no GPU part."""
+    """FAISS's options of a copy to GPUs, for a FAISS without them."""
 
     shard = useFloat16 = False
     use_cuvs = True
@@ -159,7 +159,7 @@ class StandInOptions:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Instead of a copy on GPUs, the index itself is searched, which must have flat centroids when it is to be copied. The list holds the options."""
+    """In place of a copy on GPUs, the index itself is searched; its centroids must be flat. Returns the options."""
     taken: list[Any] = []
 
     def copy(index: Any, co: Any = None) -> Any:
@@ -189,8 +189,8 @@ def test_a_copy_finds_what_the_structure_finds(
     before = [built.search(queries, 10, effort=effort, allowed=mask) for effort in efforts for mask in masks]
     built.use_gpus()
     after = [built.find(queries, 10, effort=effort, allowed=mask).rows for effort in efforts for mask in masks]
-    for expected, found in zip(before, after, strict=True):
-        assert recall(found[:, :10], expected.rows) > 0.999
+    for expected, rows in zip(before, after, strict=True):
+        assert recall(rows[:, :10], expected.rows) > 0.999
     if text == "Flat":
         assert stand_in == []
         return
@@ -214,7 +214,8 @@ def test_a_type_that_faiss_has_not_for_gpus_is_refused_in_words(
     built = build_structure(parse_type("HNSW8", rows=ROWS, dimension=DIMENSION), storage, threads=1)
     with pytest.raises(
         SettingsError,
-        match=r"cannot search 'HNSW8' on a GPU \(This index type is not implemented on GPU.\); choose flat, ivf or ivfpq",
+        match=r"cannot search 'HNSW8' on a GPU \(This index type is not implemented on GPU.\); choose flat, ivf or "
+        "ivfpq",
     ):
         built.use_gpus()
     with open_index(folder("HNSW8")) as index:
@@ -234,12 +235,12 @@ def test_an_open_index_answers_the_same_from_gpus(
         monkeypatch.setattr(OpenSegment, "_compare", lambda *_: pytest.fail("compared on the CPU"))
         monkeypatch.setattr(Structure, "_search_flat", lambda *_: pytest.fail("searched on the CPU"))
         for expected, k in zip(before, (1, 10, 200), strict=True):
-            found = index.search_vectors(queries, k)
-            assert recall(found.rows, expected.rows) > (
+            neighbors = index.search_vectors(queries, k)
+            assert recall(neighbors.rows, expected.rows) > (
                 0.995 if text != "flat" else 0.9999
             )  # a few more candidates are scored
-            same = found.rows == expected.rows
-            np.testing.assert_array_equal(found.scores[same], expected.scores[same])
+            same = neighbors.rows == expected.rows
+            np.testing.assert_array_equal(neighbors.scores[same], expected.scores[same])
 
 
 def test_deleted_documents_are_not_found_by_gpus(
@@ -264,7 +265,7 @@ def test_deleted_documents_are_not_found_by_gpus(
 def test_the_graph_of_another_index_serves_the_stored_vectors(
     store: Store, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path
 ) -> None:
-    """As that of CAGRA does, which FAISS hands over as this class."""
+    """FAISS returns a CAGRA graph as this class too."""
     storage = store_vectors(tmp_path / "v", vectors, store)
     source = faiss.IndexHNSWCagra(DIMENSION, 8, faiss.METRIC_INNER_PRODUCT)
     source.base_level_only = False
@@ -287,7 +288,7 @@ def test_the_graph_of_another_index_serves_the_stored_vectors(
 
 
 class StandInCagra:
-    """Builds the graph on the CPU, with the links that CAGRA was asked for, and hands it over as FAISS does."""
+    """Builds the graph on the CPU, with the number of links set for CAGRA, and returns it as FAISS does."""
 
     def __init__(self, resources: Any, dimension: int, metric: int, config: Any) -> None:
         assert config.intermediate_graph_degree > config.graph_degree
@@ -335,7 +336,7 @@ def test_what_is_built_by_way_of_gpus_is_an_ordinary_structure(
 
 @pytest.fixture
 def real(tmp_path: Path) -> tuple[Storage, np.ndarray, np.ndarray]:
-    """Vectors enough for GPUs, queries, and their ten best rows."""
+    """Enough vectors for GPUs, queries, and their ten best rows."""
     vectors, queries = draw_vectors(20_000, 64), draw_vectors(100, 64, seed=1)
     return store_vectors(tmp_path / "v", vectors), queries, best_rows(vectors, queries, 10)
 
@@ -346,7 +347,7 @@ def real(tmp_path: Path) -> tuple[Storage, np.ndarray, np.ndarray]:
 def test_a_structure_built_on_gpus_is_read_and_searched_on_the_cpu(
     text: str, real: tuple[Storage, np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
-    """HNSW16 is built by CAGRA where FAISS has it, else by the CPU."""
+    """HNSW16 is built by CAGRA if FAISS has it, else by the CPU."""
     (storage, queries, truth), recalls = real, []
     kind = parse_type(text, rows=20_000, dimension=64)
     for device in ("cpu", "cuda"):
@@ -365,10 +366,10 @@ def test_a_search_on_gpus_finds_what_numpy_finds(text: str, real: tuple[Storage,
     storage, queries, truth = real
     kind = parse_type(text, rows=20_000, dimension=64)
     built = build_structure(kind, storage)
-    found = copy_to_gpus(kind, built._index, storage).find(queries, 100, nprobe=64 if kind.lists else None)
-    assert found is not None
+    neighbors = copy_to_gpus(kind, built._index, storage).find(queries, 100, nprobe=64 if kind.lists else None)
+    assert neighbors is not None
     best = np.take_along_axis(
-        found.rows, np.argsort(-scores_of(storage, queries, found.rows), axis=1, kind="stable")[:, :10], axis=1
+        neighbors.rows, np.argsort(-scores_of(storage, queries, neighbors.rows), axis=1, kind="stable")[:, :10], axis=1
     )
     assert recall(best, truth) > (0.9 if "PQ" in text else 0.99)
 
@@ -385,10 +386,10 @@ def test_an_index_opened_on_gpus_answers_as_on_the_cpu(
 ) -> None:
     full = SearchOptions(effort=Effort(nprobe=40))
     with open_index(folder(text)) as index, open_index(folder(text), device="cuda") as other:
-        expected, found = (
+        expected, neighbors = (
             index.search_vectors(queries, 10, options=full),
             other.search_vectors(queries, 10, options=full),
         )
-        assert recall(found.rows, expected.rows) > 0.99
-        same = found.rows == expected.rows
-        np.testing.assert_array_equal(found.scores[same], expected.scores[same])
+        assert recall(neighbors.rows, expected.rows) > 0.99
+        same = neighbors.rows == expected.rows
+        np.testing.assert_array_equal(neighbors.scores[same], expected.scores[same])

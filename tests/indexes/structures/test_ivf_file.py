@@ -1,4 +1,4 @@
-"""IVF files mapped for searching: the same answers as FAISS's own reading of them, and no threads started behind a search."""
+"""IVF files mapped for searching: the same answers as when FAISS reads them, and no prefetching threads."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Crafted and damaged structure files: each is refused with an error or searched without harm, in processes whose end and memory are watched."""
+"""Crafted and damaged structure files: each is refused or searched without a crash and within bounded memory."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,8 @@ from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.vectors import open_storage
 from llm2comp_indexes.structures.structure import Effort, IndexType, open_structure
 from tests.indexes.processes import peak_mib
-folder, factory, mutations, rows, dimension = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+folder, factory = Path(sys.argv[1]), sys.argv[2]
+mutations, rows, dimension = map(int, sys.argv[3:])
 faiss.omp_set_num_threads(1)
 kind = IndexType(factory)
 storage = open_storage(folder / "v", rows=rows, dimension=dimension, store="float32")
@@ -43,8 +44,8 @@ refused = searched = 0
 extremes = [0, 1, -1, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), rows, rows - 1, rows + 1, 2**40, 255]
 for number in range(mutations):
     changed, how = bytearray(content), number % 5
-    # the first and last bytes hold the structure, and are where a number does most
-    place = int(generator.integers(len(changed))) if generator.random() < 0.5 else int(generator.integers(min(700, len(changed))))
+    # half of the changes are among the first bytes, which hold the structure, where a number does most
+    place = int(generator.integers(len(changed) if generator.random() < 0.5 else min(700, len(changed))))
     if how == 0:
         changed[place] ^= 1 << int(generator.integers(8))
     elif how == 1:
@@ -67,8 +68,8 @@ for number in range(mutations):
         structure = open_structure(path, kind, storage, record=FileRecord(len(changed), ""))
         for mask in masks:
             for effort in (Effort(nprobe=1, ef_search=4), Effort(nprobe=1000, ef_search=500)):
-                found = structure.search(queries, 10, effort=effort, allowed=mask)
-                assert found.rows.max() < rows and found.rows.min() >= -1
+                neighbors = structure.search(queries, 10, effort=effort, allowed=mask)
+                assert neighbors.rows.max() < rows and neighbors.rows.min() >= -1
         searched += 1
     except IndexFolderError:
         refused += 1
@@ -100,7 +101,7 @@ def test_types_we_cannot_check_are_tried_in_another_process_first(factory: str, 
 
 @pytest.fixture
 def graph(tmp_path: Path) -> tuple[Storage, Path, Any]:
-    """A storage, the file of a graph over it, and the graph as FAISS reads it, to be altered by name."""
+    """A storage, the file of a graph over it, and the graph as read by FAISS, in which the test changes a field."""
     storage = store_vectors(tmp_path / "v", draw_vectors(ROWS, DIMENSION))
     path = tmp_path / "i"
     build_structure(IndexType("HNSW4"), storage, threads=1).save(path)
@@ -118,7 +119,7 @@ def set_neighbour(index: Any, position: int, value: int) -> None:
 
 
 def link_to_a_low_row(index: Any) -> None:
-    """A link on an upper level to a row that has no such level: FAISS would read behind that row's links."""
+    """A link on an upper level to a row without that level: FAISS would read past the links of the row."""
     levels, offsets = faiss.vector_to_array(index.hnsw.levels), faiss.vector_to_array(index.hnsw.offsets)
     high, low = int(np.flatnonzero(levels > 1)[0]), int(np.flatnonzero(levels == 1)[-1])
     set_neighbour(index, int(offsets[high]) + 2 * 4, low)
@@ -153,12 +154,12 @@ def test_graphs_that_lead_astray_are_refused(graph: tuple[Storage, Path, Any], a
         open_structure(path, IndexType("HNSW4"), storage, record=FileRecord(path.stat().st_size, ""))
 
 
-@pytest.mark.parametrize("given", [*CHECKED, "SQ8", "IVF8,SQ6", "IVF9,Flat", "PCA4,IVF8,SQ4"])
+@pytest.mark.parametrize("built", [*CHECKED, "SQ8", "IVF8,SQ6", "IVF9,Flat", "PCA4,IVF8,SQ4"])
 @pytest.mark.parametrize("promised", ["HNSW4", "IVF8,Flat", "OPQ4_8,IVF8,PQ4x4", "PCA8,IVF8,SQ4"])
-def test_an_index_of_another_type_is_refused(given: str, promised: str, tmp_path: Path) -> None:
+def test_an_index_of_another_type_is_refused(built: str, promised: str, tmp_path: Path) -> None:
     storage = store_vectors(tmp_path / "v", draw_vectors(ROWS, DIMENSION))
-    record = build_structure(parse_type(given, rows=ROWS, dimension=DIMENSION), storage, threads=1).save(tmp_path / "i")
-    if given == promised:
+    record = build_structure(parse_type(built, rows=ROWS, dimension=DIMENSION), storage, threads=1).save(tmp_path / "i")
+    if built == promised:
         assert open_structure(tmp_path / "i", IndexType(promised), storage, record=record).rows == ROWS
         return
     with pytest.raises(IndexFolderError, match="not the .* index of 400 vectors"):

@@ -1,4 +1,4 @@
-"""Structures of every kind: recall against numpy, saved and opened again, masks, ties, edges, streams, memory, threads."""
+"""Structures of every type: recall against NumPy, saving and opening, masks, ties, edge cases, memory, threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,16 +90,16 @@ def test_recall_masks_and_the_same_answers_after_saving(
     text: str, storage: Storage, vectors: np.ndarray, queries: np.ndarray, tmp_path: Path
 ) -> None:
     built = build(text, storage, workdir=tmp_path)
-    found = built.search(queries, 10, effort=FULL)
-    assert recall(found.rows, best_rows(vectors, queries, 10)) >= LEAST_RECALL[text]
-    assert (np.diff(found.scores, axis=1) <= 0).all()
+    neighbors = built.search(queries, 10, effort=FULL)
+    assert recall(neighbors.rows, best_rows(vectors, queries, 10)) >= LEAST_RECALL[text]
+    assert (np.diff(neighbors.scores, axis=1) <= 0).all()
     if built.type.family == "flat":
         opened = open_structure(tmp_path / "none", built.type, storage, record=None)
     else:
         record = built.save(tmp_path / "index.faiss")
         assert (tmp_path / "index.faiss").stat().st_size == record.bytes
         opened = open_structure(tmp_path / "index.faiss", built.type, storage, record=record)
-    np.testing.assert_array_equal(opened.search(queries, 10, effort=FULL).rows, found.rows)
+    np.testing.assert_array_equal(opened.search(queries, 10, effort=FULL).rows, neighbors.rows)
     for part in (0.5, 0.005):
         allowed = np.random.default_rng(3).random(ROWS) < part
         masked = opened.search(queries, 15, effort=FULL, allowed=allowed)
@@ -121,12 +121,12 @@ def test_every_store_serves_every_structure(
     storage = store_vectors(tmp_path / "v", vectors, store)
     built = build(text, storage)
     opened = open_structure(tmp_path / "i", built.type, storage, record=built.save(tmp_path / "i"))
-    found = opened.search(queries, 10, effort=FULL)
-    assert recall(found.rows, best_rows(storage.read(np.arange(ROWS)), queries, 10)) >= 0.98
+    neighbors = opened.search(queries, 10, effort=FULL)
+    assert recall(neighbors.rows, best_rows(storage.read(np.arange(ROWS)), queries, 10)) >= 0.98
 
 
 def test_an_ivf_file_is_the_one_faiss_would_write(storage: Storage, queries: np.ndarray, tmp_path: Path) -> None:
-    """Lists filled from a stream hold the same codes and ids, in the same order, as FAISS's own `add`."""
+    """Lists filled from a stream hold the same codes and ids, in the same order, as lists filled by FAISS."""
     for text in ("IVF20,Flat", "OPQ16_32,IVF20,PQ16x4", "IVF20,SQ8", "IVF20_HNSW8,SQfp16"):
         path = tmp_path / f"{text}.faiss"
         build(text, storage).save(path)
@@ -164,11 +164,11 @@ def test_k_beyond_the_rows_and_only_some_rows_indexed(
 ) -> None:
     some = build(text, storage, rows=100)
     assert some.rows == 100
-    found = some.search(queries, 150, effort=FULL)
-    assert found.rows.shape == found.scores.shape == (len(queries), 150)
-    assert (found.rows[:, 100:] == -1).all()
-    assert np.isneginf(found.scores[:, 100:]).all()
-    assert [sorted(row) for row in found.rows[:, :100].tolist()] == [list(range(100))] * len(queries)
+    neighbors = some.search(queries, 150, effort=FULL)
+    assert neighbors.rows.shape == neighbors.scores.shape == (len(queries), 150)
+    assert (neighbors.rows[:, 100:] == -1).all()
+    assert np.isneginf(neighbors.scores[:, 100:]).all()
+    assert [sorted(row) for row in neighbors.rows[:, :100].tolist()] == [list(range(100))] * len(queries)
     allowed = np.arange(100) % 7 == 0
     assert set(some.search(queries, 20, effort=FULL, allowed=allowed).rows.ravel()) == {-1, *np.flatnonzero(allowed)}
 
@@ -200,10 +200,10 @@ def test_one_vector_or_a_few(text: str, rows: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["HNSW16", "ivf", "ivfpq"])
 def test_identical_vectors(text: str, tmp_path: Path) -> None:
     storage = store_vectors(tmp_path / "v", np.repeat(draw_vectors(1, DIMENSION), 500, axis=0))
-    found = build(text, storage).search(draw_vectors(1, DIMENSION), 20, effort=FULL)
-    assert len(set(found.rows[0])) == 20
-    assert (found.rows >= 0).all()
-    assert (np.diff(found.rows[0]) > 0).all(), "equal scores are ordered by row"
+    neighbors = build(text, storage).search(draw_vectors(1, DIMENSION), 20, effort=FULL)
+    assert len(set(neighbors.rows[0])) == 20
+    assert (neighbors.rows >= 0).all()
+    assert (np.diff(neighbors.rows[0]) > 0).all(), "equal scores are ordered by row"
 
 
 @pytest.mark.parametrize("text", ["HNSW8", "ivf", "OPQ8_32,IVF20,PQ8x4", "SQ8"])
@@ -289,7 +289,8 @@ generator = np.random.default_rng(0)
 centres = generator.standard_normal((2000, 64), dtype=np.float32)
 with StorageWriter(folder / "v", 64, "float32") as writer:
     for _ in range(rows // 10_000):
-        vectors = centres[generator.integers(0, 2000, 10_000)] + 0.5 * generator.standard_normal((10_000, 64), dtype=np.float32)
+        vectors = centres[generator.integers(0, 2000, 10_000)]
+        vectors = vectors + 0.5 * generator.standard_normal((10_000, 64), dtype=np.float32)
         writer.append(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     writer.finish()
 storage = open_storage(folder / "v", rows=rows, dimension=64, store="float32")
@@ -308,7 +309,7 @@ def peak(folder: Path, rows: int, kind: str) -> int:
 
 
 def test_lists_are_not_held_in_memory(tmp_path: Path) -> None:
-    """Of 150,000 more vectors, with 39 MB of codes, no more than a few stay. (Both numbers are above the block in which vectors are read.)"""
+    """150,000 more vectors have 39 MB of codes. (Both numbers are above the block in which vectors are read.)"""
     assert peak(tmp_path / "large", 300_000, "IVF20,Flat") - peak(tmp_path / "small", 150_000, "IVF20,Flat") < 25
 
 

@@ -1,4 +1,4 @@
-"""What training leaves out changes nothing."""
+"""Training: steps that are left out change no result."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Index types: names and factory strings, parameters by size, refusals in words, memory."""
+"""Index types: names and factory strings, default parameters, error messages, estimated memory."""
 
 import sys
 
@@ -117,7 +117,8 @@ if step == "build":
         build_structure(kind, storage, threads=1).save(folder / "i")
     sys.exit()
 
-def resident():  # of the two files (a page mapped twice counts once) and of the heap; what libraries take has nothing to do with the index
+# Of the two files (a page mapped twice counts once) and of the heap, without libraries
+def resident():
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     total, ours = int(status["RssAnon"].split()[0]), False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -158,7 +159,7 @@ def test_memory_is_estimated_to_10_percent(name: str, tmp_path_factory: pytest.T
 
 def test_an_estimate_for_any_type() -> None:
     assert memory_bytes(IndexType("SQ8"), rows=1000, dimension=64, store="float32") == pytest.approx(64_000, rel=0.02)
-    codes, ids = 8, 8  # bytes; the number that FAISS's own code size has on top, of the list, is kept by the list once
+    codes, ids = 8, 8  # bytes; FAISS's code size includes the number of the list, which is kept once per list
     assert memory_bytes(IndexType("IVF16,PQ16x4fs"), rows=100_000, dimension=64, store="float32") == pytest.approx(
         100_000 * (codes + ids), rel=0.02
     )

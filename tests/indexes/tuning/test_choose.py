@@ -1,4 +1,4 @@
-"""The choice of a type: the rule by itself, on made-up measurements, and the whole of it on vectors."""
+"""Choice of a type: the rule on made-up measurements, and the whole choice on vectors."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MB = 1_000_000
 
 
 def candidate(factory: str, memory: int, *curve: tuple[float, float]) -> Candidate:
-    """A candidate whose trial gave these pairs of recall and milliseconds."""
+    """A candidate whose trial measured these pairs of recall and milliseconds."""
     points = tuple(Point(Effort(rerank=1), recall, ms, 2 * ms, 0.0, 300) for recall, ms in curve)
     return Candidate(IndexType(factory), memory, points, "" if curve else "not needed")
 
@@ -225,7 +225,7 @@ def all_of(storage: Storage) -> NDArray[np.float32]:
 
 
 class Clock:
-    """Goes on by the same step at each reading, so that every query takes the same time."""
+    """A clock that advances by the same step at each reading, so that every query takes the same time."""
 
     def __init__(self, step: float = 1e-4) -> None:
         self._readings: Iterator[int] = count()
@@ -333,7 +333,7 @@ def test_a_larger_corpus_is_judged_by_a_sample(storage: Storage, monkeypatch: py
 def check_on_other_queries(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], folder: Path, targets: Targets
 ) -> None:
-    """Plans, builds, tunes with half of the queries, and counts what the other half finds, by brute force."""
+    """Chooses, builds, tunes with half of the queries, and measures recall with the other half, by brute force."""
     storage = store_vectors(folder / "vectors.faiss", vectors)
     plan = choose_type(storage, targets, threads=1, seconds=8)
     assert plan.type.family != "flat"
@@ -345,13 +345,13 @@ def check_on_other_queries(
     ).effort
     truth = best_rows(vectors, queries[half:], targets.k)
     answers = [search_rows(structure, storage, query[None], targets.k, effort) for query in queries[half:]]
-    found = np.mean(
+    reached = np.mean(
         [
             len(set(answer.tolist()) & set(best.tolist())) / targets.k
             for answer, best in zip(answers, truth, strict=True)
         ]
     )
-    assert found >= targets.recall
+    assert reached >= targets.recall
 
 
 @pytest.mark.parametrize("share", [0.7, 0.4, 0.2])

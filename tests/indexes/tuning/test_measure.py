@@ -1,4 +1,4 @@
-"""Recall and latency: against brute force, with ties, with a clock of our own."""
+"""Recall and latency: against brute force, with ties, with a clock made for the test."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -45,7 +45,7 @@ def ivf(sets: Sets) -> Structure:
 
 
 class Clock:
-    """Goes on by one second at each reading."""
+    """A clock that advances by one second at each reading."""
 
     def __init__(self, steps: Iterator[float] | None = None) -> None:
         self.now = 0.0
@@ -57,7 +57,7 @@ class Clock:
 
 
 class FixedAnswers:
-    """A structure that answers each query with given rows."""
+    """A structure that answers each query with fixed rows."""
 
     type = IndexType("IVF4,SQfp16")
 
@@ -78,14 +78,13 @@ def test_exact_search_equals_brute_force(
     monkeypatch.setattr(measure, "_QUERIES_AT_ONCE", 25)
     storage = store_vectors(tmp_path / "vectors.faiss", sets.vectors, store)
     decoded = storage.read(np.arange(ROWS))
-    found = exact_search(storage, sets.queries, k).rows
-    assert found.dtype == np.int64
+    nearest = exact_search(storage, sets.queries, k).rows
+    assert nearest.dtype == np.int64
     scores = sets.queries.astype(np.float64) @ decoded.astype(np.float64).T
     expected = np.take_along_axis(scores, best_rows(decoded, sets.queries, k), axis=1)
-    np.testing.assert_allclose(
-        np.take_along_axis(scores, found, axis=1), expected, atol=1e-6
-    )  # of two rows closer than that, either will do
-    assert all(len(set(rows)) == k for rows in found.tolist())
+    # Of two rows that are closer than the tolerance, either is right
+    np.testing.assert_allclose(np.take_along_axis(scores, nearest, axis=1), expected, atol=1e-6)
+    assert all(len(set(rows)) == k for rows in nearest.tolist())
 
 
 def test_exact_search_of_fewer_rows_than_k(tmp_path: Path, sets: Sets) -> None:
@@ -207,16 +206,16 @@ def test_the_least_effort_for_a_recall_is_found_without_time_for_a_sweep(
     sets: Sets, factory: str, recall: float
 ) -> None:
     structure = build_structure(IndexType(factory), sets.storage, threads=1)
-    found = measure_curve(structure, sets.storage, sets.queries, k=K, recall=recall, seconds=0)
+    bisected = measure_curve(structure, sets.storage, sets.queries, k=K, recall=recall, seconds=0)
     swept = measure_curve(structure, sets.storage, sets.queries, k=K, point_seconds=60)
-    assert len(found) < len(swept)
-    assert [point.effort for point in found] == [
-        effort for effort in efforts_of(structure.type, K) if effort in {point.effort for point in found}
+    assert len(bisected) < len(swept)
+    assert [point.effort for point in bisected] == [
+        effort for effort in efforts_of(structure.type, K) if effort in {point.effort for point in bisected}
     ]
     rerank = next(point.effort.rerank for point in swept if point.sure_recall >= recall)
     least = [
         next(point.effort for point in curve if point.sure_recall >= recall and point.effort.rerank == rerank)
-        for curve in (found, swept)
+        for curve in (bisected, swept)
     ]
     assert least[0] == least[1]
 

@@ -1,4 +1,4 @@
-"""The report: what is written is read back, what is not a report is refused in words, and the picture is one."""
+"""Reports: written and read back, invalid ones refused, and the plot."""
 
 import json
 import struct
@@ -94,7 +94,7 @@ def test_it_is_set_to_the_best_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "memory", "said"),
+    ("targets", "memory", "words"),
     [
         (Targets(recall=0.999, latency_ms=5), 10, ": recall 0.999 is not reached; this is the nearest it gets."),
         (Targets(recall=0.95, latency_ms=0.2), 10, ": at most 0.2 ms is not kept; this is the nearest"),
@@ -102,10 +102,10 @@ def test_it_is_set_to_the_best_point() -> None:
         (Targets(memory=1_000_000), 12_000_000, ": its 12 MB of memory are over the 1 MB allowed;"),
     ],
 )
-def test_it_says_what_is_not_as_asked(targets: Targets, memory: int, said: str) -> None:
+def test_it_says_what_is_not_as_asked(targets: Targets, memory: int, words: str) -> None:
     report = make(targets, memory)
     assert not report.met
-    assert said in report.reason
+    assert words in report.reason
 
 
 def change(content: Any, path: str, value: Any) -> None:

@@ -157,7 +157,7 @@ class Among(FieldTest):
             whole = [
                 int(value)
                 for value in same
-                if not isinstance(value, str) and math.isfinite(value) and value == int(value)
+                if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value) and value == int(value))
             ]
             return np.isin(
                 _to_numbers(column),

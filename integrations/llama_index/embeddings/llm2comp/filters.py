@@ -1,5 +1,8 @@
 """LlamaIndex's metadata filters, translated to the filter syntax of llm2comp indexes."""
 
+import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
@@ -8,27 +11,24 @@ from llm2comp.errors import SettingsError
 
 __all__ = ["to_where"]
 
-_FORMS = {
-    FilterOperator.EQ: "{field} == {value}",
-    FilterOperator.NE: "{field} != {value}",
-    FilterOperator.GT: "{field} > {value}",
-    FilterOperator.GTE: "{field} >= {value}",
-    FilterOperator.LT: "{field} < {value}",
-    FilterOperator.LTE: "{field} <= {value}",
-    FilterOperator.CONTAINS: "{value} in {field}",
-    FilterOperator.TEXT_MATCH: "{value} in {field}",
-    FilterOperator.IS_EMPTY: "not {field}",
+_COMPARE: dict[FilterOperator, Callable[[Any, Any], bool]] = {
+    FilterOperator.GT: operator.gt,
+    FilterOperator.GTE: operator.ge,
+    FilterOperator.LT: operator.lt,
+    FilterOperator.LTE: operator.le,
 }
-_LIST_FORMS = {FilterOperator.IN: "{field} in ({items})", FilterOperator.NIN: "{field} not in ({items})"}
 _JOINED = {FilterOperator.ANY: " or ", FilterOperator.ALL: " and "}
+_FARTHEST = 10**309
+"""Beyond all doubles, and so beyond all numbers of an index; Python writes no number of over 4,300 digits."""
 
 
 def to_where(filters: MetadataFilters | str | None) -> str | None:
     """The filters as a text for `SearchOptions.where`; None if there are none. A text is returned as it is.
 
     Groups may contain groups. A key is the name of a field; `journal.name` is a field of a field. As in the store of
-    LlamaIndex (since 0.14.23), a document without the field matches only `!=` and `nin`. It also matches `is_empty`, as
-    do 0 and False, because `not field` is true for them.
+    LlamaIndex (since 0.14.23), a document without the field matches only `!=` and `nin`, 1 and 0 are equal to true and
+    false (its filters have no truth values), and nothing is equal to NaN. A document without the field also matches
+    `is_empty`, as do 0 and False, because `not field` is true for them.
 
     Raises:
         SettingsError: An operator or its value has no counterpart (the message names the key), or `filters` is of
@@ -54,21 +54,67 @@ def _to_part(part: MetadataFilter | MetadataFilters) -> str | None:
 
 
 def _to_test(part: MetadataFilter) -> str:
-    field, operator, value = f"field[{part.key!r}]", part.operator, part.value
-    if operator in _FORMS and (operator == FilterOperator.IS_EMPTY or not (value is None or isinstance(value, list))):
-        return _FORMS[operator].format(field=field, value=repr(value))
-    if operator in _LIST_FORMS and isinstance(value, list):
-        return _LIST_FORMS[operator].format(field=field, items="".join(f"{item!r}, " for item in value))
-    if operator in _JOINED and isinstance(value, list):
-        return _JOINED[operator].join(f"{item!r} in {field}" for item in value) or _empty_list(operator, field)
+    field, value = f"field[{part.key!r}]", part.value
+    match part.operator:
+        case FilterOperator.IS_EMPTY:
+            return f"not {field}"
+        case FilterOperator.EQ | FilterOperator.NE if isinstance(value, str | int | float):
+            return f"{field} {'' if part.operator == FilterOperator.EQ else 'not '}in {_among([value])}"
+        case FilterOperator.IN | FilterOperator.NIN if isinstance(value, list):
+            return f"{field} {'' if part.operator == FilterOperator.IN else 'not '}in {_among(value)}"
+        case FilterOperator.GT | FilterOperator.GTE | FilterOperator.LT | FilterOperator.LTE if isinstance(
+            value, str | int | float
+        ):
+            return _to_comparison(field, part.operator, value)
+        case FilterOperator.CONTAINS | FilterOperator.TEXT_MATCH if isinstance(value, str | int | float):
+            return _to_membership(field, value)
+        case FilterOperator.ANY | FilterOperator.ALL if isinstance(value, list):
+            members = (_to_membership(field, item) for item in value)
+            return _JOINED[part.operator].join(members) or _empty_list(part.operator, field)
     raise SettingsError(
-        f"the filter on {part.key!r} cannot be expressed: operator {operator.value!r} with the value {_show(value)}"
+        f"the filter on {part.key!r} cannot be expressed: operator {part.operator.value!r} with the value "
+        f"{_show(value)}"
     )
 
 
-def _empty_list(operator: FilterOperator, field: str) -> str:
+def _to_comparison(field: str, compare: FilterOperator, value: str | float) -> str:
+    """The test; a number is compared with true and false as with 1 and 0."""
+    if _is_nan(value):
+        return f"{field} in ()"
+    test = f"{field} {compare.value} {_literal(value)}"
+    if isinstance(value, str):
+        return test
+    flags = [flag for flag in (False, True) if _COMPARE[compare](flag, value)]
+    return f"{test} or {field} in {tuple(flags)}" if flags else test
+
+
+def _to_membership(field: str, value: str | float) -> str:
+    return f"{field} in ()" if _is_nan(value) else f"{_literal(value)} in {field}"
+
+
+def _among(values: list[Any]) -> str:
+    """The values in brackets: 1 and 0 followed by True and False, NaN left out because nothing is equal to it."""
+    items = [value for value in values if not _is_nan(value)]
+    flags = [bool(value) for value in items if value in (0, 1)]
+    return f"({''.join(f'{_literal(item)}, ' for item in (*items, *flags))})"
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _literal(value: str | float) -> str:
+    """The value as a literal of Python, which has none for infinity: a number beyond all doubles stands for it."""
+    if isinstance(value, str | bool):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(max(-_FARTHEST, min(_FARTHEST, value)))
+    return repr(value).replace("inf", "1e999")
+
+
+def _empty_list(joined: FilterOperator, field: str) -> str:
     """The test for an empty list: ANY matches nothing, ALL matches every document that has the field."""
-    return f"{field} in ()" if operator == FilterOperator.ANY else f"{field} is not None"
+    return f"{field} in ()" if joined == FilterOperator.ANY else f"{field} is not None"
 
 
 def _show(value: Any) -> str:

@@ -1,0 +1,122 @@
+"""LlamaIndex's filters as texts: any field name and any value keep their meaning, that of LlamaIndex's own store."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm2comp.corpus.documents import Document
+from llm2comp_indexes.filters.parse import parse_where
+from llm2comp_indexes.format.metadata import MetadataWriter, open_metadata
+
+pytest.importorskip("llama_index.core", reason="needs the extra llama-index")
+
+from llama_index.core.vector_stores import FilterOperator, MetadataFilter, MetadataFilters
+from llama_index.core.vector_stores.utils import build_metadata_filter_fn
+from llama_index.embeddings.llm2comp.filters import to_where
+
+NAN, INF = float("nan"), float("inf")
+ORDERED = ("EQ", "NE", "GT", "GTE", "LT", "LTE")
+
+
+def _matches(filters: MetadataFilters, rows: list[dict[str, Any]]) -> list[int]:
+    with tempfile.TemporaryDirectory() as folder:
+        writer = MetadataWriter(Path(folder) / "metadata.arrow")
+        writer.add(Document(str(number), "", "text", row) for number, row in enumerate(rows))
+        if writer.finish() is None:
+            return np.flatnonzero(parse_where(to_where(filters) or "").mask(None, len(rows))).tolist()
+        columns = open_metadata(Path(folder) / "metadata.arrow", len(rows))
+        return np.flatnonzero(parse_where(to_where(filters) or "").mask(columns, len(rows))).tolist()
+
+
+def _matches_in_llama_index(filters: MetadataFilters, rows: list[dict[str, Any]]) -> list[int]:
+    matches = build_metadata_filter_fn(lambda name: rows[int(name)], filters)
+    return [number for number in range(len(rows)) if matches(str(number))]
+
+
+def _one(key: str, operator: FilterOperator, value: Any) -> MetadataFilters:
+    return MetadataFilters(filters=[MetadataFilter(key=key, operator=operator, value=value)])
+
+
+FLAGS = [{"draft": True}, {"draft": False}, {"draft": 1}, {"draft": 0.0}, {"draft": 2}, {}]
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.0, -0.0, 0.5, 2, -1, INF, -INF, NAN])
+@pytest.mark.parametrize("operator", ORDERED)
+def test_numbers_match_truth_values_as_in_llama_indexs_store(operator: str, value: float) -> None:
+    filters = _one("draft", FilterOperator[operator], value)
+    assert _matches(filters, FLAGS) == _matches_in_llama_index(filters, FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"),
+    [
+        (FilterOperator.EQ, 1, [0]),
+        (FilterOperator.EQ, 0, [1]),
+        (FilterOperator.NE, 1, [1, 2]),
+        (FilterOperator.NE, 0, [0, 2]),
+        (FilterOperator.IN, [1, 5], [0]),
+        (FilterOperator.IN, [0.0, 1.0], [0, 1]),
+        (FilterOperator.NIN, [0], [0, 2]),
+        (FilterOperator.NIN, [NAN, 1.0], [1, 2]),
+        (FilterOperator.GT, 0, [0]),
+        (FilterOperator.LTE, 0, [1]),
+        (FilterOperator.LT, INF, [0, 1]),
+        (FilterOperator.EQ, NAN, []),
+        (FilterOperator.NE, NAN, [0, 1, 2]),
+    ],
+)
+def test_filters_on_truth_values_alone(operator: FilterOperator, value: Any, expected: list[int]) -> None:
+    rows = [{"draft": True}, {"draft": False}, {}]
+    filters = _one("draft", operator, value)
+    with tempfile.TemporaryDirectory() as folder:
+        writer = MetadataWriter(Path(folder) / "metadata.arrow")
+        writer.add(Document(str(number), "", "text", row) for number, row in enumerate(rows))
+        writer.finish()
+        parse_where(to_where(filters) or "").check([open_metadata(Path(folder) / "metadata.arrow", len(rows))])
+    assert _matches(filters, rows) == expected
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, pytest.param(10**5000, id="huge"), "nan", "True", "None", "x or y"])
+def test_no_value_becomes_a_field_name(value: Any) -> None:
+    trap: dict[str, Any] = {"nan": 3, "inf": 3, "x": 3, "y": 3, "field": 3, "n": 3, "s": "3"}
+    for operator in (*ORDERED, "CONTAINS"):
+        where = parse_where(to_where(_one("n", FilterOperator[operator], value)) or "")
+        assert where.fields == {"n"}
+    for operator in ("IN", "NIN", "ANY", "ALL"):
+        assert parse_where(to_where(_one("n", FilterOperator[operator], [value])) or "").fields == {"n"}
+    key = "s" if isinstance(value, str) else "n"
+    for operator in ORDERED:
+        filters = _one(key, FilterOperator[operator], value)
+        assert _matches(filters, [trap]) == _matches_in_llama_index(filters, [trap])
+
+
+names = st.text(min_size=1, max_size=8) | st.text(alphabet="a\u00b5\u03bc .`'\"\\{}#nan[]", min_size=1, max_size=8)
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_infinity=False) | st.booleans() | st.integers(-2, 2)
+filter_numbers = st.integers(-(2**53), 2**53) | st.floats() | st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0])
+texts = st.text(max_size=4) | st.sampled_from(["nan", "'", '"', "\\", "a", "b"])
+cases = st.one_of(
+    st.tuples(st.lists(numbers, max_size=6), st.sampled_from(ORDERED), filter_numbers),
+    st.tuples(st.lists(numbers, max_size=6), st.sampled_from(["IN", "NIN"]), st.lists(st.floats(), max_size=4)),
+    st.tuples(st.lists(numbers, max_size=6), st.sampled_from(["IN", "NIN"]), st.lists(st.integers(-2, 2), max_size=4)),
+    st.tuples(st.lists(texts, max_size=6), st.sampled_from([*ORDERED, "CONTAINS", "TEXT_MATCH"]), texts),
+    st.tuples(st.lists(texts, max_size=6), st.sampled_from(["IN", "NIN"]), st.lists(texts, max_size=4)),
+    st.tuples(st.lists(st.lists(texts, max_size=3), max_size=6), st.just("CONTAINS"), texts),
+    st.tuples(
+        st.lists(st.lists(texts, max_size=3), max_size=6), st.sampled_from(["ANY", "ALL"]), st.lists(texts, max_size=3)
+    ),
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(key=names, case=cases)
+def test_any_name_and_any_value_survive(key: str, case: tuple[list[Any], str, Any]) -> None:
+    values, operator, value = case
+    rows = [{key: each, "nan": 1, "inf": 1, "a": 0} for each in values if key not in ("nan", "inf", "a")] + [{}]
+    filters = _one(key, FilterOperator[operator], value)
+    assert parse_where(to_where(filters) or "").fields == {key.encode("utf-8", "replace").decode()}
+    assert _matches(filters, rows) == _matches_in_llama_index(filters, rows)

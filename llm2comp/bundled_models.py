@@ -10,6 +10,7 @@ from pathlib import Path
 
 __all__ = [
     "DEFAULT_MODEL",
+    "as_folder",
     "bundled_folder",
     "bundled_name",
     "bundled_names",
@@ -45,20 +46,11 @@ def bundled_name(name_or_path: str | Path | None) -> str | None:
     """The bundled model that is meant, None if it is a folder or a Hub id.
 
     A text that is the name of a bundled model always means that model, whichever folder the program runs in; None means
-    the default one. A `Path`, and a text with a separator such as `./llm2comp-tiny`, always mean a folder. A model
-    folder with the same name in the working directory is therefore not used, and a warning says so.
+    the default one. A `Path`, and a text with a separator such as `./llm2comp-tiny`, always mean a folder.
     """
     if name_or_path is None:
         return DEFAULT_MODEL
-    if not isinstance(name_or_path, str) or name_or_path not in bundled_names():
-        return None
-    if any(Path(name_or_path, file).is_file() for file in _MODEL_FILES):
-        _logger.warning(
-            "%s is the bundled model; the folder of that name in the working directory is %s",
-            name_or_path,
-            os.path.join(os.curdir, name_or_path),  # a Path drops the leading dot
-        )
-    return name_or_path
+    return name_or_path if isinstance(name_or_path, str) and name_or_path in bundled_names() else None
 
 
 def find_bundled(fingerprint: str) -> str | None:
@@ -71,6 +63,21 @@ def find_bundled(fingerprint: str) -> str | None:
 
 
 def resolve_name(name_or_path: str | Path | None) -> str:
-    """What to load from: the folder of a bundled model, or the folder or Hub id as it is given; see `bundled_name`."""
+    """What to load from: the folder of a bundled model, or the folder or Hub id as it is given; see `bundled_name`.
+
+    A model folder with the name of a bundled model in the working directory is not used, and a warning says so.
+    """
     name = bundled_name(name_or_path)
-    return str(name_or_path) if name is None else str(bundled_folder(name))
+    if name is None:
+        return str(name_or_path)
+    if name_or_path is not None and any(Path(name, file).is_file() for file in _MODEL_FILES):
+        _logger.warning(
+            "%s is the bundled model; the folder of that name in the working directory is %s", name, as_folder(name)
+        )
+    return str(bundled_folder(name))
+
+
+def as_folder(path: str | Path) -> str:
+    """The path as a text that means a folder, also where it has the name of a bundled model."""
+    text = str(path)
+    return os.path.join(os.curdir, text) if bundled_name(text) else text  # a Path would drop the dot

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import file_exists, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, though not re-exported by name
 from peft import PeftModel
@@ -34,6 +34,7 @@ __all__ = [
     "cast_weights",
     "check_folder",
     "find_folder",
+    "find_trained",
     "read_config",
     "read_encoder",
     "write_config",
@@ -90,6 +91,27 @@ def find_folder(name_or_path: str | Path | None) -> Path:
                 f"{name!r} is no llm2comp model: make one of a language model with LLM2Comp.from_backbone({name!r})"
             ) from error
         raise ModelFolderError(f"cannot download the model {name!r}: {one_line(error)}") from error
+
+
+def find_trained(name_or_path: str | Path) -> Path | None:
+    """The folder of a saved model, as `find_folder`; None if the name is something else, such as a language model.
+
+    Raises:
+        ModelFolderError: A model on the Hub cannot be downloaded.
+    """
+    name = resolve_name(name_or_path)
+    if Path(name).is_dir():
+        return Path(name) if (Path(name) / CONFIG_FILE).is_file() else None
+    if name.count("/") != 1:
+        return None
+    try:
+        source = find_source(name)
+        there = Path(source.place, CONFIG_FILE).is_file() or (
+            source.place == name and file_exists(name, CONFIG_FILE, revision=source.revision)
+        )
+    except Exception:  # whoever loads it as a language model says what is wrong
+        return None
+    return find_folder(name) if there else None
 
 
 def write_encoder(

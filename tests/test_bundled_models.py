@@ -8,13 +8,15 @@ import pytest
 import llm2comp
 from llm2comp.bundled_models import (
     DEFAULT_MODEL,
+    as_folder,
     bundled_folder,
     bundled_name,
     bundled_names,
     model_names,
     resolve_name,
 )
-from llm2comp.errors import ModelFolderError
+from llm2comp.errors import BackboneError, ModelFolderError
+from tests.paths import BACKBONE
 
 pytestmark = pytest.mark.skipif(not bundled_folder().is_dir(), reason="the bundled model is not in this checkout")
 
@@ -73,3 +75,37 @@ def test_an_unknown_name_lists_the_bundled_ones(name: str) -> None:
     assert str(error.value) == (
         f"no model at {name!r}: give a bundled model (llm2comp-tiny), a folder, or a Hub id such as owner/name"
     )
+
+
+def test_a_folder_as_a_text_that_means_it() -> None:
+    assert as_folder(Path("llm2comp-tiny")) == "./llm2comp-tiny"
+    assert as_folder(Path("models/llm2comp-tiny")) == "models/llm2comp-tiny"
+    assert as_folder("/models/tiny") == "/models/tiny"
+
+
+def test_what_training_starts_from(saved_model: Path, tmp_path: Path) -> None:
+    from llm2comp.model_folder import find_trained
+
+    assert find_trained("llm2comp-tiny") == bundled_folder()
+    assert find_trained(str(saved_model)) == saved_model
+    assert find_trained(BACKBONE) is None
+    assert find_trained("gpt2") is None
+    assert find_trained(tmp_path / "nothing") is None
+
+
+def test_a_trained_model_on_the_hub_is_one_to_train_further(saved_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm2comp import model_folder
+    from llm2comp.backbone.loading import Source
+
+    there = {"owner/encoder": True, "owner/language-model": False}
+    monkeypatch.setattr(model_folder, "find_source", lambda name: Source(name, "c0ffee", name))
+    monkeypatch.setattr(model_folder, "file_exists", lambda name, file, revision: there[name])
+    monkeypatch.setattr(model_folder, "hf_hub_download", lambda *_, **__: "")
+    monkeypatch.setattr(model_folder, "snapshot_download", lambda *_, **__: str(saved_model))
+    assert model_folder.find_trained("owner/encoder") == saved_model
+    assert model_folder.find_trained("owner/language-model") is None
+
+
+def test_the_bundled_model_is_no_language_model() -> None:
+    with pytest.raises(BackboneError, match="is an encoder already, not a language model"):
+        llm2comp.LLM2Comp.from_backbone("llm2comp-tiny")

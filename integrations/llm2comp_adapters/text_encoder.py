@@ -21,19 +21,20 @@ from pydantic import (
 
 import llm2comp
 from llm2comp import LLM2Comp
+from llm2comp.bundled_models import DEFAULT_MODEL, as_folder
 from llm2comp.encoder import MemoryEncoder
 
 __all__ = ["BUNDLED", "LOADED", "TextEncoder", "check_query", "check_texts"]
 
-BUNDLED = "llm2comp-tiny"
-"""The `model_name` of the bundled model; a folder of that name is given as `./llm2comp-tiny`."""
+BUNDLED = DEFAULT_MODEL
+"""The `model_name` of the default bundled model; a folder of that name is given as `./llm2comp-tiny`."""
 
 LOADED = "a loaded model"
 """The `model_name` of an object created with `model`."""
 
 
 def _name(value: Any) -> Any:
-    return BUNDLED if value is None else str(value) if isinstance(value, Path) else value
+    return BUNDLED if value is None else as_folder(value) if isinstance(value, Path) else value
 
 
 def _loaded(value: Any) -> Any:
@@ -57,7 +58,7 @@ class TextEncoder(BaseModel):
     )
 
     model_name: Annotated[str, BeforeValidator(_name)] = Field(
-        default=BUNDLED, frozen=True, description="Folder or Hub id; default: the bundled model."
+        default=BUNDLED, frozen=True, description="Bundled model, folder or Hub id."
     )
     model: Annotated[LLM2Comp, BeforeValidator(_loaded)] = Field(  # None only until it is loaded
         default=cast("LLM2Comp", None),
@@ -135,8 +136,7 @@ class TextEncoder(BaseModel):
                 "these settings are of an object made from a loaded model: give that model again (model=…), or its "
                 "folder (model_name=…)"
             )
-        name = None if self.model_name == BUNDLED else self.model_name
-        model = self.model if loaded else llm2comp.load(name, device=self.device)
+        model = self.model if loaded else llm2comp.load(self.model_name, device=self.device)
         # Both fields are frozen, so they are set in the dictionary of the object
         self.__dict__.update(model=model, model_name=LOADED if loaded else self.model_name)
         self._encoder = _adapt(model, max_length=self.max_length, normalize=self.normalize)

@@ -24,6 +24,7 @@ from llm2comp.analysis.reading import (
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
 from llm2comp.backbone.loading import find_source, load_tokenizer
+from llm2comp.bundled_models import DEFAULT_MODEL, resolve_name
 from llm2comp.corpus.read import read_corpus
 from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import CorpusError, ModelFolderError, SettingsError, one_line
@@ -32,7 +33,7 @@ from llm2comp.model_folder import CONFIG_FILE, find_folder, read_config
 
 __all__ = ["BUNDLED_NAME", "Analysis", "AnalysisSettings", "ModelAnalysis", "analyze"]
 
-BUNDLED_NAME = "llm2comp-tiny"
+BUNDLED_NAME = DEFAULT_MODEL
 _PACKAGES = ("llm2comp", "torch", "transformers", "sentence-transformers", "numpy")
 Tell = Callable[[str], None]
 
@@ -225,16 +226,13 @@ def _read_pairs(file: str, limit: int) -> list[tuple[str, str]]:
 
 
 def _is_plain(name: str) -> bool:
-    return (Path(name) / "modules.json").is_file() and not (Path(name) / CONFIG_FILE).exists()
-
-
-def _is_bundled(name: str) -> bool:
-    return name == BUNDLED_NAME and not Path(name).exists()
+    folder = Path(resolve_name(name))
+    return (folder / "modules.json").is_file() and not (folder / CONFIG_FILE).exists()
 
 
 def _check_exists(name: str) -> None:
     """Refuses a model that is not there, before another one encodes for hours."""
-    if not _is_plain(name) and not _is_bundled(name):
+    if not _is_plain(name):
         read_config(find_folder(name))
 
 
@@ -249,7 +247,7 @@ def _load(name: str, settings: AnalysisSettings) -> SentenceTransformer:
             raise ModelFolderError(
                 f"{name}: cannot be loaded as a sentence-transformers model: {one_line(error)}"
             ) from error
-    return llm2comp.load(None if _is_bundled(name) else name, device=settings.device, dtype=settings.dtype)
+    return llm2comp.load(name, device=settings.device, dtype=settings.dtype)
 
 
 def _set_reader(model: LLM2Comp, name: str) -> None:

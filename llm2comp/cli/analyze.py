@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llm2comp import keep_freed_memory
+from llm2comp.bundled_models import DEFAULT_MODEL
 from llm2comp.cli.output import printable, tell
 
 if TYPE_CHECKING:
     from llm2comp.analysis import Analysis
 
 __all__ = ["register"]
-
-_BUNDLED = "llm2comp-tiny"
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +26,7 @@ def analyze(
         str,
         typer.Argument(
             metavar="MODEL",
-            help=f"Folder or Hub id of a model ({_BUNDLED}: the bundled one) or of a sentence-transformers model.",
+            help=f"Folder or Hub id of a model ({DEFAULT_MODEL}: the bundled one) or of a sentence-transformers model.",
         ),
     ],
     texts: Annotated[

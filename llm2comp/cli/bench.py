@@ -17,7 +17,9 @@ _Json = Annotated[
 ]
 _Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="Name or folder of a model.", show_default="the bundled model"),
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="Bundled model by name, folder or Hub id.", show_default="llm2comp-tiny"
+    ),
 ]
 _Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],

@@ -53,7 +53,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Folder or Hub id of a model; or bm25, random, mean:BACKBONE …",
+        help="Bundled model by name, folder or Hub id; or bm25, random, mean:BACKBONE …",
         show_default="the bundled model",
     ),
 ]

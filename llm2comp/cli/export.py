@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from llm2comp import keep_freed_memory
+from llm2comp.bundled_models import DEFAULT_MODEL
 from llm2comp.units import format_bytes
 
 __all__ = ["register"]
-
-_BUNDLED = "llm2comp-tiny"
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"Folder or Hub id; {_BUNDLED}: the bundled model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help=f"Folder or Hub id; {DEFAULT_MODEL}: the bundled model.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")],
     dtype: Annotated[
         Literal["float32", "bfloat16"],
@@ -39,8 +40,7 @@ def export(
 
     check_target(out)
     keep_freed_memory()
-    bundled = model == _BUNDLED and not Path(model).exists()
-    report = llm2comp.load(None if bundled else model, device=device, dtype="float32").export(out, dtype=dtype)
+    report = llm2comp.load(model, device=device, dtype="float32").export(out, dtype=dtype)
     print(f"{out}: a plain sentence-transformers model, {dtype}, {format_bytes(report.size)}")
     print(
         f"loaded and compared on {report.texts} texts: same tokens, vectors equal to {report.difference:.0e}",

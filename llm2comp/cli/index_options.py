@@ -16,7 +16,9 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index 
 Corpora = Annotated[list[str], typer.Argument(metavar="CORPUS", help=CORPUS)]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="MODEL", help="Folder or Hub id.", show_default="the bundled model"),
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="Bundled model by name, folder or Hub id.", show_default="llm2comp-tiny"
+    ),
 ]
 OnError = Annotated[
     Literal["raise", "skip"], typer.Option(help="Stop at the first malformed row, or skip and count such rows.")

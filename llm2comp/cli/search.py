@@ -46,7 +46,7 @@ def search(
             "--model",
             "-m",
             metavar="MODEL",
-            help="Folder or Hub id of the index's model, if it has moved.",
+            help="The index's model, if it has moved: bundled model by name, folder or Hub id.",
             show_default="as the index says",
         ),
     ] = None,

@@ -26,7 +26,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Folder of a model to train further, or causal language model to start from (folder or Hub id).",
+        help="Model to train further, or causal language model to start from: bundled model by name, folder or Hub id.",
     ),
 ]
 Settings = Annotated[
@@ -207,13 +207,13 @@ def _stage(
 
     settings = _stage_settings(name, file, fields, sources)  # before anything heavy is imported
     check_sources(settings)
-    from llm2comp.model_folder import CONFIG_FILE
+    from llm2comp.model_folder import find_trained
     from llm2comp.training.recipe import run_stage, starting_point
 
     keep_freed_memory()
     _report_to_stdout()
     assert model.backbone is not None
-    trained = Path(model.backbone) if (Path(model.backbone) / CONFIG_FILE).is_file() else None
+    trained = find_trained(model.backbone)
     _print_once(run_stage(name, settings, output, starting_point(model, model.backbone, trained, settings), model))
 
 

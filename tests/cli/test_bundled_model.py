@@ -48,6 +48,59 @@ def test_each_question_finds_its_document(tmp_path: Path, llm2comp_command: Call
     assert {fields[0]: fields[2] for fields in first} == {name: name for name in QUESTIONS}
 
 
+def test_every_command_knows_it_by_name(
+    tmp_path: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.training.tiny import write_pairs
+
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in DOCUMENTS.items())
+    )
+    Path("sts.tsv").write_text("sentence1\tsentence2\tscore\na cat\ta kitten\t4\na cat\ta car\t1\na dog\ta hound\t5\n")
+    write_pairs(Path("pairs.jsonl"), 6)
+    fields = ("steps=1", "batch_size=4", "micro_batch=4", "warmup_steps=0", "precision=float32")
+    few = [part for field in fields for part in ("--set", field)]
+    named = ("--model", "llm2comp-tiny")
+    for command in (
+        ("index", "build", "corpus.jsonl", "-o", "idx", *named),
+        ("index", "add", "idx", "corpus.jsonl", *named),
+        ("search", "idx", "bread", *named),
+        ("encode", "corpus.jsonl", "-o", "vectors", *named),
+        ("eval", "--sts", "sts.tsv", *named, "--json", "scores.json"),
+        ("train", "supervised", "llm2comp-tiny", "-o", "trained", "--pairs", "pairs.jsonl", *few),
+        ("analyze", "llm2comp-tiny", "corpus.jsonl", "-o", "inside", "--samples", "0"),
+    ):
+        run = llm2comp_command(*command)
+        assert run.code == 0, (command, run.err)
+    assert json.loads(Path("scores.json").read_text())["settings"]["model"] == "llm2comp-tiny (bundled)"
+    config = json.loads(Path("trained/model/llm2comp.json").read_text())
+    assert config["stages"][:-1] == llm2comp.load().stages
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("index", "build", "corpus.jsonl", "-o", "idx", "--model", "llm2comp-tinny"),
+        ("encode", "corpus.jsonl", "-o", "vectors", "--model", "llm2comp-tinny"),
+        ("eval", "--sts", "sts.tsv", "--model", "./llm2comp-tinny"),
+        ("analyze", "llm2comp-tinny", "corpus.jsonl", "-o", "inside"),
+        ("export", "llm2comp-tinny", "plain"),
+    ],
+)
+def test_a_name_that_is_none_lists_those_that_are(
+    command: tuple[str, ...], tmp_path: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.jsonl").write_text('{"_id": "1", "text": "bread"}\n' * 1)
+    Path("sts.tsv").write_text("sentence1\tsentence2\tscore\na cat\ta kitten\t4\na cat\ta car\t1\n")
+    run = llm2comp_command(*command)
+    assert run.code == 1
+    assert run.err.count("\n") == 1
+    assert "llm2comp-tinny'" in run.err
+    assert "llm2comp-tiny" in run.err
+
+
 @pytest.mark.slow
 def test_the_demo_answers_and_is_quicker_the_second_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from llm2comp.cli import main; main()", "demo", "-o", str(tmp_path / "demo")]

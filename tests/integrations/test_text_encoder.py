@@ -62,6 +62,17 @@ def test_without_arguments_vectors_are_those_of_the_bundled_model(make: Make) ->
 
 
 @CLASSES
+def test_the_bundled_model_by_name_and_a_folder_of_that_name(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make(model_name="llm2comp-tiny").fingerprint == llm2comp.load().fingerprint
+    for folder in (Path("llm2comp-tiny"), "./llm2comp-tiny"):
+        with pytest.raises(ModelFolderError, match=r"no model at '\./llm2comp-tiny': give a bundled model"):
+            make(model_name=folder)
+
+
+@CLASSES
 def test_a_line_break_is_part_of_the_text(make: Make, bundled: LLM2Comp) -> None:
     made = make(model=bundled)
     assert _texts(made, ["one\ntwo"]) != _texts(made, ["one two"])

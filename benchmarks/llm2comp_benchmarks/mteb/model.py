@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llm2comp.bundled_models import bundled_name, resolve_name
 from llm2comp.errors import SettingsError
 from llm2comp.optional import optional_import
 
 __all__ = ["Identity", "describe_for_mteb", "identify", "import_mteb", "load_for_mteb", "wrap_for_mteb"]
 
-_BUNDLED = "llm2comp/llm2comp-tiny"
+_OWNER = "llm2comp"
+"""Owner, in mteb's names, of the bundled models, which are on no Hub."""
 
 
 class Identity(NamedTuple):
@@ -42,7 +44,7 @@ def identify(model: Any, source: str | None, name: str | None = None) -> Identit
 
     Args:
         model: The model, loaded.
-        source: Folder or Hub id it was loaded from; None: the bundled model.
+        source: Bundled model, folder or Hub id it was loaded from; None: the default bundled model.
         name: The owner/name to file results under, where the source is not the model's Hub id.
 
     Raises:
@@ -52,13 +54,14 @@ def identify(model: Any, source: str | None, name: str | None = None) -> Identit
         raise SettingsError(f"the model's name in the results is {name!r}; give owner/name, as on the Hub")
     if (label := getattr(model, "label", None)) is not None:
         return Identity(name or f"local/{label}", model.revision or _digest(Path(model.source.name)))
-    if source is not None and not Path(source).exists():
+    if (bundled := bundled_name(source)) is None and not Path(source or "").exists():
         from llm2comp.backbone.loading import find_source
 
+        assert source is not None
         return Identity(name or source, find_source(source).revision or "unknown")
-    local_name = _BUNDLED if source is None else f"local/{Path(source).resolve().name}"
-    fingerprint = getattr(model, "fingerprint", None)
-    return Identity(name or local_name, fingerprint or _digest(Path(source or "")))
+    folder = Path(resolve_name(source)).resolve()
+    local_name = f"local/{folder.name}" if bundled is None else f"{_OWNER}/{bundled}"
+    return Identity(name or local_name, getattr(model, "fingerprint", None) or _digest(folder))
 
 
 def _digest(folder: Path) -> str:
@@ -87,7 +90,8 @@ def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -
     known_licenses = [value for part in typing.get_args(Licenses) for value in (typing.get_args(part) or (part,))]
     ours = hasattr(model, "memory_tokens")
     reference = model.encoder.backbone.reference if ours else None
-    on_hub = not identity.name.startswith("local/") and identity.name != _BUNDLED
+    is_bundled = _bundled_of(identity.name) is not None
+    on_hub = not identity.name.startswith("local/") and not is_bundled
     return ModelMeta(
         loader=load_for_mteb if ours else SentenceTransformerEncoderWrapper,
         name=identity.name,
@@ -102,7 +106,7 @@ def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -
         max_tokens=getattr(model, "max_seq_length", None),
         embed_dim=model.get_embedding_dimension(),
         license=facts["license"] if facts.get("license") in known_licenses else None,
-        open_weights=True if on_hub or identity.name == _BUNDLED else None,
+        open_weights=True if on_hub or is_bundled else None,
         public_training_code=None,
         public_training_data=None,
         framework=["Sentence Transformers", "PyTorch"],
@@ -112,6 +116,12 @@ def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -
         training_datasets=None,
         adapted_from=reference.name if reference else None,
     )
+
+
+def _bundled_of(name: str) -> str | None:
+    """The bundled model that mteb knows by this name, or None."""
+    owner, _, model = name.partition("/")
+    return bundled_name(model) if owner == _OWNER else None
 
 
 def _card_facts(card: str) -> dict[str, Any]:
@@ -160,8 +170,8 @@ def load_for_mteb(name: str, revision: str | None = None, device: str | None = N
     """
     import llm2comp
 
-    if name == _BUNDLED:
-        model = llm2comp.load(device=device)
+    if (bundled := _bundled_of(name)) is not None:
+        model = llm2comp.load(bundled, device=device)
         revision = model.fingerprint
     elif revision is None:
         model = llm2comp.load(name, device=device)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llm2comp.bundled_models import DEFAULT_MODEL, bundled_name, bundled_names
 from llm2comp.errors import BackboneError, LLM2CompError, SettingsError, one_line
 from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.systems.bm25 import Bm25
@@ -56,9 +57,9 @@ def load_model(name: str | None = None) -> Encoder:
     """The system with this name.
 
     Args:
-        name: None for the bundled model; the folder or Hub id of a model of this package or of sentence-transformers;
-            or one of `system_names`, where BACKBONE is the folder or Hub id of a causal language model. Write `./NAME`
-            for a folder with such a name.
+        name: The name of a bundled model, None for the default one; the folder or Hub id of a model of this
+            package or of sentence-transformers; or one of `system_names`, where BACKBONE is the folder or Hub id of a
+            causal language model. Write `./NAME` for a folder with such a name.
 
     Raises:
         SettingsError: There is no such system; the message lists them.
@@ -88,9 +89,10 @@ def _load_encoder(name: str | None) -> Encoder:
     import llm2comp
     from llm2comp.backbone.loading import find_source
 
-    if name is None:
-        bundled: Encoder = llm2comp.load()
+    if bundled_name(name) is not None:
+        bundled: Encoder = llm2comp.load(name)
         return bundled
+    assert name is not None
     if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
         raise SettingsError(f"no model at {name!r}: there is no such folder, and it is no Hub id; {_CHOICES}")
     try:
@@ -139,7 +141,8 @@ def _load_sentence_transformer(place: str, revision: str | None) -> Encoder:
 
 
 _OTHERS = f"; systems without one are {', '.join(_ALONE)}, folders and Hub ids"
-_CHOICES = f"give the folder or Hub id of a model, {', '.join(system_names())}, or nothing for the bundled model"
+_BUNDLED = f"a bundled model ({', '.join(bundled_names())}; the default is {DEFAULT_MODEL})"
+_CHOICES = f"give the folder or Hub id of a model, {', '.join(system_names())}, or {_BUNDLED}"
 
 
 def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
     described = {key: getattr(model, attribute, None) for key, attribute in attributes.items()}
     dimension = getattr(model, "get_embedding_dimension", None)
     return {
-        "model": name or "llm2comp-tiny (bundled)",
+        "model": f"{bundled_name(name)} (bundled)" if bundled_name(name) else name,
         "system": _kind(model),
         "parameters": None,
         "backbone": None,

@@ -16,6 +16,7 @@ import torch
 
 import llm2comp
 from llm2comp import LLM2Comp
+from llm2comp.bundled_models import DEFAULT_MODEL
 from llm2comp.corpus.judgements import read_queries
 from llm2comp.corpus.read import read_corpus
 from llm2comp_benchmarks.cost.devices import precisions
@@ -25,7 +26,6 @@ from llm2comp_benchmarks.results.record import result_record, write_record
 
 __all__ = ["compare_last_layers", "measure_last_layer"]
 
-_BUNDLED = "llm2comp-tiny"
 _VARIANTS = ("memory tokens", "all tokens")
 
 
@@ -56,7 +56,7 @@ def measure_last_layer(
     }
     start, entries, models = time.perf_counter(), {}, {}
     for folder in (None, *backbones):
-        name = folder.name if folder else _BUNDLED
+        name = folder.name if folder else DEFAULT_MODEL
         for precision in precisions("auto", "cpu"):
             model = _load(folder, precision)
             models[name] = model_facts(model)

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from llm2comp.training.run_folder import (
     remember_settings,
     settings_values,
     sole_user,
+    write_run_file,
 )
 from llm2comp.training.settings import BackboneShape, PretrainSettings
 from llm2comp.training.sources import training_documents
@@ -174,9 +176,10 @@ class Rows(Dataset[dict[str, Any]]):
 
     def __init__(self, path: Path, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, length: int) -> None:
         if not path.is_file():
-            unfinished = path.with_suffix(".partial.npy")
-            np.save(unfinished, np.concatenate([np.empty(0, np.uint16), *_tokenised(texts, tokenizer)]))
-            unfinished.replace(path)
+            tokens = np.concatenate([np.empty(0, np.uint16), *_tokenised(texts, tokenizer)])
+            header = BytesIO()
+            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(tokens))
+            write_run_file(path, [header.getvalue(), tokens.tobytes()])
         self._tokens = np.load(path, mmap_mode="r")
         self._length = length
 

@@ -82,7 +82,7 @@ def sole_user(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_run_file(path: Path, parts: Iterable[str]) -> None:
+def write_run_file(path: Path, parts: Iterable[str | bytes]) -> None:
     """Writes a file of a run atomically; an unfinished one, left by a run that was killed, is replaced.
 
     Only the process that has locked the folder writes there, so the unfinished file can have a fixed name.

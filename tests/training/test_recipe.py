@@ -35,7 +35,7 @@ TIMES = ("tokens_per_second", "runtime")
 MOMENTS: list[tuple[int | None, str]] = [
     (2, "/.recipe.json"),
     (4, "pretrain/.tokenizer"),
-    (2, "tokens.partial"),
+    (2, ".tokens.npy"),
     (6, "pretrain/metrics"),
     (5, "pretrain/checkpoint-6"),
     (6, "pretrain/checkpoint-9"),

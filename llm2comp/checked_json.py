@@ -138,7 +138,7 @@ def signed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_checksum(content: Mapping[str, Any]) -> None:
-    """Raise ValueError unless the content is as it was signed."""
+    """Raise ValueError unless the checksum field matches the other fields."""
     if take(content, "checksum", str) != _checksum(content):
         raise ValueError("its content does not match its checksum")
 

@@ -40,7 +40,7 @@ class Packing:
         positions: Position of each token within its text, (1, tokens).
         padding: Rows after the last text, at position 0, outside attention; their output is 0.
         tail: Tokens at the end of each text whose states are needed from the last layer; 0: all.
-        last_attention: The last layer's attention module, if it shall attend for the tails only; its output is then 0
+        last_attention: The last layer's attention module, if it is to attend for the tails only; its output is then 0
             for other tokens.
     """
 

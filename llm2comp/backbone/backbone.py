@@ -262,7 +262,7 @@ class Backbone(nn.Module):
         """Drops a share of the attention weights when the encoder is trained; teacher and reader stay exact.
 
         Raises:
-            BackboneError: If the model runs padded, where its own classes attend.
+            BackboneError: If the model runs padded: transformers then computes attention.
         """
         if share and self.attention == "padded":
             raise BackboneError(

@@ -212,7 +212,7 @@ def _read_tasks(
     split: str,
     identical_ids: Literal["auto", "drop", "keep"],
 ) -> "list[Task]":
-    """Every task of our own, read and checked before a model is loaded, so that a mistake in the last one is cheap."""
+    """The tasks that are not of mteb, read and checked before a model is loaded, so that errors show early."""
     from llm2comp_benchmarks import read_beir, read_local, read_python_docs_task, read_sts
 
     tasks: list[Task] = [read_beir(folder, split=split, identical_ids=identical_ids) for folder in beir]

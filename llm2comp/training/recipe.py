@@ -210,7 +210,7 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
         if missing is not None and (output / name).is_dir():
             raise SettingsError(
                 f"{output / name} was made from {missing}, which is not finished: delete {output / name} too, so that "
-                "it is made anew"
+                "it is made again"
             )
         if not (output / name / "model" / CONFIG_FILE).is_file():
             missing = output / name / "model"

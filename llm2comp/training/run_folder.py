@@ -32,7 +32,7 @@ __all__ = [
 
 SETTINGS_FILE = "settings.json"
 _FORMAT = JsonFormat(
-    "record of settings", SettingsError, "give another output folder, or delete this one to train it anew"
+    "record of settings", SettingsError, "give another output folder, or delete this one to train again"
 )
 _MAY_CHANGE = (
     "chunk_rows",
@@ -131,7 +131,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if changed:
         raise SettingsError(
             f"{folder} was begun with other settings: {'; '.join(changed)}. Give those again, or another output "
-            f"folder, or delete {folder} to train it anew"
+            f"folder, or delete {folder} to train again"
         )
 
 

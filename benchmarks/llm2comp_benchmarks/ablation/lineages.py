@@ -51,7 +51,7 @@ class Stage:
         folder: The saved model.
         samples: Supervised pairs it was trained on.
         finished: Whether that stage is at its end.
-        pooling: To be measured with instead of its own; None: its own.
+        pooling: Pooling to measure the model with; None: the model's own.
     """
 
     name: Literal["pretext", "unsupervised", "supervised"]
@@ -129,7 +129,7 @@ def _contrastive(
     keep: Sequence[int],
     mark: str,
 ) -> Path:
-    """Folder of the model after stage 2 or 3, trained unless it is there; models after `keep` updates lie beside it."""
+    """Folder of the model after stage 2 or 3, trained unless it exists; those after `keep` updates are beside it."""
 
     def train(trained: LLM2Comp) -> None:
         train_contrastive(

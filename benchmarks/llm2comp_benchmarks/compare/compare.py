@@ -149,7 +149,7 @@ def _contradiction(samples: Samples, metrics: dict[str, float]) -> str | None:
 
 
 def _of_the_data(value: Any) -> Any:
-    """A detail without what depends on the rankings: of `identical_ids` the rule, not the number of dropped ids."""
+    """The part of a detail that describes the data, not the rankings: the rule of `identical_ids`, not its counts."""
     return value.get("rule", value) if isinstance(value, dict) else value
 
 

@@ -14,7 +14,7 @@ def finish(device: str) -> None:
 
 
 def start_memory(device: str) -> int:
-    """Starts the peak of `device_memory_peak` anew; returns the memory held now, in bytes.
+    """Resets the peak that `device_memory_peak` returns; returns the memory in use now, in bytes.
 
     On a GPU that is the memory of PyTorch's tensors, else that of the process.
     """

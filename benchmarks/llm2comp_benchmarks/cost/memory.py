@@ -22,7 +22,7 @@ def peak_bytes() -> int:
 
 
 def reset_peak() -> int:
-    """Starts the peak of `peak_bytes` anew where the system can (Linux); returns the memory held now, in bytes."""
+    """Resets the peak of `peak_bytes` where the system can (Linux); returns the memory in use now, in bytes."""
     if not sys.platform.startswith("linux"):
         return peak_bytes()
     with suppress(OSError):  # a container may forbid it: then the peak includes that of loading

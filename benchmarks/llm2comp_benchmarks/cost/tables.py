@@ -6,7 +6,7 @@ from llm2comp_benchmarks.results.tables import aligned_table
 
 __all__ = ["format_encoding", "format_growth", "format_training"]
 
-_OPERATIONS = 6  # of a system that are shown
+_OPERATIONS = 6  # shown for each system
 
 
 def format_encoding(record: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ def _point_rows(name: str, curve: dict[str, Any]) -> list[list[str]]:
 
 
 def _unit(curve: dict[str, Any]) -> float:
-    """By which costs are divided: bytes are shown as MB, seconds as they are."""
+    """Divisor of the costs of a curve: bytes are shown in MB, seconds unchanged."""
     return 1e6 if curve["cost"] == "bytes" else 1.0
 
 

@@ -93,11 +93,11 @@ class EvaluationSession:
     Args:
         model: The model, loaded.
         source: Name, folder or Hub id it was loaded from; None for the bundled one.
-        tasks: Tasks of our own.
+        tasks: Tasks that this package evaluates itself.
         mteb: Tasks of mteb.
         store: Where results are looked up and added.
         batch_size: Texts in one pass of the model.
-        keep_rankings: Whether rankings are needed, which no store holds: tasks of our own are then run again.
+        keep_rankings: Whether rankings are needed, which no store holds: `tasks` are then run again.
         on_result: Called after each task with its result and whether it was taken from the store.
 
     Raises:
@@ -126,7 +126,7 @@ class EvaluationSession:
         } | mteb.finished(model, store)
 
     def evaluate_tasks(self) -> list[TaskResult]:
-        """Results of the tasks of our own, in their order."""
+        """Results of the tasks that are not of mteb, in their order."""
         return [
             self._take_over(task.name) or self._add(evaluate(self._model, task, batch_size=self._batch_size))
             for task in self._tasks

@@ -31,7 +31,7 @@ class Identity(NamedTuple):
 
 
 def import_mteb() -> ModuleType:
-    """The library.
+    """The `mteb` module.
 
     Raises:
         LLM2CompError: It is not installed.

@@ -52,7 +52,7 @@ class PromptedBackbone(InputModule):
         super().__init__()  # type: ignore[no-untyped-call]
         if not tokenizer.is_fast:
             raise BackboneError(
-                f"the tokenizer {type(tokenizer).__name__} does not tell where its tokens stand in a text; give a "
+                f"the tokenizer {type(tokenizer).__name__} does not give the positions of tokens in a text; use a "
                 "backbone with tokenizer.json"
             )
         self.model = model

@@ -23,7 +23,7 @@ def verify_index(folder: str | Path) -> Manifest:
         problems = [problem for segment in manifest.segments for problem in _problems(folder, segment)]
         if not problems:
             return manifest
-        if read_manifest_alone(folder) == manifest:  # else a writer committed, and removed old files, meanwhile
+        if read_manifest_alone(folder) == manifest:  # otherwise a writer committed and removed old files meanwhile
             raise IndexFolderError("; ".join(problems))
 
 

@@ -32,7 +32,7 @@ Encode = Callable[[list[str]], Any]
 def _open_ours(
     folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
 ) -> Mapping[str, Job]:
-    """As the commands of llm2comp encode: this process keeps freed memory."""
+    """Our encoder in a process that keeps freed memory, as the commands do."""
     import llm2comp
 
     llm2comp.keep_freed_memory()
@@ -42,7 +42,7 @@ def _open_ours(
 def _open_default_malloc(
     folder: Path, texts: list[str], precision: str, batch_size: int | None, device: str
 ) -> Mapping[str, Job]:
-    """As a Python program encodes that does not call `keep_freed_memory`."""
+    """Our encoder in a process that has not called `keep_freed_memory`."""
     import llm2comp
 
     model = llm2comp.load(str(folder / PARTS["ours"]), device=device, dtype=precision)
@@ -198,7 +198,7 @@ def open_system(
         folder: The prepared folder.
         texts: How many of the texts; None: all.
         precision: float32 or bfloat16.
-        batch_size: Of ours; None is the default. Other systems always take their own default.
+        batch_size: Batch size of our encoder; None: its default. Other systems always use their default.
         device: `cpu`, or a GPU's name: then memory is the GPU's, and a time ends when the GPU is done.
     """
     chosen = json.loads((Path(folder) / PARTS["texts"]).read_text(encoding="utf-8"))[:texts]

@@ -198,7 +198,7 @@ def _llm2vec_command(settings: EncodeBenchmark, folder: Path) -> list[str]:
 
 
 def _add(record: dict[str, Any], measured: dict[str, Any]) -> None:
-    """Adds entries, and ratios under those that stand there."""
+    """Adds the measured entries to the record, and the measured ratios to its ratios."""
     record["ratios"] |= measured.pop("ratios")
     record |= measured
 

@@ -136,7 +136,7 @@ def _in_rounds(curve: str, measure: Measure, settings: GrowthBenchmark, tell: Te
 
 
 def _after_warm_up(curve: str, measure: Measure, settings: GrowthBenchmark, tell: Tell) -> dict[int, list[float]]:
-    """As `_in_rounds`, after each size was measured once without counting."""
+    """As `_in_rounds`, after one measurement of each size that is not counted."""
     tell(f"{curve}: warm up")
     for size in settings.sizes(curve):
         measure(size)

@@ -18,7 +18,7 @@ __all__ = ["JOBS", "build_faiss", "build_ours", "equal_effort", "open_faiss", "o
 
 _BLOCK = 8192  # vectors added at once
 _PROBES = 100  # queries after opening, before memory is read
-_FEW = 20  # queries of a build whose recall is of no interest
+_FEW = 20  # queries, where a build's recall does not matter
 
 
 def prepare(

@@ -35,8 +35,8 @@ def build(vectors: str, output: str, memory: int, latency_ms: float, k: int, thr
         output: Folder of the index.
         memory: Target for the index in memory, in bytes.
         latency_ms: Target for a query, in milliseconds.
-        k: Answers a query.
-        threads: Of FAISS.
+        k: Number of results per query.
+        threads: Number of FAISS threads.
     """
     import autofaiss  # type: ignore[import-not-found,unused-ignore]
     import faiss

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from llm2comp.errors import SettingsError
+from llm2comp.fork import is_forked, use_one_thread_after_fork
 from llm2comp.optional import optional_import
 
 __all__ = ["bounded_threads", "import_faiss", "ivf_of"]
@@ -17,7 +19,15 @@ def import_faiss() -> ModuleType:
     Raises:
         LLM2CompError: It is not installed; the message has the install command.
     """
-    return optional_import("faiss", extra="cpu", needed_by="an index", note=' (or "llm2comp[gpu]", never both)')
+    faiss = optional_import("faiss", extra="cpu", needed_by="an index", note=' (or "llm2comp[gpu]", never both)')
+    _guard_forks(faiss)
+    return faiss
+
+
+@cache
+def _guard_forks(faiss: ModuleType) -> None:
+    """Has forked processes search on one thread; called before FAISS can have started any for this package."""
+    use_one_thread_after_fork(faiss.omp_set_num_threads)
 
 
 def ivf_of(index: Any) -> Any:
@@ -30,18 +40,18 @@ _UNCHANGED = nullcontext()
 
 
 def bounded_threads(threads: int | None) -> AbstractContextManager[None]:
-    """Limits FAISS to this number of threads within the block; None changes nothing.
+    """Limits FAISS to this number of threads within the block; None changes nothing. A forked process takes one.
 
     The number is global in the process: calls in other threads see it too.
 
     Raises:
         SettingsError: `threads` is below 1.
     """
-    if threads is None:
-        return _UNCHANGED
-    if threads < 1:
+    if threads is not None and threads < 1:
         raise SettingsError(f"threads is {threads}, expected at least 1; leave it out for all cores")
-    return _bounded(threads)
+    if is_forked():
+        return _bounded(1)  # with more, a thread that was forked while it had others would wait for them forever
+    return _UNCHANGED if threads is None else _bounded(threads)
 
 
 @contextmanager

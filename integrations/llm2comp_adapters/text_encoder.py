@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
 
-import torch
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -239,10 +237,5 @@ def _adapt(model: LLM2Comp, *, max_length: int | None, normalize: bool | None) -
     return adapted
 
 
-_IMPORTED_BY = os.getpid()
-
-
 def _restore(cls: type[TextEncoder], settings: dict[str, Any]) -> TextEncoder:
-    if os.getpid() != _IMPORTED_BY:
-        torch.set_num_threads(1)  # a forked process lacks PyTorch's threads and would wait for them forever
     return cls(**settings)

@@ -1,13 +1,9 @@
 """Readers of corpora: files, folders and data sets as streams of documents with unique ids."""
 
-import math
 import os
 from collections.abc import Iterator
-from datetime import date, time
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
@@ -15,6 +11,7 @@ from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import (
     RECORD_SUFFIXES,
+    Columns,
     OnError,
     Record,
     Report,
@@ -23,7 +20,8 @@ from llm2comp.corpus.records import (
     read_json_lines,
     read_records,
 )
-from llm2comp.corpus.text import COMPRESSED_SUFFIXES, open_text, readable, uncompressed_name
+from llm2comp.corpus.scalars import id_text, is_missing, to_json
+from llm2comp.corpus.text import COMPRESSED_SUFFIXES, STANDARD_INPUT, open_text, readable, uncompressed_name
 from llm2comp.errors import CorpusError, one_line
 
 __all__ = [
@@ -38,16 +36,16 @@ __all__ = [
 
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
+_COLUMNS = Columns(frozenset((*_ID_FIELDS, *_TEXT_FIELDS, "title")), {2: ("id", "text"), 3: ("id", "text", "title")})
 _TEXT_SUFFIXES = (".txt", ".md")
 _EXPECTED = (
-    "a BEIR folder, a folder of .txt or .md files, a file .jsonl .json .csv .tsv .txt .md (also with .gz .xz .zst) or "
-    ".parquet, "
-    "hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
+    "a BEIR folder, a folder of .txt or .md files, a file .jsonl .ndjson .json .csv .tsv .txt .md (also with .gz .xz "
+    ".zst) or .parquet, - (JSON lines from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
 )
 
 
 def read_corpus(
-    source: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None
+    source: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None, header: bool | None = None
 ) -> Iterator[Document]:
     """Documents of a corpus, in its order, as a stream: memory holds one document and 16 to 32 bytes per id.
 
@@ -56,22 +54,27 @@ def read_corpus(
     - a BEIR folder: its `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed);
     - any other folder: each .txt and .md file below it is a document, with its path from the folder as id; hidden files
       are left out;
-    - one .jsonl or .json file (an object per line), .csv or .tsv (with a header line), .parquet, .txt or .md;
+    - one .jsonl, .ndjson or .json file (an object per line), .csv, .tsv, .parquet, .txt or .md;
+    - `-`: JSON lines from standard input, which can be read once;
     - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
       streamed;
     - `python-docs:`, `python-docs:all`: docstrings of the standard library, and of every installed package.
 
     A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id`
-    (numbers become strings; without any of them, the id is `file.jsonl:LINE`, compressed or not), its text in `text`,
-    `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The fields of `metadata` and all
+    (scalars become their text; without any of them, the id is `file.jsonl:LINE`, compressed or not), its text in
+    `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The fields of
+    `metadata` and all
     other fields become metadata; dates become ISO strings, NaN becomes null, and what JSON cannot represent (bytes,
-    images) is left out.
+    images) is left out. NaN, NaT and null are as if the field was not there. A .csv or .tsv file of two or three
+    columns without a header line has id and text, then the title.
 
     Args:
         source: A file, a folder, or one of the names above.
         on_error: Whether a malformed row or a duplicate id raises an error or is skipped (of equal ids, the first is
             kept).
         on_skip: With "skip", receives each message `file:line: what is wrong`; by default messages are logged.
+        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has a known one, or if
+            there are neither two nor three columns.
 
     Raises:
         CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
@@ -85,19 +88,21 @@ def read_corpus(
         return read_python_docs(packages=name.endswith("all"))
     if name.startswith("hub:"):
         return _to_documents(name, _read_hub(name), report)
-    return _to_documents(name, _choose_reader(Path(source), report), report)
+    return _to_documents(name, _choose_reader(Path(source), report, header), report)
 
 
-def _choose_reader(path: Path, report: Report) -> Iterator[Record]:
+def _choose_reader(path: Path, report: Report, header: bool | None) -> Iterator[Record]:
+    if path == STANDARD_INPUT:
+        return read_records(path, report, _COLUMNS)
     with readable(path):
         if not path.exists():
             raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
         if path.is_dir():
-            return _choose_folder_reader(path, report)
+            return _choose_folder_reader(path, report, header)
     if _is_text(path):
         return _read_text_file(path, path.name, report)
     if _has_records(path):
-        return read_records(path, report)
+        return read_records(path, report, _COLUMNS, header=header)
     raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
 
 
@@ -107,9 +112,9 @@ def find_records_file(folder: Path) -> Path | None:
     return next((folder / name for name in names if _has_records(folder / name) and (folder / name).is_file()), None)
 
 
-def _choose_folder_reader(folder: Path, report: Report) -> Iterator[Record]:
+def _choose_folder_reader(folder: Path, report: Report, header: bool | None) -> Iterator[Record]:
     if path := find_records_file(folder):
-        return read_records(path, report)
+        return read_records(path, report, _COLUMNS, header=header)
     if next(find_texts(folder), None) is None:
         others = [path.name for path in sorted(folder.iterdir()) if _has_records(path)][:3]
         hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""
@@ -209,47 +214,36 @@ def _to_document(record: Record) -> Document:
     identifier = _take_id(fields, record.default_id)
     text = _take_text(fields)
     title = fields.pop("title", None)
-    if not isinstance(title, str | None):
+    if not is_missing(title) and not isinstance(title, str):
         raise ValueError(f"the title is of type {type(title).__name__}, expected a string")
-    nested = fields.pop("metadata", None) or {}
+    nested = fields.pop("metadata", None)
+    nested = {} if is_missing(nested) else nested or {}
     metadata = {**(nested if isinstance(nested, dict) else {"metadata": nested}), **fields}
-    return Document(identifier, title or "", text, _to_json(metadata))
+    return Document(identifier, title if isinstance(title, str) else "", text, to_json(metadata))
 
 
 def _take_id(fields: dict[str, Any], default: str) -> str:
+    for absent in _ID_FIELDS:
+        if absent in fields and is_missing(fields[absent]):
+            del fields[absent]
     name = next((name for name in _ID_FIELDS if name in fields), None)
-    identifier = fields.pop(name) if name else default
-    number = isinstance(identifier, int | float) and not isinstance(identifier, bool) and math.isfinite(identifier)
-    if not number and (not isinstance(identifier, str) or not identifier):
-        raise ValueError(f'the id in "{name}" is {identifier!r:.40}, expected a string or a number')
-    return str(identifier)
+    if name is None:
+        return default
+    try:
+        return id_text(fields.pop(name))
+    except ValueError as error:
+        raise ValueError(f'the id in "{name}" is {error}') from None
 
 
 def _take_text(fields: dict[str, Any]) -> str:
     present = [name for name in _TEXT_FIELDS if name in fields]
     if not present:
         raise ValueError(f"no text; expected one of the fields {', '.join(_TEXT_FIELDS)}, found {list_names(fields)}")
-    name = next((name for name in present if fields[name] is not None), present[0])
+    name = next((name for name in present if not is_missing(fields[name])), present[0])
     text = fields.pop(name)
     if not isinstance(text, str):
         raise ValueError(
-            f'the text in "{name}" is {"null" if text is None else "of type " + type(text).__name__}, expected a string'
+            f'the text in "{name}" is {"null" if is_missing(text) else "of type " + type(text).__name__}, expected a '
+            "string"
         )
     return text
-
-
-def _to_json(value: Any) -> Any:
-    """The value in JSON types, without entries of other types."""
-    if isinstance(value, dict):
-        return {str(key): _to_json(item) for key, item in value.items() if _fits_json(item)}
-    if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value if _fits_json(item)]
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | UUID):
-        return str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _fits_json(value: Any) -> bool:
-    return value is None or isinstance(value, dict | list | tuple | str | int | float | date | time | Decimal | UUID)

@@ -1,17 +1,23 @@
 """Files of records: JSON lines, CSV, TSV and parquet, read one row at a time with its place for error messages."""
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm2comp.corpus.delimited import read_delimited
 from llm2comp.corpus.report import OnError, Report, choose_report, list_names
 from llm2comp.corpus.text import read_lines, readable, uncompressed_name
-from llm2comp.errors import CorpusError
+from llm2comp.errors import CorpusError, one_line
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 __all__ = [
     "RECORD_SUFFIXES",
+    "Columns",
     "OnError",
     "Record",
     "Report",
@@ -19,12 +25,26 @@ __all__ = [
     "list_names",
     "read_json_lines",
     "read_records",
+    "read_table",
 ]
 
-RECORD_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+RECORD_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 
+_logger = logging.getLogger(__name__)
 _PARQUET_ROWS = 256
 _PARQUET_BUFFER_BYTES = 2**20
+
+
+class Columns(NamedTuple):
+    """Columns of a table.
+
+    Attributes:
+        known: Names in lower case; a first row with one of them is a header.
+        without_header: Names of the columns of a file without a header, by their number.
+    """
+
+    known: frozenset[str]
+    without_header: dict[int, tuple[str, ...]]
 
 
 class Record(NamedTuple):
@@ -89,50 +109,142 @@ def _describe(error: ValueError | RecursionError) -> str:
     return "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def read_records(path: Path, report: Report) -> Iterator[Record]:
-    """Rows of a .jsonl, .json (lines), .csv, .tsv (with a header line) or .parquet file.
+def read_records(path: Path, report: Report, columns: Columns, *, header: bool | None = None) -> Iterator[Record]:
+    """Rows of a .jsonl, .ndjson, .json (lines), .csv, .tsv or .parquet file; of any other file, JSON lines.
 
     Malformed rows are passed to `report` and skipped.
+
+    Args:
+        path: The file.
+        report: Receives a message for each malformed row.
+        columns: Column names of .csv and .tsv files.
+        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has a known one.
     """
     name = uncompressed_name(path)
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
-        rows = _read_parquet(path)
+        rows = _read_parquet(path, report)
     elif suffix in (".csv", ".tsv"):
-        rows = _read_table(path, report)
+        rows = read_table(path, "\t" if suffix == ".tsv" else ",", report, columns, header)
     else:
         rows = read_json_lines(path, on_error="skip", on_skip=report)
     for number, fields in rows:
         yield Record(f"{path}:{number}", f"{name}:{number}", fields)
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_parquet(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
     from pyarrow import ArrowException, parquet
 
     number = 0
     try:
         # Without these two settings, pyarrow keeps every row group that it has read
         with readable(path), parquet.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as table:
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise CorpusError(f"{path}: a column name occurs twice: {list_names(names)}")
             for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield number, fields
+                yield from _to_rows(batch, path, number, report)
+                number += batch.num_rows
     except (ArrowException, UnicodeDecodeError) as error:
         raise CorpusError(
             f"{path}: not a readable parquet file, after row {number} ({str(error).splitlines()[0]})"
         ) from error
 
 
-def _read_table(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    delimiter = "\t" if Path(uncompressed_name(path)).suffix.lower() == ".tsv" else ","
-    rows = read_delimited(path, delimiter, report)
-    header = next(rows, (0, []))[1]
-    if len(set(header)) < len(header):
-        raise CorpusError(f"{path}:1: a column name occurs twice in the header: {list_names(header)}")
-    for number, values in rows:
-        if len(values) == len(header):
-            yield number, dict(zip(header, values, strict=True))
+def _to_rows(batch: "RecordBatch", path: Path, before: int, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a batch as (number from 1, fields); a row with a value that Python cannot hold is reported.
+
+    Args:
+        batch: Of the file.
+        path: The file, for messages.
+        before: Number of rows before the batch.
+        report: Receives messages.
+    """
+    try:
+        rows = batch.to_pylist()
+    except (ArithmeticError, ValueError):
+        yield from _to_rows_one_by_one(batch, path, before, report)
+    else:
+        yield from enumerate(rows, start=before + 1)
+
+
+def _to_rows_one_by_one(
+    batch: "RecordBatch", path: Path, before: int, report: Report
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row in range(batch.num_rows):
+        fields, number = dict[str, Any](), before + row + 1
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                fields[name] = _to_python(column[row])
+            except (ArithmeticError, ValueError) as error:
+                report(
+                    f'{path}:{number}: the value of "{name}", of type {column.type}, cannot be held: {one_line(error)}'
+                )
+                break
         else:
-            report(
-                f"{path}:{number}: {len(values)} fields, expected {len(header)} as in the header: {list_names(header)}"
-            )
+            yield number, fields
+
+
+def _to_python(scalar: Any) -> Any:
+    from pyarrow import string, types
+
+    try:
+        return scalar.as_py()
+    except ValueError:
+        if not types.is_timestamp(scalar.type) or scalar.type.unit != "ns":
+            raise
+        return str(scalar.cast(string()).as_py()).replace(" ", "T")  # nanoseconds, which only pandas holds
+
+
+def read_table(
+    path: Path, delimiter: str, report: Report, columns: Columns, header: bool | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a .csv or .tsv file as (number of the line, values by column name).
+
+    Args:
+        path: The file.
+        delimiter: A comma or a tab.
+        report: Receives a message for each malformed row.
+        columns: Names that make a first row a header, and those of files without one.
+        header: Whether the first row has the names; None: if it has one of those known, or the number of columns is
+            none of those that a file without header has.
+    """
+    rows = read_delimited(path, delimiter, report)
+    first = next(rows, None)
+    if first is None:
+        return
+    if _is_header(first[1], columns, header):
+        names: Sequence[str] = first[1]
+        source = f"in the header: {list_names(names)}"
+        if len(set(names)) < len(names):
+            raise CorpusError(f"{path}:1: a column name occurs twice in the header: {list_names(names)}")
+    else:
+        names, source = _name_columns(path, first, columns, warn=header is None), "in the first row"
+        rows = chain([first], rows)
+    for number, values in rows:
+        if len(values) == len(names):
+            yield number, dict(zip(names, values, strict=True))
+        else:
+            report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}")
+
+
+def _name_columns(path: Path, first: tuple[int, list[str]], columns: Columns, *, warn: bool) -> tuple[str, ...]:
+    """Names of the columns of a file without a header, whose first row (number of its line, values) this is."""
+    names = columns.without_header.get(len(first[1]))
+    if names is None:
+        expected = " or ".join(map(str, columns.without_header))
+        raise CorpusError(f"{path}:{first[0]}: {len(first[1])} columns; a file without a header line has {expected}")
+    if warn:
+        _logger.warning(
+            "%s: the first line has no known column name, so it is a row, and the columns are %s (--header: the first "
+            "line has the names)",
+            path,
+            ", ".join(names),
+        )
+    return names
+
+
+def _is_header(names: Sequence[str], columns: Columns, header: bool | None) -> bool:
+    if header is not None:
+        return header
+    return len(names) not in columns.without_header or any(name.strip().lower() in columns.known for name in names)

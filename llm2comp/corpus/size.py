@@ -36,7 +36,7 @@ def estimate_documents(sources: Sequence[str | Path]) -> int | None:
 
 
 def _estimate(source: str) -> int | None:
-    if source.startswith(("python-docs:", "hub:")):
+    if source.startswith(("python-docs:", "hub:")) or source == "-":
         return None
     path = Path(source)
     if path.is_dir():
@@ -51,7 +51,7 @@ def _estimate(source: str) -> int | None:
         from pyarrow import parquet
 
         return int(parquet.read_metadata(path).num_rows)
-    return _extrapolate(path, suffix) if suffix in (".jsonl", ".json", ".csv", ".tsv") else 1
+    return _extrapolate(path, suffix) if suffix in (".jsonl", ".ndjson", ".json", ".csv", ".tsv") else 1
 
 
 def _extrapolate(path: Path, suffix: str) -> int | None:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ import zstandard
 
 from llm2comp.errors import CorpusError
 
-__all__ = ["COMPRESSED_SUFFIXES", "open_text", "read_lines", "readable", "uncompressed_name"]
+__all__ = ["COMPRESSED_SUFFIXES", "STANDARD_INPUT", "open_text", "read_lines", "readable", "uncompressed_name"]
 
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
+STANDARD_INPUT = Path("-")
 
 _FIRST_LINE_BYTES = 2**20  # without a line feed in them, but with a carriage return, carriage returns end the lines
 _ZSTD_INPUT_BYTES = 16 * 1024  # small, because repetitive text can expand a thousandfold
@@ -138,6 +140,8 @@ def _find_undecodable(path: Path) -> int:
 
 
 def _open_binary(path: Path) -> BinaryIO:
+    if path == STANDARD_INPUT:
+        return io.BufferedReader(cast(io.RawIOBase, _StandardInput()))
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return io.BufferedReader(cast(io.RawIOBase, gzip.open(path, "rb")))
@@ -146,6 +150,20 @@ def _open_binary(path: Path) -> BinaryIO:
     if suffix == ".zst":
         return io.BufferedReader(_ZstdReader(path))
     return path.open("rb")
+
+
+class _StandardInput(io.RawIOBase):
+    """Bytes of standard input, which stays open after reading."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        if sys.stdin is None:
+            raise OSError("there is no standard input")
+        block = cast(io.BufferedReader, sys.stdin.buffer).read1(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
 
 
 class _ZstdReader(io.RawIOBase):

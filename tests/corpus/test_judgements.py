@@ -1,9 +1,12 @@
 """Queries and judgements in the layouts of BEIR and TREC."""
 
 import gzip
+import json
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from llm2comp.corpus.read import read_qrels, read_queries
 from llm2comp.errors import CorpusError
@@ -79,12 +82,15 @@ def test_trec_qrels(tmp_path: Path) -> None:
     [
         (b"", ": no judgement in it"),
         (b"query-id\tcorpus-id\tscore\n", ": no judgement in it"),
-        (b"query-id\tcorpus-id\tscore\nq\td\n", ":2: 2 columns, expected 3, separated by tabs"),
-        (b"query-id\tcorpus-id\tscore\nq\td\thigh\n", ":2: the score is 'high', expected a whole number"),
         (
-            b"q d 1\n",
-            ":1: 3 columns, expected 4 (TREC), or a first line query-id, corpus-id, score separated by tabs (BEIR)",
+            b"query-id\tcorpus-id\tscore\nq\td\n",
+            ":2: 2 fields, expected 3 as in the header: query-id, corpus-id, score",
         ),
+        (b"query-id\tcorpus-id\tscore\nq\td\thigh\n", ":2: the score is 'high', expected a whole number"),
+        (b"q d\n", ":1: 2 columns, expected 4: qid, iteration, docid, score, separated by spaces or tabs"),
+        (b"q 0 d 1\nq d 1\n", ":2: 3 columns, expected 4"),
+        (b"q d 1.5\n", ":1: the score is '1.5', expected a whole number"),
+        (b"q d nan\n", ":1: the score is 'nan', expected a whole number"),
         (b"q 0 d 1\nq 0 d 2\n", ":2: a second score, 2, for query 'q' and document 'd'; it was 1"),
         (b"q 0 d 1\nq 0 \xff 2\n", ":2: not UTF-8"),
     ],
@@ -94,6 +100,77 @@ def test_malformed_qrels(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(CorpusError) as caught:
         read_qrels(path)
     assert str(caught.value).startswith(f"{path}{message}")
+
+
+PAIRS = {"q1": {"d1": 1, "d2": 0}, "q2": {"d1": 2}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "q1 0 d1 1\nq1 0 d2 0\nq2 0 d1 2\n",
+        "q1\t0  d1 \t1\r\n\r\nq1 \t Q0\td2   0 \r\n  q2 0 d1\t2\r\n",
+        "q1 0 d1 1\rq1 0 d2 0\rq2 0 d1 2\r",
+        "q1 d1 1\nq1\td2 0\nq2   d1\t2",
+        "qid docid score\nq1 d1 1.0\nq1 d2 0\nq2 d1 2.0",
+        "qid\tdocid\trelevance\nq1\td1\t1\nq1\td2\t0\nq2\td1\t2",
+        "query_id\titeration\tdoc_id\trel\nq1\t0\td1\t1\nq1\t0\td2\t0\nq2\t0\td1\t2",
+    ],
+)
+@pytest.mark.parametrize("name", ["qrels.tsv", "qrels.txt", "qrels"])
+def test_qrels_of_other_tools(tmp_path: Path, name: str, content: str) -> None:
+    assert read_qrels(write(tmp_path / name, content)) == PAIRS
+
+
+def test_ids_with_spaces_of_any_kind(tmp_path: Path) -> None:
+    assert read_qrels(write(tmp_path / "q.txt", "q\u00a01 0 d\u00a02 1\n")) == {"q\u00a01": {"d\u00a02": 1}}
+    assert read_qrels(write(tmp_path / "q.tsv", "q 1\td 2 x\t1\nq\td\t1\n")) == {"q 1": {"d 2 x": 1}, "q": {"d": 1}}
+
+
+ROWS = [("1", "d1", 1.0), ("1", "d2", 0.0), ("2", "d1", 2.0)]
+
+
+@pytest.mark.parametrize("names", [("query-id", "corpus-id", "score"), ("qid", "docid", "relevance")])
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json", ".csv", ".parquet"])
+def test_qrels_as_records(tmp_path: Path, suffix: str, names: tuple[str, ...]) -> None:
+    """With the whole numbers of pandas, which are floats where a column has gaps."""
+    path = tmp_path / f"test{suffix}"
+    rows = [dict(zip(names, (float(query), *others), strict=True)) for query, *others in ROWS]
+    if suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif suffix == ".csv":
+        write(path, "\n".join([",".join(names), *(f"{query},{document},{score}" for query, document, score in ROWS)]))
+    else:
+        write(path, "\n".join(map(json.dumps, rows)))
+    assert read_qrels(path) == {"1": {"d1": 1, "d2": 0}, "2": {"d1": 2}}
+
+
+def test_csv_judgements_without_a_header(tmp_path: Path) -> None:
+    assert read_qrels(write(tmp_path / "q.csv", "q1,d1,1\nq1,d2,0\nq2,d1,2\n")) == PAIRS
+    assert read_qrels(write(tmp_path / "r.csv", "q1,0,d1,1\nq1,0,d2,0\nq2,0,d1,2\n")) == PAIRS
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.ndjson", "q.parquet"])
+def test_query_ids_of_pandas_are_whole_numbers(tmp_path: Path, name: str) -> None:
+    rows = [{"qid": 12.0, "text": "why?"}, {"qid": 1.5, "text": "how?"}]
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        write(path, "\n".join(map(json.dumps, rows)))
+    assert read_queries(path) == {"12": "why?", "1.5": "how?"}
+
+
+def test_topics_without_a_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "topics.tsv", '1\t"why\n2\thow?"\n')
+    assert read_queries(path) == {"1": '"why', "2": 'how?"'}
+    [message] = caplog.messages
+    assert message.startswith(f"{path}: the first line has no known column name, so it is a row")
+    caplog.clear()
+    assert read_queries(path, header=False) == {"1": '"why', "2": 'how?"'}
+    assert not caplog.messages
+    with pytest.raises(CorpusError, match="expected a string or a number in _id"):
+        read_queries(path, header=True)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}; LLM2COMP_DATA names its folder")

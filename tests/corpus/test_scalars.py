@@ -1,0 +1,161 @@
+"""Ids of every scalar type, values that say there is none, and values that Python cannot hold."""
+
+import json
+import uuid
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.scalars import id_text, is_missing, to_json
+from llm2comp.errors import CorpusError
+
+UUID = uuid.UUID("477ce15a-61cb-48fd-ae29-5a616ef6cbe8")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("12.0", "12.0"),  # a text stays as it is
+        (12.0, "12"),
+        (-0.0, "0"),
+        (1.5, "1.5"),
+        (1e300, "1e+300"),
+        (2**70, str(2**70)),
+        (UUID, str(UUID)),
+        (Decimal("1E+2"), "100"),
+        (Decimal("1.50"), "1.50"),
+        (b"doc-1", "doc-1"),
+        (b"\xff\x00", "ff00"),
+        (b"\x00a", "0061"),
+        (date(2020, 1, 2), "2020-01-02"),
+        (datetime(2020, 1, 2, 3, 4, 5), "2020-01-02T03:04:05"),
+        (time(3, 4), "03:04:00"),
+        (np.int64(7), "7"),
+        (np.float32(7), "7"),
+        (np.str_("a"), "a"),
+        (np.datetime64("2020-01-02"), "2020-01-02"),
+    ],
+)
+def test_ids_are_the_text_of_any_scalar(value: object, text: str) -> None:
+    assert id_text(value) == text
+
+
+@pytest.mark.parametrize(
+    "value", [True, "", b"", None, float("inf"), float("nan"), Decimal("NaN"), np.datetime64("NaT"), [], {}]
+)
+def test_what_is_no_id(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a string or a number"):
+        id_text(value)
+
+
+def test_missing_values() -> None:
+    values: list[object] = [
+        None,
+        float("nan"),
+        np.float32("nan"),
+        np.datetime64("NaT"),
+        Decimal("NaN"),
+        Decimal("sNaN"),
+    ]
+    try:
+        import pandas
+    except ImportError:
+        pass
+    else:
+        values += [pandas.NaT, pandas.NA]
+    assert all(map(is_missing, values))
+    assert not any(map(is_missing, ["", "NaN", 0, False, [], float("inf"), np.array([1.0, 2.0])]))
+    assert to_json({"a": values, "b": np.array([1, 2]), "c": b"x"}) == {"a": [None] * len(values), "b": [1, 2]}
+
+
+@pytest.mark.parametrize("missing", ["null", "NaN"])
+def test_a_missing_value_is_as_if_the_field_was_not_there(tmp_path: Path, missing: str) -> None:
+    path = tmp_path / "c.jsonl"
+    row = '{"_id": X, "docid": "a", "title": X, "text": X, "contents": "t", "metadata": X, "year": X}'
+    path.write_text(row.replace("X", missing))
+    [document] = read_corpus(path)
+    assert document == Document("a", "", "t", {"text": None, "year": None})
+    path.write_text('{"id": X, "text": "t"}\n{"text": "t"}'.replace("X", missing))
+    assert len({document.id for document in read_corpus(path)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "ids"),
+    [
+        (pyarrow.array([UUID.bytes], pyarrow.binary(16)), [UUID.hex]),
+        (pyarrow.array([b"d1", b"\xff"]), ["d1", "ff"]),
+        (pyarrow.array([Decimal("1.50")]), ["1.50"]),
+        (pyarrow.array([1.0, 2.0]), ["1", "2"]),
+        (pyarrow.array([date(2020, 1, 2)]), ["2020-01-02"]),
+        (pyarrow.array([2**64 - 1], pyarrow.uint64()), [str(2**64 - 1)]),
+        (pyarrow.array(["a"]).dictionary_encode(), ["a"]),
+    ],
+)
+def test_ids_in_parquet(tmp_path: Path, column: Any, ids: list[str]) -> None:
+    parquet.write_table(pyarrow.table({"id": column, "text": ["t"] * len(ids)}), tmp_path / "c.parquet")
+    assert [document.id for document in read_corpus(tmp_path / "c.parquet")] == ids
+
+
+def out_of_range() -> list[Any]:
+    far = pyarrow.array([0, 3_000_000], pyarrow.int32()).cast(pyarrow.date32())
+    seconds = pyarrow.array([0, 300_000_000_000]).cast(pyarrow.timestamp("s"))
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 2], pyarrow.int32()), far)
+    return [far, seconds, lists, pyarrow.array([0, 2**60]).cast(pyarrow.duration("s"))]
+
+
+@pytest.mark.parametrize("column", out_of_range(), ids=lambda column: str(column.type))
+@pytest.mark.parametrize("name", ["when", "title", "id"])
+def test_values_outside_pythons_range_are_one_line_or_skipped(tmp_path: Path, name: str, column: Any) -> None:
+    path = tmp_path / "c.parquet"
+    columns = {"_id": ["a", "b"], "text": ["t", "u"], name: column}
+    parquet.write_table(pyarrow.table(columns), path)
+    with pytest.raises(
+        CorpusError, match=rf'^{path}:2: the value of "{name}", of type .*cannot be held: .*$'
+    ) as caught:
+        list(read_corpus(path) if name != "title" else read_corpus(path, on_error="skip", on_skip=fail_on_range))
+    assert "\n" not in str(caught.value)
+
+
+def fail_on_range(message: str) -> None:
+    if "cannot be held" in message:
+        raise CorpusError(message)
+
+
+def test_rows_out_of_range_are_counted_and_the_others_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    days = pyarrow.array([0, 3_000_000] * 300, pyarrow.int32()).cast(pyarrow.date32())
+    parquet.write_table(pyarrow.table({"id": range(600), "text": ["t"] * 600, "day": days}), path)
+    skipped = list[str]()
+    documents = list(read_corpus(path, on_error="skip", on_skip=skipped.append))
+    assert [document.id for document in documents] == [str(number) for number in range(0, 600, 2)]
+    assert [message.split(": ")[0] for message in skipped] == [f"{path}:{row}" for row in range(2, 601, 2)]
+
+
+def test_nanoseconds_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    times = pyarrow.array([1234567890123456789]).cast(pyarrow.timestamp("ns"))
+    parquet.write_table(pyarrow.table({"id": ["a"], "text": ["t"], "at": times}), path)
+    [document] = read_corpus(path)
+    assert document.metadata == {"at": "2009-02-13T23:31:30.123456789"}
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.recursive(
+        st.none() | st.floats() | st.integers() | st.text() | st.binary() | st.decimals() | st.datetimes() | st.uuids(),
+        lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+        max_leaves=10,
+    )
+)
+def test_every_value_becomes_json(value: object) -> None:
+    json.dumps(to_json({"value": value}), allow_nan=False)

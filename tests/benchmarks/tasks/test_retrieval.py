@@ -1,6 +1,7 @@
 """BEIR folders: read and checked, searched exactly, scored."""
 
 import gzip
+import json
 from collections.abc import Callable
 from math import log2
 from pathlib import Path
@@ -148,12 +149,8 @@ def replace(file: str, old: str, new: str) -> Callable[[Path], object]:
         (lambda folder: (folder / "queries.jsonl").unlink(), r"tiny: no queries\.jsonl"),
         (lambda folder: (folder / "corpus.jsonl").unlink(), "tiny: a folder without corpus.jsonl"),
         (
-            replace("qrels/test.tsv", "q1\td2", "q1\td9"),
-            r"test\.tsv: 1 documents judged relevant are not in the corpus, the first is 'd9'",
-        ),
-        (
-            replace("qrels/test.tsv", "q1\td2", "q9\td2"),
-            r"test\.tsv: 1 of 2 judged queries are not in the queries file, the first is 'q9'",
+            lambda folder: (folder / "qrels/test.tsv").write_text("q9\td2\t1\nq8\td2\t1\n"),
+            r"test\.tsv: none of the 2 judged queries is in the queries file; judged is 'q9', a query is 'q1'",
         ),
         (replace("qrels/test.tsv", "d2\t1", "d2\thigh"), r"test\.tsv:2: "),
         (replace("corpus.jsonl", '"d4"', '"d1"'), r"corpus\.jsonl:4: .*d1"),
@@ -167,6 +164,60 @@ def test_bad_folders_are_refused_before_any_encoding(
     spoil(fruit)
     with pytest.raises(CorpusError, match=message):
         read_beir(fruit)
+
+
+QRELS = {"q1": {"d1": 1, "d9": 2}, "q2": {"d2": 1}, "q9": {"d1": 1}}
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".txt"])
+def test_judgements_that_name_what_is_not_there(
+    tmp_path: Path, fruit: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    """The absent d9 stays in the ideal ranking; q9, which has no text, is left out."""
+    (fruit / "qrels/test.tsv").unlink()
+    rows = [(query, document, grade) for query, grades in QRELS.items() for document, grade in grades.items()]
+    lines = {
+        ".tsv": ["query-id\tcorpus-id\tscore"] + [f"{query}\t{name}\t{grade}" for query, name, grade in rows],
+        ".csv": ["query-id,corpus-id,score"] + [f"{query},{name},{grade}" for query, name, grade in rows],
+        ".jsonl": [json.dumps({"query-id": query, "corpus-id": name, "score": grade}) for query, name, grade in rows],
+        ".txt": [f"{query}  0\t{name} {grade}" for query, name, grade in rows],
+    }
+    (fruit / f"qrels/test{suffix}").write_text("\n".join(lines[suffix]))
+    task = read_beir(fruit)
+    [warning] = caplog.messages
+    assert warning == (
+        f"{fruit}/qrels/test{suffix}: 1 of 3 judged queries are not in the queries file and are left out; 1 of 3 "
+        "documents judged relevant are not in the corpus and stay in the ideal ranking, the first is 'd9'"
+    )
+    assert list(task.queries) == ["q1", "q2"]
+    result = evaluate_run(task, {"q1": {"d1": 2.0, "d3": 1.0}, "q2": {"d3": 2.0, "d2": 1.0}})
+    ndcg = (1 / log2(2)) / (2 / log2(2) + 1 / log2(3))  # gain over that of d9 before d1
+    assert result.per_query["q1"] == pytest.approx(
+        {"ndcg_at_10": ndcg, "map_at_1000": 0.5, "recall_at_100": 0.5, "mrr_at_10": 1}
+    )
+    assert result.metrics["ndcg_at_10"] == pytest.approx((ndcg + 1 / log2(3)) / 2)
+    assert (result.details["queries_without_text"], result.details["relevant_documents_absent"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("given", "judged"), [("1", "1.0"), ("1.0", "1")])
+def test_whole_numbers_of_pandas_match_on_both_sides(tmp_path: Path, given: str, judged: str) -> None:
+    write = {"corpus.csv": f"id,text\n{given},a\n2,b\n", "queries.csv": f"id,text\n{given},a\n"}
+    for name, text in write.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.csv").write_text(f"qid,docid,score\n{judged},{judged},1.0\n")
+    assert read_beir(tmp_path).qrels == {given: {given: 1}}
+
+
+def test_a_folder_of_files_without_header_lines(tmp_path: Path) -> None:
+    (tmp_path / "corpus.tsv").write_text('d1\t"one\nd2\ttwo"\n')
+    (tmp_path / "queries.tsv").write_text("q1\tone?\n")
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.txt").write_text("q1 0 d1 1\n")
+    for header in (None, False):
+        task = read_beir(tmp_path, header=header)
+        assert [document.text for document in task.documents()] == ['"one', 'two"']
+        assert task.queries == {"q1": "one?"}
 
 
 def test_a_missing_document_judged_irrelevant_does_no_harm(fruit: Path) -> None:

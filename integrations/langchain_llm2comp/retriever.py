@@ -22,7 +22,8 @@ class LLM2CompRetriever(BaseRetriever):
 
     The index is opened when the object is created; the object always searches that commit. Any number of threads may
     search with it at once. A document has an id, and as metadata those of the index, the title (if any) as `title` and
-    the score as `relevance_score`.
+    the score as `relevance_score`; if the index has metadata of these names, they stay, and title and score are in
+    `llm2comp_title` and `llm2comp_score`.
 
     `invoke(question, k=3, where="year >= 2020")` changes `k` and `where` for that question.
     """
@@ -93,4 +94,6 @@ class LLM2CompRetriever(BaseRetriever):
 
 
 def _document(hit: Hit) -> Document:
-    return Document(hit.text, id=hit.id, metadata={**hit_metadata(hit), "relevance_score": hit.score})
+    metadata = hit_metadata(hit)
+    metadata["llm2comp_score" if "relevance_score" in metadata else "relevance_score"] = hit.score
+    return Document(hit.text, id=hit.id, metadata=metadata)

@@ -34,5 +34,7 @@ def open_and_check(folder: str | Path, model: str | Path | Encoder | None, k: in
 
 
 def hit_metadata(hit: Hit) -> dict[str, Any]:
-    """Metadata of the result, with its title, if any, as `title`."""
-    return ({"title": hit.title} if hit.title else {}) | hit.metadata
+    """Metadata of the result, with its title, if any, as `title`; `llm2comp_title` if another `title` is in it."""
+    if not hit.title or hit.metadata.get("title") == hit.title:
+        return dict(hit.metadata)
+    return {"llm2comp_title" if "title" in hit.metadata else "title": hit.title} | hit.metadata

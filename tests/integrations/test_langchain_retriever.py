@@ -1,6 +1,7 @@
 """LLM2CompRetriever in LangChain: results of an index as documents, in chains, with filters."""
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from llm2comp import LLM2Comp
 from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes import Effort, Index, SearchOptions, open_index
+from llm2comp_indexes import Effort, Index, IndexOptions, SearchOptions, build_index, open_index
 from tests.integrations.conftest import QUESTIONS, ROWS
 
 pytest.importorskip("langchain_core", reason="needs the extra langchain")
@@ -59,7 +60,31 @@ def test_ids_metadata_and_titles_come_through(retriever: LLM2CompRetriever) -> N
 def test_chunks_name_their_document(chunk_dir: Path, bundled: LLM2Comp) -> None:
     best = LLM2CompRetriever(chunk_dir, model=bundled, k=1).invoke(QUESTIONS[0])[0]
     assert best.id.startswith("bread#")
-    assert best.metadata["document"] == "bread"
+    assert best.metadata["llm2comp_document"] == "bread"
+
+
+def test_metadata_of_the_names_that_documents_get_stays(bundled: LLM2Comp, tmp_path: Path) -> None:
+    rows = [
+        {"_id": "both", "title": "T", "text": "Bread.", "relevance_score": 7, "metadata": {"title": "of the file"}},
+        {"_id": "same", "title": "T", "text": "Butter.", "metadata": {"title": "T"}},
+        {"_id": "none", "title": "T", "text": "Tides."},
+    ]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build_index([corpus], tmp_path / "idx", model=bundled, options=IndexOptions(type="flat"))
+    hits = open_index(tmp_path / "idx", model=bundled).search(["?"])[0]
+    scores = {hit.id: hit.score for hit in hits}
+    documents = LLM2CompRetriever(tmp_path / "idx", model=bundled).invoke("?")
+    assert {document.id: document.metadata for document in documents} == {
+        "both": {
+            "relevance_score": 7,
+            "title": "of the file",
+            "llm2comp_title": "T",
+            "llm2comp_score": scores["both"],
+        },
+        "same": {"title": "T", "relevance_score": scores["same"]},
+        "none": {"title": "T", "relevance_score": scores["none"]},
+    }
 
 
 async def test_a_question_may_bring_its_own_number_and_filter(index_dir: Path, bundled: LLM2Comp) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from llm2comp import LLM2Comp
 from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes import SearchOptions, open_index
+from llm2comp_indexes import IndexOptions, SearchOptions, build_index, open_index
 from tests.integrations.conftest import QUESTIONS, ROWS
 
 pytest.importorskip("llama_index.core", reason="needs the extra llama-index")
@@ -75,6 +75,14 @@ def test_chunks_name_their_document(chunk_dir: Path, bundled: LLM2Comp) -> None:
         QUESTIONS[0]
     )
     assert len({node.node.ref_doc_id for node in grouped}) == 3
+
+
+def test_a_title_in_the_metadata_stays_beside_that_of_the_document(bundled: LLM2Comp, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"_id": "a", "title": "T", "text": "Bread.", "metadata": {"title": "of the file"}}\n')
+    build_index([corpus], tmp_path / "idx", model=bundled, options=IndexOptions(type="flat"))
+    [node] = LLM2CompRetriever(tmp_path / "idx", model=bundled).retrieve("?")
+    assert node.metadata == {"title": "of the file", "llm2comp_title": "T"}
 
 
 async def test_asynchronously_and_in_a_fusion_of_retrievers(

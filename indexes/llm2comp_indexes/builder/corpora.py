@@ -9,9 +9,12 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import CorpusError, SettingsError
+from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 
-__all__ = ["SkipCounter", "read_documents"]
+__all__ = ["RESERVED_FIELDS", "SkipCounter", "read_documents"]
 
+RESERVED_FIELDS = (*CHUNK_FIELDS, "llm2comp_title", "llm2comp_score")
+"""Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
 _logger = logging.getLogger(__name__)
 
 
@@ -39,12 +42,30 @@ def read_documents(
 
     Raises:
         SettingsError: `corpora` is no list, or empty.
-        CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
+        CorpusError: A corpus is missing, empty or malformed, or an id occurs twice, or a field is reserved.
     """
     if isinstance(corpora, str | Path) or not corpora:
         raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
     streams = [(source, read_corpus(source, on_error=on_error, on_skip=skip)) for source in corpora]
-    return streams[0][1] if len(streams) == 1 else _join(streams, on_error, skip)
+    checked = [(source, _without_reserved(source, stream, on_error, skip)) for source, stream in streams]
+    return checked[0][1] if len(checked) == 1 else _join(checked, on_error, skip)
+
+
+def _without_reserved(
+    source: str | Path, stream: Iterator[Document], on_error: str, skip: SkipCounter
+) -> Iterator[Document]:
+    """The documents, unless their metadata has fields in which an index keeps something else."""
+    for document in stream:
+        if not (taken := [name for name in RESERVED_FIELDS if name in document.metadata]):
+            yield document
+            continue
+        message = (
+            f'{source}: document "{document.id}": the field "{taken[0]}" is reserved for what indexes and retrievers '
+            "add; rename it, or leave it out"
+        )
+        if on_error == "raise":
+            raise CorpusError(message)
+        skip(message)
 
 
 def _join(

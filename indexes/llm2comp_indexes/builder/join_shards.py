@@ -12,10 +12,10 @@ from llm2comp.corpus.id_set import IdSet
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.shard_file import ROWS, Shard, find_shards
 from llm2comp_indexes.builder.vector_files import VectorBlock
+from llm2comp_indexes.format.chunks import parent_id, with_new_fields
 from llm2comp_indexes.format.documents import DocumentReader
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.manifest import Names
-from llm2comp_indexes.format.segment_writer import parent_id
 from llm2comp_indexes.format.vectors import Storage, open_storage
 from llm2comp_indexes.progress import Phase, Progress
 
@@ -161,5 +161,6 @@ class _Cursor:
                 self._reader = DocumentReader(
                     self._rows / Names.DOCUMENTS, self._rows / Names.OFFSETS, self._shard.rows
                 )
-            self._coming = self._reader[self.row]
+            row = self._reader[self.row]
+            self._coming = with_new_fields(row) if self._chunked else row
         return self._coming

@@ -14,6 +14,7 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.from_vectors import move_queries
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
+from llm2comp_indexes.format.chunks import CHUNK_FIELDS, with_new_fields
 from llm2comp_indexes.format.commits import Change, change_index
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.manifest import Manifest, Names, Segment
@@ -52,7 +53,8 @@ def merge_index(
 ) -> MergeReport:
     """Merges all segments into one, in one commit: deleted rows leave the files, one structure covers all rows.
 
-    Nothing is encoded. A killed merge resumes after its last finished block when it is run again.
+    Nothing is encoded. An index of version 0.1.0 is upgraded: chunks get today's names of their fields. A killed merge
+    resumes after its last finished block when it is run again.
 
     Args:
         folder: Folder of the index.
@@ -77,7 +79,7 @@ def merge_index(
         segments, measured = (
             _rewrite(path, change, before, chosen, device, progress or silent) if before.segments else ((), None)
         )
-        change.commit(replace(before, options=chosen, segments=segments))
+        change.commit(replace(before, options=chosen, segments=segments, chunk_fields=CHUNK_FIELDS))
     return MergeReport(len(before.segments), dropped, time.perf_counter() - start, measured)
 
 
@@ -93,6 +95,8 @@ def _check(options: IndexOptions, before: Manifest) -> None:
 
 def _is_merged(manifest: Manifest) -> bool:
     """Whether a merge with the options of the index would change nothing."""
+    if manifest.chunk_fields != CHUNK_FIELDS:
+        return False
     if len(manifest.segments) != 1:
         return not manifest.segments
     [segment] = manifest.segments
@@ -125,7 +129,10 @@ def _living_blocks(folder: Path, manifest: Manifest) -> Iterator[tuple[list[Docu
                 rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
                 rows = rows if opened.alive is None else rows[opened.alive[rows]]
                 if len(rows):
-                    yield [opened.documents[int(row)] for row in rows], opened.storage.read(rows)
+                    documents = [opened.documents[int(row)] for row in rows]
+                    if manifest.chunk_fields != CHUNK_FIELDS:
+                        documents = list(map(with_new_fields, documents))
+                    yield documents, opened.storage.read(rows)
 
 
 def _read_queries(folder: Path, manifest: Manifest) -> Queries:

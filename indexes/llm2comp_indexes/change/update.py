@@ -100,7 +100,7 @@ def add_documents(
     ):
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
-        changes = _Changes(index, make_splitter(options, index.model))
+        changes = _Changes(index, make_splitter(options, index.model, fields=index.manifest.chunk_fields))
         blocks = split_into_blocks(changes.rows(documents))
         first = next(blocks, None)
         if first is not None:

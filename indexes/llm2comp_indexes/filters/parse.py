@@ -108,7 +108,8 @@ class Where:
 def _suggest(field: str, known: dict[str, set[Kind]]) -> str:
     if not known:
         return "; no document of this index has metadata to filter by"
-    near = difflib.get_close_matches(field, known, 1)
+    reserved = f"llm2comp_{field}"  # what version 0.1.0 called document and chunk
+    near = [reserved] if reserved in known else difflib.get_close_matches(field, known, 1)
     names = sorted(known)
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     note = " (id, title and text are not metadata)" if field in ("id", "title", "text") else ""

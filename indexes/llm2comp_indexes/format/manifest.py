@@ -12,6 +12,7 @@ from llm2comp.atomic import write_file
 from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_optional
 from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, ChunkFields
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
@@ -108,6 +109,7 @@ class Manifest:
         options: The options that the index was built with.
         segments: In the order of their documents.
         created_by: Versions of the software that wrote it.
+        chunk_fields: Names of the fields in the metadata of chunks.
     """
 
     commit: int
@@ -117,6 +119,7 @@ class Manifest:
     options: IndexOptions
     segments: tuple[Segment, ...]
     created_by: Mapping[str, str]
+    chunk_fields: ChunkFields = CHUNK_FIELDS
 
     @property
     def documents(self) -> int:
@@ -152,6 +155,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "documents": manifest.documents,
         "segments": [asdict(segment) for segment in manifest.segments],
     }
+    if manifest.options.chunk_tokens is not None and manifest.chunk_fields != CHUNK_FIELDS_0_1:
+        content["chunk_fields"] = list(manifest.chunk_fields)
     text = _to_text(signed(content))
     if len(text) > _FORMAT.most_bytes:
         raise IndexFolderError(
@@ -265,10 +270,20 @@ def _parse(content: dict[str, Any]) -> Manifest:
         options,
         segments,
         take(content, "created_by", dict),
+        _parse_chunk_fields(content, options),
     )
     if take_count(content, "documents", 0, 1 << 50) != manifest.documents:
         raise ValueError("the number of documents is not the sum of its segments")
     return manifest
+
+
+def _parse_chunk_fields(content: dict[str, Any], options: IndexOptions) -> ChunkFields:
+    """Names of the fields of chunks, which version 0.1.0 did not record."""
+    if "chunk_fields" not in content:
+        return CHUNK_FIELDS if options.chunk_tokens is None else CHUNK_FIELDS_0_1
+    if content["chunk_fields"] != list(CHUNK_FIELDS):
+        raise ValueError(f"chunk_fields {content['chunk_fields']!r:.80}, expected {list(CHUNK_FIELDS)}")
+    return CHUNK_FIELDS
 
 
 def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segment:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from llm2comp.atomic import sync_folder, write_file
 from llm2comp.corpus.documents import Document
+from llm2comp_indexes.format.chunks import parent_id
 from llm2comp_indexes.format.documents import ROW_BYTES, DocumentWriter, document_line
 from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.ids import IdTableWriter
@@ -29,18 +30,12 @@ from llm2comp_indexes.format.metadata import MetadataWriter
 from llm2comp_indexes.format.vectors import StorageWriter, storage_bytes
 from llm2comp_indexes.options import Store
 
-__all__ = ["JOURNAL", "SegmentWriter", "is_segment_folder", "is_unfinished", "new_segment_folder", "parent_id"]
+__all__ = ["JOURNAL", "SegmentWriter", "is_segment_folder", "is_unfinished", "new_segment_folder"]
 
 JOURNAL = Names.JOURNAL
 _NAME = re.compile(r"[0-9]{6}")
 _NAMES = 999_999
 _logger = logging.getLogger(__name__)
-
-
-def parent_id(identifier: str, metadata: Mapping[str, Any]) -> str:
-    """Id of the document that a row with this id and metadata is, or is a chunk of."""
-    parent = metadata.get("document")
-    return parent if isinstance(parent, str) and identifier == f"{parent}#{metadata.get('chunk')}" else identifier
 
 
 class _Block(NamedTuple):

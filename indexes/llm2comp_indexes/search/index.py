@@ -17,9 +17,9 @@ from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.filters.parse import Where, parse_where
+from llm2comp_indexes.format.chunks import parent_id
 from llm2comp_indexes.format.manifest import Manifest, read_manifest
 from llm2comp_indexes.format.mapping import limit_explained
-from llm2comp_indexes.format.segment_writer import parent_id
 from llm2comp_indexes.format.vectors import Neighbors
 from llm2comp_indexes.search.fusion import fuse
 from llm2comp_indexes.search.segment import OpenSegment
@@ -39,7 +39,8 @@ _logger = logging.getLogger(__name__)
 class Hit(NamedTuple):
     """A document found by a search.
 
-    In an index of chunks, `id` is `DOCUMENT#N` and the metadata holds `document` and `chunk`.
+    In an index of chunks, the `id` of a chunk is `DOCUMENT#N`, and its metadata holds `llm2comp_document` and
+    `llm2comp_chunk` (in indexes that version 0.1.0 built, until they are merged: `document` and `chunk`).
 
     Attributes:
         id: Id of the document, or of the chunk.
@@ -60,6 +61,17 @@ class Hit(NamedTuple):
     def document_id(self) -> str:
         """Id of the document, also for a chunk of it."""
         return parent_id(self.id, self.metadata)
+
+
+class WholeDocument(Hit):
+    """A hit in an index without chunks: a document, even if its id and metadata look like those of a chunk."""
+
+    __slots__ = ()
+
+    @property
+    def document_id(self) -> str:
+        """The id."""
+        return self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +165,7 @@ class Index:
         """Opens the commit; with `searchable=False`, without the files that only searching needs."""
         self.folder = folder
         self.manifest = manifest
+        self._hit_type = WholeDocument if manifest.options.chunk_tokens is None else Hit
         self._encoder: Encoder | None = None
         if model is not None:
             self._encoder = self._check(load_encoder(model)[0])
@@ -268,7 +281,7 @@ class Index:
         """The document of a row that `search_vectors` returned, as a hit with this score."""
         place = bisect_right(self._starts, row) - 1
         identifier, title, text, metadata = self.segments[place].documents.fields(row - self._starts[place])
-        return Hit(identifier, score, title, text, metadata)
+        return self._hit_type(identifier, score, title, text, metadata)
 
     def _search_block(self, queries: list[str], k: int, options: SearchOptions) -> list[list[Hit]]:
         _check_k(k)

@@ -437,7 +437,7 @@ class TestWithARealModel:
         assert (short.id, short.metadata) == ("short", {})
         assert {hit.title for hit in chunks} == {"T"}
         assert [hit.metadata for hit in chunks] == [
-            {"year": 1999, "document": "long", "chunk": number} for number in range(1, len(rows))
+            {"year": 1999, "llm2comp_document": "long", "llm2comp_chunk": number} for number in range(1, len(rows))
         ]
         lengths = [len(model.encoder.tokenizer(hit.text, add_special_tokens=False)["input_ids"]) for hit in chunks]
         assert max(lengths) <= size + 1  # a chunk that begins within a word may be split otherwise when it stands alone

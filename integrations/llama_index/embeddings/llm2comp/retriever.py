@@ -24,8 +24,9 @@ class LLM2CompRetriever(BaseRetriever):
     """Nodes from an index that `llm2comp index build` wrote, best first.
 
     The index is opened when the object is created; the object always searches that commit. Any number of threads may
-    search with it at once. A node has the id, the metadata and the title (as metadata `title`, if any) of its document
-    or chunk; its source is the document, whose id differs in an index of chunks.
+    search with it at once. A node has the id, the metadata and the title (as metadata `title`, if any; as
+    `llm2comp_title` if the metadata has another `title`) of its document or chunk; its source is the document, whose id
+    differs in an index of chunks.
 
     Attributes:
         similarity_top_k: Number of nodes to return; may be changed.

@@ -62,11 +62,11 @@ def read_corpus(
 
     A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id`
     (scalars become their text; without any of them, the id is `file.jsonl:LINE`, compressed or not), its text in
-    `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The fields of
-    `metadata` and all
-    other fields become metadata; dates become ISO strings, NaN becomes null, and what JSON cannot represent (bytes,
-    images) is left out. NaN, NaT and null are as if the field was not there. A .csv or .tsv file of two or three
-    columns without a header line has id and text, then the title.
+    `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The fields of `metadata`
+    and all other fields become metadata (a name with a value in each is an error, unless the two are equal); dates
+    become ISO strings, NaN becomes null, and what JSON cannot represent (bytes, images) is left out. NaN, NaT and null
+    are as if the field was not there. A .csv or .tsv file of two or three columns without a header line has id and
+    text, then the title.
 
     Args:
         source: A file, a folder, or one of the names above.
@@ -218,8 +218,25 @@ def _to_document(record: Record) -> Document:
         raise ValueError(f"the title is of type {type(title).__name__}, expected a string")
     nested = fields.pop("metadata", None)
     nested = {} if is_missing(nested) else nested or {}
-    metadata = {**(nested if isinstance(nested, dict) else {"metadata": nested}), **fields}
+    metadata = _join_metadata(nested if isinstance(nested, dict) else {"metadata": nested}, fields)
     return Document(identifier, title if isinstance(title, str) else "", text, to_json(metadata))
+
+
+def _join_metadata(nested: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """All fields by name; of a name in both, the value that is there.
+
+    Raises:
+        ValueError: A name has two different values.
+    """
+    for name in nested.keys() & fields.keys():
+        if is_missing(fields[name]):
+            fields = {other: value for other, value in fields.items() if other != name}
+        elif not is_missing(nested[name]) and to_json(nested[name]) != to_json(fields[name]):
+            raise ValueError(
+                f'"{name!s:.40}" has two values, {nested[name]!r:.40} in "metadata" and {fields[name]!r:.40} beside '
+                "it; rename one"
+            )
+    return {**nested, **fields}
 
 
 def _take_id(fields: dict[str, Any], default: str) -> str:

@@ -53,5 +53,5 @@ test-oldest:
 	$(PYTHON) -m venv $(OLDEST)
 	grep -Ev '^(langchain|llama-index|pytest)' constraints.txt | cat - constraints-oldest.txt > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/pip install "$$(grep '^torch==' constraints.txt)"
-	$(OLDEST)/bin/pip install -c $(OLDEST)/constraints.txt -e ".[cpu,llama-index,langchain]" pytest pytest-asyncio langchain-tests langchain-experimental
+	$(OLDEST)/bin/pip install -c $(OLDEST)/constraints.txt -e ".[cpu,llama-index,langchain]" pytest pytest-asyncio hypothesis langchain-tests langchain-experimental
 	$(OLDEST)/bin/python -m pytest tests/integrations -m "not gpu and not network"

@@ -1,8 +1,10 @@
 """The `faiss` module, imported at first use, and its number of threads, limited for a block of code."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +12,7 @@ from llm2comp.errors import SettingsError
 from llm2comp.fork import is_forked, use_one_thread_after_fork
 from llm2comp.optional import optional_import
 
-__all__ = ["bounded_threads", "import_faiss", "ivf_of"]
+__all__ = ["bounded_threads", "import_faiss", "ivf_of", "read_faiss_file"]
 
 
 def import_faiss() -> ModuleType:
@@ -34,6 +36,27 @@ def ivf_of(index: Any) -> Any:
     """The IVF index within an index that may transform vectors first, downcast to its class."""
     faiss = import_faiss()
     return faiss.downcast_index(faiss.extract_index_ivf(index))
+
+
+def read_faiss_file(path: Path, flags: int = 0) -> Any:
+    """The FAISS index in the file, which may have any name.
+
+    FAISS for Python turns a name into UTF-8. Where that is not the file's name on disk (bytes that are no UTF-8, a
+    locale of another encoding), FAISS opens the file by the descriptor of an open one, where the system names those.
+
+    Args:
+        path: The file.
+        flags: FAISS's `IO_FLAG_…`; a mapping stays when the file is renamed or removed.
+
+    Raises:
+        RuntimeError: FAISS cannot read it.
+        OSError: It cannot be opened.
+    """
+    faiss = import_faiss()
+    if os.fsencode(path) == os.fspath(path).encode("utf-8", "replace"):
+        return faiss.read_index(os.fspath(path), flags)
+    with path.open("rb") as file:
+        return faiss.read_index(f"/dev/fd/{file.fileno()}", flags)
 
 
 _UNCHANGED = nullcontext()

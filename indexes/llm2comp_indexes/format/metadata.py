@@ -11,7 +11,7 @@ from typing import IO, Any, Literal, Self, get_args
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError, one_line
 from llm2comp_indexes.format.files import FileRecord, HashedFile
-from llm2comp_indexes.format.mapping import Bytes
+from llm2comp_indexes.format.mapping import Bytes, map_file
 
 __all__ = ["MOST_COLUMNS", "Block", "Kind", "Metadata", "MetadataWriter", "open_metadata"]
 
@@ -280,7 +280,7 @@ class Metadata:
     def __init__(self, path: Path, rows: int, content: Bytes | None = None) -> None:
         import pyarrow as pa
 
-        source = pa.memory_map(str(path)) if content is None else pa.BufferReader(pa.py_buffer(content))
+        source = pa.BufferReader(pa.py_buffer(map_file(path) if content is None else content))
         if (
             source.size() < 2 * len(_MAGIC)
             or source.read(len(_MAGIC)) != _MAGIC

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import IndexFolderError, SettingsError
-from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.faiss_module import import_faiss, read_faiss_file
 from llm2comp_indexes.format.files import FileRecord, check_size
 from llm2comp_indexes.options import STORES, Store
 
@@ -271,7 +271,7 @@ class Storage:
         faiss = import_faiss()
         self._start, self._width = len(_empty_header(dimension, store)), row_bytes(dimension, store)
         if rows:
-            self.index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            self.index: Any = read_faiss_file(path, faiss.IO_FLAG_MMAP_IFC)
             codes = self.index.codes  # of FAISS's mapping, which lives as long as `index`; never written
             self._codes: NDArray[np.uint8] = faiss.rev_swig_ptr(codes.data(), codes.size()).reshape(rows, self._width)
         else:

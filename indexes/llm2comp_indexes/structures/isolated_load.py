@@ -12,7 +12,10 @@ _PROGRAM_BYTES = 4 << 30
 
 
 def main(task: str) -> None:
-    """Loads and searches the index that `task` (JSON) names; a bad file ends in an exception or a signal."""
+    """Loads and searches the index on standard input; `task` is its shape (JSON).
+
+    A bad file ends in an exception or a signal.
+    """
     expected = json.loads(task)
     with suppress(ImportError):  # Windows has no such limit
         import resource
@@ -24,7 +27,7 @@ def main(task: str) -> None:
     faiss = import_module("faiss")
     faiss.omp_set_num_threads(1)
     faiss.set_deserialization_vector_byte_limit(max(1 << 20, 2 * expected["bytes"]))
-    with open(expected["path"], "rb") as file:
+    with open(0, "rb") as file:
         index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
         if file.tell() != expected["bytes"]:
             raise ValueError("bytes after the index")

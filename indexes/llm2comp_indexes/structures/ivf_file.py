@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.faiss_module import import_faiss, ivf_of
+from llm2comp_indexes.faiss_module import import_faiss, ivf_of, read_faiss_file
 from llm2comp_indexes.format.vectors import Storage, flat_header
 from llm2comp_indexes.structures.hnsw_file import Malformed, check_graph
 from llm2comp_indexes.structures.types import IndexType, new_index
@@ -167,7 +167,7 @@ def map_lists(path: Path) -> Any:
     would share their state without a lock.
     """
     faiss = import_faiss()
-    index = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP)
+    index = read_faiss_file(path, faiss.IO_FLAG_MMAP)
     faiss.downcast_InvertedLists(ivf_of(index).invlists).prefetch_nthread = 0
     return index
 

@@ -1,7 +1,6 @@
 """Opens saved structures. FAISS trusts a file, so whatever could make it crash is checked first."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import IndexFolderError, LLM2CompError
-from llm2comp_indexes.faiss_module import import_faiss
+from llm2comp_indexes.faiss_module import import_faiss, read_faiss_file
 from llm2comp_indexes.format.files import FileRecord, check_size
 from llm2comp_indexes.format.vectors import Storage, join_graph, new_graph_index
 from llm2comp_indexes.structures.hnsw_file import Malformed, check_graph_file
@@ -50,7 +49,7 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
         ) from error
     flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE if kind.family == "hnsw" else 0
     try:
-        index = map_lists(path) if kind.family == "ivf" else faiss.read_index(os.fspath(path), flags)
+        index = map_lists(path) if kind.family == "ivf" else read_faiss_file(path, flags)
     except (RuntimeError, MemoryError) as error:
         raise IndexFolderError(f"{path}: FAISS cannot read it ({str(error)[-120:]}); build the index again") from error
     if kind.family == "hnsw":
@@ -65,12 +64,18 @@ def load_structure(path: Path, kind: IndexType, storage: Storage, *, record: Fil
 
 def _try_in_process(path: Path, storage: Storage, size: int) -> None:
     """Raises Malformed unless a separate process with bounded memory can load and search the file."""
-    task = json.dumps({"path": os.fspath(path), "dimension": storage.dimension, "rows": storage.rows, "bytes": size})
+    task = json.dumps({"dimension": storage.dimension, "rows": storage.rows, "bytes": size})
     program = str(Path(__file__).with_name("isolated_load.py"))
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", program, task], capture_output=True, text=True, timeout=_TRIAL_SECONDS
-        )
+        with path.open("rb") as file:  # handed over open: the process may decode names otherwise (-I)
+            done = subprocess.run(
+                [sys.executable, "-I", program, task],
+                stdin=file,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TRIAL_SECONDS,
+            )
     except subprocess.TimeoutExpired as error:
         raise Malformed(f"a trial search took over {_TRIAL_SECONDS} s") from error
     if done.returncode:

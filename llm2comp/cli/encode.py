@@ -9,7 +9,7 @@ import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.documents import Skips, format_encoded
-from llm2comp.cli.index_options import AsJson, ChunkOverlap, ChunkTokens, Corpora, Model, OnError, Store
+from llm2comp.cli.index_options import AsJson, ChunkOverlap, ChunkTokens, Corpora, Header, Model, OnError, Store
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 from llm2comp.units import format_bytes
@@ -42,6 +42,7 @@ def encode(
     chunk_tokens: ChunkTokens = None,
     chunk_overlap: ChunkOverlap = 0,
     on_error: OnError = "raise",
+    header: Header = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start the shard again, even if its folder holds another one.")
     ] = False,
@@ -71,6 +72,7 @@ def encode(
             overwrite=overwrite,
             on_skip=skips.add,
             progress=progress.phase,
+            header=header,
         )
     skips.summarize()
     if as_json:

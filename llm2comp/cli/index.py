@@ -19,6 +19,7 @@ from llm2comp.cli.index_options import (
     Corpora,
     Device,
     Folder,
+    Header,
     Hybrid,
     Latency,
     Memory,
@@ -93,6 +94,7 @@ def build(
     hybrid: Hybrid = False,
     device: Device = "auto",
     on_error: OnError = "raise",
+    header: Header = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index in DIR.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -112,6 +114,7 @@ def build(
         "options": options,
         "device": device,
         "on_error": on_error,
+        "header": header,
         "overwrite": overwrite,
     }
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
@@ -165,6 +168,7 @@ def add(
     model: Model = None,
     device: Device = "auto",
     on_error: OnError = "raise",
+    header: Header = None,
     as_json: AsJson = False,
 ) -> None:
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
@@ -175,7 +179,14 @@ def add(
     skips = Skips()
     with Progress("documents") as progress:
         report = add_documents(
-            folder, corpora, model=model, device=device, on_error=on_error, on_skip=skips.add, progress=progress.phase
+            folder,
+            corpora,
+            model=model,
+            device=device,
+            on_error=on_error,
+            on_skip=skips.add,
+            progress=progress.phase,
+            header=header,
         )
     skips.summarize()
     if as_json:

@@ -10,7 +10,7 @@ from llm2comp.cli.output import wrong_usage
 if TYPE_CHECKING:
     from llm2comp_indexes import IndexOptions
 
-CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:"
+CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:, -"
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]
 Corpora = Annotated[list[str], typer.Argument(metavar="CORPUS", help=CORPUS)]
@@ -22,6 +22,14 @@ Model = Annotated[
 ]
 OnError = Annotated[
     Literal["raise", "skip"], typer.Option(help="Stop at the first malformed row, or skip and count such rows.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first line of .csv and .tsv files has the column names.",
+        show_default="if it has a known one",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -235,13 +236,18 @@ def _name_columns(path: Path, first: tuple[int, list[str]], columns: Columns, *,
         expected = " or ".join(map(str, columns.without_header))
         raise CorpusError(f"{path}:{first[0]}: {len(first[1])} columns; a file without a header line has {expected}")
     if warn:
-        _logger.warning(
-            "%s: the first line has no known column name, so it is a row, and the columns are %s (--header: the first "
-            "line has the names)",
-            path,
-            ", ".join(names),
-        )
+        _warn_once(path, names)
     return names
+
+
+@cache  # a corpus may be read several times
+def _warn_once(path: Path, names: tuple[str, ...]) -> None:
+    _logger.warning(
+        "%s: the first line has no known column name, so it is a row, and the columns are %s (--header: the first line "
+        "has the names)",
+        path,
+        ", ".join(names),
+    )
 
 
 def _is_header(names: Sequence[str], columns: Columns, header: bool | None) -> bool:

@@ -36,7 +36,11 @@ class SkipCounter:
 
 
 def read_documents(
-    corpora: Sequence[str | Path], on_error: Literal["raise", "skip"], skip: SkipCounter
+    corpora: Sequence[str | Path],
+    on_error: Literal["raise", "skip"],
+    skip: SkipCounter,
+    *,
+    header: bool | None = None,
 ) -> Iterator[Document]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
@@ -46,7 +50,7 @@ def read_documents(
     """
     if isinstance(corpora, str | Path) or not corpora:
         raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
-    streams = [(source, read_corpus(source, on_error=on_error, on_skip=skip)) for source in corpora]
+    streams = [(source, read_corpus(source, on_error=on_error, on_skip=skip, header=header)) for source in corpora]
     checked = [(source, _without_reserved(source, stream, on_error, skip)) for source, stream in streams]
     return checked[0][1] if len(checked) == 1 else _join(checked, on_error, skip)
 

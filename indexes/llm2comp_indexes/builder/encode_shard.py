@@ -92,6 +92,7 @@ def encode_shard(
     overwrite: bool = False,
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    header: bool | None = None,
 ) -> ShardReport:
     """Report of the shard written to the folder `shard-I-of-N` in `output`.
 
@@ -108,6 +109,7 @@ def encode_shard(
         overwrite: Encode the shard again, even if its folder holds another one.
         on_skip: Called with the message of each skipped row; None: messages go to the log.
         progress: Called with the phase and the number of its units done.
+        header: As for `build_index`.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -118,7 +120,7 @@ def encode_shard(
     part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
-    corpus = _Corpus(read_documents(corpora, on_error, skips), part)
+    corpus = _Corpus(read_documents(corpora, on_error, skips, header=header), part)
     _check_folder(folder, overwrite=overwrite)
     encoder, name = load_encoder(model)
     start = time.perf_counter()

@@ -81,6 +81,7 @@ def build_from_vectors(
     overwrite: bool = False,
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    header: bool | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`. It appears once complete; a killed build can be resumed.
 
@@ -104,6 +105,7 @@ def build_from_vectors(
         overwrite: As for `build_index`.
         on_skip: As for `build_index`.
         progress: As for `build_index`.
+        header: As for `build_index`.
 
     Raises:
         CorpusError: Ids or documents are missing, malformed or duplicate.
@@ -120,7 +122,7 @@ def build_from_vectors(
     if _are_shards(vectors):
         origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
     else:
-        origin = _open_arrays(vectors, corpora, model, chosen, on_error, skips)
+        origin = _open_arrays(vectors, corpora, model, chosen, on_error, skips, header)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
@@ -179,6 +181,7 @@ def _open_arrays(
     options: IndexOptions,
     on_error: Literal["raise", "skip"],
     skips: SkipCounter,
+    header: bool | None,
 ) -> _Origin:
     if vectors.ids is None:
         raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
@@ -197,8 +200,8 @@ def _open_arrays(
             "hybrid needs texts, and there are vectors only: give the corpus that they were made of too"
         )
     if corpora:
-        read_documents(corpora, on_error, skips)  # a missing one is reported before the ids are read
-    corpus = (lambda: read_documents(corpora, on_error, skips)) if corpora else None
+        read_documents(corpora, on_error, skips, header=header)  # a missing one is reported before the ids are read
+    corpus = (lambda: read_documents(corpora, on_error, skips, header=header)) if corpora else None
     source = NpySource(
         [Path(path) for path in vectors.paths],
         Path(vectors.ids),

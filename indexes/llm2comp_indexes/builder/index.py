@@ -57,6 +57,7 @@ def build_index(
     overwrite: bool = False,
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    header: bool | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
@@ -73,6 +74,7 @@ def build_index(
         overwrite: Replace the index in `output`; a folder that holds anything else is still refused.
         on_skip: Called with the message of each skipped row; None: messages go to the log.
         progress: Called with the phase and the number of its units done.
+        header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -84,7 +86,7 @@ def build_index(
     check_output(target, overwrite=overwrite)
     chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
-    documents = read_documents(corpora, on_error, skips)
+    documents = read_documents(corpora, on_error, skips, header=header)
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
     check_feasible(chosen, encode.dimension, device)

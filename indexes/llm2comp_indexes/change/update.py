@@ -72,6 +72,7 @@ def add_documents(
     on_error: Literal["raise", "skip"] = "raise",
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    header: bool | None = None,
 ) -> AddReport:
     """Adds new documents and replaces changed ones, in one commit.
 
@@ -86,6 +87,7 @@ def add_documents(
         on_error: As for `build_index`.
         on_skip: As for `build_index`.
         progress: As for `build_index`.
+        header: As for `build_index`.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in the corpora.
@@ -93,7 +95,7 @@ def add_documents(
     """
     resolve_device(device)
     skips, show = SkipCounter(on_skip), progress or silent
-    documents = read_documents(corpora, on_error, skips)
+    documents = read_documents(corpora, on_error, skips, header=header)
     with (
         change_index(Path(folder)) as change,
         Index(Path(folder), _before(change), model=model, searchable=False) as index,

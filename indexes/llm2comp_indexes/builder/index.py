@@ -92,8 +92,8 @@ def build_index(
     check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
-        header = segment_header(encoder.fingerprint, encode.dimension, chosen)
-        with new_segment(change, encode.dimension, chosen, header=header) as new:
+        segment_facts = segment_header(encoder.fingerprint, encode.dimension, chosen)
+        with new_segment(change, encode.dimension, chosen, header=segment_facts) as new:
             write_blocks(
                 new.rows,
                 split_into_blocks(map(split, documents)),

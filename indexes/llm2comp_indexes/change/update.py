@@ -106,8 +106,8 @@ def add_documents(
         blocks = split_into_blocks(changes.rows(documents))
         first = next(blocks, None)
         if first is not None:
-            header = segment_header(index.manifest.fingerprint, encode.dimension, options)
-            with new_segment(change, encode.dimension, options, header=header) as new:
+            segment_facts = segment_header(index.manifest.fingerprint, encode.dimension, options)
+            with new_segment(change, encode.dimension, options, header=segment_facts) as new:
                 write_blocks(
                     new.rows, chain([first], blocks), encode, on_block=lambda count: show(Phase.DOCUMENTS, count)
                 )

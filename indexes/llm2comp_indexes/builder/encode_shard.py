@@ -199,7 +199,7 @@ def _check_folder(folder: Path, *, overwrite: bool) -> None:
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if names - LOCK_FILES and not names & _OURS:
         raise IndexFolderError(
-            f"{folder}: a folder that holds something else than a shard, which is left alone; name another with -o"
+            f"{folder}: a folder that holds something other than a shard, and is kept; name another with -o"
         )
     if SHARD in names and not overwrite:
         read_shard(folder)

@@ -107,15 +107,7 @@ def finish_segment(
     structure: Structure | Storage = storage
     if kind.family != "flat":
         with watch.phase("structure"):
-            built = build_structure(
-                kind,
-                storage,
-                device=device,
-                on_rows=lambda rows: progress(Phase.STRUCTURE_ROWS, rows),
-                workdir=folder,
-            )
-            files[Names.STRUCTURE] = built.save(folder / Names.STRUCTURE)
-            structure = built
+            structure, files[Names.STRUCTURE] = _build_structure(kind, storage, folder, device, progress)
     progress(Phase.MEASURING, 0)
     with watch.phase("measure"):
         points = measure_curve(structure, storage, queries.vectors, k=options.targets.k, recall=options.targets.recall)
@@ -125,6 +117,15 @@ def finish_segment(
     files[Names.REPORT] = write_report(folder / Names.REPORT, report)
     sync_folder(folder)
     return Segment(folder.name, writer.rows, 0, writer.documents, kind.factory, files), report
+
+
+def _build_structure(
+    kind: IndexType, storage: Storage, folder: Path, device: str, progress: Progress
+) -> tuple[Structure, FileRecord]:
+    structure = build_structure(
+        kind, storage, device=device, on_rows=lambda rows: progress(Phase.STRUCTURE_ROWS, rows), workdir=folder
+    )
+    return structure, structure.save(folder / Names.STRUCTURE)
 
 
 def _choose(

@@ -27,6 +27,7 @@ from llm2comp_indexes.encoder import Encoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import Change, check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.segment_writer import SegmentWriter
 from llm2comp_indexes.options import STORES, IndexOptions
 from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
@@ -187,12 +188,11 @@ def _open_arrays(
         raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
     if model is not None:
         raise SettingsError(
-            "a model is given with vectors made elsewhere, which nothing is encoded by; name it when searching "
-            "(--model)"
+            "a model has no use in a build from vectors, which encodes nothing; name it when searching (--model)"
         )
     if options.chunk_tokens is not None:
         raise SettingsError(
-            "chunk_tokens is given with vectors made elsewhere: they cannot be split; make a vector and an id for "
+            "chunk_tokens cannot be used in a build from vectors, which cannot be split; make a vector and an id for "
             "each chunk"
         )
     if options.hybrid and not corpora:
@@ -221,7 +221,7 @@ def _open_shards(
     wants_encoder: bool,
 ) -> _Origin:
     if vectors.ids is not None or corpora:
-        raise SettingsError("ids or a corpus are given with shards, which hold their documents; leave them out")
+        raise SettingsError("shards hold their ids and documents already: leave out ids and corpus")
     source = ShardSource([Path(path) for path in vectors.paths], progress)
     shard = source.shard
     chunks = (shard.options.chunk_tokens, shard.options.chunk_overlap)
@@ -256,8 +256,8 @@ def _find_encoder(model: Any, shard: Shard) -> tuple[Encoder | None, str | None]
             "name the one that made them"
         )
     _logger.warning(
-        "recall is measured with vectors held out of the index: the model at hand is not the shards' (name that with "
-        "--model)"
+        "recall is measured with vectors held out of the index: the model found is not that of the shards (name that "
+        "one with --model)"
     )
     return None, shard.model
 
@@ -329,22 +329,8 @@ def _write(
         "vectors": source.identity,
         "held_out": bool(drawn and drawn.held_out),
     }
-    sample: NDArray[np.float32] | None = None
     with new_segment(change, source.dimension, options, header=header) as new:
-        writer = new.rows
-        for block in source.blocks():
-            kept = drawn.take(block) if drawn else block
-            if not kept.rows:
-                continue
-            if drawn and sample is None:
-                sample = kept.read()[: _MOVED[0]]
-            if not writer.has(kept.rows):
-                writer.append(kept.rows, kept.read())
-            progress(Phase.DOCUMENTS, writer.documents)
-        if not writer.rows:
-            raise CorpusError(
-                "no vector has a document: there is nothing to index; give the corpus that the vectors were made of"
-            )
+        sample = _write_rows(new.rows, source, drawn, progress)
         measured_with = drawn.queries(sample) if drawn and sample is not None else queries
         spent = {"documents": time.perf_counter() - start}
         segment, measured = finish_segment(
@@ -357,3 +343,28 @@ def _write(
         rest = Queries(sample, QueryKind.OTHER_ROWS, QueryKind.OTHER_ROWS.describe(count=len(sample)))
         small, _ = finish_segment(new, options, queries=rest, device=device, progress=silent, small_exact=True)
     return [segment, small], measured
+
+
+def _write_rows(
+    writer: SegmentWriter, source: VectorSource, drawn: _Drawn | None, progress: Progress
+) -> NDArray[np.float32] | None:
+    """Writes all rows that are not held out; returns the first vectors (rows, dimension) if documents are drawn.
+
+    Raises:
+        CorpusError: There are no rows.
+    """
+    sample: NDArray[np.float32] | None = None
+    for block in source.blocks():
+        kept = drawn.take(block) if drawn else block
+        if not kept.rows:
+            continue
+        if drawn and sample is None:
+            sample = kept.read()[: _MOVED[0]]
+        if not writer.has(kept.rows):
+            writer.append(kept.rows, kept.read())
+        progress(Phase.DOCUMENTS, writer.documents)
+    if not writer.rows:
+        raise CorpusError(
+            "no vector has a document: there is nothing to index; give the corpus that the vectors were made of"
+        )
+    return sample

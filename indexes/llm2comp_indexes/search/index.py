@@ -393,8 +393,8 @@ class Index:
         if expected and actual != expected:
             raise IndexFolderError(
                 f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), "
-                "which the model at hand is not "
-                f"({actual[:12]}); name the one it was built with (--model), or build the index again"
+                f"not with this model (fingerprint {actual[:12]}); name the one it was built with (--model), or build "
+                "the index again"
             )
         return encoder
 

@@ -28,7 +28,7 @@ def check_graph_file(content: NDArray[np.uint8], empty: Any, rows: int) -> None:
     """
     end = check_graph(content, 0, empty, rows)
     if content[end:].tobytes() != b"null":
-        raise Malformed("something else than an empty storage follows the graph")
+        raise Malformed("the graph is not followed by an empty storage")
 
 
 def check_graph(content: NDArray[np.uint8], start: int, empty: Any, rows: int) -> int:

@@ -252,8 +252,7 @@ def memory_bytes(kind: IndexType, *, rows: int, dimension: int, store: Store) ->
         per_row, fixed = _faiss_bytes(index)
     except RuntimeError as error:
         raise SettingsError(
-            f"type is {kind.factory!r}, of which FAISS does not say how large it gets; expected {', '.join(NAMES)} or "
-            "another string"
+            f"type is {kind.factory!r}, whose size FAISS does not report; expected {', '.join(NAMES)} or another string"
         ) from error
     return rows * per_row + fixed + len(import_faiss().serialize_index(index))
 

@@ -243,7 +243,7 @@ def test_bad_corpora_and_folders_in_use_leave_nothing(tmp_path: Path, write_corp
     used = tmp_path / "shard-1-of-1"
     used.mkdir()
     (used / "thesis.txt").write_text("all of it")
-    with pytest.raises(IndexFolderError, match="something else than a shard"):
+    with pytest.raises(IndexFolderError, match="something other than a shard"):
         encode_shard([write_corpus(rows(3))], tmp_path, model=WordEncoder())
     assert [path.name for path in used.iterdir()] == ["thesis.txt"]
 

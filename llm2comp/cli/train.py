@@ -138,6 +138,13 @@ def supervised(
             help="File with rows of query, positive and negative, or folder of such files; may be repeated.",
         ),
     ],
+    negatives_from_label: Annotated[
+        bool,
+        typer.Option(
+            "--negatives-from-label",
+            help="Make passages with a label or score of 0 negatives of their query; otherwise they are refused.",
+        ),
+    ] = False,
     settings: Settings = None,
     field: Field = None,
     memory_tokens: Memory = 8,
@@ -146,7 +153,12 @@ def supervised(
 ) -> None:
     """Stage 3: queries are drawn to their positives, away from hard negatives and other texts of the batch."""
     _stage(
-        "supervised", _model_settings(model, memory_tokens, rank, max_length), output, settings, field, {"pairs": pairs}
+        "supervised",
+        _model_settings(model, memory_tokens, rank, max_length),
+        output,
+        settings,
+        field,
+        {"pairs": pairs, "negatives_from_label": negatives_from_label or None},
     )
 
 

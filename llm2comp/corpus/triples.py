@@ -3,22 +3,28 @@
 A row is one JSON object on a line of a .jsonl or .json file (also .gz, .xz, .zst):
 
 - `{"query", "positive", "negative"}`; positive and negative are one text or a list, negative may be null or missing.
-  Other common names are read too: `anchor`; `pos`, `positives`; `neg`, `negatives`;
-- Tevatron: `{"query", "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}`.
+  Other common names are read too: `anchor`, `question`; `pos`, `positives`; `neg`, `negatives`, `hard_negatives`. A
+  number behind the name, as in `negative_1` to `negative_n` of sentence-transformers' `mine_hard_negatives`, makes no
+  difference; all such columns are read;
+- Tevatron: `{"query", "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}`;
+- labelled: `{"query", "passage", "label"}`, or lists `{"query", "passages": [...], "labels": [...]}`, in which 0 is a
+  negative and anything above 0 a positive;
+- several queries for one passage: `{"queries": [...], "passage"}`.
 
-Each text may be an object with `text` and `title`; title and text are joined as in a corpus.
+Each text may be an object with `text` and `title`; title and text are joined as in a corpus. A column that is not used
+is named once in the log. A row whose `label` or `score` is 0 is refused, or, with `negatives_from_label`, makes
+negatives of the rows with the same query.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from llm2comp.corpus.documents import Document
-from llm2comp.corpus.read import read_json_lines
-from llm2comp.corpus.records import choose_report
 from llm2comp.corpus.text import open_text, uncompressed_name
+from llm2comp.corpus.training_rows import Triple, read_rows
 from llm2comp.errors import CorpusError, SettingsError
 
 if TYPE_CHECKING:
@@ -27,19 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["INSTRUCTIONS_FILE", "Triple", "TripleSet", "dataset_name", "read_rows", "read_triples"]
 
 INSTRUCTIONS_FILE = "instructions.yaml"
-_QUERY = ("query", "anchor")
-_POSITIVE = ("positive", "positives", "pos", "positive_passages")
-_NEGATIVE = ("negative", "negatives", "neg", "negative_passages")
 _SUFFIXES = (".jsonl", ".json")
 _ROWS_PER_BATCH = 4096
-
-
-class Triple(NamedTuple):
-    """One row: a query, at least one text that answers it, and hard negatives, texts that do not (possibly none)."""
-
-    query: str
-    positives: tuple[str, ...]
-    negatives: tuple[str, ...]
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,7 @@ class TripleSet:
         pairs: Number of pairs.
         max_negatives: Maximum number of negatives used, as passed to `read_triples`.
         on_error: Whether a malformed row raises an error or is skipped.
+        negatives_from_label: Whether passages with a label of 0 are negatives; see `read_rows`.
     """
 
     name: str
@@ -63,6 +60,7 @@ class TripleSet:
     pairs: int
     max_negatives: int
     on_error: Literal["raise", "skip"] = "raise"
+    negatives_from_label: bool = False
 
     def load(self) -> "Dataset":
         """The pairs in memory, as string columns `anchor`, `positive`, `negative_1` … `negative_n` of Arrow data."""
@@ -82,7 +80,8 @@ class TripleSet:
         return Dataset(pa.Table.from_batches(batches, schema=schema))
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
-        for _, triple in read_rows(self.path, on_error=self.on_error, on_skip=_ignore):
+        options = {"negatives_from_label": self.negatives_from_label, "name_unused": False}
+        for _, triple in read_rows(self.path, on_error=self.on_error, on_skip=lambda message: None, **options):
             if min(len(triple.negatives), self.max_negatives) == self.negatives:
                 for positive in triple.positives:
                     yield (triple.query, positive, *triple.negatives[: self.negatives])
@@ -94,6 +93,7 @@ def read_triples(
     max_negatives: int = 1,
     on_error: Literal["raise", "skip"] = "raise",
     on_skip: Callable[[str], None] | None = None,
+    negatives_from_label: bool = False,
 ) -> list[TripleSet]:
     """Data sets of a training file or of a folder of such files, checked line by line but not loaded.
 
@@ -107,6 +107,8 @@ def read_triples(
         max_negatives: Maximum number of hard negatives of a pair; 0 leaves them out.
         on_error: Whether a malformed row raises an error or is skipped.
         on_skip: With "skip", receives each message `file:line: what is wrong`.
+        negatives_from_label: Passages with a label or score of 0 are negatives of all rows with the same query. If
+            false, such a row is malformed.
 
     Returns:
         Sets by file name, then by number of negatives.
@@ -124,82 +126,35 @@ def read_triples(
     sets: list[TripleSet] = []
     for file in files:
         counts: Counter[int] = Counter()
-        for _, triple in read_rows(file, on_error=on_error, on_skip=on_skip):
+        most = 0
+        for _, triple in read_rows(file, on_error=on_error, on_skip=on_skip, negatives_from_label=negatives_from_label):
+            most = max(most, len(triple.negatives))
             counts[min(len(triple.negatives), max_negatives)] += len(triple.positives)
         if not counts:
             raise CorpusError(
                 f'{file}: no pairs in it; expected lines such as {{"query": "…", "positive": "…", "negative": null}}'
             )
+        if most > max_negatives > 0:
+            _logger.warning(
+                "%s: rows have up to %d negatives, of which the first %s used (max_negatives)",
+                file,
+                most,
+                "is" if max_negatives == 1 else f"{max_negatives} are",
+            )
         name = dataset_name(file)
         for negatives, pairs in sorted(counts.items()):
             label = f"{name}-{negatives}neg" if negatives else name
-            sets.append(TripleSet(label, file, instructions.get(name), negatives, pairs, max_negatives, on_error))
+            sets.append(
+                TripleSet(
+                    label, file, instructions.get(name), negatives, pairs, max_negatives, on_error, negatives_from_label
+                )
+            )
     return sets
 
 
 def dataset_name(path: Path) -> str:
     """Name of a file without folder and suffixes: `data/snli.jsonl.gz` -> `snli`."""
     return Path(uncompressed_name(path)).stem
-
-
-def read_rows(
-    path: str | Path, *, on_error: Literal["raise", "skip"] = "raise", on_skip: Callable[[str], None] | None = None
-) -> Iterator[tuple[int, Triple]]:
-    """Rows of a training file with their line numbers from 1, as a stream.
-
-    Raises:
-        CorpusError: The file cannot be read, or a row is malformed and `on_error` is "raise".
-    """
-    report = choose_report(on_error, on_skip)
-    for number, row in read_json_lines(path, on_error=on_error, on_skip=on_skip):
-        try:
-            triple = _to_triple(row)
-        except ValueError as error:
-            report(f"{path}:{number}: {error}")
-        else:
-            yield number, triple
-
-
-def _to_triple(row: dict[str, Any]) -> Triple:
-    query = _field(row, _QUERY)
-    if not isinstance(query, str) or not query.strip():
-        raise ValueError(f'no query: expected a text under "query", found {_describe(query)}')
-    positives = _texts(_field(row, _POSITIVE), "positive")
-    if not positives:
-        raise ValueError(
-            'no positive: expected a text or a list of texts under "positive" (Tevatron: "positive_passages")'
-        )
-    return Triple(query, positives, _texts(_field(row, _NEGATIVE), "negative"))
-
-
-def _field(row: dict[str, Any], names: tuple[str, ...]) -> object:
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
-def _texts(value: object, role: str) -> tuple[str, ...]:
-    entries = value if isinstance(value, list) else [] if value is None else [value]
-    return tuple(_text(entry, role) for entry in entries)
-
-
-def _text(entry: object, role: str) -> str:
-    if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-        title = entry.get("title")
-        entry = Document("", title if isinstance(title, str) else "", entry["text"]).content
-    if not isinstance(entry, str) or not entry.strip():
-        raise ValueError(
-            f"a {role} is {_describe(entry)}; expected a text that is not empty, or an object with title and text"
-        )
-    return entry
-
-
-def _describe(value: object) -> str:
-    return (
-        "nothing"
-        if value is None
-        else "an empty text"
-        if isinstance(value, str)
-        else f"a value of type {type(value).__name__}"
-    )
 
 
 def _list_files(folder: Path) -> list[Path]:
@@ -241,7 +196,3 @@ def _read_instructions(path: Path, files: list[Path]) -> dict[str, str]:
             f"{', '.join(map(dataset_name, files))}"
         )
     return loaded
-
-
-def _ignore(message: str) -> None:
-    """Does nothing: skipped rows were reported when the file was checked."""

@@ -6,6 +6,7 @@ Source: Zhang et al., AAAI 2026, section 3.3 (SimCSE, then query/positive/hard-n
 import logging
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -24,7 +25,7 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from llm2comp.backbone.adapter import AdapterSettings
-from llm2comp.corpus.triples import dataset_name, read_triples
+from llm2comp.corpus.triples import TripleSet, dataset_name, read_triples
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.batches import RunBatches, enough_rows
@@ -188,7 +189,11 @@ def _trainer(
 def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:
     """Pairs of each data set; queries of a set without an instruction get the model's, as they do in use."""
     training, heldout, prompts = {}, {}, {}
-    triples = [each for source in settings.pairs for each in read_triples(source, max_negatives=settings.max_negatives)]
+    options: dict[str, Any] = {
+        "max_negatives": settings.max_negatives,
+        "negatives_from_label": settings.negatives_from_label,
+    }
+    triples = [each for source in settings.pairs for each in read_triples(source, **options)]
     paths = sorted({each.path for each in triples})
     files = [dataset_name(path) for path in paths]
     if repeated := sorted({name for name in files if files.count(name) > 1}):
@@ -207,16 +212,35 @@ def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:
             heldout[each.name] = rows.select(range(kept))
         if instruction := each.instruction or query_instruction:
             prompts[each.name] = {"anchor": instruction}
-    return _Data(_large_enough(training, settings), DatasetDict(heldout) or None, prompts)
+    return _Data(_large_enough(training, settings, _descriptions(triples)), DatasetDict(heldout) or None, prompts)
 
 
-def _large_enough(training: dict[str, Dataset], settings: ContrastiveSettings) -> DatasetDict:
+def _descriptions(triples: list[TripleSet]) -> dict[str, tuple[str, str]]:
+    """By data set, the name of its file and which of the file's pairs it has: all of them, or some by negatives."""
+    sets = Counter(each.path for each in triples)
+    described = {}
+    for each in triples:
+        count = each.negatives
+        which = f" with {count} negative{'s' * (count > 1)}" if count else " without a negative"
+        described[each.name] = dataset_name(each.path), which if sets[each.path] > 1 else ""
+    return described
+
+
+def _large_enough(
+    training: dict[str, Dataset], settings: ContrastiveSettings, descriptions: dict[str, tuple[str, str]]
+) -> DatasetDict:
     """The data sets that fill at least one batch, because every batch is drawn from one set."""
     enough_rows(max(map(len, training.values()), default=0), settings.batch_size, settings.pairs)
     for name, rows in training.items():
+        file, which = descriptions[name]
         if len(rows) < settings.batch_size:
             _logger.warning(
-                "%s is not trained on: its %d pairs do not fill a batch of %d", name, len(rows), settings.batch_size
+                "%s is not trained on%s: its %d pairs%s do not fill a batch of %d",
+                file,
+                " as a whole" if which else "",
+                len(rows),
+                which,
+                settings.batch_size,
             )
     return DatasetDict({name: rows for name, rows in training.items() if len(rows) >= settings.batch_size})
 

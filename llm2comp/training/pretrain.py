@@ -111,7 +111,7 @@ def training_texts(corpora: Iterable[str]) -> Iterator[str]:
     """
     for source in corpora:
         if source.startswith("pairs:"):
-            for _, row in read_rows(source.removeprefix("pairs:")):
+            for _, row in read_rows(source.removeprefix("pairs:"), negatives_from_label=True):
                 yield from (f"{row.query}\n{positive}" for positive in row.positives)
             continue
         seen: set[bytes] = set()

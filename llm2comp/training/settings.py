@@ -262,6 +262,9 @@ class ContrastiveSettings(StageSettings):
     """How many times the rows of a file are used, by the file's stem; 1 for files not named, 0 leaves a file out."""
     max_negatives: int = 1
     """Largest number of hard negatives per row."""
+    negatives_from_label: bool = False
+    """Passages whose label or score is 0 become negatives of the rows with the same query; otherwise such rows are
+    refused."""
     heldout_rows: int = 64
     """Rows kept for the held-out loss, scored against each other, of each data set that has ten times as many rows."""
     temperature: float = 0.05

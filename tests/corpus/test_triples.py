@@ -119,7 +119,7 @@ def test_bad_instructions(tmp_path: Path, text: str, message: str) -> None:
     [
         ({"positive": "p"}, 'no query: expected a text under "query", found nothing'),
         ({"query": " ", "positive": "p"}, "no query.*an empty text"),
-        ({"query": ["q"], "positive": "p"}, "no query.*type list"),
+        ({"query": [3], "positive": "p"}, "no query.*type int"),
         ({"query": "q"}, "no positive"),
         ({"query": "q", "positive": []}, "no positive"),
         ({"query": "q", "positive": ["p", ""]}, "a positive is an empty text"),

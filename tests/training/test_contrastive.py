@@ -384,6 +384,34 @@ def test_small_sets_are_named_and_left_out(
     ]
 
 
+def test_a_part_of_a_file_is_named_by_its_negatives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, batches: list[dict[str, Any]]
+) -> None:
+    """The whole file is not said to be left out where only its rows without a negative are too few."""
+    file = write_pairs(tmp_path / "wikiqa.jsonl", 12, negatives=1)
+    with file.open("a", encoding="utf-8") as rows:
+        rows.write(write_pairs(tmp_path / "few.jsonl", 3, start=50).read_text(encoding="utf-8"))
+    with caplog.at_level(logging.WARNING, "llm2comp"):
+        train_contrastive(small_model(), supervised(file, steps=3), tmp_path / "run")
+    assert [record.message for record in caplog.records] == [
+        "wikiqa is not trained on as a whole: its 3 pairs without a negative do not fill a batch of 4"
+    ]
+
+
+def test_labels_of_zero_make_negatives_only_if_asked(tmp_path: Path, batches: list[dict[str, Any]]) -> None:
+    rows = [
+        {"query": f"query {number}", "passage": f"{kind} of {number}", "label": label}
+        for number in range(8)
+        for kind, label in (("answer", 1), ("distractor", 0))
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"pairs\.jsonl:2: a label or score of 0 .*negatives_from_label: true"):
+        train_contrastive(small_model(), supervised(file, steps=1), tmp_path / "run")
+    train_contrastive(small_model(), supervised(file, steps=1, negatives_from_label=True), tmp_path / "run2")
+    assert "negative_1_input_ids" in batches[0]
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "message"),
     [

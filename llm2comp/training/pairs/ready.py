@@ -33,7 +33,7 @@ def ready_pairs(path: Path, settings: PairSettings) -> Iterator[Pair]:
     name = dataset_name(path)
     openings = Counter(_opening(positive) for _, triple in read_rows(path) for positive in triple.positives)
     answers: dict[str, list[str]] = {}
-    for number, triple in read_rows(path):
+    for number, triple in read_rows(path, name_unused=False):
         source = f"{name}:{number}"
         for positive in triple.positives:
             negative = triple.negatives[0] if triple.negatives else None

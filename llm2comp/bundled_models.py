@@ -9,18 +9,23 @@ import os
 from pathlib import Path
 
 __all__ = [
+    "BUNDLED_OWNER",
     "DEFAULT_MODEL",
     "as_folder",
     "bundled_folder",
     "bundled_name",
     "bundled_names",
     "find_bundled",
+    "full_name",
     "model_names",
     "resolve_name",
 ]
 
 DEFAULT_MODEL = "llm2comp-tiny"
 """Name of the bundled model that is used where none is named."""
+
+BUNDLED_OWNER = "llm2comp"
+"""Owner of the bundled models in names of the form owner/name; they are on no Hub."""
 
 _FOLDER = Path(__file__).parent / "bundled"
 _MODEL_FILES = ("llm2comp.json", "modules.json")
@@ -75,6 +80,17 @@ def resolve_name(name_or_path: str | Path | None) -> str:
             "%s is the bundled model; the folder of that name in the working directory is %s", name, as_folder(name)
         )
     return str(bundled_folder(name))
+
+
+def full_name(name_or_path: str | Path | None) -> str:
+    """Name of the form owner/name, as result files and mteb want it.
+
+    A bundled model belongs to `llm2comp`, a folder to `local`; a Hub id stays as it is.
+    """
+    if (name := bundled_name(name_or_path)) is not None:
+        return f"{BUNDLED_OWNER}/{name}"
+    folder = Path(str(name_or_path))
+    return f"local/{folder.resolve().name}" if folder.exists() else str(name_or_path)
 
 
 def as_folder(path: str | Path) -> str:

@@ -17,11 +17,11 @@ from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
 from llm2comp.backbone.loading import find_source, load_tokenizer
-from llm2comp.bundled_models import bundled_folder
+from llm2comp.bundled_models import bundled_folder, full_name
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
-from llm2comp.model_card import read_card, write_card
+from llm2comp.model_card import CardData, read_card, write_card
 from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
 from llm2comp.pooling import ClusterMerge
 from llm2comp.precision import check_precision, convert_embeddings, converts_here, empty_embeddings
@@ -79,6 +79,7 @@ def load(
     model.stages = list(config["stages"])
     model.prompts = {**_saved_prompts(folder), **model.prompts}
     model.card = read_card(folder)
+    model.model_card_data.model_name = full_name(name_or_path)
     if "content_sha256" in config:
         model._content = content_state(encoder), config["content_sha256"]
     return model
@@ -115,6 +116,7 @@ class LLM2Comp(SentenceTransformer):
         if not isinstance(encoder, MemoryEncoder):  # SentenceTransformer's trainer loads a checkpoint folder this way
             loaded = load(encoder, device=device, dtype="float32", trust_remote_code=trust_remote_code)
             self.__dict__.update(loaded.__dict__)
+            self.model_card_data.register_model(self)
             return
         self.pooling = pooling or {"mode": "mean"}
         self.normalize = normalize
@@ -124,6 +126,7 @@ class LLM2Comp(SentenceTransformer):
             prompts={"query": query_instruction, "document": ""},
             device=device,
             similarity_fn_name="cosine",
+            model_card_data=CardData(model_name="local/llm2comp"),
         )
         self.stages: list[str] = []
         self.card = ""

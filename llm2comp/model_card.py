@@ -1,12 +1,48 @@
-"""The model card (README.md) of a saved model."""
+"""The model card (README.md) of a saved model, and the card data of a loaded one."""
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CARD_FILE", "read_card", "write_card"]
+from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardData
+
+__all__ = ["CARD_FILE", "CardData", "read_card", "write_card"]
 
 CARD_FILE = "README.md"
+
+
+class CardData(SentenceTransformerModelCardData):
+    """Card data of an LLM2Comp model; mteb files results under its `model_name` and `base_model_revision`.
+
+    The revision is the model's fingerprint, so that two models, or one model before and after training, never share
+    results. Settings of SentenceTransformer that change scores are part of it, too. One that is assigned is kept.
+    """
+
+    _assigned: str | None = None
+
+    @property  # type: ignore[override]
+    def base_model_revision(self) -> str | None:
+        """The assigned revision; by default the fingerprint, with other settings a SHA-256 of it and of them."""
+        model: Any = self.model
+        if self._assigned is not None or model is None:
+            return self._assigned
+        settings = {
+            "truncate_dim": model.truncate_dim,
+            "default_prompt_name": model.default_prompt_name,
+            "prompts": {name: prompt for name, prompt in model.prompts.items() if prompt and name != "query"},
+            "similarity": model.similarity_fn_name if model.similarity_fn_name != "cosine" else None,
+        }
+        changed = {name: value for name, value in settings.items() if value}
+        if not changed:
+            return str(model.fingerprint)
+        return hashlib.sha256(f"{model.fingerprint} {json.dumps(changed, sort_keys=True)}".encode()).hexdigest()
+
+    @base_model_revision.setter
+    def base_model_revision(self, revision: str | None) -> None:
+        self._assigned = revision
 
 
 def read_card(folder: Path) -> str:

@@ -67,6 +67,10 @@ def write_card(path: Path, model: "LLM2Comp", name: str, dtype: torch.dtype, cos
         "that reads `tokenizer.json`",
         "  without transformers takes them for special tokens.",
         f"- Exported from the model with fingerprint `{model.fingerprint}`.",
+        "- mteb files results under a name and a revision, which a folder does not have, and takes the results of two "
+        "such models for those of one. Before `mteb.evaluate`:",
+        f'  `model.model_card_data.model_name, model.model_card_data.base_model_revision = "local/{name}", '
+        f'"{model.fingerprint}{"" if dtype == torch.float32 else f"-{precision}"}"`.',
     ]
     if original:
         lines += ["", "What follows is the card of that model.", "", "---", "", original]

@@ -8,14 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm2comp.bundled_models import bundled_name, resolve_name
+from llm2comp.bundled_models import BUNDLED_OWNER, bundled_name, full_name, resolve_name
 from llm2comp.errors import SettingsError
 from llm2comp.optional import optional_import
 
 __all__ = ["Identity", "describe_for_mteb", "identify", "import_mteb", "load_for_mteb", "wrap_for_mteb"]
-
-_OWNER = "llm2comp"
-"""Owner, in mteb's names, of the bundled models, which are on no Hub."""
 
 
 class Identity(NamedTuple):
@@ -54,14 +51,14 @@ def identify(model: Any, source: str | None, name: str | None = None) -> Identit
         raise SettingsError(f"the model's name in the results is {name!r}; give owner/name, as on the Hub")
     if (label := getattr(model, "label", None)) is not None:
         return Identity(name or f"local/{label}", model.revision or _digest(Path(model.source.name)))
-    if (bundled := bundled_name(source)) is None and not Path(source or "").exists():
+    if bundled_name(source) is None and not Path(source or "").exists():
         from llm2comp.backbone.loading import find_source
 
         assert source is not None
         return Identity(name or source, find_source(source).revision or "unknown")
-    folder = Path(resolve_name(source)).resolve()
-    local_name = f"local/{folder.name}" if bundled is None else f"{_OWNER}/{bundled}"
-    return Identity(name or local_name, getattr(model, "fingerprint", None) or _digest(folder))
+    return Identity(
+        name or full_name(source), getattr(model, "fingerprint", None) or _digest(Path(resolve_name(source)))
+    )
 
 
 def _digest(folder: Path) -> str:
@@ -121,7 +118,7 @@ def describe_for_mteb(model: Any, identity: Identity, prompts: dict[str, str]) -
 def _bundled_of(name: str) -> str | None:
     """The bundled model that mteb knows by this name, or None."""
     owner, _, model = name.partition("/")
-    return bundled_name(model) if owner == _OWNER else None
+    return bundled_name(model) if owner == BUNDLED_OWNER else None
 
 
 def _card_facts(card: str) -> dict[str, Any]:

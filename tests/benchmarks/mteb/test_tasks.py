@@ -249,6 +249,70 @@ class TestFolders:
         )  # it may load in bfloat16
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of mteb, as above
+class TestCache:
+    """mteb's own cache, as someone who calls `mteb.evaluate` fills it."""
+
+    def scores(self, models: list[Any], task: Any, folder: Path) -> list[float]:
+        options = {"co2_tracker": False, "encode_kwargs": {"batch_size": 8}, "show_progress_bar": False}
+        cache = mteb.ResultCache(folder)
+        return [mteb.evaluate(model, task, cache=cache, **options).task_results[0].get_score() for model in models]
+
+    def test_two_models_in_folders_of_the_same_name(
+        self, tiny: LLM2Comp, model: LLM2Comp, scifact: Any, tmp_path: Path
+    ) -> None:
+        for place, each in (("a", tiny), ("b", model)):
+            each.save(tmp_path / place / "model")
+        loaded = [load(tmp_path / place / "model", device="cpu", dtype="float32") for place in ("a", "b")]
+        alone = [self.scores([each], scifact, tmp_path / f"cache{number}") for number, each in enumerate(loaded)]
+        assert alone[0] != alone[1]
+        together = self.scores([*loaded, *loaded], scifact, tmp_path / "cache")
+        assert together == [*alone[0], *alone[1]] * 2
+        folder = tmp_path / "cache" / "results" / "local__model"
+        assert {path.name for path in folder.iterdir()} == {each.fingerprint for each in loaded}
+
+    def test_a_model_that_changes_is_another(self, make_model: Any, scifact: Any, tmp_path: Path) -> None:
+        changing = make_model()
+        data = changing.model_card_data
+        assert data.base_model_revision == changing.fingerprint
+        revisions = {data.base_model_revision}
+        changing.truncate_dim = 8
+        revisions.add(data.base_model_revision)
+        changing.prompts["STSBenchmark"] = "compare: "
+        revisions.add(data.base_model_revision)
+        changing.encoder.memory.data += 1
+        changing.changed()
+        revisions.add(data.base_model_revision)
+        assert len(revisions) == 4
+        data.base_model_revision = "mine"
+        assert data.base_model_revision == "mine"
+
+    def test_names(self, tiny: LLM2Comp, saved_model: Path, make_model: Any) -> None:
+        meta = mteb.models.ModelMeta.from_sentence_transformer_model(tiny)
+        assert (meta.name, meta.revision) == ("llm2comp/llm2comp-tiny", tiny.fingerprint)
+        for loaded in (load(saved_model, device="cpu"), LLM2Comp(saved_model, device="cpu")):
+            meta = mteb.models.ModelMeta.from_sentence_transformer_model(loaded)
+            assert (meta.name, meta.revision) == ("local/model", loaded.fingerprint)
+        assert make_model().model_card_data.model_name == "local/llm2comp"
+
+    def test_exports_with_the_name_and_revision_on_their_cards(
+        self, tiny: LLM2Comp, model: LLM2Comp, scifact: Any, tmp_path: Path
+    ) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        exported = []
+        for place, each in (("a", tiny), ("b", model)):
+            each.export(tmp_path / place / "plain")
+            plain = SentenceTransformer(str(tmp_path / place / "plain"), device="cpu", local_files_only=True)
+            card = (tmp_path / place / "plain" / "README.md").read_text(encoding="utf-8")
+            (line,) = (line.strip(" `.") for line in card.splitlines() if "model_card_data.model_name" in line)
+            exec(line, {"model": plain})
+            exported.append(plain)
+        assert exported[0].model_card_data.base_model_revision == tiny.fingerprint
+        first, second, again = self.scores([*exported, exported[0]], scifact, tmp_path / "cache")
+        assert first == again != second
+
+
 class TestNames:
     def test_where_results_are_filed(self, tiny: LLM2Comp, saved_model: Path, exported_model: Path) -> None:
         assert identify(tiny, None) == ("llm2comp/llm2comp-tiny", tiny.fingerprint)

@@ -39,7 +39,7 @@ _WORDS = re.compile(r"[^ \t\r\n\f\v]+")  # as trec_eval splits: not at a no-brea
 _ITERATION = re.compile(r"Q?\d+", re.IGNORECASE)
 
 
-def read_queries(path: str | Path, *, header: bool | None = None) -> dict[str, str]:
+def read_queries(path: str | Path, *, header: bool | None = None, skip_missing: bool = False) -> dict[str, str]:
     """Query texts by id, in the order of the file.
 
     The file has JSON lines (or is .csv, .tsv or .parquet). The id is in `_id`, `id`, `query_id`, `query-id` or `qid`,
@@ -49,6 +49,7 @@ def read_queries(path: str | Path, *, header: bool | None = None) -> dict[str, s
     Args:
         path: The file, compressed or not.
         header: Whether the first line of a .csv or .tsv file has the column names; None: if it has a known one.
+        skip_missing: Leave out queries whose text is null, NaN or not there, instead of raising an error.
 
     Raises:
         CorpusError: The file cannot be read or is empty, or a row is malformed or repeats an id; the message names the
@@ -58,6 +59,8 @@ def read_queries(path: str | Path, *, header: bool | None = None) -> dict[str, s
     for place, _, fields in read_records(Path(path), choose_report("raise", None), _QUERY_COLUMNS, header=header):
         identifier = _take_id(fields, _ID_FIELDS, place)
         text = _take(fields, _TEXT_FIELDS)
+        if text is None and skip_missing:
+            continue
         if not isinstance(text, str):
             raise CorpusError(_describe("a string", _TEXT_FIELDS, text, fields, place))
         if identifier in queries:

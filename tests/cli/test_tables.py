@@ -103,7 +103,9 @@ def test_eval_counts_what_judgements_name_and_is_not_there(llm2comp_command: Com
     (tmp_path / "run.trec").write_text("q1 Q0 d1  1\t2.0 x\nq1 Q0 d2 2 1.0 x\n")
     done = llm2comp_command("eval", "--beir", tmp_path, "--run", tmp_path / "run.trec")
     assert done.code == 0, done.err
-    assert "1 of 2 judged queries are not in the queries file and are left out; 1 of 2 documents judged" in done.err
+    assert (
+        "1 of 2 judged queries have no text in the queries file and are left out; 1 of 2 documents judged" in done.err
+    )
     assert done.err.count(NOTE) == 2  # once for each file
     assert done.out.split()[-4:] == ["0.6131", "0.5000", "0.5000", "1.0000"]  # 1 / (1 + 1 / log2(3)) with d9 ideal
 

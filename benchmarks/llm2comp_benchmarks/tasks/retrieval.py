@@ -79,7 +79,7 @@ def read_beir(
     root = Path(folder)
     documents = read_corpus(root, header=header)
     qrels_file = _find_qrels(root, split)
-    qrels, queries = read_qrels(qrels_file), read_queries(_find_queries(root), header=header)
+    qrels, queries = read_qrels(qrels_file), read_queries(_find_queries(root), header=header, skip_missing=True)
     judged_queries = len(qrels)
     qrels = _with_texts(qrels, queries, qrels_file)
     judged = {query: queries[query] for query in qrels}
@@ -157,7 +157,7 @@ def _rename(grades: dict[str, int], renamed: dict[str, str]) -> dict[str, int]:
 def _warn_of_missing(file: Path, left_out: int, judged: int, survey: "_Survey") -> None:
     parts = []
     if left_out:
-        parts.append(f"{left_out} of {judged} judged queries are not in the queries file and are left out")
+        parts.append(f"{left_out} of {judged} judged queries have no text in the queries file and are left out")
     if survey.absent:
         parts.append(
             f"{len(survey.absent)} of {survey.relevant} documents judged relevant are not in the corpus and stay in "

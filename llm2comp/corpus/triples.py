@@ -1,6 +1,6 @@
 """Training triples in common formats, as data sets for the sentence-transformers trainer.
 
-A row is one JSON object on a line of a .jsonl or .json file (also .gz, .xz, .zst):
+A row is one JSON object on a line of a .jsonl, .ndjson or .json file (also .gz, .xz, .zst):
 
 - `{"query", "positive", "negative"}`; positive and negative are one text or a list, negative may be null or missing.
   Other common names are read too: `anchor`, `question`; `pos`, `positives`; `neg`, `negatives`, `hard_negatives`. A
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["INSTRUCTIONS_FILE", "Triple", "TripleSet", "dataset_name", "read_rows", "read_triples"]
 
 INSTRUCTIONS_FILE = "instructions.yaml"
-_SUFFIXES = (".jsonl", ".json")
+_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _ROWS_PER_BATCH = 4096
 _logger = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def read_triples(
     pair is lost, and no negative is invented.
 
     Args:
-        source: A file, or a folder whose .jsonl and .json files are one data set each. `instructions.yaml` in the
-            folder maps the stem of a file to the instruction for its queries; other files have none.
+        source: A file, or a folder whose .jsonl, .ndjson and .json files are one data set each. `instructions.yaml`
+            in the folder maps the stem of a file to the instruction for its queries; other files have none.
         max_negatives: Maximum number of hard negatives of a pair; 0 leaves them out.
         on_error: Whether a malformed row raises an error or is skipped.
         on_skip: With "skip", receives each message `file:line: what is wrong`.

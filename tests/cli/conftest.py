@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import llm2comp
+from llm2comp.bundled_models import DEFAULT_MODEL
 from llm2comp.cli import main
 from tests.word_encoder import WordEncoder
 
@@ -42,7 +43,11 @@ def llm2comp_command(
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every name load the stand-in encoder, and fixes the width of the terminal."""
-    monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: WordEncoder(fingerprint=name or "words"))
+
+    def load(name: str | None = None) -> WordEncoder:
+        return WordEncoder(fingerprint="words" if name in (None, DEFAULT_MODEL) else str(name))
+
+    monkeypatch.setitem(vars(llm2comp), "load", load)
     monkeypatch.setenv("COLUMNS", "100")
 
 

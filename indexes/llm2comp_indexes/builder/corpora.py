@@ -10,6 +10,7 @@ from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
+from llm2comp_indexes.format.metadata import find_shared_name
 
 __all__ = ["RESERVED_FIELDS", "SkipCounter", "read_documents"]
 
@@ -51,25 +52,37 @@ def read_documents(
     if isinstance(corpora, str | Path) or not corpora:
         raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
     streams = [(source, read_corpus(source, on_error=on_error, on_skip=skip, header=header)) for source in corpora]
-    checked = [(source, _without_reserved(source, stream, on_error, skip)) for source, stream in streams]
+    checked = [(source, _check_fields(source, stream, on_error, skip)) for source, stream in streams]
     return checked[0][1] if len(checked) == 1 else _join(checked, on_error, skip)
 
 
-def _without_reserved(
+def _check_fields(
     source: str | Path, stream: Iterator[Document], on_error: str, skip: SkipCounter
 ) -> Iterator[Document]:
-    """The documents, unless their metadata has fields in which an index keeps something else."""
+    """The documents whose metadata has no reserved name, and no name under which filters would see two values."""
+    kept = refused = 0
     for document in stream:
-        if not (taken := [name for name in RESERVED_FIELDS if name in document.metadata]):
+        if not (fault := _find_fault(document)):
+            kept += 1
             yield document
             continue
-        message = (
-            f'{source}: document "{document.id}": the field "{taken[0]}" is reserved for what indexes and retrievers '
-            "add; rename it, or leave it out"
-        )
+        refused += 1
+        message = f'{source}: document "{document.id}": {fault}'
         if on_error == "raise":
             raise CorpusError(message)
         skip(message)
+    if not kept:
+        raise CorpusError(f"{source}: an empty corpus: no document in it, {refused} with fields that are refused")
+
+
+def _find_fault(document: Document) -> str | None:
+    if taken := [name for name in RESERVED_FIELDS if name in document.metadata]:
+        return f'the field "{taken[0]}" is reserved for what indexes and retrievers add; rename it, or leave it out'
+    if name := find_shared_name(document.metadata):
+        return (
+            f'"{name}" names two fields, one of them within another; rename one, or filters could not tell them apart'
+        )
+    return None
 
 
 def _join(

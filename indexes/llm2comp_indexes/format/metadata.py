@@ -13,7 +13,7 @@ from llm2comp.errors import IndexFolderError, one_line
 from llm2comp_indexes.format.files import FileRecord, HashedFile
 from llm2comp_indexes.format.mapping import Bytes, map_file
 
-__all__ = ["MOST_COLUMNS", "Block", "Kind", "Metadata", "MetadataWriter", "open_metadata"]
+__all__ = ["MOST_COLUMNS", "Block", "Kind", "Metadata", "MetadataWriter", "find_shared_name", "open_metadata"]
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,17 @@ def _flatten(metadata: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield f"{prefix}{name}", value
             elif depth < _MOST_LEVELS:
                 pending.append((f"{prefix}{name}.", value, depth + 1))
+
+
+def find_shared_name(metadata: dict[str, Any]) -> str | None:
+    """A name under which filters would see two values of the document, such as `a.b` beside `b` within `a`."""
+    if not any(isinstance(value, dict) for value in metadata.values()):
+        return None
+    values: dict[str, Any] = {}
+    for name, value in _flatten(metadata):
+        if value is not None and values.setdefault(name, value) != value:
+            return name
+    return None
 
 
 def _to_kinds(value: Any) -> Iterator[tuple[Kind, Any]]:

@@ -74,6 +74,18 @@ def test_a_document_with_a_reserved_field_is_refused_or_skipped(
         [corpus], tmp_path / "idx", model=encoder, options=options, on_error="skip", on_skip=skipped.append
     )
     assert (report.documents, report.skipped, len(skipped)) == (1, 1, 1)
+    corpus.write_text(corpus.read_text().splitlines()[0] + "\n")
+    with pytest.raises(CorpusError, match="an empty corpus: no document in it, 1 with fields that are refused"):
+        add_documents(tmp_path / "idx", [corpus], model=encoder, on_error="skip", on_skip=skipped.append)
+
+
+@pytest.mark.parametrize("nested", [{"b": 2}, {"b": [1]}, {"b": "1"}])
+def test_two_fields_of_one_name_in_filters_are_refused(nested: Any, write_corpus: Write, tmp_path: Path) -> None:
+    rows = [{"_id": "x", "text": "one", "a.b": 1, "a": nested}, {"_id": "y", "text": "two", "a.b": 2, "a": {"b": 2}}]
+    with pytest.raises(CorpusError, match='document "x": "a.b" names two fields'):
+        build_index([write_corpus(rows)], tmp_path / "idx", model=RecordingEncoder())
+    build_index([write_corpus(rows[1:])], tmp_path / "idx", model=RecordingEncoder(), options=IndexOptions("flat"))
+    assert rows_that_match(tmp_path / "idx", "a.b == 2", RecordingEncoder()) == {"y"}
 
 
 def test_rows_of_an_index_without_chunks_are_documents_whatever_they_look_like(

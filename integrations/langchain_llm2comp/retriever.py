@@ -66,6 +66,12 @@ class LLM2CompRetriever(BaseRetriever):
         self._index = open_and_check(self.index_dir, self.model, self.k, self._search_options(self.where))
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy with the index opened again; a model given as an object is shared."""
+        memo = {} if memo is None else memo
+        memo[id(self.model)] = self.model
+        return super().__deepcopy__(memo)
+
     def _get_relevant_documents(
         self,
         query: str,

@@ -1,7 +1,9 @@
 """Opening and searching an index."""
 
+import hashlib
 import logging
 import math
+import pickle
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,12 +15,13 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
+import llm2comp
+from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError, one_line
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.chunks import parent_id
-from llm2comp_indexes.format.manifest import Manifest, read_manifest
+from llm2comp_indexes.format.manifest import MANIFEST, Manifest, read_manifest
 from llm2comp_indexes.format.mapping import limit_explained
 from llm2comp_indexes.format.vectors import Neighbors
 from llm2comp_indexes.search.fusion import fuse
@@ -157,6 +160,11 @@ class Index:
     """An open index; made by `open_index`. It shows one commit while it is open; any number of threads may search it.
 
     Its files are closed by `close`, at the end of a `with` block, or when the object is garbage-collected.
+
+    A pickle contains the path of the folder and the name of the model (the model itself if it was given as an object),
+    and no files: they are opened again where it is loaded, at the last commit. A copy does the same and shares the
+    model. If there was another commit meanwhile, the log says so; if the folder is gone, or holds an index of another
+    model, that is an IndexFolderError.
     """
 
     def __init__(
@@ -166,9 +174,13 @@ class Index:
         self.folder = folder
         self.manifest = manifest
         self._hit_type = WholeDocument if manifest.options.chunk_tokens is None else Hit
+        self._place = folder.absolute()
+        self._device = "cpu"
         self._encoder: Encoder | None = None
+        self._model: str | Encoder | None = None  # its name or, if it was given as an object, that object
         if model is not None:
-            self._encoder = self._check(load_encoder(model)[0])
+            encoder, name = load_encoder(model)
+            self._encoder, self._model = self._check(encoder), name or encoder
         with limit_explained(), ExitStack() as opened:
             self.segments: list[OpenSegment] = []
             for segment in manifest.segments:
@@ -187,6 +199,22 @@ class Index:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What a pickle contains.
+
+        Raises:
+            TypeError: The model was given as an object that cannot be pickled.
+        """
+        _check_pickles(self._model)
+        return _reopen, (str(self._place), self._model, self._device, self.manifest.fingerprint, _state(self.manifest))
+
+    def __copy__(self) -> "Index":
+        model = self._model if self._encoder is None else self._encoder
+        return _reopen(str(self._place), model, self._device, self.manifest.fingerprint, _state(self.manifest))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Index":
+        return self.__copy__()
+
     def close(self) -> None:
         """Closes the files of the index, which can then no longer be searched."""
         for segment in self.segments:
@@ -203,6 +231,7 @@ class Index:
         Raises:
             SettingsError: A segment's type is not supported, or the GPUs have too little memory.
         """
+        self._device = "cuda" if required else "auto"
         for segment in self.segments:
             try:
                 segment.use_gpus()
@@ -397,6 +426,56 @@ class Index:
                 "the index again"
             )
         return encoder
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+
+def _check_pickles(model: str | Encoder | None) -> None:
+    """Raises TypeError if the model is an object that no pickler takes, such as one with a lock or an open file."""
+    try:
+        pickle.Pickler(_Nowhere()).dump(None if isinstance(model, llm2comp.LLM2Comp) else model)
+    except (AttributeError, pickle.PicklingError):
+        pass  # a class within a function, which cloudpickle takes; pickle's own message names it
+    except Exception as error:
+        raise TypeError(
+            f"this index was opened with a model that cannot be pickled ({one_line(error)}); open it with the name or "
+            "folder of the model instead, which is loaded again where it is needed"
+        ) from error
+
+
+def _state(manifest: Manifest) -> str:
+    """A hash that differs between any two commits."""
+    return hashlib.sha256(repr(manifest).encode()).hexdigest()
+
+
+def _reopen(folder: str, model: str | Encoder | None, device: str, fingerprint: str, state: str) -> Index:
+    """The index in the folder, for one that was opened there before it was copied or pickled.
+
+    Raises:
+        IndexFolderError: The folder is gone, holds an index of another model, or `open_index` raises it.
+    """
+    if not (Path(folder) / MANIFEST).is_file():
+        raise IndexFolderError(
+            f"{folder}: no index lies there any more; a copied or pickled index opens its folder again, so move it "
+            "back, or open it where it lies now and pickle that (open_index)"
+        )
+    index = open_index(folder, model=model, device=device)
+    if index.manifest.fingerprint != fingerprint:
+        raise IndexFolderError(
+            f"{folder}: built again with another model since this index was copied or pickled; open it (open_index)"
+        )
+    if _state(index.manifest) != state:
+        _logger.warning(
+            "%s: was changed after this index was pickled; now open at its last commit, %d",
+            folder,
+            index.manifest.commit,
+        )
+    return index
 
 
 def _check_k(k: int) -> None:

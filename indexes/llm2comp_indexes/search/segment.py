@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 from operator import gt
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class OpenSegment:
     def __init__(self, folder: Path, manifest: Manifest, segment: Segment, *, searchable: bool = True) -> None:
         """Opens the files; with `searchable=False`, for a change of the index, without those only needed to search."""
         self.folder, self.segment = segment_folder(folder, segment), segment
+        self._source = folder.absolute(), manifest, segment, searchable
         self.rows = segment.rows
         self._chunked = manifest.options.chunk_tokens is not None
         self.storage = open_storage(
@@ -88,6 +89,9 @@ class OpenSegment:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, self._source
 
     def use_gpus(self) -> None:
         """Copies the structure (of a flat segment, the vectors in float16) to the GPUs, which search it from now on.
@@ -229,6 +233,11 @@ class OpenSegment:
             return None
         check_content(self.folder / name, record)
         return read(self.folder / name)
+
+
+def _reopen(folder: Path, manifest: Manifest, segment: Segment, searchable: bool) -> OpenSegment:
+    """The segment that was pickled or copied, opened again; files that a later commit removed are an error."""
+    return OpenSegment(folder, manifest, segment, searchable=searchable)
 
 
 def _overlaid(effort: Effort, tuned: Effort) -> Effort:

@@ -1,6 +1,5 @@
 """Language models and tokenizers loaded from a folder or the Hub: safetensors only, and errors of one line."""
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from llm2comp.bundled_models import resolve_name
 from llm2comp.errors import BackboneError, one_line
+from llm2comp.streams import on_terminal
 
 __all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "quiet"]
 
@@ -127,7 +127,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars", UserWarning)
         transformers_logging.set_verbosity_error()
         try:
-            with nullcontext() if sys.stderr.isatty() else _without_bars():
+            with nullcontext() if on_terminal() else _without_bars():
                 yield
         finally:
             transformers_logging.set_verbosity(verbosity)

@@ -20,6 +20,7 @@ from llm2comp import __version__
 from llm2comp.cli import analyze, bench, compare, demo, encode, evaluate, export, index, report, search, train
 from llm2comp.cli.output import printable
 from llm2comp.errors import LLM2CompError
+from llm2comp.streams import on_terminal, open_missing_streams
 
 __all__ = ["app", "main"]
 
@@ -66,7 +67,7 @@ def _configure(
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         warnings.simplefilter("ignore", FutureWarning)  # from one dependency about another: no user can fix it
-    if not sys.stderr.isatty():
+    if not on_terminal():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers draws its bars into log files too
 
 
@@ -76,6 +77,7 @@ def main() -> None:
     An error that the user can fix is one line on stderr; `--verbose` adds its traceback. Any other exception is a bug
     in llm2comp and keeps its traceback.
     """
+    open_missing_streams()
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

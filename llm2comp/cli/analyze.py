@@ -9,6 +9,7 @@ import typer
 from llm2comp import keep_freed_memory
 from llm2comp.bundled_models import DEFAULT_MODEL
 from llm2comp.cli.output import printable, tell
+from llm2comp.streams import on_terminal
 
 if TYPE_CHECKING:
     from llm2comp.analysis import Analysis
@@ -102,7 +103,7 @@ def analyze(
     )
     keep_freed_memory()
     models = [model] if against is None else [model, against]
-    analysis = analyze_models(models, settings, tell=tell, progress=sys.stderr.isatty())
+    analysis = analyze_models(models, settings, tell=tell, progress=on_terminal())
     print(format_analysis(analysis))
     for analyzed in analysis.models:
         if analyzed.samples:

@@ -1,7 +1,6 @@
 """Tasks of mteb, the benchmark of the public leaderboard, with instructions, and results in mteb's folders."""
 
 import math
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import LLM2CompError, SettingsError, one_line
+from llm2comp.streams import on_terminal
 from llm2comp_benchmarks.mteb.model import Identity, describe_for_mteb, import_mteb, wrap_for_mteb
 from llm2comp_benchmarks.mteb.prompts import UsedPrompts, leaves, prompts_of, resolve_prompts
 from llm2comp_benchmarks.mteb.samples import has_samples, read_samples
@@ -157,7 +157,7 @@ def _evaluate(task: Any, wrapper: Any, cache: Any, batch_size: int, *, overwrite
                 task,
                 cache=cache,
                 co2_tracker=False,
-                encode_kwargs={"batch_size": batch_size, "show_progress_bar": sys.stderr.isatty()},
+                encode_kwargs={"batch_size": batch_size, "show_progress_bar": on_terminal()},
                 prediction_folder=predictions if with_samples else None,
                 overwrite_strategy="always" if overwrite else "only-missing",
                 show_progress_bar=False,
@@ -200,7 +200,7 @@ def _bars_on_terminals_only() -> Iterator[None]:
     import datasets
 
     before = datasets.are_progress_bars_disabled()
-    if not sys.stderr.isatty():
+    if not on_terminal():
         datasets.disable_progress_bars()
     try:
         yield

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from llm2comp.corpus.documents import Document
 from llm2comp.protocols import Encoder
+from llm2comp.streams import on_terminal
 from llm2comp_benchmarks.metrics import Run
 from llm2comp_benchmarks.tasks.encoding import document_vectors, query_vectors
 
@@ -43,7 +44,7 @@ def exact_search(
     vectors_of_queries = query_vectors(model, list(queries.values()), batch_size)  # (queries, dim)
     best = [_Best.empty(len(part)) for part in _parts(vectors_of_queries)]
     document_ids: list[str] = []
-    with tqdm(unit=" documents", desc=name, disable=None) as progress:
+    with tqdm(unit=" documents", desc=name, disable=not on_terminal()) as progress:
         for block in _blocks(documents):
             vectors = document_vectors(model, [document.content for document in block], batch_size)  # (block, dim)
             for position, part in enumerate(_parts(vectors_of_queries)):

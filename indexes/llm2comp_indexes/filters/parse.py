@@ -34,6 +34,7 @@ from llm2comp_indexes.format.metadata import Kind, Metadata
 __all__ = ["Where", "parse_where"]
 
 _EXAMPLE = 'year >= 2020 and lang in ("en", "de") and not draft'
+_QUOTING = "a name that is not one word stands in backticks"
 _DEEPEST = 50  # levels of brackets and `not`
 _LONGEST_HINT = 2000  # characters; the SQL patterns take quadratic time
 _OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
@@ -148,7 +149,7 @@ def parse_where(text: str) -> Where:
             except SettingsError:
                 pass
         raise SettingsError(
-            f"where {_cut(text)}: {error}{hint or f'; expected conditions such as: {_EXAMPLE}'}"
+            f"where {_cut(text)}: {error}{hint or f'; expected conditions such as: {_EXAMPLE}; {_QUOTING}'}"
         ) from None
 
 

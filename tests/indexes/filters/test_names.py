@@ -130,6 +130,8 @@ def test_a_lone_backtick_is_refused_in_one_line(text: str) -> None:
 def test_messages_write_names_as_a_filter_takes_them() -> None:
     with pytest.raises(SettingsError, match='to look into a list: "x" in `all tags`'):
         match("`all tags` == 'x'", [{"all tags": ["x"]}])
+    with pytest.raises(SettingsError, match="a name that is not one word stands in backticks"):
+        parse_where("all tags == 'x'")
     with pytest.raises(SettingsError, match="a field of that name is written `all tags`"):
         parse_where("'all tags' == 'x'")
     with pytest.raises(SettingsError, match=r"`all tags` \+ 1 is no value|`all tags` \+ 1"):

@@ -39,9 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in range(200)
     ]
     (root / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
-    build_index(
-        [root / "corpus.jsonl"], root / "idx", model=WordEncoder(), options=IndexOptions("IVF8,SQ8", hybrid=True)
-    )
+    with pytest.MonkeyPatch.context() as patch:  # built by a name, which the commands load again
+        patch.setitem(vars(llm2comp), "load", lambda name: WordEncoder(fingerprint=name))
+        build_index([root / "corpus.jsonl"], root / "idx", model="words", options=IndexOptions("IVF8,SQ8", hybrid=True))
     return root / "idx"
 
 

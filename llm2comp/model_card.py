@@ -23,7 +23,7 @@ class CardData(SentenceTransformerModelCardData):
 
     _assigned: str | None = None
 
-    @property  # type: ignore[override]
+    @property
     def base_model_revision(self) -> str | None:
         """The assigned revision; by default the fingerprint, with other settings a SHA-256 of it and of them."""
         model: Any = self.model

@@ -189,11 +189,11 @@ def test_what_mine_hard_negatives_writes(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__(modules=[__import__("torch").nn.Identity()], device="cpu")
 
-        def encode(self, texts: Any, *_: Any, **__: Any) -> Any:
+        def encode(self, texts: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
             angles = np.array([ord(text[0]) / 100 for text in texts])
             return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
-        encode_query = encode_document = encode
+        encode_query = encode_document = encode  # type: ignore[assignment]
 
     data = Dataset.from_dict({"question": list("abcdef"), "answer": [f"{letter}!" for letter in "abcdef"]})
     for kind in ("triplet", "n-tuple", "labeled-pair", "labeled-list"):

@@ -16,7 +16,7 @@ QRELS_SUFFIXES = (".tsv", ".txt", ".qrels", ".trec", ".csv", ".jsonl", ".ndjson"
 _ID_FIELDS = ("_id", "id", "query_id", "query-id", "qid")
 _TEXT_FIELDS = ("text", "query")
 _QUERY_COLUMNS = Columns(
-    frozenset((*_ID_FIELDS, *_TEXT_FIELDS)), {2: ("id", "text"), 3: ("id", "text", "third column")}
+    frozenset(_TEXT_FIELDS), frozenset(_ID_FIELDS), {2: ("id", "text"), 3: ("id", "text", "third column")}
 )
 _QUERY = ("query-id", "query_id", "qid", "queryid", "query")
 _DOCUMENT = (
@@ -34,7 +34,7 @@ _DOCUMENT = (
 _SCORE = ("score", "relevance", "rel", "grade", "label")
 _THREE = ("qid", "docid", "score")
 _FOUR = ("qid", "iteration", "docid", "score")
-_QRELS_COLUMNS = Columns(frozenset((*_QUERY, *_DOCUMENT, *_SCORE)), {3: _THREE, 4: _FOUR})
+_QRELS_COLUMNS = Columns(frozenset(_SCORE), frozenset(_QUERY), {3: _THREE, 4: _FOUR})
 _WORDS = re.compile(r"[^ \t\r\n\f\v]+")  # as trec_eval splits: not at a no-break space, which an id can have
 _ITERATION = re.compile(r"Q?\d+", re.IGNORECASE)
 

@@ -36,7 +36,7 @@ __all__ = [
 
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
-_COLUMNS = Columns(frozenset((*_ID_FIELDS, *_TEXT_FIELDS, "title")), {2: ("id", "text"), 3: ("id", "text", "title")})
+_COLUMNS = Columns(frozenset(_TEXT_FIELDS), frozenset(_ID_FIELDS), {2: ("id", "text"), 3: ("id", "text", "title")})
 _TEXT_SUFFIXES = (".txt", ".md")
 _EXPECTED = (
     "a BEIR folder, a folder of .txt or .md files, a file .jsonl .ndjson .json .csv .tsv .txt .md (also with .gz .xz "

@@ -41,10 +41,12 @@ class Columns(NamedTuple):
 
     Attributes:
         known: Names in lower case; a first row with one of them is a header.
+        first: Names in lower case; a first row that begins with one of them is a header.
         without_header: Names of the columns of a file without a header, by their number.
     """
 
     known: frozenset[str]
+    first: frozenset[str]
     without_header: dict[int, tuple[str, ...]]
 
 
@@ -253,4 +255,6 @@ def _warn_once(path: Path, names: tuple[str, ...]) -> None:
 def _is_header(names: Sequence[str], columns: Columns, header: bool | None) -> bool:
     if header is not None:
         return header
-    return len(names) not in columns.without_header or any(name.strip().lower() in columns.known for name in names)
+    lowered = [name.strip().lower() for name in names]
+    named = lowered[0] in columns.first or not columns.known.isdisjoint(lowered)
+    return named or len(names) not in columns.without_header

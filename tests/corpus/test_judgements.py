@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from llm2comp.corpus.read import read_qrels, read_queries
+from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
 from llm2comp.errors import CorpusError
 from tests.paths import DATA
 
@@ -159,6 +159,12 @@ def test_query_ids_of_pandas_are_whole_numbers(tmp_path: Path, name: str) -> Non
     else:
         write(path, "\n".join(map(json.dumps, rows)))
     assert read_queries(path) == {"12": "why?", "1.5": "how?"}
+
+
+def test_a_title_named_as_a_column_is_no_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "collection.tsv", "1\tabc\ttitle\n2\tdef\tid\n")
+    documents = [(document.id, document.text, document.title) for document in read_corpus(path)]
+    assert documents == [("1", "abc", "title"), ("2", "def", "id")]
 
 
 def test_topics_without_a_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

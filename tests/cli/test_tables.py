@@ -76,8 +76,9 @@ def test_a_corpus_from_standard_input(
     done = llm2comp_command("index", "add", tmp_path / "index", "-")
     assert done.code == 1
     assert "-:2: not JSON" in done.err
-    monkeypatch.setattr(sys, "stdin", None)
-    assert llm2comp_command("index", "add", tmp_path / "index", "-").code == 1
+    give()
+    done = llm2comp_command("index", "add", tmp_path / "index", "-")
+    assert (done.code, "-: an empty corpus" in done.err) == (1, True)
 
 
 def test_rows_that_do_not_fit_are_named_or_counted(llm2comp_command: Command, tmp_path: Path) -> None:

@@ -22,7 +22,15 @@ from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
 from llm2comp.model_card import CardData, read_card, write_card
-from llm2comp.model_folder import CONFIG_FILE, cast_weights, find_folder, read_config, read_encoder, write_config
+from llm2comp.model_folder import (
+    CONFIG_FILE,
+    cast_weights,
+    check_name,
+    find_folder,
+    read_config,
+    read_encoder,
+    write_config,
+)
 from llm2comp.pooling import ClusterMerge
 from llm2comp.precision import check_precision, convert_embeddings, converts_here, empty_embeddings
 from llm2comp.truncation import add_truncated
@@ -292,6 +300,7 @@ class LLM2Comp(SentenceTransformer):
             ModelFolderError: If the path holds something that is not a model, or the folder cannot be written.
         """
         target = Path(path)
+        check_name(target)
         if target.exists() and not (target / CONFIG_FILE).is_file() and (target.is_file() or any(target.iterdir())):
             raise ModelFolderError(f"{target} exists and holds no llm2comp model; give a new or empty folder")
         with staged_folder(target) as unfinished:

@@ -33,6 +33,7 @@ __all__ = [
     "EncoderParts",
     "cast_weights",
     "check_folder",
+    "check_name",
     "find_folder",
     "find_trained",
     "read_config",
@@ -174,6 +175,16 @@ def write_config(folder: Path, entries: dict[str, Any]) -> None:
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def check_name(folder: Path) -> None:
+    """Raises ModelFolderError if the name is not UTF-8, which the libraries that read and write weights need."""
+    try:
+        os.fspath(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ModelFolderError(
+            f"{folder}: the name is not UTF-8, as that of a model folder must be; rename it"
+        ) from error
+
+
 def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
     """The checked configuration of a model folder.
 
@@ -185,6 +196,7 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
     Raises:
         ModelFolderError: There is none, a newer version wrote it, or entries are missing or wrong.
     """
+    check_name(folder)
     path = folder / CONFIG_FILE
     if not path.is_file():
         what = "has no llm2comp.json" if folder.is_dir() else "is not a folder"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -287,3 +288,14 @@ class TestHub:
             ModelFolderError, match=r"'owner/name' is no llm2comp model: .* LLM2Comp.from_backbone\('owner/name'\)"
         ):
             llm2comp.load("owner/name")
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_in_words(model_folder: Path, tmp_path: Path) -> None:
+    """The library that reads and writes weights takes no other names."""
+    strange = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        model_folder.rename(strange)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    with pytest.raises(ModelFolderError, match="not UTF-8.*rename it"):
+        llm2comp.load(strange)

@@ -141,7 +141,11 @@ def _read_parquet(path: Path, report: Report) -> Iterator[tuple[int, dict[str, A
     number = 0
     try:
         # Without these two settings, pyarrow keeps every row group that it has read
-        with readable(path), parquet.ParquetFile(path, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as table:
+        with (
+            readable(path),
+            path.open("rb") as file,  # pyarrow itself takes names in UTF-8 only
+            parquet.ParquetFile(file, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as table,
+        ):
             names = table.schema_arrow.names
             if len(set(names)) < len(names):
                 raise CorpusError(f"{path}: a column name occurs twice: {list_names(names)}")

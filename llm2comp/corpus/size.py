@@ -50,7 +50,8 @@ def _estimate(source: str) -> int | None:
     if suffix == ".parquet":
         from pyarrow import parquet
 
-        return int(parquet.read_metadata(path).num_rows)
+        with path.open("rb") as table:  # pyarrow itself takes names in UTF-8 only
+            return int(parquet.read_metadata(table).num_rows)
     return _extrapolate(path, suffix) if suffix in (".jsonl", ".ndjson", ".json", ".csv", ".tsv") else 1
 
 

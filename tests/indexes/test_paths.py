@@ -5,7 +5,9 @@ import os
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from llm2comp_indexes import (
     IndexOptions,
@@ -55,6 +57,13 @@ def test_an_index_is_changed_under_any_name(strange: Path) -> None:
     index = open_index(strange / "index", model=WordEncoder())
     assert [hit.id for hit in index.search(["quinces"], 1)[0]] == ["new"]
     assert "7" not in [hit.id for hit in index.search(["number 7"], 5)[0]]
+
+
+def test_a_parquet_corpus_is_read_under_any_name(strange: Path) -> None:
+    with (strange / "corpus.parquet").open("wb") as file:
+        parquet.write_table(pa.table({"_id": ["a", "b"], "text": ["bread", "tides"]}), file)
+    build_index([strange / "corpus.parquet"], strange / "index", model=WordEncoder())
+    assert len(open_index(strange / "index", model=WordEncoder())) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="locales of Linux")

@@ -40,8 +40,10 @@ def load_encoder(model: str | Path | Encoder | None) -> tuple[Encoder, str | Non
     """
     if model is not None and not isinstance(model, str | Path):
         return model, find_bundled(model.fingerprint)
-    encoder, name = llm2comp.load(model), bundled_name(model)
-    if name is not None:
+    encoder: Encoder = llm2comp.load(model)
+    if model is None:
+        return encoder, find_bundled(encoder.fingerprint)
+    if (name := bundled_name(model)) is not None:
         return encoder, name
     place = Path(str(model))
     return encoder, str(place.resolve() if place.exists() else model)

@@ -9,7 +9,18 @@ import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.documents import Skips, format_encoded
-from llm2comp.cli.index_options import AsJson, ChunkOverlap, ChunkTokens, Corpora, Header, Model, OnError, Store
+from llm2comp.cli.index_options import (
+    AsJson,
+    ChunkOverlap,
+    ChunkTokens,
+    Corpora,
+    Header,
+    IdsArePositions,
+    Model,
+    OnError,
+    Source,
+    Store,
+)
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 from llm2comp.units import format_bytes
@@ -43,6 +54,8 @@ def encode(
     chunk_overlap: ChunkOverlap = 0,
     on_error: OnError = "raise",
     header: Header = None,
+    source: Source = None,
+    ids_are_positions: IdsArePositions = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start the shard again, even if its folder holds another one.")
     ] = False,
@@ -73,6 +86,8 @@ def encode(
             on_skip=skips.add,
             progress=progress.phase,
             header=header,
+            source=source,
+            ids_are_positions=ids_are_positions,
         )
     skips.summarize()
     if as_json:

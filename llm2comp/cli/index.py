@@ -21,12 +21,14 @@ from llm2comp.cli.index_options import (
     Folder,
     Header,
     Hybrid,
+    IdsArePositions,
     Latency,
     Memory,
     Model,
     OnError,
     Recall,
     Results,
+    Source,
     Store,
     Type,
     index_options,
@@ -95,6 +97,8 @@ def build(
     device: Device = "auto",
     on_error: OnError = "raise",
     header: Header = None,
+    source: Source = None,
+    ids_are_positions: IdsArePositions = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index in DIR.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -116,6 +120,8 @@ def build(
         "on_error": on_error,
         "header": header,
         "overwrite": overwrite,
+        "source": source,
+        "ids_are_positions": ids_are_positions,
     }
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
     report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, skips, settings)
@@ -169,6 +175,8 @@ def add(
     device: Device = "auto",
     on_error: OnError = "raise",
     header: Header = None,
+    source: Source = None,
+    ids_are_positions: IdsArePositions = False,
     as_json: AsJson = False,
 ) -> None:
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
@@ -187,6 +195,8 @@ def add(
             on_skip=skips.add,
             progress=progress.phase,
             header=header,
+            source=source,
+            ids_are_positions=ids_are_positions,
         )
     skips.summarize()
     if as_json:

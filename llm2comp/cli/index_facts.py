@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["format_facts", "list_facts"]
 
+_SOURCES_SHOWN = 5
+
 
 def list_facts(manifest: "Manifest") -> dict[str, Any]:
     """JSON values by name: what the index holds, which type and options were requested, what made it."""
@@ -30,6 +32,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "model": manifest.model
         or ("not recorded: given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
         "fingerprint": manifest.fingerprint,
+        "sources": [{"name": source.name, "root": source.root} for source in manifest.sources or ()],
         "created_by": dict(manifest.created_by),
     }
 
@@ -50,6 +53,7 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         else "",
         "model": facts["model"],
         "fingerprint": facts["fingerprint"],
+        "sources": _format_sources(manifest),
         "commit": f"{manifest.commit:,}, by {', '.join(map(' '.join, manifest.created_by.items()))}",
         "built in": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items() if seconds >= 0.05)
         if report
@@ -67,6 +71,12 @@ def _format_segment(segment: "Segment") -> str:
     return f"{segment.type} of {segment.rows:,} rows" + (
         f", {segment.deleted:,} of them deleted" if segment.deleted else ""
     )
+
+
+def _format_sources(manifest: "Manifest") -> str:
+    sources = manifest.sources or ()
+    shown = [f"{source.name} ({source.root or 'read on several machines'})" for source in sources[:_SOURCES_SHOWN]]
+    return ", ".join(shown + [f"{len(sources) - len(shown)} more"] * (len(sources) > len(shown)))
 
 
 def _format_targets(manifest: "Manifest") -> str:

@@ -31,6 +31,18 @@ Header = Annotated[
         show_default="if it has a known one",
     ),
 ]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name of the only CORPUS, with which ids made for its documents begin; with its old name, a moved one is "
+        "the same source still.",
+        show_default="name of its file or folder",
+    ),
+]
+IdsArePositions = Annotated[
+    bool, typer.Option("--ids-are-positions", help="Make ids of rows without one from their lines, not their content.")
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="Where FAISS trains and adds vectors; auto: on a GPU if FAISS finds one."),

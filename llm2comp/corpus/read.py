@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
@@ -21,14 +22,17 @@ from llm2comp.corpus.records import (
     read_records,
 )
 from llm2comp.corpus.scalars import id_text, is_missing, to_json
+from llm2comp.corpus.sources import IdMaker, Source, default_name
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, STANDARD_INPUT, open_text, readable, uncompressed_name
 from llm2comp.errors import CorpusError, one_line
 
 __all__ = [
+    "Entry",
     "find_records_file",
     "find_texts",
     "open_text",
     "read_corpus",
+    "read_entries",
     "read_json_lines",
     "read_qrels",
     "read_queries",
@@ -44,16 +48,34 @@ _EXPECTED = (
 )
 
 
+class Entry(NamedTuple):
+    """A document of a corpus.
+
+    Attributes:
+        document: With its id.
+        earlier_id: The id that version 0.1.0 made for it; None: the corpus gives its id.
+    """
+
+    document: Document
+    earlier_id: str | None
+
+
 def read_corpus(
-    source: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None, header: bool | None = None
+    source: str | Path,
+    *,
+    on_error: OnError = "raise",
+    on_skip: Report | None = None,
+    header: bool | None = None,
+    name: str | None = None,
+    ids_are_positions: bool = False,
 ) -> Iterator[Document]:
     """Documents of a corpus, in its order, as a stream: memory holds one document and 16 to 32 bytes per id.
 
     The name of the source says how it is read:
 
     - a BEIR folder: its `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed);
-    - any other folder: each .txt and .md file below it is a document, with its path from the folder as id; hidden files
-      are left out;
+    - any other folder: each .txt and .md file below it is a document, with the id `NAME/path/from/the/folder`; hidden
+      files are left out;
     - one .jsonl, .ndjson or .json file (an object per line), .csv, .tsv, .parquet, .txt or .md;
     - `-`: JSON lines from standard input, which can be read once;
     - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
@@ -61,12 +83,12 @@ def read_corpus(
     - `python-docs:`, `python-docs:all`: docstrings of the standard library, and of every installed package.
 
     A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id`
-    (scalars become their text; without any of them, the id is `file.jsonl:LINE`, compressed or not), its text in
-    `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The fields of `metadata`
-    and all other fields become metadata (a name with a value in each is an error, unless the two are equal); dates
-    become ISO strings, NaN becomes null, and what JSON cannot represent (bytes, images) is left out. NaN, NaT and null
-    are as if the field was not there. A .csv or .tsv file of two or three columns without a header line has id and
-    text, then the title.
+    (scalars become their text; without any of them, the id is `NAME#HASH`, of the row's content, and equal rows are
+    numbered), its text in `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The
+    fields of `metadata` and all other fields become metadata (a name with a value in each is an error, unless the two
+    are equal); dates become ISO strings, NaN becomes null, and what JSON cannot represent (bytes, images) is left out.
+    NaN, NaT and null are as if the field was not there. A .csv or .tsv file of two or three columns without a header
+    line has id and text, then the title.
 
     Args:
         source: A file, a folder, or one of the names above.
@@ -75,20 +97,41 @@ def read_corpus(
         on_skip: With "skip", receives each message `file:line: what is wrong`; by default messages are logged.
         header: Whether the first line of a .csv or .tsv file has the column names; None: if it has a known one, or if
             there are neither two nor three columns.
+        name: What ids made for documents begin with; None: the name of the folder or file (the id of a single .txt or
+            .md file is the name alone).
+        ids_are_positions: Whether a row without an id gets `NAME/file.jsonl:LINE` instead of a hash.
 
     Raises:
         CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
             read, a row is malformed, an id occurs twice, or there is no document.
     """
+    named = Source(name or default_name(source), None, ids_are_positions)
+    entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, header=header)
+    return (entry.document for entry in entries)
+
+
+def read_entries(
+    corpus: str | Path,
+    source: Source,
+    *,
+    on_error: OnError = "raise",
+    on_skip: Report | None = None,
+    header: bool | None = None,
+) -> Iterator[Entry]:
+    """Documents as `read_corpus` gives them, with ids made for this source."""
     report = choose_report(on_error, on_skip)
-    name = str(source)
+    name = str(corpus)
     if not name:
         raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
     if name in ("python-docs:", "python-docs:all"):
-        return read_python_docs(packages=name.endswith("all"))
+        return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))
     if name.startswith("hub:"):
-        return _to_documents(name, _read_hub(name), report)
-    return _to_documents(name, _choose_reader(Path(source), report, header), report)
+        return _to_entries(name, _read_hub(name), report, IdMaker(source, files=False, single=True))
+    path = Path(corpus)
+    records = _choose_reader(path, report, header)
+    folder = path != STANDARD_INPUT and path.is_dir()
+    files = find_records_file(path) is None if folder else _is_text(path)
+    return _to_entries(name, records, report, IdMaker(source, files=files, single=not folder))
 
 
 def _choose_reader(path: Path, report: Report, header: bool | None) -> Iterator[Record]:
@@ -187,13 +230,17 @@ def _read_hub(source: str) -> Iterator[Record]:
         raise CorpusError(f"{source}: cannot be loaded as a data set: {one_line(error)}") from error
 
 
-def _to_documents(source: str, records: Iterator[Record], report: Report) -> Iterator[Document]:
+def _to_entries(source: str, records: Iterator[Record], report: Report, ids: IdMaker) -> Iterator[Entry]:
     seen = IdSet()
     skipped = 0
     for record in records:
         try:
             document = _to_document(record)
-            if not seen.add(document.id):
+            made = not document.id
+            if made:
+                content = document.title, document.text, document.metadata
+                document = replace(document, id=ids.make(record.default_id, content, seen))
+            elif not seen.add(document.id):
                 raise ValueError(
                     f'duplicate id {document.id!r:.80}; ids must be unique (on_error="skip", --on-error skip: the '
                     "first stays)"
@@ -202,7 +249,7 @@ def _to_documents(source: str, records: Iterator[Record], report: Report) -> Ite
             skipped += 1
             report(f"{record.place}: {error}")
         else:
-            yield document
+            yield Entry(document, record.default_id if made else None)
     if not len(seen):
         raise CorpusError(
             f"{source}: an empty corpus: no document in it" + (f", {skipped} malformed rows" if skipped else "")
@@ -210,8 +257,9 @@ def _to_documents(source: str, records: Iterator[Record], report: Report) -> Ite
 
 
 def _to_document(record: Record) -> Document:
+    """The document of the record; its id is empty if the record has none."""
     fields = dict(record.fields)
-    identifier = _take_id(fields, record.default_id)
+    identifier = _take_id(fields)
     text = _take_text(fields)
     title = fields.pop("title", None)
     if not is_missing(title) and not isinstance(title, str):
@@ -239,13 +287,14 @@ def _join_metadata(nested: dict[str, Any], fields: dict[str, Any]) -> dict[str, 
     return {**nested, **fields}
 
 
-def _take_id(fields: dict[str, Any], default: str) -> str:
+def _take_id(fields: dict[str, Any]) -> str:
+    """The id in the fields, which is taken out; empty if there is none."""
     for absent in _ID_FIELDS:
         if absent in fields and is_missing(fields[absent]):
             del fields[absent]
     name = next((name for name in _ID_FIELDS if name in fields), None)
     if name is None:
-        return default
+        return ""
     try:
         return id_text(fields.pop(name))
     except ValueError as error:

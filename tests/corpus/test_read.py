@@ -68,7 +68,7 @@ def test_archives_of_several_parts(tmp_path: Path, suffix: str) -> None:
         ('{"docid": 7, "document_text": "Tevatron"}', Document("7", "", "Tevatron")),
         ('{"docid": "7", "title": null, "text": "Tevatron"}', Document("7", "", "Tevatron")),
         ('{"id": 1.5, "body": "", "title": "T"}', Document("1.5", "T", "")),
-        ('{"content": "plain", "year": 1999}', Document("c.jsonl:1", "", "plain", {"year": 1999})),
+        ('{"_id": 1, "content": "plain", "year": 1999}', Document("1", "", "plain", {"year": 1999})),
         (
             '{"_id": "x", "text": "t", "metadata": {"url": "u"}, "tags": [1, null]}',
             Document("x", "", "t", {"url": "u", "tags": [1, None]}),
@@ -88,11 +88,14 @@ def test_field_names(tmp_path: Path, line: str, expected: Document) -> None:
     assert read(write(tmp_path / "c.jsonl", line)) == [expected]
 
 
-def test_made_up_ids_are_lines_and_survive_compression(tmp_path: Path) -> None:
+def test_positions_as_ids_survive_compression(tmp_path: Path) -> None:
     text = '{"text": "one"}\n\n{"text": "three"}\n'
-    plain = read(write(tmp_path / "notes.jsonl", text))
-    assert [document.id for document in plain] == ["notes.jsonl:1", "notes.jsonl:3"]
-    assert read(write(tmp_path / "sub" / "notes.jsonl.gz", gzip.compress(text.encode()))) == plain
+    plain = read(write(tmp_path / "notes.jsonl", text), ids_are_positions=True)
+    assert [document.id for document in plain] == ["notes.jsonl/notes.jsonl:1", "notes.jsonl/notes.jsonl:3"]
+    packed = write(tmp_path / "sub" / "notes.jsonl.gz", gzip.compress(text.encode()))
+    assert read(packed, ids_are_positions=True) == plain
+    named = read(packed, name="mine", ids_are_positions=True)
+    assert [document.id for document in named] == ["mine/notes.jsonl:1", "mine/notes.jsonl:3"]
 
 
 def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
@@ -112,7 +115,8 @@ def test_csv_with_quoting_and_large_fields(tmp_path: Path) -> None:
         Document("1", 'a, "b"', "line 1\nline 2", {"year": "1999"}),
         Document("2", "", large, {"year": ""}),
     ]
-    assert [document.id for document in read(write(tmp_path / "d.csv", 'text\n"a\nb"\nc\n'))] == ["d.csv:2", "d.csv:4"]
+    rows = read(write(tmp_path / "d.csv", 'text\n"a\nb"\nc\n'), ids_are_positions=True)
+    assert [document.id for document in rows] == ["d.csv/d.csv:2", "d.csv/d.csv:4"]
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -150,11 +154,12 @@ def test_text_folder(tmp_path: Path) -> None:
     write(tmp_path / "a" / "code.py", "pass")
     write(tmp_path / ".git" / "c.txt", "hidden")
     write(tmp_path / ".hidden.txt", "hidden")
-    assert read(tmp_path) == [
-        Document("b.md", "", "# Bee"),
-        Document("a/gz.txt.gz", "", "packed"),
-        Document("a/z.TXT", "", "зет\nzet"),
+    assert read(tmp_path, name="notes") == [
+        Document("notes/b.md", "", "# Bee"),
+        Document("notes/a/gz.txt.gz", "", "packed"),
+        Document("notes/a/z.TXT", "", "зет\nzet"),
     ]
+    assert read(tmp_path)[0].id == f"{tmp_path.name}/b.md"
     assert read(tmp_path / "b.md") == [Document("b.md", "", "# Bee")]
 
 

@@ -7,12 +7,13 @@ from typing import Literal
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
-from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.read import Entry, read_entries
+from llm2comp.corpus.sources import Source, name_sources
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
 
-__all__ = ["RESERVED_FIELDS", "SkipCounter", "read_documents"]
+__all__ = ["RESERVED_FIELDS", "SkipCounter", "find_sources", "open_corpora"]
 
 RESERVED_FIELDS = (*CHUNK_FIELDS, "llm2comp_title", "llm2comp_score")
 """Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
@@ -36,35 +37,48 @@ class SkipCounter:
         self._report(message)
 
 
-def read_documents(
+def find_sources(
+    corpora: Sequence[str | Path], known: Sequence[Source] = (), *, name: str | None = None, positions: bool = False
+) -> list[Source]:
+    """The source of each corpus; see `name_sources`.
+
+    Raises:
+        SettingsError: `corpora` is no list, or empty, or the name or kind of ids does not fit.
+    """
+    if isinstance(corpora, str | Path) or not corpora:
+        raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
+    return name_sources(corpora, known, name=name, positions=positions)
+
+
+def open_corpora(
     corpora: Sequence[str | Path],
+    sources: Sequence[Source],
     on_error: Literal["raise", "skip"],
     skip: SkipCounter,
     *,
     header: bool | None = None,
-) -> Iterator[Document]:
+) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
     Raises:
-        SettingsError: `corpora` is no list, or empty.
-        CorpusError: A corpus is missing, empty or malformed, or an id occurs twice, or a field is reserved.
+        CorpusError: A corpus is missing, empty or malformed, an id occurs twice, or a field is reserved.
     """
-    if isinstance(corpora, str | Path) or not corpora:
-        raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
-    streams = [(source, read_corpus(source, on_error=on_error, on_skip=skip, header=header)) for source in corpora]
-    checked = [(source, _check_fields(source, stream, on_error, skip)) for source, stream in streams]
+    streams = [
+        (corpus, read_entries(corpus, source, on_error=on_error, on_skip=skip, header=header))
+        for corpus, source in zip(corpora, sources, strict=True)
+    ]
+    checked = [(corpus, _check_fields(corpus, stream, on_error, skip)) for corpus, stream in streams]
     return checked[0][1] if len(checked) == 1 else _join(checked, on_error, skip)
 
 
-def _check_fields(
-    source: str | Path, stream: Iterator[Document], on_error: str, skip: SkipCounter
-) -> Iterator[Document]:
+def _check_fields(source: str | Path, stream: Iterator[Entry], on_error: str, skip: SkipCounter) -> Iterator[Entry]:
     """The documents whose metadata has no reserved name, and no name under which filters would see two values."""
     kept = refused = 0
-    for document in stream:
+    for entry in stream:
+        document = entry.document
         if not (fault := _find_fault(document)):
             kept += 1
-            yield document
+            yield entry
             continue
         refused += 1
         message = f'{source}: document "{document.id}": {fault}'
@@ -85,18 +99,16 @@ def _find_fault(document: Document) -> str | None:
     return None
 
 
-def _join(
-    streams: Sequence[tuple[str | Path, Iterator[Document]]], on_error: str, skip: SkipCounter
-) -> Iterator[Document]:
+def _join(streams: Sequence[tuple[str | Path, Iterator[Entry]]], on_error: str, skip: SkipCounter) -> Iterator[Entry]:
     seen = IdSet()
     for source, stream in streams:
-        for document in stream:
-            if seen.add(document.id):
-                yield document
+        for entry in stream:
+            if seen.add(entry.document.id):
+                yield entry
                 continue
             message = (
-                f'{source}: id "{document.id}" occurs in an earlier corpus too; ids must be unique (on_error="skip", '
-                "--on-error skip: the first stays)"
+                f'{source}: id "{entry.document.id}" occurs in an earlier corpus too; ids must be unique '
+                '(on_error="skip", --on-error skip: the first stays)'
             )
             if on_error == "raise":
                 raise CorpusError(message)

@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 
 from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.sources import Source
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
+from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
@@ -93,6 +94,8 @@ def encode_shard(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    source: str | None = None,
+    ids_are_positions: bool = False,
 ) -> ShardReport:
     """Report of the shard written to the folder `shard-I-of-N` in `output`.
 
@@ -110,6 +113,8 @@ def encode_shard(
         on_skip: Called with the message of each skipped row; None: messages go to the log.
         progress: Called with the phase and the number of its units done.
         header: As for `build_index`.
+        source: As for `build_index`.
+        ids_are_positions: As for `build_index`.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -120,7 +125,8 @@ def encode_shard(
     part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
-    corpus = _Corpus(read_documents(corpora, on_error, skips, header=header), part)
+    sources = find_sources(corpora, name=source, positions=ids_are_positions)
+    corpus = _Corpus((entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header)), part)
     _check_folder(folder, overwrite=overwrite)
     encoder, name = load_encoder(model)
     start = time.perf_counter()
@@ -132,7 +138,7 @@ def encode_shard(
         if (folder / SHARD).exists():
             shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, show)
         else:
-            shard = _make(folder, corpus, part, encoder, name, encode, chosen, show)
+            shard = _make(folder, corpus, sources, part, encoder, name, encode, chosen, show)
     size = sum(record.bytes for record in shard.files.values())
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
     return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows)
@@ -147,6 +153,7 @@ def _clear(folder: Path) -> None:
 def _make(
     folder: Path,
     corpus: _Corpus,
+    sources: Sequence[Source],
     part: Part,
     encoder: Encoder,
     name: str | None,
@@ -167,7 +174,8 @@ def _make(
         progress(Phase.FINISHING, 0)
         files = writer.finish()
     counts = (writer.rows, corpus.taken, corpus.documents, corpus.sha256)
-    shard = Shard(part, name, encoder.fingerprint, encode.dimension, options, *counts, files, versions())
+    made = (files, versions(), tuple(dict.fromkeys(sources)))
+    shard = Shard(part, name, encoder.fingerprint, encode.dimension, options, *counts, *made)
     write_shard(folder, shard)
     (folder / ROWS / JOURNAL).unlink()
     return shard

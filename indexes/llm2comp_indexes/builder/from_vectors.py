@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.sources import Source
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
+from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import (
     check_feasible,
     finish_segment,
@@ -68,6 +69,7 @@ class _Origin(NamedTuple):
     fingerprint: str
     options: IndexOptions
     encoder: Encoder | None
+    sources: tuple[Source, ...] | None
 
 
 def build_from_vectors(
@@ -83,6 +85,8 @@ def build_from_vectors(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    source: str | None = None,
+    ids_are_positions: bool = False,
 ) -> BuildReport:
     """Report of the index written to the folder `output`. It appears once complete; a killed build can be resumed.
 
@@ -107,6 +111,8 @@ def build_from_vectors(
         on_skip: As for `build_index`.
         progress: As for `build_index`.
         header: As for `build_index`.
+        source: As for `build_index`, with .npy files and a corpus.
+        ids_are_positions: As for `build_index`, with .npy files and a corpus.
 
     Raises:
         CorpusError: Ids or documents are missing, malformed or duplicate.
@@ -120,17 +126,20 @@ def build_from_vectors(
     check_output(target, overwrite=overwrite)
     show, skips, chosen = progress or silent, SkipCounter(on_skip), options or IndexOptions()
     queries = _read_queries(Path(vectors.queries)) if vectors.queries is not None else None
+    names: dict[str, Any] = {"name": source, "positions": ids_are_positions}
     if _are_shards(vectors):
+        if source is not None or ids_are_positions:
+            raise SettingsError("source or ids_are_positions is given with shards, which hold their ids; leave it out")
         origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
     else:
-        origin = _open_arrays(vectors, corpora, model, chosen, on_error, skips, header)
+        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
         segments, measured = _write(change, origin, queries, device, show)
-        manifest = change.commit(
-            Manifest(0, origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments), {})
-        )
+        made = (origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments))
+        sources = origin.sources
+        manifest = change.commit(Manifest(0, *made, {}, sources=sources, unlisted=sources is None))
     return BuildReport(
         manifest.documents,
         skips.count,
@@ -178,6 +187,7 @@ def _check_queries(vectors: VectorFiles, queries: Queries | None, source: Vector
 def _open_arrays(
     vectors: VectorFiles,
     corpora: Sequence[str | Path],
+    names: dict[str, Any],
     model: Any,
     options: IndexOptions,
     on_error: Literal["raise", "skip"],
@@ -199,16 +209,20 @@ def _open_arrays(
         raise SettingsError(
             "hybrid needs texts, and there are vectors only: give the corpus that they were made of too"
         )
+    sources = find_sources(corpora, **names) if corpora else []
+
+    def read_documents() -> Iterator[Document]:
+        return (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header))
+
     if corpora:
-        read_documents(corpora, on_error, skips, header=header)  # a missing one is reported before the ids are read
-    corpus = (lambda: read_documents(corpora, on_error, skips, header=header)) if corpora else None
+        read_documents()  # a missing one is reported before the ids are read
     source = NpySource(
         [Path(path) for path in vectors.paths],
         Path(vectors.ids),
-        corpus,
+        read_documents if corpora else None,
         on_missing=skips if on_error == "skip" else None,
     )
-    return _Origin(source, None, "", options, None)
+    return _Origin(source, None, "", options, None, tuple(dict.fromkeys(sources)))
 
 
 def _open_shards(
@@ -234,7 +248,7 @@ def _open_shards(
     store = max(options.store, shard.options.store, key=STORES.index)  # from the most precise to the least
     merged = replace(options, store=store, chunk_tokens=chunks[0], chunk_overlap=chunks[1])
     encoder, name = _find_encoder(model, shard) if wants_encoder or model is not None else (None, shard.model)
-    return _Origin(source, name, shard.fingerprint, merged, encoder)
+    return _Origin(source, name, shard.fingerprint, merged, encoder, source.sources)
 
 
 def _find_encoder(model: Any, shard: Shard) -> tuple[Encoder | None, str | None]:

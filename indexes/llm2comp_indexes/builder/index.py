@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
+from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
@@ -58,6 +58,8 @@ def build_index(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    source: str | None = None,
+    ids_are_positions: bool = False,
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
@@ -65,7 +67,8 @@ def build_index(
     killed, interrupted or ran out of space resumes after its last finished block when it is run again.
 
     Args:
-        corpora: Sources that `llm2comp.corpus.read.read_corpus` takes; an id must not occur in two of them.
+        corpora: Sources that `llm2comp.corpus.read.read_corpus` takes; an id that they give must not occur in two of
+            them.
         output: A folder that does not exist, is empty, or was left by a stopped build.
         model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
         options: Type, targets, store, chunking and BM25; None: type and parameters are chosen by measurement.
@@ -75,6 +78,9 @@ def build_index(
         on_skip: Called with the message of each skipped row; None: messages go to the log.
         progress: Called with the phase and the number of its units done.
         header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
+        source: Name of the source, if a single corpus is given: ids made for its documents begin with it. None: the
+            name of its file or folder, made unique.
+        ids_are_positions: Whether a row without an id gets its position as id, instead of a hash of its content.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -86,7 +92,8 @@ def build_index(
     check_output(target, overwrite=overwrite)
     chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
-    documents = read_documents(corpora, on_error, skips, header=header)
+    sources = find_sources(corpora, name=source, positions=ids_are_positions)
+    documents = (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header))
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
     check_feasible(chosen, encode.dimension, device)
@@ -104,7 +111,9 @@ def build_index(
             segment, measured = finish_segment(
                 new, chosen, encoder=encoder, device=device, progress=show, seconds=spent
             )
-        manifest = change.commit(Manifest(0, name, encoder.fingerprint, encode.dimension, chosen, (segment,), {}))
+        listed = tuple(dict.fromkeys(sources))
+        made = (name, encoder.fingerprint, encode.dimension, chosen, (segment,))
+        manifest = change.commit(Manifest(0, *made, {}, sources=listed))
     seconds = time.perf_counter() - start
     return BuildReport(
         manifest.documents,

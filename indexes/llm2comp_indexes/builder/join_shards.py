@@ -1,6 +1,7 @@
 """Joined shards: their rows as a stream in the order of the corpus, after every file is compared with its checksum."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
+from llm2comp.corpus.sources import Source
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.shard_file import ROWS, Shard, find_shards
 from llm2comp_indexes.builder.vector_files import VectorBlock
@@ -45,6 +47,7 @@ class ShardSource:
                 check_content(folder / ROWS / name, record)
         self.shard = self._shards[0][1]
         self.documents, self.dimension = self.shard.corpus_documents, self.shard.dimension
+        self.sources = _join_sources([shard.sources for _, shard in self._shards])
         self.identity: Any = [
             [shard.files[name].sha256 for name in (Names.DOCUMENTS, Names.VECTORS)] for _, shard in self._shards
         ]
@@ -164,3 +167,15 @@ class _Cursor:
             row = self._reader[self.row]
             self._coming = with_new_fields(row) if self._chunked else row
         return self._coming
+
+
+def _join_sources(lists: Sequence[tuple[Source, ...] | None]) -> tuple[Source, ...] | None:
+    """Sources of all shards, with the roots that all agree on; None if a shard of version 0.1.0 is among them."""
+    if any(sources is None for sources in lists):
+        return None
+    joined: dict[str, Source] = {}
+    for source in (source for sources in lists for source in sources or ()):
+        other = joined.setdefault(source.name, source)
+        if other.root != source.root:
+            joined[source.name] = replace(other, root=None)
+    return tuple(joined.values())

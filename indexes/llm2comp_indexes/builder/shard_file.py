@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 from llm2comp.atomic import write_file
 from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_digest, take_optional
+from llm2comp.corpus.sources import Source
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
-from llm2comp_indexes.format.manifest import Names
+from llm2comp_indexes.format.manifest import Names, parse_sources
 from llm2comp_indexes.format.segment_writer import JOURNAL
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import IndexOptions
@@ -91,6 +92,7 @@ class Shard:
         corpus_sha256: SHA-256 of the lines of all documents of the corpus, equal for all its shards.
         files: Records by file name.
         created_by: Versions of the software that wrote it.
+        sources: Corpora that were read; None: version 0.1.0 wrote it.
     """
 
     part: Part
@@ -104,6 +106,7 @@ class Shard:
     corpus_sha256: str
     files: Mapping[str, FileRecord]
     created_by: Mapping[str, str]
+    sources: tuple[Source, ...] | None = ()
 
 
 def write_shard(folder: Path, shard: Shard) -> None:
@@ -121,6 +124,7 @@ def write_shard(folder: Path, shard: Shard) -> None:
         "rows": shard.rows,
         "documents": shard.documents,
         "corpus": {"documents": shard.corpus_documents, "sha256": shard.corpus_sha256},
+        "sources": [asdict(source) for source in shard.sources or ()],
         "files": {name: asdict(record) for name, record in shard.files.items()},
     }
     write_file(folder / SHARD, [json.dumps(signed(content), indent=1)], draft=f"{SHARD}.new")
@@ -195,6 +199,7 @@ def _parse(content: dict[str, Any]) -> Shard:
         digest,
         files,
         versions,
+        parse_sources(content),
     )
 
 

@@ -95,8 +95,8 @@ def _check(options: IndexOptions, before: Manifest) -> None:
 
 def _is_merged(manifest: Manifest) -> bool:
     """Whether a merge with the options of the index would change nothing."""
-    if manifest.chunk_fields != CHUNK_FIELDS:
-        return False
+    if manifest.chunk_fields != CHUNK_FIELDS or manifest.sources is None:
+        return False  # of version 0.1.0
     if len(manifest.segments) != 1:
         return not manifest.segments
     [segment] = manifest.segments

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
-from llm2comp.errors import SettingsError
+from llm2comp.corpus.read import Entry
+from llm2comp.corpus.sources import Source, source_of
+from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import SkipCounter, read_documents
+from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder
@@ -73,6 +75,8 @@ def add_documents(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    source: str | None = None,
+    ids_are_positions: bool = False,
 ) -> AddReport:
     """Adds new documents and replaces changed ones, in one commit.
 
@@ -88,6 +92,9 @@ def add_documents(
         on_skip: As for `build_index`.
         progress: As for `build_index`.
         header: As for `build_index`.
+        source: Name of the source, as for `build_index`; that of a source of the index means that source, whichever its
+            path was. None: the source that was added from this path, or else a new one.
+        ids_are_positions: As for `build_index`; a known source keeps to what it was added with.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in the corpora.
@@ -95,15 +102,19 @@ def add_documents(
     """
     resolve_device(device)
     skips, show = SkipCounter(on_skip), progress or silent
-    documents = read_documents(corpora, on_error, skips, header=header)
     with (
         change_index(Path(folder)) as change,
         Index(Path(folder), _before(change), model=model, searchable=False) as index,
     ):
+        known = index.manifest.sources or ()
+        sources = find_sources(corpora, known, name=source, positions=ids_are_positions)
+        entries = open_corpora(corpora, sources, on_error, skips, header=header)
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
-        changes = _Changes(index, make_splitter(options, index.model, fields=index.manifest.chunk_fields))
-        blocks = split_into_blocks(changes.rows(documents))
+        split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)
+        changes = _Changes(index, split, sources)
+        blocks = split_into_blocks(changes.rows(entries))
+        listed = tuple({source.name: source for source in [*known, *sources]}.values())
         first = next(blocks, None)
         if first is not None:
             segment_facts = segment_header(index.manifest.fingerprint, encode.dimension, options)
@@ -115,7 +126,9 @@ def add_documents(
                     new, options, encoder=index.model, device=device, progress=show, small_exact=True
                 )
             kept = [_without(change, *replaced) for replaced in zip(index.segments, changes.replaced, strict=True)]
-            _commit(change, [*kept, segment])
+            _commit(change, [*kept, segment], listed)
+        elif not changes.made <= set(known):
+            _commit(change, index.manifest.segments, listed)
     counts = (changes.added, changes.changed, changes.unchanged, skips.count)
     return AddReport(*counts, time.perf_counter() - start, encode.seconds)
 
@@ -146,31 +159,71 @@ class _Changes:
         changed: Number of changed documents so far.
         unchanged: Number of documents so far that the index holds already.
         replaced: For each segment, the rows of changed documents.
+        made: Sources so far that made the id of a document.
+
+    Raises:
+        CorpusError: A document that the index holds would be replaced by another, under an id that was made for one of
+            the two.
     """
 
-    def __init__(self, index: Index, split: Splitter) -> None:
+    def __init__(self, index: Index, split: Splitter, sources: Sequence[Source]) -> None:
         self.added = self.changed = self.unchanged = 0
         self.replaced = [_Deletions() for _ in index.segments]
+        self.made: set[Source] = set()
         self._segments, self._split = index.segments, split
+        self._unlisted = index.manifest.unlisted
+        self._sources = {source.name: source for source in sources}
+        self._new = set(self._sources) - {source.name for source in index.manifest.sources or ()}
 
-    def rows(self, documents: Iterable[Document]) -> Iterator[list[Document]]:
+    def rows(self, entries: Iterable[Entry]) -> Iterator[list[Document]]:
         """The rows of each new or changed document."""
-        remaining = iter(documents)
+        remaining = iter(entries)
         while block := list(islice(remaining, _IDS_AT_ONCE)):
-            known = [segment.find_rows([document.id for document in block]) for segment in self._segments]
-            for number, document in enumerate(block):
-                rows = self._split(document)
+            known = [segment.find_rows([entry.document.id for entry in block]) for segment in self._segments]
+            for number, entry in enumerate(block):
+                rows = self._split(entry.document)
+                name = source_of(entry.document.id) if entry.earlier_id else None
+                if name:
+                    self.made.add(self._sources[name])
                 places = [place for place, known_rows in enumerate(known) if known_rows[number]]
                 if not places:
+                    if self._unlisted and self._holds_earlier(entry):
+                        self.unchanged += 1
+                        continue
                     self.added += 1
                 elif any(self._same(self._segments[place], known[place][number], rows) for place in places):
                     self.unchanged += 1
                     continue
+                elif name in self._new:
+                    raise CorpusError(
+                        f"{entry.document.id}: the id made for it is one that the index holds another document under; "
+                        "give the source another name (--source NAME)"
+                    )
                 else:
                     self.changed += 1
                     for place in places:
                         self.replaced[place].add(known[place][number])
                 yield rows
+
+    def _holds_earlier(self, entry: Entry) -> bool:
+        """Whether the index holds the document under the id that version 0.1.0 made for it.
+
+        Raises:
+            CorpusError: It holds another one under that id: one from elsewhere, or this one before it was changed.
+        """
+        if entry.earlier_id is None:
+            return False
+        known = [segment.find_rows([entry.earlier_id])[0] for segment in self._segments]
+        if not any(known):
+            return False
+        rows = self._split(replace(entry.document, id=entry.earlier_id))
+        if any(self._same(segment, part, rows) for segment, part in zip(self._segments, known, strict=True) if part):
+            return True
+        raise CorpusError(
+            f"{entry.earlier_id}: in the index with other content, added by version 0.1.0, which did not record where "
+            "from: it cannot be told whether it was changed or is another document; build the index again (llm2comp "
+            "index build), or delete this id first (llm2comp index delete)"
+        )
 
     @staticmethod
     def _same(segment: OpenSegment, known: list[int], rows: Sequence[Document]) -> bool:
@@ -229,7 +282,8 @@ def _without(change: Change, segment: OpenSegment, deletions: _Deletions) -> Seg
     return with_deleted(change, segment.segment, deleted, documents=segment.segment.documents - deletions.documents)
 
 
-def _commit(change: Change, segments: Sequence[Segment]) -> None:
-    """Commits the index of these segments, without those in which all rows are deleted."""
+def _commit(change: Change, segments: Sequence[Segment], sources: tuple[Source, ...] | None = None) -> None:
+    """Commits the index of these segments, without those in which all rows are deleted, and of these sources."""
+    before = _before(change)
     alive = tuple(segment for segment in segments if segment.deleted < segment.rows)
-    change.commit(replace(_before(change), segments=alive))
+    change.commit(replace(before, segments=alive, sources=before.sources if sources is None else sources))

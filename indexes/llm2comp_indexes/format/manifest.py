@@ -11,6 +11,7 @@ from typing import Any
 from llm2comp.atomic import write_file
 from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_optional
+from llm2comp.corpus.sources import Source
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, ChunkFields
 from llm2comp_indexes.format.documents import ROW_BYTES
@@ -25,6 +26,7 @@ __all__ = [
     "Names",
     "Segment",
     "check_folders",
+    "parse_sources",
     "read_manifest",
     "read_manifest_alone",
     "segment_folder",
@@ -110,6 +112,8 @@ class Manifest:
         segments: In the order of their documents.
         created_by: Versions of the software that wrote it.
         chunk_fields: Names of the fields in the metadata of chunks.
+        sources: Corpora that the documents came from; None: version 0.1.0 wrote the manifest, and recorded none.
+        unlisted: Whether documents may be left from additions that recorded no source, with ids made by version 0.1.0.
     """
 
     commit: int
@@ -120,6 +124,8 @@ class Manifest:
     segments: tuple[Segment, ...]
     created_by: Mapping[str, str]
     chunk_fields: ChunkFields = CHUNK_FIELDS
+    sources: tuple[Source, ...] | None = ()
+    unlisted: bool = False
 
     @property
     def documents(self) -> int:
@@ -153,6 +159,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "metric": _METRIC,
         "options": manifest.options.to_json(),
         "documents": manifest.documents,
+        "sources": [asdict(source) for source in manifest.sources or ()],
+        "unlisted": manifest.unlisted,
         "segments": [asdict(segment) for segment in manifest.segments],
     }
     if manifest.options.chunk_tokens is not None and manifest.chunk_fields != CHUNK_FIELDS_0_1:
@@ -271,6 +279,8 @@ def _parse(content: dict[str, Any]) -> Manifest:
         segments,
         take(content, "created_by", dict),
         _parse_chunk_fields(content, options),
+        parse_sources(content),
+        take(content, "unlisted", bool) if "sources" in content else True,
     )
     if take_count(content, "documents", 0, 1 << 50) != manifest.documents:
         raise ValueError("the number of documents is not the sum of its segments")
@@ -284,6 +294,26 @@ def _parse_chunk_fields(content: dict[str, Any], options: IndexOptions) -> Chunk
     if content["chunk_fields"] != list(CHUNK_FIELDS):
         raise ValueError(f"chunk_fields {content['chunk_fields']!r:.80}, expected {list(CHUNK_FIELDS)}")
     return CHUNK_FIELDS
+
+
+def parse_sources(content: Mapping[str, Any]) -> tuple[Source, ...] | None:
+    """The sources of a manifest or a shard; None: version 0.1.0 wrote it.
+
+    Raises:
+        ValueError: The list is malformed, or two sources have the same name.
+    """
+    if "sources" not in content:
+        return None
+    entries = take(content, "sources", list)
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("a source is not an object")
+    sources = tuple(
+        Source(take(entry, "name", str), take_optional(entry, "root", str), take(entry, "positions", bool))
+        for entry in entries
+    )
+    if len({source.name for source in sources}) != len(sources):
+        raise ValueError("two sources have the same name")
+    return sources
 
 
 def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segment:

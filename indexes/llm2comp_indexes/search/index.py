@@ -253,11 +253,6 @@ class Index:
                     f"{self.folder}: its vectors were made elsewhere, by a model it does not know; name the model "
                     "(--model), or search_vectors"
                 )
-            if self.manifest.model is None:
-                raise IndexFolderError(
-                    f"{self.folder}: built with another model, whose name is not recorded (fingerprint "
-                    f"{self.manifest.fingerprint[:12]}); name its folder or Hub id (--model), or give it as model="
-                )
             try:
                 encoder = load_encoder(self.manifest.model)[0]
             except LLM2CompError as error:

@@ -1,0 +1,181 @@
+"""Names of sources, and the ids made for documents whose corpus gives none.
+
+Every such id begins with the name of its source, which holds neither `/` nor `#`, and goes on with one of the two or
+not at all: two sources never share an id. It depends on the source's name and on the document, not on the machine.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from llm2comp.corpus.id_set import IdSet
+from llm2comp.corpus.text import uncompressed_name
+from llm2comp.errors import SettingsError
+
+__all__ = ["IdMaker", "Source", "default_name", "name_sources", "source_of"]
+
+_UNFIT = re.compile(r"[/#\x00-\x1f\x7f]")
+_HASH_BYTES = 8
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A corpus that documents of an index came from.
+
+    Attributes:
+        name: What ids made for its documents begin with.
+        root: Resolved path, or a name such as `hub:NAME` or `python-docs:`; None: it was read on several machines, from
+            different paths.
+        positions: Whether its rows without an id get their position as id, instead of a hash of their content.
+    """
+
+    name: str
+    root: str | None
+    positions: bool = False
+
+
+def name_sources(
+    corpora: Sequence[str | Path], known: Sequence[Source] = (), *, name: str | None = None, positions: bool = False
+) -> list[Source]:
+    """The source of each corpus: a known one with its root or the given name, or else a new one with a unique name.
+
+    Args:
+        corpora: As `read_corpus` takes them.
+        known: Sources of the index so far.
+        name: Name for the source of a single corpus; one that is known is that source, whatever its root was.
+        positions: Whether new sources make ids of positions.
+
+    Raises:
+        SettingsError: The name does not fit, or goes with several corpora; a corpus is known under several names, or
+            with ids of another kind.
+    """
+    if name is not None:
+        _check_name(name, corpora)
+    listed = list(known)
+    sources = []
+    for corpus in corpora:
+        source = _find_known(corpus, listed, name, positions)
+        if source is None:
+            source = Source(name or _unique_name(corpus, listed, known), _root(corpus), positions)
+        listed = [other for other in listed if other.name != source.name] + [source]
+        sources.append(source)
+    return sources
+
+
+def _check_name(name: str, corpora: Sequence[str | Path]) -> None:
+    if len(corpora) != 1:
+        raise SettingsError(f"source {name!r} names one corpus, {len(corpora)} are given; add each on its own")
+    if not name.strip() or _UNFIT.search(name) or name != _utf8(name):
+        raise SettingsError(f"source is {name!r}, expected a name without / and #, such as handbook")
+
+
+def _find_known(corpus: str | Path, listed: Sequence[Source], name: str | None, positions: bool) -> Source | None:
+    root = _root(corpus)
+    matches = [source for source in listed if (source.root == root if name is None else source.name == name)]
+    if not matches:
+        return None
+    if len(matches) > 1:
+        names = ", ".join(source.name for source in matches)
+        raise SettingsError(f"{corpus}: in the index as the sources {names}; choose one of them (--source NAME)")
+    if positions and not matches[0].positions:
+        raise SettingsError(
+            f'{corpus}: in the index as "{matches[0].name}", with hashes of rows as ids; leave out --ids-are-positions '
+            "(ids_are_positions), or give it another name (--source NAME)"
+        )
+    return replace(matches[0], root=root)
+
+
+def _unique_name(corpus: str | Path, listed: Sequence[Source], known: Sequence[Source]) -> str:
+    base, taken = default_name(corpus), {source.name for source in listed}
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = f"{base}-{number}"
+    namesake = next((source for source in known if source.name == base), None)
+    if namesake:
+        _logger.warning(
+            '%s: another source than "%s" (%s), and named "%s"; if it is the same in a new place, use --source %s',
+            corpus,
+            base,
+            namesake.root or "read on several machines",
+            name,
+            base,
+        )
+    return name
+
+
+def _root(corpus: str | Path) -> str:
+    return str(corpus) if _is_named(corpus) else os.path.realpath(corpus)
+
+
+def _is_named(corpus: str | Path) -> bool:
+    """Whether the corpus is not a path."""
+    return str(corpus).startswith("hub:") or str(corpus) in ("python-docs:", "python-docs:all", "-")
+
+
+def default_name(corpus: str | Path) -> str:
+    """Name of a source by its root alone: of the file without compression suffix, of the folder or the data set."""
+    if str(corpus) == "-":
+        return "stdin"
+    if str(corpus).startswith("hub:"):
+        name = str(corpus).removeprefix("hub:").rstrip(":/").rpartition("/")[2]
+    elif _is_named(corpus):
+        name = str(corpus)
+    else:
+        path = Path(os.path.abspath(corpus))
+        name = path.name if os.path.isdir(path) else uncompressed_name(path)
+    return _UNFIT.sub("_", _utf8(name)).strip() or "corpus"
+
+
+def _utf8(name: str) -> str:
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def source_of(identifier: str) -> str:
+    """Name of the source that made the id, if any did."""
+    return re.split("[/#]", identifier, maxsplit=1)[0]
+
+
+class IdMaker:
+    """Makes the ids of one source's documents."""
+
+    def __init__(self, source: Source, *, files: bool, single: bool) -> None:
+        """Ids of files, or of rows; `single`: the source is one file."""
+        self._name, self._positions = source.name, source.positions
+        self._files, self._single = files, single
+        self._repeats: dict[str, int] = {}
+
+    def make(self, position: str, content: tuple[str, str, dict[str, Any]], taken: IdSet) -> str:
+        """The next id, which is added to `taken`.
+
+        Args:
+            position: Path of a file from the root; of a row, `file.jsonl:LINE`.
+            content: Title, text and metadata.
+            taken: All ids of the corpus so far.
+
+        Raises:
+            ValueError: The id is taken already by an id that the corpus gave.
+        """
+        if not self._files and not self._positions:
+            return self._make_by_content(content, taken)
+        identifier = self._name if self._files and self._single else f"{self._name}/{position}"
+        if not taken.add(identifier):
+            raise ValueError(f"the id {identifier!r:.80} made for it is one that the corpus gives to another document")
+        return identifier
+
+    def _make_by_content(self, content: tuple[str, str, dict[str, Any]], taken: IdSet) -> str:
+        """`SOURCE#HASH`; of equal rows, the second one gets `-2` behind it, and so on."""
+        text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
+        identifier = base = f"{self._name}#{digest}"
+        while not taken.add(identifier):
+            self._repeats[digest] = number = self._repeats.get(digest, 1) + 1
+            identifier = f"{base}-{number}"
+        return identifier

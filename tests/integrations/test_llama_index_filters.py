@@ -42,9 +42,15 @@ def _one(key: str, operator: FilterOperator, value: Any) -> MetadataFilters:
     return MetadataFilters(filters=[MetadataFilter(key=key, operator=operator, value=value)])
 
 
+NE_FINDS_ABSENT = _matches_in_llama_index(_one("draft", FilterOperator.NE, 1), [{}]) == [0]
+same_store = pytest.mark.skipif(
+    not NE_FINDS_ABSENT, reason="the store of this LlamaIndex leaves documents without the field out of NE"
+)
+
 FLAGS = [{"draft": True}, {"draft": False}, {"draft": 1}, {"draft": 0.0}, {"draft": 2}, {}]
 
 
+@same_store
 @pytest.mark.parametrize("value", [0, 1, 1.0, -0.0, 0.5, 2, -1, INF, -INF, NAN])
 @pytest.mark.parametrize("operator", ORDERED)
 def test_numbers_match_truth_values_as_in_llama_indexs_store(operator: str, value: float) -> None:
@@ -112,6 +118,7 @@ cases = st.one_of(
 )
 
 
+@same_store
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(key=names, case=cases)
 def test_any_name_and_any_value_survive(key: str, case: tuple[list[Any], str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from contextlib import suppress
+from typing import Any
 
-__all__ = ["on_terminal", "open_missing_streams"]
+__all__ = ["LossyStream", "on_terminal", "open_missing_streams"]
 
 
 def on_terminal() -> bool:
@@ -27,3 +29,37 @@ def open_missing_streams() -> None:
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
+
+
+class LossyStream:
+    """A stream that loses what cannot be written, such as to a terminal that is gone or a full disk.
+
+    The descriptor is then pointed at the null device, so that nothing later fails for it either.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes the text and returns its length."""
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)

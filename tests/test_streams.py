@@ -76,3 +76,10 @@ sys.stderr = {missing}
 print(llm2comp.load(device="cpu").encode_document(["bread"]).shape)
 """
     assert run_python(code) == "(1, 256)\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_messages_that_cannot_be_written_do_not_stop_a_command(index: Path, tmp_path: Path) -> None:
+    """A terminal that is gone and a full disk fail alike."""
+    (tmp_path / "more.jsonl").write_text('{"_id": "c", "text": "quinces"}\n')
+    assert command("2>/dev/full", "index", "add", index, tmp_path / "more.jsonl").returncode == 0

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import redirect_stderr
 from types import FrameType, ModuleType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 
@@ -20,7 +21,7 @@ from llm2comp import __version__
 from llm2comp.cli import analyze, bench, compare, demo, encode, evaluate, export, index, report, search, train
 from llm2comp.cli.output import printable
 from llm2comp.errors import LLM2CompError
-from llm2comp.streams import on_terminal, open_missing_streams
+from llm2comp.streams import LossyStream, on_terminal, open_missing_streams
 
 __all__ = ["app", "main"]
 
@@ -82,6 +83,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a text may have characters that the encoding lacks
+    with redirect_stderr(cast("TextIO", LossyStream(sys.stderr))):  # a lost message is no reason to stop the work
+        _run()
+
+
+def _run() -> None:
     try:
         app(prog_name="llm2comp")
     except LLM2CompError as error:

@@ -13,7 +13,9 @@ from llm2comp_indexes.change.update import AddReport, DeleteReport, add_document
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.format.verify import verify_index
 from llm2comp_indexes.options import IndexOptions, Targets
-from llm2comp_indexes.search.index import Hit, Index, SearchOptions, open_index
+from llm2comp_indexes.search.hits import Hit
+from llm2comp_indexes.search.index import Index, open_index
+from llm2comp_indexes.search.options import SearchOptions
 from llm2comp_indexes.structures.structure import Effort
 from llm2comp_indexes.tuning.report import Report
 

@@ -2,15 +2,13 @@
 
 import hashlib
 import logging
-import math
 import pickle
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,104 +18,22 @@ from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError, one_
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.filters.parse import Where, parse_where
-from llm2comp_indexes.format.chunks import parent_id
 from llm2comp_indexes.format.manifest import MANIFEST, Manifest, read_manifest
 from llm2comp_indexes.format.mapping import limit_explained
 from llm2comp_indexes.format.vectors import Neighbors
 from llm2comp_indexes.search.fusion import fuse
+from llm2comp_indexes.search.hits import Hit, WholeDocument
+from llm2comp_indexes.search.options import SearchOptions
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
-from llm2comp_indexes.structures.structure import Effort
 
-__all__ = ["Hit", "Index", "Mode", "SearchOptions", "open_index"]
+__all__ = ["Index", "open_index"]
 
-Mode = Literal["dense", "bm25", "hybrid"]
 _QUERIES_AT_ONCE = 1024
 _OPEN_TRIES = 20
 _FUSED_DEPTH = 100
 _MOST_ANSWERS = 1000
 _logger = logging.getLogger(__name__)
-
-
-class Hit(NamedTuple):
-    """A document found by a search.
-
-    In an index of chunks, the `id` of a chunk is `DOCUMENT#N`, and its metadata holds `llm2comp_document` and
-    `llm2comp_chunk` (in indexes that version 0.1.0 built, until they are merged: `document` and `chunk`).
-
-    Attributes:
-        id: Id of the document, or of the chunk.
-        score: Inner product of the unit vectors (their cosine, -1 to 1); with mode `bm25` the BM25 score, with `hybrid`
-            the sum of weighted reciprocal ranks.
-        title: Title of the document.
-        text: Text of the document, or of the chunk.
-        metadata: Metadata of the document.
-    """
-
-    id: str
-    score: float
-    title: str
-    text: str
-    metadata: dict[str, Any]
-
-    @property
-    def document_id(self) -> str:
-        """Id of the document, also for a chunk of it."""
-        return parent_id(self.id, self.metadata)
-
-
-class WholeDocument(Hit):
-    """A hit in an index without chunks: a document, even if its id and metadata look like those of a chunk."""
-
-    __slots__ = ()
-
-    @property
-    def document_id(self) -> str:
-        """The id."""
-        return self.id
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """Options of a search.
-
-    Attributes:
-        mode: `dense` (by vectors), `bm25` (by words), or `hybrid` (both, by reciprocal rank fusion).
-        where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`.
-        effort: nprobe, ef_search and rerank in place of those that the index was tuned to.
-        weights: Weights of the rankings by vectors and by words in `hybrid`.
-        by: `row`: every chunk may be an answer; `document`: only the best chunk of each document.
-        threads: Number of FAISS threads; None: all cores.
-
-    Raises:
-        SettingsError: A value is out of its range, or the filter cannot be parsed.
-    """
-
-    mode: Mode = "dense"
-    where: str | None = None
-    effort: Effort = field(default_factory=Effort)
-    weights: tuple[float, float] = (1.0, 1.0)
-    by: Literal["row", "document"] = "row"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("dense", "bm25", "hybrid"):
-            raise SettingsError(f"mode is {self.mode!r}, expected dense, bm25 or hybrid")
-        if self.by not in ("row", "document"):
-            raise SettingsError(f"by is {self.by!r}, expected row or document")
-        if self.threads is not None and self.threads < 1:
-            raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
-        if (
-            len(self.weights) != 2
-            or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights)
-            or not any(self.weights)
-        ):
-            raise SettingsError(
-                f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of "
-                "words"
-            )
-        if self.where is not None:
-            parse_where(self.where)
 
 
 _DEFAULTS = SearchOptions()

@@ -1,0 +1,45 @@
+"""Hits: the documents, or chunks of documents, that a search returns."""
+
+from typing import Any, NamedTuple
+
+from llm2comp_indexes.format.chunks import parent_id
+
+__all__ = ["Hit", "WholeDocument"]
+
+
+class Hit(NamedTuple):
+    """A document found by a search.
+
+    In an index of chunks, the `id` of a chunk is `DOCUMENT#N`, and its metadata holds `llm2comp_document` and
+    `llm2comp_chunk` (in indexes that version 0.1.0 built, until they are merged: `document` and `chunk`).
+
+    Attributes:
+        id: Id of the document, or of the chunk.
+        score: Inner product of the unit vectors (their cosine, -1 to 1); with mode `bm25` the BM25 score, with `hybrid`
+            the sum of weighted reciprocal ranks.
+        title: Title of the document.
+        text: Text of the document, or of the chunk.
+        metadata: Metadata of the document.
+    """
+
+    id: str
+    score: float
+    title: str
+    text: str
+    metadata: dict[str, Any]
+
+    @property
+    def document_id(self) -> str:
+        """Id of the document, also for a chunk of it."""
+        return parent_id(self.id, self.metadata)
+
+
+class WholeDocument(Hit):
+    """A hit in an index without chunks: a document, even if its id and metadata look like those of a chunk."""
+
+    __slots__ = ()
+
+    @property
+    def document_id(self) -> str:
+        """The id."""
+        return self.id

@@ -1,0 +1,56 @@
+"""Options of a search: mode, filter, effort and fusion."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.filters.parse import parse_where
+from llm2comp_indexes.structures.structure import Effort
+
+__all__ = ["Mode", "SearchOptions"]
+
+Mode = Literal["dense", "bm25", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """Options of a search.
+
+    Attributes:
+        mode: `dense` (by vectors), `bm25` (by words), or `hybrid` (both, by reciprocal rank fusion).
+        where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`.
+        effort: nprobe, ef_search and rerank in place of those that the index was tuned to.
+        weights: Weights of the rankings by vectors and by words in `hybrid`.
+        by: `row`: every chunk may be an answer; `document`: only the best chunk of each document.
+        threads: Number of FAISS threads; None: all cores.
+
+    Raises:
+        SettingsError: A value is out of its range, or the filter cannot be parsed.
+    """
+
+    mode: Mode = "dense"
+    where: str | None = None
+    effort: Effort = field(default_factory=Effort)
+    weights: tuple[float, float] = (1.0, 1.0)
+    by: Literal["row", "document"] = "row"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("dense", "bm25", "hybrid"):
+            raise SettingsError(f"mode is {self.mode!r}, expected dense, bm25 or hybrid")
+        if self.by not in ("row", "document"):
+            raise SettingsError(f"by is {self.by!r}, expected row or document")
+        if self.threads is not None and self.threads < 1:
+            raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
+        if (
+            len(self.weights) != 2
+            or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights)
+            or not any(self.weights)
+        ):
+            raise SettingsError(
+                f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of "
+                "words"
+            )
+        if self.where is not None:
+            parse_where(self.where)

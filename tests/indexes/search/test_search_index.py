@@ -23,6 +23,7 @@ from llm2comp_indexes import (
 )
 from llm2comp_indexes.builder import blocks as row_blocks
 from llm2comp_indexes.search import index as search
+from llm2comp_indexes.search.options import Mode
 from llm2comp_indexes.search.segment import OpenSegment
 from tests.word_encoder import WORDS, WordEncoder
 
@@ -150,7 +151,7 @@ def test_a_string_instead_of_a_list_is_refused(index_folder: Path, encoder: Word
 
 @pytest.mark.parametrize("mode", ["dense", "bm25"])
 def test_a_query_that_is_no_string_is_refused_with_its_place(
-    index_folder: Path, encoder: WordEncoder, mode: search.Mode
+    index_folder: Path, encoder: WordEncoder, mode: Mode
 ) -> None:
     queries: Any = ["a cat", None]
     with pytest.raises(SettingsError, match="query 1 is NoneType 'None', expected a string"):
@@ -190,7 +191,7 @@ def test_options_that_cannot_be_are_refused_at_once(settings: dict[str, Any], wo
 
 @pytest.mark.parametrize("mode", ["bm25", "hybrid"])
 def test_words_need_an_index_of_them_which_is_said_before_a_model_is_loaded(
-    index_folder: Path, mode: search.Mode, monkeypatch: pytest.MonkeyPatch
+    index_folder: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: pytest.fail("loaded a model"))
     with pytest.raises(SettingsError, match="holds no BM25 index.*--hybrid"):

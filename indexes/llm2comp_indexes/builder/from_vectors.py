@@ -235,7 +235,7 @@ def _open_shards(
     wants_encoder: bool,
 ) -> _Origin:
     if vectors.ids is not None or corpora:
-        raise SettingsError("shards hold their ids and documents already: leave out ids and corpus")
+        raise SettingsError("ids and a corpus have no use with shards, which hold their documents; leave them out")
     source = ShardSource([Path(path) for path in vectors.paths], progress)
     shard = source.shard
     chunks = (shard.options.chunk_tokens, shard.options.chunk_overlap)

@@ -1,5 +1,6 @@
 """A tiny random model for tests of mechanics: the golden backbone in float32 on the CPU, with a non-zero adapter."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp
 
 QUERY_INSTRUCTION = "find: "
+
+# Models this small are slower on two threads than on one, and many times slower where other work waits for the cores.
+# Set before torch and FAISS are imported; processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

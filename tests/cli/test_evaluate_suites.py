@@ -120,8 +120,8 @@ def test_a_suite_is_cut_off_and_goes_on(
     ("change", "message"),
     [
         (
-            lambda data: (data / "fruit" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td9\t1\n"),
-            "fruit/qrels/test.tsv: 1 documents judged",
+            lambda data: (data / "fruit" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\tx\n"),
+            "fruit/qrels/test.tsv:2: the score is 'x'",
         ),
         (lambda data: (data / "kinds" / "test.tsv").write_text("text\tlabel\n"), "kinds/test.tsv: no text in it"),
         (lambda data: (data / "similar.tsv").unlink(), "similar.tsv: no such file"),

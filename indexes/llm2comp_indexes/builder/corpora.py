@@ -8,6 +8,7 @@ from typing import Literal
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries
+from llm2comp.corpus.report import Report, choose_report
 from llm2comp.corpus.sources import Source, name_sources
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
@@ -67,11 +68,12 @@ def open_corpora(
         (corpus, read_entries(corpus, source, on_error=on_error, on_skip=skip, header=header))
         for corpus, source in zip(corpora, sources, strict=True)
     ]
-    checked = [(corpus, _check_fields(corpus, stream, on_error, skip)) for corpus, stream in streams]
-    return checked[0][1] if len(checked) == 1 else _join(checked, on_error, skip)
+    report = choose_report(on_error, skip)
+    checked = [(corpus, _check_fields(corpus, stream, report)) for corpus, stream in streams]
+    return checked[0][1] if len(checked) == 1 else _join(checked, report)
 
 
-def _check_fields(source: str | Path, stream: Iterator[Entry], on_error: str, skip: SkipCounter) -> Iterator[Entry]:
+def _check_fields(source: str | Path, stream: Iterator[Entry], report: Report) -> Iterator[Entry]:
     """The documents whose metadata has no reserved name, and no name under which filters would see two values."""
     kept = refused = 0
     for entry in stream:
@@ -81,10 +83,7 @@ def _check_fields(source: str | Path, stream: Iterator[Entry], on_error: str, sk
             yield entry
             continue
         refused += 1
-        message = f'{source}: document "{document.id}": {fault}'
-        if on_error == "raise":
-            raise CorpusError(message)
-        skip(message)
+        report(f'{source}: document "{document.id}": {fault}')
     if not kept:
         raise CorpusError(f"{source}: an empty corpus: no document in it, {refused} with fields that are refused")
 
@@ -99,17 +98,14 @@ def _find_fault(document: Document) -> str | None:
     return None
 
 
-def _join(streams: Sequence[tuple[str | Path, Iterator[Entry]]], on_error: str, skip: SkipCounter) -> Iterator[Entry]:
+def _join(streams: Sequence[tuple[str | Path, Iterator[Entry]]], report: Report) -> Iterator[Entry]:
     seen = IdSet()
     for source, stream in streams:
         for entry in stream:
             if seen.add(entry.document.id):
                 yield entry
                 continue
-            message = (
+            report(
                 f'{source}: id "{entry.document.id}" occurs in an earlier corpus too; ids must be unique '
                 '(on_error="skip", --on-error skip: the first stays)'
             )
-            if on_error == "raise":
-                raise CorpusError(message)
-            skip(message)

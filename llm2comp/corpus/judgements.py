@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm2comp.corpus.records import Columns, choose_report, list_names, read_records, read_table
+from llm2comp.corpus.records import Columns, read_records, read_table
+from llm2comp.corpus.report import choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing
 from llm2comp.corpus.text import read_lines, uncompressed_name
 from llm2comp.errors import CorpusError

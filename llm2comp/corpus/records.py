@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RECORD_SUFFIXES",
     "Columns",
-    "OnError",
     "Record",
-    "Report",
-    "choose_report",
-    "list_names",
     "read_json_lines",
     "read_records",
     "read_table",

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llm2comp.corpus.documents import Document
-from llm2comp.corpus.records import choose_report, list_names, read_json_lines
+from llm2comp.corpus.records import read_json_lines
+from llm2comp.corpus.report import choose_report, list_names
 
 __all__ = ["Triple", "read_rows"]
 

@@ -6,6 +6,7 @@ This is the only place that knows the bundled models, so it imports nothing heav
 import json
 import logging
 import os
+from functools import cache
 from pathlib import Path
 
 __all__ = [
@@ -60,11 +61,14 @@ def bundled_name(name_or_path: str | Path | None) -> str | None:
 
 def find_bundled(fingerprint: str) -> str | None:
     """Name of the bundled model with this fingerprint; None if there is none."""
-    for name in bundled_names():
-        config = json.loads((bundled_folder(name) / "llm2comp.json").read_text(encoding="utf-8"))
-        if config["fingerprint"] == fingerprint:
-            return name
-    return None
+    return _names_by_fingerprint().get(fingerprint)
+
+
+@cache  # every manifest and shard that names no model is looked up; the package's files do not change meanwhile
+def _names_by_fingerprint() -> dict[str, str]:
+    """Names of the bundled models by fingerprint."""
+    files = {name: bundled_folder(name) / "llm2comp.json" for name in bundled_names()}
+    return {json.loads(file.read_text(encoding="utf-8"))["fingerprint"]: name for name, file in files.items()}
 
 
 def resolve_name(name_or_path: str | Path | None) -> str:

@@ -19,6 +19,7 @@ from llm2comp.training.pairs.articles import article_pairs
 from llm2comp.training.pairs.derive import PAIR_LIMITS, Pair, PairSettings, derive_pairs
 from llm2comp.training.pairs.docstrings import docstring_pairs
 from llm2comp.training.pairs.questions import ask
+from llm2comp.training.pairs.ready import is_heldout, ready_pairs
 from llm2comp.training.pairs.sentences import split_sentences
 from tests.paths import SHARED
 
@@ -235,6 +236,32 @@ def test_evaluation_texts_are_excluded(tmp_path: Path) -> None:
         derive_pairs(plain_settings(articles=(corpus,), limits=everything, excluded=excluded), tmp_path / name)
         texts = {text for _, row in read_pairs(tmp_path / name) for key, text in row.items() if key != "source"}
         assert (sentence in texts) == expected
+
+
+def test_a_run_of_thirteen_words_of_an_evaluation_text_is_refused_and_counted(tmp_path: Path) -> None:
+    words = [f"word{number}" for number in range(40)]
+    (tmp_path / "eval.jsonl").write_text(json.dumps({"_id": "1", "text": " ".join(words)}) + "\n")
+    near, far = " ".join(["before", *words[5:18], "after"]), " ".join(["before", *words[5:17], "after"])
+    rows = [{"query": "near", "positive": near}, {"query": "far", "positive": far.title()}]
+    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = PairSettings(ready=(str(tmp_path / "faq.jsonl"),), excluded=(str(tmp_path / "eval.jsonl"),))
+    derive_pairs(settings, tmp_path / "out")
+    assert [row["query"] for _, row in read_pairs(tmp_path / "out")] == ["far"]
+    assert json.loads((tmp_path / "out" / "pairs.json").read_text())["refused"] == {"faq": 1}
+
+
+def test_held_out_rows_of_ready_files_make_no_pair(tmp_path: Path) -> None:
+    rows = [{"query": f"Question {number}?", "positive": f"answer {number}"} for number in range(500)]
+    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    used = {}
+    for share in (0.0, 0.1, 0.3, 1.0):
+        pairs = ready_pairs(tmp_path / "faq.jsonl", PairSettings(ready=("unused",), heldout_share=share))
+        used[share] = {pair.query for pair in pairs}
+    assert len(used[0.0]) == 500
+    assert 425 < len(used[0.1]) < 475
+    assert used[0.3] < used[0.1]
+    assert not used[1.0]
+    assert is_heldout("question 7", 0.3) == is_heldout("Question 7?", 0.3) == ("Question 7?" not in used[0.3])
 
 
 def test_ready_sentences_serve_in_both_directions_and_reworded(tmp_path: Path) -> None:

@@ -36,11 +36,11 @@ from pathlib import Path
 from typing import TextIO
 
 from llm2comp.atomic import staged_folder
-from llm2comp.corpus.read import open_text, read_corpus, read_json_lines
-from llm2comp.corpus.text import uncompressed_name
+from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training.pairs.articles import article_pairs
 from llm2comp.training.pairs.docstrings import docstring_pairs
+from llm2comp.training.pairs.guard import EvaluationTexts
 from llm2comp.training.pairs.ready import ready_pairs
 from llm2comp.training.pairs.sentences import letters
 from llm2comp.training.pairs.settings import PAIR_LIMITS, Pair, PairSettings
@@ -50,28 +50,21 @@ __all__ = ["PAIR_LIMITS", "Pair", "PairSettings", "derive_pairs", "iterate_pairs
 _BUCKETS = 64
 
 
-def iterate_pairs(settings: PairSettings) -> Iterator[Pair]:
-    """All derived pairs, corpus by corpus in the order of the settings; equal settings and texts give equal pairs."""
-    excluded = _read_texts(settings.excluded)
+def iterate_pairs(settings: PairSettings, *, refused: Counter[str] | None = None) -> Iterator[Pair]:
+    """All derived pairs, corpus by corpus in the order of the settings; equal settings and texts give equal pairs.
+
+    Args:
+        settings: Sources, numbers and lengths of pairs.
+        refused: Gets the number of pairs left out, by kind, because a text is too close to one of `settings.excluded`.
+    """
+    evaluation = EvaluationTexts(settings.excluded)
     for pair in _iterate_all(settings):
-        query, positive, negative = (letters(text) for text in (pair.query, pair.positive, pair.negative or ""))
-        if query and positive and query != positive and excluded.isdisjoint((query, positive, negative)):
-            yield pair
-
-
-def _read_texts(paths: Iterable[str]) -> set[str]:
-    """Texts of three words or more in JSON lines or tab-separated files, normalized for comparison (see `letters`)."""
-    return {plain for path in paths for field in _read_fields(path) if len((plain := letters(field)).split()) >= 3}
-
-
-def _read_fields(path: str) -> Iterator[str]:
-    if uncompressed_name(Path(path)).endswith((".jsonl", ".json")):
-        for _, row in read_json_lines(path):
-            yield from (value for value in row.values() if isinstance(value, str))
-    else:
-        with open_text(path) as lines:
-            for line in lines:
-                yield from line.split("\t")
+        query, positive = letters(pair.query), letters(pair.positive)
+        if query and positive and query != positive:
+            if not any(map(evaluation.is_near, (pair.query, pair.positive, pair.negative or ""))):
+                yield pair
+            elif refused is not None:
+                refused[pair.kind] += 1
 
 
 def _iterate_all(settings: PairSettings) -> Iterator[Pair]:
@@ -87,6 +80,8 @@ def _iterate_all(settings: PairSettings) -> Iterator[Pair]:
 
 def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
     """Write one `KIND.jsonl.gz` per kind, shuffled over all documents, and `pairs.json` with the settings and counts.
+
+    Counts are of the pairs written, and of those refused because a text is too close to an evaluation text.
 
     Lines are `{"query", "positive", "negative" (where there is one), "source"}`. A pair met twice is written once.
     Memory holds one of 64 buckets at a time, so the corpora may be larger than it. Everything is written to a folder
@@ -106,10 +101,11 @@ def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
     with staged_folder(output, kind="set of pairs", error=TrainingError) as unfinished:
         buckets = unfinished / "buckets"
         buckets.mkdir()
-        _scatter(iterate_pairs(settings), settings.seed, buckets)
+        refused: Counter[str] = Counter()
+        _scatter(iterate_pairs(settings, refused=refused), settings.seed, buckets)
         counts = _gather(buckets, unfinished)
         shutil.rmtree(buckets)
-        record = {"settings": asdict(settings), "counts": counts}
+        record = {"settings": asdict(settings), "counts": counts, "refused": dict(sorted(refused.items()))}
         (unfinished / "pairs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return counts
 

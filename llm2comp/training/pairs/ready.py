@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.triples import dataset_name, read_rows
 from llm2comp.training.pairs.articles import rest_pairs
-from llm2comp.training.pairs.sentences import cut_words, split_sentences, view
+from llm2comp.training.pairs.sentences import cut_words, letters, split_sentences, view
 from llm2comp.training.pairs.settings import Pair, PairSettings
 
-__all__ = ["ready_pairs"]
+__all__ = ["is_heldout", "ready_pairs"]
 
 _REST_LIMIT = 3
 _BOILERPLATE_WORDS = 4
@@ -34,6 +35,8 @@ def ready_pairs(path: Path, settings: PairSettings) -> Iterator[Pair]:
     openings = Counter(_opening(positive) for _, triple in read_rows(path) for positive in triple.positives)
     answers: dict[str, list[str]] = {}
     for number, triple in read_rows(path, name_unused=False):
+        if is_heldout(triple.query, settings.heldout_share):
+            continue
         source = f"{name}:{number}"
         for positive in triple.positives:
             negative = triple.negatives[0] if triple.negatives else None
@@ -47,6 +50,12 @@ def ready_pairs(path: Path, settings: PairSettings) -> Iterator[Pair]:
                 answers.setdefault(triple.query, []).append(positive)
     for query, positives in answers.items():
         yield from _claims(f"{name}-claim", query, sorted(positives, key=len), settings)
+
+
+def is_heldout(query: str, share: float) -> bool:
+    """Whether the rows of a query belong to the held-out share of a ready file; decided by its letters and digits."""
+    digest = blake2b(letters(query).encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
 
 
 def _opening(text: str) -> str:

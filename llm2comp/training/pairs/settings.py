@@ -59,7 +59,9 @@ class PairSettings:
     """Training files (see `llm2comp.corpus.triples`); their pairs are used too, cut to length. The stem is the kind."""
     excluded: tuple[str, ...] = ()
     """Files of evaluation texts (JSON lines or tab-separated). No query, positive or negative equals one of their texts
-    of three words or more; only letters and digits are compared."""
+    of three words or more, or shares 13 successive words with one; only letters and digits are compared."""
+    heldout_share: float = 0.0
+    """Share of the rows of ready files, chosen by a hash of the query, of which no pair is made: a development set."""
     sentence_sets: tuple[str, ...] = ("snli",)
     """Ready kinds whose pairs are symmetric sentences: they are used in both directions, and every sentence is also
     paired with another wording of itself (`NAME-view`)."""
@@ -116,6 +118,7 @@ class PairSettings:
             "drop_word",
             "synonyms",
             "science_density",
+            "heldout_share",
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected a share between 0 and 1")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm2comp.corpus.documents import Document
+from llm2comp.errors import SettingsError
 from llm2comp_indexes.filters.parse import parse_where
 from llm2comp_indexes.format.metadata import MetadataWriter, open_metadata
 
@@ -127,3 +128,88 @@ def test_any_name_and_any_value_survive(key: str, case: tuple[list[Any], str, An
     filters = _one(key, FilterOperator[operator], value)
     assert parse_where(to_where(filters) or "").fields == {key.encode("utf-8", "replace").decode()}
     assert _matches(filters, rows) == _matches_in_llama_index(filters, rows)
+
+
+SCALARS: list[Any] = [True, False, 0, 1, 2, -1, 0.0, 1.0, 0.5, "", "0", "1", "true", "True", "a", "ab"]
+LISTS: list[Any] = [
+    *([], [True], [False], [True, False], [0], [1], [0.0], [1.5, 2], [0, True], ["1"], ["true"], ["a", "b"], [""]),
+    *([None], [[1]], [{"a": 1}], [True, "a", 2], [False, None]),
+]
+VALUES: dict[str, list[Any]] = {
+    **dict.fromkeys([*ORDERED, "CONTAINS"], [0, 1, 2, 0.0, -0.0, 1.0, 0.5, "", "1", "true", "True", "a"]),
+    **dict.fromkeys(
+        ["IN", "NIN", "ANY", "ALL"],
+        [[], [0], [1], [0, 1], [1, 2], [0.0], [1.0, 0.5], ["1"], ["true", "False"], ["a", "b"], [""]],
+    ),
+    "TEXT_MATCH": ["", "a", "1"],
+    "IS_EMPTY": [None],
+}
+
+
+def _reference(filters: MetadataFilters, row: dict[str, Any]) -> bool | None:
+    """Whether LlamaIndex's store finds the row; None where it raises TypeError."""
+    try:
+        return bool(_matches_in_llama_index(filters, [row]))
+    except TypeError:
+        return None
+
+
+@same_store
+@pytest.mark.parametrize("operator", VALUES)
+def test_every_operator_on_every_type_of_value(operator: str) -> None:
+    rows = [{"f": stored} for stored in (*SCALARS, *LISTS, None)] + [{}]
+    for value in VALUES[operator]:
+        filters = _one("f", FilterOperator[operator], value)
+        expected = [_reference(filters, row) for row in rows]
+        matches = _matches(filters, rows)
+        for number, row in enumerate(rows):
+            if expected[number] is not None:
+                assert (number in matches) == expected[number], (operator, value, row)
+
+
+@same_store
+@pytest.mark.parametrize("operator", VALUES)
+def test_only_what_raises_type_error_there_is_refused(operator: str, tmp_path: Path) -> None:
+    for number, stored in enumerate((*SCALARS, *LISTS)):
+        path, row = tmp_path / str(number), {"f": stored}
+        with MetadataWriter(path) as writer:
+            writer.add([Document("1", "", "text", row)])
+            writer.finish()
+        columns = open_metadata(path, 1)
+        for value in VALUES[operator]:
+            filters = _one("f", FilterOperator[operator], value)
+            where = parse_where(to_where(filters) or "")
+            try:
+                where.check([columns])
+            except SettingsError:
+                assert _reference(filters, row) is None, (operator, value, stored)
+            else:
+                assert where.mask(columns, 1).tolist() == [bool(_reference(filters, row))] or operator == "TEXT_MATCH"
+
+
+members = st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0, 0.5]) | st.none() | texts
+stored_values = members | st.lists(members, max_size=4)
+sought = st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0, 0.5]) | texts
+sought_lists = (
+    st.lists(st.integers(-2, 2), max_size=3)
+    | st.lists(st.sampled_from([0.0, -0.0, 1.0, 0.5]), max_size=3)
+    | st.lists(texts, max_size=3)
+)
+tests = st.one_of(
+    st.tuples(st.sampled_from([*ORDERED, "CONTAINS"]), sought),
+    st.tuples(st.sampled_from(["IN", "NIN", "ANY", "ALL"]), sought_lists),
+    st.just(("IS_EMPTY", None)),
+)
+
+
+@same_store
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(values=st.lists(stored_values, max_size=8), test=tests)
+def test_mixed_values_match_as_in_llama_indexs_store(values: list[Any], test: tuple[str, Any]) -> None:
+    rows: list[dict[str, Any]] = [*({"f": value} for value in values), {}]
+    filters = _one("f", FilterOperator[test[0]], test[1])
+    expected = [_reference(filters, row) for row in rows]
+    matches = _matches(filters, rows)
+    assert [number for number in matches if expected[number] is not None] == [
+        number for number, answer in enumerate(expected) if answer
+    ]

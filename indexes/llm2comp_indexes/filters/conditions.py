@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,8 @@ _COMPARE: dict[Operator, Callable[..., Mask]] = {
     ">=": operator.ge,
 }
 _FARTHEST = 2**63
-_ALL_KINDS: frozenset[Kind] = frozenset(("integer", "number", "flag", "text", "texts", "numbers"))
+_ALL_KINDS: frozenset[Kind] = frozenset(get_args(Kind))
+_LISTS: frozenset[Kind] = frozenset(("texts", "numbers", "flags"))
 _NOWHERE: Mask = np.zeros(1, dtype=np.bool_)
 
 
@@ -170,23 +171,24 @@ class Among(FieldTest):
 class Contains(FieldTest):
     """The value is a list that contains the constant, or a text that contains it as a substring."""
 
-    value: int | float | str
+    value: Value
 
     def kinds(self) -> frozenset[Kind]:
-        """Lists of the constant's type, and texts for a text."""
-        return frozenset(("text", "texts") if isinstance(self.value, str) else ("numbers",))
+        """Lists, in which the constant is sought whatever else they hold, and texts for a text."""
+        return _LISTS | {"text"} if isinstance(self.value, str) else _LISTS
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """Membership in lists, substrings of texts."""
+        """Membership in lists of the constant's type, substrings of texts."""
         import pyarrow.compute as pc
 
         if kind == "text":
             return _to_mask(pc.match_substring(column, encodable(str(self.value))))
+        if kind != _list_of(self.value):
+            return np.zeros(1, dtype=np.bool_)
         values, offsets = column.values, column.offsets.to_numpy()  # type: ignore[attr-defined]
+        constant = encodable(self.value) if isinstance(self.value, str) else self.value
         hits = (
-            _to_mask(pc.equal(values, encodable(self.value)))
-            if isinstance(self.value, str)
-            else _to_numbers(values) == _to_double(self.value)
+            _to_numbers(values) == _to_double(constant) if kind == "numbers" else _to_mask(pc.equal(values, constant))
         )
         before = np.concatenate([[0], np.cumsum(hits)])  # hits before each value
         mask: Mask = before[offsets[1:]] > before[offsets[:-1]]
@@ -265,6 +267,11 @@ def _kinds_of(value: Value) -> frozenset[Kind]:
     if isinstance(value, bool):
         return frozenset(("flag",))
     return frozenset(("text",) if isinstance(value, str) else ("integer", "number"))
+
+
+def _list_of(value: Value) -> Kind:
+    """Type of the lists that may hold the value."""
+    return "flags" if isinstance(value, bool) else "texts" if isinstance(value, str) else "numbers"
 
 
 def _to_mask(column: object) -> Mask:

@@ -41,7 +41,7 @@ _OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Eq: "==", ast.Lt: "<", ast.Lt
 _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 _KINDS: dict[Kind, str] = {
     **{"integer": "whole numbers", "number": "numbers", "flag": "True or False", "text": "text"},
-    **{"texts": "lists of texts", "numbers": "lists of numbers"},
+    **{"texts": "lists of texts", "numbers": "lists of numbers", "flags": "lists of True and False"},
 }
 
 
@@ -97,7 +97,7 @@ class Where:
                 wants = " or ".join(_KINDS[kind] for kind in sorted(expected))
                 listed = (
                     f'; to look into a list: "x" in {quote_name(test.field)}'
-                    if known[test.field] <= {"texts", "numbers"}
+                    if known[test.field] <= {"texts", "numbers", "flags"}
                     else ""
                 )
                 raise SettingsError(
@@ -226,8 +226,8 @@ def _to_test(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Condition:
 
 def _to_membership(field: str | None, other: str | None, left: ast.expr, right: ast.expr) -> Condition:
     if other is not None:
-        if (value := _to_value(left)) is None or isinstance(value, bool):
-            raise SettingsError(f"{_show(left)} in {other}: expected a text or a number on the left")
+        if (value := _to_value(left)) is None:
+            raise SettingsError(f"{_show(left)} in {other}: expected a text, a number, True or False on the left")
         return Contains(other, value)
     if field is None:
         raise SettingsError(f"{_show(left)} in {_show(right)}: expected a field on one side")

@@ -17,7 +17,7 @@ __all__ = ["MOST_COLUMNS", "Block", "Kind", "Metadata", "MetadataWriter", "find_
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["integer", "number", "flag", "text", "texts", "numbers"]
+Kind = Literal["integer", "number", "flag", "text", "texts", "numbers", "flags"]
 """Types of a column. A field has one column for each type its values have."""
 
 MOST_COLUMNS = 1000
@@ -34,9 +34,9 @@ class MetadataWriter:
     """Writes metadata into a new Arrow IPC file (uncompressed; pyarrow, polars and DuckDB read it too).
 
     Values of a field may be of several types, so a column is named by type and field, such as `integer:year` or
-    `text:year`: whole numbers of 64 bits, other numbers (double), truth values, texts, and lists of texts and of
-    numbers. Dates are texts (ISO). A nested object's values are fields `outer.inner`, down to 8 levels. Null and NaN
-    are left out, as are truth values, objects and lists within lists.
+    `text:year`: whole numbers of 64 bits, other numbers (double), truth values, texts, and lists of texts, of numbers
+    and of truth values. Dates are texts (ISO). A nested object's values are fields `outer.inner`, down to 8 levels. Null
+    and NaN are left out; what else a list holds (nulls, objects, lists) is a null in its list of truth values.
 
     Memory does not grow with rows: batches of 16,384 documents are kept in a temporary file beside `path` until all
     columns are known.
@@ -174,12 +174,19 @@ def _to_kinds(value: Any) -> Iterator[tuple[Kind, Any]]:
     elif isinstance(value, str):
         yield "text", _encodable(value)
     elif isinstance(value, list | tuple):
-        numbers = [_to_double(item) for item in value if isinstance(item, int | float) and not isinstance(item, bool)]
         texts = [_encodable(item) for item in value if isinstance(item, str)]
+        numbers = [_to_double(item) for item in value if _is_text_or_number(item) and not isinstance(item, str)]
+        others = [item if isinstance(item, bool) else None for item in value if not _is_text_or_number(item)]
         if numbers:
             yield "numbers", numbers
-        if texts or not numbers:
+        if texts or not value:
             yield "texts", texts
+        if others:
+            yield "flags", others
+
+
+def _is_text_or_number(item: Any) -> bool:
+    return isinstance(item, str | int | float) and not isinstance(item, bool)
 
 
 def _to_double(value: float) -> float:
@@ -199,7 +206,7 @@ def _to_type(name: str) -> Any:
     import pyarrow as pa
 
     types = {"integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_(), "text": pa.string()}
-    lists = {"texts": pa.list_(pa.string()), "numbers": pa.list_(pa.float64())}
+    lists = {"texts": pa.list_(pa.string()), "numbers": pa.list_(pa.float64()), "flags": pa.list_(pa.bool_())}
     return (types | lists)[name.partition(":")[0]]
 
 

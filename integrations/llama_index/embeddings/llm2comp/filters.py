@@ -26,9 +26,10 @@ def to_where(filters: MetadataFilters | str | None) -> str | None:
     """The filters as a text for `SearchOptions.where`; None if there are none. A text is returned as it is.
 
     Groups may contain groups. A key is the name of a field; `journal.name` is a field of a field. As in the store of
-    LlamaIndex (since 0.14.23), a document without the field matches only `!=` and `nin`, 1 and 0 are equal to true and
-    false (its filters have no truth values), and nothing is equal to NaN. A document without the field also matches
-    `is_empty`, as do 0 and False, because `not field` is true for them.
+    LlamaIndex (since 0.14.23), a document without the field matches only `!=`, `nin` and `is_empty`, 1 and 0 are equal
+    to true and false, in lists too (its filters have no truth values), and nothing is equal to NaN. A value that no
+    document can be equal to, such as a text on a field of truth values, matches none; one that cannot be compared by
+    `<` or sought by `contains` is refused by the search, where that store raises TypeError.
 
     Raises:
         SettingsError: An operator or its value has no counterpart (the message names the key), or `filters` is of
@@ -57,24 +58,38 @@ def _to_test(part: MetadataFilter) -> str:
     field, value = f"field[{part.key!r}]", part.value
     match part.operator:
         case FilterOperator.IS_EMPTY:
-            return f"not {field}"
-        case FilterOperator.EQ | FilterOperator.NE if isinstance(value, str | int | float):
-            return f"{field} {'' if part.operator == FilterOperator.EQ else 'not '}in {_among([value])}"
-        case FilterOperator.IN | FilterOperator.NIN if isinstance(value, list):
-            return f"{field} {'' if part.operator == FilterOperator.IN else 'not '}in {_among(value)}"
+            return f"not ({field} or {field} in (0, False))"
+        case FilterOperator.EQ | FilterOperator.IN if (values := _to_list(part)) is not None:
+            return _to_equality(field, values)
+        case FilterOperator.NE | FilterOperator.NIN if (values := _to_list(part)) is not None:
+            return f"not ({_to_equality(field, values)})"
         case FilterOperator.GT | FilterOperator.GTE | FilterOperator.LT | FilterOperator.LTE if isinstance(
             value, str | int | float
         ):
             return _to_comparison(field, part.operator, value)
-        case FilterOperator.CONTAINS | FilterOperator.TEXT_MATCH if isinstance(value, str | int | float):
+        case FilterOperator.TEXT_MATCH if isinstance(value, str):
+            return _to_membership(field, value)
+        case FilterOperator.CONTAINS if isinstance(value, str | int | float):
             return _to_membership(field, value)
         case FilterOperator.ANY | FilterOperator.ALL if isinstance(value, list):
-            members = (_to_membership(field, item) for item in value)
+            members = (f"({_to_membership(field, item)})" for item in value)
             return _JOINED[part.operator].join(members) or _empty_list(part.operator, field)
     raise SettingsError(
         f"the filter on {part.key!r} cannot be expressed: operator {part.operator.value!r} with the value "
         f"{_show(value)}"
     )
+
+
+def _to_list(part: MetadataFilter) -> list[Any] | None:
+    """The values of which a document must have one, or none; None if the filter's value is of another type."""
+    if part.operator in (FilterOperator.IN, FilterOperator.NIN):
+        return part.value if isinstance(part.value, list) else None
+    return [part.value] if isinstance(part.value, str | int | float) else None
+
+
+def _to_equality(field: str, values: list[Any]) -> str:
+    """The test; `in ()`, which is never true, has it accepted on fields that hold other types of values only."""
+    return f"{field} in {_among(values)} or {field} in ()"
 
 
 def _to_comparison(field: str, compare: FilterOperator, value: str | float) -> str:
@@ -85,11 +100,18 @@ def _to_comparison(field: str, compare: FilterOperator, value: str | float) -> s
     if isinstance(value, str):
         return test
     flags = [flag for flag in (False, True) if _COMPARE[compare](flag, value)]
-    return f"{test} or {field} in {tuple(flags)}" if flags else test
+    if flags:
+        return f"{test} or {field} in {tuple(flags)}"
+    # accepted on fields of truth values, though none of them fulfils it
+    return f"({test} or {field} in (False, True)) and not ({field} in (False, True) or {field} in ())"
 
 
 def _to_membership(field: str, value: str | float) -> str:
-    return f"{field} in ()" if _is_nan(value) else f"{_literal(value)} in {field}"
+    """The test; 1 and 0 are sought as True and False too."""
+    if _is_nan(value):
+        return f"{field} in ()"
+    test = f"{_literal(value)} in {field}"
+    return f"{test} or {bool(value)} in {field}" if value in (0, 1) else test
 
 
 def _among(values: list[Any]) -> str:

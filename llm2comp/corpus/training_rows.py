@@ -1,26 +1,30 @@
 """Rows of training files: which column holds queries, positives and negatives, and what a label means."""
 
 import logging
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.records import read_json_lines
 from llm2comp.corpus.report import choose_report, list_names
+from llm2comp.corpus.training_columns import (
+    NEGATIVE,
+    PASSAGES,
+    POSITIVE,
+    POSITIVE_LABELS,
+    QUERY,
+    find_columns,
+    find_numbered,
+    is_label,
+    normalise,
+    read_label,
+)
 
 __all__ = ["Triple", "read_rows"]
 
-_QUERY = ("query", "queries", "anchor", "anchors", "question", "questions")
-_POSITIVE = re.compile(r"(positives?|pos)([_-]?\d+)?|positive_passages?")
-_NEGATIVE = re.compile(r"(hard_?)?(negatives?|negs?)([_-]?\d+)?|(hard_?)?negative_passages?([_-]?\d+)?")
-_LABELLED = ("passages", "passage", "documents", "document", "answers", "answer")
-"""Columns that hold positives, or passages of both kinds with labels, in files without a column of positives."""
-_LABELS = ("label", "labels", "score", "scores")
-_ENTRY_TEXTS = ("text", "passage_text")
-_ENTRY_LABELS = ("label", "score", "is_selected")
+_NEED_LABELS = ("passages", "passagetexts", "documents", "docs")
+_ENTRY_TEXTS = ("text", "passagetext")
 
 _logger = logging.getLogger(__name__)
 
@@ -120,19 +124,21 @@ def _parse(fields: dict[str, Any]) -> tuple[_Row, list[str]]:
     Raises:
         ValueError: What is wrong with the row.
     """
-    query_column = next(iter(_present(fields, _QUERY)), "query")
+    query_column = next(iter(find_columns(fields, QUERY)), "query")
     queries = _queries(fields.get(query_column))
-    positive_columns = _columns(fields, _POSITIVE) or _present(fields, _LABELLED)[:1]
-    negative_columns = _columns(fields, _NEGATIVE)
+    named_positive = find_numbered(fields, POSITIVE)
+    positive_columns = named_positive or find_columns(fields, PASSAGES)[:1]
+    negative_columns = find_numbered(fields, NEGATIVE)
     values = [fields[name] for name in positive_columns]
     entries = [entry for value in values for entry in _entries(value, "positive")]
     if not entries:
         raise ValueError(
             'no positive: expected a text or a list of texts under "positive" (Tevatron: "positive_passages")'
         )
-    both = not negative_columns and len(values) == 1 and isinstance(values[0], list | dict)
-    labels, label_columns = _labels(fields, entries, both=both)
-    if positive_columns[0] in ("passages", "documents") and labels is None:
+    negatives = tuple(text for name in negative_columns for text, _ in _entries(fields[name], "negative"))
+    both = not negatives and len(values) == 1 and isinstance(values[0], list | dict)
+    labels, label_columns = _labels(fields, entries, len(negatives), both=both, named=bool(named_positive))
+    if normalise(positive_columns[0]) in _NEED_LABELS and labels is None:
         raise ValueError(
             f'a list under "{positive_columns[0]}" without labels: expected "labels", 0 for each negative and 1 for '
             'each positive, or the texts under "positive" and "negative"'
@@ -143,19 +149,8 @@ def _parse(fields: dict[str, Any]) -> tuple[_Row, list[str]]:
     labelled = tuple(text for text, negative in zip(texts, wrong, strict=True) if negative)
     if len(queries) > 1 and len(positives) > 1:
         raise ValueError("several queries and several positives: give one row for each query")
-    negatives = tuple(text for name in negative_columns for text, _ in _entries(fields[name], "negative"))
     used = [query_column, *positive_columns, *negative_columns, *label_columns]
     return _Row(queries, positives, negatives, labelled), used
-
-
-def _columns(fields: dict[str, Any], names: re.Pattern[str]) -> list[str]:
-    """Columns with a value whose names fit: those without a number, then the others by number."""
-    matching = [name for name in fields if fields[name] is not None and names.fullmatch(name)]
-    return sorted(matching, key=lambda name: int((re.findall(r"\d+$", name) or [-1])[0]))
-
-
-def _present(fields: dict[str, Any], names: Iterable[str]) -> list[str]:
-    return [name for name in names if fields.get(name) is not None]
 
 
 def _queries(value: object) -> tuple[str, ...]:
@@ -168,7 +163,7 @@ def _queries(value: object) -> tuple[str, ...]:
 
 def _entries(value: object, role: str) -> list[tuple[str, float | None]]:
     """Texts with the labels that stand beside them, if any."""
-    if isinstance(value, dict) and any(isinstance(value.get(name), list) for name in _ENTRY_TEXTS):
+    if isinstance(value, dict) and any(isinstance(value[name], list) for name in find_columns(value, _ENTRY_TEXTS)):
         lists = {name: column for name, column in value.items() if isinstance(column, list)}
         if len({len(column) for column in lists.values()}) > 1:
             raise ValueError(f"the lists of {list_names(lists)} have different lengths")
@@ -179,8 +174,9 @@ def _entries(value: object, role: str) -> list[tuple[str, float | None]]:
 
 def _text(entry: object, role: str) -> str:
     if isinstance(entry, dict):
-        text = next((entry[name] for name in _ENTRY_TEXTS if isinstance(entry.get(name), str)), None)
-        title = entry.get("title")
+        columns = find_columns(entry, _ENTRY_TEXTS)
+        text = next((entry[name] for name in columns if isinstance(entry[name], str)), None)
+        title = next((entry[name] for name in find_columns(entry, ("title",))), None)
         if text is not None:
             entry = Document("", title if isinstance(title, str) else "", text).content
     if not isinstance(entry, str) or not entry.strip():
@@ -191,59 +187,80 @@ def _text(entry: object, role: str) -> str:
 
 
 def _entry_label(entry: object) -> float | None:
-    values = (entry.get(name) for name in _ENTRY_LABELS) if isinstance(entry, dict) else ()
-    return next((label for value in values if (label := _number(value)) is not None), None)
+    fields = entry.items() if isinstance(entry, dict) else ()
+    labels = (read_label(name, value) for name, value in fields if value is not None and is_label(name))
+    return min((label for label in labels if label is not None), default=None)
 
 
 def _labels(
-    fields: dict[str, Any], entries: list[tuple[str, float | None]], *, both: bool
+    fields: dict[str, Any], entries: list[tuple[str, float | None]], negatives: int, *, both: bool, named: bool
 ) -> tuple[list[float | None] | None, list[str]]:
     """A label for each passage, None if the row has none, and the columns that they are in.
 
     Args:
         fields: The row.
         entries: The passages, and the labels beside them.
+        negatives: Number of negatives that stand in columns of their own.
         both: Whether the passages are one list that may hold positives and negatives.
+        named: Whether the passages' column says that they are positives, so that scores need not.
 
     Raises:
         ValueError: Labels that do not say which passages are positives.
     """
     labels: list[float | None] = [label for _, label in entries]
     used = []
-    for name in _present(fields, _LABELS):
+    for name in (name for name in fields if fields[name] is not None and is_label(name)):
         value = fields[name]
         if not isinstance(value, list):
-            if (number := _number(value)) is not None:
-                labels = [number if label is None else min(label, number) for label in labels]
+            number = read_label(name, value)
+            if number is not None and (number >= 0 or not POSITIVE_LABELS.fullmatch(normalise(name))):
+                labels = _lower(labels, [number] * len(labels))
                 used += [name] if number <= 0 or number.is_integer() else []
-            continue
-        numbers = [_number(item) for item in value]
-        if not both and len(numbers) != len(entries):
-            continue  # scores of the positive and of each negative, in the order of the columns
-        if len(numbers) != len(entries) or None in numbers:
-            raise ValueError(f'"{name}" has {len(value)} values, expected a number for each of {len(entries)} passages')
-        fractions = [number for number in numbers if number is not None and not number.is_integer()]
-        if both and fractions and len(numbers) > 1:
-            raise ValueError(
-                f'"{name}" holds {fractions[0]:g}, which does not say whether its passage is a positive; give labels, '
-                "0 for each negative and 1 for each positive"
-            )
-        pairs = zip(labels, numbers, strict=True)
-        labels = [min(value for value in pair if value is not None) for pair in pairs]
-        used.append(name)
+        elif numbers := _list_labels(name, value, len(entries), negatives, both=both, named=named):
+            labels = _lower(labels, numbers)
+            used.append(name)
     return (labels if any(label is not None for label in labels) else None), used
 
 
-def _number(value: object) -> float | None:
-    """The value of a label as a number; None for one that is no number, such as the name of a topic."""
-    if isinstance(value, str):
-        text = value.strip().lower()
-        value = {"true": 1, "false": 0}.get(text, text)
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+def _lower(labels: list[float | None], others: list[float | None]) -> list[float | None]:
+    """The lower label of each pair: a passage that one column calls a negative is none by another."""
+    pairs = zip(labels, others, strict=True)
+    return [min((label for label in pair if label is not None), default=None) for pair in pairs]
+
+
+def _list_labels(
+    name: str, values: list[Any], passages: int, negatives: int, *, both: bool, named: bool
+) -> list[float | None] | None:
+    """The labels that a list gives the passages; None if it says nothing of whether they are positives."""
+    numbers = [read_label(name, item) for item in values]
+    if all(number is None for number in numbers):
         return None
-    return None if math.isnan(number) else number
+    is_score = "score" in normalise(name) or "similarity" in normalise(name)
+    of_positives = POSITIVE_LABELS.fullmatch(normalise(name)) is not None
+    if of_positives or (not both and len(numbers) == passages + negatives > passages):
+        # a teacher's scores may be below 0, and say nothing of whether it is a positive
+        first = numbers[:passages]
+        if not any(number is not None and _is_no(number, is_score) for number in first):
+            return None
+        if len(numbers) == passages or not of_positives:
+            return [None if number is None or (is_score and number < 0) else number for number in first]
+    elif (
+        len(numbers) != passages and not both and (is_score or all(number is None or number > 0 for number in numbers))
+    ):
+        return None
+    if len(numbers) != passages or (both and None in numbers):
+        raise ValueError(f'"{name}" has {len(values)} values, expected a number for each of {passages} passages')
+    fractions = [number for number in numbers if number is not None and not number.is_integer()]
+    if both and not named and fractions and len(numbers) > 1:
+        raise ValueError(
+            f'"{name}" holds {fractions[0]:g}, which does not say whether its passage is a positive; give labels, '
+            "0 for each negative and 1 for each positive"
+        )
+    return numbers
+
+
+def _is_no(number: float, is_score: bool) -> bool:
+    return number == 0 if is_score else number <= 0
 
 
 def _describe(value: object) -> str:

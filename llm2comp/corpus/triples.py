@@ -3,17 +3,17 @@
 A row is one JSON object on a line of a .jsonl, .ndjson or .json file (also .gz, .xz, .zst):
 
 - `{"query", "positive", "negative"}`; positive and negative are one text or a list, negative may be null or missing.
-  Other common names are read too: `anchor`, `question`; `pos`, `positives`; `neg`, `negatives`, `hard_negatives`. A
-  number behind the name, as in `negative_1` to `negative_n` of sentence-transformers' `mine_hard_negatives`, makes no
-  difference; all such columns are read;
+  Other common names are read too, in any case: `anchor`, `question`; `pos`, `positives`, `positive_texts`; `neg`,
+  `negatives`, `hard_negatives`, `negative_texts`. A number behind the name, as in `negative_1` to `negative_n` of
+  sentence-transformers' `mine_hard_negatives`, makes no difference; all such columns are read;
 - Tevatron: `{"query", "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}`;
 - labelled: `{"query", "passage", "label"}`, or lists `{"query", "passages": [...], "labels": [...]}`, in which 0 is a
   negative and anything above 0 a positive;
 - several queries for one passage: `{"queries": [...], "passage"}`.
 
 Each text may be an object with `text` and `title`; title and text are joined as in a corpus. A column that is not used
-is named once in the log. A row whose `label` or `score` is 0 is refused, or, with `negatives_from_label`, makes
-negatives of the rows with the same query.
+is named once in the log. A row whose `label`, `score`, `relevance` or the like (`docs/training.md` has the list) is 0
+is refused, or, with `negatives_from_label`, makes negatives of the rows with the same query.
 """
 
 import logging

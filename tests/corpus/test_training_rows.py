@@ -165,6 +165,111 @@ class TestLabels:
             read(tmp_path, {"query": "q", **row}, negatives_from_label=True)
 
 
+LABELS = [
+    *("label", "labels", "score", "scores", "relevance", "relevant", "is_relevant", "is_selected", "is_duplicate"),
+    *("is_positive", "relevance_score", "relevance_label", "gold_label", "rel", "qrel", "judgment", "judgement"),
+    *("rating", "grade", "similarity", "pos_scores", "pos_score", "positive_label", "is_match", "correct", "is_answer"),
+]
+NOT_RELEVANT: list[Any] = [0, 0.0, -0.0, False, "0", "0.0", "false", "False", "no", [0], [False], ["0"], ["no"]]
+NOT_RELEVANT += ["not_relevant", "Not relevant", "non-relevant", "irrelevant", "negative", "NEGATIVE", "unrelated"]
+
+
+class TestNamesOfLabels:
+    @given(
+        st.sampled_from(LABELS),
+        st.sampled_from([str, str.upper, str.title, lambda name: name.replace("_", ""), lambda n: n.replace("_", "-")]),
+        st.sampled_from(NOT_RELEVANT),
+        st.sampled_from(["positive", "passage", "Positive", "pos", "answer", "positive_texts"]),
+        st.booleans(),
+    )
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    def test_what_a_row_calls_irrelevant_is_never_a_positive(
+        self, tmp_path_factory: pytest.TempPathFactory, name: str, write_name: Any, value: Any, column: str, first: bool
+    ) -> None:
+        label, text = {write_name(name): value}, {"query": "q", column: "n"}
+        rows = [{"query": "q", "positive": "p"}, {**label, **text} if first else {**text, **label}]
+        folder = tmp_path_factory.mktemp("rows")
+        with pytest.raises(CorpusError, match="label or score of 0"):
+            read(folder, *rows)
+        assert read(folder, *rows, negatives_from_label=True) == [("q", ("p",), ("n",))]
+        inside = {"query": "q", "positive_passages": [{**label, "text": "n"}]}
+        if not isinstance(value, list):
+            assert read(folder, rows[0], inside, negatives_from_label=True) == [("q", ("p",), ("n",))]
+
+    @pytest.mark.parametrize(
+        "label",
+        [{name: value} for name in ("is_negative", "irrelevant", "is_impossible") for value in (1, True, "yes")],
+        ids=str,
+    )
+    def test_names_that_say_it_the_other_way_round(self, tmp_path: Path, label: dict[str, Any]) -> None:
+        with pytest.raises(CorpusError, match="label or score of 0"):
+            read(tmp_path, {"query": "q", "passage": "n", **label})
+        assert read(tmp_path, {"query": "q", "passage": "p", **dict.fromkeys(label, 0)}) == [("q", ("p",), ())]
+
+    @pytest.mark.parametrize(
+        ("row", "positives", "negatives"),
+        [
+            ({"pos": ["a", "b"], "neg": ["c"], "pos_scores": [0.9, 0], "neg_scores": [0.1]}, ("a",), ("c", "b")),
+            ({"pos": ["a", "b"], "neg": ["c"], "pos_scores": [-1.5, -0.2], "neg_scores": [0]}, ("a", "b"), ("c",)),
+            ({"positive": ["a", "b"], "scores": [1, 0]}, ("a",), ("b",)),
+            ({"positive": ["a", "b"], "negative": ["c"], "labels": [1, 0, 0]}, ("a",), ("c", "b")),
+            ({"positive": "a", "negative": ["c", "d"], "scores": [3.5, 0, -1]}, ("a",), ("c", "d")),
+            ({"passages": ["a", "b"], "is_selected": [True, False]}, ("a",), ("b",)),
+            ({"passages": ["a", "b"], "relevance": ["relevant", "irrelevant"]}, ("a",), ("b",)),
+        ],
+        ids=str,
+    )
+    def test_lists_of_labels(
+        self, tmp_path: Path, row: dict[str, Any], positives: tuple[str, ...], negatives: tuple[str, ...]
+    ) -> None:
+        assert read(tmp_path, {"query": "q", **row}, negatives_from_label=True) == [("q", positives, negatives)]
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"pos": ["a", "b"], "pos_scores": [0]},
+            {"positive": "a", "negative": "b", "labels": [0, 1, 0]},
+            {"queries": ["q", "r"], "passage": "a", "labels": [1, 0]},
+            {"passage": "a", "relevance": "somewhere"},
+        ],
+        ids=str,
+    )
+    def test_labels_that_cannot_be_understood_are_refused(self, tmp_path: Path, row: dict[str, Any]) -> None:
+        with pytest.raises(CorpusError, match=r":1: .*(expected a number for each|does not say whether)"):
+            read(tmp_path, {"query": "q", **row} if "queries" not in row else row, negatives_from_label=True)
+
+    @pytest.mark.parametrize(
+        "label", [{"is_relevant": "Yes"}, {"relevance": 3}, {"esci_label": "E"}, {"label": "no 7"}]
+    )
+    def test_others_stay_positives(self, tmp_path: Path, label: dict[str, Any]) -> None:
+        assert read(tmp_path, {"query": "q", "passage": "p", **label}) == [("q", ("p",), ())]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Query": "q", "Positive": "p", "Negative_1": "a", "Negative_2": "b"},
+        {"ANCHOR": "q", "POSITIVE": "p", "NEGATIVE": ["a", "b"]},
+        {"query": "q", "pos": ["p"], "neg": ["a", "b"]},  # FlagEmbedding
+        {"query": "q", "positive_texts": ["p"], "negative_texts": ["a", "b"]},
+        {"query": "q", "positive": "p", "hard_negatives": ["a", "b"]},
+        {"query": "q", "positive": "p", "HardNegative1": "a", "HardNegative2": "b"},
+        {"query": "q", "positive_passages": [{"docid": "1", "text": "p"}], "negative_passages": ["a", {"text": "b"}]},
+        {
+            "question": "q",
+            "positive_ctxs": [{"text": "p"}],
+            "hard_negative_ctxs": [{"text": "a"}, {"text": "b"}],
+        },  # DPR
+        {"Question": "q", "Answer": "p", "negative-2": "b", "negative-1": "a"},
+    ],
+    ids=str,
+)
+def test_names_of_common_data_sets(tmp_path: Path, row: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert read(tmp_path, row) == [("q", ("p",), ("a", "b"))]
+    assert not caplog.messages
+
+
 class TestLists:
     def test_several_queries_of_one_passage(self, tmp_path: Path) -> None:
         for name in ("query", "queries", "anchor"):

@@ -35,8 +35,8 @@ class MetadataWriter:
 
     Values of a field may be of several types, so a column is named by type and field, such as `integer:year` or
     `text:year`: whole numbers of 64 bits, other numbers (double), truth values, texts, and lists of texts, of numbers
-    and of truth values. Dates are texts (ISO). A nested object's values are fields `outer.inner`, down to 8 levels. Null
-    and NaN are left out; what else a list holds (nulls, objects, lists) is a null in its list of truth values.
+    and of truth values. Dates are texts (ISO). A nested object's values are fields `outer.inner`, down to 8 levels.
+    Null and NaN are left out; what else a list holds (nulls, objects, lists) is a null in its list of truth values.
 
     Memory does not grow with rows: batches of 16,384 documents are kept in a temporary file beside `path` until all
     columns are known.

@@ -11,8 +11,8 @@ from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import RECORD_SUFFIXES, Columns, Record, read_json_lines, read_records
-from llm2comp.corpus.report import OnError, Report, choose_report, list_names
-from llm2comp.corpus.scalars import id_text, is_missing, to_json
+from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names
+from llm2comp.corpus.scalars import id_text, is_missing, is_same, to_json
 from llm2comp.corpus.sources import IdMaker, Source, default_name
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, STANDARD_INPUT, open_text, readable, uncompressed_name
 from llm2comp.errors import CorpusError, one_line
@@ -77,9 +77,9 @@ def read_corpus(
     (scalars become their text; without any of them, the id is `NAME#HASH`, of the row's content, and equal rows are
     numbered), its text in `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The
     fields of `metadata` and all other fields become metadata (a name with a value in each is an error, unless the two
-    are equal); dates become ISO strings, NaN becomes null, and what JSON cannot represent (bytes, images) is left out.
-    NaN, NaT and null are as if the field was not there. A .csv or .tsv file of two or three columns without a header
-    line has id and text, then the title.
+    are equal); dates become ISO strings, NaN becomes null, what JSON cannot represent (bytes, images) is left out, and
+    an infinite number is an error. NaN, NaT and null are as if the field was not there. A .csv or .tsv file of two or
+    three columns without a header line has id and text, then the title.
 
     Args:
         source: A file, a folder, or one of the names above.
@@ -110,7 +110,7 @@ def read_entries(
     header: bool | None = None,
 ) -> Iterator[Entry]:
     """Documents as `read_corpus` gives them, with ids made for this source."""
-    report = choose_report(on_error, on_skip)
+    report = SkipCounter(choose_report(on_error, on_skip))
     name = str(corpus)
     if not name:
         raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
@@ -221,9 +221,8 @@ def _read_hub(source: str) -> Iterator[Record]:
         raise CorpusError(f"{source}: cannot be loaded as a data set: {one_line(error)}") from error
 
 
-def _to_entries(source: str, records: Iterator[Record], report: Report, ids: IdMaker) -> Iterator[Entry]:
+def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids: IdMaker) -> Iterator[Entry]:
     seen = IdSet()
-    skipped = 0
     for record in records:
         try:
             document = _to_document(record)
@@ -237,14 +236,11 @@ def _to_entries(source: str, records: Iterator[Record], report: Report, ids: IdM
                     "first stays)"
                 )
         except ValueError as error:
-            skipped += 1
             report(f"{record.place}: {error}")
         else:
             yield Entry(document, record.default_id if made else None)
     if not len(seen):
-        raise CorpusError(
-            f"{source}: an empty corpus: no document in it" + (f", {skipped} malformed rows" if skipped else "")
-        )
+        raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
 
 
 def _to_document(record: Record) -> Document:
@@ -270,7 +266,7 @@ def _join_metadata(nested: dict[str, Any], fields: dict[str, Any]) -> dict[str, 
     for name in nested.keys() & fields.keys():
         if is_missing(fields[name]):
             fields = {other: value for other, value in fields.items() if other != name}
-        elif not is_missing(nested[name]) and to_json(nested[name]) != to_json(fields[name]):
+        elif not is_missing(nested[name]) and not is_same(*(to_json(at[name], str(name)) for at in (nested, fields))):
             raise ValueError(
                 f'"{name!s:.40}" has two values, {nested[name]!r:.40} in "metadata" and {fields[name]!r:.40} beside '
                 "it; rename one"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -71,8 +72,8 @@ def read_json_lines(
         on_skip: With "skip", receives each message `file:line: what is wrong`; by default messages are logged.
 
     Raises:
-        CorpusError: The file cannot be read, or (with "raise") a line is not UTF-8, not JSON, not an object, or holds
-            half a surrogate pair, which cannot be encoded as UTF-8.
+        CorpusError: The file cannot be read, or (with "raise") a line is not UTF-8, not JSON, not an object, has a key
+            twice in one object, or holds half a surrogate pair, which cannot be encoded as UTF-8.
     """
     report = choose_report(on_error, on_skip)
     for number, line in read_lines(path):
@@ -86,8 +87,19 @@ def read_json_lines(
         yield number, fields
 
 
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        key = next(key for number, (key, _) in enumerate(pairs) if any(key == other for other, _ in pairs[:number]))
+        raise ValueError(f"the key {key!r:.60} stands twice in one object, expected it once")
+    return fields
+
+
+_parse_json = json.JSONDecoder(object_pairs_hook=_unique_keys).decode  # no slower than without the hook
+
+
 def _parse_object(line: bytes) -> dict[str, Any]:
-    fields = json.loads(line.decode("utf-8"))
+    fields = _parse_json(line.decode("utf-8"))
     if not isinstance(fields, dict):
         raise ValueError(
             f"a JSON {type(fields).__name__}, expected one object {{...}} per line (`jq -c '.[]'` converts an array)"
@@ -165,7 +177,7 @@ def _to_rows(batch: "RecordBatch", path: Path, before: int, report: Report) -> I
     """
     try:
         rows = batch.to_pylist()
-    except (ArithmeticError, ValueError):
+    except (ArithmeticError, LookupError, ValueError):
         yield from _to_rows_one_by_one(batch, path, before, report)
     else:
         yield from enumerate(rows, start=before + 1)
@@ -179,10 +191,9 @@ def _to_rows_one_by_one(
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             try:
                 fields[name] = _to_python(column[row])
-            except (ArithmeticError, ValueError) as error:
-                report(
-                    f'{path}:{number}: the value of "{name}", of type {column.type}, cannot be held: {one_line(error)}'
-                )
+            except (ArithmeticError, LookupError, ValueError) as error:
+                fault = _describe_fault(str(column.type), error)
+                report(f'{path}:{number}: the value of "{name}", of type {column.type}, cannot be held: {fault}')
                 break
         else:
             yield number, fields
@@ -197,6 +208,17 @@ def _to_python(scalar: Any) -> Any:
         if not types.is_timestamp(scalar.type) or scalar.type.unit != "ns":
             raise
         return str(scalar.cast(string()).as_py()).replace(" ", "T")  # nanoseconds, which only pandas holds
+
+
+def _describe_fault(kind: str, error: Exception) -> str:
+    """What is wrong with a value of this Arrow type; for an unknown time zone, Arrow asks for packages to install."""
+    zone = re.search(r"tz=([^\]]*)", kind)
+    if zone and (isinstance(error, LookupError) or re.search("zoneinfo|timezone", str(error))):
+        return (
+            f"this system knows no time zone {zone[1]!r:.60}, expected a name such as Europe/Paris or an offset such "
+            "as +01:00"
+        )
+    return one_line(error)
 
 
 def read_table(

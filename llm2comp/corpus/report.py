@@ -7,12 +7,36 @@ from typing import Literal
 
 from llm2comp.errors import CorpusError, SettingsError
 
-__all__ = ["OnError", "Report", "choose_report", "list_names"]
+__all__ = ["OnError", "Report", "SkipCounter", "choose_report", "list_names"]
 
 OnError = Literal["raise", "skip"]
 Report = Callable[[str], None]
 
 _logger = logging.getLogger(__name__)
+
+
+class SkipCounter:
+    """Counts skipped rows and passes their messages on, to the log by default.
+
+    Attributes:
+        count: Number of rows skipped so far.
+    """
+
+    def __init__(self, report: Report | None = None) -> None:
+        self.count = 0
+        self._first = ""
+        self._report = report or _logger.warning
+
+    def __call__(self, message: str) -> None:
+        """Counts a skipped row and passes its message on."""
+        self._report(message)
+        self.count += 1
+        self._first = self._first or message
+
+    def summary(self) -> str:
+        """The end of an error about a corpus in which nothing is left: number of rows skipped, and the first."""
+        rows = "row was" if self.count == 1 else "rows were"
+        return f"; {self.count:,} {rows} left out, the first as {self._first}" if self.count else ""
 
 
 def choose_report(on_error: OnError, on_skip: Report | None) -> Report:

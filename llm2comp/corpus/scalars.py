@@ -1,4 +1,4 @@
-"""Scalar values of rows: which are missing, the text of an id, and what JSON can hold."""
+"""Values of rows: which are missing, the text of an id, what JSON can hold, and which are the same."""
 
 import math
 from datetime import date, time, timedelta
@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-__all__ = ["id_text", "is_missing", "to_json"]
+__all__ = ["id_text", "is_missing", "is_same", "to_json"]
 
 _EXACT_FLOATS = 2**53  # whole numbers below it are exact as floats
 
@@ -25,11 +25,12 @@ def is_missing(value: object) -> bool:
 def id_text(value: object) -> str:
     """Text of an id of any scalar type but bool.
 
-    Floats that are whole numbers lose their fraction, as pandas makes them of whole numbers in a column with gaps:
-    12.0 is the id "12". Bytes are UTF-8, or else written in hexadecimal digits.
+    Floats and decimals that are whole numbers lose their fraction, for pandas makes floats of whole numbers in a column
+    with gaps: 12.0 is the id "12", as 12 is. Bytes are UTF-8, or else written in hexadecimal digits.
 
     Raises:
-        ValueError: The value is no scalar, a bool, an infinite number or an empty string.
+        ValueError: The value is no scalar, an infinite number, an empty string, or a bool: a column of truth values
+            cannot tell documents apart, and "true" could be another document's id.
     """
     value = None if is_missing(value) else _from_numpy(value)
     text = ""
@@ -40,14 +41,21 @@ def id_text(value: object) -> str:
     elif isinstance(value, float) and math.isfinite(value):
         text = str(int(value)) if value.is_integer() and abs(value) < _EXACT_FLOATS else str(value)
     elif isinstance(value, Decimal) and value.is_finite():
-        text = format(value, "f")
+        text = _decimal_text(value)
     elif isinstance(value, date | time):
         text = value.isoformat()
-    elif isinstance(value, int | UUID | timedelta) and not isinstance(value, bool):
+    elif isinstance(value, bool):
+        raise ValueError(f"a truth value ({str(value).lower()}), expected a string or a number")
+    elif isinstance(value, int | UUID | timedelta):
         text = str(value)
     if not text:
         raise ValueError(f"{value!r:.40}, expected a string or a number")
     return text
+
+
+def _decimal_text(value: Decimal) -> str:
+    whole = value.to_integral_value()
+    return format(value if whole != value else whole or abs(whole), "f")  # of zero, the one without a sign
 
 
 def _bytes_text(value: bytes) -> str:
@@ -58,18 +66,35 @@ def _bytes_text(value: bytes) -> str:
     return text if text.isprintable() else value.hex()
 
 
-def to_json(value: Any) -> Any:
-    """The value in JSON types, without entries of other types; missing values are null."""
+def to_json(value: Any, name: str = "value") -> Any:
+    """The value in JSON types, without entries of other types; missing values are null.
+
+    Args:
+        value: Of any type.
+        name: Field that it is in, for the error.
+
+    Raises:
+        ValueError: A number is infinite, which JSON cannot hold.
+    """
     value = None if is_missing(value) else _from_numpy(value)
     if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items() if _fits_json(item)}
+        return {str(key): to_json(item, str(key)) for key, item in value.items() if _fits_json(item)}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value if _fits_json(item)]
-    if isinstance(value, float) and math.isinf(value):
-        return None
+        return [to_json(item, name) for item in value if _fits_json(item)]
+    if (isinstance(value, float) and math.isinf(value)) or (isinstance(value, Decimal) and value.is_infinite()):
+        raise ValueError(f"{name!r:.40} is {float(value)}, which metadata cannot hold; write null or a finite number")
     if isinstance(value, date | time):
         return value.isoformat()
     return str(value) if isinstance(value, Decimal | UUID | timedelta) else value
+
+
+def is_same(first: Any, second: Any) -> bool:
+    """Whether two JSON values are the same: 1 is 1.0, but neither is true, also within lists and objects."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(is_same(item, second[key]) for key, item in first.items())
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(is_same, first, second))
+    return isinstance(first, bool) == isinstance(second, bool) and bool(first == second)
 
 
 def _fits_json(value: object) -> bool:

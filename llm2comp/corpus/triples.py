@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llm2comp.corpus.report import SkipCounter, choose_report
 from llm2comp.corpus.text import open_text, uncompressed_name
 from llm2comp.corpus.training_rows import Triple, read_rows
 from llm2comp.errors import CorpusError, SettingsError
@@ -127,12 +128,14 @@ def read_triples(
     for file in files:
         counts: Counter[int] = Counter()
         most = 0
-        for _, triple in read_rows(file, on_error=on_error, on_skip=on_skip, negatives_from_label=negatives_from_label):
+        report = SkipCounter(choose_report(on_error, on_skip))
+        for _, triple in read_rows(file, on_error="skip", on_skip=report, negatives_from_label=negatives_from_label):
             most = max(most, len(triple.negatives))
             counts[min(len(triple.negatives), max_negatives)] += len(triple.positives)
         if not counts:
             raise CorpusError(
                 f'{file}: no pairs in it; expected lines such as {{"query": "…", "positive": "…", "negative": null}}'
+                + report.summary()
             )
         if most > max_negatives > 0:
             _logger.warning(

@@ -17,7 +17,9 @@ import zstandard
 from pyarrow import parquet
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.read import open_text, read_corpus, read_json_lines
+from llm2comp.corpus.triples import read_triples
 from llm2comp.errors import CorpusError, SettingsError
 from tests.paths import DATA
 
@@ -202,7 +204,7 @@ MALFORMED = [
         "1: no text; expected one of the fields text, contents, content, body, document_text, found passage",
     ),
     ("c.jsonl", b'{"id": 1, "text": "t", "title": ["t"]}', "1: the title is of type list, expected a string"),
-    ("c.jsonl", b'{"id": true, "text": "t"}', '1: the id in "id" is True'),
+    ("c.jsonl", b'{"id": true, "text": "t"}', '1: the id in "id" is a truth value'),
     ("c.jsonl", b'{"id": ["a"], "text": "t"}', "1: the id in \"id\" is ['a'], expected a string or a number"),
     ("c.jsonl", b'{"id": Infinity, "text": "t"}', '1: the id in "id" is inf'),
     ("c.jsonl", b'{"id": 1, "text": NaN}', '1: the text in "text" is null, expected a string'),
@@ -327,8 +329,12 @@ def test_empty_corpus(tmp_path: Path, name: str, content: bytes) -> None:
 
 
 def test_corpus_of_skipped_rows_only_is_empty(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="an empty corpus"):
-        read(write(tmp_path / "c.jsonl", "{\n"), on_error="skip", on_skip=lambda message: None)
+    for rows in ("{\n", '{"id": true, "text": "t"}\n', '{"id": 1, "id": 2, "text": "t"}\n{"title": "x"}\n'):
+        left_out = (
+            rf"an empty corpus: no document in it; {rows.count('{')} rows? w(as|ere) left out, the first as .*:1: "
+        )
+        with pytest.raises(CorpusError, match=left_out):
+            read(write(tmp_path / "c.jsonl", rows), on_error="skip", on_skip=lambda message: None)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read every file")
@@ -371,6 +377,37 @@ def test_many_ids_are_told_apart(tmp_path: Path) -> None:
         str(number) for number in range(5000)
     ]
     assert len(skipped) == 1000
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        ('{"id": 1, "text": "t", "text": "u"}', "text"),
+        ('{"id": 1, "text": "t", "n": 1, "n": 1}', "n"),
+        ('{"id": 1, "text": "t", "metadata": {"year": 1, "b": 2, "year": 2}}', "year"),
+        ('{"id": 1, "text": "t", "a": [1, [{"b": {"c d": 1, "c d": null}}]]}', "c d"),
+        ('{"id": 1, "text": "t", "\\u00e9": 1, "é": 2}', "é"),
+    ],
+)
+def test_a_key_twice_in_one_object_is_refused_or_skipped(tmp_path: Path, row: str, key: str) -> None:
+    path = write(tmp_path / "c.jsonl", TWO_LINES + row + "\n")
+    with pytest.raises(CorpusError, match=f"^{path}:3: the key '{key}' stands twice in one object[^\n]*$"):
+        read(path)
+    skipped: list[str] = []
+    assert read(path, on_error="skip", on_skip=skipped.append) == TWO_DOCUMENTS
+    assert len(skipped) == 1
+    other = '{"id": 1, "text": "t", "a": {"text": "t", "id": 1}, "b": [{"id": 1}, {"id": 1}], "Id": 3}'
+    assert len(read(write(tmp_path / "d.jsonl", other))) == 1
+
+
+def test_a_key_twice_is_refused_in_queries_judgements_and_training_rows(tmp_path: Path) -> None:
+    for read_file, row in (
+        (read_queries, '{"id": "q", "text": "a", "text": "b"}'),
+        (read_qrels, '{"query-id": "q", "corpus-id": "d", "score": 1, "score": 0}'),
+        (lambda path: list(read_triples(path)), '{"query": "q", "positive": "a", "positive": "b"}'),
+    ):
+        with pytest.raises(CorpusError, match=r":1: the key '\w+' stands twice in one object"):
+            read_file(write(tmp_path / "f.jsonl", row))
 
 
 def test_read_json_lines_numbers_lines(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Ids of every scalar type, values that say there is none, and values that Python cannot hold."""
 
 import json
+import re
 import uuid
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ UUID = uuid.UUID("477ce15a-61cb-48fd-ae29-5a616ef6cbe8")
         (UUID, str(UUID)),
         (Decimal("1E+2"), "100"),
         (Decimal("1.50"), "1.50"),
+        (Decimal("1.00"), "1"),
+        (Decimal("-0.00"), "0"),
+        (Decimal("-12.0"), "-12"),
+        (Decimal("9" * 40 + ".000"), "9" * 40),  # more digits than Python's decimals compute with
         (b"doc-1", "doc-1"),
         (b"\xff\x00", "ff00"),
         (b"\x00a", "0061"),
@@ -51,7 +56,7 @@ def test_ids_are_the_text_of_any_scalar(value: object, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [True, "", b"", None, float("inf"), float("nan"), Decimal("NaN"), np.datetime64("NaT"), [], {}]
+    "value", [True, np.False_, "", b"", None, float("inf"), float("nan"), Decimal("NaN"), np.datetime64("NaT"), [], {}]
 )
 def test_what_is_no_id(value: object) -> None:
     with pytest.raises(ValueError, match="expected a string or a number"):
@@ -95,6 +100,7 @@ def test_a_missing_value_is_as_if_the_field_was_not_there(tmp_path: Path, missin
         (pyarrow.array([UUID.bytes], pyarrow.binary(16)), [UUID.hex]),
         (pyarrow.array([b"d1", b"\xff"]), ["d1", "ff"]),
         (pyarrow.array([Decimal("1.50")]), ["1.50"]),
+        (pyarrow.array([Decimal("1.00"), Decimal("2.00")], pyarrow.decimal128(9, 2)), ["1", "2"]),
         (pyarrow.array([1.0, 2.0]), ["1", "2"]),
         (pyarrow.array([date(2020, 1, 2)]), ["2020-01-02"]),
         (pyarrow.array([2**64 - 1], pyarrow.uint64()), [str(2**64 - 1)]),
@@ -157,5 +163,63 @@ def test_nanoseconds_are_kept(tmp_path: Path) -> None:
         max_leaves=10,
     )
 )
-def test_every_value_becomes_json(value: object) -> None:
-    json.dumps(to_json({"value": value}), allow_nan=False)
+def test_every_value_but_infinity_becomes_json(value: object) -> None:
+    if holds_infinity(value):
+        with pytest.raises(ValueError, match="is -?inf, which metadata cannot hold"):
+            to_json({"value": value})
+    else:
+        json.dumps(to_json({"value": value}), allow_nan=False)
+
+
+def holds_infinity(value: object) -> bool:
+    if isinstance(value, list | dict):
+        return any(map(holds_infinity, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float | Decimal) and str(value).lower() in ("inf", "-inf", "infinity", "-infinity")
+
+
+def test_a_truth_value_is_no_id(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    parquet.write_table(pyarrow.table({"id": [True, False], "text": ["t", "u"]}), path)
+    with pytest.raises(CorpusError, match=rf'^{path}:1: the id in "id" is a truth value \(true\), expected a string'):
+        list(read_corpus(path))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(), st.integers(0, 20))
+def test_equal_whole_numbers_are_one_id(number: int, places: int) -> None:
+    assert id_text(Decimal(f"{number}.{'0' * places}")) == id_text(number) == str(number)
+    if abs(number) < 2**53:
+        assert id_text(float(number)) == str(number)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "+99:99", "../../etc/passwd"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("within", [False, True])
+def test_an_unknown_time_zone_is_named(tmp_path: Path, zone: str, unit: str, within: bool) -> None:
+    path = tmp_path / "c.parquet"
+    column = pyarrow.array([1, None]).cast(pyarrow.timestamp(unit, zone))
+    if within:
+        column = pyarrow.ListArray.from_arrays(pyarrow.array([0, 1, 2], pyarrow.int32()), column)
+    parquet.write_table(pyarrow.table({"id": ["a", "b"], "text": ["t", "u"], "at": column}), path)
+    with pytest.raises(CorpusError, match=f"{path}:1: .*this system knows no time zone '{re.escape(zone)}'") as caught:
+        list(read_corpus(path))
+    assert not re.search("zoneinfo|pytz|\n", str(caught.value))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "+05:30", "UTC"])
+def test_known_time_zones_are_kept(tmp_path: Path, zone: str) -> None:
+    path = tmp_path / "c.parquet"
+    times = pyarrow.array([1]).cast(pyarrow.timestamp("us", zone))
+    parquet.write_table(pyarrow.table({"id": ["a"], "text": ["t"], "at": times}), path)
+    [document] = read_corpus(path)
+    at = datetime.fromisoformat(document.metadata["at"])
+    assert at.timestamp() == 1e-6
+    assert at.utcoffset() == timedelta(hours={"Europe/Berlin": 1, "+05:30": 5.5, "UTC": 0}[zone])
+
+
+def test_a_corpus_of_rows_that_cannot_be_held_says_how_many(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    times = pyarrow.array([1, 2, 3]).cast(pyarrow.timestamp("us", "Mars/Base"))
+    parquet.write_table(pyarrow.table({"id": ["a", "b", "c"], "text": ["t"] * 3, "at": times}), path)
+    with pytest.raises(CorpusError, match=f"no document in it; 3 rows were left out, the first as {path}:1: .*Mars"):
+        list(read_corpus(path, on_error="skip", on_skip=lambda message: None))

@@ -1,41 +1,22 @@
 """Documents of several corpora as one stream, with a count of the rows skipped."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries
-from llm2comp.corpus.report import Report, choose_report
+from llm2comp.corpus.report import Report, SkipCounter, choose_report
 from llm2comp.corpus.sources import Source, name_sources
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
 
-__all__ = ["RESERVED_FIELDS", "SkipCounter", "find_sources", "open_corpora"]
+__all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora"]
 
 RESERVED_FIELDS = (*CHUNK_FIELDS, "llm2comp_title", "llm2comp_score")
 """Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
-_logger = logging.getLogger(__name__)
-
-
-class SkipCounter:
-    """Counts skipped rows and passes their messages on, to the log by default.
-
-    Attributes:
-        count: Number of rows skipped so far.
-    """
-
-    def __init__(self, report: Callable[[str], None] | None = None) -> None:
-        self.count = 0
-        self._report = report or _logger.warning
-
-    def __call__(self, message: str) -> None:
-        """Counts a skipped row and passes its message on."""
-        self.count += 1
-        self._report(message)
 
 
 def find_sources(
@@ -64,28 +45,26 @@ def open_corpora(
     Raises:
         CorpusError: A corpus is missing, empty or malformed, an id occurs twice, or a field is reserved.
     """
-    streams = [
-        (corpus, read_entries(corpus, source, on_error=on_error, on_skip=skip, header=header))
-        for corpus, source in zip(corpora, sources, strict=True)
-    ]
-    report = choose_report(on_error, skip)
-    checked = [(corpus, _check_fields(corpus, stream, report)) for corpus, stream in streams]
-    return checked[0][1] if len(checked) == 1 else _join(checked, report)
+    streams = []
+    for corpus, source in zip(corpora, sources, strict=True):
+        report = SkipCounter(choose_report(on_error, skip))
+        entries = read_entries(corpus, source, on_error="skip", on_skip=report, header=header)
+        streams.append((corpus, _check_fields(corpus, entries, report)))
+    return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 
 
-def _check_fields(source: str | Path, stream: Iterator[Entry], report: Report) -> Iterator[Entry]:
+def _check_fields(source: str | Path, stream: Iterator[Entry], report: SkipCounter) -> Iterator[Entry]:
     """The documents whose metadata has no reserved name, and no name under which filters would see two values."""
-    kept = refused = 0
+    kept = 0
     for entry in stream:
         document = entry.document
         if not (fault := _find_fault(document)):
             kept += 1
             yield entry
             continue
-        refused += 1
         report(f'{source}: document "{document.id}": {fault}')
     if not kept:
-        raise CorpusError(f"{source}: an empty corpus: no document in it, {refused} with fields that are refused")
+        raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
 
 
 def _find_fault(document: Document) -> str | None:

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 
 from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
+from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
+from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import (
     check_feasible,
     finish_segment,

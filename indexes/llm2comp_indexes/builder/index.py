@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from llm2comp.corpus.report import SkipCounter
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
+from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.read import Entry
+from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source, source_of
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import SkipCounter, find_sources, open_corpora
+from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder

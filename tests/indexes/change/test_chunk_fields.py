@@ -75,7 +75,7 @@ def test_a_document_with_a_reserved_field_is_refused_or_skipped(
     )
     assert (report.documents, report.skipped, len(skipped)) == (1, 1, 1)
     corpus.write_text(corpus.read_text().splitlines()[0] + "\n")
-    with pytest.raises(CorpusError, match="an empty corpus: no document in it, 1 with fields that are refused"):
+    with pytest.raises(CorpusError, match="an empty corpus: no document in it; 1 row was left out"):
         add_documents(tmp_path / "idx", [corpus], model=encoder, on_error="skip", on_skip=skipped.append)
 
 

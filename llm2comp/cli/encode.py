@@ -18,6 +18,7 @@ from llm2comp.cli.index_options import (
     IdsArePositions,
     Model,
     OnError,
+    Quotes,
     Source,
     Store,
 )
@@ -54,6 +55,7 @@ def encode(
     chunk_overlap: ChunkOverlap = 0,
     on_error: OnError = "raise",
     header: Header = None,
+    quotes: Quotes = None,
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
     overwrite: Annotated[
@@ -86,6 +88,7 @@ def encode(
             on_skip=skips.add,
             progress=progress.phase,
             header=header,
+            quotes=quotes,
             source=source,
             ids_are_positions=ids_are_positions,
         )

@@ -2,12 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.index_options import Header
+from llm2comp.cli.index_options import Header, Quotes
 from llm2comp.cli.output import check_target
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def evaluate(
     split: Split = "test",
     identical_ids: IdenticalIds = "auto",
     header: Header = None,
+    quotes: Quotes = None,
     batch_size: BatchSize = 32,
     json_file: JsonFile = None,
     run_out: RunOut = None,
@@ -145,8 +146,8 @@ def evaluate(
     _check_mteb_options(bool(mteb_names), suite, languages, mteb_options)
     if overwrite and not (mteb_names or suite or json_file):
         raise typer.BadParameter("--overwrite belongs to --json or --output-folder")
-    if header is not None and not beir:
-        raise typer.BadParameter("--header and --no-header belong to --beir")
+    if (header, quotes) != (None, None) and not beir:
+        raise typer.BadParameter("--header, --no-header, --quotes and --no-quotes belong to --beir")
     if data and not suite:
         raise typer.BadParameter("--data belongs to --suite")
     retrieval = len(beir or []) + bool(python_docs) + 3 * bool(local or suite)  # these two may hold several
@@ -165,7 +166,7 @@ def evaluate(
     mteb = MtebTasks.read(mteb_names or [], chosen, options)
     if mteb_options and not mteb.tasks:
         raise typer.BadParameter("--instructions, --output-folder and --model-name need a task of mteb; there is none")
-    tasks = _read_tasks(beir or [], sts or [], python_docs, local, split, identical_ids, header)
+    tasks = _read_tasks(beir or [], sts or [], python_docs, local, split, identical_ids, header, quotes)
     tasks += chosen.read_own(data) if chosen else []
     check_task_names([task.name for task in tasks] + mteb.names)
     mteb.check_data(store)
@@ -216,11 +217,13 @@ def _read_tasks(
     split: str,
     identical_ids: Literal["auto", "drop", "keep"],
     header: bool | None,
+    quotes: bool | None,
 ) -> "list[Task]":
     """The tasks that are not of mteb, read and checked before a model is loaded, so that errors show early."""
     from llm2comp_benchmarks import read_beir, read_local, read_python_docs_task, read_sts
 
-    tasks: list[Task] = [read_beir(folder, split=split, identical_ids=identical_ids, header=header) for folder in beir]
+    read: dict[str, Any] = {"split": split, "identical_ids": identical_ids, "header": header, "quotes": quotes}
+    tasks: list[Task] = [read_beir(folder, **read) for folder in beir]
     tasks += map(read_sts, sts)
     tasks += [read_python_docs_task(python_docs)] if python_docs else []
     tasks += read_local(local) if local else []

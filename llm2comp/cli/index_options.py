@@ -28,7 +28,15 @@ Header = Annotated[
     typer.Option(
         "--header/--no-header",
         help="Whether the first line of .csv and .tsv files has the column names.",
-        show_default="if it has a known one",
+        show_default="if it has known ones",
+    ),
+]
+Quotes = Annotated[
+    bool | None,
+    typer.Option(
+        "--quotes/--no-quotes",
+        help="Whether fields of .csv and .tsv files may be enclosed in quotes.",
+        show_default="in .csv they may, in .tsv if the file shows it",
     ),
 ]
 Source = Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.index_options import Header
+from llm2comp.cli.index_options import Header, Quotes
 from llm2comp.cli.output import format_hits, print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
@@ -41,6 +41,7 @@ def search(
         ),
     ] = None,
     header: Header = None,
+    quotes: Quotes = None,
     run: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the results of --queries to this file, as a TREC run.")
     ] = None,
@@ -91,8 +92,8 @@ def search(
             "--queries and --run go together, without --json: llm2comp search DIR --queries queries.jsonl --run "
             "run.trec"
         )
-    if header is not None and queries is None:
-        raise typer.BadParameter("--header and --no-header go with --queries")
+    if (header, quotes) != (None, None) and queries is None:
+        raise typer.BadParameter("--header, --no-header, --quotes and --no-quotes go with --queries")
     if question is not None and not question.strip():
         raise typer.BadParameter("the question is empty")
     if weights is not None and mode != "hybrid":
@@ -111,7 +112,10 @@ def search(
         )
     keep_freed_memory()
     if queries is not None and run is not None:
-        _write_run(lambda: open_index(folder, model=model, device=device), queries, header, run, k, options)
+        from llm2comp.corpus.read import read_queries
+
+        texts = read_queries(queries, header=header, quotes=quotes)
+        _write_run(lambda: open_index(folder, model=model, device=device), texts, run, k, options)
         return
     with open_index(folder, model=model, device=device) as index:
         _report_unused(index, options.effort)
@@ -148,12 +152,10 @@ def _explain_nothing(index: "Index", options: "SearchOptions") -> str:
 
 
 def _write_run(
-    open_index: "Callable[[], Index]", queries: Path, header: bool | None, run: Path, k: int, options: "SearchOptions"
+    open_index: "Callable[[], Index]", texts: dict[str, str], run: Path, k: int, options: "SearchOptions"
 ) -> None:
-    from llm2comp.corpus.read import read_queries
     from llm2comp.corpus.trec import check_run_id, write_run
 
-    texts = read_queries(queries, header=header)
     for name in texts:
         check_run_id("query", name)
     with open_index() as index, Progress("queries", total=len(texts)) as progress:

@@ -1,17 +1,16 @@
 """Rows of comma-separated and tab-separated files, each with the number of its first line.
 
-CSV is read by the rules of RFC 4180. TSV has no quoting (BEIR, MS MARCO and TREC exports) unless the file shows it:
-every field of its first row is enclosed in quotes, or the first row that fits the columns in only one of the two
-readings fits them when read with quotes, or all rows fit in both and one has doubled quotes inside enclosing ones.
+CSV is read by the rules of RFC 4180. TSV has no quoting (BEIR, MS MARCO and TREC exports) unless the file shows it, as
+`quoting.py` says. In a TSV file that shows it, lines within one pair of quotes that could be rows by themselves are an
+error, unless the caller says that the file has quoting.
 """
 
 import csv
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from llm2comp.corpus.quoting import has_quoting, may_be_several_rows, split_tabs
 from llm2comp.corpus.report import Report
 from llm2comp.corpus.text import read_lines
 
@@ -20,13 +19,14 @@ __all__ = ["read_delimited"]
 _FIELD_CHARACTERS = 2**28  # Python's default is 131,072; an unclosed quote must not fill the memory
 _SAMPLE_LINES = 1_000  # that decide whether a TSV file has quotes
 _SAMPLE_CHARACTERS = 2**20
-# One field as a writer with quotes writes it: a field that has a quote is enclosed, and its quotes are doubled
-_FIELD = re.compile(r'(?:"(?P<quoted>[^"]*(?:""[^"]*)*)"|[^"\t\n]*?)(?P<end>\t|\r?\n|\Z)')
+_NO_QUOTES = "--no-quotes (quotes=False) reads quotes as part of the texts"
 _LONE_RETURN = re.compile(r"\r(?![\r\n]|\Z)")
 _RETURN = "\udc0d"  # stands for a carriage return inside a line, at which the csv module fails; no decoded byte is this
 
 
-def read_delimited(path: Path, delimiter: str, report: Report) -> Iterator[tuple[int, list[str]]]:
+def read_delimited(
+    path: Path, delimiter: str, report: Report, *, quotes: bool | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Rows as (number of the first line, values), without blank lines.
 
     A row that cannot be read is passed to `report` and left out; reading continues with the line after the row's first
@@ -36,9 +36,15 @@ def read_delimited(path: Path, delimiter: str, report: Report) -> Iterator[tuple
         path: The file, decompressed according to its suffix.
         delimiter: A comma or a tab.
         report: Receives messages `file:line: what is wrong`.
+        quotes: Whether fields may be enclosed in quotes; None: in CSV they may, in TSV if the file shows it.
     """
     lines = _Lines(path)
-    rows = _read_tabs(lines, report) if delimiter == "\t" else _read_quoted(lines, delimiter, report)
+    if quotes or (quotes is None and delimiter == ","):
+        rows = _read_quoted(lines, delimiter, report)
+    elif quotes is None:
+        rows = _read_tabs(lines, report)
+    else:
+        rows = _read_plain(lines, delimiter)
     for number, values in rows:
         try:
             "".join(values).encode("utf-8")
@@ -96,24 +102,44 @@ def _read_tabs(lines: _Lines, report: Report) -> Iterator[tuple[int, list[str]]]
     for line in lines:
         if '"' in line:
             lines.put_back([line])
-            if _has_quoting(lines.peek(), columns):
-                yield from _read_quoted(lines, "\t", report)
-                return
             break
         if line.strip("\r\n"):
-            values = _split_tabs(line)
+            values = split_tabs(line)
             columns = columns or len(values)
             yield lines.number, values
+    if has_quoting(lines.peek(), columns):
+        yield from _read_shown_quoting(lines, columns, report)
+    else:
+        yield from _read_plain(lines, "\t")
+
+
+def _read_plain(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     for line in lines:
         if line.strip("\r\n"):
-            yield lines.number, _split_tabs(line)
+            yield lines.number, line.rstrip("\r\n").split(delimiter)
 
 
-def _split_tabs(line: str) -> list[str]:
-    return line.rstrip("\r\n").split("\t")
+def _read_shown_quoting(lines: _Lines, columns: int | None, report: Report) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a TSV file that shows that it has quotes, without those that may be several rows."""
+    for number, values, row in _parse_quoted(lines, "\t", report):
+        if len(row) > 1 and may_be_several_rows(row, values, columns):
+            report(
+                f"{lines.path}:{number}: lines {number} to {lines.number} are one row with line breaks in quotes, or "
+                f"several rows; --quotes (quotes=True) reads one row, {_NO_QUOTES}"
+            )
+            lines.put_back(row[1:])
+        else:
+            columns = columns or len(values)
+            yield number, values
 
 
 def _read_quoted(lines: _Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str]]]:
+    for number, values, _ in _parse_quoted(lines, delimiter, report):
+        yield number, values
+
+
+def _parse_quoted(lines: _Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Rows as (number of the first line, values, lines); these lines but the first may be put back."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_CHARACTERS))
     row: list[str] = []
 
@@ -131,21 +157,24 @@ def _read_quoted(lines: _Lines, delimiter: str, report: Report) -> Iterator[tupl
         except csv.Error as error:
             report(f"{lines.path}:{_describe(error, start, row, delimiter)}")
             lines.put_back(row[1:])
-            # A generator that has ended stays so, while lines that were put back are still to be read
-            rows = csv.reader(next_lines(), delimiter=delimiter, strict=True)
-            continue
+            values = []
         if values is None:
             return
         if values:
-            yield start, [value.replace(_RETURN, "\r") for value in values]
+            yield start, [value.replace(_RETURN, "\r") for value in values], row
+        if lines.number < start + len(row) - 1:  # a generator that has ended stays so, while lines were put back
+            rows = csv.reader(next_lines(), delimiter=delimiter, strict=True)
 
 
 def _describe(error: csv.Error, start: int, row: list[str], delimiter: str) -> str:
     """The message after `file:` for a row that begins at the line `start`."""
     if "end of data" in str(error):
-        return f"{_find_open_quote(start, row)}: a quote opens a field here and no quote closes it, up to the last line"
-    kind = "tab" if delimiter == "\t" else "comma"
-    return f"{start}: not a row of {kind}-separated values ({error}, read up to line {start + len(row) - 1})"
+        return (
+            f"{_find_open_quote(start, row)}: a quote opens a field here and no quote closes it, up to the last line; "
+            f"{_NO_QUOTES}"
+        )
+    kind, end = "tab" if delimiter == "\t" else "comma", start + len(row) - 1
+    return f"{start}: not a row of {kind}-separated values ({error}, read up to line {end}); {_NO_QUOTES}"
 
 
 def _find_open_quote(start: int, row: list[str]) -> int:
@@ -158,65 +187,3 @@ def _find_open_quote(start: int, row: list[str]) -> int:
         elif quotes:  # closed here; an even number opens the next field
             opened = None if quotes % 2 else number
     return opened or start
-
-
-class _QuotedRow(NamedTuple):
-    """A row as a writer with quotes writes it.
-
-    Attributes:
-        columns: Number of fields.
-        enclosed: Number of fields in quotes.
-        needs_quotes: Whether one of these has doubled quotes or a carriage return in it.
-        end: Where the row ends in the text.
-    """
-
-    columns: int
-    enclosed: int
-    needs_quotes: bool
-    end: int
-
-
-def _has_quoting(lines: list[str], columns: int | None) -> bool:
-    """Whether these lines of a TSV file are read with quotes.
-
-    Args:
-        lines: The first line with a quote, and lines after it.
-        columns: Number of columns; None if the first of the lines is the first row of the file.
-    """
-    text = "".join(lines)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
-    plain_columns = quoted_columns = columns
-    position, needed = 0, False
-    while position < len(lines):
-        row = _parse_quoted_row(text, starts[position])
-        if plain_columns is None:
-            plain_columns = len(_split_tabs(lines[position]))
-            quoted_columns = row.columns if row else plain_columns
-            if row and row.enclosed == row.columns:
-                return True
-        end = bisect_left(starts, row.end) if row else position + 1
-        spanned = [line for line in lines[position:end] if line.strip("\r\n")]
-        fitting = sum(len(_split_tabs(line)) == plain_columns for line in spanned)
-        fits_quoted = row is not None and row.columns == quoted_columns
-        if fits_quoted and fitting < len(spanned):
-            return fitting <= 1  # two lines that are whole rows by themselves are not one text
-        if fitting and not fits_quoted and spanned:
-            return False
-        needed |= row is not None and row.needs_quotes and end == position + 1
-        position = end
-    return needed
-
-
-def _parse_quoted_row(text: str, start: int) -> _QuotedRow | None:
-    """The row that begins there; None if no writer with quotes writes such a row."""
-    columns, enclosed, needed = 0, 0, False
-    while field := _FIELD.match(text, start):
-        columns += 1
-        enclosed += field["quoted"] is not None
-        needed |= field["quoted"] is not None and ('""' in field["quoted"] or "\r" in field["quoted"])
-        start = field.end()
-        if field["end"] != "\t":
-            return _QuotedRow(columns, enclosed, needed, start)
-    return None

@@ -40,7 +40,9 @@ _WORDS = re.compile(r"[^ \t\r\n\f\v]+")  # as trec_eval splits: not at a no-brea
 _ITERATION = re.compile(r"Q?\d+", re.IGNORECASE)
 
 
-def read_queries(path: str | Path, *, header: bool | None = None, skip_missing: bool = False) -> dict[str, str]:
+def read_queries(
+    path: str | Path, *, header: bool | None = None, quotes: bool | None = None, skip_missing: bool = False
+) -> dict[str, str]:
     """Query texts by id, in the order of the file.
 
     The file has JSON lines (or is .csv, .tsv or .parquet). The id is in `_id`, `id`, `query_id`, `query-id` or `qid`,
@@ -49,7 +51,9 @@ def read_queries(path: str | Path, *, header: bool | None = None, skip_missing: 
 
     Args:
         path: The file, compressed or not.
-        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has a known one.
+        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has known ones.
+        quotes: Whether fields of .csv and .tsv files may be enclosed in quotes; None: in CSV they may, in TSV if the
+            file shows it.
         skip_missing: Leave out queries whose text is null, NaN or not there, instead of raising an error.
 
     Raises:
@@ -57,7 +61,8 @@ def read_queries(path: str | Path, *, header: bool | None = None, skip_missing: 
             line.
     """
     queries: dict[str, str] = {}
-    for place, _, fields in read_records(Path(path), choose_report("raise", None), _QUERY_COLUMNS, header=header):
+    records = read_records(Path(path), choose_report("raise", None), _QUERY_COLUMNS, header=header, quotes=quotes)
+    for place, _, fields in records:
         identifier = _take_id(fields, _ID_FIELDS, place)
         text = _take(fields, _TEXT_FIELDS)
         if text is None and skip_missing:
@@ -91,7 +96,7 @@ def _describe(expected: str, names: tuple[str, ...], value: object, fields: dict
     )
 
 
-def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+def read_qrels(path: str | Path, *, quotes: bool | None = None) -> dict[str, dict[str, int]]:
     """Relevance scores by query id and document id; a higher score is more relevant, a missing pair is not relevant.
 
     Text files have a line for each pair, with four columns (TREC: query, iteration, document, score) or three (query,
@@ -99,12 +104,16 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     corpus-id score`, columns by name, separated by single tabs. In .csv, .jsonl, .ndjson, .json and .parquet files,
     columns and fields have such names.
 
+    Args:
+        path: The file, compressed or not.
+        quotes: Whether columns by name may be enclosed in quotes; None: in CSV they may, in TSV if the file shows it.
+
     Raises:
         CorpusError: The file cannot be read or is empty, a line is malformed, or two lines give a pair different
             scores.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for place, query, document, score in _read_judgements(Path(path)):
+    for place, query, document, score in _read_judgements(Path(path), quotes):
         if qrels.setdefault(query, {}).setdefault(document, score) != score:
             raise CorpusError(
                 f"{place}: a second score, {score}, for query {query!r:.80} and document {document!r:.80}; it was "
@@ -122,13 +131,13 @@ class _Judgement(NamedTuple):
     score: int
 
 
-def _read_judgements(path: Path) -> Iterator[_Judgement]:
+def _read_judgements(path: Path, quotes: bool | None) -> Iterator[_Judgement]:
     report = choose_report("raise", None)
     if Path(uncompressed_name(path)).suffix.lower() in (".csv", ".jsonl", ".ndjson", ".json", ".parquet"):
-        for place, _, fields in read_records(path, report, _QRELS_COLUMNS):
+        for place, _, fields in read_records(path, report, _QRELS_COLUMNS, quotes=quotes):
             yield _to_judgement(fields, place)
-    elif _first_line(path).count("\t") and _has_names(_first_line(path).split("\t")):
-        for number, fields in read_table(path, "\t", report, _QRELS_COLUMNS, header=True):
+    elif _first_line(path).count("\t") and _has_names(_first_line(path).replace('"', "").split("\t")):
+        for number, fields in read_table(path, "\t", report, _QRELS_COLUMNS, header=True, quotes=quotes):
             yield _to_judgement(fields, f"{path}:{number}")
     else:
         yield from _read_words(path)

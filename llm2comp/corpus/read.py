@@ -57,6 +57,7 @@ def read_corpus(
     on_error: OnError = "raise",
     on_skip: Report | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
     name: str | None = None,
     ids_are_positions: bool = False,
 ) -> Iterator[Document]:
@@ -86,8 +87,10 @@ def read_corpus(
         on_error: Whether a malformed row or a duplicate id raises an error or is skipped (of equal ids, the first is
             kept).
         on_skip: With "skip", receives each message `file:line: what is wrong`; by default messages are logged.
-        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has a known one, or if
+        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has known ones, or if
             there are neither two nor three columns.
+        quotes: Whether fields of .csv and .tsv files may be enclosed in quotes; None: in CSV they may, in TSV if the
+            file shows it.
         name: What ids made for documents begin with; None: the name of the folder or file (the id of a single .txt or
             .md file is the name alone).
         ids_are_positions: Whether a row without an id gets `NAME/file.jsonl:LINE` instead of a hash.
@@ -97,7 +100,7 @@ def read_corpus(
             read, a row is malformed, an id occurs twice, or there is no document.
     """
     named = Source(name or default_name(source), None, ids_are_positions)
-    entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, header=header)
+    entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, header=header, quotes=quotes)
     return (entry.document for entry in entries)
 
 
@@ -108,6 +111,7 @@ def read_entries(
     on_error: OnError = "raise",
     on_skip: Report | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
 ) -> Iterator[Entry]:
     """Documents as `read_corpus` gives them, with ids made for this source."""
     report = SkipCounter(choose_report(on_error, on_skip))
@@ -119,24 +123,24 @@ def read_entries(
     if name.startswith("hub:"):
         return _to_entries(name, _read_hub(name), report, IdMaker(source, files=False, single=True))
     path = Path(corpus)
-    records = _choose_reader(path, report, header)
+    records = _choose_reader(path, report, header, quotes)
     folder = path != STANDARD_INPUT and path.is_dir()
     files = find_records_file(path) is None if folder else _is_text(path)
     return _to_entries(name, records, report, IdMaker(source, files=files, single=not folder))
 
 
-def _choose_reader(path: Path, report: Report, header: bool | None) -> Iterator[Record]:
+def _choose_reader(path: Path, report: Report, header: bool | None, quotes: bool | None) -> Iterator[Record]:
     if path == STANDARD_INPUT:
         return read_records(path, report, _COLUMNS)
     with readable(path):
         if not path.exists():
             raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
         if path.is_dir():
-            return _choose_folder_reader(path, report, header)
+            return _choose_folder_reader(path, report, header, quotes)
     if _is_text(path):
         return _read_text_file(path, path.name, report)
     if _has_records(path):
-        return read_records(path, report, _COLUMNS, header=header)
+        return read_records(path, report, _COLUMNS, header=header, quotes=quotes)
     raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
 
 
@@ -146,9 +150,9 @@ def find_records_file(folder: Path) -> Path | None:
     return next((folder / name for name in names if _has_records(folder / name) and (folder / name).is_file()), None)
 
 
-def _choose_folder_reader(folder: Path, report: Report, header: bool | None) -> Iterator[Record]:
+def _choose_folder_reader(folder: Path, report: Report, header: bool | None, quotes: bool | None) -> Iterator[Record]:
     if path := find_records_file(folder):
-        return read_records(path, report, _COLUMNS, header=header)
+        return read_records(path, report, _COLUMNS, header=header, quotes=quotes)
     if next(find_texts(folder), None) is None:
         others = [path.name for path in sorted(folder.iterdir()) if _has_records(path)][:3]
         hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""

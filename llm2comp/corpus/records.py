@@ -29,6 +29,7 @@ __all__ = [
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 
 _logger = logging.getLogger(__name__)
+_QUOTES = "; --quotes (quotes=True) reads tabs and line breaks in quotes as part of a text"
 _PARQUET_ROWS = 256
 _PARQUET_BUFFER_BYTES = 2**20
 
@@ -120,7 +121,9 @@ def _describe(error: ValueError | RecursionError) -> str:
     return "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def read_records(path: Path, report: Report, columns: Columns, *, header: bool | None = None) -> Iterator[Record]:
+def read_records(
+    path: Path, report: Report, columns: Columns, *, header: bool | None = None, quotes: bool | None = None
+) -> Iterator[Record]:
     """Rows of a .jsonl, .ndjson, .json (lines), .csv, .tsv or .parquet file; of any other file, JSON lines.
 
     Malformed rows are passed to `report` and skipped.
@@ -129,14 +132,16 @@ def read_records(path: Path, report: Report, columns: Columns, *, header: bool |
         path: The file.
         report: Receives a message for each malformed row.
         columns: Column names of .csv and .tsv files.
-        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has a known one.
+        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has known ones.
+        quotes: Whether fields of a .csv or .tsv file may be enclosed in quotes; None: in CSV they may, in TSV if the
+            file shows it.
     """
     name = uncompressed_name(path)
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
         rows = _read_parquet(path, report)
     elif suffix in (".csv", ".tsv"):
-        rows = read_table(path, "\t" if suffix == ".tsv" else ",", report, columns, header)
+        rows = read_table(path, "\t" if suffix == ".tsv" else ",", report, columns, header=header, quotes=quotes)
     else:
         rows = read_json_lines(path, on_error="skip", on_skip=report)
     for number, fields in rows:
@@ -222,7 +227,13 @@ def _describe_fault(kind: str, error: Exception) -> str:
 
 
 def read_table(
-    path: Path, delimiter: str, report: Report, columns: Columns, header: bool | None = None
+    path: Path,
+    delimiter: str,
+    report: Report,
+    columns: Columns,
+    *,
+    header: bool | None = None,
+    quotes: bool | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a .csv or .tsv file as (number of the line, values by column name).
 
@@ -233,8 +244,9 @@ def read_table(
         columns: Names that make a first row a header, and those of files without one.
         header: Whether the first row has the names; None: if it has one of those known, or the number of columns is
             none of those that a file without header has.
+        quotes: Whether fields may be enclosed in quotes; None: in CSV they may, in TSV if the file shows it.
     """
-    rows = read_delimited(path, delimiter, report)
+    rows = read_delimited(path, delimiter, report, quotes=quotes)
     first = next(rows, None)
     if first is None:
         return
@@ -246,11 +258,14 @@ def read_table(
     else:
         names, source = _name_columns(path, first, columns, warn=header is None), "in the first row"
         rows = chain([first], rows)
+    unsure, previous = delimiter == "\t" and quotes is None, list[str]()
     for number, values in rows:
         if len(values) == len(names):
             yield number, dict(zip(names, values, strict=True))
         else:
-            report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}")
+            hint = _QUOTES if unsure and '"' in "".join(previous + values) else ""
+            report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}{hint}")
+        previous = values
 
 
 def _name_columns(path: Path, first: tuple[int, list[str]], columns: Columns, *, warn: bool) -> tuple[str, ...]:

@@ -61,6 +61,34 @@ def test_header_options(llm2comp_command: Command, collection: Path, tmp_path: P
     assert llm2comp_command("eval", "--python-docs", "standard", "--header").code == 2
 
 
+def test_quotes_options(llm2comp_command: Command, tmp_path: Path) -> None:
+    path, index = tmp_path / "c.tsv", tmp_path / "index"
+    path.write_text('id\ttext\n1\t"an ""apple"""\n2\t"a pear\n3\ta plum"\n')
+    (tmp_path / "queries.tsv").write_text(path.read_text())
+    for command in ("index build", "encode"):
+        done = llm2comp_command(*command.split(), path, "-o", tmp_path / command, "--model", "words")
+        assert done.code == 1
+        assert f"{path}:3: lines 3 to 4 are one row with line breaks in quotes, or several rows; --quotes" in done.err
+    build = ("index", "build", path, "-o", index, "--model", "words", "--overwrite")
+    assert llm2comp_command(*build, "--quotes").code == 0
+    assert ids(llm2comp_command, index) == {"1", "2"}
+    assert llm2comp_command("index", "add", index, path, "--no-quotes").code == 0
+    assert ids(llm2comp_command, index) == {"1", "2", "3"}
+    run = ("search", index, "--queries", tmp_path / "queries.tsv", "--run", tmp_path / "run.trec", "-k", 1)
+    assert llm2comp_command(*run).code == 1
+    for option, queries in (("--quotes", ["1", "2"]), ("--no-quotes", ["1", "2", "3"])):
+        assert llm2comp_command(*run, option).code == 0
+        assert [line.split()[0] for line in (tmp_path / "run.trec").read_text().splitlines()] == queries
+    assert llm2comp_command("search", index, "apple", "--quotes").code == 2
+    assert llm2comp_command("eval", "--python-docs", "standard", "--quotes").code == 2
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("1\t1\t1\n")
+    (tmp_path / "corpus.tsv").write_text(path.read_text())
+    done = llm2comp_command("eval", "--beir", tmp_path, "--run", tmp_path / "run.trec", "--no-quotes")
+    assert done.code == 0, done.err
+    assert llm2comp_command("eval", "--beir", tmp_path, "--run", tmp_path / "run.trec").code == 1
+
+
 def test_a_corpus_from_standard_input(
     llm2comp_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +116,8 @@ def test_rows_that_do_not_fit_are_named_or_counted(llm2comp_command: Command, tm
     done = llm2comp_command(*build)
     assert done.code == 1
     assert done.err.splitlines()[-1].endswith(
-        f"{path}:3: a quote opens a field here and no quote closes it, up to the last line"
+        f"{path}:3: a quote opens a field here and no quote closes it, up to the last line; --no-quotes (quotes=False) "
+        "reads quotes as part of the texts"
     )
     done = llm2comp_command(*build, "--on-error", "skip")
     assert done.code == 0

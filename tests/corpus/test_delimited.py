@@ -5,6 +5,7 @@ import io
 import json
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from llm2comp.corpus.read import read_corpus, read_queries
+from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
 from llm2comp.errors import CorpusError
 
 Quoting = Literal[0, 1, 2, 3]
@@ -24,11 +25,11 @@ TEXTS = st.lists(
 ENCLOSED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # as only a writer with quotes would write it
 
 
-def read_texts(name: str, content: str) -> list[str]:
+def read_texts(name: str, content: str, *, quotes: bool | None = None) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(content.encode())
-        return [document.text for document in read_corpus(path)]
+        return [document.text for document in read_corpus(path, quotes=quotes)]
 
 
 def written(texts: list[str], delimiter: str, quoting: Quoting, line_end: str) -> str:
@@ -55,7 +56,33 @@ def test_csv_of_pythons_writer(texts: list[str], quoting: Quoting, line_end: str
 @QUICK
 @given(TEXTS, st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
 def test_tsv_with_every_text_quoted(texts: list[str], quoting: Quoting) -> None:
-    assert read_texts("c.tsv", written(texts, "\t", quoting, "\n")) == texts
+    """A text of lines that could be rows is refused, unless the caller says that the file has quoting."""
+    content = written(texts, "\t", quoting, "\n")
+    assert read_texts("c.tsv", content, quotes=True) == texts
+    if any(re.search(r"\n[^\n]*\t", text) for text in texts):
+        with suppress(CorpusError):
+            assert read_texts("c.tsv", content) == texts
+    else:
+        assert read_texts("c.tsv", content) == texts
+
+
+@QUICK
+@given(TEXTS)
+def test_tsv_quoted_where_necessary_when_the_caller_says_so(texts: list[str]) -> None:
+    assert read_texts("c.tsv", written(texts, "\t", csv.QUOTE_MINIMAL, "\r\n"), quotes=True) == texts
+
+
+@QUICK
+@given(
+    st.lists(st.lists(st.text('"ab ', max_size=5), min_size=2, max_size=2), min_size=1),
+    st.sampled_from(["id\ttext\n", '"id"\t"text"\n', 'id\ttext\n0\t"say ""no"""\n', ""]),
+)
+def test_lines_that_fit_the_columns_are_rows_or_an_error(rows: list[list[str]], start: str) -> None:
+    """Whatever quotes they have: in a file that shows quoting, and in one that does not."""
+    lines = "".join(f"{number}{first}\t{text}.\n" for number, (first, text) in enumerate(rows, start=1))
+    with suppress(CorpusError):
+        assert len(read_texts("c.tsv", start + lines)) == len(rows) + start.count("say")
+    assert len(read_texts("c.tsv", start.replace('"', "") + lines, quotes=False)) == len(rows) + start.count("say")
 
 
 @QUICK
@@ -84,6 +111,78 @@ def test_json_lines(texts: list[str], ascii_only: bool) -> None:
 @pytest.mark.parametrize("texts", [SWALLOWED, ['"', '"', '"'], ['"a"', '"b', 'c"'], ['5" pipe', '"6" pipe', "b"]])
 def test_a_quote_takes_no_row_with_it(texts: list[str], line_end: str) -> None:
     assert read_texts("c.tsv", plain(texts).replace("\n", line_end)) == texts
+
+
+def read_ids(path: Path, content: str, **options: bool) -> list[str]:
+    path.write_text(content)
+    return [document.id for document in read_corpus(path, **options)]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "quoted", "plain"),
+    [
+        ('"a"\t"b"\n2\t"open\n3\tx\n4\tclose"', 2, ["a", "2"], ['"a"', "2", "3", "4"]),
+        ('id\ttext\n1\t"he said ""hi"""\n2\t"x\n3\ty\n4\tz"', 3, ["1", "2"], ["1", "2", "3", "4"]),
+        ('"a"\t"b"\n2\t"open\n\n4\tclose"', 2, ["a", "2"], ['"a"', "2", "4"]),
+        ('"a"\t"b"\n2\t"open\tmore\n3\tx\n4\tclose"\t', 2, None, None),
+        ('"a"\t"b"\n2\t"open\tmore\n3\tclose"', 2, ["a", "2"], None),
+        ('"Quote"\t"Hello\n2\tmid\n3\tend"\t"x"', 1, ["Quote"], None),
+        ('1\t"I came\n2\tthere"\t', 1, ["1"], None),
+    ],
+)
+def test_lines_that_are_rows_with_and_without_quotes_are_refused(
+    tmp_path: Path, content: str, line: int, quoted: list[str] | None, plain: list[str] | None
+) -> None:
+    path = tmp_path / "c.tsv"
+    with pytest.raises(CorpusError, match=rf"^{path}:{line}: lines {line} to .* --quotes .* --no-quotes "):
+        read_ids(path, content)
+    with pytest.raises(CorpusError, match=rf"^{path}:{line}: lines {line} to "):
+        read_queries(path)
+    for quotes, ids in ((True, quoted), (False, plain)):
+        if ids is not None:
+            assert read_ids(path, content, quotes=quotes) == ids
+        else:
+            with pytest.raises(CorpusError, match=rf"^{path}:\d+: \d fields, expected 2"):
+                read_ids(path, content, quotes=quotes)
+
+
+def test_a_row_that_only_quotes_would_make_fit_is_refused_with_the_option(tmp_path: Path) -> None:
+    path, content = tmp_path / "c.tsv", 'id\ttext\tmore\n1\t"a\n2\tb\tb\n3\tc\tc\n4\td"\tx'
+    with pytest.raises(CorpusError, match=rf"^{path}:2: 2 fields, expected 3 as in the header: .*; --quotes "):
+        read_ids(path, content)
+    assert read_ids(path, content, quotes=True) == ["1"]
+
+
+def test_lines_of_a_refused_row_are_read_when_rows_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text('"id"\t"text"\n2\t"open\n3\tx\n4\tclose"\n5\t"y"')
+    skipped = list[str]()
+    documents = read_corpus(path, on_error="skip", on_skip=skipped.append)
+    assert [document.id for document in documents] == ["3", "4", "5"]
+    assert [message.split(": ")[0] for message in skipped] == [f"{path}:2"]
+
+
+def test_paragraphs_in_quotes_are_read_without_an_option(tmp_path: Path) -> None:
+    path = tmp_path / "c.tsv"
+    assert read_ids(path, 'id\ttext\n1\t"one\n\ntwo, ""2"""\n2\t"three\nfour"\n3\tfive\n') == ["1", "2", "3"]
+    assert read_ids(path, 'text\tid\n"one\n\ntwo"\t1\n"three\nfour"\t2\nfive\t3\n') == ["1", "2", "3"]
+
+
+def test_qrels_take_no_judgement_into_another(tmp_path: Path) -> None:
+    path = tmp_path / "test.tsv"
+    rows = ['"query-id"\t"corpus-id"\t"score"', '"q1"\t"d1"\t"1"', 'q1\t"d2\t1', 'q2\td"3"\t1', 'q3\td4"\t1']
+    path.write_text("\n".join(rows[:2]))
+    assert read_qrels(path) == {"q1": {"d1": 1}}
+    path.write_text("\n".join(rows))
+    with pytest.raises(CorpusError, match=rf"^{path}:3: "):
+        read_qrels(path)
+    path.write_text("\n".join(rows).replace('"query-id"\t"corpus-id"\t"score"', "query-id\tcorpus-id\tscore"))
+    with pytest.raises(CorpusError, match=rf"^{path}:2: the score is"):
+        read_qrels(path, quotes=False)
+
+
+def test_csv_without_quoting(tmp_path: Path) -> None:
+    assert read_texts("c.csv", 'id,text\n1,"a\n2,b"\n', quotes=False) == ['"a', 'b"']
 
 
 def test_a_quote_takes_no_query_with_it(tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ class RetrievalTask:
 
 
 def read_beir(
-    folder: str | Path, *, split: str = "test", identical_ids: IdenticalIds = "auto", header: bool | None = None
+    folder: str | Path,
+    *,
+    split: str = "test",
+    identical_ids: IdenticalIds = "auto",
+    header: bool | None = None,
+    quotes: bool | None = None,
 ) -> RetrievalTask:
     """The task in a BEIR folder: `corpus.jsonl`, `queries.jsonl` (compressed or not) and `qrels/<split>.tsv`.
 
@@ -71,15 +76,18 @@ def read_beir(
         identical_ids: Whether rankings leave out the document with the id of the query. "auto": if it has the text of
             the query and is not judged relevant to it. "drop": always, as BEIR and mteb's `ignore_identical_ids` do.
             "keep": never.
-        header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
+        header: Whether the first line of .csv and .tsv files has the column names; None: if it has known ones.
+        quotes: Whether fields of .csv and .tsv files may be enclosed in quotes; None: in CSV they may, in TSV if the
+            file shows it.
 
     Raises:
         CorpusError: A file is missing or malformed, or none of the judged queries has a text.
     """
     root = Path(folder)
-    documents = read_corpus(root, header=header)
+    documents = read_corpus(root, header=header, quotes=quotes)
     qrels_file = _find_qrels(root, split)
-    qrels, queries = read_qrels(qrels_file), read_queries(_find_queries(root), header=header, skip_missing=True)
+    qrels = read_qrels(qrels_file, quotes=quotes)
+    queries = read_queries(_find_queries(root), header=header, quotes=quotes, skip_missing=True)
     judged_queries = len(qrels)
     qrels = _with_texts(qrels, queries, qrels_file)
     judged = {query: queries[query] for query in qrels}
@@ -100,7 +108,9 @@ def read_beir(
         "relevant_documents_absent": len(survey.absent),
     }
     details |= {name: count for name, count in missing.items() if count}  # none: as in results of earlier versions
-    return RetrievalTask(root.resolve().name, lambda: read_corpus(root, header=header), judged, qrels, dropped, details)
+    return RetrievalTask(
+        root.resolve().name, lambda: read_corpus(root, header=header, quotes=quotes), judged, qrels, dropped, details
+    )
 
 
 def _find_queries(root: Path) -> Path:

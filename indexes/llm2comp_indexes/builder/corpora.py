@@ -39,6 +39,7 @@ def open_corpora(
     skip: SkipCounter,
     *,
     header: bool | None = None,
+    quotes: bool | None = None,
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
@@ -48,7 +49,7 @@ def open_corpora(
     streams = []
     for corpus, source in zip(corpora, sources, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
-        entries = read_entries(corpus, source, on_error="skip", on_skip=report, header=header)
+        entries = read_entries(corpus, source, on_error="skip", on_skip=report, header=header, quotes=quotes)
         streams.append((corpus, _check_fields(corpus, entries, report)))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 

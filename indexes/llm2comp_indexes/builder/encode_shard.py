@@ -95,6 +95,7 @@ def encode_shard(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> ShardReport:
@@ -114,6 +115,7 @@ def encode_shard(
         on_skip: Called with the message of each skipped row; None: messages go to the log.
         progress: Called with the phase and the number of its units done.
         header: As for `build_index`.
+        quotes: As for `build_index`.
         source: As for `build_index`.
         ids_are_positions: As for `build_index`.
 
@@ -127,7 +129,10 @@ def encode_shard(
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
     sources = find_sources(corpora, name=source, positions=ids_are_positions)
-    corpus = _Corpus((entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header)), part)
+    corpus = _Corpus(
+        (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)),
+        part,
+    )
     _check_folder(folder, overwrite=overwrite)
     encoder, name = load_encoder(model)
     start = time.perf_counter()

@@ -86,6 +86,7 @@ def build_from_vectors(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> BuildReport:
@@ -112,6 +113,7 @@ def build_from_vectors(
         on_skip: As for `build_index`.
         progress: As for `build_index`.
         header: As for `build_index`.
+        quotes: As for `build_index`.
         source: As for `build_index`, with .npy files and a corpus.
         ids_are_positions: As for `build_index`, with .npy files and a corpus.
 
@@ -133,7 +135,7 @@ def build_from_vectors(
             raise SettingsError("source or ids_are_positions is given with shards, which hold their ids; leave it out")
         origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
     else:
-        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header)
+        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header, quotes)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
@@ -194,6 +196,7 @@ def _open_arrays(
     on_error: Literal["raise", "skip"],
     skips: SkipCounter,
     header: bool | None,
+    quotes: bool | None,
 ) -> _Origin:
     if vectors.ids is None:
         raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
@@ -213,7 +216,9 @@ def _open_arrays(
     sources = find_sources(corpora, **names) if corpora else []
 
     def read_documents() -> Iterator[Document]:
-        return (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header))
+        return (
+            entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
+        )
 
     if corpora:
         read_documents()  # a missing one is reported before the ids are read

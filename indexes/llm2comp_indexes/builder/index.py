@@ -59,6 +59,7 @@ def build_index(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> BuildReport:
@@ -78,7 +79,9 @@ def build_index(
         overwrite: Replace the index in `output`; a folder that holds anything else is still refused.
         on_skip: Called with the message of each skipped row; None: messages go to the log.
         progress: Called with the phase and the number of its units done.
-        header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
+        header: Whether the first line of .csv and .tsv files has the column names; None: if it has known ones.
+        quotes: Whether fields of .csv and .tsv files may be enclosed in quotes; None: in CSV they may, in TSV if the
+            file shows it.
         source: Name of the source, if a single corpus is given: ids made for its documents begin with it. None: the
             name of its file or folder, made unique.
         ids_are_positions: Whether a row without an id gets its position as id, instead of a hash of its content.
@@ -94,7 +97,9 @@ def build_index(
     chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     sources = find_sources(corpora, name=source, positions=ids_are_positions)
-    documents = (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header))
+    documents = (
+        entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
+    )
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
     check_feasible(chosen, encode.dimension, device)

@@ -76,6 +76,7 @@ def add_documents(
     on_skip: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> AddReport:
@@ -93,6 +94,7 @@ def add_documents(
         on_skip: As for `build_index`.
         progress: As for `build_index`.
         header: As for `build_index`.
+        quotes: As for `build_index`.
         source: Name of the source, as for `build_index`; that of a source of the index means that source, whichever its
             path was. None: the source that was added from this path, or else a new one.
         ids_are_positions: As for `build_index`; a known source keeps to what it was added with.
@@ -109,7 +111,7 @@ def add_documents(
     ):
         known = index.manifest.sources or ()
         sources = find_sources(corpora, known, name=source, positions=ids_are_positions)
-        entries = open_corpora(corpora, sources, on_error, skips, header=header)
+        entries = open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)

@@ -1,0 +1,99 @@
+"""Whether a tab-separated file has quotes around fields, judged by its rows.
+
+It has if every field of its first row is enclosed in quotes, or the first row that fits the columns in only one of the
+two readings fits them when read with quotes, or all rows fit in both and one has doubled quotes inside enclosing ones.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+__all__ = ["has_quoting", "may_be_several_rows", "split_tabs"]
+
+# One field as a writer with quotes writes it: a field that has a quote is enclosed, and its quotes are doubled
+_FIELD = re.compile(r'(?:"(?P<quoted>[^"]*(?:""[^"]*)*)"|[^"\t\n]*?)(?P<end>\t|\r?\n|\Z)')
+
+
+def split_tabs(line: str) -> list[str]:
+    """Values of a line without quoting."""
+    return line.rstrip("\r\n").split("\t")
+
+
+def may_be_several_rows(lines: Sequence[str], values: Sequence[str], columns: int | None) -> bool:
+    """Whether lines that are one row with quotes have a row of the file among them when read without.
+
+    One line that fits the columns is no sign of it, for the first line of a last field and the last line of a first
+    field do; a second one is, and so is one that fits by tabs inside the quotes.
+
+    Args:
+        lines: All lines of the row.
+        values: Its values; each line break in them begins the next one of the lines.
+        columns: Number of columns; None: the row is the first of the file.
+    """
+    expected = {columns} if columns is not None else {len(values), len(split_tabs(lines[0]))}
+    fits = [bool(line.strip("\r\n")) and len(split_tabs(line)) in expected for line in lines]
+    inside = ["", *(part for value in values for part in value.split("\n")[1:])]
+    return sum(fits) > 1 or any(fit and "\t" in part for fit, part in zip(fits, inside, strict=True))
+
+
+class _QuotedRow(NamedTuple):
+    """A row as a writer with quotes writes it.
+
+    Attributes:
+        columns: Number of fields.
+        enclosed: Number of fields in quotes.
+        needs_quotes: Whether one of these has doubled quotes or a carriage return in it.
+        end: Where the row ends in the text.
+    """
+
+    columns: int
+    enclosed: int
+    needs_quotes: bool
+    end: int
+
+
+def has_quoting(lines: list[str], columns: int | None) -> bool:
+    """Whether these lines of a TSV file are read with quotes.
+
+    Args:
+        lines: The first line with a quote, and lines after it.
+        columns: Number of columns; None if the first of the lines is the first row of the file.
+    """
+    text = "".join(lines)
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line))
+    plain_columns = quoted_columns = columns
+    position, needed = 0, False
+    while position < len(lines):
+        row = _parse_quoted_row(text, starts[position])
+        if plain_columns is None:
+            plain_columns = len(split_tabs(lines[position]))
+            quoted_columns = row.columns if row else plain_columns
+            if row and row.enclosed == row.columns:
+                return True
+        end = bisect_left(starts, row.end) if row else position + 1
+        spanned = [line for line in lines[position:end] if line.strip("\r\n")]
+        fitting = sum(len(split_tabs(line)) == plain_columns for line in spanned)
+        fits_quoted = row is not None and row.columns == quoted_columns
+        if fits_quoted and fitting < len(spanned):
+            return fitting <= 1  # two lines that are whole rows by themselves are not one text
+        if fitting and not fits_quoted and spanned:
+            return False
+        needed |= row is not None and row.needs_quotes and end == position + 1
+        position = end
+    return needed
+
+
+def _parse_quoted_row(text: str, start: int) -> _QuotedRow | None:
+    """The row that begins there; None if no writer with quotes writes such a row."""
+    columns, enclosed, needed = 0, 0, False
+    while field := _FIELD.match(text, start):
+        columns += 1
+        enclosed += field["quoted"] is not None
+        needed |= field["quoted"] is not None and ('""' in field["quoted"] or "\r" in field["quoted"])
+        start = field.end()
+        if field["end"] != "\t":
+            return _QuotedRow(columns, enclosed, needed, start)
+    return None

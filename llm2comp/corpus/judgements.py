@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm2comp.corpus.records import Columns, read_records, read_table
+from llm2comp.corpus.records import read_records
 from llm2comp.corpus.report import choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing
+from llm2comp.corpus.table import Columns, read_table
 from llm2comp.corpus.text import read_lines, uncompressed_name
 from llm2comp.errors import CorpusError
 
@@ -35,7 +36,7 @@ _DOCUMENT = (
 _SCORE = ("score", "relevance", "rel", "grade", "label")
 _THREE = ("qid", "docid", "score")
 _FOUR = ("qid", "iteration", "docid", "score")
-_QRELS_COLUMNS = Columns(frozenset(_SCORE), frozenset(_QUERY), {3: _THREE, 4: _FOUR})
+_QRELS_COLUMNS = Columns(frozenset(_SCORE), frozenset(_QUERY + _DOCUMENT), {3: _THREE, 4: _FOUR})
 _WORDS = re.compile(r"[^ \t\r\n\f\v]+")  # as trec_eval splits: not at a no-break space, which an id can have
 _ITERATION = re.compile(r"Q?\d+", re.IGNORECASE)
 

@@ -10,10 +10,11 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.python_docs import read_python_docs
-from llm2comp.corpus.records import RECORD_SUFFIXES, Columns, Record, read_json_lines, read_records
+from llm2comp.corpus.records import RECORD_SUFFIXES, Record, read_json_lines, read_records
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing, is_same, to_json
 from llm2comp.corpus.sources import IdMaker, Source, default_name
+from llm2comp.corpus.table import Columns
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, STANDARD_INPUT, open_text, readable, uncompressed_name
 from llm2comp.errors import CorpusError, one_line
 

@@ -1,16 +1,13 @@
 """Files of records: JSON lines, CSV, TSV and parquet, read one row at a time with its place for error messages."""
 
 import json
-import logging
 import re
-from collections.abc import Iterator, Sequence
-from functools import cache
-from itertools import chain
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm2comp.corpus.delimited import read_delimited
 from llm2comp.corpus.report import OnError, Report, choose_report, list_names
+from llm2comp.corpus.table import Columns, read_table
 from llm2comp.corpus.text import read_lines, readable, uncompressed_name
 from llm2comp.errors import CorpusError, one_line
 
@@ -19,33 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RECORD_SUFFIXES",
-    "Columns",
     "Record",
     "read_json_lines",
     "read_records",
-    "read_table",
 ]
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 
-_logger = logging.getLogger(__name__)
-_QUOTES = "; --quotes (quotes=True) reads tabs and line breaks in quotes as part of a text"
 _PARQUET_ROWS = 256
 _PARQUET_BUFFER_BYTES = 2**20
-
-
-class Columns(NamedTuple):
-    """Columns of a table.
-
-    Attributes:
-        known: Names in lower case; a first row with one of them is a header.
-        first: Names in lower case; a first row that begins with one of them is a header.
-        without_header: Names of the columns of a file without a header, by their number.
-    """
-
-    known: frozenset[str]
-    first: frozenset[str]
-    without_header: dict[int, tuple[str, ...]]
 
 
 class Record(NamedTuple):
@@ -224,74 +203,3 @@ def _describe_fault(kind: str, error: Exception) -> str:
             "as +01:00"
         )
     return one_line(error)
-
-
-def read_table(
-    path: Path,
-    delimiter: str,
-    report: Report,
-    columns: Columns,
-    *,
-    header: bool | None = None,
-    quotes: bool | None = None,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a .csv or .tsv file as (number of the line, values by column name).
-
-    Args:
-        path: The file.
-        delimiter: A comma or a tab.
-        report: Receives a message for each malformed row.
-        columns: Names that make a first row a header, and those of files without one.
-        header: Whether the first row has the names; None: if it has one of those known, or the number of columns is
-            none of those that a file without header has.
-        quotes: Whether fields may be enclosed in quotes; None: in CSV they may, in TSV if the file shows it.
-    """
-    rows = read_delimited(path, delimiter, report, quotes=quotes)
-    first = next(rows, None)
-    if first is None:
-        return
-    if _is_header(first[1], columns, header):
-        names: Sequence[str] = first[1]
-        source = f"in the header: {list_names(names)}"
-        if len(set(names)) < len(names):
-            raise CorpusError(f"{path}:1: a column name occurs twice in the header: {list_names(names)}")
-    else:
-        names, source = _name_columns(path, first, columns, warn=header is None), "in the first row"
-        rows = chain([first], rows)
-    unsure, previous = delimiter == "\t" and quotes is None, list[str]()
-    for number, values in rows:
-        if len(values) == len(names):
-            yield number, dict(zip(names, values, strict=True))
-        else:
-            hint = _QUOTES if unsure and '"' in "".join(previous + values) else ""
-            report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}{hint}")
-        previous = values
-
-
-def _name_columns(path: Path, first: tuple[int, list[str]], columns: Columns, *, warn: bool) -> tuple[str, ...]:
-    """Names of the columns of a file without a header, whose first row (number of its line, values) this is."""
-    names = columns.without_header.get(len(first[1]))
-    if names is None:
-        expected = " or ".join(map(str, columns.without_header))
-        raise CorpusError(f"{path}:{first[0]}: {len(first[1])} columns; a file without a header line has {expected}")
-    if warn:
-        _warn_once(path, names)
-    return names
-
-
-@cache  # a corpus may be read several times
-def _warn_once(path: Path, names: tuple[str, ...]) -> None:
-    _logger.warning(
-        "%s: the first line has no known column name, so it is a row, and the columns are %s (--header: the first line "
-        "has the names)",
-        path,
-        ", ".join(names),
-    )
-
-
-def _is_header(names: Sequence[str], columns: Columns, header: bool | None) -> bool:
-    if header is not None:
-        return header
-    lowered = [name.strip().lower() for name in names]
-    named = lowered[0] in columns.first or not columns.known.isdisjoint(lowered)
-    return named or len(names) not in columns.without_header

@@ -1,5 +1,7 @@
 """MemoryEncoder, the first module of an LLM2Comp model: texts to the hidden states of their k memory tokens."""
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +16,18 @@ from transformers import PreTrainedTokenizerBase
 from llm2comp.backbone.attention import tail_rows
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import inference_dtype
+from llm2comp.bundled_models import full_name
 from llm2comp.errors import BackboneError, SettingsError
-from llm2comp.model_folder import read_encoder, write_encoder
+from llm2comp.model_card import SavedModel, name_models_by_folder
+from llm2comp.model_folder import read_config, read_encoder, write_encoder
 
 __all__ = ["MemoryEncoder"]
 
 _TOKENS_PER_PASS = {"cpu": 2_048, "cuda": 16_384}
 """Tokens of a forward pass without gradients, at most: what the caches of a CPU hold, and what fills a GPU."""
+
+_SAMPLED_NUMBERS = 16
+"""Numbers of a trained tensor that `content_state` compares."""
 
 _CHARACTERS_PER_TOKEN = 16
 """Several times the characters of a token in any language; long texts are cut to this much before tokenisation."""
@@ -49,6 +56,7 @@ class MemoryEncoder(InputModule):
         self.tokenizer = tokenizer
         self.memory = nn.Parameter(memory)
         self.max_seq_length = max_length
+        self.saved_model: SavedModel | None = None
         self.beginning = _beginning(tokenizer, backbone)
         self.task_limits: dict[str, int] = {}
         self._truncated = threading.local()
@@ -221,15 +229,39 @@ class MemoryEncoder(InputModule):
     ) -> "MemoryEncoder":
         """The encoder saved in a model folder, with the arguments that SentenceTransformer passes to its modules.
 
-        Of `model_kwargs` only `dtype` is used; the folder determines the rest of the language model.
+        Of `model_kwargs` only `dtype` is used; the folder determines the rest of the language model. The
+        SentenceTransformer that gets the encoder is named after the folder, for mteb.
 
         Raises:
             ModelFolderError, BackboneError: As `llm2comp.load`.
         """
         folder = cls.load_dir_path(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
         dtype = inference_dtype((model_kwargs or {}).get("dtype", torch.float32), "cpu")
-        parts = read_encoder(Path(folder or model_name_or_path), dtype=dtype, trust_remote_code=trust_remote_code)
-        return cls(parts.backbone, parts.tokenizer, parts.memory, max_length=parts.max_length)
+        path = Path(folder or model_name_or_path)
+        parts = read_encoder(path, dtype=dtype, trust_remote_code=trust_remote_code)
+        encoder = cls(parts.backbone, parts.tokenizer, parts.memory, max_length=parts.max_length)
+        config = read_config(path, encoder_only=True)
+        # SentenceTransformer's own `save` writes no fingerprint
+        fingerprint = (
+            config.get("fingerprint") or hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+        )
+        settings = {"query": config.get("query_instruction", ""), "max_seq_length": parts.max_length}
+        encoder.saved_model = SavedModel(full_name(model_name_or_path), fingerprint, encoder.content_state(), settings)
+        name_models_by_folder()
+        return encoder
+
+    def content_state(self) -> tuple[Any, ...]:
+        """A cheap value that differs once the content has changed, and stays when the model moves to another device.
+
+        PyTorch counts the changes of a tensor, except those by its fused optimizers; so a few numbers of each trained
+        tensor are compared, too.
+        """
+        tensors = (self.memory, *self.backbone.parameters())
+        versions = tuple((id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+        trained = [tensor.detach().flatten() for tensor in tensors if tensor.requires_grad]
+        samples = [numbers[:: max(1, len(numbers) // _SAMPLED_NUMBERS)].double() for numbers in trained]
+        numbers = tuple(torch.cat(samples).tolist()) if samples else ()
+        return versions, numbers, self.backbone.reference, id(self.tokenizer)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         texts = [_unicode(text) for text in texts]

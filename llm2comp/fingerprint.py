@@ -13,9 +13,6 @@ from llm2comp.encoder import MemoryEncoder
 
 __all__ = ["content_digest", "content_state", "fingerprint"]
 
-_SAMPLED_NUMBERS = 16
-"""Numbers of a trained tensor that `content_state` compares."""
-
 _IGNORED = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
 """Entries of a configuration that do not change vectors."""
 
@@ -54,17 +51,8 @@ def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> 
 
 
 def content_state(encoder: MemoryEncoder) -> tuple[Any, ...]:
-    """A cheap value that differs once the content has changed, and stays when the model moves to another device.
-
-    PyTorch counts the changes of a tensor, except those by its fused optimizers; so a few numbers of each trained
-    tensor are compared, too.
-    """
-    tensors = (encoder.memory, *encoder.backbone.parameters())
-    versions = tuple((id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
-    trained = [tensor.detach().flatten() for tensor in tensors if tensor.requires_grad]
-    samples = [numbers[:: max(1, len(numbers) // _SAMPLED_NUMBERS)].double() for numbers in trained]
-    numbers = tuple(torch.cat(samples).tolist()) if samples else ()
-    return versions, numbers, encoder.backbone.reference, id(encoder.tokenizer)
+    """A cheap value that differs once the content has changed, and stays when the model moves to another device."""
+    return encoder.content_state()
 
 
 def _tensors(encoder: MemoryEncoder) -> dict[str, Tensor]:

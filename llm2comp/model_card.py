@@ -4,14 +4,34 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardData
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
-__all__ = ["CARD_FILE", "CardData", "read_card", "write_card"]
+__all__ = ["CARD_FILE", "CardData", "SavedModel", "name_models_by_folder", "read_card", "write_card"]
 
 CARD_FILE = "README.md"
+
+
+class SavedModel(NamedTuple):
+    """What a model folder says of the encoder that was loaded from it.
+
+    Attributes:
+        name: Name of the form owner/name.
+        fingerprint: Of the whole model.
+        state: The encoder's content state right after loading.
+        settings: Settings that are part of the fingerprint and may be changed in a plain SentenceTransformer.
+    """
+
+    name: str
+    fingerprint: str
+    state: tuple[Any, ...]
+    settings: dict[str, Any]
 
 
 class CardData(SentenceTransformerModelCardData):
@@ -35,14 +55,56 @@ class CardData(SentenceTransformerModelCardData):
             "prompts": {name: prompt for name, prompt in model.prompts.items() if prompt and name != "query"},
             "similarity": model.similarity_fn_name if model.similarity_fn_name != "cosine" else None,
         }
+        fingerprint = model.fingerprint if hasattr(model, "fingerprint") else _plain_fingerprint(model, settings)
         changed = {name: value for name, value in settings.items() if value}
         if not changed:
-            return str(model.fingerprint)
-        return hashlib.sha256(f"{model.fingerprint} {json.dumps(changed, sort_keys=True)}".encode()).hexdigest()
+            return str(fingerprint)
+        return hashlib.sha256(f"{fingerprint} {json.dumps(changed, sort_keys=True)}".encode()).hexdigest()
 
     @base_model_revision.setter
     def base_model_revision(self, revision: str | None) -> None:
         self._assigned = revision
+
+
+def _plain_fingerprint(model: SentenceTransformer, settings: dict[str, Any]) -> str:
+    """Fingerprint of a plain SentenceTransformer around a saved encoder.
+
+    Of the settings that are part of the saved fingerprint, those that were changed are added to `settings`.
+    """
+    encoder: Any = next(module for module in model.children() if hasattr(module, "saved_model"))
+    saved: SavedModel = encoder.saved_model
+    present = {"query": model.prompts.get("query") or "", "max_seq_length": encoder.max_seq_length}
+    settings |= {name: str(value) + " " for name, value in present.items() if value != saved.settings[name]}
+    if encoder.content_state() == saved.state:
+        return saved.fingerprint
+    digest = hashlib.sha256(saved.fingerprint.encode())
+    for _, tensor in sorted(model.state_dict().items()):
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@cache  # once for the process: the hook cannot be removed while other threads make modules
+def name_models_by_folder() -> None:
+    """Gives each plain SentenceTransformer around an encoder from a model folder the folder's name and fingerprint.
+
+    SentenceTransformer passes its modules no reference to itself, and takes no name from a folder. PyTorch, however,
+    reports every module that another one gets.
+    """
+    register_module_module_registration_hook(_name_by_folder)
+
+
+def _name_by_folder(model: nn.Module, _: str, module: nn.Module | None) -> None:
+    saved = getattr(module, "saved_model", None)
+    if not isinstance(saved, SavedModel) or not isinstance(model, SentenceTransformer):
+        return
+    data = model.model_card_data
+    if type(data) is not SentenceTransformerModelCardData:
+        return
+    if data.model_name is None and data.base_model is None:
+        named = CardData()
+        vars(named).update({name: value for name, value in vars(data).items() if name != "base_model_revision"})
+        named.model_name = saved.name
+        model.model_card_data = named
 
 
 def read_card(folder: Path) -> str:

@@ -312,6 +312,45 @@ class TestCache:
         first, second, again = self.scores([*exported, exported[0]], scifact, tmp_path / "cache")
         assert first == again != second
 
+    def test_plain_models_from_two_model_folders(
+        self, tiny: LLM2Comp, model: LLM2Comp, scifact: Any, tmp_path: Path
+    ) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        for place, each in (("a", tiny), ("b", model)):
+            each.save(tmp_path / place / "model")
+        plain = [
+            SentenceTransformer(str(tmp_path / place / "model"), device="cpu", trust_remote_code=True)
+            for place in ("a", "b")
+        ]
+        names = [mteb.models.SentenceTransformerEncoderWrapper(each).mteb_model_meta for each in plain]
+        assert [(meta.name, meta.revision) for meta in names] == [
+            ("local/model", load(tmp_path / place / "model", device="cpu", dtype="float32").fingerprint)
+            for place in ("a", "b")
+        ]
+        first, second, again = self.scores([*plain, plain[0]], scifact, tmp_path / "cache")
+        assert first == again != second
+
+    def test_a_plain_model_that_changes_is_another(self, saved_model: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardData
+        from torch import nn
+
+        plain = SentenceTransformer(str(saved_model), device="cpu", trust_remote_code=True)
+        revisions = [plain.model_card_data.base_model_revision]
+        plain.prompts["query"] = "another: "
+        revisions.append(plain.model_card_data.base_model_revision)
+        plain.max_seq_length = 16
+        revisions.append(plain.model_card_data.base_model_revision)
+        plain.truncate_dim = 8
+        revisions.append(plain.model_card_data.base_model_revision)
+        nn.init.normal_(plain[0].memory)
+        revisions.append(plain.model_card_data.base_model_revision)
+        assert len(set(revisions)) == 5
+        data = SentenceTransformerModelCardData(model_name="me/mine")
+        mine = SentenceTransformer(str(saved_model), device="cpu", trust_remote_code=True, model_card_data=data)
+        assert (mine.model_card_data, data.model_name) == (data, "me/mine")
+
 
 class TestNames:
     def test_where_results_are_filed(self, tiny: LLM2Comp, saved_model: Path, exported_model: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm2comp.corpus.float_ids import drop_fraction, find_float_ids, note_float_ids
 from llm2comp.corpus.records import read_records
 from llm2comp.corpus.report import choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing
@@ -141,7 +142,7 @@ def _read_judgements(path: Path, quotes: bool | None) -> Iterator[_Judgement]:
         for number, fields in read_table(path, "\t", report, _QRELS_COLUMNS, header=True, quotes=quotes):
             yield _to_judgement(fields, f"{path}:{number}")
     else:
-        yield from _read_words(path)
+        yield from _drop_fractions(path, list(_read_words(path)))
 
 
 def _first_line(path: Path) -> str:
@@ -173,6 +174,15 @@ def _read_words(path: Path) -> Iterator[_Judgement]:
                 "tabs; or 3 separated by tabs below a first line query-id, corpus-id, score (BEIR)"
             )
         yield _to_judgement(dict(zip(names, columns, strict=True)), place)
+
+
+def _drop_fractions(path: Path, judgements: list[_Judgement]) -> Iterator[_Judgement]:
+    floats = find_float_ids(((judged.query, judged.document) for judged in judgements), (0, 1))
+    note_float_ids(path, tuple(_THREE[position] for position in sorted(floats)))
+    for judged in judgements:
+        query = drop_fraction(judged.query) if 0 in floats else judged.query
+        document = drop_fraction(judged.document) if 1 in floats else judged.document
+        yield judged._replace(query=query, document=document)
 
 
 def _split(text: str) -> list[str]:

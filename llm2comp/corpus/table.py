@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llm2comp.corpus.delimited import read_delimited
+from llm2comp.corpus.float_ids import drop_fraction, find_float_ids, note_float_ids
 from llm2comp.corpus.report import Report, list_names
 from llm2comp.errors import CorpusError
 
@@ -40,8 +41,10 @@ def read_table(
     *,
     header: bool | None = None,
     quotes: bool | None = None,
-) -> Iterator[tuple[int, dict[str, str]]]:
+) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Rows of a .csv or .tsv file as (number of the line, values by column name).
+
+    In columns of ids that pandas wrote as floats, ids are whole numbers, and None where there is none.
 
     Args:
         path: The file.
@@ -68,10 +71,14 @@ def read_table(
     else:
         names, source = _name_columns(path, first, columns), "in the first row"
         rows = chain([first], rows)
+    floats = _find_float_columns(path, delimiter, names, columns, quotes)
     unsure, previous = delimiter == "\t" and quotes is None, list[str]()
     for number, values in rows:
         if len(values) == len(names):
-            yield number, dict(zip(names, values, strict=True))
+            fields: dict[str, str | None] = dict(zip(names, values, strict=True))
+            for name in floats:
+                fields[name] = drop_fraction(fields[name] or "") or None
+            yield number, fields
         else:
             hint = _QUOTES if unsure and '"' in "".join(previous + values) else ""
             report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}{hint}")
@@ -103,6 +110,20 @@ def _judge_first_row(row: Sequence[str], columns: Columns) -> tuple[bool, str]:
             "is a row)"
         )
     return True, ""
+
+
+def _find_float_columns(
+    path: Path, delimiter: str, names: Sequence[str], columns: Columns, quotes: bool | None
+) -> tuple[str, ...]:
+    if not path.is_file():  # a pipe, which can be read once
+        return ()
+    positions = [position for position, name in enumerate(names) if name in columns.ids]
+    rows = read_delimited(path, delimiter, lambda message: None, quotes=quotes)
+    fitting = (values for _, values in rows if len(values) == len(names) and values != names)
+    floats = find_float_ids(fitting, positions)
+    floating = tuple(names[position] for position in sorted(floats))
+    note_float_ids(path, floating)
+    return floating
 
 
 def _name_columns(path: Path, first: tuple[int, list[str]], columns: Columns) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.float_ids import drop_fraction, find_float_ids
 from llm2comp.corpus.judgements import QRELS_SUFFIXES
 from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
 from llm2comp.corpus.text import uncompressed_name
@@ -235,6 +236,7 @@ def evaluate_run(task: RetrievalTask, run: Run, *, seconds: float = 0.0) -> Task
         CorpusError: None of the judged queries has a ranking.
     """
     start = time.perf_counter()
+    run = _match_ids(run, task.qrels)
     if not any(run.get(query) for query in task.qrels):
         first, judged = next(iter(run), "none"), next(iter(task.qrels))
         raise CorpusError(
@@ -248,6 +250,23 @@ def evaluate_run(task: RetrievalTask, run: Run, *, seconds: float = 0.0) -> Task
     return TaskResult(
         task.name, scores.metrics, details, seconds + time.perf_counter() - start, scores.per_query, rankings, samples
     )
+
+
+def _match_ids(run: Run, qrels: Qrels) -> Run:
+    """The run with 1 for each 1.0, if all its ids are such, as those of tools that read CSV, and no judged id is."""
+    judged = [{*qrels}, {document for grades in qrels.values() for document in grades}]
+    pairs = ((query, document) for query, ranking in run.items() for document in ranking)
+    floats = {
+        position
+        for position in find_float_ids(pairs, (0, 1))
+        if not any(name.endswith(".0") for name in judged[position])
+    }
+    if 1 in floats:
+        run = {
+            query: {drop_fraction(document): score for document, score in ranking.items()}
+            for query, ranking in run.items()
+        }
+    return {drop_fraction(query): ranking for query, ranking in run.items()} if 0 in floats else run
 
 
 def _without_self_matches(run: Run, self_matches: frozenset[str]) -> Run:

@@ -204,12 +204,30 @@ def test_judgements_that_name_what_is_not_there(
 
 @pytest.mark.parametrize(("given", "judged"), [("1", "1.0"), ("1.0", "1")])
 def test_whole_numbers_of_pandas_match_on_both_sides(tmp_path: Path, given: str, judged: str) -> None:
-    write = {"corpus.csv": f"id,text\n{given},a\n2,b\n", "queries.csv": f"id,text\n{given},a\n"}
+    write = {"corpus.csv": f"id,text\n{given},a\n2,b\n", "queries.csv": f"id,text\n{given},a\n2,b\n"}
     for name, text in write.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels/test.csv").write_text(f"qid,docid,score\n{judged},{judged},1.0\n")
     assert read_beir(tmp_path).qrels == {given: {given: 1}}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_runs_with_whole_numbers_of_pandas(tmp_path: Path, suffix: str) -> None:
+    """The run names 1.0, as a tool does that reads CSV as text; in JSON, the user gave this id as a string."""
+    rows = {
+        "csv": "id,text\n1.0,a\n2.0,b\n",
+        "jsonl": '{"id": "1.0", "text": "a"}\n{"id": "2.0", "text": "b"}\n',
+    }
+    for name in ("corpus", "queries"):
+        (tmp_path / f"{name}.{suffix}").write_text(rows[suffix])
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n1.0\t2.0\t1\n")
+    task = read_beir(tmp_path)
+    name, document = ("1", "2") if suffix == "csv" else ("1.0", "2.0")
+    assert task.qrels == {name: {document: 1}}
+    assert [document.id for document in task.documents()] == (["1", "2"] if suffix == "csv" else ["1.0", "2.0"])
+    assert evaluate_run(task, {"1.0": {"1.0": 1.0, "2.0": 2.0}}).metrics["mrr_at_10"] == 1
 
 
 def test_a_folder_of_files_without_header_lines(tmp_path: Path) -> None:

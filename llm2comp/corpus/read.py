@@ -1,6 +1,5 @@
 """Readers of corpora: files, folders and data sets as streams of documents with unique ids."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import Any, NamedTuple
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
+from llm2comp.corpus.kinds import find_records_file, find_texts, has_records, holds_texts, is_text
 from llm2comp.corpus.python_docs import read_python_docs
-from llm2comp.corpus.records import RECORD_SUFFIXES, Record, read_json_lines, read_records
+from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing, is_same, to_json
 from llm2comp.corpus.sources import IdMaker, Source, default_name
 from llm2comp.corpus.table import Columns
-from llm2comp.corpus.text import COMPRESSED_SUFFIXES, STANDARD_INPUT, open_text, readable, uncompressed_name
+from llm2comp.corpus.text import STANDARD_INPUT, open_text, readable
 from llm2comp.errors import CorpusError, one_line
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
 _COLUMNS = Columns(frozenset(_TEXT_FIELDS), frozenset(_ID_FIELDS), {2: ("id", "text"), 3: ("id", "text", "title")})
-_TEXT_SUFFIXES = (".txt", ".md")
 _EXPECTED = (
     "a BEIR folder, a folder of .txt or .md files, a file .jsonl .ndjson .json .csv .tsv .txt .md (also with .gz .xz "
     ".zst) or .parquet, - (JSON lines from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
@@ -70,7 +69,7 @@ def read_corpus(
     - any other folder: each .txt and .md file below it is a document, with the id `NAME/path/from/the/folder`; hidden
       files are left out;
     - one .jsonl, .ndjson or .json file (an object per line), .csv, .tsv, .parquet, .txt or .md;
-    - `-`: JSON lines from standard input, which can be read once;
+    - `-`: JSON lines from standard input, which can be read once; the source is named `stdin`;
     - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
       streamed;
     - `python-docs:`, `python-docs:all`: docstrings of the standard library, and of every installed package.
@@ -126,7 +125,7 @@ def read_entries(
     path = Path(corpus)
     records = _choose_reader(path, report, header, quotes)
     folder = path != STANDARD_INPUT and path.is_dir()
-    files = find_records_file(path) is None if folder else _is_text(path)
+    files = path != STANDARD_INPUT and holds_texts(path)
     return _to_entries(name, records, report, IdMaker(source, files=files, single=not folder))
 
 
@@ -138,24 +137,18 @@ def _choose_reader(path: Path, report: Report, header: bool | None, quotes: bool
             raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
         if path.is_dir():
             return _choose_folder_reader(path, report, header, quotes)
-    if _is_text(path):
+    if is_text(path):
         return _read_text_file(path, path.name, report)
-    if _has_records(path):
+    if has_records(path):
         return read_records(path, report, _COLUMNS, header=header, quotes=quotes)
     raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
-
-
-def find_records_file(folder: Path) -> Path | None:
-    """The `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed) of a BEIR folder."""
-    names = [f"corpus{suffix}{compressed}" for suffix in RECORD_SUFFIXES for compressed in ("", *COMPRESSED_SUFFIXES)]
-    return next((folder / name for name in names if _has_records(folder / name) and (folder / name).is_file()), None)
 
 
 def _choose_folder_reader(folder: Path, report: Report, header: bool | None, quotes: bool | None) -> Iterator[Record]:
     if path := find_records_file(folder):
         return read_records(path, report, _COLUMNS, header=header, quotes=quotes)
     if next(find_texts(folder), None) is None:
-        others = [path.name for path in sorted(folder.iterdir()) if _has_records(path)][:3]
+        others = [path.name for path in sorted(folder.iterdir()) if has_records(path)][:3]
         hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""
         raise CorpusError(f"{folder}: a folder without corpus.jsonl and without any .txt or .md file{hint}")
     return (
@@ -163,30 +156,6 @@ def _choose_folder_reader(folder: Path, report: Report, header: bool | None, quo
         for path in find_texts(folder)
         for record in _read_text_file(path, path.relative_to(folder).as_posix(), report)
     )
-
-
-def _is_text(path: Path) -> bool:
-    return Path(uncompressed_name(path)).suffix.lower() in _TEXT_SUFFIXES
-
-
-def _has_records(path: Path) -> bool:
-    name = uncompressed_name(path)
-    suffix = Path(name).suffix.lower()
-    return suffix in RECORD_SUFFIXES and (suffix != ".parquet" or name == path.name)
-
-
-def find_texts(folder: Path) -> Iterator[Path]:
-    """Text files below the folder, in order, without hidden ones."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    with readable(folder):
-        for parent, folders, files in os.walk(folder, onerror=fail):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (
-                Path(parent, name) for name in sorted(files) if not name.startswith(".") and _is_text(Path(name))
-            )
 
 
 def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Record]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zstandard
 
-from llm2comp.corpus.read import find_records_file, find_texts
+from llm2comp.corpus.kinds import find_records_file, find_texts
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, uncompressed_name
 
 __all__ = ["estimate_documents"]

@@ -8,20 +8,22 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from llm2comp.corpus.id_set import IdSet
+from llm2comp.corpus.kinds import holds_texts
 from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import SettingsError
 
-__all__ = ["IdMaker", "Source", "default_name", "name_sources", "source_of"]
+__all__ = ["IdMaker", "Source", "default_name", "find_maker", "is_content_id", "name_sources", "source_of"]
 
 _UNFIT = re.compile(r"[/#\x00-\x1f\x7f]")
 _HASH_BYTES = 8
+_CONTENT = re.compile(rf"[^/#]+#[0-9a-f]{{{2 * _HASH_BYTES}}}(-[0-9]+)?")
 _logger = logging.getLogger(__name__)
 
 
@@ -34,11 +36,14 @@ class Source:
         root: Resolved path, or a name such as `hub:NAME` or `python-docs:`; None: it was read on several machines, from
             different paths.
         positions: Whether its rows without an id get their position as id, instead of a hash of their content.
+        paths: Whether ids made for its documents are paths or positions, now or when it was added before: the name
+            alone, or `NAME/...`.
     """
 
     name: str
     root: str | None
     positions: bool = False
+    paths: bool = False
 
 
 def name_sources(
@@ -54,7 +59,8 @@ def name_sources(
 
     Raises:
         SettingsError: The name does not fit, or goes with several corpora; a corpus is known under several names, or
-            with ids of another kind.
+            with ids of another kind; or rows of standard input would get their positions as ids without a name that
+            says which input it is.
     """
     if name is not None:
         _check_name(name, corpora)
@@ -64,6 +70,12 @@ def name_sources(
         source = _find_known(corpus, listed, name, positions)
         if source is None:
             source = Source(name or _unique_name(corpus, listed, known), _root(corpus), positions)
+        if name is None and source.positions and str(corpus) == "-":
+            raise SettingsError(
+                "positions in standard input are ids only within one input, and another one would replace its "
+                "documents: say which it is with --source NAME (source), or leave out --ids-are-positions"
+            )
+        source = replace(source, paths=source.paths or source.positions or _holds_texts(corpus))
         listed = [other for other in listed if other.name != source.name] + [source]
         sources.append(source)
     return sources
@@ -115,6 +127,10 @@ def _root(corpus: str | Path) -> str:
     return str(corpus) if _is_named(corpus) else os.path.realpath(corpus)
 
 
+def _holds_texts(corpus: str | Path) -> bool:
+    return not _is_named(corpus) and holds_texts(Path(corpus))
+
+
 def _is_named(corpus: str | Path) -> bool:
     """Whether the corpus is not a path."""
     return str(corpus).startswith("hub:") or str(corpus) in ("python-docs:", "python-docs:all", "-")
@@ -141,6 +157,18 @@ def _utf8(name: str) -> str:
 def source_of(identifier: str) -> str:
     """Name of the source that made the id, if any did."""
     return re.split("[/#]", identifier, maxsplit=1)[0]
+
+
+def find_maker(identifier: str, sources: Iterable[Source]) -> Source | None:
+    """The source that may make the id for one of its paths or positions, if any."""
+    name = source_of(identifier)
+    rest = identifier[len(name) :]
+    return next((source for source in sources if source.paths and source.name == name and rest[:1] != "#"), None)
+
+
+def is_content_id(identifier: str) -> bool:
+    """Whether the id looks like one made of the content of a row, which never belongs to other content."""
+    return _CONTENT.fullmatch(identifier) is not None
 
 
 class IdMaker:

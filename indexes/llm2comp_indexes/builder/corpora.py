@@ -8,7 +8,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries
 from llm2comp.corpus.report import Report, SkipCounter, choose_report
-from llm2comp.corpus.sources import Source, name_sources
+from llm2comp.corpus.sources import Source, find_maker, name_sources
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
@@ -40,32 +40,58 @@ def open_corpora(
     *,
     header: bool | None = None,
     quotes: bool | None = None,
+    known: Sequence[Source] = (),
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
+    Args:
+        corpora: As `read_corpus` takes them.
+        sources: The source of each.
+        on_error: Whether a malformed row raises an error or is skipped.
+        skip: Counts skipped rows.
+        header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
+        quotes: As for `read_corpus`.
+        known: Sources of the index so far.
+
     Raises:
-        CorpusError: A corpus is missing, empty or malformed, an id occurs twice, or a field is reserved.
+        CorpusError: A corpus is missing, empty or malformed, an id occurs twice or is one that another source may make,
+            or a field is reserved.
     """
+    makers = tuple(dict.fromkeys((*sources, *known)))
     streams = []
     for corpus, source in zip(corpora, sources, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
         entries = read_entries(corpus, source, on_error="skip", on_skip=report, header=header, quotes=quotes)
-        streams.append((corpus, _check_fields(corpus, entries, report)))
+        streams.append((corpus, _check(corpus, entries, report, makers)))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 
 
-def _check_fields(source: str | Path, stream: Iterator[Entry], report: SkipCounter) -> Iterator[Entry]:
-    """The documents whose metadata has no reserved name, and no name under which filters would see two values."""
+def _check(
+    source: str | Path, stream: Iterator[Entry], report: SkipCounter, makers: Sequence[Source]
+) -> Iterator[Entry]:
+    """The documents whose ids no source may make for another one, and whose metadata has no name that is refused."""
     kept = 0
     for entry in stream:
         document = entry.document
-        if not (fault := _find_fault(document)):
+        if not (fault := _find_taken(entry, makers) or _find_fault(document)):
             kept += 1
             yield entry
             continue
         report(f'{source}: document "{document.id}": {fault}')
     if not kept:
         raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
+
+
+def _find_taken(entry: Entry, makers: Sequence[Source]) -> str | None:
+    """What is wrong with an id that the corpus gives, and a source may make for another document."""
+    maker = find_maker(entry.document.id, makers) if entry.earlier_id is None else None
+    if maker is None:
+        return None
+    return (
+        f'ids that are "{maker.name}" or begin with "{maker.name}/" are made for documents of the source '
+        f'"{maker.name}"; give this one another id, or build the index with another name for that source (--source '
+        "NAME)"
+    )
 
 
 def _find_fault(document: Document) -> str | None:

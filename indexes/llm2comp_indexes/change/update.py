@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.read import Entry
 from llm2comp.corpus.report import SkipCounter
-from llm2comp.corpus.sources import Source, source_of
+from llm2comp.corpus.sources import Source, is_content_id, source_of
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
@@ -111,7 +111,8 @@ def add_documents(
     ):
         known = index.manifest.sources or ()
         sources = find_sources(corpora, known, name=source, positions=ids_are_positions)
-        entries = open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
+        _check_names(index, sources)
+        entries = open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, known=known)
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)
@@ -176,7 +177,7 @@ class _Changes:
         self._segments, self._split = index.segments, split
         self._unlisted = index.manifest.unlisted
         self._sources = {source.name: source for source in sources}
-        self._new = set(self._sources) - {source.name for source in index.manifest.sources or ()}
+        self._names = {source.name for source in index.manifest.sources or ()}
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[list[Document]]:
         """The rows of each new or changed document."""
@@ -197,16 +198,32 @@ class _Changes:
                 elif any(self._same(self._segments[place], known[place][number], rows) for place in places):
                     self.unchanged += 1
                     continue
-                elif name in self._new:
-                    raise CorpusError(
-                        f"{entry.document.id}: the id made for it is one that the index holds another document under; "
-                        "give the source another name (--source NAME)"
-                    )
                 else:
+                    self._check_replacement(entry.document.id, made=name is not None)
                     self.changed += 1
                     for place in places:
                         self.replaced[place].add(known[place][number])
                 yield rows
+
+    def _check_replacement(self, identifier: str, *, made: bool) -> None:
+        """Refuses to replace a document under an id made of its content, which stays the same as long as the id does.
+
+        Args:
+            identifier: Id of the document and of the one that would replace it.
+            made: Whether a source made it for the latter, rather than its corpus gave it.
+        """
+        if not is_content_id(identifier):
+            return
+        if made:
+            raise CorpusError(
+                f"{identifier}: the id made for it is one that the index holds another document under; give the source "
+                "another name (--source NAME)"
+            )
+        if source_of(identifier) in self._names:
+            raise CorpusError(
+                f"{identifier}: in the index for another document, of whose content this id was made; give this one "
+                "another id, or delete the other first (llm2comp index delete)"
+            )
 
     def _holds_earlier(self, entry: Entry) -> bool:
         """Whether the index holds the document under the id that version 0.1.0 made for it.
@@ -231,6 +248,22 @@ class _Changes:
     @staticmethod
     def _same(segment: OpenSegment, known: list[int], rows: Sequence[Document]) -> bool:
         return [segment.documents.line(row) for row in known] == [document_line(row) for row in rows]
+
+
+def _check_names(index: Index, sources: Sequence[Source]) -> None:
+    """Refuses a source that would make ids of paths which other documents of the index may have.
+
+    Raises:
+        CorpusError: There is an id that begins with its name, and the source made no such ids before.
+    """
+    makers = {source.name for source in index.manifest.sources or () if source.paths}
+    for source in {source for source in sources if source.paths and source.name not in makers}:
+        hits = (segment.find_id_below(source.name) for segment in index.segments)
+        if (identifier := next(filter(None, hits), None)) is not None:
+            raise CorpusError(
+                f'the index holds the id "{identifier:.80}", given by its corpus, and ids made for the source '
+                f'"{source.name}" begin like it; give the source another name (--source NAME)'
+            )
 
 
 def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteReport:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
@@ -163,6 +163,15 @@ class DocumentReader:
             raise IndexFolderError(
                 f"{self._path}: document {row + 1} is not one that this package wrote: {error}; build the index again"
             ) from error
+
+    def rows_by_prefix(self, prefix: str) -> Iterator[int]:
+        """Rows whose id begins with the prefix, ascending; of the others, only the first bytes are read."""
+        head = _encode({"id": prefix}).removesuffix('"}').encode("utf-8", "surrogatepass")
+        start = 0
+        for row, (end, _) in enumerate(_OFFSET.iter_unpack(self._offsets)):
+            if self._lines[start : start + len(head)] == head:
+                yield row
+            start = end
 
     def close(self) -> None:
         """Unmaps the documents."""

@@ -308,7 +308,12 @@ def parse_sources(content: Mapping[str, Any]) -> tuple[Source, ...] | None:
     if not all(isinstance(entry, dict) for entry in entries):
         raise ValueError("a source is not an object")
     sources = tuple(
-        Source(take(entry, "name", str), take_optional(entry, "root", str), take(entry, "positions", bool))
+        Source(
+            take(entry, "name", str),
+            take_optional(entry, "root", str),
+            take(entry, "positions", bool),
+            take(entry, "paths", bool) if "paths" in entry else True,  # unknown: they may be
+        )
         for entry in entries
     )
     if len({source.name for source in sources}) != len(sources):

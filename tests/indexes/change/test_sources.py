@@ -1,11 +1,15 @@
 """Additions from several sources: nothing is replaced by an id that was made; the same source again changes nothing."""
 
+import io
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes import (
@@ -84,6 +88,133 @@ def test_an_id_of_the_user_is_never_replaced_by_one_that_was_made(tmp_path: Path
         add(folder, docs)
     assert add(folder, docs, source="notes") == (1, 0, 0)
     assert texts(folder) == {"docs/a.md": "bread", "notes/a.md": "rain"}
+
+
+def test_an_id_that_a_source_makes_of_a_path_is_refused_where_a_corpus_gives_it(tmp_path: Path) -> None:
+    docs = write(tmp_path / "docs" / "a.md", "bread").parent
+    note = write(tmp_path / "note.txt", "butter")
+    folder = build([docs, note], tmp_path / "idx")
+    for identifier in ("docs/a.md", "docs/b.md", "docs", "note.txt"):
+        rows = [{"_id": identifier, "text": "rain"}, {"_id": f"{identifier}-2", "text": identifier}]
+        corpus = write(tmp_path / "given.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(CorpusError, match='are made for documents of the source "(docs|note.txt)"; .*--source'):
+            add(folder, corpus)
+        with pytest.raises(CorpusError, match="are made for documents of the source"):
+            build([corpus, docs, note], tmp_path / "both")
+    assert texts(folder) == {"docs/a.md": "bread", "note.txt": "butter"}
+    assert add_documents(folder, [corpus], model=WordEncoder(), on_error="skip")[:4] == (1, 0, 0, 1)
+
+
+def test_a_folder_whose_name_begins_ids_that_were_given_is_refused(tmp_path: Path) -> None:
+    folder = build([write(tmp_path / "a.jsonl", '{"_id": "docs/b.md", "text": "bread"}\n')], tmp_path / "idx")
+    docs = write(tmp_path / "docs" / "a.md", "rain").parent
+    with pytest.raises(CorpusError, match='holds the id "docs/b.md", given by its corpus, .*--source NAME'):
+        add(folder, docs)
+    assert add(folder, docs, source="notes") == (1, 0, 0)
+    write(docs / "b.md", "moon")
+    assert add(folder, docs) == (1, 0, 1)
+    assert texts(folder) == {"docs/b.md": "bread", "notes/a.md": "rain", "notes/b.md": "moon"}
+
+
+def test_ids_given_by_a_corpus_may_begin_with_its_name(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "arxiv" / "corpus.jsonl", '{"_id": "arxiv/1", "text": "bread"}\n')
+    folder = build([corpus.parent], tmp_path / "idx")
+    write(corpus, '{"_id": "arxiv/1", "text": "rain"}\n')
+    assert add(folder, corpus.parent) == (0, 1, 0)
+    assert add(folder, write(tmp_path / "b.jsonl", '{"_id": "arxiv/1", "text": "moon"}\n')) == (0, 1, 0)
+    assert texts(folder) == {"arxiv/1": "moon"}
+
+
+def test_an_id_made_of_content_stays_with_its_content(tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.jsonl", '{"text": "bread"}\n')
+    folder = build([rows], tmp_path / "idx")
+    [made] = texts(folder)
+    same = write(tmp_path / "same.jsonl", json.dumps({"_id": made, "text": "bread"}))
+    other = write(tmp_path / "other.jsonl", json.dumps({"_id": made, "text": "rain"}))
+    assert add(folder, same) == (0, 0, 1)
+    with pytest.raises(CorpusError, match=f"{made}: in the index for another document.*llm2comp index delete"):
+        add(folder, other)
+    assert texts(folder) == {made: "bread"}
+    reverse = build([other], tmp_path / "reverse")
+    with pytest.raises(CorpusError, match=f"{made}: the id made for it .*--source NAME"):
+        add(reverse, rows)
+    assert add(reverse, rows, source="mine") == (1, 0, 0)
+    write(other, json.dumps({"_id": made, "text": "moon"}))
+    assert add(reverse, other) == (0, 1, 0)  # nothing of the source rows.jsonl is in that index
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, *rows: dict[str, Any]) -> Path:
+    """Standard input with these rows."""
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    return Path("-")
+
+
+def test_standard_input_is_one_source_that_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bread, rain = {"text": "bread"}, {"text": "rain", "n": 1}
+    folder = build([pipe(monkeypatch, bread, bread)], tmp_path / "idx")
+    assert add(folder, pipe(monkeypatch, rain, {"text": "rain", "n": True}, {"_id": "x", "text": "moon"})) == (3, 0, 0)
+    assert add(folder, pipe(monkeypatch, rain, bread)) == (0, 0, 2)
+    assert add(folder, pipe(monkeypatch, bread), source="tuesday") == (1, 0, 0)
+    assert sorted(texts(folder).values()) == ["bread"] * 3 + ["moon"] + ["rain"] * 2
+    assert [source.name for source in read_manifest(folder).sources or ()] == ["stdin", "tuesday"]
+    with pytest.raises(SettingsError, match="stdin, tuesday; choose one of them"):
+        add(folder, pipe(monkeypatch, rain))
+    assert add(folder, pipe(monkeypatch, rain), source="stdin") == (0, 0, 1)
+
+
+def test_positions_in_standard_input_need_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="--source NAME"):
+        build([pipe(monkeypatch, {"text": "bread"})], tmp_path / "idx", ids_are_positions=True)
+    folder = build([pipe(monkeypatch, {"text": "bread"})], tmp_path / "idx", ids_are_positions=True, source="log")
+    with pytest.raises(SettingsError, match="--source NAME"):
+        add(folder, pipe(monkeypatch, {"text": "rain"}))
+    assert add(folder, pipe(monkeypatch, {"text": "rain"}), source="log") == (0, 1, 0)
+    assert texts(folder) == {"log/-:1": "rain"}
+
+
+HASHED = "rows.jsonl#d4c7b648d39f9709"  # the id that is made for the row {"text": "one"}
+ADDED = {
+    "docs": ["a.md", "b/c.md"],
+    "rows.jsonl": ["one", "two"],
+    "given.jsonl": ["docs", "docs/a.md", "docs/b/c.md", HASHED, "x"],
+}
+ADDITIONS = st.lists(
+    st.sampled_from(list(ADDED)).flatmap(
+        lambda kind: st.tuples(st.just(kind), st.sets(st.sampled_from(ADDED[kind]), min_size=1))
+    ),
+    min_size=2,
+    max_size=4,
+)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(additions=ADDITIONS)
+def test_no_document_takes_the_place_of_one_from_elsewhere(additions: list[tuple[str, set[str]]]) -> None:
+    with TemporaryDirectory() as root:
+        expected: dict[tuple[str, str], str] = {}
+        folder = Path(root, "idx")
+        for step, (kind, names) in enumerate(additions):
+            new = {(kind, name): name if kind == "rows.jsonl" else f"text {step} of {name}" for name in sorted(names)}
+            path = write_addition(Path(root), kind, new)
+            try:
+                add(folder, path) if expected else build([path], folder)
+            except CorpusError:
+                continue
+            expected |= new
+        assert sorted(texts(folder).values()) == sorted(expected.values())
+
+
+def write_addition(root: Path, kind: str, content: dict[tuple[str, str], str]) -> Path:
+    if kind == "docs":
+        shutil.rmtree(root / kind, ignore_errors=True)
+        for (_, name), text in content.items():
+            write(root / kind / name, text)
+    else:
+        named = kind == "given.jsonl"
+        rows = [{"text": text} | ({"_id": name} if named else {}) for (_, name), text in content.items()]
+        write(root / kind, "".join(json.dumps(row) + "\n" for row in rows))
+    return root / kind
 
 
 def test_a_moved_folder_given_its_name_stays_the_same_source(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm2comp.corpus.text import read_lines
+from llm2comp.corpus.records import read_json_lines
 from llm2comp.errors import CorpusError
 from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.metrics import load_pytrec_eval, score_rankings
@@ -52,7 +52,7 @@ def read_reranking(path: str | Path) -> RerankingTask:
         CorpusError: The file cannot be read, has no query, or a line is malformed or has no positive or no negative
             text.
     """
-    queries = {f"q{number}": _candidates(line, f"{path}:{number}") for number, line in read_lines(path) if line.strip()}
+    queries = {f"q{number}": _candidates(fields, f"{path}:{number}") for number, fields in read_json_lines(path)}
     if not queries:
         raise CorpusError(
             f'{path}: no query in it, expected lines of {{"query": text, "positive": [texts], "negative": [texts]}}'
@@ -68,21 +68,17 @@ def read_reranking(path: str | Path) -> RerankingTask:
     )
 
 
-def _candidates(line: bytes, place: str) -> Candidates:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise CorpusError(f"{place}: not a line of JSON ({error})") from None
-    if not isinstance(record, dict) or not isinstance(record.get("query"), str):
+def _candidates(fields: dict[str, Any], place: str) -> Candidates:
+    if not isinstance(fields.get("query"), str):
         raise CorpusError(
             f'{place}: expected {{"query": text, "positive": [texts], "negative": [texts]}}, the query is missing or '
             "no text"
         )
     for side in ("positive", "negative"):
-        texts = record.get(side)
+        texts = fields.get(side)
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise CorpusError(f"{place}: {side!r} is {json.dumps(texts):.40}, expected a list of one text or more")
-    return Candidates(record["query"], record["positive"], record["negative"])
+    return Candidates(fields["query"], fields["positive"], fields["negative"])
 
 
 def evaluate_reranking(task: RerankingTask, model: Encoder, *, batch_size: int = 32) -> TaskResult:

@@ -261,8 +261,8 @@ def _check_names(index: Index, sources: Sequence[Source]) -> None:
         hits = (segment.find_id_below(source.name) for segment in index.segments)
         if (identifier := next(filter(None, hits), None)) is not None:
             raise CorpusError(
-                f'the index holds the id "{identifier:.80}", given by its corpus, and ids made for the source '
-                f'"{source.name}" begin like it; give the source another name (--source NAME)'
+                f'the index holds the id "{identifier:.80}", which the source "{source.name}" did not make, though ids '
+                "made for it begin like that; give the source another name (--source NAME)"
             )
 
 

@@ -42,8 +42,10 @@ def test_values(tmp_path: Path, encoder: Any) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"some\.jsonl:3: not a line of JSON"),
-        ("[]", r"some\.jsonl:3: expected .*the query is missing"),
+        ("{", r"some\.jsonl:3: not JSON"),
+        ("[]", r"some\.jsonl:3: a JSON list, expected one object"),
+        ("{}", r"some\.jsonl:3: expected .*the query is missing"),
+        ('{"query": "a", "query": "b"}', r"some\.jsonl:3: the key 'query' stands twice in one object"),
         (
             {"query": 1, "positive": ["a"], "negative": ["b"]},
             r"some\.jsonl:3: expected .*the query is missing or no text",

@@ -108,7 +108,7 @@ def test_an_id_that_a_source_makes_of_a_path_is_refused_where_a_corpus_gives_it(
 def test_a_folder_whose_name_begins_ids_that_were_given_is_refused(tmp_path: Path) -> None:
     folder = build([write(tmp_path / "a.jsonl", '{"_id": "docs/b.md", "text": "bread"}\n')], tmp_path / "idx")
     docs = write(tmp_path / "docs" / "a.md", "rain").parent
-    with pytest.raises(CorpusError, match='holds the id "docs/b.md", given by its corpus, .*--source NAME'):
+    with pytest.raises(CorpusError, match='"docs/b.md", which the source "docs" did not make, .*--source NAME'):
         add(folder, docs)
     assert add(folder, docs, source="notes") == (1, 0, 0)
     write(docs / "b.md", "moon")

@@ -6,19 +6,23 @@ error, unless the caller says that the file has quoting.
 """
 
 import csv
+import logging
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from llm2comp.corpus.quoting import has_quoting, may_be_several_rows, split_tabs
+from llm2comp.corpus.quoting import are_rows, find_quoting, may_be_several_rows, split_tabs
 from llm2comp.corpus.report import Report
 from llm2comp.corpus.text import read_lines
 
 __all__ = ["read_delimited"]
 
+_logger = logging.getLogger(__name__)
 _FIELD_CHARACTERS = 2**28  # Python's default is 131,072; an unclosed quote must not fill the memory
 _SAMPLE_LINES = 1_000  # that decide whether a TSV file has quotes
 _SAMPLE_CHARACTERS = 2**20
+_QUOTES = "with quotes as part of the texts; --quotes (quotes=True) reads them as one row"
 _NO_QUOTES = "--no-quotes (quotes=False) reads quotes as part of the texts"
 _LONE_RETURN = re.compile(r"\r(?![\r\n]|\Z)")
 _RETURN = "\udc0d"  # stands for a carriage return inside a line, at which the csv module fails; no decoded byte is this
@@ -39,10 +43,10 @@ def read_delimited(
         quotes: Whether fields may be enclosed in quotes; None: in CSV they may, in TSV if the file shows it.
     """
     lines = _Lines(path)
-    if quotes or (quotes is None and delimiter == ","):
+    if quotes:
         rows = _read_quoted(lines, delimiter, report)
     elif quotes is None:
-        rows = _read_tabs(lines, report)
+        rows = _read_tabs(lines, report) if delimiter == "\t" else _read_csv(lines, report)
     else:
         rows = _read_plain(lines, delimiter)
     for number, values in rows:
@@ -107,10 +111,14 @@ def _read_tabs(lines: _Lines, report: Report) -> Iterator[tuple[int, list[str]]]
             values = split_tabs(line)
             columns = columns or len(values)
             yield lines.number, values
-    if has_quoting(lines.peek(), columns):
+    shown, doubtful = find_quoting(lines.peek(), columns)
+    if shown:
         yield from _read_shown_quoting(lines, columns, report)
-    else:
-        yield from _read_plain(lines, "\t")
+        return
+    if doubtful:
+        first, last = (lines.number + 1 + position for position in doubtful)
+        _warn_once(lines.path, f"{first}: lines {first} to {last} are read as rows, {_QUOTES}")
+    yield from _read_plain(lines, "\t")
 
 
 def _read_plain(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -131,6 +139,22 @@ def _read_shown_quoting(lines: _Lines, columns: int | None, report: Report) -> I
         else:
             columns = columns or len(values)
             yield number, values
+
+
+@cache  # a file may be read several times
+def _warn_once(path: Path, message: str) -> None:
+    _logger.warning("%s:%s", path, message)
+
+
+def _read_csv(lines: _Lines, report: Report) -> Iterator[tuple[int, list[str]]]:
+    """Rows by RFC 4180; the first one whose lines look like rows is named in the log."""
+    warned = False
+    for number, values, row in _parse_quoted(lines, ",", report):
+        if len(row) > 1 and not warned and are_rows(row, len(values)):
+            warned = True
+            message = f"{number}: lines {number} to {lines.number} are read as one row with line breaks in quotes; "
+            _warn_once(lines.path, message + _NO_QUOTES)
+        yield number, values
 
 
 def _read_quoted(lines: _Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str]]]:

@@ -9,8 +9,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["has_quoting", "may_be_several_rows", "split_tabs"]
+__all__ = ["Quoting", "are_rows", "find_quoting", "may_be_several_rows", "split_tabs"]
 
+_ID = re.compile(r"\S*\d\S*")
 # One field as a writer with quotes writes it: a field that has a quote is enclosed, and its quotes are doubled
 _FIELD = re.compile(r'(?:"(?P<quoted>[^"]*(?:""[^"]*)*)"|[^"\t\n]*?)(?P<end>\t|\r?\n|\Z)')
 
@@ -18,6 +19,16 @@ _FIELD = re.compile(r'(?:"(?P<quoted>[^"]*(?:""[^"]*)*)"|[^"\t\n]*?)(?P<end>\t|\
 def split_tabs(line: str) -> list[str]:
     """Values of a line without quoting."""
     return line.rstrip("\r\n").split("\t")
+
+
+def are_rows(lines: Sequence[str], columns: int) -> bool:
+    """Whether several lines of a CSV file, without blank ones, look like rows.
+
+    They fit the columns, as lines of a text do by chance, and all begin or all end with a word with digits, as ids are.
+    """
+    rows = [line.rstrip("\r\n").split(",") for line in lines if line.strip("\r\n")]
+    fitting = len(rows) > 1 and all(len(row) == columns for row in rows)
+    return fitting and any(all(_ID.fullmatch(row[position]) for row in rows) for position in (0, -1))
 
 
 def may_be_several_rows(lines: Sequence[str], values: Sequence[str], columns: int | None) -> bool:
@@ -37,6 +48,19 @@ def may_be_several_rows(lines: Sequence[str], values: Sequence[str], columns: in
     return sum(fits) > 1 or any(fit and "\t" in part for fit, part in zip(fits, inside, strict=True))
 
 
+class Quoting(NamedTuple):
+    """Whether a TSV file has quotes.
+
+    Attributes:
+        shown: Whether it shows it.
+        doubtful: The first lines that fit as one row with quotes and as several without, as (first, last) from 0; None:
+            there are none.
+    """
+
+    shown: bool
+    doubtful: tuple[int, int] | None = None
+
+
 class _QuotedRow(NamedTuple):
     """A row as a writer with quotes writes it.
 
@@ -53,7 +77,7 @@ class _QuotedRow(NamedTuple):
     end: int
 
 
-def has_quoting(lines: list[str], columns: int | None) -> bool:
+def find_quoting(lines: list[str], columns: int | None) -> Quoting:
     """Whether these lines of a TSV file are read with quotes.
 
     Args:
@@ -65,25 +89,27 @@ def has_quoting(lines: list[str], columns: int | None) -> bool:
     for line in lines:
         starts.append(starts[-1] + len(line))
     plain_columns = quoted_columns = columns
-    position, needed = 0, False
+    position, needed, doubtful = 0, False, None
     while position < len(lines):
         row = _parse_quoted_row(text, starts[position])
         if plain_columns is None:
             plain_columns = len(split_tabs(lines[position]))
             quoted_columns = row.columns if row else plain_columns
             if row and row.enclosed == row.columns:
-                return True
+                return Quoting(True)
         end = bisect_left(starts, row.end) if row else position + 1
         spanned = [line for line in lines[position:end] if line.strip("\r\n")]
         fitting = sum(len(split_tabs(line)) == plain_columns for line in spanned)
         fits_quoted = row is not None and row.columns == quoted_columns
         if fits_quoted and fitting < len(spanned):
-            return fitting <= 1  # two lines that are whole rows by themselves are not one text
+            return Quoting(fitting <= 1, doubtful)  # two lines that are whole rows by themselves are not one text
         if fitting and not fits_quoted and spanned:
-            return False
+            return Quoting(False, doubtful)
+        if len(spanned) > 1 and fits_quoted:
+            doubtful = doubtful or (position, end - 1)
         needed |= row is not None and row.needs_quotes and end == position + 1
         position = end
-    return needed
+    return Quoting(needed, doubtful)
 
 
 def _parse_quoted_row(text: str, start: int) -> _QuotedRow | None:

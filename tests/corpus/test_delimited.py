@@ -153,6 +153,32 @@ def test_a_row_that_only_quotes_would_make_fit_is_refused_with_the_option(tmp_pa
     assert read_ids(path, content, quotes=True) == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "count", "note"),
+    [
+        ("c.tsv", 'id\ttext\n1\tx\n2\t"open\n3\tx\n4\tclose"\n', 4, "3: lines 3 to 5 are read as rows, .*; --quotes "),
+        ("c.tsv", 'text\n"a\nb"\n', 2, "2: lines 2 to 3 are read as rows, .*; --quotes "),
+        ("c.csv", 'id,text\n1,"open\n2,x\n3,close"\n4,y\n', 2, "2: lines 2 to 4 are read as one row .*; --no-quotes "),
+        ("c.tsv", 'id\ttext\n1\t"a"\n2\t5" pipe\n', 2, ""),
+        ("c.csv", 'id,text\n1,"one\n\ntwo, three"\n2,"a, b"\n', 2, ""),
+    ],
+)
+def test_one_line_names_lines_that_could_be_read_otherwise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: str, count: int, note: str
+) -> None:
+    path = tmp_path / name
+    for quotes in (None, None, True, False):
+        path.write_text(content)
+        with suppress(CorpusError):
+            documents = list(read_corpus(path, quotes=quotes))
+            assert quotes is not None or len(documents) == count
+    if note:
+        [message] = [message for message in caplog.messages if ": lines " in message]
+        assert re.match(f"{path}:{note}", message)
+    else:
+        assert ": lines " not in caplog.text
+
+
 def test_lines_of_a_refused_row_are_read_when_rows_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "c.tsv"
     path.write_text('"id"\t"text"\n2\t"open\n3\tx\n4\tclose"\n5\t"y"')

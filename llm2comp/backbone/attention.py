@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from llm2comp.backbone.blocked_attention import blocked_attention, suits_blocks
 from llm2comp.errors import BackboneError
 
 __all__ = ["PACKED_ATTENTION", "Packing", "packed_attention", "tail_rows"]
@@ -152,7 +153,9 @@ def packed_attention(
     ):
         return _varlen(*halves, packing, scaling, window), None
     attend = partial(_fused, packing=packing, scaling=scaling)
-    if not plain:
+    if plain and not packing.causal and not packing.dropout and suits_blocks(query, key, value):
+        attend = partial(_blocked, scaling=scaling)
+    elif not plain:
         attend = partial(_written_out, packing=packing, scaling=scaling, softcap=softcap, sinks=s_aux)
     tail = packing.tail if plain and module is packing.last_attention else 0
     return _by_length(query, key, value, packing, window, tail, attend), None
@@ -173,9 +176,8 @@ def _by_length(
     """
     runs = packing.runs()
     sizes = [*(texts * length for texts, length in runs), packing.padding]
-    whole = (query, _all_heads(key, query), _all_heads(value, query))
     # split, because slicing would fill whole tensors in its backward pass
-    of_runs = [states[0].split(sizes, dim=1) for states in whole]
+    of_runs = [states[0].split(sizes, dim=1) for states in (query, key, value)]
     parts = []
     for (texts, length), *states in zip(runs, *of_runs, strict=False):  # without the padding, which comes last
         q, k, v = (part.unflatten(1, (texts, length)).transpose(0, 1) for part in states)  # (texts, heads, length, dim)
@@ -189,6 +191,11 @@ def _by_length(
     return torch.cat(parts)[None]
 
 
+def _blocked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    assert mask is None  # bidirectional passes have no window
+    return blocked_attention(query, key, value, scaling)
+
+
 def _fused(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None
 ) -> Tensor:
@@ -198,7 +205,7 @@ def _fused(
     saves; so training on a CPU attends in float32 whatever the surrounding precision.
     """
     causal = packing.causal and mask is None and query.shape[-2] > 1
-    dtype = value.dtype
+    key, value, dtype = _all_heads(key, query), _all_heads(value, query), value.dtype
     trained = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
     with torch.autocast("cpu", enabled=False) if trained else nullcontext():
         if trained:
@@ -247,6 +254,7 @@ def _written_out(
     sinks: Tensor | None,
 ) -> Tensor:
     """Attention with two variants that PyTorch's fused function lacks: capped scores and a sink per head."""
+    key, value = _all_heads(key, query), _all_heads(value, query)
     scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap

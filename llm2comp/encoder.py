@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from llm2comp.backbone.attention import tail_rows
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import inference_dtype
+from llm2comp.backbone.pass_threads import passes_at_once, run_passes
 from llm2comp.bundled_models import full_name
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model_card import SavedModel, name_models_by_folder
@@ -28,6 +32,9 @@ _TOKENS_PER_PASS = {"cpu": 2_048, "cuda": 16_384}
 
 _SAMPLED_NUMBERS = 16
 """Numbers of a trained tensor that `content_state` compares."""
+
+_LEAST_TOKENS_PER_PASS = 64
+"""Tokens that are not divided among passes that run side by side."""
 
 _CHARACTERS_PER_TOKEN = 16
 """Several times the characters of a token in any language; long texts are cut to this much before tokenisation."""
@@ -154,10 +161,14 @@ class MemoryEncoder(InputModule):
         mask: Tensor = features["attention_mask"]
         tokens: Tensor = features["input_ids"]
         lengths: list[int] = mask.sum(1).tolist()
-        parts, order = [], []
-        for rows in self._passes(lengths):
-            parts.append(self.memory_states(tokens[rows][mask[rows].bool()], [lengths[row] for row in rows]))
-            order += rows
+        at_once = self._passes_at_once()
+        passes = list(self._passes(lengths, at_once))
+
+        def run(rows: list[int]) -> Tensor:
+            return self.memory_states(tokens[rows][mask[rows].bool()], [lengths[row] for row in rows])
+
+        parts = run_passes([partial(run, rows) for rows in passes], at_once)
+        order = list(chain.from_iterable(passes))
         states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()].float()
         return {
             **features,
@@ -187,26 +198,48 @@ class MemoryEncoder(InputModule):
         packed = packed.index_copy(0, memory_rows.flatten(), self.memory.to(embedded.dtype).repeat(texts, 1))
         return self.backbone.encode(packed, [length + k for length in lengths], tail=k)[memory_rows]
 
-    def _passes(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Row numbers of each pass, in order of length, within the most tokens of a pass.
+    def _passes_at_once(self) -> int:
+        """Number of passes that run side by side; 1 with gradients, because there is one pass then."""
+        if torch.is_grad_enabled() or self.training or not self.backbone.threads_share:
+            return 1
+        return passes_at_once(self.memory.device)
 
-        In training there is one pass, so that dropout is the same with and without gradients (GradCache).
+    def _passes(self, lengths: Sequence[int], at_once: int) -> Iterator[list[int]]:
+        """Row numbers of each pass, in falling order of length, within the most tokens of a pass.
+
+        Where passes run side by side, they have about equal numbers of tokens, and their number is a multiple of those
+        that run at once, so that all end together. In training there is one pass, so that dropout is the same with and
+        without gradients (GradCache).
         """
-        order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+        order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
         if torch.is_grad_enabled() or self.training:
             yield order
             return
-        limit = _TOKENS_PER_PASS.get(self.memory.device.type, _TOKENS_PER_PASS["cpu"])
+        most = _TOKENS_PER_PASS.get(self.memory.device.type, _TOKENS_PER_PASS["cpu"])
+        sizes = [length + self.memory_tokens for length in lengths]
+        share = self._share_of_a_pass(sizes, at_once, most)
         rows: list[int] = []
-        tokens = 0
+        before = tokens = 0  # of all passes before, and of this one
+        number = 1
         for row in order:
-            size = lengths[row] + self.memory_tokens
-            if rows and tokens + size > limit:
+            is_full = tokens + sizes[row] > most or before + tokens + sizes[row] / 2 > number * share
+            if rows and is_full:
                 yield rows
-                rows, tokens = [], 0
+                before, tokens, number, rows = before + tokens, 0, number + 1, []
             rows.append(row)
-            tokens += size
+            tokens += sizes[row]
         yield rows
+
+    def _share_of_a_pass(self, sizes: Sequence[int], at_once: int, most: int) -> float:
+        """Tokens of each pass, if they are to be equal; infinite if passes run one after another.
+
+        With room for half a text, by which a pass is longer or shorter than its share.
+        """
+        total, room = sum(sizes), most - max(sizes) / 2
+        if at_once == 1 or total < 2 * _LEAST_TOKENS_PER_PASS or room <= 0:
+            return math.inf
+        rounds = math.ceil(total / (at_once * room))
+        return max(total / (rounds * at_once), _LEAST_TOKENS_PER_PASS)
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Writes memory tokens, adapter, tokenizer and, where the backbone is included, its weights."""

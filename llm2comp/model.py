@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["BUNDLED_MODEL", "LLM2Comp", "load"]
 
 BUNDLED_MODEL = bundled_folder()
+_BATCH_SIZE = 32
+"""Default of SentenceTransformer, whose methods pass it on as if it had been given."""
+_TEXTS_PER_BATCH = {"cpu": 256}
+"""What the default becomes: texts enough for passes side by side. Their memory does not depend on the batch."""
 _logger = logging.getLogger(__name__)
 
 
@@ -226,7 +230,8 @@ class LLM2Comp(SentenceTransformer):
         returns a tensor. `int8` and `uint8` are the components of the unit vectors times 127, rounded (uint8: plus
         128), so they depend on nothing but the text, and a dot product over 127² is the cosine to about 0.01. Vectors
         shortened by `truncate_dim` have unit length again. Texts longer than `max_seq_length` keep their beginning, and
-        one warning gives their number.
+        one warning gives their number. On a CPU the default `batch_size` is 256: texts that are tokenised and sorted by
+        length together; the tokens of a pass do not depend on it.
 
         Raises:
             TypeError: Naming the position of an input that is not a string.
@@ -250,6 +255,8 @@ class LLM2Comp(SentenceTransformer):
     def _encode(self, texts: str | list[str], *args: Any, **kwargs: Any) -> Any:
         """SentenceTransformer's `encode`, with one warning for all texts that were cut."""
         self.encoder.pop_truncated()
+        if len(args) < 3 and kwargs.get("batch_size", _BATCH_SIZE) == _BATCH_SIZE:
+            kwargs["batch_size"] = _TEXTS_PER_BATCH.get(self.device.type, _BATCH_SIZE)
         embeddings = super().encode(texts, *args, **kwargs)
         count, truncated = 1 if isinstance(texts, str) else len(texts), self.encoder.pop_truncated()
         if not add_truncated(count, truncated, self.encoder.max_seq_length) and truncated:

@@ -181,15 +181,28 @@ def test_passes_keep_to_their_tokens(make_model: Callable[..., LLM2Comp], monkey
     monkeypatch.setattr(encoder_module, "_TOKENS_PER_PASS", {"cpu": 20})
     lengths = [3, 30, 5, 1, 8]
     with torch.no_grad():
-        passes = list(encoder._passes(lengths))
-    assert sorted(row for rows in passes for row in rows) == [0, 1, 2, 3, 4]
-    assert [sum(lengths[row] + 4 for row in rows) for rows in passes] == [12, 9, 12, 34]
-    assert len(list(encoder._passes(lengths))) == 1  # gradients need one graph
+        passes = list(encoder._passes(lengths, 1))
+    assert passes == [[1], [4], [2, 0], [3]]  # of 34, 12, 9 + 7 and 5 tokens, memory tokens included
+    assert len(list(encoder._passes(lengths, 1))) == 1  # gradients need one graph
     encoder.train()
+    with torch.no_grad():  # GradCache runs both ways with one random state, and expects one dropout
+        assert len(list(encoder._passes(lengths, 1))) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 8])
+def test_passes_side_by_side_end_together(make_model: Callable[..., LLM2Comp], at_once: int) -> None:
+    encoder = make_model().encoder
+    lengths = [(7 * row) % 50 + 1 for row in range(1000)]
     with torch.no_grad():
-        assert (
-            len(list(encoder._passes(lengths))) == 1
-        )  # GradCache runs both ways with one random state, and expects one dropout
+        passes = list(encoder._passes(lengths, at_once))
+    tokens = [sum(lengths[row] + 4 for row in rows) for rows in passes]
+    assert sorted(row for rows in passes for row in rows) == list(range(1000))
+    assert max(tokens) <= 2048
+    if at_once > 1:
+        assert len(passes) % at_once == 0
+        assert max(tokens) - min(tokens) <= 2 * 54  # the longest text, half of it at either end
+    with torch.no_grad():
+        assert len(list(encoder._passes([3, 4], at_once))) == 1  # a few tokens are not divided
 
 
 def test_maximum_length_is_checked(make_model: Callable[..., LLM2Comp]) -> None:

@@ -54,6 +54,7 @@ class Backbone(nn.Module):
     Attributes:
         model: The language model, wrapped by PEFT once it has an adapter.
         attention: `packed` or `padded`: how texts share a forward pass.
+        threads_share: Whether passes of several threads may run at once.
         reference: The Hub id of the weights; None once they have changed, so that saving includes them.
 
     Raises:
@@ -70,7 +71,7 @@ class Backbone(nn.Module):
         self.reference: BackboneReference | None = None
         self._attention_dropout = 0.0
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
-        self._threads_share = self.attention == "packed" and is_stateless(model)
+        self.threads_share = self.attention == "packed" and is_stateless(model)
         self._lock = SharedLock()
         hook_last_layer(model)
         self.eval()
@@ -306,7 +307,7 @@ class Backbone(nn.Module):
 
     def _adapter_on(self) -> AbstractContextManager[None]:
         """Holds off passes that switch the adapter off; encoding passes share it where the model allows."""
-        return self._lock.together() if self._threads_share else self._lock.alone()
+        return self._lock.together() if self.threads_share else self._lock.alone()
 
     @contextmanager
     def _adapter_off(self) -> Iterator[None]:

@@ -66,14 +66,14 @@ def run_packed(model: PreTrainedModel, embeddings: Tensor, packing: Packing) -> 
 
 
 def rows_of_padding(embeddings: Tensor) -> int:
-    """Rows to add to a packed pass, at most an eighth, so that passes have few different numbers of rows.
+    """Rows to add to a packed pass so that passes have few different numbers of rows: 15, or a 32nd, at most.
 
-    Between a number of rows and its double, only eight occur. On CPUs oneDNN compiles code for every new shape of a
-    bfloat16 product, which takes longer than the product itself. For float32, and on GPUs, no rows are added.
+    On CPUs oneDNN compiles code for every new shape of a bfloat16 product, which takes half a millisecond: longer than
+    a small product itself. For float32, and on GPUs, no rows are added.
     """
     device, rows = embeddings.device.type, len(embeddings)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
-    step = max(_LEAST_STEP, 2 ** (rows.bit_length() - 4))
+    step = max(_LEAST_STEP, 2 ** (rows.bit_length() - 6))
     return -rows % step if device == "cpu" and dtype == torch.bfloat16 else 0
 
 

@@ -23,7 +23,8 @@ def write_file(path: Path, parts: Iterable[str | bytes], *, draft: str | None = 
 
     Args:
         path: The file. A link is replaced, not followed.
-        parts: Its content; strings are encoded as UTF-8.
+        parts: Its content; strings are encoded as UTF-8. Half a surrogate pair, as of a path that is not UTF-8, is
+            escaped as JSON escapes it, so that it is read back.
         draft: Name of the unfinished file beside it; None: `.NAME.part`. A killed process leaves it, the next call
             replaces it, so only one process at a time may write the file.
     """
@@ -32,7 +33,7 @@ def write_file(path: Path, parts: Iterable[str | bytes], *, draft: str | None = 
         unfinished.unlink(missing_ok=True)
         with unfinished.open("xb") as file:
             for part in parts:
-                file.write(part.encode() if isinstance(part, str) else part)
+                file.write(part.encode("utf-8", "backslashreplace") if isinstance(part, str) else part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)

@@ -1,5 +1,9 @@
 """Errors that a user can act on; a message names the input, what was expected, and what fixes it."""
 
+import os
+import shlex
+import sys
+
 __all__ = [
     "BackboneError",
     "CorpusError",
@@ -9,6 +13,7 @@ __all__ = [
     "SettingsError",
     "TrainingError",
     "one_line",
+    "quote_path",
 ]
 
 
@@ -43,3 +48,17 @@ class TrainingError(LLM2CompError):
 def one_line(error: BaseException, *, limit: int = 300) -> str:
     """The message of an error on one line of at most `limit` characters; the name of its class if it has none."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def quote_path(path: str | os.PathLike[str]) -> str:
+    """The path as one word of a shell, to be pasted; if it cannot be printed, in `$'…'` with its bytes escaped."""
+    name = os.fspath(path)
+    try:
+        name.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        printable = name.isprintable()
+    except UnicodeEncodeError:
+        printable = False
+    if printable:
+        return shlex.quote(name)
+    plain = set(range(0x20, 0x7F)) - set(b"'\\")
+    return "$'" + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(name)) + "'"

@@ -176,13 +176,21 @@ def write_config(folder: Path, entries: dict[str, Any]) -> None:
 
 
 def check_name(folder: Path) -> None:
-    """Raises ModelFolderError if the name is not UTF-8, which the libraries that read and write weights need."""
+    """Raises ModelFolderError if the name is not UTF-8, which the libraries that read and write weights need.
+
+    In a C locale without Python's UTF-8 mode, those are only names in ASCII.
+    """
+    path = folder.absolute()
     try:
-        os.fspath(folder.absolute()).encode()
+        os.fspath(path).encode()
     except UnicodeEncodeError as error:
-        raise ModelFolderError(
-            f"{folder}: the name is not UTF-8, as that of a model folder must be; rename it"
-        ) from error
+        try:
+            os.fsencode(path).decode("utf-8")
+        except UnicodeDecodeError:
+            why = "the name is not UTF-8, as that of a model folder must be; rename it"
+        else:
+            why = "in this locale the name of a model folder must be ASCII; set PYTHONUTF8=1"
+        raise ModelFolderError(f"{folder}: {why}") from error
 
 
 def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:

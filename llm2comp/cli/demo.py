@@ -4,7 +4,6 @@ import os
 import platform
 import time
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from llm2comp import keep_freed_memory
 from llm2comp.cli.output import format_hits, printable
 from llm2comp.cli.progress import Progress
+from llm2comp.errors import quote_path
 from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def demo(
         milliseconds = 1000 * (time.perf_counter() - start)
         print(f"\nQ: {question}   [{milliseconds:.0f} ms]\n{format_hits(hits)}")
         print("     from  " + ", ".join(printable(str(hit.metadata.get("source", hit.id))) for hit in hits))
-    print(f'\nAsk your own: llm2comp search {quote(str(folder))} "your question"')
+    print(f'\nAsk your own: llm2comp search {quote_path(folder)} "your question"')
 
 
 def _default_folder() -> Path:

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import typer
@@ -24,6 +23,7 @@ from llm2comp.cli.index_options import (
 )
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
+from llm2comp.errors import quote_path
 from llm2comp.units import format_bytes
 
 __all__ = ["register"]
@@ -100,4 +100,4 @@ def encode(
     rate = format_encoded(report.encoded, report.rows, report.encode_seconds)
     encoded = f"{report.documents:,}{whole} documents, dimension {report.dimension}, {format_bytes(report.bytes)}"
     print(f"{part}: {encoded}, in {report.seconds:.1f} s{rate}: {report.folder}")
-    print(f"Once all shards are encoded: llm2comp index build --vectors {quote(str(output))} -o INDEX", file=sys.stderr)
+    print(f"Once all shards are encoded: llm2comp index build --vectors {quote_path(output)} -o INDEX", file=sys.stderr)

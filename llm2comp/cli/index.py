@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +35,7 @@ from llm2comp.cli.index_options import (
 )
 from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
-from llm2comp.errors import IndexFolderError
+from llm2comp.errors import IndexFolderError, quote_path
 from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ def _print_built(report: "BuildReport", output: Path, *, known_model: bool) -> N
         f"{report.seconds:.1f} s{rate}"
     )
     print(report.measured.reason)
-    print(f'Search it: llm2comp search {quote(str(output))} "your question"{"" if known_model else " --model MODEL"}')
+    print(f'Search it: llm2comp search {quote_path(output)} "your question"{"" if known_model else " --model MODEL"}')
 
 
 def add(
@@ -213,7 +212,7 @@ def add(
     if len(manifest.segments) >= _MANY_SEGMENTS:
         note(
             f"{len(manifest.segments)} segments, and every search visits each of them: `llm2comp index merge "
-            f"{quote(str(folder))}` merges them into one"
+            f"{quote_path(folder)}` merges them into one"
         )
 
 
@@ -240,7 +239,7 @@ def delete(
         print_json(report._asdict())
         return
     merge_hint = (
-        f"; `llm2comp index merge {quote(str(folder))}` frees the space" if report.deleted and manifest.segments else ""
+        f"; `llm2comp index merge {quote_path(folder)}` frees the space" if report.deleted and manifest.segments else ""
     )
     print(f"{report.deleted:,} deleted, {format_documents(manifest.documents)} left{merge_hint}")
 

@@ -25,6 +25,7 @@ from llm2comp.export.files import (
     write_modules,
     write_tokenizer,
 )
+from llm2comp.model_folder import check_name
 
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp
@@ -109,8 +110,9 @@ def check_target(folder: Path) -> None:
     """Refuses a folder that is not empty, before a large model is loaded.
 
     Raises:
-        ModelFolderError: If it is a file, or not empty.
+        ModelFolderError: If it is a file, or not empty, or its name is not UTF-8.
     """
+    check_name(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ModelFolderError(f"{folder} is there already and not empty; give a new folder")
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from llm2comp.atomic import write_file
 from llm2comp.checked_json import JsonFormat
 from llm2comp.errors import SettingsError, TrainingError
+from llm2comp.model_folder import check_name
 from llm2comp.training.sources import SOURCE_FIELDS
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def sole_user(folder: Path) -> Iterator[None]:
 
     Raises:
         TrainingError: If another run uses it.
+        ModelFolderError: If its name is not UTF-8, so that no model can be saved there.
     """
+    check_name(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not processes().is_main_process:
         yield

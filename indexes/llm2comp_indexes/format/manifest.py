@@ -12,7 +12,7 @@ from llm2comp.atomic import write_file
 from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_optional
 from llm2comp.corpus.sources import Source
-from llm2comp.errors import IndexFolderError
+from llm2comp.errors import IndexFolderError, quote_path
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, ChunkFields
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
@@ -169,7 +169,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     if len(text) > _FORMAT.most_bytes:
         raise IndexFolderError(
             f"{folder}: {len(manifest.segments):,} segments are more than a manifest can hold; merge them: "
-            f"llm2comp index merge {folder}"
+            f"llm2comp index merge {quote_path(folder)}"
         )
     write_file(folder / MANIFEST, [text], draft=f"{MANIFEST}.new")
 
@@ -236,12 +236,12 @@ def _load(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if folder.exists() and not folder.is_dir():
         raise IndexFolderError(
-            f"{folder}: a file, expected the folder of an index; to make one of it: llm2comp index build {folder} -o "
-            "FOLDER"
+            f"{folder}: a file, expected the folder of an index; to make one of it: llm2comp index build "
+            f"{quote_path(folder)} -o FOLDER"
         )
     if not folder.is_dir():
         raise IndexFolderError(
-            f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {folder}"
+            f"{folder}: no such index folder; build one with: llm2comp index build CORPUS -o {quote_path(folder)}"
         )
     if not path.is_file() or path.is_symlink():
         raise IndexFolderError(_format_missing(folder, path))

@@ -153,9 +153,7 @@ def packed_attention(
     ):
         return _varlen(*halves, packing, scaling, window), None
     attend = partial(_fused, packing=packing, scaling=scaling)
-    if plain and not packing.causal and not packing.dropout and suits_blocks(query, key, value):
-        attend = partial(_blocked, scaling=scaling)
-    elif not plain:
+    if not plain:
         attend = partial(_written_out, packing=packing, scaling=scaling, softcap=softcap, sinks=s_aux)
     tail = packing.tail if plain and module is packing.last_attention else 0
     return _by_length(query, key, value, packing, window, tail, attend), None
@@ -191,19 +189,16 @@ def _by_length(
     return torch.cat(parts)[None]
 
 
-def _blocked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    assert mask is None  # bidirectional passes have no window
-    return blocked_attention(query, key, value, scaling)
-
-
 def _fused(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None
 ) -> Tensor:
-    """PyTorch's own attention over texts of one length, (texts, heads, length, dim).
+    """Attention over texts of one length, (texts, heads, length, dim): PyTorch's own, or in blocks where these suit.
 
     On CPUs its backward pass is twice as fast in float32 as in bfloat16, which costs more than bfloat16's forward pass
     saves; so training on a CPU attends in float32 whatever the surrounding precision.
     """
+    if mask is None and not packing.causal and not packing.dropout and suits_blocks(query, key, value):
+        return blocked_attention(query, key, value, scaling)
     causal = packing.causal and mask is None and query.shape[-2] > 1
     key, value, dtype = _all_heads(key, query), _all_heads(value, query), value.dtype
     trained = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad

@@ -38,11 +38,12 @@ def test_the_factor_on_the_scores() -> None:
     torch.testing.assert_close(blocked_attention(query, key, value, 0.5).float(), expected, rtol=0.02, atol=0.03)
 
 
-def test_only_bfloat16_without_gradients_suits() -> None:
-    plain = states(1, 2, 3, 16, seed=0)
+def test_only_long_texts_in_bfloat16_without_gradients_suit() -> None:
+    plain = states(1, 2, 64, 16, seed=0)
     trained = plain.clone().requires_grad_()
     assert suits_blocks(plain, plain, plain)
     assert not suits_blocks(plain.float(), plain, plain)
+    assert not suits_blocks(plain[:, :, :63], plain[:, :, :63], plain[:, :, :63])
     assert not suits_blocks(trained, plain, plain)
     with torch.no_grad():
         assert suits_blocks(trained, plain, plain)

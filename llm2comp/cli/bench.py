@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
     )
     group.callback()(_only_groups)
     summaries: dict[Callable[..., None], str] = {
-        encode: "Encoding beside sentence-transformers, transformers, llm2vec.",
+        encode: "Encoding beside sentence-transformers, OpenVINO and others.",
         train: "Training steps of stage 1 beside a plain implementation.",
         index: "Building and searching indexes beside FAISS and autofaiss.",
         growth: "How time and memory grow with tokens, texts, vocabulary.",
@@ -75,9 +75,22 @@ def encode(
             show_default="python-docs:all",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of texts, drawn at random.")] = 5000,
+    limit: Annotated[int, typer.Option(min=1, help="Number of documents, drawn at random.")] = 5000,
+    texts: Annotated[
+        str,
+        typer.Option(
+            metavar="KINDS",
+            help="Texts made of the documents, separated by spaces: short (at most 32 tokens; timed one at a time as "
+            "queries too), document (as they are), long (the longest input).",
+        ),
+    ] = "document",
     peers: Annotated[
-        str, typer.Option(metavar="NAMES", help='Libraries to compare with, separated by spaces; "" for none.')
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Libraries to compare with, separated by spaces: sentence-transformers, transformers, and with the "
+            'extra peers openvino, openvino-streams (a batch per thread); "" for none.',
+        ),
     ] = "sentence-transformers transformers",
     peer_llm2vec: Annotated[
         Path | None,
@@ -100,7 +113,7 @@ def encode(
     workdir: _Workdir = None,
     json_file: _Json = None,
 ) -> None:
-    """Measure encoding beside sentence-transformers, plain transformers, llm2vec and the matmul rate of this machine.
+    """Measure encoding beside other libraries and engines, and beside the matmul rate of this machine.
 
     Same texts and same weights for all; sentence-transformers loads our plain export with its own modules.
     """
@@ -115,6 +128,7 @@ def encode(
             shape=shape,
             corpora=tuple(corpus or ["python-docs:all"]),
             limit=limit,
+            kinds=tuple(texts.split()),
             peers=tuple(peers.split()),
             peer_llm2vec=peer_llm2vec,
             precision=precision,

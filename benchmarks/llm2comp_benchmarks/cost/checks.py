@@ -1,13 +1,13 @@
 """Checks of a benchmark's settings, made before anything is measured."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import SettingsError
 
-__all__ = ["check_at_least", "check_peer", "check_precision"]
+__all__ = ["check_at_least", "check_names", "check_peer", "check_precision"]
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -18,6 +18,12 @@ def check_at_least(settings: Any, lowest: Mapping[str, int]) -> None:
         value = getattr(settings, name)
         if value is not None and value < least:
             raise SettingsError(f"{name} is {value}, expected at least {least}")
+
+
+def check_names(setting: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raises a `SettingsError` unless all names are known; `setting` names what they were given for."""
+    if unknown := sorted(set(names) - set(known)):
+        raise SettingsError(f"{setting}: there is no {', '.join(unknown)}; give some of {', '.join(known)}")
 
 
 def check_precision(precision: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.processes import answer_once, module_command, run_process
 from llm2comp_benchmarks.cost.shapes import Shape, random_llama
+from llm2comp_benchmarks.cost.text_kinds import text_name, texts_of_kind
 
 __all__ = ["PARTS", "draw", "model_facts", "prepare", "run_model_job"]
 
@@ -22,7 +23,7 @@ _MAX_LENGTH = 512
 
 PARTS = {"ours": "llm2comp", "plain": "plain", "backbone": "backbone", "texts": "texts.json"}
 """Names within the folder that `prepare` fills: our model, its plain sentence-transformers export, the bare language
-model (where random weights are measured), and the texts."""
+model (where random weights are measured), and the texts; other kinds of texts have files such as `short-texts.json`."""
 
 
 def run_model_job(title: str, job: str, threads: int, **arguments: Any) -> dict[str, Any]:
@@ -52,12 +53,13 @@ def prepare(
     shape: str | None = None,
     *,
     count: int | None = None,
+    kinds: Sequence[str] = ("document",),
     vocabulary: int | None = None,
     seed: int = 0,
     plain: bool = True,
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """Fills a folder (see `PARTS`) and returns facts about its `model` and `texts`.
+    """Fills a folder (see `PARTS`) and returns facts about its `model` and its texts, by `text_name` of their kind.
 
     Args:
         folder: A new folder.
@@ -65,6 +67,7 @@ def prepare(
         model: Name or folder of a model; None is the bundled one.
         shape: Random weights of this shape instead, with the bundled model's tokenizer.
         count: How many of the texts, from the first on; None: all.
+        kinds: Kinds of texts to make of them; see `text_kinds`.
         vocabulary: Rows of the embeddings of random weights; None: the size of the tokenizer.
         seed: Of random weights.
         plain: Whether to write the plain export too.
@@ -79,9 +82,26 @@ def prepare(
     facts = {"model": {"fingerprint": None if shape else loaded.fingerprint, **model_facts(loaded)}}
     if texts is None:
         return facts
-    chosen = json.loads(Path(texts).read_text(encoding="utf-8"))[:count]
-    (target / PARTS["texts"]).write_text(json.dumps(chosen), encoding="utf-8")
-    return {**facts, "texts": _text_facts(loaded.encoder, chosen)}
+    documents = json.loads(Path(texts).read_text(encoding="utf-8"))[:count]
+    return facts | {text_name(kind): _write_texts(target, kind, documents, loaded.encoder, seed) for kind in kinds}
+
+
+def _write_texts(folder: Path, kind: str, documents: list[str], encoder: Any, seed: int) -> dict[str, Any]:
+    """Writes the texts of a kind and returns facts about them.
+
+    Raises:
+        SettingsError: The documents have no texts of this kind.
+    """
+
+    def count_tokens(texts: list[str]) -> list[int]:
+        return [len(tokens) + encoder.memory_tokens for tokens in encoder.token_ids(texts)]
+
+    texts = texts_of_kind(kind, documents, count_tokens, max_length=encoder.max_seq_length, seed=seed)
+    encoder.pop_truncated()
+    if not texts:
+        raise SettingsError(f"the documents have no {kind} texts; give another corpus, or other kinds of texts")
+    (folder / f"{text_name(kind)}.json").write_text(json.dumps(texts), encoding="utf-8")
+    return _text_facts(encoder, texts)
 
 
 def _text_facts(encoder: Any, texts: list[str]) -> dict[str, Any]:

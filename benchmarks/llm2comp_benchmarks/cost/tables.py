@@ -10,7 +10,7 @@ _OPERATIONS = 6  # shown for each system
 
 
 def format_encoding(record: dict[str, Any]) -> str:
-    """Ratios of ours, one row per system, the matmul rate, and where the time of ours goes."""
+    """Ratios of ours, latency of queries, one row per system, the matmul rate, and where the time of ours goes."""
     systems = {name: entry for name, entry in record.items() if isinstance(entry, dict) and "texts_per_second" in entry}
     ratios = [["ours over theirs", "speed", "least-most", "counted in", "peak memory"]]
     ratios += [
@@ -26,8 +26,37 @@ def format_encoding(record: dict[str, Any]) -> str:
         if name.startswith("matmul ")
     ]
     stages = [_stages(name, entry) for name, entry in systems.items() if "stages" in entry]
-    tables = [table for table in (ratios, rows, matmul) if len(table) > 1]
+    tables = [table for table in (_fastest_peers(record), _queries(systems), ratios, rows, matmul) if len(table) > 1]
     return "\n\n".join([*map(aligned_table, tables), "\n".join(stages)])
+
+
+def _fastest_peers(record: dict[str, Any]) -> list[list[str]]:
+    """Ours over the fastest peer, and over the fastest in equal precision; nothing of records without kinds of texts.
+
+    Bare forward passes of transformers are no peer here: they take no texts.
+    """
+    rows = [["ours over the fastest peer", "speed", "peer", "in equal precision", "peer"]]
+    for ours, others in record["ratios"].items() if "kinds" in record["settings"] else ():
+        peers = {name: ratio for name, ratio in others.items() if not name.startswith(("llm2comp", "transformers"))}
+        equal = {name: ratio for name, ratio in peers.items() if name.split()[-1] == ours.split()[-1]}
+        if peers:
+            rows.append([ours, *_slowest_ratio(peers), *(_slowest_ratio(equal) if equal else ("-", "-"))])
+    return rows
+
+
+def _slowest_ratio(peers: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    name = min(peers, key=lambda peer: peers[peer]["speed"]["median"])
+    return f"{peers[name]['speed']['median']:.2f}x", name
+
+
+def _queries(systems: dict[str, dict[str, Any]]) -> list[list[str]]:
+    rows = [["one query at a time", "p50 ms", "p99 ms"]]
+    rows += [
+        [name, *(f"{entry['query_ms'][part]:.2f}" for part in ("p50", "p99"))]
+        for name, entry in systems.items()
+        if "query_ms" in entry
+    ]
+    return rows
 
 
 def _encoding_row(name: str, entry: dict[str, Any]) -> list[str]:

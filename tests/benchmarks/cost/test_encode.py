@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from llm2comp.cli import app
 from llm2comp.errors import LLM2CompError, SettingsError
-from llm2comp_benchmarks.cost.encode import jobs as encode_jobs
+from llm2comp_benchmarks.cost.encode import matmul
 from llm2comp_benchmarks.cost.encode import run as encode_benchmark
 from llm2comp_benchmarks.cost.encode.contest import least_cosine
 from llm2comp_benchmarks.cost.encode.jobs import open_system
@@ -107,10 +107,10 @@ def test_bare_forward_passes_have_rows_of_one_length_and_no_padding(prepared: tu
 def test_the_matmul_rate_is_operations_over_seconds(
     prepared: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode_jobs, "_SIZES", {"cpu": (64, 128)})
-    monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)
+    monkeypatch.setattr(matmul, "_SIZES", {"cpu": (64, 128)})
+    monkeypatch.setattr(matmul, "_SECONDS", 0.0)
     times = iter(range(1000))
-    monkeypatch.setattr(encode_jobs.time, "perf_counter", lambda: float(next(times)))
+    monkeypatch.setattr(matmul.time, "perf_counter", lambda: float(next(times)))
     measured = open_system("matmul", str(prepared[0]))["round"]()
     assert measured == {"flops": 2 * 128**3, "model_shapes_flops": 2 * 4096 * (4 * 32 * 32 + 3 * 32 * 48)}
 
@@ -234,8 +234,8 @@ def test_a_run_compares_round_by_round_and_leaves_nothing(tmp_path: Path, monkey
         "run_model_job",
         lambda title, job, threads, **arguments: {"draw": draw, "prepare": prepare}[job](**arguments),
     )
-    monkeypatch.setattr(encode_jobs, "_SIZES", {"cpu": (64,)})
-    monkeypatch.setattr(encode_jobs, "_MATMUL_SECONDS", 0.0)
+    monkeypatch.setattr(matmul, "_SIZES", {"cpu": (64,)})
+    monkeypatch.setattr(matmul, "_SECONDS", 0.0)
     _check_run(tmp_path)
 
 

@@ -7,22 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from llm2comp_benchmarks.cost.text_kinds import text_name
 from llm2comp_benchmarks.cost.turns import RoundStats, in_turn
 from llm2comp_benchmarks.cost.worker import Worker
 
 __all__ = ["Contest", "least_cosine"]
 
 _OURS, _MATMUL, _REFERENCE = "llm2comp", "matmul", "sentence-transformers float32"
+_SAME_VECTORS = (_OURS, "sentence-transformers", "openvino", "onnxruntime")
+_MILLISECONDS = 1e3
 
 
 @dataclass(slots=True)
 class Contest:
-    """Systems that take turns on one model and its texts.
+    """Systems that take turns on one model and its texts of one kind.
 
     Attributes:
         folder: The folder that `models.prepare` filled.
         facts: What `models.prepare` returned.
         workers: The systems by name; a name ends in the precision.
+        kind: Kind of texts; see `text_kinds`.
         rounds: What each system answered in each round.
         loaded: Memory of each system after its warm-up, in bytes.
     """
@@ -30,19 +34,26 @@ class Contest:
     folder: Path
     facts: dict[str, Any]
     workers: dict[str, Worker]
+    kind: str = "document"
     rounds: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     loaded: dict[str, int] = field(default_factory=dict)
 
     def measure(self, rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
-        """Has every system encode all texts in every round; an entry of numbers for each system, and `ratios`."""
+        """Has every system encode all texts in every round; an entry for each system by its label, and `ratios`."""
         for name, worker in self.workers.items():
-            tell(f"warm up {name}")
-            self.loaded[name] = worker.ask("warm_up")["loaded_bytes"]
+            tell(f"warm up {self.label(name)}")
+            self.loaded[name] = worker.ask("warm_up", kind=self.kind)["loaded_bytes"]
         for number, name in in_turn(list(self.workers), rounds):
-            tell(f"round {number + 1} of {rounds}: {name}")
-            self.rounds.setdefault(name, []).append(self.workers[name].ask("round"))
+            tell(f"round {number + 1} of {rounds}: {self.label(name)}")
+            self.rounds.setdefault(name, []).append(self.workers[name].ask("round", kind=self.kind))
         entries = {name: self._matmul_entry(name) if _is_matmul(name) else self._entry(name) for name in self.workers}
-        return {**entries, "ratios": self._ratios(entries)}
+        labelled = {self.label(name): entry for name, entry in entries.items()}
+        return {**labelled, "ratios": self._ratios(entries)}
+
+    def label(self, name: str) -> str:
+        """Name of a system in results, such as `openvino short bfloat16`; of documents as it is."""
+        system, _, precision = name.partition(" ")
+        return name if self.kind == "document" else f"{system} {self.kind} {precision}"
 
     def _seconds(self, name: str) -> list[float]:
         return [answer["seconds"] for answer in self.rounds[name]]
@@ -52,7 +63,7 @@ class Contest:
         tokens: int = (
             self.rounds[name][0].get("tokens")
             or self.workers[name].opened.get("tokens")
-            or self.facts["texts"]["tokens"]
+            or self.facts[text_name(self.kind)]["tokens"]
         )
         return tokens
 
@@ -70,7 +81,17 @@ class Contest:
         work = {"texts_per_second": texts, "tokens_per_second": tokens, "gflops": self._operations(name) / 1e9}
         rates = {rate: RoundStats.of([amount / one for one in seconds]).to_json() for rate, amount in work.items()}
         memory = {"loaded_bytes": self.loaded[name], "peak_bytes": self.workers[name].ask("peak")["peak_bytes"]}
-        return {**rates, "texts": texts, "tokens": tokens, "seconds": seconds, **memory, **self._matmul_share(name)}
+        entry = {**rates, "texts": texts, "tokens": tokens, "seconds": seconds, **memory}
+        return {**entry, **self._matmul_share(name), **self._latency(name)}
+
+    def _latency(self, name: str) -> dict[str, Any]:
+        """Milliseconds of one query at a time, over the queries of all rounds; empty where none were timed."""
+        rounds = [answer["query_seconds"] for answer in self.rounds[name] if "query_seconds" in answer]
+        if not rounds:
+            return {}
+        times = _MILLISECONDS * np.concatenate(rounds)
+        p50, p99 = np.percentile(times, [50, 99])
+        return {"query_ms": {"queries": len(times), "p50": float(p50), "p99": float(p99)}}
 
     def _matmul_share(self, name: str) -> dict[str, Any]:
         """Operations a second over those of matrix products in the same round and precision."""
@@ -92,21 +113,25 @@ class Contest:
         encoders = [name for name in self.rounds if not _is_matmul(name)]
         ours = [name for name in encoders if name.startswith(_OURS)]
         ratios = {
-            one: {other: self._ratio(one, other, entries) for other in encoders if _are_compared(one, other)}
+            self.label(one): {
+                self.label(other): self._ratio(one, other, entries) for other in encoders if _are_compared(one, other)
+            }
             for one in ours
         }
         return {one: others for one, others in ratios.items() if others}
 
     def _ratio(self, ours: str, peer: str, entries: dict[str, Any]) -> dict[str, Any]:
-        """Texts a second where both encode the same texts, else tokens a second."""
+        """Texts a second where both encode the same texts, else tokens a second; `query`: their p50 over ours."""
         per = "tokens" if peer.startswith("transformers") else "texts"
         work = entries[ours][per] / entries[peer][per]
         speed = RoundStats.ratio(self._seconds(peer), self._seconds(ours)).scaled(work)
         memory = entries[ours]["peak_bytes"] / entries[peer]["peak_bytes"]
-        return {"per": per, "speed": speed.to_json(), "peak_memory": memory}
+        latencies = [entries[name].get("query_ms") for name in (peer, ours)]
+        query = {"query": latencies[0]["p50"] / latencies[1]["p50"]} if all(latencies) else {}
+        return {"per": per, "speed": speed.to_json(), "peak_memory": memory, **query}
 
     def least_cosines(self) -> dict[str, float]:
-        """For each encoder of the same weights, the lowest cosine of a text's vector to the float32 peer's.
+        """For each encoder of the same weights, by label, the lowest cosine of a text's vector to the float32 peer's.
 
         Empty where that peer took no part.
         """
@@ -114,11 +139,11 @@ class Contest:
             return {}
         vectors = {}
         for name, worker in self.workers.items():
-            if name.startswith((_OURS, "sentence-transformers")):
+            if name.startswith(_SAME_VECTORS):
                 file = self.folder / f"{name}.npy"
                 worker.ask("save", file=str(file))
                 vectors[name] = np.load(file)
-        return {name: least_cosine(rows, vectors[_REFERENCE]) for name, rows in vectors.items()}
+        return {self.label(name): least_cosine(rows, vectors[_REFERENCE]) for name, rows in vectors.items()}
 
 
 def _are_compared(ours: str, other: str) -> bool:

@@ -8,26 +8,21 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from llm2comp.backbone.hardware import choose_device
-from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.cost.checks import check_at_least, check_peer, check_precision
 from llm2comp_benchmarks.cost.devices import precisions
 from llm2comp_benchmarks.cost.encode.contest import Contest
+from llm2comp_benchmarks.cost.encode.peers import check_engines, engine_settings, engine_systems
+from llm2comp_benchmarks.cost.encode.settings import EncodeBenchmark
 from llm2comp_benchmarks.cost.encode.stages import slowest_stage
 from llm2comp_benchmarks.cost.models import PARTS, run_model_job
 from llm2comp_benchmarks.cost.processes import module_command, run_process
-from llm2comp_benchmarks.cost.shapes import Shape
 from llm2comp_benchmarks.cost.worker import Worker
 from llm2comp_benchmarks.results.record import result_record
 
-__all__ = ["PEERS", "EncodeBenchmark", "run_encode_benchmark"]
-
-PEERS = ("sentence-transformers", "transformers")
-"""Peers that run in our own environment, on a plain export of the same weights."""
+__all__ = ["EncodeBenchmark", "run_encode_benchmark"]
 
 _OURS, _OURS_DEFAULT_MALLOC = "llm2comp", "llm2comp-default-malloc"
 """Ours with `llm2comp.keep_freed_memory` called and, on CPUs, without."""
@@ -37,57 +32,6 @@ _LLM2VEC = Path(__file__).with_name("peer_llm2vec.py")
 _LLM2VEC_TEXTS, _LLM2VEC_BATCH, _LLM2VEC_VOCABULARY = 512, 32, 32_000
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeBenchmark:
-    """What is measured.
-
-    Attributes:
-        workdir: Folder for models and texts, which are removed at the end.
-        model: Name or folder of a model; None: the bundled one.
-        shape: Random weights of this shape instead; see `shapes.Shape`.
-        corpora: Sources whose documents are encoded.
-        limit: Number of texts, drawn at random from all documents.
-        peers: Some of `PEERS`.
-        peer_llm2vec: Python of an environment with llm2vec 0.2.3, for a comparison on a random Llama of 15M parameters
-            and 512 texts; None: left out.
-        precision: Of our system: `float32`, `bfloat16`, or `auto` for both where the processor multiplies bfloat16,
-            else float32.
-        batch_size: Of our system; None: its default. Peers always take their default.
-        threads: In every process.
-        rounds: In each of which every system encodes all texts once.
-        seed: Of the draw and of random weights.
-        device: That all systems run on. On a GPU memory is the GPU's, and weights are written in one precision.
-    """
-
-    workdir: Path
-    model: str | None = None
-    shape: str | None = None
-    corpora: tuple[str, ...] = ("python-docs:all",)
-    limit: int = 5000
-    peers: tuple[str, ...] = PEERS
-    peer_llm2vec: Path | None = None
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    batch_size: int | None = None
-    threads: int = 1
-    rounds: int = 3
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        check_at_least(self, dict.fromkeys(("limit", "threads", "rounds", "batch_size"), 1))
-        if unknown := sorted(set(self.peers) - set(PEERS)):
-            raise SettingsError(f"peers: there is no {', '.join(unknown)}; give some of {', '.join(PEERS)}")
-        check_precision(self.precision)
-        if self.model is not None and self.shape is not None:
-            raise SettingsError(f"model {self.model} and shape {self.shape}: give one of them")
-        if self.shape is not None:
-            Shape.parse(self.shape)
-        if self.device != "cpu" and self.peer_llm2vec is not None:
-            raise SettingsError(f"llm2vec is compared on the CPU only; leave it out with device {self.device}")
-        choose_device(self.device)
-        check_peer(self.peer_llm2vec, "llm2vec")
 
 
 def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Tell = lambda line: None) -> dict[str, Any]:
@@ -105,7 +49,7 @@ def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Tell = lambda line:
         name: value for name, value in asdict(settings).items() if name not in ("workdir", "model", "peer_llm2vec")
     }
     record: dict[str, Any] = {"ratios": {}}
-    versions = _versions_beside_llm2vec(settings)
+    versions = check_engines(settings.peers) | _versions_beside_llm2vec(settings)
     texts = settings.workdir / "encode-texts.json"
     try:
         settings.workdir.mkdir(parents=True, exist_ok=True)
@@ -137,41 +81,65 @@ def _draw_texts(settings: EncodeBenchmark, file: Path, tell: Tell) -> None:
 
 def _compare_with_peers(settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """Adds entries and ratios of the systems on the chosen model; returns facts about model and texts."""
-    kinds = precisions(settings.precision, settings.device)
+    formats = precisions(settings.precision, settings.device)
     model = {
         "texts": str(texts),
         "model": settings.model,
         "shape": settings.shape,
         "seed": settings.seed,
+        "kinds": settings.kinds,
         "plain": bool(settings.peers),
-        "dtype": "float32" if settings.device == "cpu" else kinds[0],
+        "dtype": "float32" if settings.device == "cpu" else formats[0],
     }
-    with _opened(settings, "main", model, _systems(settings, kinds), tell) as contest:
-        _add(record, contest.measure(settings.rounds, tell))
-        for kind in kinds:
-            ours, entry = contest.workers[f"llm2comp {kind}"], record[f"llm2comp {kind}"]
-            tell(f"stages of llm2comp {kind}")
-            entry |= ours.ask("stages", file=str(contest.folder / "stages.npy"))
-            entry["slowest_stage"] = slowest_stage(entry["stages"])
-        for name, cosine in contest.least_cosines().items():
-            record[name]["least_cosine"] = cosine
-        return contest.facts
+    systems = _systems(settings, formats)
+    with _opened(settings, "main", model, systems, tell) as contest:
+        for kind in settings.kinds:
+            _measure_texts(_of_kind(contest, kind), formats, settings.rounds, record, tell)
+        return {**contest.facts, "engines": engine_settings(systems, settings.threads)}
 
 
-def _systems(settings: EncodeBenchmark, kinds: Sequence[str]) -> list[tuple[str, str]]:
+def _of_kind(contest: Contest, kind: str) -> Contest:
+    """The same systems on texts of a kind; ours with the default malloc on documents only."""
+    workers = {
+        name: worker
+        for name, worker in contest.workers.items()
+        if kind == "document" or not name.startswith(_OURS_DEFAULT_MALLOC)
+    }
+    return Contest(contest.folder, contest.facts, workers, kind)
+
+
+def _measure_texts(
+    contest: Contest, precisions: Sequence[str], rounds: int, record: dict[str, Any], tell: Tell
+) -> None:
+    """Adds entries and ratios of the systems on texts of one kind, the stages of ours, and least cosines."""
+    _add(record, contest.measure(rounds, tell))
+    cosines = contest.least_cosines()
+    for precision in precisions:
+        name = f"{_OURS} {precision}"
+        label = contest.label(name)
+        tell(f"stages of {label}")
+        file = str(contest.folder / "stages.npy")
+        record[label] |= contest.workers[name].ask("stages", file=file, kind=contest.kind)
+        record[label]["slowest_stage"] = slowest_stage(record[label]["stages"])
+    for label, cosine in cosines.items():
+        record[label]["least_cosine"] = cosine
+
+
+def _systems(settings: EncodeBenchmark, formats: Sequence[str]) -> list[tuple[str, str]]:
     """Systems and their precisions; sentence-transformers in float32 too on a CPU, as the reference of cosines."""
-    systems = _our_systems(kinds, settings.device)
+    systems = _our_systems(formats, settings.device)
     if "sentence-transformers" in settings.peers:
         reference = ("float32",) if settings.device == "cpu" else ()
-        systems += [("sentence-transformers", kind) for kind in dict.fromkeys((*reference, *kinds))]
+        systems += [("sentence-transformers", precision) for precision in dict.fromkeys((*reference, *formats))]
     if "transformers" in settings.peers:
-        systems += [("transformers", kind) for kind in kinds]
-    return systems + [("matmul", kind) for kind in kinds]
+        systems += [("transformers", precision) for precision in formats]
+    systems += engine_systems(settings.peers, formats)
+    return systems + [("matmul", precision) for precision in formats]
 
 
-def _our_systems(kinds: Sequence[str], device: str) -> list[tuple[str, str]]:
+def _our_systems(formats: Sequence[str], device: str) -> list[tuple[str, str]]:
     names = (_OURS, _OURS_DEFAULT_MALLOC) if device == "cpu" else (_OURS,)
-    return [(name, kind) for name in names for kind in kinds]
+    return [(name, precision) for name in names for precision in formats]
 
 
 def _compare_with_llm2vec(settings: EncodeBenchmark, texts: Path, record: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -228,5 +196,5 @@ def _opened(
 
 
 def _job_command(settings: EncodeBenchmark, folder: Path, system: str, precision: str) -> list[str]:
-    options = {"batch_size": settings.batch_size, "device": settings.device}
+    options = {"batch_size": settings.batch_size, "device": settings.device, "threads": settings.threads}
     return module_command(_JOBS, system=system, folder=str(folder), precision=precision, **options)

@@ -7,7 +7,7 @@ the call, so no shared state is switched.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import groupby
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from llm2comp.backbone.blocked_attention import blocked_attention, suits_blocks
+from llm2comp.backbone.blocked_attention import BlockPlan, blocked_attention, suits_blocks
 from llm2comp.errors import BackboneError
 
 __all__ = ["PACKED_ATTENTION", "Packing", "packed_attention", "tail_rows"]
@@ -53,6 +53,7 @@ class Packing:
     padding: int
     tail: int
     last_attention: nn.Module | None
+    _plans: dict[tuple[int, int, int], BlockPlan] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -85,6 +86,13 @@ class Packing:
     def runs(self) -> list[tuple[int, int]]:
         """(texts, tokens per text) of each run of neighbouring texts of one length, which attend in one call."""
         return [(len(list(group)), length) for length, group in groupby(self.lengths)]
+
+    def plan(self, heads: int, key_heads: int, tail: int) -> BlockPlan:
+        """The plan of blocked attention, made by the first layer with these heads; see `BlockPlan.of`."""
+        shape = heads, key_heads, tail
+        if shape not in self._plans:
+            self._plans[shape] = BlockPlan.of(self.lengths, *shape)
+        return self._plans[shape]
 
     def tail_rows(self) -> Tensor:
         """Rows of the tails among all tokens, (texts x tail,)."""
@@ -152,10 +160,12 @@ def packed_attention(
         and (halves := _in_half_precision(query, key, value))
     ):
         return _varlen(*halves, packing, scaling, window), None
+    tail = packing.tail if plain and module is packing.last_attention else 0
+    if plain and not packing.causal and not packing.dropout and suits_blocks(query, key, value):
+        return blocked_attention(query, key, value, packing.plan(query.shape[1], key.shape[1], tail), scaling), None
     attend = partial(_fused, packing=packing, scaling=scaling)
     if not plain:
         attend = partial(_written_out, packing=packing, scaling=scaling, softcap=softcap, sinks=s_aux)
-    tail = packing.tail if plain and module is packing.last_attention else 0
     return _by_length(query, key, value, packing, window, tail, attend), None
 
 
@@ -192,13 +202,11 @@ def _by_length(
 def _fused(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, packing: Packing, scaling: float | None
 ) -> Tensor:
-    """Attention over texts of one length, (texts, heads, length, dim): PyTorch's own, or in blocks where these suit.
+    """PyTorch's own attention over texts of one length, (texts, heads, length, dim).
 
     On CPUs its backward pass is twice as fast in float32 as in bfloat16, which costs more than bfloat16's forward pass
     saves; so training on a CPU attends in float32 whatever the surrounding precision.
     """
-    if mask is None and not packing.causal and not packing.dropout and suits_blocks(query, key, value):
-        return blocked_attention(query, key, value, scaling)
     causal = packing.causal and mask is None and query.shape[-2] > 1
     key, value, dtype = _all_heads(key, query), _all_heads(value, query), value.dtype
     trained = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad

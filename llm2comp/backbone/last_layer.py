@@ -1,9 +1,10 @@
-"""The last layer's MLP, computed for the memory tokens only.
+"""The last layer, computed for the memory tokens only where that is enough.
 
 A text's embedding is read from the last layer's states of its memory tokens; the states of the other tokens are read by
-nothing. So the last layer needs keys and values of all tokens, and everything else for the memory tokens alone. Its MLP
-is most of that, and attention leaves out the other queries (`Packing.last_attention`). Hooks on the MLP do it, set once
-when a model is loaded; they read the pass they belong to from a context variable, so that threads share one model.
+nothing. So the last layer needs keys and values of all tokens, and everything else for the memory tokens alone: the
+MLP, which is most of it, the projections of queries and of attention's output, and attention itself
+(`Packing.last_attention`). Hooks on the modules do it, set once when a model is loaded; they read the pass they belong
+to from a context variable, so that threads share one model.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from llm2comp.backbone.forward import decoder, rows_of_padding
 
 __all__ = ["current_pass", "hook_last_layer", "last_attention", "memory_rows_only"]
 
+_PROJECTIONS = ("q_proj", "o_proj")
+"""Attention's projections by Llama's names; keys and values are needed of all tokens."""
+
 _pass: ContextVar[Packing | None] = ContextVar("llm2comp_pass", default=None)
 
 
@@ -33,13 +37,16 @@ def last_attention(model: PreTrainedModel) -> nn.Module | None:
 
 
 def hook_last_layer(model: PreTrainedModel) -> None:
-    """Sets hooks on the last layer's MLP that act within `memory_rows_only`; none where `last_attention` is None."""
-    if last_attention(model) is None:
+    """Sets hooks on the last layer that act within `memory_rows_only`; none where `last_attention` is None."""
+    attention = last_attention(model)
+    if attention is None:
         return
     mlp = decoder(model).layers[-1].mlp  # type: ignore[index, union-attr]  # a ModuleList: see last_attention
-    if _select_memory_rows not in mlp._forward_pre_hooks.values():  # a copy of a hooked model has them
-        mlp.register_forward_pre_hook(_select_memory_rows)
-        mlp.register_forward_hook(_restore_rows)
+    for module in (mlp, *(getattr(attention, name, None) for name in _PROJECTIONS)):
+        # a copy of a hooked model has them
+        if isinstance(module, nn.Module) and _select_memory_rows not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_select_memory_rows)
+            module.register_forward_hook(_restore_rows)
 
 
 def current_pass() -> Packing | None:
@@ -49,9 +56,10 @@ def current_pass() -> Packing | None:
 
 @contextmanager
 def memory_rows_only(packing: Packing | None) -> Iterator[None]:
-    """Within the block, in this thread, the last layer's MLP is computed for the tails only; it is 0 for other tokens.
+    """Within the block, in this thread, the last layer is computed for the tails only where that is enough.
 
-    Without a packing, or with one that has no `last_attention`, it is computed for all tokens.
+    Outputs of its MLP and projections are then 0 for other tokens. Without a packing, or with one that has no
+    `last_attention`, the layer is computed for all tokens.
     """
     token = _pass.set(packing if packing is not None and packing.last_attention is not None else None)
     try:

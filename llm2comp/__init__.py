@@ -5,6 +5,8 @@ packages built on it (`llm2comp_indexes`, `llm2comp_benchmarks`, the adapters), 
 Importing it does not import torch; the public names are loaded at first use.
 """
 
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,11 +21,18 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """The public name, imported at first use: `llm2comp --help` and the readers run without torch."""
     if name in ("LLM2Comp", "load"):
-        from llm2comp import model
-
-        return getattr(model, name)
+        return getattr(_import_model(), name)
     if name == "keep_freed_memory":
         from llm2comp.backbone.allocator import keep_freed_memory
 
         return keep_freed_memory
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _import_model() -> ModuleType:
+    from llm2comp.garbage import uncollected
+
+    with uncollected():
+        from llm2comp import model
+    return model

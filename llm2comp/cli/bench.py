@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
         train: "Training steps of stage 1 beside a plain implementation.",
         index: "Building and searching indexes beside FAISS and autofaiss.",
         growth: "How time and memory grow with tokens, texts, vocabulary.",
+        startup: "Cold starts of commands beside importing torch.",
     }
     for command, summary in summaries.items():
         group.command(short_help=summary)(command)
@@ -339,6 +340,24 @@ def growth(
     _report(record, format_growth, json_file)
     if png:
         plot_growth(record, png)
+
+
+def startup(
+    threads: _Threads = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every process starts once.")] = 5,
+    json_file: _Json = None,
+) -> None:
+    """Measure cold starts: importing llm2comp, loading the bundled model, searching, beside importing torch alone.
+
+    Each is a new process, timed to its end, exit included. A first round, which fills the caches of the system, is not
+    counted.
+    """
+    check_target(json_file)
+    from llm2comp_benchmarks.cost.startup import StartupBenchmark, run_startup_benchmark
+    from llm2comp_benchmarks.cost.tables import format_startup
+
+    record = run_startup_benchmark(StartupBenchmark(threads=threads, rounds=rounds), tell=tell)
+    _report(record, format_startup, json_file)
 
 
 def _sizes(option: str, value: str) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
-"""Results of the benchmarks of encoding, training and growth as tables for a terminal, ratios first."""
+"""Results of the benchmarks of encoding, training, growth and cold starts as tables for a terminal, ratios first."""
 
 from typing import Any
 
 from llm2comp_benchmarks.results.tables import aligned_table
 
-__all__ = ["format_encoding", "format_growth", "format_training"]
+__all__ = ["format_encoding", "format_growth", "format_startup", "format_training"]
 
 _OPERATIONS = 6  # shown for each system
 
@@ -124,6 +124,35 @@ def _point_rows(name: str, curve: dict[str, Any]) -> list[list[str]]:
 def _unit(curve: dict[str, Any]) -> float:
     """Divisor of the costs of a curve: bytes are shown in MB, seconds unchanged."""
     return 1e6 if curve["cost"] == "bytes" else 1.0
+
+
+def format_startup(record: dict[str, Any]) -> str:
+    """One row per process: seconds, seconds of processors, and both beside importing torch."""
+    rows = [["", "s", "least-most", "CPU s", "over torch", "beyond torch, s", "CPU s"]]
+    rows += [
+        _startup_row(name, entry)
+        for name, entry in record.items()
+        if isinstance(entry, dict) and "cpu_seconds_beyond" in entry
+    ]
+    return aligned_table(rows)
+
+
+def _startup_row(name: str, entry: dict[str, Any]) -> list[str]:
+    seconds = entry["seconds"]
+    medians = [
+        entry[part]["median"] for part in ("cpu_seconds", "seconds_ratio", "seconds_beyond", "cpu_seconds_beyond")
+    ]
+    cpu, ratio, beyond, cpu_beyond = medians
+    spread = f"{seconds['least']:.2f}-{seconds['most']:.2f}"
+    return [
+        name,
+        f"{seconds['median']:.2f}",
+        spread,
+        f"{cpu:.2f}",
+        f"{ratio:.2f}x",
+        f"{beyond:+.2f}",
+        f"{cpu_beyond:+.2f}",
+    ]
 
 
 def _named_ratios(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

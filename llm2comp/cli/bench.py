@@ -90,7 +90,8 @@ def encode(
         typer.Option(
             metavar="NAMES",
             help="Libraries to compare with, separated by spaces: sentence-transformers, transformers, and with the "
-            'extra peers openvino, openvino-streams (a batch per thread); "" for none.',
+            "extra peers openvino, openvino-streams (a batch per thread), onnxruntime, onnxruntime-streams, llama.cpp; "
+            '"" for none.',
         ),
     ] = "sentence-transformers transformers",
     peer_llm2vec: Annotated[
@@ -100,6 +101,10 @@ def encode(
             help="Python of an environment with llm2vec 0.2.3, compared on a random Llama of 15M parameters.",
         ),
     ] = None,
+    node_modules: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder in which `npm install node-llama-cpp` put what llama.cpp needs."),
+    ] = Path("node_modules"),
     precision: _Precision = "auto",
     batch_size: Annotated[
         int | None,
@@ -132,6 +137,7 @@ def encode(
             kinds=tuple(texts.split()),
             peers=tuple(peers.split()),
             peer_llm2vec=peer_llm2vec,
+            node_modules=node_modules,
             precision=precision,
             batch_size=batch_size,
             device=device,

@@ -41,6 +41,11 @@ _PACKAGES = (
     "pytrec_eval-terrier",
     "mteb",
 )
+_FEATURES = (
+    *("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_fp16", "amx_int8"),
+    *("asimd", "bf16", "i8mm", "sve", "sve2"),  # of ARM
+)
+"""Instructions that decide how fast matrices are multiplied, by Linux's names."""
 _DIGITS = 5  # of sample values; tables show four
 
 
@@ -174,6 +179,7 @@ def _hardware() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch else []
     return {
         "processor": _processor(),
+        "features": _features(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads() if torch else None,
         "gpus": gpus,
@@ -181,11 +187,22 @@ def _hardware() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _features() -> list[str]:
+    """Those of `_FEATURES` that the processor has; empty where the system does not list them."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return [name for name in _FEATURES if name in flags]
+
+
+def _cpuinfo(field: str) -> str:
+    """The first value of a field of Linux's list of processors; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 def _commit() -> str | None:

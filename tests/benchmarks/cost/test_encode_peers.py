@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from llm2comp.cli import app
@@ -14,17 +16,22 @@ from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_benchmarks.cost.encode import matmul
 from llm2comp_benchmarks.cost.encode import run as encode_benchmark
 from llm2comp_benchmarks.cost.encode.contest import least_cosine
-from llm2comp_benchmarks.cost.encode.jobs import open_system
+from llm2comp_benchmarks.cost.encode.jobs import SYSTEMS, open_system
+from llm2comp_benchmarks.cost.encode.peer_graph import PlainEncoder
+from llm2comp_benchmarks.cost.encode.peer_llama_cpp import llama_cpp_command, write_files
 from llm2comp_benchmarks.cost.encode.peers import ENGINES, check_engines, engine_settings, engine_systems
 from llm2comp_benchmarks.cost.encode.run import run_encode_benchmark
 from llm2comp_benchmarks.cost.encode.settings import EncodeBenchmark
-from llm2comp_benchmarks.cost.models import draw, prepare
+from llm2comp_benchmarks.cost.models import PARTS, draw, prepare
 from llm2comp_benchmarks.cost.tables import format_encoding
+from llm2comp_benchmarks.cost.worker import Worker
 from tests.benchmarks.cost.in_process import InProcess
+from tests.paths import ROOT
 
 SHAPE = "64x2x96"
 KINDS = ("short", "document", "long")
-LEAST_COSINE = {"float32": 0.999999, "bfloat16": 0.99, "int8": 0.98}
+LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "int8": 0.98}
+MODULES = ROOT / "node_modules"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,8 @@ def _vectors(jobs: Any, kind: str, file: Path) -> np.ndarray:
 
 @pytest.mark.filterwarnings("ignore")  # of tracing
 @pytest.mark.parametrize(
-    ("engine", "precision"), [(name, precision) for name in ENGINES for precision in ENGINES[name].precisions]
+    ("engine", "precision"),
+    [(name, precision) for name in ENGINES if name in SYSTEMS for precision in ENGINES[name].precisions],
 )
 def test_an_engine_gives_our_vectors(
     engine: str, precision: str, prepared: tuple[Path, dict[str, Any]], tmp_path: Path
@@ -57,6 +65,54 @@ def test_an_engine_gives_our_vectors(
         expected, vectors = (_vectors(jobs, kind, tmp_path / "vectors.npy") for jobs in (ours, theirs))
         assert least_cosine(vectors, expected) >= LEAST_COSINE[precision]
         assert np.ptp(expected, axis=0).max() > 1e-3  # not one vector for all
+
+
+def test_llama_cpp_gets_our_weights(prepared: tuple[Path, dict[str, Any]]) -> None:
+    gguf = pytest.importorskip("gguf", reason="needs gguf, of the extra peers")
+    folder = prepared[0]
+    write_files(str(folder), "bfloat16", ["short"])
+    plain = load_file(folder / PARTS["plain"] / "model.safetensors")
+    weights = {tensor.name: tensor for tensor in gguf.GGUFReader(folder / "llama-bfloat16.gguf").tensors}
+    assert len(weights) == len(plain)
+
+    def weight(name: str) -> np.ndarray:
+        tensor = weights[name]
+        return gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(tensor.shape[::-1].tolist())
+
+    for name, ours in (("blk.1.ffn_up", "layers.1.mlp.up_proj"), ("token_embd", "embed_tokens")):
+        np.testing.assert_allclose(weight(f"{name}.weight"), plain[f"{ours}.weight"].numpy(), rtol=1 / 128)
+    queries = plain["layers.0.self_attn.q_proj.weight"].numpy()  # one head of 64 dimensions: halves become neighbours
+    np.testing.assert_allclose(weight("blk.0.attn_q.weight")[[0, 1, 2, 3]], queries[[0, 32, 1, 33]], rtol=1 / 128)
+    lengths = [len(ids) for ids in json.loads((folder / "short-ids.json").read_text())]
+    assert sum(lengths) == prepared[1]["short-texts"]["tokens"]
+
+
+@pytest.mark.skipif(not (MODULES / "node-llama-cpp").is_dir(), reason="needs npm install node-llama-cpp")
+@pytest.mark.parametrize("precision", ["bfloat16", "q8_0"])
+def test_llama_cpp_gives_the_mean_over_all_tokens(precision: str, prepared: tuple[Path, dict[str, Any]]) -> None:
+    pytest.importorskip("gguf", reason="needs gguf, of the extra peers")
+    folder = prepared[0]
+    command = llama_cpp_command(folder, MODULES, precision, ["short"], 2)
+    ids = json.loads((folder / "short-ids.json").read_text())[0]
+    encoder = PlainEncoder(folder / PARTS["plain"])
+    with torch.inference_mode():
+        states = encoder.backbone(torch.tensor([ids]), torch.zeros(1, 1, 1, len(ids)), use_cache=False)
+    with Worker("llama.cpp", command, threads=2) as worker:
+        vector = np.array([worker.ask("vector", ids=ids)["vector"]])
+        assert least_cosine(vector, states.last_hidden_state.mean(1).numpy()) >= 0.999
+        assert worker.ask("warm_up", kind="short")["loaded_bytes"] > 0
+        measured = worker.ask("round", kind="short")
+        assert measured["texts"] == len(measured["query_seconds"]) == prepared[1]["short-texts"]["texts"]
+        assert worker.ask("peak")["peak_bytes"] > 0
+
+
+def test_llama_cpp_that_is_not_installed_is_named_with_the_command(tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="needs gguf, of the extra peers")
+    settings = EncodeBenchmark(tmp_path, peers=("llama.cpp",), node_modules=tmp_path)
+    with pytest.raises(
+        LLM2CompError, match=r"^the peer llama\.cpp needs node-llama-cpp, .*: npm install node-llama-cpp"
+    ):
+        run_encode_benchmark(settings)
 
 
 def test_texts_of_each_kind_are_as_long_as_their_kind(prepared: tuple[Path, dict[str, Any]]) -> None:

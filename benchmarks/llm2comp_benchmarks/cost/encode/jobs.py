@@ -4,49 +4,21 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from llm2comp_benchmarks.cost.devices import device_memory_peak, finish, start_memory
+from llm2comp_benchmarks.cost.devices import finish, start_memory
 from llm2comp_benchmarks.cost.encode.matmul import matrix_products, measure_products
 from llm2comp_benchmarks.cost.encode.stages import measure_operations, measure_stages
-from llm2comp_benchmarks.cost.models import PARTS
+from llm2comp_benchmarks.cost.encode.system import WARM_UP, Encode, Setup, encoding_jobs, peak
 from llm2comp_benchmarks.cost.processes import Job
-from llm2comp_benchmarks.cost.text_kinds import text_name
 from llm2comp_benchmarks.cost.worker import serve
 
 __all__ = ["SYSTEMS", "open_system"]
 
-_WARM_UP = 64  # texts
-_QUERIES = 200  # of a round
 _BARE_TEXTS = 32  # of a forward pass without a library around it: sentence-transformers' default batch
-
-Encode = Callable[[list[str]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """How a system is opened; see `open_system`."""
-
-    folder: Path
-    count: int | None
-    precision: str
-    batch_size: int | None
-    device: str
-    threads: int
-
-    def part(self, name: str) -> Path:
-        """A part of the prepared folder; see `models.PARTS`."""
-        return self.folder / PARTS[name]
-
-    def texts(self, kind: str) -> list[str]:
-        """Texts of a kind of `text_kinds`."""
-        texts: list[str] = json.loads((self.folder / f"{text_name(kind)}.json").read_text(encoding="utf-8"))
-        return texts[: self.count]
 
 
 def _open_ours(setup: Setup) -> Mapping[str, Job]:
@@ -70,9 +42,9 @@ def _open_default_malloc(setup: Setup) -> Mapping[str, Job]:
     def stages(file: str, kind: str = "document") -> dict[str, Any]:
         texts = setup.texts(kind)
         busy = measure_stages(model, texts, Path(file), encode, lambda: finish(setup.device))
-        return {"stages": busy, **measure_operations(lambda: encode(texts[: 4 * _WARM_UP]), setup.device)}
+        return {"stages": busy, **measure_operations(lambda: encode(texts[: 4 * WARM_UP]), setup.device)}
 
-    return {**_encoding(setup, encode, _queries(model)), "stages": stages}
+    return {**encoding_jobs(setup, encode, _queries(model)), "stages": stages}
 
 
 def _queries(model: Any) -> Encode:
@@ -90,20 +62,25 @@ def _open_sentence_transformers(setup: Setup) -> Mapping[str, Job]:
         local_files_only=True,
         model_kwargs={"dtype": setup.precision},
     )
-    return _encoding(setup, lambda texts: model.encode(texts, show_progress_bar=False), _queries(model))
+    return encoding_jobs(setup, lambda texts: model.encode(texts, show_progress_bar=False), _queries(model))
+
+
+def _open_engine(setup: Setup, open_: Callable[..., Encode], streams: int) -> Mapping[str, Job]:
+    """The plain export in an engine; with several streams, batches run side by side and no queries are timed."""
+    encode = open_(setup.part("plain"), setup.precision, setup.threads, streams)
+    return encoding_jobs(setup, encode, None if streams > 1 else _prompted(setup, encode))
 
 
 def _open_openvino(setup: Setup, streams: int = 1) -> Mapping[str, Job]:
-    """The plain export in OpenVINO, one batch after another."""
     from llm2comp_benchmarks.cost.encode.peer_openvino import open_openvino
 
-    encode = open_openvino(setup.part("plain"), setup.precision, setup.threads, streams)
-    return _encoding(setup, encode, None if streams > 1 else _prompted(setup, encode))
+    return _open_engine(setup, open_openvino, streams)
 
 
-def _open_openvino_streams(setup: Setup) -> Mapping[str, Job]:
-    """The plain export in OpenVINO, as many batches at a time as there are threads, one thread each."""
-    return _open_openvino(setup, streams=setup.threads)
+def _open_onnxruntime(setup: Setup, streams: int = 1) -> Mapping[str, Job]:
+    from llm2comp_benchmarks.cost.encode.peer_onnxruntime import open_onnxruntime
+
+    return _open_engine(setup, open_onnxruntime, streams)
 
 
 def _prompted(setup: Setup, encode: Encode) -> Encode:
@@ -133,7 +110,7 @@ def _open_transformers(setup: Setup) -> Mapping[str, Job]:
         finish(device)
 
     def warm_up(kind: str = "document") -> dict[str, Any]:
-        forward(_equal_rows(tokenizer, setup.texts(kind))[:_WARM_UP])
+        forward(_equal_rows(tokenizer, setup.texts(kind))[:WARM_UP])
         return {"loaded_bytes": start_memory(device)}
 
     def encode_all(kind: str = "document") -> dict[str, Any]:
@@ -142,7 +119,7 @@ def _open_transformers(setup: Setup) -> Mapping[str, Job]:
         forward(rows)
         return {"seconds": time.perf_counter() - start, "texts": len(rows), "tokens": rows.numel()}
 
-    return {"warm_up": warm_up, "round": encode_all, "peak": lambda: _peak(device)}
+    return {"warm_up": warm_up, "round": encode_all, "peak": lambda: peak(device)}
 
 
 def _equal_rows(tokenizer: Any, texts: list[str]) -> torch.Tensor:
@@ -164,51 +141,7 @@ def _open_matmul(setup: Setup) -> Mapping[str, Job]:
         measure()
         return {"loaded_bytes": start_memory(setup.device)}
 
-    return {"warm_up": warm_up, "round": measure, "peak": lambda: _peak(setup.device)}
-
-
-def _encoding(setup: Setup, encode: Encode, query: Encode | None) -> Mapping[str, Job]:
-    """The jobs of a system that turns texts into vectors.
-
-    Args:
-        setup: How it was opened.
-        encode: Encodes texts.
-        query: Encodes a list of one query; None: the system is for many texts at a time.
-    """
-    vectors: list[Any] = []
-
-    def warm_up(kind: str = "document") -> dict[str, Any]:
-        encode(setup.texts(kind)[:_WARM_UP])
-        return {"loaded_bytes": start_memory(setup.device)}
-
-    def encode_all(kind: str = "document") -> dict[str, Any]:
-        texts = setup.texts(kind)
-        vectors.clear()
-        start = time.perf_counter()
-        vectors.append(encode(texts))
-        answer = {"seconds": time.perf_counter() - start, "texts": len(texts)}
-        return answer if query is None or kind != "short" else answer | _time_queries(query, texts[:_QUERIES])
-
-    def save(file: str) -> dict[str, Any]:
-        np.save(file, np.asarray(vectors[-1], dtype=np.float32))
-        return {}
-
-    return {"warm_up": warm_up, "round": encode_all, "save": save, "peak": lambda: _peak(setup.device)}
-
-
-def _time_queries(query: Encode, texts: list[str]) -> dict[str, Any]:
-    """Seconds of each text, encoded as a query by itself; the first of them once more before."""
-    query(texts[:1])
-    seconds = []
-    for text in texts:
-        start = time.perf_counter()
-        query([text])
-        seconds.append(time.perf_counter() - start)
-    return {"query_seconds": seconds}
-
-
-def _peak(device: str) -> dict[str, Any]:
-    return {"peak_bytes": device_memory_peak(device)}
+    return {"warm_up": warm_up, "round": measure, "peak": lambda: peak(setup.device)}
 
 
 SYSTEMS: dict[str, Callable[[Setup], Mapping[str, Job]]] = {
@@ -217,7 +150,9 @@ SYSTEMS: dict[str, Callable[[Setup], Mapping[str, Job]]] = {
     "sentence-transformers": _open_sentence_transformers,
     "transformers": _open_transformers,
     "openvino": _open_openvino,
-    "openvino-streams": _open_openvino_streams,
+    "openvino-streams": lambda setup: _open_openvino(setup, setup.threads),
+    "onnxruntime": _open_onnxruntime,
+    "onnxruntime-streams": lambda setup: _open_onnxruntime(setup, setup.threads),
     "matmul": _open_matmul,
 }
 """Opens a system, by its name in results."""

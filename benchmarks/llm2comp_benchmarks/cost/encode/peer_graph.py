@@ -22,22 +22,30 @@ _TOKENS = 1024  # of a batch for each thread, padding included: more leave the c
 class PlainEncoder(nn.Module):
     """A plain export as a module that can be traced: (batch, tokens) ids and mask to (batch, dim) vectors."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, attention: str | None = None) -> None:
+        """Loads the export.
+
+        Args:
+            folder: The plain export.
+            attention: `eager` for attention as products and a softmax, `sdpa` for one operation; None: as exported.
+        """
         super().__init__()
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
         self.backbone: Any = model[0].auto_model.eval()
+        if attention is not None:
+            self.backbone.set_attn_implementation(attention)
         self.pooling = nn.ModuleList(list(model)[1:])
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors of a padded batch.
 
-        The mask has four dimensions, (batch, 1, tokens, tokens): transformers takes such a mask as it is, while the
-        code that makes one of two dimensions cannot be traced.
+        What is added to the attention's scores has four dimensions, (batch, 1, 1, tokens): transformers takes it as it
+        is, while the code that makes it of a mask of two dimensions cannot be traced.
         """
-        seen = (attention_mask[:, None, None, :] > 0).expand(-1, 1, input_ids.shape[1], -1)
-        states = self.backbone(input_ids=input_ids, attention_mask=seen, use_cache=False).last_hidden_state
+        added = (1.0 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+        states = self.backbone(input_ids=input_ids, attention_mask=added, use_cache=False).last_hidden_state
         features = {"input_ids": input_ids, "attention_mask": attention_mask, "token_embeddings": states}
         for module in self.pooling:
             features = module(features)

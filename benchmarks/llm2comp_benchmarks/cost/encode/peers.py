@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from llm2comp.optional import optional_import
+from llm2comp_benchmarks.cost.encode.peer_onnxruntime import onnxruntime_settings
 from llm2comp_benchmarks.cost.encode.peer_openvino import openvino_settings
 
 __all__ = ["ENGINES", "PEERS", "check_engines", "engine_settings", "engine_systems"]
@@ -15,21 +16,27 @@ class Engine(NamedTuple):
 
     Attributes:
         precisions: Precisions it is measured in, bfloat16 only where ours is.
-        packages: Packages it needs, by their names when imported.
+        packages: Python packages it needs, by their names when imported.
     """
 
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
 
 
+_OPENVINO = Engine(("float32", "bfloat16", "int8"), ("openvino", "nncf"))
+_ONNXRUNTIME = Engine(("float32", "int8"), ("onnxruntime", "onnx"))
+
 ENGINES = {
-    "openvino": Engine(("float32", "bfloat16", "int8"), ("openvino", "nncf")),
-    "openvino-streams": Engine(("float32", "bfloat16", "int8"), ("openvino", "nncf")),
+    "openvino": _OPENVINO,
+    "openvino-streams": _OPENVINO,
+    "onnxruntime": _ONNXRUNTIME,
+    "onnxruntime-streams": _ONNXRUNTIME,
+    "llama.cpp": Engine(("bfloat16", "q8_0"), ("gguf",)),
 }
-"""Engines by name. They run in our own environment, with the extra `peers`."""
+"""Engines by name. They run in our own environment, with the extra `peers`; llama.cpp by node-llama-cpp besides."""
 
 PEERS = ("sentence-transformers", "transformers", *ENGINES)
-"""Peers that run in our own environment, on a plain export of the same weights."""
+"""Peers that run on a plain export of the same weights."""
 
 
 def check_engines(peers: Sequence[str]) -> dict[str, str]:
@@ -58,9 +65,14 @@ def engine_systems(peers: Sequence[str], precisions: Sequence[str]) -> list[tupl
 
 def engine_settings(systems: Sequence[tuple[str, str]], threads: int) -> dict[str, dict[str, Any]]:
     """What the engines were told, by system and precision."""
-    streams = {"openvino": 1, "openvino-streams": threads}
-    return {
-        f"{name} {precision}": openvino_settings(precision, threads, streams[name])
-        for name, precision in systems
-        if name in streams
-    }
+    settings: dict[str, dict[str, Any]] = {}
+    for name, precision in systems:
+        engine, _, suffix = name.partition("-")
+        streams = threads if suffix == "streams" else 1
+        if engine == "openvino":
+            settings[f"{name} {precision}"] = openvino_settings(precision, threads, streams)
+        elif engine == "onnxruntime":
+            settings[f"{name} {precision}"] = onnxruntime_settings(precision, threads, streams)
+        elif engine == "llama.cpp":
+            settings[f"{name} {precision}"] = {"contexts": threads, "threads of a context": 1, "pooling": "mean of all"}
+    return settings

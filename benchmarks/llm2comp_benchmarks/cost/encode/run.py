@@ -14,6 +14,7 @@ from typing import Any
 
 from llm2comp_benchmarks.cost.devices import precisions
 from llm2comp_benchmarks.cost.encode.contest import Contest
+from llm2comp_benchmarks.cost.encode.peer_llama_cpp import llama_cpp_command, llama_cpp_version
 from llm2comp_benchmarks.cost.encode.peers import check_engines, engine_settings, engine_systems
 from llm2comp_benchmarks.cost.encode.settings import EncodeBenchmark
 from llm2comp_benchmarks.cost.encode.stages import slowest_stage
@@ -27,6 +28,7 @@ __all__ = ["EncodeBenchmark", "run_encode_benchmark"]
 _OURS, _OURS_DEFAULT_MALLOC = "llm2comp", "llm2comp-default-malloc"
 """Ours with `llm2comp.keep_freed_memory` called and, on CPUs, without."""
 
+_PATHS = ("workdir", "model", "peer_llm2vec", "node_modules")  # that say nothing elsewhere
 _JOBS = "llm2comp_benchmarks.cost.encode.jobs"
 _LLM2VEC = Path(__file__).with_name("peer_llm2vec.py")
 _LLM2VEC_TEXTS, _LLM2VEC_BATCH, _LLM2VEC_VOCABULARY = 512, 32, 32_000
@@ -45,11 +47,9 @@ def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Tell = lambda line:
         LLM2CompError: A part failed, or a peer is missing; the latter is found before anything is measured.
     """
     start = time.perf_counter()
-    described = {
-        name: value for name, value in asdict(settings).items() if name not in ("workdir", "model", "peer_llm2vec")
-    }
+    described = {name: value for name, value in asdict(settings).items() if name not in _PATHS}
     record: dict[str, Any] = {"ratios": {}}
-    versions = check_engines(settings.peers) | _versions_beside_llm2vec(settings)
+    versions = _versions_of_peers(settings)
     texts = settings.workdir / "encode-texts.json"
     try:
         settings.workdir.mkdir(parents=True, exist_ok=True)
@@ -62,6 +62,14 @@ def run_encode_benchmark(settings: EncodeBenchmark, *, tell: Tell = lambda line:
     record |= result_record([], described, threads=settings.threads)
     record["versions"] |= versions
     return {**record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
+
+
+def _versions_of_peers(settings: EncodeBenchmark) -> dict[str, str]:
+    """Versions of what the peers need, which is found here to be installed."""
+    versions = check_engines(settings.peers)
+    if "llama.cpp" in settings.peers:
+        versions["node-llama-cpp"] = llama_cpp_version(settings.node_modules)
+    return versions | _versions_beside_llm2vec(settings)
 
 
 def _versions_beside_llm2vec(settings: EncodeBenchmark) -> dict[str, str]:
@@ -196,5 +204,7 @@ def _opened(
 
 
 def _job_command(settings: EncodeBenchmark, folder: Path, system: str, precision: str) -> list[str]:
+    if system == "llama.cpp":
+        return llama_cpp_command(folder, settings.node_modules, precision, settings.kinds, settings.threads)
     options = {"batch_size": settings.batch_size, "device": settings.device, "threads": settings.threads}
     return module_command(_JOBS, system=system, folder=str(folder), precision=precision, **options)

@@ -28,6 +28,7 @@ class EncodeBenchmark:
         peers: Some of `peers.PEERS`.
         peer_llm2vec: Python of an environment with llm2vec 0.2.3, for a comparison on a random Llama of 15M parameters
             and 512 texts; None: left out.
+        node_modules: Folder with node-llama-cpp, which the peer llama.cpp needs.
         precision: Of our system: `float32`, `bfloat16`, or `auto` for both where the processor multiplies bfloat16,
             else float32.
         batch_size: Of our system; None: its default. Peers always take their default.
@@ -45,6 +46,7 @@ class EncodeBenchmark:
     kinds: tuple[str, ...] = ("document",)
     peers: tuple[str, ...] = ("sentence-transformers", "transformers")
     peer_llm2vec: Path | None = None
+    node_modules: Path = Path("node_modules")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: int | None = None
     threads: int = 1

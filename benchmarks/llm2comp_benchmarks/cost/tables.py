@@ -35,7 +35,7 @@ def _fastest_peers(record: dict[str, Any]) -> list[list[str]]:
 
     Bare forward passes of transformers are no peer here: they take no texts.
     """
-    rows = [["ours over the fastest peer", "speed", "peer", "in equal precision", "peer"]]
+    rows = [["ours over theirs, the fastest", "speed", "peer", "in equal precision", "peer"]]
     for ours, others in record["ratios"].items() if "kinds" in record["settings"] else ():
         peers = {name: ratio for name, ratio in others.items() if not name.startswith(("llm2comp", "transformers"))}
         equal = {name: ratio for name, ratio in peers.items() if name.split()[-1] == ours.split()[-1]}

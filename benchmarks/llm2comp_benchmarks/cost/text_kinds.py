@@ -49,7 +49,8 @@ def texts_of_kind(
 
 def _pieces(words: list[str], generator: random.Random) -> list[str]:
     """The first pieces of a document, of random lengths; all its words if it is shorter than one piece."""
-    pieces, start = [], 0
+    pieces: list[str] = []
+    start = 0
     while start < len(words) and len(pieces) < _PIECES:
         length = generator.randint(*_SHORT_WORDS)
         pieces.append(" ".join(words[start : start + length]))

@@ -209,7 +209,7 @@ def test_kinds_of_texts_are_measured_one_by_one(tmp_path: Path) -> None:
         "llm2comp-default-malloc float32",
     }
     first, second = format_encoding(record).split("\n\n")[:2]
-    assert first.startswith("ours over the fastest peer")
+    assert first.startswith("ours over theirs, the fastest")
     assert " transformers " not in first
     assert second.startswith("one query at a time")
 

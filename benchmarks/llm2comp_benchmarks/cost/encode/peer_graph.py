@@ -33,10 +33,11 @@ class PlainEncoder(nn.Module):
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        self.backbone: Any = model[0].auto_model.eval()
+        transformer: Any = model[0]
+        self.backbone: Any = transformer.auto_model.eval()
         if attention is not None:
             self.backbone.set_attn_implementation(attention)
-        self.pooling = nn.ModuleList(list(model)[1:])
+        self.pooling: Any = nn.ModuleList(list(model)[1:])
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors of a padded batch.
@@ -49,7 +50,8 @@ class PlainEncoder(nn.Module):
         features = {"input_ids": input_ids, "attention_mask": attention_mask, "token_embeddings": states}
         for module in self.pooling:
             features = module(features)
-        return features["sentence_embedding"]
+        vectors: Tensor = features["sentence_embedding"]
+        return vectors
 
     @staticmethod
     def example() -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def llama_cpp_command(folder: Path, modules: Path, precision: str, kinds: Sequen
     Raises:
         LLM2CompError: The files could not be written.
     """
-    arguments = {"folder": str(folder), "precision": precision, "kinds": list(kinds)}
+    arguments: dict[str, Any] = {"folder": str(folder), "precision": precision, "kinds": list(kinds)}
     run_process("files of llama.cpp", module_command(__name__, "write", **arguments), threads)
     arguments |= {"modules": str(modules.resolve()), "threads": threads}
     return ["node", str(_SCRIPT), json.dumps(arguments)]

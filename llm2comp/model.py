@@ -208,6 +208,11 @@ class LLM2Comp(SentenceTransformer):
         return encoder
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is; SentenceTransformer, which asks dozens of times for each text, would walk all modules."""
+        return self.encoder.memory.device
+
+    @property
     def memory_tokens(self) -> int:
         """k, the memory tokens of a text."""
         return self.encoder.memory_tokens

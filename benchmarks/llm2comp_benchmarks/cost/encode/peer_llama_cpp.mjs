@@ -8,14 +8,16 @@ import {pathToFileURL} from "node:url";
 
 const WARM_UP = 64;
 const QUERIES = 200;
-const {modules, folder, precision, threads} = JSON.parse(process.argv[2]);
+const {modules, folder, precision, kinds, threads} = JSON.parse(process.argv[2]);
 const file = `${modules}/node-llama-cpp/dist/index.js`;
 const {getLlama, LlamaLogLevel} = await import(pathToFileURL(file));
 const llama = await getLlama({gpu: false, maxThreads: threads, build: "never", logLevel: LlamaLogLevel.error});
 const model = await llama.loadModel({modelPath: `${folder}/llama-${precision}.gguf`});
 
 const read = (name) => JSON.parse(fs.readFileSync(`${folder}/${name}-ids.json`, "utf-8"));
-const open = (each) => model.createEmbeddingContext({contextSize: 1024, batchSize: 1024, threads: each});
+const lengths = [...kinds, ...(kinds.includes("short") ? ["query"] : [])].flatMap(read).map((ids) => ids.length);
+const size = lengths.reduce((one, other) => Math.max(one, other + 1), 1024);
+const open = (each) => model.createEmbeddingContext({contextSize: size, batchSize: size, threads: each});
 const contexts = await Promise.all(Array.from({length: threads}, () => open(1)));
 const whole = threads === 1 ? contexts[0] : await open(threads);
 

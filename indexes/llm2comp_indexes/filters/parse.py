@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import json
 import keyword
 import re
 import warnings
@@ -114,7 +115,7 @@ def _suggest(field: str, known: dict[str, set[Kind]]) -> str:
     names = sorted(known)
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     note = " (id, title and text are not metadata)" if field in ("id", "title", "text") else ""
-    return (f'; did you mean "{near[0]}"?' if near else "") + f" The fields are: {listed}{note}"
+    return (f'; did you mean "{near[0]}"?' if near else ".") + f" The fields are: {listed}{note}"
 
 
 def parse_where(text: str) -> Where:
@@ -210,17 +211,12 @@ def _to_test(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Condition:
     value = _to_value(right)
     if value is None and isinstance(operator, ast.Eq | ast.Is):
         return Not(Present(field))
-    if isinstance(operator, ast.Is) and isinstance(value, bool):
+    if isinstance(operator, ast.Is):
+        if not isinstance(value, bool):
+            raise SettingsError(f"`is` takes None, True or False; compare with {_show(right)} by == or !=")
         return Compare(field, "==", value)
-    if (
-        value is None
-        or type(operator) not in _OPERATORS
-        or (isinstance(value, bool) and not isinstance(operator, ast.Eq))
-    ):
-        raise SettingsError(
-            f"{_show(right)} can be compared by "
-            f"{'==' if type(operator) in _OPERATORS else '== or, if it is None, by is'} only"
-        )
+    if value is None or (isinstance(value, bool) and not isinstance(operator, ast.Eq)):
+        raise SettingsError(f"{_show(right)} is neither less nor greater than a value; compare with it by == or !=")
     return Compare(field, _OPERATORS[type(operator)], value)
 
 
@@ -239,7 +235,11 @@ def _to_membership(field: str | None, other: str | None, left: ast.expr, right: 
 
 
 def _to_field(node: ast.expr) -> str | None:
-    """Name of the field, or None if the expression is not a field."""
+    """Name of the field, or None if the expression is not a field.
+
+    Raises:
+        SettingsError: It looks a field up within another by square brackets.
+    """
     match node:
         case ast.Name(id=name):
             return unquote_name(name)
@@ -248,6 +248,23 @@ def _to_field(node: ast.expr) -> str | None:
             return None if prefix is None else f"{prefix}.{unquote_name(name)}"
         case ast.Subscript(value=ast.Name(id="field"), slice=ast.Constant(value=str(name))):
             return encodable(name)
+        case ast.Subscript() if (name := _to_path(node)) is not None:
+            quoted = json.dumps(encodable(name), ensure_ascii=False)
+            raise SettingsError(f"{_show(node)} is no field; a field within a field is written field[{quoted}]")
+    return None
+
+
+def _to_path(node: ast.expr) -> str | None:
+    """Name of the field within a field that `outer["inner"]` seems to mean; None if it is nothing of the kind."""
+    match node:
+        case ast.Name(id=name) if name != "field":
+            return unquote_name(name)
+        case ast.Subscript(value=ast.Name(id="field"), slice=ast.Constant(value=str(name))):
+            return name
+        case ast.Subscript(value=outer, slice=ast.Constant(value=str(name))) if (prefix := _to_path(outer)) is not None:
+            return f"{prefix}.{name}"
+        case ast.Attribute(value=outer, attr=name) if (prefix := _to_path(outer)) is not None:
+            return f"{prefix}.{unquote_name(name)}"
     return None
 
 

@@ -221,6 +221,32 @@ def test_filters_that_can_match_nothing_are_refused(opened: Open, text: str, mes
         parse_where(text).check([None, columns])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n is 1", "`is` takes None, True or False; compare with 1 by == or !="),
+        ("'x' is not n", "`is` takes None, True or False; compare with 'x' by == or !="),
+        ("n < None", "None is neither less nor greater than a value; compare with it by == or !="),
+        ("n >= True", "True is neither less nor greater than a value; compare with it by == or !="),
+        ('field["o"]["k"] == 1', "field['o']['k'] is no field; a field within a field is written field[\"o.k\"]"),
+        ('1 == field["o"].k["j"]', 'a field within a field is written field["o.k.j"]'),
+        ('o["k"] in (1, 2)', 'a field within a field is written field["o.k"]'),
+        ('not o["k"]', 'a field within a field is written field["o.k"]'),
+        ('"x" in o["k"]', 'a field within a field is written field["o.k"]'),
+        ('`a b`["k"] is None', 'a field within a field is written field["a b.k"]'),
+    ],
+)
+def test_what_is_nearly_a_filter_is_answered_with_the_way_it_is_written(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match="^where ") as failure:
+        parse_where(text)
+    assert message in str(failure.value)
+
+
+def test_names_of_fields_follow_a_full_stop(opened: Open) -> None:
+    with pytest.raises(SettingsError, match='no document has the field "nope". The fields are: year$'):
+        parse_where("nope == 3").check([opened([{"year": 3}])])
+
+
 def test_lists_are_looked_into_by_in(opened: Open) -> None:
     with pytest.raises(SettingsError, match='to look into a list: "x" in tags'):
         parse_where("tags == 'x'").check([opened([{"tags": ["x"]}])])

@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from llm2comp.backbone.attention import PACKED_ATTENTION, Packing
+from llm2comp.backbone.hardware import multiplies_tiles
 from llm2comp.backbone.probe import PROBE_TEXTS, probe
 from llm2comp.errors import BackboneError, SettingsError, one_line
 
@@ -36,6 +37,9 @@ NO_WINDOW = 2**30
 
 _LEAST_STEP = 16
 """Padded passes have a multiple of this many rows."""
+
+_SIZES, _SIZES_OF_TILES = 64, 16
+"""Numbers of rows up to a power of two that are multiples of the step; the second for CPUs with AMX."""
 
 AttentionLayout = Literal["packed", "padded"]
 """How texts share a forward pass."""
@@ -66,14 +70,14 @@ def run_packed(model: PreTrainedModel, embeddings: Tensor, packing: Packing) -> 
 
 
 def rows_of_padding(embeddings: Tensor) -> int:
-    """Rows to add to a packed pass so that passes have few different numbers of rows: 15, or a 32nd, at most.
+    """Rows to add to a packed pass so that passes have few different numbers of rows; at most 15, or a small share.
 
-    On CPUs oneDNN compiles code for every new shape of a bfloat16 product, which takes half a millisecond: longer than
-    a small product itself. For float32, and on GPUs, no rows are added.
+    On CPUs oneDNN compiles code for every new shape of a bfloat16 product. That takes half a millisecond, and up to 30
+    for AMX: longer than a small product itself. For float32, and on GPUs, no rows are added.
     """
     device, rows = embeddings.device.type, len(embeddings)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else embeddings.dtype
-    step = max(_LEAST_STEP, 2 ** (rows.bit_length() - 6))
+    step = max(_LEAST_STEP, 2 ** rows.bit_length() // (_SIZES_OF_TILES if multiplies_tiles() else _SIZES))
     return -rows % step if device == "cpu" and dtype == torch.bfloat16 else 0
 
 

@@ -1,5 +1,6 @@
 """Devices, and the precision of weights that suits them."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from llm2comp.errors import SettingsError, one_line
 from llm2comp.fork import use_one_thread_after_fork
 
-__all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16"]
+__all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16", "multiplies_tiles"]
 
 use_one_thread_after_fork(torch.set_num_threads)
 
@@ -24,9 +25,18 @@ def multiplies_bfloat16(device: str | None = None) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
+    return bool(torch.backends.mkldnn.is_available()) and not _cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16"))
+
+
+@cache
+def multiplies_tiles() -> bool:
+    """Whether the CPU multiplies bfloat16 in tiles (AMX), for which oneDNN takes longest to compile a new product."""
+    return "amx_bf16" in _cpu_flags()
+
+
+def _cpu_flags() -> set[str]:
     cpu_info = Path("/proc/cpuinfo")
-    flags = cpu_info.read_text(encoding="utf-8", errors="replace") if cpu_info.exists() else ""
-    return bool(torch.backends.mkldnn.is_available()) and ("avx512_bf16" in flags or "amx_bf16" in flags)
+    return set(cpu_info.read_text(encoding="utf-8", errors="replace").split()) if cpu_info.exists() else set()
 
 
 def inference_dtype(name: str | torch.dtype, device: str) -> torch.dtype:

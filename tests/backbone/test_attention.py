@@ -71,13 +71,17 @@ def test_passes_in_bfloat16_have_few_numbers_of_rows(dtype: str, autocast: bool,
     assert len(states) == sum(LENGTHS)
 
 
-def test_padding_adds_at_most_a_32nd_beyond_small_passes() -> None:
+@pytest.mark.parametrize(("tiles", "sizes"), [(False, 32), (True, 8)])
+def test_padding_adds_a_small_share_beyond_small_passes(
+    tiles: bool, sizes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm2comp.backbone.forward.multiplies_tiles", lambda: tiles)
     rows = [*range(1, 300), *range(1000, 20_000, 7)]
     padded = [count + rows_of_padding(torch.empty(count, 1, dtype=torch.bfloat16)) for count in rows]
     assert all(
-        count <= more <= max(count + count // 32 + 1, count + 15) for count, more in zip(rows, padded, strict=True)
+        count <= more <= max(count + count // sizes + 1, count + 15) for count, more in zip(rows, padded, strict=True)
     )
-    assert len({more for more in padded if 1024 < more <= 16_384}) == 4 * 32
+    assert len({more for more in padded if 1024 < more <= 16_384}) == 4 * sizes
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "qwen2", "gpt2"])

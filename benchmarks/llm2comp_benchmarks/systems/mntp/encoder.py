@@ -70,7 +70,7 @@ class TextMeanEncoder(MemoryEncoder):
         tokens, counted = features["input_ids"], features["counted"]
         lengths: list[int] = mask.sum(1).tolist()
         parts, order = [], []
-        for rows in self._passes(lengths):
+        for rows in self._passes(lengths, 1):
             seen = mask[rows].bool()
             parts.append(self._means(tokens[rows][seen], [lengths[row] for row in rows], counted[rows][seen]))
             order += rows

@@ -87,8 +87,10 @@ def _take_id(fields: dict[str, Any], names: tuple[str, ...], place: str) -> str:
     value = _take(fields, names)
     try:
         return id_text(value)
-    except ValueError:
-        raise CorpusError(_describe("a string or a number", names, value, fields, place)) from None
+    except ValueError as error:
+        if isinstance(value, str) or is_missing(value):
+            raise CorpusError(_describe("a string or a number", names, value, fields, place)) from None
+        raise CorpusError(f"{place}: the id in {' or '.join(names)} is {error}") from None
 
 
 def _describe(expected: str, names: tuple[str, ...], value: object, fields: dict[str, Any], place: str) -> str:
@@ -196,7 +198,7 @@ def _to_judgement(fields: dict[str, Any], place: str) -> _Judgement:
     value = _take(fields, _SCORE)
     try:
         score = int(value)
-        if isinstance(value, float) and score != value:
+        if not isinstance(value, str) and score != value:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         score = _whole(value, place)

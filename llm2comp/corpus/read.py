@@ -1,7 +1,9 @@
 """Readers of corpora: files, folders and data sets as streams of documents with unique ids."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ __all__ = [
     "read_queries",
 ]
 
+_logger = logging.getLogger(__name__)
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
 _COLUMNS = Columns(frozenset(_TEXT_FIELDS), frozenset(_ID_FIELDS), {2: ("id", "text"), 3: ("id", "text", "title")})
@@ -78,9 +81,9 @@ def read_corpus(
     (scalars become their text; without any of them, the id is `NAME#HASH`, of the row's content, and equal rows are
     numbered), its text in `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The
     fields of `metadata` and all other fields become metadata (a name with a value in each is an error, unless the two
-    are equal); dates become ISO strings, NaN becomes null, what JSON cannot represent (bytes, images) is left out, and
-    an infinite number is an error. NaN, NaT and null are as if the field was not there. A .csv or .tsv file of two or
-    three columns without a header line has id and text, then the title.
+    are equal); dates become ISO strings, NaN becomes null, what JSON cannot represent (bytes, images) is left out,
+    with one line that names the fields, and an infinite number is an error. NaN, NaT and null are as if the field was
+    not there. A .csv or .tsv file of two or three columns without a header line has id and text, then the title.
 
     Args:
         source: A file, a folder, or one of the names above.
@@ -196,10 +199,13 @@ def _read_hub(source: str) -> Iterator[Record]:
 
 
 def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids: IdMaker) -> Iterator[Entry]:
-    seen = IdSet()
+    seen, left_out = IdSet(), set[str]()
     for record in records:
         try:
-            document = _to_document(record)
+            before = len(left_out)
+            document = _to_document(record, left_out)
+            if len(left_out) > before:
+                _note_left_out(source, record.place, tuple(sorted(left_out)))
             made = not document.id
             if made:
                 content = document.title, document.text, document.metadata
@@ -217,8 +223,18 @@ def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids
         raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
 
 
-def _to_document(record: Record) -> Document:
-    """The document of the record; its id is empty if the record has none."""
+@cache  # a corpus may be read several times
+def _note_left_out(source: str, place: str, fields: tuple[str, ...]) -> None:
+    _logger.warning(
+        "%s: left out of the metadata, which JSON cannot hold, from %s on: %s", source, place, list_names(fields)
+    )
+
+
+def _to_document(record: Record, left_out: set[str]) -> Document:
+    """The document of the record; its id is empty if the record has none.
+
+    Fields that are left out of the metadata are added to `left_out`.
+    """
     fields = dict(record.fields)
     identifier = _take_id(fields)
     text = _take_text(fields)
@@ -228,7 +244,7 @@ def _to_document(record: Record) -> Document:
     nested = fields.pop("metadata", None)
     nested = {} if is_missing(nested) else nested or {}
     metadata = _join_metadata(nested if isinstance(nested, dict) else {"metadata": nested}, fields)
-    return Document(identifier, title if isinstance(title, str) else "", text, to_json(metadata))
+    return Document(identifier, title if isinstance(title, str) else "", text, to_json(metadata, left_out=left_out))
 
 
 def _join_metadata(nested: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,14 @@
 """Files of records: JSON lines, CSV, TSV and parquet, read one row at a time with its place for error messages."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from llm2comp.corpus.report import OnError, Report, choose_report, list_names
+from llm2comp.corpus.parquet import read_parquet
+from llm2comp.corpus.report import OnError, Report, choose_report
 from llm2comp.corpus.table import Columns, read_table
-from llm2comp.corpus.text import read_lines, readable, uncompressed_name
-from llm2comp.errors import CorpusError, one_line
-
-if TYPE_CHECKING:
-    from pyarrow import RecordBatch
+from llm2comp.corpus.text import read_lines, uncompressed_name
 
 __all__ = [
     "RECORD_SUFFIXES",
@@ -22,9 +18,6 @@ __all__ = [
 ]
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-
-_PARQUET_ROWS = 256
-_PARQUET_BUFFER_BYTES = 2**20
 
 
 class Record(NamedTuple):
@@ -118,88 +111,10 @@ def read_records(
     name = uncompressed_name(path)
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
-        rows = _read_parquet(path, report)
+        rows = read_parquet(path, report)
     elif suffix in (".csv", ".tsv"):
         rows = read_table(path, "\t" if suffix == ".tsv" else ",", report, columns, header=header, quotes=quotes)
     else:
         rows = read_json_lines(path, on_error="skip", on_skip=report)
     for number, fields in rows:
         yield Record(f"{path}:{number}", f"{name}:{number}", fields)
-
-
-def _read_parquet(path: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    from pyarrow import ArrowException, parquet
-
-    number = 0
-    try:
-        # Without these two settings, pyarrow keeps every row group that it has read
-        with (
-            readable(path),
-            path.open("rb") as file,  # pyarrow itself takes names in UTF-8 only
-            parquet.ParquetFile(file, pre_buffer=False, buffer_size=_PARQUET_BUFFER_BYTES) as table,
-        ):
-            names = table.schema_arrow.names
-            if len(set(names)) < len(names):
-                raise CorpusError(f"{path}: a column name occurs twice: {list_names(names)}")
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
-                yield from _to_rows(batch, path, number, report)
-                number += batch.num_rows
-    except (ArrowException, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"{path}: not a readable parquet file, after row {number} ({str(error).splitlines()[0]})"
-        ) from error
-
-
-def _to_rows(batch: "RecordBatch", path: Path, before: int, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a batch as (number from 1, fields); a row with a value that Python cannot hold is reported.
-
-    Args:
-        batch: Of the file.
-        path: The file, for messages.
-        before: Number of rows before the batch.
-        report: Receives messages.
-    """
-    try:
-        rows = batch.to_pylist()
-    except (ArithmeticError, LookupError, ValueError):
-        yield from _to_rows_one_by_one(batch, path, before, report)
-    else:
-        yield from enumerate(rows, start=before + 1)
-
-
-def _to_rows_one_by_one(
-    batch: "RecordBatch", path: Path, before: int, report: Report
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for row in range(batch.num_rows):
-        fields, number = dict[str, Any](), before + row + 1
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            try:
-                fields[name] = _to_python(column[row])
-            except (ArithmeticError, LookupError, ValueError) as error:
-                fault = _describe_fault(str(column.type), error)
-                report(f'{path}:{number}: the value of "{name}", of type {column.type}, cannot be held: {fault}')
-                break
-        else:
-            yield number, fields
-
-
-def _to_python(scalar: Any) -> Any:
-    from pyarrow import string, types
-
-    try:
-        return scalar.as_py()
-    except ValueError:
-        if not types.is_timestamp(scalar.type) or scalar.type.unit != "ns":
-            raise
-        return str(scalar.cast(string()).as_py()).replace(" ", "T")  # nanoseconds, which only pandas holds
-
-
-def _describe_fault(kind: str, error: Exception) -> str:
-    """What is wrong with a value of this Arrow type; for an unknown time zone, Arrow asks for packages to install."""
-    zone = re.search(r"tz=([^\]]*)", kind)
-    if zone and (isinstance(error, LookupError) or re.search("zoneinfo|timezone", str(error))):
-        return (
-            f"this system knows no time zone {zone[1]!r:.60}, expected a name such as Europe/Paris or an offset such "
-            "as +01:00"
-        )
-    return one_line(error)

@@ -170,7 +170,7 @@ def test_a_title_named_as_a_column_is_no_header(tmp_path: Path) -> None:
 def test_topics_without_a_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "topics.tsv", '1\t"why\n2\thow?"\n')
     assert read_queries(path) == {"1": '"why', "2": 'how?"'}
-    [message] = caplog.messages
+    [message] = [message for message in caplog.messages if "column name" in message]
     assert message.startswith(f"{path}: the first line has no known column name, so it is a row")
     caplog.clear()
     assert read_queries(path, header=False) == {"1": '"why', "2": 'how?"'}

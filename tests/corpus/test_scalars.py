@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from llm2comp.corpus.documents import Document
-from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
 from llm2comp.corpus.scalars import id_text, is_missing, to_json
 from llm2comp.errors import CorpusError
 
+QUICK = settings(max_examples=100, deadline=None, derandomize=True)
+TIMES = ["00:00:00", "00:00:00.000000001", "00:00:00.000001001", "00:00:00.000002"]
+DURATIONS = ["0:00:00.000000001", "0:00:00.000001001", "0:00:00.000002", "-1 day, 23:59:59.999999999"]
 UUID = uuid.UUID("477ce15a-61cb-48fd-ae29-5a616ef6cbe8")
 
 
@@ -30,7 +33,8 @@ UUID = uuid.UUID("477ce15a-61cb-48fd-ae29-5a616ef6cbe8")
         (12.0, "12"),
         (-0.0, "0"),
         (1.5, "1.5"),
-        (1e300, "1e+300"),
+        (2.0**53 - 1, "9007199254740991"),
+        (np.float64(-(2.0**53) + 1), "-9007199254740991"),
         (2**70, str(2**70)),
         (UUID, str(UUID)),
         (Decimal("1E+2"), "100"),
@@ -40,13 +44,21 @@ UUID = uuid.UUID("477ce15a-61cb-48fd-ae29-5a616ef6cbe8")
         (Decimal("-12.0"), "-12"),
         (Decimal("9" * 40 + ".000"), "9" * 40),  # more digits than Python's decimals compute with
         (b"doc-1", "doc-1"),
-        (b"\xff\x00", "ff00"),
-        (b"\x00a", "0061"),
+        (b"caf\xc3\xa9\xc2\xa01", "café\u00a01"),
+        (b"01ff", "01ff"),
+        (b"\xff\x00", "hex:ff00"),
+        (b"\x00a", "hex:0061"),
+        (b"hex:ff00", "hex:6865783a66663030"),
         (date(2020, 1, 2), "2020-01-02"),
         (datetime(2020, 1, 2, 3, 4, 5), "2020-01-02T03:04:05"),
         (time(3, 4), "03:04:00"),
         (np.int64(7), "7"),
         (np.float32(7), "7"),
+        (np.float32(1.1), "1.1"),
+        (np.float32(2**24 - 1), "16777215"),
+        (np.float16(0.1), "0.1"),
+        (np.float16(2047), "2047"),
+        (np.longdouble(1.5), "1.5"),
         (np.str_("a"), "a"),
         (np.datetime64("2020-01-02"), "2020-01-02"),
     ],
@@ -61,6 +73,49 @@ def test_ids_are_the_text_of_any_scalar(value: object, text: str) -> None:
 def test_what_is_no_id(value: object) -> None:
     with pytest.raises(ValueError, match="expected a string or a number"):
         id_text(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2.0**53,
+        -(2.0**53),
+        2.0**60,
+        1e16,
+        1e300,
+        np.float64(2**53),
+        np.float32(2**24),
+        np.float16(2048),
+        np.float32(1e30),
+    ],
+)
+def test_a_float_that_stands_for_several_whole_numbers_is_no_id(value: float) -> None:
+    with pytest.raises(
+        ValueError, match="which stands for several whole numbers, expected one below [0-9,]+; write it"
+    ):
+        id_text(value)
+
+
+@pytest.mark.parametrize("number", ["9007199254740993.0", "1e16", "-1E400", "1152921504606846976.0"])
+def test_such_floats_in_json_are_one_line_or_skipped(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "c.jsonl"
+    rows = f'{{"id": {number}, "text": "t"}}\n{{"id": 9007199254740993, "text": "t"}}\n{{"id": 1e3, "text": "t"}}\n'
+    path.write_text(rows)
+    with pytest.raises(CorpusError, match=rf'^{path}:1: the id in "id" is [^\n]+$'):
+        list(read_corpus(path))
+    with pytest.raises(CorpusError, match=rf"^{path}:1: the id in _id or id [^\n]+ is [^\n]+$"):
+        read_queries(path)
+    skipped = list[str]()
+    documents = list(read_corpus(path, on_error="skip", on_skip=skipped.append))
+    assert [document.id for document in documents] == ["9007199254740993", "1000"]
+    assert len(skipped) == 1
+
+
+@QUICK
+@given(st.lists(st.binary(min_size=1, max_size=4) | st.sampled_from([b"hex:", b"hex:ff", b"ff", b"\xff"]), unique=True))
+def test_different_bytes_are_different_ids(values: list[bytes]) -> None:
+    values += [id_text(value).encode() for value in values]
+    assert len({id_text(value) for value in values}) == len(set(values))
 
 
 def test_missing_values() -> None:
@@ -97,11 +152,15 @@ def test_a_missing_value_is_as_if_the_field_was_not_there(tmp_path: Path, missin
 @pytest.mark.parametrize(
     ("column", "ids"),
     [
-        (pyarrow.array([UUID.bytes], pyarrow.binary(16)), [UUID.hex]),
-        (pyarrow.array([b"d1", b"\xff"]), ["d1", "ff"]),
+        (pyarrow.array([UUID.bytes], pyarrow.binary(16)), ["hex:" + UUID.hex]),
+        (pyarrow.array([b"d1", b"\xff"]), ["d1", "hex:ff"]),
         (pyarrow.array([Decimal("1.50")]), ["1.50"]),
         (pyarrow.array([Decimal("1.00"), Decimal("2.00")], pyarrow.decimal128(9, 2)), ["1", "2"]),
         (pyarrow.array([1.0, 2.0]), ["1", "2"]),
+        (pyarrow.array([1.1, 2.0], pyarrow.float32()), ["1.1", "2"]),
+        (pyarrow.array([0.1], pyarrow.float16()), ["0.1"]),
+        (pyarrow.array([0, 1, 1001, 2000]).cast(pyarrow.time64("ns")), TIMES),
+        (pyarrow.array([1, 1001, 2000, -1]).cast(pyarrow.duration("ns")), DURATIONS),
         (pyarrow.array([date(2020, 1, 2)]), ["2020-01-02"]),
         (pyarrow.array([2**64 - 1], pyarrow.uint64()), [str(2**64 - 1)]),
         (pyarrow.array(["a"]).dictionary_encode(), ["a"]),
@@ -153,6 +212,48 @@ def test_nanoseconds_are_kept(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": ["a"], "text": ["t"], "at": times}), path)
     [document] = read_corpus(path)
     assert document.metadata == {"at": "2009-02-13T23:31:30.123456789"}
+
+
+def test_nanoseconds_are_kept_at_any_depth(tmp_path: Path) -> None:
+    path, times = tmp_path / "c.parquet", pyarrow.array([1, None]).cast(pyarrow.time64("ns"))
+    offsets = pyarrow.array([0, 1, 2], pyarrow.int32())
+    columns = {
+        "at": times,
+        "list": pyarrow.ListArray.from_arrays(offsets, times),
+        "struct": pyarrow.StructArray.from_arrays([times], ["at"]),
+        "map": pyarrow.MapArray.from_arrays(offsets, pyarrow.array(["a", "b"]), times),
+        "coded": times.dictionary_encode(),
+    }
+    parquet.write_table(pyarrow.table({"id": ["a", "b"], "text": ["t", "u"], **columns}), path)
+    text = TIMES[1]
+    first, second = read_corpus(path)
+    assert first.metadata == {"at": text, "list": [text], "struct": {"at": text}, "map": [["a", text]], "coded": text}
+    assert second.metadata == {"at": None, "list": [None], "struct": {"at": None}, "map": [["b", None]], "coded": None}
+
+
+def test_short_floats_in_metadata_and_judgements(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    scores = pyarrow.array([0.5, None], pyarrow.float32())
+    parquet.write_table(pyarrow.table({"id": ["a", "b"], "text": ["t", "u"], "score": scores}), path)
+    assert [document.metadata for document in read_corpus(path)] == [{"score": 0.5}, {"score": None}]
+    judged = {"query-id": ["q", "r"], "corpus-id": ["a", "b"], "score": pyarrow.array([1.0, 1.5], pyarrow.float32())}
+    parquet.write_table(pyarrow.table(judged), path)
+    with pytest.raises(CorpusError, match=r":2: the score is .*1\.5.*, expected a whole number"):
+        read_qrels(path)
+
+
+def test_one_line_names_the_fields_that_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "c.parquet"
+    images = pyarrow.array([{"bytes": b"x", "path": "p"}] * 300)
+    blobs = pyarrow.array([b"text"] * 300)
+    table = {"id": range(300), "text": ["t"] * 300, "blob": blobs, "image": images, "list": [[b"a"]] * 300}
+    parquet.write_table(pyarrow.table(table), path)
+    for _ in range(2):
+        documents = list(read_corpus(path))
+    assert documents[0].metadata == {"image": {"path": "p"}, "list": []}
+    [line] = caplog.messages
+    assert line.startswith(f"{path}: left out of the metadata, which JSON cannot hold, from {path}:1 on: ")
+    assert line.endswith(": blob (bytes), bytes (bytes), list (bytes)")
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

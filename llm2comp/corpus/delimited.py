@@ -111,8 +111,11 @@ def _read_tabs(lines: _Lines, report: Report) -> Iterator[tuple[int, list[str]]]
             values = split_tabs(line)
             columns = columns or len(values)
             yield lines.number, values
-    shown, doubtful = find_quoting(lines.peek(), columns)
+    shown, doubtful, doubled = find_quoting(lines.peek(), columns)
     if shown:
+        if doubled is not None:
+            message = 'quotes around fields are not part of the texts, and "" within them is one quote; '
+            _warn_once(lines.path, f"{lines.number + 1 + doubled}: {message}{_NO_QUOTES}")
         yield from _read_shown_quoting(lines, columns, report)
         return
     if doubtful:

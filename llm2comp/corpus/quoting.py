@@ -55,10 +55,13 @@ class Quoting(NamedTuple):
         shown: Whether it shows it.
         doubtful: The first lines that fit as one row with quotes and as several without, as (first, last) from 0; None:
             there are none.
+        doubled: The first line with doubled quotes inside enclosing ones, from 0, if nothing else shows that the file
+            has quotes.
     """
 
     shown: bool
     doubtful: tuple[int, int] | None = None
+    doubled: int | None = None
 
 
 class _QuotedRow(NamedTuple):
@@ -89,7 +92,7 @@ def find_quoting(lines: list[str], columns: int | None) -> Quoting:
     for line in lines:
         starts.append(starts[-1] + len(line))
     plain_columns = quoted_columns = columns
-    position, needed, doubtful = 0, False, None
+    position, doubled, doubtful = 0, None, None
     while position < len(lines):
         row = _parse_quoted_row(text, starts[position])
         if plain_columns is None:
@@ -107,9 +110,10 @@ def find_quoting(lines: list[str], columns: int | None) -> Quoting:
             return Quoting(False, doubtful)
         if len(spanned) > 1 and fits_quoted:
             doubtful = doubtful or (position, end - 1)
-        needed |= row is not None and row.needs_quotes and end == position + 1
+        if doubled is None and row is not None and row.needs_quotes and end == position + 1:
+            doubled = position
         position = end
-    return Quoting(needed, doubtful)
+    return Quoting(doubled is not None, doubtful, doubled)
 
 
 def _parse_quoted_row(text: str, start: int) -> _QuotedRow | None:

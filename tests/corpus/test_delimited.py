@@ -179,6 +179,44 @@ def test_one_line_names_lines_that_could_be_read_otherwise(
         assert ": lines " not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("content", "line", "quoted", "plain"),
+    [
+        ('id\ttext\nd0\tplain\nd1\t"5"""\n', 3, ["plain", '5"'], ["plain", '"5"""']),
+        ('id\ttext\nd0\t""""\nd1\tplain\n', 2, ['"', "plain"], ['""""', "plain"]),
+        ('"id"\t"text"\nd0\t"5"""\n', None, ['5"'], None),  # the first row shows it
+        ('id\ttext\nd0\t"a\tb ""c"""\n', None, ['a\tb "c"'], None),  # the tab shows it
+        ('id\ttext\nd0\t"5"""\nd1\t5" pipe\n', None, None, ['"5"""', '5" pipe']),  # nobody with quotes writes line 3
+    ],
+)
+def test_doubled_quotes_as_the_only_sign_of_quoting_are_named(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    content: str,
+    line: int | None,
+    quoted: list[str] | None,
+    plain: list[str] | None,
+) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text(content)
+    for _ in range(2):
+        assert [document.text for document in read_corpus(path)] == (quoted or plain)
+    notes = [message for message in caplog.messages if "quotes around fields" in message]
+    assert len(notes) == (line is not None)
+    assert all(re.match(rf"{path}:{line}: .*; --no-quotes \(quotes=False\)", note) for note in notes)
+    if plain:
+        assert read_texts("c.tsv", content, quotes=False) == plain
+
+
+def test_a_row_of_several_lines_that_fit_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "c.tsv"
+    content = 'id\ttext\nd0\t"\n1\t""x"""\nd1\tplain text\nd2\tplain text\n'  # of Python's writer
+    assert read_ids(path, content) == ["d0", "1", "d1", "d2"]
+    [note] = caplog.messages
+    assert note.startswith(f"{path}:2: lines 2 to 3 are read as rows, with quotes as part of the texts; --quotes ")
+    assert read_ids(path, content, quotes=True) == ["d0", "d1", "d2"]
+
+
 def test_lines_of_a_refused_row_are_read_when_rows_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "c.tsv"
     path.write_text('"id"\t"text"\n2\t"open\n3\tx\n4\tclose"\n5\t"y"')

@@ -25,6 +25,7 @@ _SAMPLE_CHARACTERS = 2**20
 _QUOTES = "with quotes as part of the texts; --quotes (quotes=True) reads them as one row"
 _NO_QUOTES = "--no-quotes (quotes=False) reads quotes as part of the texts"
 _LONE_RETURN = re.compile(r"\r(?![\r\n]|\Z)")
+_FIRST_SEPARATOR = re.compile(r'"(?:[^"]|"")*" *([;|\t,])')
 _RETURN = "\udc0d"  # stands for a carriage return inside a line, at which the csv module fails; no decoded byte is this
 
 
@@ -200,6 +201,9 @@ def _describe(error: csv.Error, start: int, row: list[str], delimiter: str) -> s
             f"{_find_open_quote(start, row)}: a quote opens a field here and no quote closes it, up to the last line; "
             f"{_NO_QUOTES}"
         )
+    separator = _FIRST_SEPARATOR.match(row[0])
+    if separator and separator[1] != delimiter:
+        return f"{start}: the first quoted field ends at {separator[1]!r}, expected {delimiter!r} between the fields"
     kind, end = "tab" if delimiter == "\t" else "comma", start + len(row) - 1
     return f"{start}: not a row of {kind}-separated values ({error}, read up to line {end}); {_NO_QUOTES}"
 

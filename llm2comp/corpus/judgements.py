@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm2comp.corpus.columns import Columns, normalise
 from llm2comp.corpus.float_ids import drop_fraction, find_float_ids, note_float_ids
 from llm2comp.corpus.records import read_records
 from llm2comp.corpus.report import choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing
-from llm2comp.corpus.table import Columns, read_table
+from llm2comp.corpus.table import read_table
 from llm2comp.corpus.text import read_lines, uncompressed_name
 from llm2comp.errors import CorpusError
 
@@ -19,7 +20,10 @@ QRELS_SUFFIXES = (".tsv", ".txt", ".qrels", ".trec", ".csv", ".jsonl", ".ndjson"
 _ID_FIELDS = ("_id", "id", "query_id", "query-id", "qid")
 _TEXT_FIELDS = ("text", "query")
 _QUERY_COLUMNS = Columns(
-    frozenset(_TEXT_FIELDS), frozenset(_ID_FIELDS), {2: ("id", "text"), 3: ("id", "text", "third column")}
+    frozenset(_TEXT_FIELDS),
+    frozenset(_ID_FIELDS),
+    {2: ("id", "text"), 3: ("id", "text", "third column")},
+    (frozenset(_ID_FIELDS), frozenset(_TEXT_FIELDS)),
 )
 _QUERY = ("query-id", "query_id", "qid", "queryid", "query")
 _DOCUMENT = (
@@ -37,7 +41,12 @@ _DOCUMENT = (
 _SCORE = ("score", "relevance", "rel", "grade", "label")
 _THREE = ("qid", "docid", "score")
 _FOUR = ("qid", "iteration", "docid", "score")
-_QRELS_COLUMNS = Columns(frozenset(_SCORE), frozenset(_QUERY + _DOCUMENT), {3: _THREE, 4: _FOUR})
+_QRELS_COLUMNS = Columns(
+    frozenset(_SCORE),
+    frozenset(_QUERY + _DOCUMENT),
+    {3: _THREE, 4: _FOUR},
+    tuple(map(frozenset, (_QUERY, _DOCUMENT, _SCORE))),
+)
 _WORDS = re.compile(r"[^ \t\r\n\f\v]+")  # as trec_eval splits: not at a no-break space, which an id can have
 _ITERATION = re.compile(r"Q?\d+", re.IGNORECASE)
 
@@ -152,7 +161,8 @@ def _first_line(path: Path) -> str:
 
 
 def _has_names(columns: Sequence[str]) -> bool:
-    return any(name in columns for name in _QUERY) and any(name in columns for name in _DOCUMENT)
+    names = set(map(normalise, columns))
+    return not names.isdisjoint(_QUERY) and not names.isdisjoint(_DOCUMENT)
 
 
 def _read_words(path: Path) -> Iterator[_Judgement]:
@@ -167,7 +177,7 @@ def _read_words(path: Path) -> Iterator[_Judgement]:
         if not columns:
             continue
         if not names and _has_names(columns):
-            names = columns
+            names = list(map(normalise, columns))
             continue
         names = names or {3: _THREE, 4: _FOUR}.get(len(columns), _FOUR)
         if len(columns) != len(names):

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm2comp.corpus.columns import Columns, rename_fields
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
@@ -16,7 +17,6 @@ from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing, is_same, to_json
 from llm2comp.corpus.sources import IdMaker, Source, default_name
-from llm2comp.corpus.table import Columns
 from llm2comp.corpus.text import STANDARD_INPUT, open_text, readable
 from llm2comp.errors import CorpusError, one_line
 
@@ -35,7 +35,12 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
-_COLUMNS = Columns(frozenset(_TEXT_FIELDS), frozenset(_ID_FIELDS), {2: ("id", "text"), 3: ("id", "text", "title")})
+_COLUMNS = Columns(
+    frozenset(_TEXT_FIELDS),
+    frozenset(_ID_FIELDS),
+    {2: ("id", "text"), 3: ("id", "text", "title")},
+    tuple(map(frozenset, (_ID_FIELDS, _TEXT_FIELDS, ["title"], ["metadata"]))),
+)
 _EXPECTED = (
     "a BEIR folder, a folder of .txt or .md files, a file .jsonl .ndjson .json .csv .tsv .txt .md (also with .gz .xz "
     ".zst) or .parquet, - (JSON lines from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
@@ -79,7 +84,8 @@ def read_corpus(
 
     A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id`
     (scalars become their text; without any of them, the id is `NAME#HASH`, of the row's content, and equal rows are
-    numbered), its text in `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`. The
+    numbered), its text in `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`
+    (names match without regard to case and surrounding blanks, and one line says which). The
     fields of `metadata` and all other fields become metadata (a name with a value in each is an error, unless the two
     are equal); dates become ISO strings, NaN becomes null, what JSON cannot represent (bytes, images) is left out,
     with one line that names the fields, and an infinite number is an error. NaN, NaT and null are as if the field was
@@ -191,7 +197,7 @@ def _read_hub(source: str) -> Iterator[Record]:
                 )
             loaded = next(iter(loaded.values()))
         for number, fields in enumerate(loaded, start=1):
-            yield Record(f"{source}:{number}", f"{name}:{number}", fields)
+            yield Record(f"{source}:{number}", f"{name}:{number}", rename_fields(fields, _COLUMNS, source))
     except CorpusError:
         raise
     except Exception as error:  # of a dozen kinds, for a data set that is missing, private or broken

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm2comp.corpus.columns import Columns, rename_fields
 from llm2comp.corpus.parquet import read_parquet
 from llm2comp.corpus.report import OnError, Report, choose_report
-from llm2comp.corpus.table import Columns, read_table
+from llm2comp.corpus.table import read_table
 from llm2comp.corpus.text import read_lines, uncompressed_name
 
 __all__ = [
@@ -103,7 +104,7 @@ def read_records(
     Args:
         path: The file.
         report: Receives a message for each malformed row.
-        columns: Column names of .csv and .tsv files.
+        columns: Known names of columns and fields, which match without regard to case and surrounding blanks.
         header: Whether the first line of a .csv or .tsv file has the column names; None: if it has known ones.
         quotes: Whether fields of a .csv or .tsv file may be enclosed in quotes; None: in CSV they may, in TSV if the
             file shows it.
@@ -117,4 +118,9 @@ def read_records(
     else:
         rows = read_json_lines(path, on_error="skip", on_skip=report)
     for number, fields in rows:
-        yield Record(f"{path}:{number}", f"{name}:{number}", fields)
+        try:
+            fields = rename_fields(fields, columns, path)
+        except ValueError as error:
+            report(f"{path}:{number}: {error}")
+        else:
+            yield Record(f"{path}:{number}", f"{name}:{number}", fields)

@@ -6,31 +6,19 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
+from llm2comp.corpus.columns import Columns, check_separator, match_names, normalise
 from llm2comp.corpus.delimited import read_delimited
 from llm2comp.corpus.float_ids import drop_fraction, find_float_ids, note_float_ids
 from llm2comp.corpus.report import Report, list_names
 from llm2comp.errors import CorpusError
 
-__all__ = ["Columns", "read_table"]
+__all__ = ["read_table"]
 
 _QUOTES = "; --quotes (quotes=True) reads tabs and line breaks in quotes as part of a text"
+_SPACED = "; a blank stands before a quote, which opens a field only right behind the comma"
+_SPACED_QUOTE = re.compile(r'[ \t]+"')
 _logger = logging.getLogger(__name__)
-
-
-class Columns(NamedTuple):
-    """Columns of a table.
-
-    Attributes:
-        values: Names of columns of texts or scores.
-        ids: Names of columns of ids.
-        without_header: Names of the columns of a file without a header, by their number.
-    """
-
-    values: frozenset[str]
-    ids: frozenset[str]
-    without_header: dict[int, tuple[str, ...]]
 
 
 def read_table(
@@ -59,30 +47,67 @@ def read_table(
     first = next(rows, None)
     if first is None:
         return
-    if header is None:
-        header, doubt = _judge_first_row(first[1], columns)
-        if doubt:
-            _warn_once(path, doubt)
-    if header:
-        names: Sequence[str] = first[1]
-        source = f"in the header: {list_names(names)}"
-        if len(set(names)) < len(names):
-            raise CorpusError(f"{path}:1: a column name occurs twice in the header: {list_names(names)}")
-    else:
-        names, source = _name_columns(path, first, columns), "in the first row"
+    names, header = _read_names(path, first, delimiter, columns, header)
+    source = f"in the header: {list_names(first[1])}" if header else "in the first row"
+    if not header:
         rows = chain([first], rows)
-    floats = _find_float_columns(path, delimiter, names, columns, quotes)
+    elif delimiter == "," and any(map(_SPACED_QUOTE.match, first[1])):
+        _warn_once(path, f"line {first[0]}: quotes are part of the column's name{_SPACED}")
+    floats = _find_float_columns(path, delimiter, names, columns, quotes, first[1] if header else None)
+    nameless = [position for position, name in enumerate(names) if not name.strip()]
     unsure, previous = delimiter == "\t" and quotes is None, list[str]()
+    noted = False
     for number, values in rows:
+        spaced = delimiter == "," and quotes is not False and any(map(_SPACED_QUOTE.match, values))
         if len(values) == len(names):
+            if spaced and not noted:
+                noted = True
+                _warn_once(path, f"line {number}: quotes are part of the text{_SPACED}")
             fields: dict[str, str | None] = dict(zip(names, values, strict=True))
             for name in floats:
                 fields[name] = drop_fraction(fields[name] or "") or None
-            yield number, fields
+            yield number, _drop_nameless(path, fields, nameless, values) if nameless else fields
         else:
-            hint = _QUOTES if unsure and '"' in "".join(previous + values) else ""
+            hint = _QUOTES if unsure and '"' in "".join(previous + values) else _SPACED if spaced else ""
             report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}{hint}")
         previous = values
+
+
+def _read_names(
+    path: Path, first: tuple[int, list[str]], delimiter: str, columns: Columns, header: bool | None
+) -> tuple[Sequence[str], bool]:
+    """Names of the columns, and whether the first row (number of its line, values) is a header.
+
+    Raises:
+        CorpusError: Another character separates the columns, two columns have one name, or there are none for files
+            without a header.
+    """
+    number, row = first
+    try:
+        check_separator(row, delimiter, columns)
+        if header is None:
+            header, doubt = _judge_first_row(row, columns)
+            if doubt:
+                _warn_once(path, doubt)
+        if not header:
+            return _name_columns(row, columns), False
+        names = match_names(row, columns, path)
+    except (CorpusError, ValueError) as error:
+        raise CorpusError(f"{path}:{number}: {error}") from None
+    named = [name for name in names if name.strip()]
+    if len(set(named)) < len(named):
+        raise CorpusError(f"{path}:{number}: a column name occurs twice in the header: {list_names(names)}")
+    return names, True
+
+
+def _drop_nameless(
+    path: Path, fields: dict[str, str | None], nameless: Sequence[int], values: Sequence[str]
+) -> dict[str, str | None]:
+    """The fields without those that have no name, as a comma at the end of each line makes one."""
+    for position in nameless:
+        if values[position].strip():
+            _warn_once(path, f"column {position + 1} has no name in the header, so its values are left out")
+    return {name: value for name, value in fields.items() if name.strip()}
 
 
 def _judge_first_row(row: Sequence[str], columns: Columns) -> tuple[bool, str]:
@@ -92,10 +117,10 @@ def _judge_first_row(row: Sequence[str], columns: Columns) -> tuple[bool, str]:
     it is a row if it names nothing, or has a digit in its first cell, as most ids and few names of columns have.
     """
     names = columns.without_header.get(len(row))
-    known = not columns.values.isdisjoint(name.strip().lower() for name in row)
-    if known and not columns.ids.isdisjoint(row) and not (names and row[0].isdigit()):
+    known = not columns.values.isdisjoint(map(normalise, row))
+    if known and not columns.ids.isdisjoint(map(normalise, row)) and not (names and row[0].isdigit()):
         return True, ""
-    if not known and (names is None or row[0].strip().lower() in columns.ids):
+    if not known and (names is None or normalise(row[0]) in columns.ids):
         return True, ""
     numbered = re.search(r"\d", row[0]) is not None
     if names and (numbered or not known):
@@ -113,25 +138,30 @@ def _judge_first_row(row: Sequence[str], columns: Columns) -> tuple[bool, str]:
 
 
 def _find_float_columns(
-    path: Path, delimiter: str, names: Sequence[str], columns: Columns, quotes: bool | None
+    path: Path,
+    delimiter: str,
+    names: Sequence[str],
+    columns: Columns,
+    quotes: bool | None,
+    header: Sequence[str] | None,
 ) -> tuple[str, ...]:
     if not path.is_file():  # a pipe, which can be read once
         return ()
     positions = [position for position, name in enumerate(names) if name in columns.ids]
     rows = read_delimited(path, delimiter, lambda message: None, quotes=quotes)
-    fitting = (values for _, values in rows if len(values) == len(names) and values != names)
+    fitting = (values for _, values in rows if len(values) == len(names) and values != header)
     floats = find_float_ids(fitting, positions)
     floating = tuple(names[position] for position in sorted(floats))
     note_float_ids(path, floating)
     return floating
 
 
-def _name_columns(path: Path, first: tuple[int, list[str]], columns: Columns) -> tuple[str, ...]:
-    """Names of the columns of a file without a header, whose first row (number of its line, values) this is."""
-    names = columns.without_header.get(len(first[1]))
+def _name_columns(row: Sequence[str], columns: Columns) -> tuple[str, ...]:
+    """Names of the columns of a file without a header, of which this is the first row."""
+    names = columns.without_header.get(len(row))
     if names is None:
         expected = " or ".join(map(str, columns.without_header))
-        raise CorpusError(f"{path}:{first[0]}: {len(first[1])} columns; a file without a header line has {expected}")
+        raise CorpusError(f"{len(row)} columns; a file without a header line has {expected}")
     return names
 
 

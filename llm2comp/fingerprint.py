@@ -64,7 +64,8 @@ def _tensors(encoder: MemoryEncoder) -> dict[str, Tensor]:
 def _backbone_facts(backbone: Backbone) -> dict[str, Any]:
     reference = backbone.reference
     if reference is not None:
-        return {"name": reference.name, "revision": reference.revision}
+        layers = {} if backbone.layers is None else {"layers": backbone.layers}
+        return {"name": reference.name, "revision": reference.revision, **layers}
     settings = backbone.language_model.config.to_diff_dict()
     return {name: value for name, value in settings.items() if name not in _IGNORED}
 

@@ -156,6 +156,7 @@ class LLM2Comp(SentenceTransformer):
         query_instruction: str = "",
         pooling: dict[str, Any] | None = None,
         normalize: bool = True,
+        layers: int | None = None,
         revision: str | None = None,
         dtype: str | torch.dtype = "float32",
         attention: Literal["auto", "packed", "padded"] = "auto",
@@ -172,6 +173,8 @@ class LLM2Comp(SentenceTransformer):
             query_instruction: Text put before queries, never before documents.
             pooling: `{"mode": "mean"}` or `{"mode": "cluster", "threshold": 0.9}`.
             normalize: Whether vectors have unit length.
+            layers: Number of layers of the encoder, followed by the final norm; teacher and reader in stage 1 have all
+                layers of the language model. None: all.
             revision: Commit or branch of a Hub id.
             dtype: Precision of the backbone's weights, as in `load`; adapter and memory tokens are float32.
             attention: How texts share a forward pass; `auto` packs them where the model's classes allow.
@@ -180,14 +183,19 @@ class LLM2Comp(SentenceTransformer):
 
         Raises:
             BackboneError: If the model cannot be loaded, cannot be made bidirectional, or has no beginning token.
-            SettingsError: If a setting is out of range.
+            SettingsError: If a setting is out of range, or the language model has fewer layers.
         """
         if memory_tokens < 1:
             raise SettingsError(f"memory_tokens is {memory_tokens}; give at least 1")
         chosen = choose_device(device)
         precision = inference_dtype(dtype, chosen)
         backbone = Backbone.load(
-            name_or_path, revision=revision, dtype=precision, attention=attention, trust_remote_code=trust_remote_code
+            name_or_path,
+            revision=revision,
+            dtype=precision,
+            attention=attention,
+            layers=layers,
+            trust_remote_code=trust_remote_code,
         )
         hub = backbone.reference
         source = find_source(name_or_path) if hub is None else find_source(hub.name, hub.revision)

@@ -135,6 +135,7 @@ def write_encoder(
         folder,
         {
             "backbone": {"name": reference.name, "revision": reference.revision} if reference else "backbone/",
+            **({} if backbone.layers is None else {"layers": backbone.layers}),
             "memory_tokens": len(memory),
             "max_length": max_length,
         },
@@ -275,9 +276,14 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
         if not (folder / "backbone").is_dir():
             raise ModelFolderError(f"{folder / 'backbone'} is missing: {_AGAIN}")
         backbone = Backbone.load(folder / "backbone", dtype=dtype, trust_remote_code=trust_remote_code)
+        backbone.layers = config.get("layers")
     else:
         backbone = Backbone.load(
-            source["name"], revision=source["revision"], dtype=dtype, trust_remote_code=trust_remote_code
+            source["name"],
+            revision=source["revision"],
+            dtype=dtype,
+            layers=config.get("layers"),
+            trust_remote_code=trust_remote_code,
         )
         backbone.reference = BackboneReference(source["name"], source["revision"])
     expected = (config["memory_tokens"], backbone.hidden_size)
@@ -322,6 +328,11 @@ def _check_backbone(config: Mapping[str, Any], field: str) -> None:
         ) from error
 
 
+def _check_layers(config: Mapping[str, Any], field: str) -> None:
+    if field in config:  # of encoders that have fewer layers than their language model
+        take_count(config, field, least=1, most=_MOST_TOKENS)
+
+
 def _check_files(config: Mapping[str, Any], field: str) -> None:
     files = take(config, field, dict)
     try:
@@ -345,6 +356,7 @@ def _check_names(config: Mapping[str, Any], field: str) -> None:
 
 _ENCODER_ENTRIES: dict[str, FieldCheck] = {
     "backbone": _check_backbone,
+    "layers": _check_layers,
     "memory_tokens": partial(take_count, least=1, most=_MOST_TOKENS),
     "max_length": partial(take_count, least=1, most=_MOST_TOKENS),
     "files": _check_files,

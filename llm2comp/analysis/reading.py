@@ -97,6 +97,8 @@ def find_own_reader(model: LLM2Comp) -> str:
     backbone = model.encoder.backbone
     if backbone.has_other_reader:
         return ""
+    if backbone.lacks_reader:
+        return f"only the first {backbone.layers} layers of the language model it began as are in it"
     if not backbone.has_adapter and model.stages:
         return "all its weights were trained, so the language model it began as is not in it"
     if backbone.has_adapter and len(model.stages) > 1 and backbone.reference is None:

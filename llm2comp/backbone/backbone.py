@@ -29,6 +29,7 @@ from llm2comp.backbone.forward import (
     run_padded,
 )
 from llm2comp.backbone.last_layer import current_pass, hook_last_layer, last_attention, memory_rows_only
+from llm2comp.backbone.layers import check_layers, first_layers
 from llm2comp.backbone.loading import find_source, load_language_model
 from llm2comp.backbone.lora import add_lora, load_lora, lora_weights
 from llm2comp.backbone.shared_lock import SharedLock
@@ -55,17 +56,27 @@ class Backbone(nn.Module):
         model: The language model, wrapped by PEFT once it has an adapter.
         attention: `packed` or `padded`: how texts share a forward pass.
         threads_share: Whether passes of several threads may run at once.
+        layers: Number of layers of the encoder, if it has fewer than the language model; None: it has all.
         reference: The Hub id of the weights; None once they have changed, so that saving includes them.
 
     Raises:
         BackboneError: If the model cannot be made bidirectional.
+        SettingsError: If the model has fewer than the given number of layers.
     """
 
     model: PreTrainedModel | PeftModel
 
-    def __init__(self, model: PreTrainedModel, attention: Literal["auto", "packed", "padded"] = "auto") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        attention: Literal["auto", "packed", "padded"] = "auto",
+        *,
+        layers: int | None = None,
+    ) -> None:
         super().__init__()
         model.eval()
+        if layers is not None:
+            check_layers(model, layers)
         self.attention: AttentionLayout = choose_layout(model, attention)
         self.model = model
         self.reference: BackboneReference | None = None
@@ -73,7 +84,11 @@ class Backbone(nn.Module):
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
         self.threads_share = self.attention == "packed" and is_stateless(model)
         self._lock = SharedLock()
-        hook_last_layer(model)
+        self.layers: int | None = None
+        if layers is not None and layers < model.config.get_text_config(decoder=True).num_hidden_layers:
+            self.layers = layers
+            self.model, self._frozen = first_layers(model, layers), [model]
+        hook_last_layer(self.language_model)
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,23 +107,33 @@ class Backbone(nn.Module):
         revision: str | None = None,
         dtype: torch.dtype = torch.float32,
         attention: Literal["auto", "packed", "padded"] = "auto",
+        layers: int | None = None,
         trust_remote_code: bool = False,
     ) -> "Backbone":
         """The language model of a Hub id or folder, in the given precision.
 
+        Args:
+            name_or_path: Hub id or folder.
+            revision: Commit, tag or branch of a Hub id.
+            dtype: Precision of the weights.
+            attention: How texts share a forward pass; `auto` packs them where the model's classes allow.
+            layers: Number of layers of the encoder, followed by the final norm; teacher and reader have all layers.
+            trust_remote_code: Run Python code that comes with the language model.
+
         Raises:
             BackboneError: If it cannot be loaded, or cannot be made bidirectional.
+            SettingsError: If it has fewer than the given number of layers.
         """
         source = find_source(name_or_path, revision)
         model = load_language_model(source, dtype=dtype, trust_remote_code=trust_remote_code)
-        backbone = cls(model, attention)
+        backbone = cls(model, attention, layers=layers)
         if not source.is_folder:
             backbone.reference = BackboneReference(source.name, source.revision)
         return backbone
 
     @property
     def language_model(self) -> PreTrainedModel:
-        """The causal language model itself, adapter layers in place."""
+        """The causal language model that encodes, adapter layers in place; its first layers where `layers` says so."""
         inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         assert isinstance(inner, PreTrainedModel)
         return inner
@@ -121,7 +146,12 @@ class Backbone(nn.Module):
     @property
     def has_other_reader(self) -> bool:
         """Whether teacher and reader are a second language model instead of this one without its adapter."""
-        return bool(self._frozen)
+        return bool(self._frozen) and not self._shares_layers
+
+    @property
+    def lacks_reader(self) -> bool:
+        """Whether only the first layers of the language model are there, which cannot read or teach."""
+        return self.layers is not None and not self._frozen
 
     @property
     def hidden_size(self) -> int:
@@ -234,8 +264,13 @@ class Backbone(nn.Module):
             self.reference = None
 
     def keep_frozen_copy(self) -> None:
-        """Keeps a frozen copy as teacher and reader, for training all weights of the backbone."""
-        self._frozen = [deepcopy(self.language_model).eval().requires_grad_(False)]
+        """Keeps a frozen copy of the whole language model as teacher and reader, for training all weights.
+
+        Raises:
+            BackboneError: If only the first layers of the language model are there.
+        """
+        reader = self._reader(self.language_model.device)
+        self._frozen = [deepcopy(reader).eval().requires_grad_(False)]
         self.reference = None
         head, embeddings = self.language_model.get_output_embeddings(), self.language_model.get_input_embeddings()
         if head.weight is not embeddings.weight:
@@ -257,7 +292,7 @@ class Backbone(nn.Module):
                     f"the reader's {name} is {theirs}, the encoder's {ours}: give the language model that the encoder "
                     "was trained from"
                 )
-        self._frozen = [reader.language_model.eval().requires_grad_(False)]
+        self._frozen = [reader._reader(reader.language_model.device).eval().requires_grad_(False)]
 
     def set_attention_dropout(self, share: float) -> None:
         """Drops a share of the attention weights when the encoder is trained; teacher and reader stay exact.
@@ -291,19 +326,36 @@ class Backbone(nn.Module):
             model.disable_input_require_grads()  # only reentrant checkpoints need it
         for model in self._frozen:
             model.train()  # transformers checkpoints in training mode only; dropout is off, so nothing else differs
+        self.model.train(self.training)  # the first layers may belong to both
 
     @property
     def _embedding_matrix(self) -> Tensor:
-        weight = self.language_model.get_input_embeddings().weight
+        weight = self._embeddings.weight
         assert isinstance(weight, Tensor)
         return weight
 
+    @property
+    def _embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
     def _reader(self, device: torch.device) -> PreTrainedModel:
+        if self.lacks_reader:
+            raise BackboneError(
+                f"only the first {self.layers} layers of the language model are in this model's files, which cannot "
+                "read or teach: give the whole language model that it was made from as the reader (--reader, "
+                "Backbone.read_with)"
+            )
         if not self._frozen:
             return self.language_model
-        if self._frozen[0].device != device:
-            self._frozen[0].to(device)  # type: ignore[arg-type]  # a device by position
-        return self._frozen[0]
+        reader = self._frozen[0]
+        if any(parameter.device != device for parameter in reader.parameters()):  # the later layers may have stayed
+            reader.to(device)  # type: ignore[arg-type]  # a device by position
+        return reader
+
+    @property
+    def _shares_layers(self) -> bool:
+        """Whether the encoder is made of modules of the reader."""
+        return any(reader.get_input_embeddings() is self._embeddings for reader in self._frozen)
 
     def _adapter_on(self) -> AbstractContextManager[None]:
         """Holds off passes that switch the adapter off; encoding passes share it where the model allows."""

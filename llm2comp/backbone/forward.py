@@ -174,11 +174,17 @@ def _causality(model: PreTrainedModel, causal: bool) -> Iterator[None]:
     Some classes read the configuration, some their own attribute. A bidirectional pass has no sliding window and no
     chunks, because memory tokens must see the beginning of the text.
     """
-    config = model.config
-    switches: list[tuple[Any, str, Any]] = [(config, "is_causal", causal)]
+    # the layers of a shortened model have the whole model's configuration (`first_layers`)
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    switches: list[tuple[Any, str, Any]] = [(config, "is_causal", causal) for config in configs.values()]
     switches += [(module, "is_causal", causal) for module in model.modules() if hasattr(module, "is_causal")]
     if not causal:
-        switches += [(config, window, NO_WINDOW) for window in WINDOWS if getattr(config, window, None) is not None]
+        switches += [
+            (config, window, NO_WINDOW)
+            for config in configs.values()
+            for window in WINDOWS
+            if getattr(config, window, None) is not None
+        ]
     before = [getattr(holder, name, None) for holder, name, _ in switches]
     for holder, name, value in switches:
         setattr(holder, name, value)

@@ -53,6 +53,11 @@ Rank = Annotated[
     typer.Option("--rank", help="Rank of the LoRA adapter, when starting from a language model; 0 trains all weights."),
 ]
 
+Layers = Annotated[
+    int | None,
+    typer.Option("--layers", help="Layers of the encoder, when starting from a language model; by default all."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command group `train`."""
@@ -87,12 +92,13 @@ def compress(
     field: Field = None,
     memory_tokens: Memory = 8,
     rank: Rank = 16,
+    layers: Layers = None,
     max_length: Length = 1024,
 ) -> None:
     """Stage 1: memory tokens learn to stand for a text, so that the frozen language model can continue it."""
     _stage(
         "compression",
-        _model_settings(model, memory_tokens, rank, max_length),
+        _model_settings(model, memory_tokens, rank, layers, max_length),
         output,
         settings,
         field,
@@ -113,12 +119,13 @@ def unsupervised(
     field: Field = None,
     memory_tokens: Memory = 8,
     rank: Rank = 16,
+    layers: Layers = None,
     max_length: Length = 1024,
 ) -> None:
     """Stage 2: two encodings of a sentence under different dropout are drawn together (SimCSE)."""
     _stage(
         "unsupervised",
-        _model_settings(model, memory_tokens, rank, max_length),
+        _model_settings(model, memory_tokens, rank, layers, max_length),
         output,
         settings,
         field,
@@ -149,12 +156,13 @@ def supervised(
     field: Field = None,
     memory_tokens: Memory = 8,
     rank: Rank = 16,
+    layers: Layers = None,
     max_length: Length = 1024,
 ) -> None:
     """Stage 3: queries are drawn to their positives, away from hard negatives and other texts of the batch."""
     _stage(
         "supervised",
-        _model_settings(model, memory_tokens, rank, max_length),
+        _model_settings(model, memory_tokens, rank, layers, max_length),
         output,
         settings,
         field,
@@ -200,11 +208,13 @@ def _report_to_stdout() -> None:
     logger.handlers, logger.propagate = [handler], False
 
 
-def _model_settings(model: str, memory_tokens: int, rank: int, max_length: int) -> "ModelSettings":
+def _model_settings(model: str, memory_tokens: int, rank: int, layers: int | None, max_length: int) -> "ModelSettings":
     from llm2comp.training.settings import AdapterSettings, ModelSettings
 
     adapter = AdapterSettings(rank=rank, alpha=2 * rank) if rank else None
-    return ModelSettings(backbone=model, memory_tokens=memory_tokens, adapter=adapter, max_length=max_length)
+    return ModelSettings(
+        backbone=model, layers=layers, memory_tokens=memory_tokens, adapter=adapter, max_length=max_length
+    )
 
 
 def _stage(

@@ -129,6 +129,8 @@ class ModelSettings:
     """Hub id or folder of the language model; None if stage 0 trains it."""
     revision: str | None = None
     """Revision of the Hub repository: a commit, tag or branch; None is the default branch."""
+    layers: int | None = None
+    """Number of layers of the encoder, the language model's first ones; teacher and reader have all. None: all."""
     memory_tokens: int = 8
     """Number of memory tokens appended to a text."""
     max_length: int = 1024
@@ -143,7 +145,7 @@ class ModelSettings:
     """Precision of the weights in the files of the finished model."""
 
     def __post_init__(self) -> None:
-        check_fields(self, least={1: ("memory_tokens",)})
+        check_fields(self, least={1: ("memory_tokens", "layers")})
         if self.max_length < self.memory_tokens + 2:
             raise SettingsError(
                 f"max_length {self.max_length} leaves no room for a text beside memory_tokens {self.memory_tokens}"

@@ -95,7 +95,9 @@ def check_separator(row: Sequence[str], delimiter: str, columns: Columns) -> Non
         cells = {normalise(cell.strip('" ')) for cell in line.split(separator)}
         named = not columns.ids.isdisjoint(cells) and not columns.values.isdisjoint(cells)
         if separator != delimiter and len(cells) > 1 and (named or len(row) == 1):
-            suffix = {",": "name it .csv", "\t": "name it .tsv"}.get(separator, "write it with that, or as JSON lines")
+            suffix = {",": "name it .csv", "\t": "name it .tsv"}.get(
+                separator, f"write {_SEPARATORS[delimiter]}, or JSON lines"
+            )
             raise CorpusError(
                 f"the first line has {name} between its values, expected {_SEPARATORS[delimiter]} in a file of this "
                 f"name; {suffix}"

@@ -192,8 +192,11 @@ def _drop_fractions(path: Path, judgements: list[_Judgement]) -> Iterator[_Judge
     floats = find_float_ids(((judged.query, judged.document) for judged in judgements), (0, 1))
     note_float_ids(path, tuple(_THREE[position] for position in sorted(floats)))
     for judged in judgements:
-        query = drop_fraction(judged.query) if 0 in floats else judged.query
-        document = drop_fraction(judged.document) if 1 in floats else judged.document
+        try:
+            query = drop_fraction(judged.query) if 0 in floats else judged.query
+            document = drop_fraction(judged.document) if 1 in floats else judged.document
+        except ValueError as error:
+            raise CorpusError(f"{judged.place}: an id is {error}") from None
         yield judged._replace(query=query, document=document)
 
 

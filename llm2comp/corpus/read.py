@@ -211,7 +211,7 @@ def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids
             before = len(left_out)
             document = _to_document(record, left_out)
             if len(left_out) > before:
-                _note_left_out(source, record.place, tuple(sorted(left_out)))
+                _note_left_out(record.place, tuple(sorted(left_out)))
             made = not document.id
             if made:
                 content = document.title, document.text, document.metadata
@@ -230,10 +230,8 @@ def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids
 
 
 @cache  # a corpus may be read several times
-def _note_left_out(source: str, place: str, fields: tuple[str, ...]) -> None:
-    _logger.warning(
-        "%s: left out of the metadata, which JSON cannot hold, from %s on: %s", source, place, list_names(fields)
-    )
+def _note_left_out(place: str, fields: tuple[str, ...]) -> None:
+    _logger.warning("%s: values are left out of the metadata from here on: %s", place, list_names(fields))
 
 
 def _to_document(record: Record, left_out: set[str]) -> Document:

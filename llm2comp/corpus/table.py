@@ -64,8 +64,11 @@ def read_table(
                 noted = True
                 _warn_once(path, f"line {number}: quotes are part of the text{_SPACED}")
             fields: dict[str, str | None] = dict(zip(names, values, strict=True))
-            for name in floats:
-                fields[name] = drop_fraction(fields[name] or "") or None
+            try:
+                fields |= {name: drop_fraction(text) if (text := fields[name]) else None for name in floats}
+            except ValueError as error:
+                report(f"{path}:{number}: an id is {error}")
+                continue
             yield number, _drop_nameless(path, fields, nameless, values) if nameless else fields
         else:
             hint = _QUOTES if unsure and '"' in "".join(previous + values) else _SPACED if spaced else ""

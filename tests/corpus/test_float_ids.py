@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llm2comp.corpus.float_ids import find_float_ids
 from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
+from llm2comp.errors import CorpusError
 
 NOTE = "1.0 is read as 1"
 
@@ -67,6 +68,28 @@ def test_ids_stay_if_one_is_of_another_kind(
         (tmp_path / name).write_text("\n".join(f"{identifier}{delimiter}a text" for identifier in ids))
         assert list(read_queries(tmp_path / name)) == ids
     assert NOTE not in caplog.text
+
+
+@pytest.mark.parametrize("large", ["9007199254740992.0", "1e+16", "1.152921504606847e+18", "-9007199254740993.0"])
+def test_large_floats_are_refused_as_in_json_and_parquet(tmp_path: Path, large: str) -> None:
+    rows = ["id,text", "9007199254740991.0,a", f"{large},b", "1.0,c"]
+    for name, delimiter in (("c.csv", ","), ("c.tsv", "\t")):
+        path = tmp_path / name
+        path.write_text("\n".join(rows).replace(",", delimiter))
+        with pytest.raises(
+            CorpusError, match=rf"^{path}:3: an id is the floating-point number .* several whole numbers"
+        ):
+            list(read_corpus(path))
+        skipped = list[str]()
+        documents = list(read_corpus(path, on_error="skip", on_skip=skipped.append))
+        assert [document.id for document in documents] == ["9007199254740991", "1"]
+        assert len(skipped) == 1
+    path = tmp_path / "qrels.txt"
+    path.write_text(f"q 0 {large} 1\nq 0 1.0 1\n")
+    with pytest.raises(CorpusError, match=rf"^{path}:1: an id is the floating-point number"):
+        read_qrels(path)
+    path.write_text(f"q 0 {large} 1\nq 0 d1 1\n")
+    assert read_qrels(path) == {"q": {large: 1, "d1": 1}}
 
 
 def test_metadata_stays(tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_one_line_names_the_fields_that_are_left_out(tmp_path: Path, caplog: pyt
         documents = list(read_corpus(path))
     assert documents[0].metadata == {"image": {"path": "p"}, "list": []}
     [line] = caplog.messages
-    assert line.startswith(f"{path}: left out of the metadata, which JSON cannot hold, from {path}:1 on: ")
+    assert line.startswith(f"{path}:1: values are left out of the metadata from here on: ")
     assert line.endswith(": blob (bytes), bytes (bytes), list (bytes)")
 
 

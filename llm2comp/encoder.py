@@ -186,17 +186,13 @@ class MemoryEncoder(InputModule):
         Returns:
             (texts, k, hidden), after the backbone's final norm.
         """
-        k, texts = self.memory_tokens, len(lengths)
-        sizes = torch.tensor(lengths, device=tokens.device)
-        ends = (sizes + k).cumsum(0)
-        memory_rows = tail_rows(ends, k)
-        text_numbers = torch.repeat_interleave(torch.arange(texts, device=tokens.device), sizes)
-        text_rows = torch.arange(len(tokens), device=tokens.device) + k * text_numbers
+        k = self.memory_tokens
         embedded = self.backbone.embed(tokens)
-        packed = embedded.new_empty(len(tokens) + k * texts, embedded.shape[1])
-        packed = packed.index_copy(0, text_rows, embedded)
-        packed = packed.index_copy(0, memory_rows.flatten(), self.memory.to(embedded.dtype).repeat(texts, 1))
-        return self.backbone.encode(packed, [length + k for length in lengths], tail=k)[memory_rows]
+        memory = self.memory.to(embedded.dtype)
+        packed = torch.cat([part for text in embedded.split(list(lengths)) for part in (text, memory)])
+        sizes = [length + k for length in lengths]
+        rows = tail_rows(torch.tensor(sizes, device=tokens.device).cumsum(0), k)
+        return self.backbone.encode(packed, sizes, tail=k)[rows]
 
     def _passes_at_once(self) -> int:
         """Number of passes that run side by side; 1 with gradients, because there is one pass then."""

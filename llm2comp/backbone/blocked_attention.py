@@ -21,6 +21,9 @@ _BLOCK_BYTES = 2**20
 _STEP = 16
 """Texts are padded to a multiple of this many tokens."""
 
+_LEAST_TOKENS = 128
+"""For fewer tokens in all, such as a short query, PyTorch's attention is faster than a plan and its gathers."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
@@ -122,7 +125,9 @@ def _plan_bucket(
 
 
 def suits_blocks(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the states are bfloat16 on a CPU and no gradient is asked for."""
+    """Whether the states are bfloat16 on a CPU, of enough tokens, and no gradient is asked for."""
+    if query.shape[2] < _LEAST_TOKENS:
+        return False
     trained = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
     return not trained and all(
         states.device.type == "cpu" and states.dtype == torch.bfloat16 for states in (query, key, value)

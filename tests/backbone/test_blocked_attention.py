@@ -84,10 +84,11 @@ def test_products_have_few_shapes() -> None:
 
 
 def test_only_bfloat16_without_gradients_suits() -> None:
-    plain = states(2, 3, DIM, 0)
+    plain = states(2, 128, DIM, 0)
     trained = plain.clone().requires_grad_()
     assert suits_blocks(plain, plain, plain)
     assert not suits_blocks(plain.float(), plain, plain)
+    assert not suits_blocks(plain[:, :, :127], plain[:, :, :127], plain[:, :, :127])
     assert not suits_blocks(trained, plain, plain)
     with torch.no_grad():
         assert suits_blocks(trained, plain, plain)

@@ -54,6 +54,7 @@ class JsonFormat:
         most_bytes: Larger files are not read.
         version: The format version that is read; None: files carry none.
         version_field: Its field.
+        oldest: The oldest format version that is read; None: only `version`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class JsonFormat:
     most_bytes: int = 16 << 20
     version: int | None = None
     version_field: str = "format"
+    oldest: int | None = None
 
     def read(self, path: Path) -> dict[str, Any]:
         """The object in the file; its version and fields are not checked yet.
@@ -113,8 +115,9 @@ class JsonFormat:
         version = content.get(self.version_field) if isinstance(content, dict) else None
         if type(version) is not int or version < 1:
             self._refuse(source, f'no format version in "{self.version_field}"')
-        if version != self.version:
-            newer = version > (self.version or 0)
+        newest = self.version or 0
+        if not (self.oldest or newest) <= version <= newest:
+            newer = version > newest
             raise self.error(
                 f"{source}: {self.name} of format {version}, this llm2comp reads "
                 + (f"up to {self.version}: pip install --upgrade llm2comp" if newer else f"{self.version}; {self.fix}")

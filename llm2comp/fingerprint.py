@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from llm2comp.backbone.backbone import Backbone
+from llm2comp.backbone.int8 import round_to_int8
 from llm2comp.encoder import MemoryEncoder
 
 __all__ = ["content_digest", "content_state", "fingerprint"]
@@ -32,7 +33,8 @@ def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> 
 
     Args:
         encoder: The encoder.
-        dtype: Precision that the weights are rounded to first; None takes them as they are.
+        dtype: Precision that the weights are rounded to first, with int8 the backbone's matrices; None takes them as
+            they are.
     """
     backbone = encoder.backbone
     facts = {
@@ -42,9 +44,13 @@ def content_digest(encoder: MemoryEncoder, dtype: torch.dtype | None = None) -> 
         "beginning": encoder.beginning,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(_tensors(encoder).items()):
+    weights = _backbone_weights(backbone)
+    for name, tensor in sorted({"memory": encoder.memory, **backbone.adapter_weights(), **weights}.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        if tensor.is_floating_point():
+        if dtype is torch.int8:
+            tensor = round_to_int8(tensor) if name in weights else tensor
+            tensor = tensor.float() if tensor.is_floating_point() else tensor
+        elif tensor.is_floating_point():
             tensor = tensor.to(dtype or tensor.dtype).float()
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
@@ -55,10 +61,9 @@ def content_state(encoder: MemoryEncoder) -> tuple[Any, ...]:
     return encoder.content_state()
 
 
-def _tensors(encoder: MemoryEncoder) -> dict[str, Tensor]:
-    backbone = encoder.backbone
-    included = backbone.weights() if backbone.reference is None else {}
-    return {"memory": encoder.memory, **backbone.adapter_weights(), **included}
+def _backbone_weights(backbone: Backbone) -> dict[str, Tensor]:
+    """The language model's weights by name; none if a saved model names them by a Hub id."""
+    return backbone.weights() if backbone.reference is None else {}
 
 
 def _backbone_facts(backbone: Backbone) -> dict[str, Any]:

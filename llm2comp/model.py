@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from llm2comp.atomic import staged_folder
 from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.backbone.backbone import Backbone
-from llm2comp.backbone.hardware import choose_device, inference_dtype
+from llm2comp.backbone.hardware import choose_device, inference_dtype, storage_dtype
 from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.bundled_models import bundled_folder, full_name
 from llm2comp.encoder import MemoryEncoder
@@ -305,29 +305,32 @@ class LLM2Comp(SentenceTransformer):
         stacked: np.ndarray = torch.stack(list(states)).cpu().numpy()
         return stacked[0] if isinstance(checked, str) else stacked
 
-    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
+    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | str | None = None, **kwargs: Any) -> None:
         """Writes the model folder (memory tokens, adapter, tokenizer, the backbone or its Hub id), whole or not at all.
 
         Args:
             path: A new or empty folder, or one that holds a model, which is then replaced; its README.md is kept.
             args: Accepted because SentenceTransformer.save takes them; not used.
-            weights_dtype: Precision of the saved weights, such as torch.bfloat16 for half the size; the model in
+            weights_dtype: Precision of the saved weights: `bfloat16` for half the size, or `int8` for a quarter, which
+                stores the matrices of the backbone in the folder as int8 with a float16 scale per row. The model in
                 memory does not change, and the saved fingerprint is that of the rounded weights. None saves the
                 weights as they are.
             kwargs: As `args`.
 
         Raises:
             ModelFolderError: If the path holds something that is not a model, or the folder cannot be written.
+            SettingsError: If there is no such precision of weights.
         """
+        stored_dtype = storage_dtype(weights_dtype) if weights_dtype is not None else None
         target = Path(path)
         check_name(target)
         if target.exists() and not (target / CONFIG_FILE).is_file() and (target.is_file() or any(target.iterdir())):
             raise ModelFolderError(f"{target} exists and holds no llm2comp model; give a new or empty folder")
         with staged_folder(target) as unfinished:
             super().save(str(unfinished), create_model_card=False)
-            if weights_dtype is not None:
-                cast_weights(unfinished, weights_dtype)
-            content, settings = content_digest(self.encoder, weights_dtype), self._settings()
+            if stored_dtype is not None:
+                cast_weights(unfinished, stored_dtype)
+            content, settings = content_digest(self.encoder, stored_dtype), self._settings()
             del settings["max_length"]  # written by the encoder
             entries = {
                 **settings,

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from llm2comp.backbone.backbone import Backbone, BackboneReference
+from llm2comp.backbone.int8 import holds_int8, store_as_int8
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
 from llm2comp.bundled_models import model_names, resolve_name
 from llm2comp.checked_json import FieldCheck, JsonFormat, check_fields, take, take_count, take_digest, take_optional
@@ -50,7 +51,17 @@ _WEIGHTS = frozenset(
     [".safetensors", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf", ".onnx"]
 )
 _AGAIN = "copy the model folder again"
-_FORMAT = JsonFormat("model configuration", ModelFolderError, _AGAIN, version=1, version_field="format_version")
+_FIRST_FORMAT, _NEWEST_FORMAT = 1, 2
+"""Format versions. A folder is of the second only where versions of this package that read the first would fail, or
+compute other vectors: weights as int8, fewer layers of a language model on the Hub."""
+_FORMAT = JsonFormat(
+    "model configuration",
+    ModelFolderError,
+    _AGAIN,
+    version=_NEWEST_FORMAT,
+    oldest=_FIRST_FORMAT,
+    version_field="format_version",
+)
 _MOST_TOKENS = 1 << 30
 
 
@@ -145,8 +156,11 @@ def write_encoder(
 def cast_weights(folder: Path, dtype: torch.dtype) -> None:
     """Rewrites the floating-point weights of a folder in another precision, file by file.
 
-    The backbone's configuration is changed to say so.
+    The backbone's configuration is changed to say so. With torch.int8 only the matrices of the backbone are rewritten.
     """
+    if dtype is torch.int8:
+        store_as_int8(folder / "backbone")
+        return
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -172,7 +186,10 @@ def write_config(folder: Path, entries: dict[str, Any]) -> None:
     path = folder / CONFIG_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     files = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in _files(folder).items()}
-    config = {**before, **entries, "format_version": _FORMAT.version, "files": files}
+    config = {**before, **entries}
+    has_fewer_layers = "layers" in config and config.get("backbone") != "backbone/"
+    is_new = has_fewer_layers or holds_int8(folder / "backbone")
+    config |= {"format_version": _NEWEST_FORMAT if is_new else _FIRST_FORMAT, "files": files}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import torch
 from llm2comp.errors import SettingsError, one_line
 from llm2comp.fork import use_one_thread_after_fork
 
-__all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16", "multiplies_tiles"]
+__all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16", "multiplies_tiles", "storage_dtype"]
 
 use_one_thread_after_fork(torch.set_num_threads)
 
@@ -55,6 +55,23 @@ def inference_dtype(name: str | torch.dtype, device: str) -> torch.dtype:
         if name in (dtype, str(dtype).removeprefix("torch.")):
             return dtype
     raise SettingsError(f"dtype is {name!r}; give auto, float32 or bfloat16")
+
+
+def storage_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The torch dtype of a precision of weights in files.
+
+    Args:
+        name: `float32`, `bfloat16`, `int8`, or a dtype: one of these, or another of floating point.
+
+    Raises:
+        SettingsError: If there is no such precision.
+    """
+    if isinstance(name, torch.dtype) and (name.is_floating_point or name is torch.int8):
+        return name
+    if name in ("float32", "bfloat16", "int8"):
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    raise SettingsError(f"weights_dtype is {name!r}; give float32, bfloat16 or int8")
 
 
 def choose_device(name: str | None) -> str:

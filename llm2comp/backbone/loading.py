@@ -13,8 +13,9 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from llm2comp.backbone.int8 import holds_int8, load_int8
 from llm2comp.bundled_models import resolve_name
-from llm2comp.errors import BackboneError, one_line
+from llm2comp.errors import BackboneError, ModelFolderError, one_line
 from llm2comp.streams import on_terminal
 
 __all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "quiet"]
@@ -75,16 +76,19 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
             f"{source.name!r} is an encoder already, not a language model: llm2comp.load({source.name!r}) loads it"
         )
     with _failing_as_backbone(source, "language model"), quiet():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.place,
-            revision=source.revision,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            attn_implementation="eager",
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, by name
-        )
+        if holds_int8(source.place):
+            loaded: Any = load_int8(source.place, dtype=dtype, trust_remote_code=trust_remote_code)
+        else:
+            loaded = AutoModelForCausalLM.from_pretrained(
+                source.place,
+                revision=source.revision,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                attn_implementation="eager",
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
+            )
     model, report = loaded
     assert isinstance(model, PreTrainedModel)
     wrong = sorted(report["missing_keys"]) or sorted(str(key[0]) for key in report["mismatched_keys"])
@@ -150,7 +154,7 @@ def _without_bars() -> Iterator[None]:
 def _failing_as_backbone(source: Source, what: str) -> Iterator[None]:
     try:
         yield
-    except BackboneError:
+    except (BackboneError, ModelFolderError):
         raise
     except Exception as error:  # transformers, tokenizers, safetensors and the hub each raise kinds of their own
         raise BackboneError(f"cannot load the {what} {source.name!r}: {one_line(error)}") from error

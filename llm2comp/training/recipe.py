@@ -256,5 +256,5 @@ def _finish(trained: Path, target: Path, settings: ModelSettings) -> Path:
     if not (target / CONFIG_FILE).is_file():
         with main_process_first() as main:
             if main:
-                load(trained, dtype="float32").save(target, weights_dtype=getattr(torch, settings.weights))
+                load(trained, dtype="float32").save(target, weights_dtype=settings.weights)
     return target

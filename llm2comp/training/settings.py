@@ -141,8 +141,9 @@ class ModelSettings:
     """LoRA adapter; null trains all weights."""
     pooling: Mapping[str, Any] = field(default_factory=lambda: {"mode": "mean"})
     """How memory tokens become the embedding: `{mode: mean}` or `{mode: cluster, threshold: 0.9}`."""
-    weights: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights in the files of the finished model."""
+    weights: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Precision of the weights in the files of the finished model; int8 stores the matrices of a backbone in the folder
+    as int8 with a float16 scale per row."""
 
     def __post_init__(self) -> None:
         check_fields(self, least={1: ("memory_tokens", "layers")})

@@ -101,7 +101,7 @@ class _StoredMatrix:
         self._file, self._name = file, name
 
     def __getitem__(self, index: Any) -> Tensor:
-        return self.read().restored()[index]  # type: ignore[no-any-return]  # a tensor's index is a tensor
+        return self.read().restored()[index]
 
     def read(self) -> _Quantized:
         parts = (self._file.get_tensor(f"{self._name}{part}") for part in ("", *_PARTS))
@@ -187,7 +187,8 @@ def _relative_error(numbers: Tensor, rounded: Tensor) -> Tensor:
     largest = numbers.abs().amax(1, keepdim=True)  # divided by it, no square leaves float32's range
     unit = torch.where(largest == 0, 1, largest)
     norms = torch.linalg.vector_norm(torch.where(largest == 0, 1, numbers / unit), dim=1)
-    return torch.linalg.vector_norm((numbers - rounded) / unit, dim=1) / norms
+    error: Tensor = torch.linalg.vector_norm((numbers - rounded) / unit, dim=1) / norms
+    return error
 
 
 def _scales(numbers: Tensor) -> Tensor:

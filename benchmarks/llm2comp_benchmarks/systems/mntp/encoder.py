@@ -106,7 +106,7 @@ class TextMeanModel(LLM2Comp):
         """Description of the model in result files."""
         return {"system": "text-mean", "parameters": {"stages": self.stages}}
 
-    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | None = None, **kwargs: Any) -> None:
+    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | str | None = None, **kwargs: Any) -> None:
         """Writes a folder for `load_text_mean` atomically; arguments as `LLM2Comp.save`.
 
         Raises:

@@ -22,15 +22,15 @@ _LARGEST_BLOCK = 32 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep up to 128 MiB of freed memory for its next forward pass, and reports whether it does.
+    """Lets this process keep freed memory for its next forward passes, and reports whether it does.
 
     Worth 7 to 19 % of the speed of encoding on CPUs with glibc (Linux); elsewhere, and on GPUs, it changes nothing.
-    Call it once, at the start of a program that encodes or trains in its main thread. Peak memory stays the same, and
-    the setting holds until the process ends. The commands of llm2comp call it; the library never does by itself,
-    because the setting belongs to the whole process.
+    Call it once, at the start of a program that encodes or trains. Each thread in which passes run, one for each core
+    up to eight, keeps up to 128 MiB; the setting holds until the process ends. The commands of llm2comp call it; the
+    library never does by itself, because the setting belongs to the whole process.
 
-    Do not call it in a server that encodes in many threads: glibc gives each thread a heap of its own, and each of
-    them would keep up to 128 MiB.
+    Do not call it in a server that encodes in many threads of its own: glibc gives each thread a heap, and each of them
+    would keep as much.
 
     Returns:
         True if glibc took the setting. False with another C library, or where the environment already sets these

@@ -20,6 +20,7 @@ from llm2comp_benchmarks.cost.encode.jobs import SYSTEMS, open_system
 from llm2comp_benchmarks.cost.encode.peer_graph import PlainEncoder
 from llm2comp_benchmarks.cost.encode.peer_llama_cpp import llama_cpp_command, write_files
 from llm2comp_benchmarks.cost.encode.peers import ENGINES, check_engines, engine_settings, engine_systems
+from llm2comp_benchmarks.cost.encode.plots import plot_encoding
 from llm2comp_benchmarks.cost.encode.run import run_encode_benchmark
 from llm2comp_benchmarks.cost.encode.settings import EncodeBenchmark
 from llm2comp_benchmarks.cost.models import PARTS, draw, prepare
@@ -231,3 +232,12 @@ def test_the_command_names_an_unknown_kind_of_texts() -> None:
     run = CliRunner().invoke(app, ["bench", "encode", "--texts", "tweets"])
     assert run.exit_code != 0
     assert "there is no tweets" in run.output + str(run.exception)
+
+
+def test_the_chart_has_a_bar_for_each_system_and_kind(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rate = {"tokens_per_second": {"median": 2.0, "least": 1.0, "most": 4.0}}
+    names = [f"{system} {kind}bfloat16" for system in ("llm2comp", "openvino") for kind in ("short ", "")]
+    record = {**dict.fromkeys(names, rate), "settings": {"threads": 2}}
+    plot_encoding({"one": record, "two": record}, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""Rows of parquet files, without loss of nanoseconds and of the shortest text of floats."""
+"""Rows of parquet files and Arrow tables, without loss of nanoseconds and of the shortest text of floats."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from llm2comp.errors import CorpusError, one_line
 if TYPE_CHECKING:
     from pyarrow import Array, RecordBatch
 
-__all__ = ["read_parquet"]
+__all__ = ["read_parquet", "to_rows"]
 
 _ROWS = 256
 _BUFFER_BYTES = 2**20
@@ -48,7 +48,7 @@ def read_parquet(path: Path, report: Report) -> Iterator[tuple[int, dict[str, An
             if len(set(names)) < len(names):
                 raise CorpusError(f"{path}: a column name occurs twice: {list_names(names)}")
             for batch in table.iter_batches(batch_size=_ROWS):
-                yield from _to_rows(batch, path, number, report)
+                yield from to_rows(batch, path, number, report)
                 number += batch.num_rows
     except (ArrowException, UnicodeDecodeError) as error:
         raise CorpusError(
@@ -56,12 +56,14 @@ def read_parquet(path: Path, report: Report) -> Iterator[tuple[int, dict[str, An
         ) from error
 
 
-def _to_rows(batch: "RecordBatch", path: Path, before: int, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
+def to_rows(
+    batch: "RecordBatch", source: str | Path, before: int, report: Report
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a batch as (number from 1, fields); a row with a value that Python cannot hold is reported.
 
     Args:
-        batch: Of the file.
-        path: The file, for messages.
+        batch: Of a file or data set.
+        source: Its path or name, for messages.
         before: Number of rows before the batch.
         report: Receives messages.
     """
@@ -69,14 +71,14 @@ def _to_rows(batch: "RecordBatch", path: Path, before: int, report: Report) -> I
     try:
         columns = [_to_list(column) for column in batch.columns]
     except _UNFIT:
-        yield from _to_rows_one_by_one(batch, path, before, report)
+        yield from _to_rows_one_by_one(batch, source, before, report)
         return
     for number, values in enumerate(zip(*columns, strict=True), start=before + 1):
         yield number, dict(zip(names, values, strict=True))
 
 
 def _to_rows_one_by_one(
-    batch: "RecordBatch", path: Path, before: int, report: Report
+    batch: "RecordBatch", source: str | Path, before: int, report: Report
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     for row in range(batch.num_rows):
         fields, number = dict[str, Any](), before + row + 1
@@ -85,7 +87,7 @@ def _to_rows_one_by_one(
                 [fields[name]] = _to_list(column[row : row + 1], nanoseconds=True)
             except _UNFIT as error:
                 fault = _describe_fault(str(column.type), error)
-                report(f'{path}:{number}: the value of "{name}", of type {column.type}, cannot be held: {fault}')
+                report(f'{source}:{number}: the value of "{name}", of type {column.type}, cannot be held: {fault}')
                 break
         else:
             yield number, fields

@@ -1,24 +1,23 @@
 """Readers of corpora: files, folders and data sets as streams of documents with unique ids."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm2comp.corpus.columns import Columns, rename_fields
+from llm2comp.corpus.columns import Columns
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.hub import read_hub
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.kinds import find_records_file, find_texts, has_records, holds_texts, is_text
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
-from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names
+from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
 from llm2comp.corpus.scalars import id_text, is_missing, is_same, to_json
 from llm2comp.corpus.sources import IdMaker, Source, default_name
 from llm2comp.corpus.text import STANDARD_INPUT, open_text, readable
-from llm2comp.errors import CorpusError, one_line
+from llm2comp.errors import CorpusError
 
 __all__ = [
     "Entry",
@@ -32,7 +31,6 @@ __all__ = [
     "read_queries",
 ]
 
-_logger = logging.getLogger(__name__)
 _ID_FIELDS = ("_id", "id", "docid", "doc_id")
 _TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
 _COLUMNS = Columns(
@@ -130,7 +128,7 @@ def read_entries(
     if name in ("python-docs:", "python-docs:all"):
         return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))
     if name.startswith("hub:"):
-        return _to_entries(name, _read_hub(name), report, IdMaker(source, files=False, single=True))
+        return _to_entries(name, read_hub(name, report, _COLUMNS), report, IdMaker(source, files=False, single=True))
     path = Path(corpus)
     records = _choose_reader(path, report, header, quotes)
     folder = path != STANDARD_INPUT and path.is_dir()
@@ -182,28 +180,6 @@ def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Re
         yield Record(str(path), document_id, {"text": text})
 
 
-def _read_hub(source: str) -> Iterator[Record]:
-    name, config, split = [*source.removeprefix("hub:").split(":"), "", ""][:3]
-    if not name or source.count(":") > 3:
-        raise CorpusError(f"{source}: expected hub:NAME[:CONFIG][:SPLIT], such as hub:BeIR/scifact:corpus")
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(name, config or None, split=split or None, streaming=True)
-        if isinstance(loaded, dict):
-            if len(loaded) > 1:
-                raise CorpusError(
-                    f"{source}: has the splits {', '.join(loaded)}; name one: hub:{name}:{config}:{next(iter(loaded))}"
-                )
-            loaded = next(iter(loaded.values()))
-        for number, fields in enumerate(loaded, start=1):
-            yield Record(f"{source}:{number}", f"{name}:{number}", rename_fields(fields, _COLUMNS, source))
-    except CorpusError:
-        raise
-    except Exception as error:  # of a dozen kinds, for a data set that is missing, private or broken
-        raise CorpusError(f"{source}: cannot be loaded as a data set: {one_line(error)}") from error
-
-
 def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids: IdMaker) -> Iterator[Entry]:
     seen, left_out = IdSet(), set[str]()
     for record in records:
@@ -211,7 +187,7 @@ def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids
             before = len(left_out)
             document = _to_document(record, left_out)
             if len(left_out) > before:
-                _note_left_out(record.place, tuple(sorted(left_out)))
+                note_left_out(record.place, tuple(sorted(left_out)))
             made = not document.id
             if made:
                 content = document.title, document.text, document.metadata
@@ -227,11 +203,6 @@ def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids
             yield Entry(document, record.default_id if made else None)
     if not len(seen):
         raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
-
-
-@cache  # a corpus may be read several times
-def _note_left_out(place: str, fields: tuple[str, ...]) -> None:
-    _logger.warning("%s: values are left out of the metadata from here on: %s", place, list_names(fields))
 
 
 def _to_document(record: Record, left_out: set[str]) -> Document:

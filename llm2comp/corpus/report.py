@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import islice
 from typing import Literal
 
 from llm2comp.errors import CorpusError, SettingsError
 
-__all__ = ["OnError", "Report", "SkipCounter", "choose_report", "list_names"]
+__all__ = ["OnError", "Report", "SkipCounter", "choose_report", "list_names", "note_left_out"]
 
 OnError = Literal["raise", "skip"]
 Report = Callable[[str], None]
@@ -52,6 +53,12 @@ def list_names(names: Iterable[str]) -> str:
     """The first eight names on one line, for a message."""
     shown = list(islice((" ".join(str(name).split())[:40] for name in names), 9))
     return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
+
+
+@cache  # a corpus may be read several times
+def note_left_out(place: str, fields: tuple[str, ...]) -> None:
+    """Logs once that values of these fields, which JSON cannot hold, are no metadata."""
+    _logger.warning("%s: values are left out of the metadata from here on: %s", place, list_names(fields))
 
 
 def _raise(message: str) -> None:

@@ -231,6 +231,39 @@ def test_nanoseconds_are_kept_at_any_depth(tmp_path: Path) -> None:
     assert second.metadata == {"at": None, "list": [None], "struct": {"at": None}, "map": [["b", None]], "coded": None}
 
 
+def test_data_sets_of_the_hub_are_read_as_parquet_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    columns = {
+        "ID": pyarrow.array([1.1, 2.0, 3.0], pyarrow.float32()),
+        "text": ["t", "u", "v"],
+        "at": pyarrow.array([1, 0, 0]).cast(pyarrow.time64("ns")),
+        "took": pyarrow.array([1, 0, 0]).cast(pyarrow.duration("ns")),
+        "day": pyarrow.array([0, 0, 3_000_000], pyarrow.int32()).cast(pyarrow.date32()),
+    }
+    (tmp_path / "set").mkdir()
+    parquet.write_table(pyarrow.table(columns), tmp_path / "set" / "train.parquet")
+    source = f"hub:{tmp_path}/set"
+    with pytest.raises(CorpusError, match=rf'^{source}:3: the value of "day", of type .*, cannot be held: '):
+        list(read_corpus(source))
+    first, second = read_corpus(source, on_error="skip", on_skip=lambda message: None)
+    assert first == Document("1.1", "", "t", {"at": TIMES[1], "took": DURATIONS[0], "day": "1970-01-01"})
+    assert second == Document("2", "", "u", {"at": TIMES[0], "took": "0:00:00", "day": "1970-01-01"})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves metadata.csv open
+def test_images_of_the_hub_are_left_out_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither they nor their paths, which differ by machine, are metadata."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"never decoded")
+    (folder / "metadata.csv").write_text("file_name,id,text\na.png,1,one\n")
+    assert list(read_corpus(f"hub:{folder}")) == [Document("1", "", "one")]
+    assert f"hub:{folder}:1: values are left out of the metadata from here on: image" in caplog.messages
+
+
 def test_short_floats_in_metadata_and_judgements(tmp_path: Path) -> None:
     path = tmp_path / "c.parquet"
     scores = pyarrow.array([0.5, None], pyarrow.float32())

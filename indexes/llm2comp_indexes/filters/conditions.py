@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp_indexes.format.metadata import Block, Kind
+from llm2comp_indexes.format.metadata import Block, Kind, encode_item, encode_whole, to_double
 
 __all__ = [
     "All",
@@ -43,7 +43,7 @@ _COMPARE: dict[Operator, Callable[..., Mask]] = {
 }
 _FARTHEST = 2**63
 _ALL_KINDS: frozenset[Kind] = frozenset(get_args(Kind))
-_LISTS: frozenset[Kind] = frozenset(("texts", "numbers", "flags"))
+_LISTS: frozenset[Kind] = frozenset(("texts", "numbers", "flags", "items", "object"))
 _NOWHERE: Mask = np.zeros(1, dtype=np.bool_)
 
 
@@ -106,7 +106,7 @@ class Compare(FieldTest):
         return _kinds_of(self.value)
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """Comparison of numbers by value (integers exactly), of texts by their characters."""
+        """Comparison of numbers by value, exactly, and of texts by their characters."""
         if kind == "text":
             import pyarrow.compute as pc
 
@@ -116,9 +116,11 @@ class Compare(FieldTest):
             low, high = self._to_range()
             numbers = _to_numbers(column)
             return (numbers >= low) & (numbers <= high) if low <= high else np.zeros(len(numbers), dtype=np.bool_)
-        return _COMPARE[self.operator](
-            _to_mask(column) if kind == "flag" else _to_numbers(column), _to_double(self.value)
-        )
+        if kind == "large":
+            return _map_large(column, self)
+        if kind == "flag":
+            return _COMPARE[self.operator](_to_mask(column), self.value)
+        return _compare_doubles(_to_numbers(column), self.operator, self.value)  # type: ignore[arg-type]
 
     def _to_range(self) -> tuple[int, int]:
         """Lowest and highest 64-bit integer that fulfil it: no integer is rounded to a double."""
@@ -144,16 +146,14 @@ class Among(FieldTest):
         """Equality with any of the constants of the column's type."""
         same = [value for value in self.values if kind in _kinds_of(value)]
         if kind == "text":
-            import pyarrow as pa
-            import pyarrow.compute as pc
-
-            return _to_mask(
-                pc.is_in(column, value_set=pa.array([encodable(str(value)) for value in same], type=pa.string()))
-            )
+            return _is_in(column, [encodable(str(value)) for value in same])
         if kind == "flag":
             return np.isin(_to_mask(column), same)
         if kind == "number":
-            return np.isin(_to_numbers(column), np.array([_to_double(value) for value in same]))
+            exact = [number for value in same if (number := _to_exact(value)) is not None]
+            return np.isin(_to_numbers(column), np.array(exact, dtype=np.float64))
+        if kind == "large":
+            return _is_in(column, [encode_whole(value) for value in same if isinstance(value, int)])
         if kind == "integer":
             whole = [
                 int(value)
@@ -169,30 +169,35 @@ class Among(FieldTest):
 
 @dataclass(frozen=True, slots=True)
 class Contains(FieldTest):
-    """The value is a list that contains the constant, or a text that contains it as a substring."""
+    """The value is a list or an object that contains the constant, or a text that contains it as a substring."""
 
     value: Value
 
     def kinds(self) -> frozenset[Kind]:
-        """Lists, in which the constant is sought whatever else they hold, and texts for a text."""
+        """Lists and objects, in which the constant is sought whatever else they hold, and texts for a text."""
         return _LISTS | {"text"} if isinstance(self.value, str) else _LISTS
 
     def match(self, kind: Kind, column: object) -> Mask:
-        """Membership in lists of the constant's type, substrings of texts."""
+        """Membership in lists of the constant's type and among an object's names, substrings of texts."""
         import pyarrow.compute as pc
 
         if kind == "text":
             return _to_mask(pc.match_substring(column, encodable(str(self.value))))
-        if kind != _list_of(self.value):
+        if kind not in self._places():
             return np.zeros(1, dtype=np.bool_)
         values, offsets = column.values, column.offsets.to_numpy()  # type: ignore[attr-defined]
-        constant = encodable(self.value) if isinstance(self.value, str) else self.value
-        hits = (
-            _to_numbers(values) == _to_double(constant) if kind == "numbers" else _to_mask(pc.equal(values, constant))
-        )
+        hits = _to_mask(pc.equal(values, _to_item(kind, self.value)))
         before = np.concatenate([[0], np.cumsum(hits)])  # hits before each value
         mask: Mask = before[offsets[1:]] > before[offsets[:-1]]
         return mask
+
+    def _places(self) -> tuple[Kind, ...]:
+        """Types of the lists that may hold the constant."""
+        if isinstance(self.value, bool):
+            return ("flags",)
+        if isinstance(self.value, str):
+            return ("texts", "object")
+        return ("items",) if _to_exact(self.value) is None else ("numbers",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +271,16 @@ def _kinds_of(value: Value) -> frozenset[Kind]:
     """Types of columns that may hold the value."""
     if isinstance(value, bool):
         return frozenset(("flag",))
-    return frozenset(("text",) if isinstance(value, str) else ("integer", "number"))
+    return frozenset(("text",) if isinstance(value, str) else ("integer", "number", "large"))
 
 
-def _list_of(value: Value) -> Kind:
-    """Type of the lists that may hold the value."""
-    return "flags" if isinstance(value, bool) else "texts" if isinstance(value, str) else "numbers"
+def _to_item(kind: Kind, value: Value) -> Value:
+    """The value as lists of this type hold it."""
+    if kind == "items":
+        return encode_item(value)
+    if kind == "numbers":
+        return to_double(value)  # type: ignore[arg-type]
+    return encodable(value) if isinstance(value, str) else value
 
 
 def _to_mask(column: object) -> Mask:
@@ -286,11 +295,36 @@ def _to_numbers(column: object) -> NDArray[np.int64] | NDArray[np.float64]:
     return numbers
 
 
-def _to_double(value: Value) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if isinstance(value, int) and value > 0 else -math.inf
+def _to_exact(value: Value) -> float | None:
+    """The double that is equal to the number; None if there is none."""
+    return number if not isinstance(value, str) and (number := to_double(value)) == value else None
+
+
+def _compare_doubles(numbers: NDArray[np.float64], operator: Operator, value: float) -> Mask:
+    """The comparison as in Python, which rounds no whole number to a double."""
+    double = to_double(value)
+    if double == value:
+        return _COMPARE[operator](numbers, double)
+    if operator == "==":
+        return np.zeros(len(numbers), dtype=np.bool_)
+    if operator in ("<", "<="):
+        return numbers <= double if double < value else numbers < double
+    return numbers > double if double < value else numbers >= double
+
+
+def _map_large(column: object, test: Compare) -> Mask:
+    """The comparison of each whole number, False for nulls."""
+    texts = column.to_pylist()  # type: ignore[attr-defined]
+    compare = _COMPARE[test.operator]
+    return np.array([text is not None and compare(int(text, 16), test.value) for text in texts], dtype=np.bool_)
+
+
+def _is_in(column: object, texts: list[str]) -> Mask:
+    """Mask of the texts that are among these."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return _to_mask(pc.is_in(column, value_set=pa.array(texts, type=pa.string())))
 
 
 def encodable(text: str) -> str:

@@ -41,8 +41,9 @@ _LONGEST_HINT = 2000  # characters; the SQL patterns take quadratic time
 _OPERATORS: dict[type[ast.cmpop], Operator] = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 _KINDS: dict[Kind, str] = {
-    **{"integer": "whole numbers", "number": "numbers", "flag": "True or False", "text": "text"},
-    **{"texts": "lists of texts", "numbers": "lists of numbers", "flags": "lists of True and False"},
+    **{"integer": "whole numbers", "large": "whole numbers", "number": "numbers", "flag": "True or False"},
+    **{"text": "text", "texts": "lists of texts", "numbers": "lists of numbers", "flags": "lists of True and False"},
+    **{"items": "lists of several types", "object": "objects"},
 }
 
 
@@ -94,17 +95,28 @@ class Where:
                     f'"{test.field}"{_suggest(test.field, known)}{more}'
                 )
             if not known[test.field] & expected:
-                holds = " and ".join(_KINDS[kind] for kind in sorted(known[test.field]))
-                wants = " or ".join(_KINDS[kind] for kind in sorted(expected))
-                listed = (
-                    f'; to look into a list: "x" in {quote_name(test.field)}'
-                    if known[test.field] <= {"texts", "numbers", "flags"}
-                    else ""
-                )
                 raise SettingsError(
-                    f'where {_cut(self.text)}: "{test.field}" holds {holds}, and is compared with {wants}: no '
-                    f"document can match{listed}"
+                    f'where {_cut(self.text)}: "{test.field}" holds {_name_kinds(known[test.field], " and ")}, and is '
+                    f"compared with {_name_kinds(expected, ' or ')}: no document can match"
+                    f"{_suggest_form(test.field, known)}"
                 )
+
+
+def _name_kinds(kinds: Iterable[Kind], joined: str) -> str:
+    return joined.join(dict.fromkeys(name for kind, name in _KINDS.items() if kind in kinds))
+
+
+def _suggest_form(field: str, known: dict[str, set[Kind]]) -> str:
+    """How to look into the lists or objects, if the field holds nothing else."""
+    if known[field] == {"object"}:
+        inner = [quote_name(name) for name in sorted(known) if name.startswith(f"{field}.")]
+        return f"; the fields within it are: {_list_names(inner)}" if inner else ""
+    lists = known[field] <= {"texts", "numbers", "flags", "items"}
+    return f'; to look into a list: "x" in {quote_name(field)}' if lists else ""
+
+
+def _list_names(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _suggest(field: str, known: dict[str, set[Kind]]) -> str:
@@ -112,8 +124,7 @@ def _suggest(field: str, known: dict[str, set[Kind]]) -> str:
         return "; no document of this index has metadata to filter by"
     reserved = f"llm2comp_{field}"  # what version 0.1.0 called document and chunk
     near = [reserved] if reserved in known else difflib.get_close_matches(field, known, 1)
-    names = sorted(known)
-    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    listed = _list_names(sorted(known))
     note = " (id, title and text are not metadata)" if field in ("id", "title", "text") else ""
     return (f'; did you mean "{near[0]}"?' if near else ".") + f" The fields are: {listed}{note}"
 
@@ -123,18 +134,18 @@ def parse_where(text: str) -> Where:
 
     - `year >= 2020`, `2000 <= year < 2010`, `lang == "en"`, `lang != "en"`, `lang in ("en", "de")`, `lang not in (...)`
     - `draft`: present, and neither False, 0 nor empty; `not draft`: all others
-    - `"x" in tags`: a list contains "x", or a text contains it as a substring (case-sensitive)
-    - `year is None`, `year is not None`: documents without and with a value
+    - `"x" in tags`: a list contains "x", an object has that name, or a text contains it as a substring (case-sensitive)
+    - `year is None`, `year is not None`: documents without and with a value, which may be an object
     - `journal.name`: a nested field
     - a name in backticks, or `field["publication year"]`: a field whose name is a keyword or no Python name; within
       backticks, a backtick is doubled
 
     A name is the field's to the character: no Unicode normalisation, so `µ` (micro sign) is not `μ` (Greek letter).
 
-    Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers and texts are never equal, and none is
-    less than the other. A condition is true or false, never unknown: a document without the field fulfils no `==`, `<`,
-    `in` and so on; `not`, `!=` and `not in` are true exactly if their opposite is false, so they also match documents
-    without the field (to exclude those: `year is not None and year != 2020`).
+    Dates are texts (ISO): `date >= "2024-05"` compares by characters. Numbers are compared exactly. Numbers and texts
+    are never equal, and none is less than the other. A condition is true or false, never unknown: a document without
+    the field fulfils no `==`, `<`, `in` and so on; `not`, `!=` and `not in` are true exactly if their opposite is
+    false, so they also match documents without the field (to exclude those: `year is not None and year != 2020`).
 
     Raises:
         SettingsError: The text is not a filter; for SQL syntax, the message has the Python form.
@@ -248,8 +259,8 @@ def _to_field(node: ast.expr) -> str | None:
             return None if prefix is None else f"{prefix}.{unquote_name(name)}"
         case ast.Subscript(value=ast.Name(id="field"), slice=ast.Constant(value=str(name))):
             return encodable(name)
-        case ast.Subscript() if (name := _to_path(node)) is not None:
-            quoted = json.dumps(encodable(name), ensure_ascii=False)
+        case ast.Subscript() if (path := _to_path(node)) is not None:
+            quoted = json.dumps(encodable(path), ensure_ascii=False)
             raise SettingsError(f"{_show(node)} is no field; a field within a field is written field[{quoted}]")
     return None
 

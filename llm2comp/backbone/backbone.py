@@ -28,9 +28,10 @@ from llm2comp.backbone.forward import (
     run_packed,
     run_padded,
 )
+from llm2comp.backbone.gguf_file import GgufFile
 from llm2comp.backbone.last_layer import current_pass, hook_last_layer, last_attention, memory_rows_only
 from llm2comp.backbone.layers import check_layers, first_layers
-from llm2comp.backbone.loading import find_source, load_language_model
+from llm2comp.backbone.loading import Source, find_source, load_language_model
 from llm2comp.backbone.lora import add_lora, load_lora, lora_weights
 from llm2comp.backbone.shared_lock import SharedLock
 from llm2comp.errors import BackboneError
@@ -58,6 +59,7 @@ class Backbone(nn.Module):
         threads_share: Whether passes of several threads may run at once.
         layers: Number of layers of the encoder, if it has fewer than the language model; None: it has all.
         reference: The Hub id of the weights; None once they have changed, so that saving includes them.
+        file: The quantised file that the weights came from, if they came from one; saving includes the weights.
 
     Raises:
         BackboneError: If the model cannot be made bidirectional.
@@ -80,6 +82,7 @@ class Backbone(nn.Module):
         self.attention: AttentionLayout = choose_layout(model, attention)
         self.model = model
         self.reference: BackboneReference | None = None
+        self.file: GgufFile | None = None
         self._attention_dropout = 0.0
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
         self.threads_share = self.attention == "packed" and is_stateless(model)
@@ -105,16 +108,18 @@ class Backbone(nn.Module):
         name_or_path: str | Path,
         *,
         revision: str | None = None,
+        sha256: str | None = None,
         dtype: torch.dtype = torch.float32,
         attention: Literal["auto", "packed", "padded"] = "auto",
         layers: int | None = None,
         trust_remote_code: bool = False,
     ) -> "Backbone":
-        """The language model of a Hub id or folder, in the given precision.
+        """The language model of a Hub id, folder or GGUF file, in the given precision.
 
         Args:
-            name_or_path: Hub id or folder.
+            name_or_path: Hub id, folder or GGUF file, as `find_source` takes them.
             revision: Commit, tag or branch of a Hub id.
+            sha256: SHA-256 that a GGUF file must have, in hex.
             dtype: Precision of the weights.
             attention: How texts share a forward pass; `auto` packs them where the model's classes allow.
             layers: Number of layers of the encoder, followed by the final norm; teacher and reader have all layers.
@@ -124,10 +129,26 @@ class Backbone(nn.Module):
             BackboneError: If it cannot be loaded, or cannot be made bidirectional.
             SettingsError: If it has fewer than the given number of layers.
         """
-        source = find_source(name_or_path, revision)
+        source = find_source(name_or_path, revision, sha256=sha256)
+        return cls.from_source(
+            source, dtype=dtype, attention=attention, layers=layers, trust_remote_code=trust_remote_code
+        )
+
+    @classmethod
+    def from_source(
+        cls,
+        source: Source,
+        *,
+        dtype: torch.dtype = torch.float32,
+        attention: Literal["auto", "packed", "padded"] = "auto",
+        layers: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> "Backbone":
+        """The language model of a location that `find_source` found; arguments and errors as `load`."""
         model = load_language_model(source, dtype=dtype, trust_remote_code=trust_remote_code)
         backbone = cls(model, attention, layers=layers)
-        if not source.is_folder:
+        backbone.file = source.gguf
+        if source.gguf is None and not source.is_folder:
             backbone.reference = BackboneReference(source.name, source.revision)
         return backbone
 

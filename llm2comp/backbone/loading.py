@@ -1,8 +1,9 @@
-"""Language models and tokenizers loaded from a folder or the Hub: safetensors only, and errors of one line."""
+"""Language models and tokenizers loaded from a folder or the Hub: safetensors or GGUF, and errors of one line."""
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +11,14 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from llm2comp.backbone.gguf_file import GgufFile, download_gguf, is_gguf, open_gguf
 from llm2comp.backbone.int8 import holds_int8, load_int8
+from llm2comp.backbone.wheel_file import WHEEL_PREFIX, find_in_wheel
 from llm2comp.bundled_models import resolve_name
-from llm2comp.errors import BackboneError, ModelFolderError, one_line
+from llm2comp.errors import BackboneError, ModelFolderError, SettingsError, one_line
 from llm2comp.streams import on_terminal
 
 __all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "quiet"]
@@ -24,29 +27,50 @@ _HUB_TIMEOUT = 10.0
 
 
 class Source(NamedTuple):
-    """Location of a model's files: a folder, or a Hub id at one commit."""
+    """Location of a model's files: a folder, a Hub id at one commit, or a GGUF file in a folder."""
 
     name: str
     revision: str | None
     place: str
     """Argument for transformers: the folder, the Hub id, or the Hub's cache folder if the Hub does not answer."""
+    gguf: GgufFile | None = None
+    """The quantised file; `place` is then its path."""
 
     @property
     def is_folder(self) -> bool:
         """Whether the source is a folder on this machine."""
-        return self.revision is None and self.name == self.place
+        return self.gguf is None and self.revision is None and self.name == self.place
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of transformers' `from_pretrained` that name the files."""
+        if self.gguf is None:
+            return {"pretrained_model_name_or_path": self.place, "revision": self.revision}
+        path = Path(self.place)
+        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
 
 
-def find_source(name_or_path: str | Path, revision: str | None = None) -> Source:
-    """Location of a model: the folder of a bundled one, any other folder, or a commit on the Hub.
+def find_source(name_or_path: str | Path, revision: str | None = None, *, sha256: str | None = None) -> Source:
+    """Location of a model: the folder of a bundled one, any other folder, a commit on the Hub, or a GGUF file.
 
-    The Hub is asked once, without the minutes of retries that its client spends on each file.
+    A GGUF file is a path on this machine, `OWNER/NAME/FILE.gguf` on the Hub, or in a Python distribution as
+    `find_in_wheel` says. The Hub is asked once, without the minutes of retries that its client spends on each file.
+
+    Args:
+        name_or_path: Bundled model, folder, Hub id or GGUF file.
+        revision: Commit, tag or branch of a Hub repository.
+        sha256: SHA-256 that a GGUF file must have, in hex.
 
     Raises:
-        BackboneError: If there is no such folder, and no such model on the Hub (or in its cache, if the Hub does not
-            answer).
+        BackboneError: If there is no such folder or file, and no such model on the Hub (or in its cache, if the Hub
+            does not answer); or if the GGUF file is damaged, another one, or of a model that cannot be loaded.
+        SettingsError: If a SHA-256 is given for something else than a GGUF file.
     """
     name = resolve_name(name_or_path)
+    if is_gguf(name) and not Path(name).is_dir():
+        return _gguf_source(name, revision, sha256)
+    if sha256 is not None:
+        raise SettingsError(f"a SHA-256 is given, which only a GGUF file is checked by, and {name!r} is none")
     if Path(name).is_dir():
         return Source(name, None, name)
     try:
@@ -65,6 +89,24 @@ def find_source(name_or_path: str | Path, revision: str | None = None) -> Source
         return Source(name, Path(cached).name, cached)
 
 
+def _gguf_source(name: str, revision: str | None, sha256: str | None) -> Source:
+    """A GGUF file on this machine, in a Python distribution, or on the Hub."""
+    if name.startswith(WHEEL_PREFIX):
+        path, known_as = find_in_wheel(name), WHEEL_PREFIX + "/".join(name.removeprefix(WHEEL_PREFIX).split("/")[-2:])
+    elif Path(name).is_file():
+        path, known_as = Path(name), Path(name).name  # a path on this machine means nothing on another one
+    elif name.count("/") >= 2 and name[0] not in "./~":
+        repository, file = "/".join(name.split("/")[:2]), name.split("/", 2)[2]
+        hub = find_source(repository, revision)
+        cached = Path(hub.place, file)
+        is_cached = hub.place != repository and cached.is_file()
+        path, known_as = cached if is_cached else download_gguf(name, repository, hub.revision, file), name
+    else:
+        raise BackboneError(f"no GGUF file {name!r}: give a path, OWNER/NAME/FILE.gguf on the Hub, or wheel:NAME/FILE")
+    path = path.resolve()
+    return Source(name, None, str(path), open_gguf(known_as, path, sha256))
+
+
 def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
     """The causal language model of a source in the given precision, with all its weights from files.
 
@@ -75,13 +117,13 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
         raise BackboneError(
             f"{source.name!r} is an encoder already, not a language model: llm2comp.load({source.name!r}) loads it"
         )
-    with _failing_as_backbone(source, "language model"), quiet():
-        if holds_int8(source.place):
+    with _failing_as_backbone(source, "language model"), quiet(), _without_gguf_bar(source):
+        if source.gguf is None and holds_int8(source.place):
             loaded: Any = load_int8(source.place, dtype=dtype, trust_remote_code=trust_remote_code)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(
-                source.place,
-                revision=source.revision,
+                **source.arguments,
+                **({} if source.gguf is None else {"quantization_config": GgufConfig(dequantize=True)}),
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
                 attn_implementation="eager",
@@ -103,8 +145,17 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
         raise BackboneError(
             f"{source.name!r} is an adapter, not a language model: merge it into its base model and give the result"
         )
+    if source.gguf is not None:
+        _forget_quantization(model)
     model.eval()
     return model
+
+
+def _forget_quantization(model: PreTrainedModel) -> None:
+    """Removes what is left of a GGUF file in a model whose weights are plain numbers by now."""
+    for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
+        vars(holder).pop(name, None)
+    vars(model).pop("quantization_method", None)
 
 
 def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -114,9 +165,7 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
         BackboneError: If it has no tokenizer, or one that cannot be loaded.
     """
     with _failing_as_backbone(source, "tokenizer of"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(
-            source.place, revision=source.revision, trust_remote_code=trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(**source.arguments, trust_remote_code=trust_remote_code)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
 
@@ -148,6 +197,11 @@ def _without_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
             if not hub_bars:
                 disable_progress_bars()
+
+
+def _without_gguf_bar(source: Source) -> AbstractContextManager[object]:
+    """Drops the progress bar of dequantisation outside a terminal, which no setting of transformers switches off."""
+    return nullcontext() if source.gguf is None or on_terminal() else redirect_stderr(StringIO())
 
 
 @contextmanager

@@ -239,6 +239,7 @@ def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) 
         max_length=settings.max_length,
         query_instruction=settings.query_instruction,
         pooling=dict(settings.pooling),
+        sha256=settings.backbone_sha256,
         layers=settings.layers,
         revision=settings.revision,
         dtype=_weights(settings, precision),

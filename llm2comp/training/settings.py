@@ -1,6 +1,7 @@
 """Settings of the training stages: one frozen dataclass per stage, validated before anything is loaded."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -126,7 +127,10 @@ class ModelSettings:
     """Settings of the encoder that the stages train."""
 
     backbone: str | None = None
-    """Hub id or folder of the language model; None if stage 0 trains it."""
+    """Hub id or folder of the language model, or a GGUF file (a path, `OWNER/NAME/FILE.gguf` on the Hub, or
+    `wheel:NAME==VERSION/FILE` in a Python distribution); None if stage 0 trains it."""
+    backbone_sha256: str | None = None
+    """SHA-256 that the GGUF file must have, in hex; None: any."""
     revision: str | None = None
     """Revision of the Hub repository: a commit, tag or branch; None is the default branch."""
     layers: int | None = None
@@ -147,6 +151,8 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, least={1: ("memory_tokens", "layers")})
+        if self.backbone_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.backbone_sha256):
+            raise SettingsError(f"backbone_sha256 is {self.backbone_sha256!r}; give the 64 hex digits of a SHA-256")
         if self.max_length < self.memory_tokens + 2:
             raise SettingsError(
                 f"max_length {self.max_length} leaves no room for a text beside memory_tokens {self.memory_tokens}"

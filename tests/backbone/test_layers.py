@@ -243,7 +243,7 @@ class TestModels:
         model.save(tmp_path / "model")
         assert not (tmp_path / "model/backbone").exists()
         monkeypatch.setattr(
-            backbone_module, "find_source", lambda name, revision: Source(name, revision, str(BACKBONE))
+            backbone_module, "find_source", lambda name, revision, **_: Source(name, revision, str(BACKBONE))
         )
         loaded = llm2comp.load(tmp_path / "model", device="cpu", dtype="float32")
         assert loaded.fingerprint == model.fingerprint != whole.fingerprint

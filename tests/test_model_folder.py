@@ -182,7 +182,7 @@ class TestRoundTrip:
         from llm2comp.backbone import backbone as backbone_module
         from llm2comp.backbone.loading import Source
 
-        def found(name: Any, revision: str | None = None) -> Source:
+        def found(name: Any, revision: str | None = None, **_: Any) -> Source:
             return Source("owner/name", "c0ffee", str(BACKBONE))
 
         monkeypatch.setattr(backbone_module, "find_source", found)

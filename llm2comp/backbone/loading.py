@@ -32,7 +32,7 @@ class Source(NamedTuple):
     name: str
     revision: str | None
     place: str
-    """Argument for transformers: the folder, the Hub id, or the Hub's cache folder if the Hub does not answer."""
+    """The folder, the Hub id, or the Hub's cache folder if the Hub does not answer."""
     gguf: GgufFile | None = None
     """The quantised file; `place` is then its path."""
 
@@ -42,12 +42,14 @@ class Source(NamedTuple):
         return self.gguf is None and self.revision is None and self.name == self.place
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of transformers' `from_pretrained` that name the files."""
-        if self.gguf is None:
-            return {"pretrained_model_name_or_path": self.place, "revision": self.revision}
-        path = Path(self.place)
-        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    def repository(self) -> str:
+        """Folder or Hub id of the files, the first argument of transformers' `from_pretrained`."""
+        return self.place if self.gguf is None else str(Path(self.place).parent)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of `from_pretrained` that choose the files there."""
+        return {"revision": self.revision} if self.gguf is None else {"gguf_file": Path(self.place).name}
 
 
 def find_source(name_or_path: str | Path, revision: str | None = None, *, sha256: str | None = None) -> Source:
@@ -122,7 +124,8 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
             loaded: Any = load_int8(source.place, dtype=dtype, trust_remote_code=trust_remote_code)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(
-                **source.arguments,
+                source.repository,
+                **source.options,
                 **({} if source.gguf is None else {"quantization_config": GgufConfig(dequantize=True)}),
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
@@ -165,7 +168,9 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
         BackboneError: If it has no tokenizer, or one that cannot be loaded.
     """
     with _failing_as_backbone(source, "tokenizer of"), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(**source.arguments, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.repository, **source.options, trust_remote_code=trust_remote_code
+        )
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
 

@@ -56,6 +56,7 @@ def read_table(
     floats = _find_float_columns(path, delimiter, names, columns, quotes, first[1] if header else None)
     nameless = [position for position, name in enumerate(names) if not name.strip()]
     unsure, previous = delimiter == "\t" and quotes is None, list[str]()
+    ids = columns.ids.intersection(names)
     noted = False
     for number, values in rows:
         spaced = delimiter == "," and quotes is not False and any(map(_SPACED_QUOTE.match, values))
@@ -64,6 +65,8 @@ def read_table(
                 noted = True
                 _warn_once(path, f"line {number}: quotes are part of the text{_SPACED}")
             fields: dict[str, str | None] = dict(zip(names, values, strict=True))
+            if any(fields[name] != (fields[name] or "").strip() for name in ids):
+                _note_blanks(path)
             try:
                 fields |= {name: drop_fraction(text) if (text := fields[name]) else None for name in floats}
             except ValueError as error:
@@ -166,6 +169,13 @@ def _name_columns(row: Sequence[str], columns: Columns) -> tuple[str, ...]:
         expected = " or ".join(map(str, columns.without_header))
         raise CorpusError(f"{len(row)} columns; a file without a header line has {expected}")
     return names
+
+
+@cache
+def _note_blanks(path: Path) -> None:
+    _logger.warning(
+        "%s: some ids have blanks around them, which are part of the ids: '1 ' is another id than '1'", path
+    )
 
 
 @cache  # a corpus may be read several times

@@ -157,6 +157,20 @@ def test_other_separators_inside_values_are_no_separators(tmp_path: Path, name: 
     assert len(list(read_corpus(tmp_path / name))) == 1
 
 
+def test_blanks_around_ids_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("id,text\n1 , a\n 2,b \n")
+    for _ in range(2):
+        assert [document.id for document in read_corpus(path)] == ["1 ", " 2"]
+    [line] = caplog.messages
+    assert line.startswith(f"{path}: some ids have blanks around them")
+    caplog.clear()
+    (tmp_path / "d.csv").write_text("id,text\n1, a\n,b \n3.0,c\n")
+    with pytest.raises(CorpusError, match=":3: the id"):
+        list(read_corpus(tmp_path / "d.csv"))
+    assert caplog.messages == []
+
+
 def test_blanks_before_quotes_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "c.csv"
     path.write_text('id,text\n1, "a"\n2, "b"\n')

@@ -130,20 +130,56 @@ def test_any_name_and_any_value_survive(key: str, case: tuple[list[Any], str, An
     assert _matches(filters, rows) == _matches_in_llama_index(filters, rows)
 
 
+BIG = 2**53 + 1
 SCALARS: list[Any] = [True, False, 0, 1, 2, -1, 0.0, 1.0, 0.5, "", "0", "1", "true", "True", "a", "ab"]
+SCALARS += [BIG, BIG - 1, float(BIG), 2**64 + 1, 2.0**64, {}, {"a": 1}, {"ab": {"1": [2]}}]
 LISTS: list[Any] = [
     *([], [True], [False], [True, False], [0], [1], [0.0], [1.5, 2], [0, True], ["1"], ["true"], ["a", "b"], [""]),
     *([None], [[1]], [{"a": 1}], [True, "a", 2], [False, None]),
+    *(
+        [1, 0],
+        [True, 0],
+        [0, True],
+        [1, BIG],
+        [BIG, 1],
+        [BIG - 1, 1],
+        [BIG - 1],
+        [BIG],
+        ["b", "a"],
+        ["a", 1],
+        ["a", None],
+    ),
 ]
 VALUES: dict[str, list[Any]] = {
-    **dict.fromkeys([*ORDERED, "CONTAINS"], [0, 1, 2, 0.0, -0.0, 1.0, 0.5, "", "1", "true", "True", "a"]),
+    **dict.fromkeys(
+        [*ORDERED, "CONTAINS"], [0, 1, 2, 0.0, -0.0, 1.0, 0.5, "", "1", "true", "True", "a", BIG, 2**64 + 1]
+    ),
     **dict.fromkeys(
         ["IN", "NIN", "ANY", "ALL"],
-        [[], [0], [1], [0, 1], [1, 2], [0.0], [1.0, 0.5], ["1"], ["true", "False"], ["a", "b"], [""]],
+        [
+            [],
+            [0],
+            [1],
+            [0, 1],
+            [1, 2],
+            [0.0],
+            [1.0, 0.5],
+            ["1"],
+            ["true", "False"],
+            ["a", "b"],
+            [""],
+            [BIG],
+            [float(BIG)],
+        ],
     ),
     "TEXT_MATCH": ["", "a", "1"],
     "IS_EMPTY": [None],
 }
+EQUAL_LISTS: list[Any] = [[], [0], [1, 0], [0, 1], [1.0, 0.0], [1, BIG], [BIG], [float(BIG)], [NAN], [1.5, 2.0], [INF]]
+for name in ("EQ", "NE"):
+    VALUES[name] = [*VALUES[name], None, *EQUAL_LISTS, ["a"], ["a", "b"], ["b", "a"], [""], ["1"]]
+for name in ("ANY", "ALL"):
+    VALUES[name] = [*VALUES[name], "", "a", "ab", "1"]
 
 
 def _reference(filters: MetadataFilters, row: dict[str, Any]) -> bool | None:
@@ -184,11 +220,11 @@ def test_only_what_raises_type_error_there_is_refused(operator: str, tmp_path: P
             except SettingsError:
                 assert _reference(filters, row) is None, (operator, value, stored)
             else:
-                assert where.mask(columns, 1).tolist() == [bool(_reference(filters, row))] or operator == "TEXT_MATCH"
+                assert where.mask(columns, 1).tolist() == [bool(_reference(filters, row))]
 
 
 members = st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0, 0.5]) | st.none() | texts
-stored_values = members | st.lists(members, max_size=4)
+stored_values = members | st.lists(members, max_size=4) | st.dictionaries(texts, members, max_size=2)
 sought = st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0, 0.5]) | texts
 sought_lists = (
     st.lists(st.integers(-2, 2), max_size=3)
@@ -198,6 +234,8 @@ sought_lists = (
 tests = st.one_of(
     st.tuples(st.sampled_from([*ORDERED, "CONTAINS"]), sought),
     st.tuples(st.sampled_from(["IN", "NIN", "ANY", "ALL"]), sought_lists),
+    st.tuples(st.sampled_from(["EQ", "NE"]), sought_lists | st.none()),
+    st.tuples(st.sampled_from(["ANY", "ALL"]), texts),
     st.just(("IS_EMPTY", None)),
 )
 

@@ -222,14 +222,56 @@ def test_a_filter_may_be_in_our_own_syntax(index_dir: Path, bundled: LLM2Comp) -
             _filter("note", FilterOperator.TEXT_MATCH_INSENSITIVE, "a"),
             "'note' cannot be expressed: operator 'text_match_insensitive'",
         ),
-        (_filter("lang", FilterOperator.EQ, None), "'lang' cannot be expressed: operator '==' with the value None"),
-        (_filter("lang", FilterOperator.EQ, ["en"]), "operator '==' with the value"),
-        (_filter("lang", FilterOperator.IN, "en"), "operator 'in' with the value 'en'"),
+        (_filter("lang", FilterOperator.IN, "en"), "operator 'in' with the value 'en'; expected a list"),
+        (_filter("lang", FilterOperator.ANY, 3), "operator 'any' with the value 3; expected a list"),
+        (
+            _filter("year", FilterOperator.GT, None),
+            "'year' .* operator '>' with the value None; expected a number or a",
+        ),
+        (_filter("lang", FilterOperator.CONTAINS, ["en"]), "expected a number or a text; for several, take any or all"),
+        (_filter("lang", FilterOperator.TEXT_MATCH, 3), "operator 'text_match' with the value 3; expected a text"),
     ],
 )
 def test_filters_without_a_counterpart_are_refused(part: MetadataFilter, message: str, index_dir: Path) -> None:
     with pytest.raises(SettingsError, match=message):
         LLM2CompRetriever(index_dir, filters=MetadataFilters(filters=[part]))
+
+
+def test_a_field_that_no_document_has_is_missing_everywhere_and_logged_once(
+    index_dir: Path, bundled: LLM2Comp, caplog: pytest.LogCaptureFixture
+) -> None:
+    for operator, value, expected in (
+        (FilterOperator.EQ, "x", set()),
+        (FilterOperator.EQ, ["x"], set()),
+        (FilterOperator.GT, 3, set()),
+        (FilterOperator.CONTAINS, "x", set()),
+        (FilterOperator.TEXT_MATCH, "x", set()),
+        (FilterOperator.ALL, [], set()),
+        (FilterOperator.NE, "x", set(METADATA)),
+        (FilterOperator.NE, None, set(METADATA)),
+        (FilterOperator.NIN, ["x"], set(METADATA)),
+        (FilterOperator.IS_EMPTY, None, set(METADATA)),
+    ):
+        caplog.clear()
+        filters = MetadataFilters(filters=[_filter("yaer", operator, value)])
+        assert _found(index_dir, bundled, filters) == expected, (operator, value)
+        [record] = [record for record in caplog.records if "llm2comp" in record.name]
+        assert record.getMessage().startswith(
+            'filters: no document has the field "yaer"; did you mean "year"? The fields are: '
+        )
+
+
+def test_messages_show_the_filters_of_llama_index(index_dir: Path, bundled: LLM2Comp) -> None:
+    group = MetadataFilters(filters=[_filter("lang", FilterOperator.EQ, "de")], condition=FilterCondition.NOT)
+    filters = MetadataFilters(filters=[_filter("year", FilterOperator.GT, "2020"), group])
+    with pytest.raises(SettingsError) as failure:
+        LLM2CompRetriever(index_dir, filters=filters, model=bundled)
+    assert str(failure.value).startswith(
+        """filters "year > '2020' and (not (lang == 'de'))": "year" holds whole numbers"""
+    )
+    assert "field[" not in str(failure.value)
+    with pytest.raises(SettingsError, match='no document has the field "yaer"'):
+        LLM2CompRetriever(index_dir, filters="yaer == 2020", model=bundled)
 
 
 def test_wrong_folders_models_and_modes_are_refused_at_once(

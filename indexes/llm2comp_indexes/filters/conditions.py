@@ -23,6 +23,7 @@ __all__ = [
     "Operator",
     "FieldTest",
     "Present",
+    "SameList",
     "Truth",
     "Value",
     "encodable",
@@ -198,6 +199,56 @@ class Contains(FieldTest):
         if isinstance(self.value, str):
             return ("texts", "object")
         return ("items",) if _to_exact(self.value) is None else ("numbers",)
+
+
+@dataclass(frozen=True, slots=True)
+class SameList(FieldTest):
+    """The value is a list of the same items in the same order; in lists, 1, 1.0 and True are equal, as in Python."""
+
+    values: tuple[Value, ...]
+
+    def kinds(self) -> frozenset[Kind]:
+        """Lists of any type."""
+        return frozenset(("texts", "numbers", "flags", "items"))
+
+    def mask(self, block: Block | None) -> Mask:
+        """Mask of the rows that fulfil it; a list that several columns share is compared as its `items`."""
+        if block is None or not block.rows:
+            return _NOWHERE if block is None else np.zeros(0, dtype=np.bool_)
+        columns = {kind: block.column(kind, self.field) for kind in self.kinds()}
+        present = {kind: _to_mask(column.is_valid()) for kind, column in columns.items() if column is not None}
+        shared = sum(rows.astype(np.int8) for kind, rows in present.items() if kind != "items") != 1
+        mask = np.zeros(block.rows, dtype=np.bool_)
+        for kind, rows in present.items():
+            complete = rows if kind == "items" else rows & ~shared & ~present.get("items", mask)
+            mask[self._find(kind, columns[kind], np.flatnonzero(complete))] = True
+        return mask
+
+    def _find(self, kind: Kind, column: object, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of the rows whose lists are equal."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if (items := self._to_items(kind)) is None:
+            return rows[:0]
+        values, offsets = column.values, column.offsets.to_numpy()  # type: ignore[attr-defined]
+        rows = rows[offsets[rows + 1] - offsets[rows] == len(items)]
+        for place, item in enumerate(items):
+            if rows.size:
+                rows = rows[_to_mask(pc.equal(values.take(pa.array(offsets[rows] + place)), item))]
+        return rows
+
+    def _to_items(self, kind: Kind) -> list[Value] | None:
+        """The constants as lists of this type hold them; None if these cannot hold one of them."""
+        if kind == "texts":
+            fits = all(isinstance(value, str) for value in self.values)
+        elif kind == "flags":
+            fits = all(value in (0, 1) for value in self.values)
+        else:
+            fits = kind == "items" or all(_to_exact(value) is not None for value in self.values)
+        if not fits:
+            return None
+        return [bool(value) if kind == "flags" else _to_item(kind, value) for value in self.values]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from llm2comp_indexes.filters.conditions import (
     Not,
     Operator,
     Present,
+    SameList,
     Truth,
     Value,
     encodable,
@@ -52,12 +53,16 @@ class Where:
     """A filter; made by `parse_where`.
 
     Attributes:
-        text: The text that was parsed.
+        text: The text that was parsed, or another form of it, for messages.
         condition: The condition that it states.
+        name: What messages call it.
+        allow_unknown: Whether a field that no document has counts as missing in all, instead of being an error.
     """
 
     text: str
     condition: Condition
+    name: str = "where"
+    allow_unknown: bool = False
 
     @property
     def fields(self) -> frozenset[str]:
@@ -77,29 +82,36 @@ class Where:
     def check(self, segments: Iterable[Metadata | None]) -> None:
         """Raises SettingsError if no segment has a tested field, or none has values of the type it is compared with."""
         present = [metadata for metadata in segments if metadata]
-        known: dict[str, set[Kind]] = {}
-        for metadata in present:
-            for field, kinds in metadata.fields.items():
-                known.setdefault(field, set()).update(kinds)
+        if not self.allow_unknown and (lines := self.find_unknown(present)):
+            raise SettingsError(f"{self.name} {_cut(self.text)}: {lines[0]}")
+        known = _find_kinds(present)
         for tests in find_alternatives(self.condition):
             test = tests[0]
             expected = frozenset(kind for each in tests for kind in each.kinds())
-            if test.field not in known:
-                more = (
-                    " (fields beyond the first 1,000 are not kept)"
-                    if any(metadata.left_out for metadata in present)
-                    else ""
-                )
+            if test.field in known and not known[test.field] & expected:
                 raise SettingsError(
-                    f"where {_cut(self.text)}: no document has the field "
-                    f'"{test.field}"{_suggest(test.field, known)}{more}'
+                    f'{self.name} {_cut(self.text)}: "{test.field}" holds {_name_kinds(known[test.field], " and ")}, '
+                    f"and is compared with {_name_kinds(expected, ' or ')}: no document can match"
+                    f"{'' if self.allow_unknown else _suggest_form(test.field, known)}"
                 )
-            if not known[test.field] & expected:
-                raise SettingsError(
-                    f'where {_cut(self.text)}: "{test.field}" holds {_name_kinds(known[test.field], " and ")}, and is '
-                    f"compared with {_name_kinds(expected, ' or ')}: no document can match"
-                    f"{_suggest_form(test.field, known)}"
-                )
+
+    def find_unknown(self, segments: Iterable[Metadata | None]) -> list[str]:
+        """A line for each tested field that no document has, with the fields there are."""
+        present = [metadata for metadata in segments if metadata]
+        known = _find_kinds(present)
+        cut = any(metadata.left_out for metadata in present)
+        more = " (fields beyond the first 1,000 are not kept)" if cut else ""
+        fields = dict.fromkeys(test.field for test in find_tests(self.condition) if test.field not in known)
+        return [f'no document has the field "{field}"{_suggest(field, known)}{more}' for field in fields]
+
+
+def _find_kinds(segments: Iterable[Metadata]) -> dict[str, set[Kind]]:
+    """Types of the values of each field."""
+    known: dict[str, set[Kind]] = {}
+    for metadata in segments:
+        for field, kinds in metadata.fields.items():
+            known.setdefault(field, set()).update(kinds)
+    return known
 
 
 def _name_kinds(kinds: Iterable[Kind], joined: str) -> str:
@@ -135,6 +147,7 @@ def parse_where(text: str) -> Where:
     - `year >= 2020`, `2000 <= year < 2010`, `lang == "en"`, `lang != "en"`, `lang in ("en", "de")`, `lang not in (...)`
     - `draft`: present, and neither False, 0 nor empty; `not draft`: all others
     - `"x" in tags`: a list contains "x", an object has that name, or a text contains it as a substring (case-sensitive)
+    - `tags == ["x", "y"]`: the same items in the same order
     - `year is None`, `year is not None`: documents without and with a value, which may be an object
     - `journal.name`: a nested field
     - a name in backticks, or `field["publication year"]`: a field whose name is a keyword or no Python name; within
@@ -219,6 +232,8 @@ def _to_test(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Condition:
             else ""
         )
         raise SettingsError(f"neither {_show(left)} nor {_show(right)} is a field{hint}")
+    if isinstance(operator, ast.Eq) and isinstance(right, ast.List):
+        return SameList(field, _to_items(right))
     value = _to_value(right)
     if value is None and isinstance(operator, ast.Eq | ast.Is):
         return Not(Present(field))
@@ -243,6 +258,13 @@ def _to_membership(field: str | None, other: str | None, left: ast.expr, right: 
     values = [_to_value(item) for item in items]
     tests: list[Condition] = [Among(field, tuple(value for value in values if value is not None))]
     return Any((*tests, Not(Present(field)))) if None in values else tests[0]
+
+
+def _to_items(node: ast.List) -> tuple[Value, ...]:
+    items = [_to_value(item) for item in node.elts]
+    if None in items:
+        raise SettingsError(f"{_show(node)} has None in it; expected numbers, texts in quotes, True or False")
+    return tuple(item for item in items if item is not None)
 
 
 def _to_field(node: ast.expr) -> str | None:

@@ -262,11 +262,11 @@ class Index:
         fused = fuse(rankings, weights=options.weights, k=k)
         return Neighbors(fused.scores.astype(np.float32), fused.rows)
 
-    def _filter(self, where: str | None) -> Where | None:
+    def _filter(self, where: str | Where | None) -> Where | None:
         """The filter, which names no field and no type that no document has."""
         if where is None:
             return None
-        parsed = parse_where(where)
+        parsed = parse_where(where) if isinstance(where, str) else where
         parsed.check(segment.metadata for segment in self.segments)
         return parsed
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.filters.parse import parse_where
+from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.structures.structure import Effort
 
 __all__ = ["Mode", "SearchOptions"]
@@ -19,7 +19,8 @@ class SearchOptions:
 
     Attributes:
         mode: `dense` (by vectors), `bm25` (by words), or `hybrid` (both, by reciprocal rank fusion).
-        where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`.
+        where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`, whose
+            result may be given too.
         effort: nprobe, ef_search and rerank in place of those that the index was tuned to.
         weights: Weights of the rankings by vectors and by words in `hybrid`.
         by: `row`: every chunk may be an answer; `document`: only the best chunk of each document.
@@ -30,7 +31,7 @@ class SearchOptions:
     """
 
     mode: Mode = "dense"
-    where: str | None = None
+    where: str | Where | None = None
     effort: Effort = field(default_factory=Effort)
     weights: tuple[float, float] = (1.0, 1.0)
     by: Literal["row", "document"] = "row"
@@ -52,5 +53,5 @@ class SearchOptions:
                 f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of "
                 "words"
             )
-        if self.where is not None:
+        if isinstance(self.where, str):
             parse_where(self.where)

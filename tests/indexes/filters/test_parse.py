@@ -228,6 +228,32 @@ def test_a_field_that_holds_only_objects_is_known(opened: Open) -> None:
     )
 
 
+def test_lists_are_equal_as_in_python(opened: Open) -> None:
+    lists: list[Any] = [
+        ["x", "y"],
+        ["y", "x"],
+        ["x"],
+        [],
+        ["x", 1],
+        [1, "x"],
+        [1, 2.5],
+        [True, False],
+        [True, 0],
+        [0, True],
+    ]
+    lists += [[2**53 + 1], [2**53], [2**53, "a"], [None], "xy", {"x": 1}, None, ["x", "y"]]
+    columns = opened([{"f": value} for value in lists])
+    for constant in [*lists[:13], [1, 0], [1.0, 0.0], [False, 1], [2.0**53]]:
+        expected = [place for place, value in enumerate(lists) if value == constant]
+        assert match(f"f == {constant!r}", columns) == expected, constant
+        assert match(f"{constant!r} != f", columns) == sorted(set(range(len(lists))) - set(expected))
+    assert match("f == []", opened([{"f": 1}, {"f": []}, {}])) == [1]
+    with pytest.raises(SettingsError, match=r"\[None\] has None in it; expected numbers"):
+        parse_where("f == [None]")
+    with pytest.raises(SettingsError, match='"f" holds whole numbers, and is compared with lists of texts or lists of'):
+        match("f == ['x']", opened([{"f": 1}]))
+
+
 def test_dates_are_compared_as_iso_texts(opened: Open) -> None:
     columns = opened([{"date": "2023-12-31"}, {"date": "2024-05-01T10:00:00"}, {"date": "2024-06-01"}])
     assert match("'2024-01' <= date < '2024-06'", columns) == [1]

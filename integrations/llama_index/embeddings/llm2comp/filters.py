@@ -3,13 +3,15 @@
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from llm2comp.errors import SettingsError
+from llm2comp_indexes.filters.parse import Where, parse_where
 
-__all__ = ["to_where"]
+__all__ = ["to_filter", "to_where"]
 
 _COMPARE: dict[FilterOperator, Callable[[Any, Any], bool]] = {
     FilterOperator.GT: operator.gt,
@@ -18,8 +20,39 @@ _COMPARE: dict[FilterOperator, Callable[[Any, Any], bool]] = {
     FilterOperator.LTE: operator.le,
 }
 _JOINED = {FilterOperator.ANY: " or ", FilterOperator.ALL: " and "}
-_FARTHEST = 10**309
-"""Beyond all doubles, and so beyond all numbers of an index; Python writes no number of over 4,300 digits."""
+_MOST_DECIMALS = 10**4000
+"""Python writes and reads no larger number in decimal digits."""
+_EXPECTED: dict[FilterOperator, str] = {
+    **dict.fromkeys(_COMPARE, "a number or a text"),
+    **dict.fromkeys((FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL), "a list"),
+    FilterOperator.CONTAINS: "a number or a text; for several, take any or all",
+    FilterOperator.TEXT_MATCH: "a text",
+    FilterOperator.TEXT_MATCH_INSENSITIVE: "text_match, which is case-sensitive",
+}
+
+
+def to_filter(filters: MetadataFilters | str | None) -> Where | str | None:
+    """As `to_where`, parsed: messages show LlamaIndex's filters, and a field that no document has is no error.
+
+    Raises:
+        SettingsError: As `to_where`.
+    """
+    if not isinstance(filters, MetadataFilters):
+        return to_where(filters)
+    where = to_where(filters)
+    return where and replace(parse_where(where), text=_describe(filters), name="filters", allow_unknown=True)
+
+
+def _describe(filters: MetadataFilters) -> str:
+    parts = [
+        f"({_describe(part)})"
+        if isinstance(part, MetadataFilters)
+        else f"{part.key} {part.operator.value} {_show(part.value)}"
+        for part in filters.filters
+    ]
+    if filters.condition == FilterCondition.NOT:
+        return f"not ({' or '.join(parts)})"
+    return (" or " if filters.condition == FilterCondition.OR else " and ").join(parts)
 
 
 def to_where(filters: MetadataFilters | str | None) -> str | None:
@@ -28,8 +61,9 @@ def to_where(filters: MetadataFilters | str | None) -> str | None:
     Groups may contain groups. A key is the name of a field; `journal.name` is a field of a field. As in the store of
     LlamaIndex (since 0.14.23), a document without the field matches only `!=`, `nin` and `is_empty`, 1 and 0 are equal
     to true and false, in lists too (its filters have no truth values), and nothing is equal to NaN. A value that no
-    document can be equal to, such as a text on a field of truth values, matches none; one that cannot be compared by
-    `<` or sought by `contains` is refused by the search, where that store raises TypeError.
+    document can be equal to, such as a text on a field of truth values, matches none. A document whose value cannot be
+    compared by `<` or looked into, where that store raises TypeError, does not match; if that is so for all documents,
+    the search refuses the filter.
 
     Raises:
         SettingsError: An operator or its value has no counterpart (the message names the key), or `filters` is of
@@ -58,7 +92,11 @@ def _to_test(part: MetadataFilter) -> str:
     field, value = f"field[{part.key!r}]", part.value
     match part.operator:
         case FilterOperator.IS_EMPTY:
-            return f"not ({field} or {field} in (0, False))"
+            return f"({field} in ('',) or {field} == [] or {field} in ()) or {field} is None"
+        case FilterOperator.EQ if isinstance(value, list):
+            return _to_list_equality(field, value)
+        case FilterOperator.NE if isinstance(value, list):
+            return f"not ({_to_list_equality(field, value)})"
         case FilterOperator.EQ | FilterOperator.IN if (values := _to_list(part)) is not None:
             return _to_equality(field, values)
         case FilterOperator.NE | FilterOperator.NIN if (values := _to_list(part)) is not None:
@@ -68,15 +106,15 @@ def _to_test(part: MetadataFilter) -> str:
         ):
             return _to_comparison(field, part.operator, value)
         case FilterOperator.TEXT_MATCH if isinstance(value, str):
-            return _to_membership(field, value)
+            return f'{_to_membership(field, value)} and {field} >= ""'
         case FilterOperator.CONTAINS if isinstance(value, str | int | float):
             return _to_membership(field, value)
-        case FilterOperator.ANY | FilterOperator.ALL if isinstance(value, list):
+        case FilterOperator.ANY | FilterOperator.ALL if isinstance(value, list | str):
             members = (f"({_to_membership(field, item)})" for item in value)
             return _JOINED[part.operator].join(members) or _empty_list(part.operator, field)
     raise SettingsError(
         f"the filter on {part.key!r} cannot be expressed: operator {part.operator.value!r} with the value "
-        f"{_show(value)}"
+        f"{_show(value)}; expected {_EXPECTED.get(part.operator, "another operator")}"
     )
 
 
@@ -84,7 +122,14 @@ def _to_list(part: MetadataFilter) -> list[Any] | None:
     """The values of which a document must have one, or none; None if the filter's value is of another type."""
     if part.operator in (FilterOperator.IN, FilterOperator.NIN):
         return part.value if isinstance(part.value, list) else None
-    return [part.value] if isinstance(part.value, str | int | float) else None
+    return [] if part.value is None else [part.value]
+
+
+def _to_list_equality(field: str, items: list[Any]) -> str:
+    """The test, which is accepted on fields that hold no lists too; no list with NaN is equal to another."""
+    if any(_is_nan(item) for item in items):
+        return f"{field} in ()"
+    return f"{field} == [{', '.join(map(_literal, items))}] or {field} in ()"
 
 
 def _to_equality(field: str, values: list[Any]) -> str:
@@ -130,7 +175,7 @@ def _literal(value: str | float) -> str:
     if isinstance(value, str | bool):
         return repr(value)
     if isinstance(value, int):
-        return repr(max(-_FARTHEST, min(_FARTHEST, value)))
+        return repr(value) if abs(value) < _MOST_DECIMALS else hex(value)
     return repr(value).replace("inf", "1e999")
 
 
@@ -140,4 +185,7 @@ def _empty_list(joined: FilterOperator, field: str) -> str:
 
 
 def _show(value: Any) -> str:
-    return f"{value!r:.60}"
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # a number that Python does not write in decimal digits
+        return f"{type(value).__name__} of over 4,000 digits"

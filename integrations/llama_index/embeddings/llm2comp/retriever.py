@@ -1,6 +1,7 @@
 """`LLM2CompRetriever`: an index on disk as a LlamaIndex retriever."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, QueryType, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
-from llama_index.embeddings.llm2comp.filters import to_where
+from llama_index.embeddings.llm2comp.filters import to_filter
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
@@ -18,6 +19,8 @@ from llm2comp_adapters import Mode, check_query, hit_metadata, open_and_check
 from llm2comp_indexes import Encoder, Hit, SearchOptions
 
 __all__ = ["LLM2CompRetriever"]
+
+logger = logging.getLogger(__name__)
 
 
 class LLM2CompRetriever(BaseRetriever):
@@ -54,15 +57,20 @@ class LLM2CompRetriever(BaseRetriever):
             index_dir: Folder of the index.
             similarity_top_k: Number of nodes to return.
             mode: Search by vectors (`dense`), by words (`bm25`), or by both (`hybrid`).
-            filters: Filters on metadata: LlamaIndex's, or a text such as `year >= 2020 and lang in ("en", "de")`.
+            filters: Filters on metadata: LlamaIndex's, or a text such as `year >= 2020 and lang in ("en", "de")`. A
+                field that no document has is an error in a text; in LlamaIndex's it is missing everywhere, and logged.
             options: Effort, weights, chunks or documents, threads; its mode and where are not used.
             model: Model of the index, loaded, or the folder or Hub id to load it from.
             callback_manager: As for every retriever.
             verbose: As for every retriever.
         """
         self.similarity_top_k = similarity_top_k
-        self._options = replace(options or SearchOptions(), mode=mode, where=to_where(filters))
+        where = to_filter(filters)
+        self._options = replace(options or SearchOptions(), mode=mode, where=where)
         self._index = open_and_check(index_dir, model, similarity_top_k, self._options)
+        if where is not None and not isinstance(where, str):
+            for line in where.find_unknown(segment.metadata for segment in self._index.segments):
+                logger.warning("filters: %s", line)
         super().__init__(callback_manager=callback_manager, verbose=verbose)
 
     def retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:

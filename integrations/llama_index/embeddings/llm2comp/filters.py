@@ -114,7 +114,7 @@ def _to_test(part: MetadataFilter) -> str:
             return _JOINED[part.operator].join(members) or _empty_list(part.operator, field)
     raise SettingsError(
         f"the filter on {part.key!r} cannot be expressed: operator {part.operator.value!r} with the value "
-        f"{_show(value)}; expected {_EXPECTED.get(part.operator, "another operator")}"
+        f"{_show(value)}; expected {_EXPECTED.get(part.operator, 'another operator')}"
     )
 
 

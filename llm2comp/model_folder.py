@@ -230,7 +230,7 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
         what = "has no llm2comp.json" if folder.is_dir() else "is not a folder"
         other = (
             f"; LLM2Comp.from_backbone({str(folder)!r}) makes an encoder of a language model"
-            if (folder / "config.json").is_file()
+            if (folder / "config.json").is_file() or is_gguf(folder.name)
             else ""
         )
         raise ModelFolderError(

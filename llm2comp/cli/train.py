@@ -26,7 +26,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Model to train further, or causal language model to start from: bundled model by name, folder or Hub id.",
+        help="Model to train further, or language model to start from: bundled one by name, folder, Hub id, GGUF file.",
     ),
 ]
 Settings = Annotated[

@@ -1,6 +1,7 @@
 """Encoders made of a language model's first layers: the states are transformers', and the reader stays whole."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,23 @@ def test_training_all_weights_leaves_the_whole_reader_as_it_was() -> None:
         assert torch.equal(backbone.read(backbone.embed_frozen(texts), LENGTHS), read)
     backbone.encode(backbone.embed(texts), LENGTHS).sum().backward()
     assert backbone.language_model.model.layers[-1].mlp.up_proj.weight.grad is not None
+
+
+def test_copies_and_moves_keep_one_copy() -> None:
+    backbone = stir(Backbone(deep("llama"), layers=COUNT))
+    embedded = torch.randn(6, backbone.hidden_size)
+    with torch.no_grad():
+        states = backbone.encode(embedded, (4, 2)), backbone.read(embedded, (4, 2))
+    for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
+        assert not twin.has_other_reader
+        with torch.no_grad():
+            assert torch.equal(twin.encode(embedded, (4, 2)), states[0])
+            assert torch.equal(twin.read(embedded, (4, 2)), states[1])
+    backbone.to("meta")
+    reader = backbone._reader(torch.device("meta"))
+    assert {parameter.device.type for parameter in reader.parameters()} == {"meta"}
+    shared = {id(parameter) for parameter in reader.parameters()}
+    assert all(id(parameter) in shared for parameter in backbone.parameters())
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ def test_methods_of_the_model() -> None:
     ours = {name for name in vars(llm2comp.LLM2Comp) if not name.startswith("_")}
     assert ours == {
         "changed",
+        "device",
         "encode",
         "encode_memory",
         "encoder",

@@ -20,6 +20,7 @@ from llm2comp.backbone.attention import tail_rows
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import inference_dtype
 from llm2comp.backbone.pass_threads import passes_at_once, run_passes
+from llm2comp.backbone.vocabulary import trim_tokenizer
 from llm2comp.bundled_models import full_name
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model_card import SavedModel, name_models_by_folder
@@ -112,6 +113,20 @@ class MemoryEncoder(InputModule):
     def get_embedding_dimension(self) -> int:
         """Dimension of a memory state."""
         return self.backbone.hidden_size
+
+    def trim_vocabulary(self, kept: Sequence[int]) -> None:
+        """Keeps some tokens of tokenizer and language model, and numbers them from 0.
+
+        Args:
+            kept: Ids in rising order, from `llm2comp.backbone.vocabulary.choose_tokens`.
+
+        Raises:
+            BackboneError: If the tokenizer or the language model cannot be trimmed.
+        """
+        tokenizer = trim_tokenizer(self.tokenizer, kept)
+        self.backbone.trim_vocabulary(kept)
+        self.tokenizer = tokenizer
+        self.beginning = kept.index(self.beginning)
 
     def token_ids(self, texts: Sequence[str], limit: int | None = None) -> list[list[int]]:
         """Token ids of each text, beginning-of-sequence token first, cut to leave room for the memory tokens.

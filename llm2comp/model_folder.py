@@ -46,6 +46,8 @@ __all__ = [
 
 CONFIG_FILE = "llm2comp.json"
 _MEMORY_FILE = "memory_tokens.safetensors"
+_VOCABULARY_FILE = "vocabulary.safetensors"
+"""Ids that the tokens had before the vocabulary was trimmed, as `kept_tokens` (tokens,)."""
 _ADAPTER_FILE = "adapter/adapter_model.safetensors"
 _FREE_FILES = (CONFIG_FILE, "README.md")
 _WEIGHTS = frozenset(
@@ -133,6 +135,8 @@ def write_encoder(
     """Writes memory tokens, adapter, tokenizer, the backbone unless it is a Hub reference, and the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / _MEMORY_FILE)
+    if backbone.kept_tokens is not None:
+        save_file({"kept_tokens": backbone.kept_tokens}, folder / _VOCABULARY_FILE)
     reference = backbone.reference
     with quiet():
         if isinstance(backbone.model, PeftModel):
@@ -313,9 +317,24 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
             f"{folder / _MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they "
             "do not belong together"
         )
+    backbone.kept_tokens = _read_kept_tokens(folder, backbone.vocabulary_size)
     if (folder / "adapter").is_dir():
         backbone.load_adapter(folder / "adapter")
     return EncoderParts(backbone, tokenizer, memory, config["max_length"])
+
+
+def _read_kept_tokens(folder: Path, vocabulary_size: int) -> Tensor | None:
+    """Ids that the tokens had before the vocabulary was trimmed, (tokens,); None: it is whole."""
+    path = folder / _VOCABULARY_FILE
+    if not path.is_file():
+        return None
+    try:
+        kept = load_file(path)["kept_tokens"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ModelFolderError(f"{path}: {one_line(error)}: {_AGAIN}") from error
+    if kept.shape != (vocabulary_size,) or kept.dtype != torch.int64 or (kept.diff() <= 0).any() or kept[0] < 0:
+        raise ModelFolderError(f"{path} does not hold {vocabulary_size} token ids in rising order: {_AGAIN}")
+    return kept
 
 
 def _could_be_loaded(name: str) -> bool:

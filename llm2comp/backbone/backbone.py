@@ -34,6 +34,7 @@ from llm2comp.backbone.layers import check_layers, first_layers
 from llm2comp.backbone.loading import Source, find_source, load_language_model
 from llm2comp.backbone.lora import add_lora, load_lora, lora_weights
 from llm2comp.backbone.shared_lock import SharedLock
+from llm2comp.backbone.vocabulary import trim_embeddings
 from llm2comp.errors import BackboneError
 
 __all__ = ["Backbone", "BackboneReference"]
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
         layers: Number of layers of the encoder, if it has fewer than the language model; None: it has all.
         reference: The Hub id of the weights; None once they have changed, so that saving includes them.
         file: The quantised file that the weights came from, if they came from one; saving includes the weights.
+        kept_tokens: Ids that the tokens had before the vocabulary was trimmed, (tokens,); None: it is whole.
 
     Raises:
         BackboneError: If the model cannot be made bidirectional.
@@ -83,6 +85,7 @@ class Backbone(nn.Module):
         self.model = model
         self.reference: BackboneReference | None = None
         self.file: GgufFile | None = None
+        self.kept_tokens: Tensor | None = None
         self._attention_dropout = 0.0
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
         self.threads_share = self.attention == "packed" and is_stateless(model)
@@ -284,6 +287,20 @@ class Backbone(nn.Module):
             self.model = self.model.merge_and_unload(safe_merge=True)
             self.reference = None
 
+    def trim_vocabulary(self, kept: Sequence[int]) -> None:
+        """Keeps the embeddings of some tokens, of the encoder and of its reader, and numbers them from 0.
+
+        Args:
+            kept: Ids of the kept tokens in rising order, as the model numbers them now.
+
+        Raises:
+            BackboneError: If the model has other weights for each token.
+        """
+        rows = torch.tensor(kept)
+        trim_embeddings([self.language_model, *self._frozen], rows)
+        self.kept_tokens = rows if self.kept_tokens is None else self.kept_tokens[rows]
+        self.reference = None
+
     def keep_frozen_copy(self) -> None:
         """Keeps a frozen copy of the whole language model as teacher and reader, for training all weights.
 
@@ -300,11 +317,15 @@ class Backbone(nn.Module):
     def read_with(self, reader: "Backbone") -> None:
         """Makes another language model the teacher and reader.
 
-        For an encoder with all weights trained, that is the language model it was trained from.
+        For an encoder with all weights trained, that is the language model it was trained from. If the encoder's
+        vocabulary was trimmed, that of a whole reader is trimmed likewise.
 
         Raises:
             BackboneError: If its hidden states, vocabulary, positions or attention layout differ from this one's.
         """
+        kept = self.kept_tokens
+        if kept is not None and reader.kept_tokens is None and int(kept[-1]) < reader.vocabulary_size > len(kept):
+            reader.trim_vocabulary(kept.tolist())
         for name, ours, theirs in zip(
             ("width", "vocabulary", "longest text", "attention"), _interface(self), _interface(reader), strict=True
         ):

@@ -31,6 +31,7 @@ from llm2comp.training.run_folder import (
     write_run_file,
 )
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
+from llm2comp.training.vocabulary import trim_vocabulary
 
 __all__ = ["run_recipe", "run_stage", "starting_point", "train_once"]
 
@@ -232,7 +233,7 @@ def _begun_with(settings: StageSettings, model: ModelSettings) -> dict[str, Any]
 
 def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) -> LLM2Comp:
     """The untrained encoder a recipe starts from."""
-    return LLM2Comp.from_backbone(
+    model = LLM2Comp.from_backbone(
         backbone,
         settings.memory_tokens,
         adapter=settings.adapter,
@@ -244,6 +245,9 @@ def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) 
         revision=settings.revision,
         dtype=_weights(settings, precision),
     )
+    if settings.vocabulary is not None:
+        trim_vocabulary(model, settings.vocabulary)
+    return model
 
 
 def _weights(settings: ModelSettings, precision: str) -> torch.dtype:

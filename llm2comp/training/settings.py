@@ -18,6 +18,7 @@ __all__ = [
     "Objective",
     "PretrainSettings",
     "StageSettings",
+    "VocabularySettings",
 ]
 
 Objective = Literal["distillation", "continuation", "reconstruction"]
@@ -123,6 +124,25 @@ class StageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VocabularySettings:
+    """Tokens that the encoder keeps; bytes and special tokens always stay, so other texts are encoded in pieces."""
+
+    corpora: tuple[str, ...] = ()
+    """Sources of the texts whose tokens are kept, which `llm2comp.corpus.read.read_corpus` understands."""
+    tokens: int | None = None
+    """Largest number of tokens, the most frequent ones of the corpora; None keeps all that occur."""
+    file: str | None = None
+    """File of the tokens to keep instead, one per line as in the tokenizer's vocabulary, single bytes included."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, least={1: ("tokens",)})
+        if bool(self.corpora) == (self.file is not None):
+            raise SettingsError("give either corpora or file: the texts whose tokens are kept, or the tokens")
+        if self.file is not None and self.tokens is not None:
+            raise SettingsError("tokens limits the tokens of corpora; a file names the tokens themselves")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """Settings of the encoder that the stages train."""
 
@@ -145,6 +165,8 @@ class ModelSettings:
     """LoRA adapter; null trains all weights."""
     pooling: Mapping[str, Any] = field(default_factory=lambda: {"mode": "mean"})
     """How memory tokens become the embedding: `{mode: mean}` or `{mode: cluster, threshold: 0.9}`."""
+    vocabulary: VocabularySettings | None = None
+    """Tokens of the backbone that are kept; None keeps all."""
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     """Precision of the weights in the files of the finished model; int8 stores the matrices of a backbone in the folder
     as int8 with a float16 scale per row."""

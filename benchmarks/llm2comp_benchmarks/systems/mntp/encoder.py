@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llm2comp.atomic import staged_folder, write_file
 from llm2comp.backbone.backbone import Backbone
-from llm2comp.backbone.hardware import choose_device, inference_dtype
+from llm2comp.backbone.hardware import choose_device, inference_dtype, storage_dtype
 from llm2comp.checked_json import FieldCheck, JsonFormat, check_fields, take
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError
@@ -120,7 +120,7 @@ class TextMeanModel(LLM2Comp):
         with staged_folder(target) as unfinished:
             write_encoder(unfinished / "encoder", encoder.backbone, encoder.tokenizer, unused, encoder.max_seq_length)
             if weights_dtype is not None:
-                cast_weights(unfinished / "encoder", weights_dtype)
+                cast_weights(unfinished / "encoder", storage_dtype(weights_dtype))
                 write_config(unfinished / "encoder", {})
             config = {
                 "format_version": _FORMAT.version,

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from llm2comp_indexes.format.metadata import Block, Kind, encode_item, encode_whole, to_double
+from llm2comp_indexes.format.columns import Kind, encode_item, encode_whole, to_double
+from llm2comp_indexes.format.metadata import Block
 
 __all__ = [
     "All",

@@ -31,7 +31,8 @@ from llm2comp_indexes.filters.conditions import (
     find_tests,
 )
 from llm2comp_indexes.filters.names import QUOTED, parse_expression, quote_name, unquote_name
-from llm2comp_indexes.format.metadata import Kind, Metadata
+from llm2comp_indexes.format.columns import Kind
+from llm2comp_indexes.format.metadata import Metadata
 
 __all__ = ["Where", "parse_where"]
 

@@ -2,35 +2,28 @@
 
 import io
 import logging
-import math
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, Self, get_args
+from typing import IO, Any, Self, get_args
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.scalars import is_same
 from llm2comp.errors import IndexFolderError, one_line
+from llm2comp_indexes.format.columns import Kind, encodable, to_kinds
 from llm2comp_indexes.format.files import FileRecord, HashedFile
 from llm2comp_indexes.format.mapping import Bytes, map_file
 
 __all__ = [
     "MOST_COLUMNS",
     "Block",
-    "Kind",
     "Metadata",
     "MetadataWriter",
-    "encode_item",
-    "encode_whole",
     "find_shared_name",
     "open_metadata",
-    "to_double",
 ]
 
 logger = logging.getLogger(__name__)
-
-Kind = Literal["integer", "number", "large", "flag", "text", "texts", "numbers", "flags", "items", "object"]
-"""Types of a column. A field has one column for each type its values have."""
 
 MOST_COLUMNS = 1000
 """Maximum number of columns. Fields beyond it cannot be filtered by (some corpora use ids as field names)."""
@@ -140,8 +133,8 @@ class _Batch:
 
     def add(self, metadata: dict[str, Any]) -> None:
         for field, value in _flatten(metadata):
-            for kind, content in _to_kinds(value):
-                self.columns.setdefault(f"{kind}:{_encodable(field)}", {})[self.rows] = content
+            for kind, content in to_kinds(value):
+                self.columns.setdefault(f"{kind}:{encodable(field)}", {})[self.rows] = content
                 self.characters += _count_characters(kind, content)
         self.rows += 1
 
@@ -183,80 +176,6 @@ def find_shared_name(metadata: dict[str, Any]) -> str | None:
             return name
         values[name] = value
     return None
-
-
-def _to_kinds(value: Any) -> Iterator[tuple[Kind, Any]]:
-    """Types of the columns that hold the value, with what they hold; none for null and NaN."""
-    if isinstance(value, bool):
-        yield "flag", value
-    elif isinstance(value, int) and -(2**63) <= value < 2**63:
-        yield "integer", value
-    elif isinstance(value, int | float):
-        if (number := to_double(value)) == value:
-            yield "number", number
-        elif isinstance(value, int):
-            yield "large", encode_whole(value)
-    elif isinstance(value, str):
-        yield "text", _encodable(value)
-    elif isinstance(value, list | tuple):
-        yield from _to_list_kinds(value)
-    elif isinstance(value, dict):
-        yield "object", [_encodable(str(name)) for name in value]
-
-
-def _to_list_kinds(items: list[Any] | tuple[Any, ...]) -> Iterator[tuple[Kind, list[Any]]]:
-    texts, numbers, others = [], [], []
-    rounded = False
-    for item in items:
-        if isinstance(item, str):
-            texts.append(_encodable(item))
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            number = to_double(item)
-            if isinstance(item, float) or number == item:
-                numbers.append(number)
-            else:
-                rounded = True
-        else:
-            others.append(item if isinstance(item, bool) else None)
-    if numbers:
-        yield "numbers", numbers
-    if texts or not items:
-        yield "texts", texts
-    if others:
-        yield "flags", others
-    if rounded or bool(numbers) + bool(texts) + bool(others) > 1:
-        yield "items", [encode_item(item) for item in items]
-
-
-def encode_item(item: Any) -> str:
-    """An item of a list as a text, the same for values that are equal in Python (1, 1.0 and True), else different.
-
-    What filters have no values for (nulls, objects, lists) is a text that is that of no value.
-    """
-    if isinstance(item, str):
-        return f"t{_encodable(item)}"
-    if isinstance(item, int | float):
-        whole = isinstance(item, int) or item.is_integer()
-        return f"i{encode_whole(int(item))}" if whole else f"f{float(item).hex()}"
-    return "-"
-
-
-def encode_whole(number: int) -> str:
-    """A whole number of any size as hexadecimal digits, which Python writes and reads in linear time."""
-    return f"{number:x}"
-
-
-def to_double(value: float) -> float:
-    """The nearest double; infinity beyond all doubles."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _encodable(text: str) -> str:
-    """The text without half surrogate pairs, which JSON can escape but UTF-8 cannot encode."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _to_type(name: str) -> Any:

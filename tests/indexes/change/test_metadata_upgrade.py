@@ -8,6 +8,7 @@ import pytest
 
 from llm2comp_indexes import IndexOptions, SearchOptions, add_documents, build_index, merge_index, open_index
 from llm2comp_indexes.format import metadata
+from llm2comp_indexes.format.columns import Kind, to_kinds
 from tests.indexes.live import RecordingEncoder
 
 LARGE = 2**64 + 1
@@ -20,15 +21,12 @@ def find(folder: Path, where: str) -> set[str]:
         return {hit.id for hit in index.search(["one"], 10, options=SearchOptions(where=where))[0]}
 
 
-def _to_kinds_before(value: Any) -> Iterator[tuple[metadata.Kind, Any]]:
+def _to_kinds_before(value: Any) -> Iterator[tuple[Kind, Any]]:
     """Objects are left out, and large numbers are rounded."""
     if isinstance(value, int) and abs(value) >= 2**63:
         yield "number", float(value)
     elif not isinstance(value, dict):
-        yield from TO_KINDS(value)
-
-
-TO_KINDS = metadata._to_kinds
+        yield from to_kinds(value)
 
 
 def test_merge_completes_the_metadata_of_earlier_segments(
@@ -36,7 +34,7 @@ def test_merge_completes_the_metadata_of_earlier_segments(
 ) -> None:
     folder, model = tmp_path / "idx", RecordingEncoder()
     with monkeypatch.context() as patched:
-        patched.setattr(metadata, "_to_kinds", _to_kinds_before)
+        patched.setattr(metadata, "to_kinds", _to_kinds_before)
         build_index([write_corpus(BEFORE)], folder, model=model, options=IndexOptions(type="flat"))
     assert find(folder, "f is not None") == {"b"}
     add_documents(folder, [write_corpus(AFTER, "after.jsonl")], model=model)

@@ -69,7 +69,7 @@ def find_source(name_or_path: str | Path, revision: str | None = None, *, sha256
         SettingsError: If a SHA-256 is given for something else than a GGUF file.
     """
     name = resolve_name(name_or_path)
-    if is_gguf(name) and not Path(name).is_dir():
+    if name.startswith(WHEEL_PREFIX) or (is_gguf(name) and not Path(name).is_dir()):
         return _gguf_source(name, revision, sha256)
     if sha256 is not None:
         raise SettingsError(f"a SHA-256 is given, which only a GGUF file is checked by, and {name!r} is none")
@@ -104,7 +104,9 @@ def _gguf_source(name: str, revision: str | None, sha256: str | None) -> Source:
         is_cached = hub.place != repository and cached.is_file()
         path, known_as = cached if is_cached else download_gguf(name, repository, hub.revision, file), name
     else:
-        raise BackboneError(f"no GGUF file {name!r}: give a path, OWNER/NAME/FILE.gguf on the Hub, or wheel:NAME/FILE")
+        raise BackboneError(
+            f"no GGUF file {name!r}: give a path, OWNER/NAME/FILE.gguf on the Hub, or wheel:NAME/FILE.gguf"
+        )
     path = path.resolve()
     return Source(name, None, str(path), open_gguf(known_as, path, sha256))
 

@@ -1,4 +1,4 @@
-"""Files inside Python distributions, installed or as wheels, which are read and never imported.
+"""GGUF files inside Python distributions, installed or as wheels, which are read and never imported.
 
 `wheel:NAME[==VERSION]/FILE` is a file of an installed distribution, or of its wheel in the current folder;
 `wheel:PATH.whl/FILE` of the wheel at a path.
@@ -19,8 +19,8 @@ from llm2comp.errors import BackboneError, SettingsError, one_line
 __all__ = ["WHEEL_PREFIX", "find_in_wheel"]
 
 WHEEL_PREFIX = "wheel:"
-_BY_PATH = re.compile(r"(?P<wheel>.+\.whl)/(?P<file>.+)", re.IGNORECASE)
-_BY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*?)(==(?P<version>[\w.!+]+))?/(?P<file>.+)")
+_BY_PATH = re.compile(r"(?P<wheel>.+\.whl)/(?P<file>.+\.gguf)", re.IGNORECASE)
+_BY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*?)(==(?P<version>[\w.!+]+))?/(?P<file>.+\.gguf)", re.IGNORECASE)
 
 
 class _Requirement(NamedTuple):
@@ -45,7 +45,9 @@ def find_in_wheel(source: str) -> Path:
         return _unpack(Path(by_path["wheel"]), by_path["file"])
     by_name = _BY_NAME.fullmatch(name)
     if by_name is None:
-        raise SettingsError(f"{source!r}: give {WHEEL_PREFIX}NAME==VERSION/FILE or {WHEEL_PREFIX}PATH.whl/FILE")
+        raise SettingsError(
+            f"{source!r}: give {WHEEL_PREFIX}NAME==VERSION/FILE.gguf or {WHEEL_PREFIX}PATH.whl/FILE.gguf"
+        )
     requirement = _Requirement(by_name["name"], by_name["version"])
     installed = _installed(requirement, by_name["file"])
     return installed or _unpack(_wheel_here(source, requirement), by_name["file"])

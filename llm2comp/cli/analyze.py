@@ -58,8 +58,8 @@ def analyze(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Language model that reads the memory tokens (folder or Hub id); needed if all weights of the encoder "
-            "were trained: the model it was before.",
+            help="Language model that reads the memory tokens (folder, Hub id or GGUF file): the model that the "
+            "encoder was before; needed if all its weights were trained, or it was made of the first layers only.",
         ),
     ] = None,
     reader_texts: Annotated[

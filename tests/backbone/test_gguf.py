@@ -254,7 +254,8 @@ class TestPlaces:
     def test_no_such_file(self, tmp_path: Path) -> None:
         assert "no GGUF file" in refused(tmp_path / "x.gguf")
         refused(f"wheel:{tmp_path}/none.whl/x.gguf")
-        assert "give wheel:NAME==VERSION/FILE" in refused("wheel:x.gguf", SettingsError)
+        for name in ("wheel:x.gguf", "wheel:some-model", "wheel:some-model/model.safetensors"):
+            assert "give wheel:NAME==VERSION/FILE.gguf" in refused(name, SettingsError)
 
 
 class TestBadFiles:

@@ -30,8 +30,8 @@ def check_layers(model: PreTrainedModel, count: int) -> None:
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
     """The model with its first `count` layers only, followed by the final norm.
 
-    All modules are shared with the given model, except those that contain the list of layers. The configuration is a
-    copy that names `count` layers. The weights of the later layers of the given model are frozen.
+    All modules are shared with the given model, except those that contain the list of layers. The configurations are
+    copies, of which that of the model names `count` layers. The weights of the given model's later layers are frozen.
 
     Raises:
         SettingsError, BackboneError: As `check_layers`.
@@ -65,8 +65,8 @@ def _shallow_copy(module: Any, configs: dict[int, Any]) -> Any:
     """The module with the same parameters and submodules, whose submodules can be replaced."""
     twin = copy(module)
     twin._modules = dict(module._modules)
-    if hasattr(module, "config"):
-        twin.config = deepcopy(module.config, configs)
+    for name in {"config", "generation_config"} & vars(module).keys():
+        setattr(twin, name, deepcopy(vars(module)[name], configs))
     return twin
 
 

@@ -100,6 +100,8 @@ def test_one_copy_is_resident_with_an_adapter_and_two_without() -> None:
     assert not backbone.has_other_reader
     shared = {id(parameter) for parameter in whole.parameters()}
     assert all(id(parameter) in shared for parameter in encoder.parameters())
+    for name in ("config", "generation_config"):  # changed in one, such as by a trimmed vocabulary
+        assert getattr(encoder, name) is not getattr(whole, name)
     backbone.keep_frozen_copy()
     assert backbone.has_other_reader
     frozen = backbone._reader(torch.device("cpu"))

@@ -24,9 +24,9 @@ __all__ = ["INT8_SUFFIX", "holds_int8", "load_int8", "round_to_int8", "store_as_
 INT8_SUFFIX = ".int8.safetensors"
 """End of the names of files with int8 weights, which transformers does not load by itself."""
 _LARGEST = 127
-_LARGEST_ERROR = 1 / 32
+_LARGEST_ERROR = 1 / 64
 """Norm of a row's rounding error over the norm of the row, above which the row is not quantised. Rows of normally
-distributed numbers have 0.007 to 0.01; a cosine of 0.9995 is 1/32."""
+distributed numbers have 0.007 to 0.01; 1/64 is a cosine of 0.9999."""
 _SCALE, _EXACT, _EXACT_ROWS = ".int8_scale", ".int8_exact", ".int8_exact_rows"
 _PARTS = (_SCALE, _EXACT, _EXACT_ROWS)
 

@@ -71,7 +71,7 @@ class TestRows:
     @pytest.mark.parametrize("size", [1e-30, 1e-9, 1e-6, 1e-4, 1e4, 1e9, 1e30])
     def test_no_size_of_numbers_is_lost(self, size: float) -> None:
         """Scales below and above float16's range too."""
-        assert self.error(size * torch.randn(20, 64, generator=torch.Generator().manual_seed(0))).max() < 1 / 32
+        assert self.error(size * torch.randn(20, 64, generator=torch.Generator().manual_seed(0))).max() < 1 / 64
 
     def test_zeros_stay_zeros(self) -> None:
         assert torch.equal(round_to_int8(torch.zeros(3, 5)), torch.zeros(3, 5))

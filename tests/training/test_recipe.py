@@ -116,7 +116,7 @@ def test_every_shipped_recipe_loads_and_no_two_are_alike() -> None:
         name: settings_values(read_recipe(name, data=Path("/data"), pairs=Path("/run/pairs")))
         for name in shipped_recipes()
     }
-    assert {"llama-2-7b-paper", "llm2comp-tiny", "qwen3-0.6b"} <= set(loaded)
+    assert {"llama-2-7b-paper", "llm2comp-small", "llm2comp-tiny", "qwen3-0.6b"} <= set(loaded)
     for name, values in loaded.items():
         assert values["name"] == name
         assert "{" not in json.dumps({key: value for key, value in values.items() if key != "about"}).replace(

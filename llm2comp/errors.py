@@ -53,6 +53,7 @@ def one_line(error: BaseException, *, limit: int = 300) -> str:
 def quote_path(path: str | os.PathLike[str]) -> str:
     """The path as one word of a shell, to be pasted; if it cannot be printed, in `$'…'` with its bytes escaped."""
     name = os.fspath(path)
+    name = f"./{name}" if name.startswith("-") else name  # not an option
     try:
         name.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
         printable = name.isprintable()

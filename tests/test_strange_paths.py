@@ -1,13 +1,16 @@
 """Outputs in folders whose names are not UTF-8: written, or refused before any work; hints can be pasted."""
 
+import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from llm2comp.atomic import write_output
+from llm2comp.cli.output import print_json
 from llm2comp.errors import ModelFolderError, quote_path
 from llm2comp.export import check_target
 from llm2comp.training.run_folder import sole_user
@@ -67,3 +70,18 @@ except ModelFolderError as error:
 """
     environment = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     assert run_python(code, tmp_path / "caf\u00e9", environment=environment) == "True\n"
+
+
+def test_a_path_that_looks_like_an_option_is_quoted_as_a_path() -> None:
+    assert quote_path("-dash") == "./-dash"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_on_stdout_can_be_read_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    value = {"text": "Größe ☃", "path": os.fsdecode(b"caf\xe9")}
+    stdout = io.TextIOWrapper(written, encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    print_json(value)
+    stdout.flush()
+    assert json.loads(written.getvalue().decode(encoding)) == value

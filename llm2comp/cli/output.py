@@ -78,8 +78,13 @@ def _cut(text: str, width: int) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Prints the value on stdout as JSON, indented by two spaces."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    """Prints the value on stdout as JSON, indented by two spaces; escaped where stdout cannot encode a character."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.records import read_json_lines
 from llm2comp.corpus.report import choose_report, list_names
+from llm2comp.corpus.scalars import is_missing
 from llm2comp.corpus.training_columns import (
     NEGATIVE,
     PASSAGES,
@@ -101,6 +102,7 @@ def _parse_rows(
     report = choose_report(on_error, on_skip)
     named: set[str] = set()
     for number, fields in read_json_lines(path, on_error=on_error, on_skip=on_skip):
+        fields = {name: value for name, value in fields.items() if not is_missing(value)}
         try:
             row, used = _parse(fields)
             if row.labelled and not negatives_from_label:
@@ -111,7 +113,7 @@ def _parse_rows(
         except ValueError as error:
             report(f"{path}:{number}: {error}")
             continue
-        unused = [name for name in fields if name not in used and name not in named and fields[name] is not None]
+        unused = [name for name in fields if name not in used and name not in named]
         if unused and name_unused:
             named.update(unused)
             _logger.warning("%s:%d: not used: %s; used: %s", path, number, list_names(unused), list_names(used))
@@ -135,9 +137,11 @@ def _parse(fields: dict[str, Any]) -> tuple[_Row, list[str]]:
         raise ValueError(
             'no positive: expected a text or a list of texts under "positive" (Tevatron: "positive_passages")'
         )
-    negatives = tuple(text for name in negative_columns for text, _ in _entries(fields[name], "negative"))
-    both = not negatives and len(values) == 1 and isinstance(values[0], list | dict)
-    labels, label_columns = _labels(fields, entries, len(negatives), both=both, named=bool(named_positive))
+    mined = [text for name in negative_columns for text, _ in _entries(fields[name], "negative")]
+    passages = {text for text, _ in entries}
+    negatives = tuple(text for text in mined if text not in passages)  # a mined one may be the positive itself
+    both = not mined and len(values) == 1 and isinstance(values[0], list | dict)
+    labels, label_columns = _labels(fields, entries, len(mined), both=both, named=bool(named_positive))
     if normalise(positive_columns[0]) in _NEED_LABELS and labels is None:
         raise ValueError(
             f'a list under "{positive_columns[0]}" without labels: expected "labels", 0 for each negative and 1 for '

@@ -46,6 +46,14 @@ class TestNegatives:
         (triple,) = read(tmp_path, {"anchor": "q", "positive": "p", "negative_1": None, "negative_2": "b"})
         assert triple.negatives == ("b",)
 
+    def test_nan_is_as_absent_as_null(self, tmp_path: Path) -> None:
+        row = {"query": "q", "positive": "p", "negative_1": float("nan"), "negative_2": "b", "label": float("nan")}
+        assert read(tmp_path, row) == [("q", ("p",), ("b",))]
+
+    def test_a_mined_positive_is_no_negative(self, tmp_path: Path) -> None:
+        row = {"query": "q", "positive": "p", "negative_1": "p", "negative_2": "b"}
+        assert read(tmp_path, row) == [("q", ("p",), ("b",))]
+
     def test_every_column_of_a_role_is_read(self, tmp_path: Path) -> None:
         row = {"query": "q", "positive": "p", "pos": ["r"], "negative": ["a"], "neg": "b", "negative_1": "c"}
         assert read(tmp_path, row) == [("q", ("p", "r"), ("a", "b", "c"))]

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from llm2comp.backbone.adapter import AdapterSettings
+from llm2comp.backbone.backbone import Backbone
+
 VOCABULARY = 99
 WINDOW = 6
 _COMMON: dict[str, Any] = {
@@ -160,3 +163,15 @@ def states_by_hand(model: PreTrainedModel, text: Tensor) -> Tensor | None:
     nothing_hidden = torch.zeros(1, 1, len(text), len(text))
     states: Tensor = model.base_model(input_ids=text[None], attention_mask=nothing_hidden).last_hidden_state[0]
     return states
+
+
+def stirred(backbone: Backbone, dropout: float = 0.0) -> Backbone:
+    """The backbone with an adapter that is not zero."""
+    backbone.language_model.requires_grad_(False)
+    backbone.add_adapter(AdapterSettings(rank=4, dropout=dropout))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return backbone

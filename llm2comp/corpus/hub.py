@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from llm2comp.corpus.columns import Columns, rename_fields
+from llm2comp.corpus.columns import Columns
 from llm2comp.corpus.parquet import to_rows
-from llm2comp.corpus.records import Record
+from llm2comp.corpus.records import Record, to_records
 from llm2comp.corpus.report import Report, note_left_out
 from llm2comp.errors import CorpusError, one_line
 
@@ -38,13 +38,7 @@ def read_hub(source: str, report: Report, columns: Columns) -> Iterator[Record]:
                     f"{source}: has the splits {', '.join(loaded)}; name one: hub:{name}:{config}:{next(iter(loaded))}"
                 )
             loaded = next(iter(loaded.values()))
-        for number, fields in _to_fields(loaded, source, report):
-            try:
-                fields = rename_fields(fields, columns, source)
-            except ValueError as error:
-                report(f"{source}:{number}: {error}")
-            else:
-                yield Record(f"{source}:{number}", f"{name}:{number}", fields)
+        yield from to_records(_to_fields(loaded, source, report), source, name, report, columns)
     except CorpusError:
         raise
     except Exception as error:  # of a dozen kinds, for a data set that is missing, private or broken

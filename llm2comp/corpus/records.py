@@ -1,7 +1,7 @@
 """Files of records: JSON lines, CSV, TSV and parquet, read one row at a time with its place for error messages."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ __all__ = [
     "Record",
     "read_json_lines",
     "read_records",
+    "to_records",
 ]
 
 RECORD_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
@@ -117,10 +118,25 @@ def read_records(
         rows = read_table(path, "\t" if suffix == ".tsv" else ",", report, columns, header=header, quotes=quotes)
     else:
         rows = read_json_lines(path, on_error="skip", on_skip=report)
+    yield from to_records(rows, path, name, report, columns)
+
+
+def to_records(
+    rows: Iterable[tuple[int, dict[str, Any]]], source: str | Path, name: str, report: Report, columns: Columns
+) -> Iterator[Record]:
+    """Rows as records, with known names in place of those that match them; rows with ambiguous names are reported.
+
+    Args:
+        rows: Numbers and fields.
+        source: File or data set, for messages.
+        name: What the ids of rows without one begin with.
+        report: Receives messages.
+        columns: Known names.
+    """
     for number, fields in rows:
         try:
-            fields = rename_fields(fields, columns, path)
+            fields = rename_fields(fields, columns, source)
         except ValueError as error:
-            report(f"{path}:{number}: {error}")
+            report(f"{source}:{number}: {error}")
         else:
-            yield Record(f"{path}:{number}", f"{name}:{number}", fields)
+            yield Record(f"{source}:{number}", f"{name}:{number}", fields)

@@ -16,21 +16,9 @@ from llm2comp.backbone.backbone import Backbone
 from llm2comp.errors import BackboneError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.compression import compression_loss
-from tests.families import PACKED, PADDED, build, padded_states, some_texts
+from tests.families import PACKED, PADDED, build, padded_states, some_texts, stirred
 
 LENGTHS = (5, 17, 9, 1)
-
-
-def stirred(backbone: Backbone, dropout: float = 0.0) -> Backbone:
-    """The backbone with an adapter that is not zero."""
-    backbone.language_model.requires_grad_(False)
-    backbone.add_adapter(AdapterSettings(rank=4, dropout=dropout))
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, parameter in backbone.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return backbone
 
 
 class TestReader:

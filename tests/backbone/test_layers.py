@@ -19,7 +19,7 @@ from llm2comp.backbone.last_layer import last_attention
 from llm2comp.errors import BackboneError, ModelFolderError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.compression import compression_loss
-from tests.families import PACKED, PADDED, build, padded_states, some_texts
+from tests.families import PACKED, PADDED, build, padded_states, some_texts, stirred
 
 LENGTHS = (5, 17, 9, 1)
 TOTAL = 4
@@ -44,18 +44,6 @@ def cut_by_hand(model: PreTrainedModel, count: int = COUNT) -> PreTrainedModel:
         del layers[-1]
     plain.config.num_hidden_layers = count
     return plain
-
-
-def stir(backbone: Backbone) -> Backbone:
-    """The backbone with an adapter that is not zero."""
-    backbone.language_model.requires_grad_(False)
-    backbone.add_adapter(AdapterSettings(rank=4, dropout=0.0))
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, parameter in backbone.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return backbone
 
 
 @pytest.mark.parametrize("family", [*PACKED, *PADDED])
@@ -86,7 +74,7 @@ def test_an_adapter_is_on_the_first_layers_and_off_when_read(family: str) -> Non
     backbone = Backbone(plain, layers=COUNT)
     embedded = backbone.embed(torch.cat(texts))
     without = backbone.encode(embedded, LENGTHS)
-    stir(backbone)
+    stirred(backbone)
     assert (backbone.encode(embedded, LENGTHS) - without).abs().max() > 0.1
     torch.testing.assert_close(backbone.read(embedded, LENGTHS), expected, atol=1e-5, rtol=1e-5)
     assert not any(f".{number}." in name for number in range(COUNT, TOTAL) for name in backbone.adapter_weights())
@@ -124,7 +112,7 @@ def test_training_all_weights_leaves_the_whole_reader_as_it_was() -> None:
 
 
 def test_copies_and_moves_keep_one_copy() -> None:
-    backbone = stir(Backbone(deep("llama"), layers=COUNT))
+    backbone = stirred(Backbone(deep("llama"), layers=COUNT))
     embedded = torch.randn(6, backbone.hidden_size)
     with torch.no_grad():
         states = backbone.encode(embedded, (4, 2)), backbone.read(embedded, (4, 2))
@@ -165,7 +153,7 @@ def test_gradients_of_stage_1_are_the_same_with_checkpoints(whole: bool) -> None
         if whole:
             backbone.keep_frozen_copy()
         else:
-            stir(backbone)
+            stirred(backbone)
         if checkpointed:
             backbone.enable_checkpointing()
         backbone.train()

@@ -32,7 +32,7 @@ def open_missing_streams() -> None:
 
 
 class LossyStream:
-    """A stream that loses what cannot be written, such as to a terminal that is gone or a full disk.
+    """A stream that loses what cannot be written: a terminal that is gone, a full disk, a stream that is closed.
 
     The descriptor is then pointed at the null device, so that nothing later fails for it either.
     """
@@ -46,7 +46,8 @@ class LossyStream:
     def write(self, text: str) -> int:
         """Writes the text and returns its length."""
         try:
-            self._stream.write(text)
+            if not self._stream.closed:
+                self._stream.write(text)
         except OSError:
             self._give_up()
         return len(text)
@@ -54,7 +55,8 @@ class LossyStream:
     def flush(self) -> None:
         """Writes what is buffered."""
         try:
-            self._stream.flush()
+            if not self._stream.closed:
+                self._stream.flush()
         except OSError:
             self._give_up()
 

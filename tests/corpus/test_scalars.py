@@ -250,7 +250,6 @@ def test_data_sets_of_the_hub_are_read_as_parquet_is(tmp_path: Path, monkeypatch
     assert second == Document("2", "", "u", {"at": TIMES[0], "took": "0:00:00", "day": "1970-01-01"})
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves metadata.csv open
 def test_images_of_the_hub_are_left_out_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,7 +258,7 @@ def test_images_of_the_hub_are_left_out_with_one_line(
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "a.png").write_bytes(b"never decoded")
-    (folder / "metadata.csv").write_text("file_name,id,text\na.png,1,one\n")
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "id": "1", "text": "one"}\n')
     assert list(read_corpus(f"hub:{folder}")) == [Document("1", "", "one")]
     assert f"hub:{folder}:1: values are left out of the metadata from here on: image" in caplog.messages
 

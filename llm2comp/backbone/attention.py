@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from llm2comp.backbone.blocked_attention import BlockPlan, blocked_attention, suits_blocks
 from llm2comp.errors import BackboneError
 
-__all__ = ["PACKED_ATTENTION", "Packing", "packed_attention", "tail_rows"]
+__all__ = ["PACKED_ATTENTION", "Packing", "attend_packed", "packed_attention", "tail_rows"]
 
 PACKED_ATTENTION = "llm2comp_packed"
 """The name to pass to transformers as `attn_implementation`."""
@@ -160,13 +160,40 @@ def packed_attention(
         and (halves := _in_half_precision(query, key, value))
     ):
         return _varlen(*halves, packing, scaling, window), None
-    tail = packing.tail if plain and module is packing.last_attention else 0
-    if plain and not packing.causal and not packing.dropout and suits_blocks(query, key, value):
-        return blocked_attention(query, key, value, packing.plan(query.shape[1], key.shape[1], tail), scaling), None
-    attend = partial(_fused, packing=packing, scaling=scaling)
     if not plain:
         attend = partial(_written_out, packing=packing, scaling=scaling, softcap=softcap, sinks=s_aux)
-    return _by_length(query, key, value, packing, window, tail, attend), None
+        return _by_length(query, key, value, packing, window, 0, attend), None
+    tail = packing.tail if module is packing.last_attention else 0
+    return attend_packed(query, key, value, packing, scaling, window=window, tail=tail), None
+
+
+def attend_packed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    scaling: float | None,
+    *,
+    window: int | None = None,
+    tail: int = 0,
+) -> Tensor:
+    """Attention as of `packed_attention`, without its variants, by PyTorch's operations for all devices.
+
+    Args:
+        query: (1, heads, tokens, dim); key and value as for `packed_attention`.
+        key: (1, key heads, tokens, dim).
+        value: (1, key heads, tokens, value dim).
+        packing: Which tokens see which.
+        scaling: Factor on the scores; 1 / sqrt(dim) if None.
+        window: Tokens that a token looks back at, itself included; None: all.
+        tail: Tokens at the end of each text that attend; 0: all.
+
+    Returns:
+        (1, tokens, heads, value dim); 0 for tokens that do not attend.
+    """
+    if not packing.causal and not packing.dropout and suits_blocks(query, key, value):
+        return blocked_attention(query, key, value, packing.plan(query.shape[1], key.shape[1], tail), scaling)
+    return _by_length(query, key, value, packing, window, tail, partial(_fused, packing=packing, scaling=scaling))
 
 
 def _by_length(

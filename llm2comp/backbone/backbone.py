@@ -29,6 +29,7 @@ from llm2comp.backbone.forward import (
     run_padded,
 )
 from llm2comp.backbone.gguf_file import GgufFile
+from llm2comp.backbone.inference_pass import InferencePasses
 from llm2comp.backbone.last_layer import current_pass, hook_last_layer, last_attention, memory_rows_only
 from llm2comp.backbone.layers import check_layers, first_layers
 from llm2comp.backbone.loading import Source, find_source, load_language_model
@@ -90,6 +91,7 @@ class Backbone(nn.Module):
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
         self.threads_share = self.attention == "packed" and is_stateless(model)
         self._lock = SharedLock()
+        self._inference = InferencePasses()
         self.layers: int | None = None
         if layers is not None and layers < model.config.get_text_config(decoder=True).num_hidden_layers:
             self.layers = layers
@@ -216,6 +218,8 @@ class Backbone(nn.Module):
         """
         dropout = self._attention_dropout if self.training else 0.0
         with self._adapter_on():
+            if self.threads_share and (run := self._inference.find(self.language_model, embeddings)):
+                return run(embeddings, lengths, tail)
             return self._run(self.language_model, embeddings, lengths, causal=False, dropout=dropout, tail=tail)
 
     def read(self, embeddings: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-__all__ = ["BlockPlan", "blocked_attention", "suits_blocks"]
+__all__ = ["BlockPlan", "attend_in_one_block", "blocked_attention", "fits_one_block", "suits_blocks"]
 
 _BLOCK_BYTES = 2**20
 """Scores of a block: what fits in the second-level cache of a server's core."""
@@ -170,6 +170,34 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan
         states = torch.arange(len(attended)) if plan.states is None else plan.states
         attended = attended.new_zeros(tokens * heads, width).index_copy_(0, states, attended)
     return attended.view(1, tokens, heads, width)
+
+
+def fits_one_block(query: Tensor, key: Tensor) -> bool:
+    """Whether the scores of queries, (rows, heads, dim), and keys, (tokens, key heads, dim), are at most a block."""
+    return query.shape[0] * query.shape[1] * key.shape[0] * query.element_size() <= _BLOCK_BYTES
+
+
+def attend_in_one_block(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Attention within one text whose scores are at most a block, with few operations.
+
+    Args:
+        query: (rows, heads, dim).
+        key: (tokens, key heads, dim).
+        value: (tokens, key heads, dim).
+        scaling: Factor on the scores.
+
+    Returns:
+        (rows, heads x dim).
+    """
+    rows, heads, dim = query.shape
+    shared = heads // key.shape[1]
+    by_key_head: Tensor = query.unflatten(1, (-1, shared)).permute(1, 2, 0, 3)
+    grouped = by_key_head.reshape(-1, shared * rows, dim)
+    nothing = query.new_empty(1, 1, 1)  # what baddbmm would add
+    scores = torch.baddbmm(nothing, grouped, key.permute(1, 2, 0), beta=0, alpha=scaling)
+    attended = torch.bmm(scores.softmax(-1), value.transpose(0, 1))
+    by_row: Tensor = attended.unflatten(1, (shared, rows)).permute(2, 0, 1, 3)
+    return by_row.reshape(rows, -1)
 
 
 def _by_state(states: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from llm2comp.backbone.attention import Packing
 from llm2comp.backbone.forward import decoder, rows_of_padding
 
-__all__ = ["current_pass", "hook_last_layer", "last_attention", "memory_rows_only"]
+__all__ = ["LAST_LAYER_HOOKS", "current_pass", "hook_last_layer", "last_attention", "memory_rows_only"]
 
 _PROJECTIONS = ("q_proj", "o_proj")
 """Attention's projections by Llama's names; keys and values are needed of all tokens."""
@@ -85,3 +85,7 @@ def _restore_rows(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> T
     rows = packing.tail_rows()
     states = output.new_zeros(1, packing.positions.shape[1], output.shape[-1])
     return states.index_copy(1, rows, output[:, : len(rows)])
+
+
+LAST_LAYER_HOOKS = frozenset({_select_memory_rows, _restore_rows})
+"""The hooks that `hook_last_layer` sets."""

@@ -183,7 +183,7 @@ def test_dropout_falls_on_training_of_the_encoder_only() -> None:
     assert not torch.allclose(backbone.encode(embedded, [12]), exact)
     assert torch.equal(backbone.read(embedded, [12]), read)
     backbone.set_attention_dropout(0.0)
-    assert torch.equal(backbone.encode(embedded, [12]), exact)
+    close(backbone.encode(embedded, [12]), exact)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt_oss"])

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -216,6 +216,16 @@ class LLM2Comp(SentenceTransformer):
     def device(self) -> torch.device:
         """Where the model is; SentenceTransformer, which asks dozens of times for each text, would walk all modules."""
         return self.encoder.memory.device
+
+    def eval(self) -> Self:
+        """Leaves training mode; at once if no module is in it, because SentenceTransformer asks before every text."""
+        return super().eval() if any(module.training for module in self.modules()) else self
+
+    def _resolve_inference_device(self, device: int | str | torch.device | None) -> torch.device:
+        """SentenceTransformer's choice, without a look at every weight where the model stays where it is."""
+        if device is None and not self._placement_is_delegated:
+            return self.device
+        return super()._resolve_inference_device(device)
 
     @property
     def memory_tokens(self) -> int:

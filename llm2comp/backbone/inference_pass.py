@@ -131,7 +131,7 @@ class _InferencePass:
             tail: With a tail, the last layer is computed for this many tokens at the end of each text only.
 
         Returns:
-            (tokens, hidden), after the final norm; with a tail, undefined for other tokens.
+            (tokens, hidden), after the final norm; with a tail, 0 for other tokens.
         """
         padding = self._rows_of_padding(len(embeddings))
         packing = Packing.of(lengths, causal=False, device=embeddings.device, padding=padding, tail=tail)
@@ -148,7 +148,7 @@ class _InferencePass:
         rows = packing.tail_rows()
         rows = functional.pad(rows, (0, self._rows_of_padding(len(rows))), value=int(rows[-1]))
         tails = self._final(last.of_tails(blocks, rotation, packing, rows))
-        return embeddings.new_empty(embeddings.shape).index_copy_(0, rows, tails)
+        return torch.zeros_like(embeddings).index_copy_(0, rows, tails)
 
     def _rows_of_padding(self, rows: int) -> int:
         """Rows to add, so that the last block has one of few numbers of rows."""

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -233,3 +234,30 @@ def test_first_passes_of_several_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         for states in pool.map(run, range(16)):
             torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_threads_are_inside_a_pass_at_once() -> None:
+    """They meet at a barrier there; a lock held through a pass would deadlock."""
+    meeting = threading.Barrier(3)
+
+    class Meeting(nn.Linear):
+        def forward(self, states: Tensor) -> Tensor:
+            meeting.wait(60)
+            return super().forward(states)
+
+    backbone = Backbone(build("llama"))
+    mlp = backbone.language_model.model.layers[0].mlp
+    weight = mlp.up_proj.weight
+    mlp.up_proj = Meeting(32, 48, bias=False)
+    mlp.up_proj.weight = weight
+    embedded = backbone.embed(torch.cat(some_texts(*LENGTHS))).detach()
+
+    def run(_: int) -> Tensor:
+        with torch.no_grad():
+            return backbone.encode(embedded, LENGTHS)
+
+    with ThreadPoolExecutor(3) as pool:
+        states = list(pool.map(run, range(3)))
+    assert prepared(backbone)
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])

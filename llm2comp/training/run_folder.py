@@ -81,7 +81,7 @@ def sole_user(folder: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise TrainingError(
-            f"another run is training in {folder}; wait for it, stop it, or give another output folder"
+            f"another run is writing to {folder}; wait for it, stop it, or give another output folder"
         ) from error
 
 

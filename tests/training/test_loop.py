@@ -165,7 +165,7 @@ def test_a_checkpoint_of_other_weights_is_refused(corpus: Path, tmp_path: Path) 
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    with sole_user(tmp_path), pytest.raises(TrainingError, match="another run is training in"), sole_user(tmp_path):
+    with sole_user(tmp_path), pytest.raises(TrainingError, match="another run is writing to"), sole_user(tmp_path):
         pass
     with sole_user(tmp_path):
         pass

@@ -1,0 +1,56 @@
+"""Settings of mining hard negatives."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llm2comp.errors import SettingsError
+from llm2comp.training.settings import check_fields
+
+__all__ = ["MiningSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiningSettings:
+    """Which passages of a file become negatives of a query.
+
+    Ranks count the passages of the file that may be negatives of the query, the most similar one first, from 1.
+    """
+
+    negatives: int = 4
+    """Negatives of a row, those that it has already included; a row for which fewer are found has fewer."""
+
+    margin: float = 0.95
+    """Largest similarity of a negative, relative to that of the query's least similar positive (NV-Retriever's
+    TopK-PercPos, arXiv 2407.15831): a passage above it is probably an answer too. 1 only asks that it is below."""
+
+    from_rank: int = 1
+    """First rank considered; above 1, the most similar passages are skipped."""
+
+    to_rank: int = 100
+    """Last rank considered."""
+
+    sampling: Literal["top", "random"] = "top"
+    """Whether the most similar of the passages considered are taken, or any of them."""
+
+    seed: int = 0
+    """Seed of `random`."""
+
+    limit: int | None = None
+    """Rows of a file that are read, from its beginning; None: all."""
+
+    same_source: bool = False
+    """Whether a passage may be a negative of a query with the same `source`, which in derived pairs names the document
+    that both come from."""
+
+    negatives_from_label: bool = False
+    """Whether passages with a label or score of 0 are negatives of their query; otherwise they are refused."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, least={0: ["seed"], 1: ["negatives", "from_rank", "limit"]})
+        if not 0 < self.margin <= 1:
+            raise SettingsError(f"margin is {self.margin:g}; expected a number above 0, at most 1")
+        if self.to_rank - self.from_rank + 1 < self.negatives:
+            raise SettingsError(
+                f"from_rank {self.from_rank} to to_rank {self.to_rank} are fewer passages than negatives "
+                f"{self.negatives}; raise to_rank"
+            )

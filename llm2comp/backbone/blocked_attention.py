@@ -2,7 +2,7 @@
 
 PyTorch's fused attention reaches a third of the rate of bfloat16 products on CPUs, less on short texts. Two batched
 products with a softmax between them come closer, as long as a block of scores is not written to memory in between.
-Texts of nearly one length are padded to a multiple of 16 tokens and share products. So there are few products, and of
+Texts of nearly one length are padded to a multiple of 8 or 16 tokens and share products. So there are few products, of
 few shapes, for each of which oneDNN compiles code.
 """
 
@@ -13,13 +13,17 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from llm2comp.backbone.hardware import multiplies_tiles
+
 __all__ = ["BlockPlan", "attend_in_one_block", "blocked_attention", "fits_one_block", "suits_blocks"]
 
 _BLOCK_BYTES = 2**20
 """Scores of a block: what fits in the second-level cache of a server's core."""
 
-_STEP = 16
-"""Texts are padded to a multiple of this many tokens."""
+_STEP, _STEP_OF_SHORT = 16, 8
+"""Texts are padded to a multiple of this many tokens; the second where that is at most `_SHORT`, and without AMX."""
+
+_SHORT = 64
 
 _LEAST_TOKENS = 128
 """For fewer tokens in all, such as a short query, PyTorch's attention is faster than a plan and its gathers."""
@@ -74,7 +78,7 @@ class BlockPlan:
         """
         parts = []
         first_token = first_row = 0
-        for padded, group in groupby(lengths, lambda length: length + -length % _STEP):
+        for padded, group in groupby(lengths, _padded):
             sizes = torch.tensor(list(group))
             parts.append(_plan_bucket(sizes, first_token, first_row, padded, heads, key_heads, tail))
             first_token += int(sizes.sum())
@@ -86,6 +90,12 @@ class BlockPlan:
             states=torch.cat([part.states for part in parts if part.states is not None]) if tail else None,
             buckets=tuple(bucket for part in parts for bucket in part.buckets),
         )
+
+
+def _padded(length: int) -> int:
+    """Tokens of a text with padding."""
+    short = length + -length % _STEP_OF_SHORT
+    return short if short <= _SHORT and not multiplies_tiles() else length + -length % _STEP
 
 
 def _plan_bucket(

@@ -71,11 +71,16 @@ def test_nothing_of_a_text_reaches_another() -> None:
     torch.testing.assert_close(after[:, 38:], before[:, 38:], rtol=0, atol=0)
 
 
-def test_products_have_few_shapes() -> None:
+@pytest.mark.parametrize("tiles", [False, True])
+def test_products_have_few_shapes(tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "multiplies_tiles", lambda: tiles)
     lengths = sorted(range(1, 400), reverse=True)
     buckets = BlockPlan.of(lengths, 4, 4).buckets
-    assert {bucket.length for bucket in buckets} == set(range(16, 401, 16))
-    assert len(buckets) == 25
+    short = range(16, 65, 16) if tiles else range(8, 65, 8)
+    assert [bucket.length for bucket in buckets] == sorted([*short, *range(80, 401, 16)], reverse=True)
+
+
+def test_slices_cover_everything_once() -> None:
     for count, step in ((111, 60), (5, 60), (60, 60), (1, 1)):
         slices = list(module._slices(count, step))
         assert [last for _, last in slices][-1] == count

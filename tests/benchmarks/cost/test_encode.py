@@ -18,7 +18,7 @@ from llm2comp_benchmarks.cost.encode import run as encode_benchmark
 from llm2comp_benchmarks.cost.encode.contest import least_cosine
 from llm2comp_benchmarks.cost.encode.jobs import open_system
 from llm2comp_benchmarks.cost.encode.run import EncodeBenchmark, run_encode_benchmark
-from llm2comp_benchmarks.cost.encode.stages import slowest_stage
+from llm2comp_benchmarks.cost.encode.stages import one_thread, slowest_stage
 from llm2comp_benchmarks.cost.models import PARTS, draw, prepare
 from llm2comp_benchmarks.cost.shapes import Shape
 from llm2comp_benchmarks.cost.tables import format_encoding
@@ -151,6 +151,18 @@ def test_stages_add_up_to_the_whole_and_leave_the_model_as_it_was(
         assert sum(stages[name] for name in STAGES - {"write"}) == pytest.approx(stages["encode"])
     assert np.load(tmp_path / "vectors.npy").shape == (41, 32)
     assert 0 < sum(measured["operations"].values()) <= 1.001
+
+
+def test_stages_are_measured_on_one_thread_so_that_they_do_not_overlap() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_slowest_stage_is_none_of_the_sums() -> None:

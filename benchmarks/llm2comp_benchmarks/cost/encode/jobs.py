@@ -11,7 +11,7 @@ import torch
 
 from llm2comp_benchmarks.cost.devices import finish, start_memory
 from llm2comp_benchmarks.cost.encode.matmul import matrix_products, measure_products
-from llm2comp_benchmarks.cost.encode.stages import measure_operations, measure_stages
+from llm2comp_benchmarks.cost.encode.stages import measure_operations, measure_stages, one_thread
 from llm2comp_benchmarks.cost.encode.system import WARM_UP, Encode, Setup, encoding_jobs, peak
 from llm2comp_benchmarks.cost.processes import Job
 from llm2comp_benchmarks.cost.worker import serve
@@ -41,8 +41,9 @@ def _open_default_malloc(setup: Setup) -> Mapping[str, Job]:
 
     def stages(file: str, kind: str = "document") -> dict[str, Any]:
         texts = setup.texts(kind)
-        busy = measure_stages(model, texts, Path(file), encode, lambda: finish(setup.device))
-        return {"stages": busy, **measure_operations(lambda: encode(texts[: 4 * WARM_UP]), setup.device)}
+        with one_thread():
+            busy = measure_stages(model, texts, Path(file), encode, lambda: finish(setup.device))
+            return {"stages": busy, **measure_operations(lambda: encode(texts[: 4 * WARM_UP]), setup.device)}
 
     return {**encoding_jobs(setup, encode, _queries(model)), "stages": stages}
 

@@ -12,9 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["measure_operations", "measure_stages", "slowest_stage"]
+__all__ = ["measure_operations", "measure_stages", "one_thread", "slowest_stage"]
 
 _OPERATIONS = 12
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block PyTorch has one thread, so that no passes run side by side.
+
+    Stages that overlap would add up to more than the whole, and the profiler sees the operations of one thread.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def measure_stages(

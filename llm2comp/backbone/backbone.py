@@ -5,8 +5,7 @@ attention is causal. Texts enter and leave packed, end to end without padding; a
 runs padded internally, behind the same two methods.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from llm2comp.backbone.adapter import AdapterSettings
+from llm2comp.backbone.adapter_switch import AdapterSwitch
 from llm2comp.backbone.attention import Packing
 from llm2comp.backbone.forward import (
     AttentionLayout,
@@ -30,11 +29,10 @@ from llm2comp.backbone.forward import (
 )
 from llm2comp.backbone.gguf_file import GgufFile
 from llm2comp.backbone.inference_pass import InferencePasses
-from llm2comp.backbone.last_layer import current_pass, hook_last_layer, last_attention, memory_rows_only
+from llm2comp.backbone.last_layer import hook_last_layer, last_attention, memory_rows_only
 from llm2comp.backbone.layers import check_layers, first_layers
 from llm2comp.backbone.loading import Source, find_source, load_language_model
 from llm2comp.backbone.lora import add_lora, load_lora, lora_weights
-from llm2comp.backbone.shared_lock import SharedLock
 from llm2comp.backbone.vocabulary import trim_embeddings
 from llm2comp.errors import BackboneError
 
@@ -90,7 +88,7 @@ class Backbone(nn.Module):
         self._attention_dropout = 0.0
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
         self.threads_share = self.attention == "packed" and is_stateless(model)
-        self._lock = SharedLock()
+        self._adapter = AdapterSwitch(shared=self.threads_share)
         self._inference = InferencePasses()
         self.layers: int | None = None
         if layers is not None and layers < model.config.get_text_config(decoder=True).num_hidden_layers:
@@ -98,14 +96,6 @@ class Backbone(nn.Module):
             self.model, self._frozen = first_layers(model, layers), [model]
         hook_last_layer(self.language_model)
         self.eval()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the lock; copies and other processes create their own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = SharedLock()
 
     @classmethod
     def load(
@@ -217,7 +207,7 @@ class Backbone(nn.Module):
             (tokens, hidden), after the final norm.
         """
         dropout = self._attention_dropout if self.training else 0.0
-        with self._adapter_on():
+        with self._adapter.on():
             if self.threads_share and (run := self._inference.find(self.language_model, embeddings)):
                 return run(embeddings, lengths, tail)
             return self._run(self.language_model, embeddings, lengths, causal=False, dropout=dropout, tail=tail)
@@ -227,7 +217,7 @@ class Backbone(nn.Module):
 
         Gradients reach the embeddings.
         """
-        with self._adapter_off():
+        with self._adapter.off(self.model):
             return self._run(self._reader(embeddings.device), embeddings, lengths, causal=True)
 
     def head(self, states: Tensor) -> Tensor:
@@ -249,7 +239,7 @@ class Backbone(nn.Module):
         tokens = torch.arange(3, 9, device=device)
         packing = Packing.of((len(tokens),), causal=True, device=device)
         options = {"packing": packing} if self.attention == "packed" else {}
-        with torch.no_grad(), self._adapter_off():
+        with torch.no_grad(), self._adapter.off(self.model):
             model = self._reader(device)
             states = self._run(model, self.embed_frozen(tokens), packing.lengths, causal=True)
             expected = model(input_ids=tokens[None], use_cache=False, **options).logits[0]
@@ -368,7 +358,7 @@ class Backbone(nn.Module):
             enable = (
                 getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             )  # its older name
-            enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
+            enable({"use_reentrant": False, "context_fn": lambda: self._adapter.checkpoint_contexts(self.model)})
             model.disable_input_require_grads()  # only reentrant checkpoints need it
         for model in self._frozen:
             model.train()  # transformers checkpoints in training mode only; dropout is off, so nothing else differs
@@ -402,40 +392,6 @@ class Backbone(nn.Module):
     def _shares_layers(self) -> bool:
         """Whether the encoder is made of modules of the reader."""
         return any(reader.get_input_embeddings() is self._embeddings for reader in self._frozen)
-
-    def _adapter_on(self) -> AbstractContextManager[None]:
-        """Holds off passes that switch the adapter off; encoding passes share it where the model allows."""
-        return self._lock.together() if self.threads_share else self._lock.alone()
-
-    @contextmanager
-    def _adapter_off(self) -> Iterator[None]:
-        """Switches the adapter off for one pass, while all other passes wait."""
-        with self._lock.alone():
-            layers = self._adapter_layers()
-            before = [layer._disable_adapters for layer in layers]
-            for layer in layers:
-                layer._disable_adapters = True
-            try:
-                yield
-            finally:
-                for layer, disabled in zip(layers, before, strict=True):
-                    layer._disable_adapters = disabled
-
-    def _adapter_layers(self) -> list[BaseTunerLayer]:
-        if not isinstance(self.model, PeftModel):
-            return []
-        return [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
-
-    def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Contexts of a checkpoint's forward pass and of its recomputation; torch asks within the forward pass."""
-        layers = self._adapter_layers()
-        adapter_off = bool(layers) and layers[0]._disable_adapters
-        return nullcontext(), self._recomputing(current_pass(), adapter_off=adapter_off)
-
-    @contextmanager
-    def _recomputing(self, packing: Packing | None, *, adapter_off: bool) -> Iterator[None]:
-        with self._adapter_off() if adapter_off else self._adapter_on(), memory_rows_only(packing):
-            yield
 
     def _run(
         self,

@@ -6,7 +6,6 @@ intermediate results stay in a core's cache; weights are packed (`packed_linear`
 Other architectures, passes with gradients, autocast, and models with hooks of others take transformers' layers.
 """
 
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from llm2comp.backbone.forward import decoder
 from llm2comp.backbone.hardware import multiplies_tiles
 from llm2comp.backbone.last_layer import LAST_LAYER_HOOKS
 from llm2comp.backbone.packed_linear import packed_bytes, project_with
+from llm2comp.backbone.shared_lock import SharedLock
 
 __all__ = ["InferencePasses"]
 
@@ -58,7 +58,7 @@ class InferencePasses:
 
     def __init__(self) -> None:
         self._prepared: _InferencePass | None = None
-        self._lock = threading.Lock()
+        self._lock = SharedLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return InferencePasses, ()
@@ -79,7 +79,7 @@ class InferencePasses:
             return None
         if embeddings.device.type != "cpu" or torch.is_autocast_enabled("cpu") or model.training:
             return None
-        with self._lock:
+        with self._lock.alone():
             prepared = self._prepared
             if prepared is None or not prepared.is_current(model):
                 self._prepared = prepared = _InferencePass(model) if _has_known_layers(model) else None

@@ -16,6 +16,7 @@ class SharedLock:
     """A readers–writer lock; a thread that waits to hold it alone goes before those that come later. Not reentrant.
 
     In a forked process it is held by the thread that forked, if that held it, and not by threads that are not there.
+    A copy is a new lock, held by nobody.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,9 @@ class SharedLock:
         self._waiting = 0
         self._alone: int | None = None
         _locks.add(self)
+
+    def __reduce__(self) -> tuple[type["SharedLock"], tuple[()]]:
+        return SharedLock, ()
 
     @contextmanager
     def together(self) -> Iterator[None]:

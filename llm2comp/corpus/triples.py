@@ -95,6 +95,7 @@ def read_triples(
     on_error: Literal["raise", "skip"] = "raise",
     on_skip: Callable[[str], None] | None = None,
     negatives_from_label: bool = False,
+    name_unused: bool = True,
 ) -> list[TripleSet]:
     """Data sets of a training file or of a folder of such files, checked line by line but not loaded.
 
@@ -110,6 +111,7 @@ def read_triples(
         on_skip: With "skip", receives each message `file:line: what is wrong`.
         negatives_from_label: Passages with a label or score of 0 are negatives of all rows with the same query. If
             false, such a row is malformed.
+        name_unused: Log a line that names columns that are not used.
 
     Returns:
         Sets by file name, then by number of negatives.
@@ -129,7 +131,8 @@ def read_triples(
         counts: Counter[int] = Counter()
         most = 0
         report = SkipCounter(choose_report(on_error, on_skip))
-        for _, triple in read_rows(file, on_error="skip", on_skip=report, negatives_from_label=negatives_from_label):
+        options = {"negatives_from_label": negatives_from_label, "name_unused": name_unused}
+        for _, triple in read_rows(file, on_error="skip", on_skip=report, **options):
             most = max(most, len(triple.negatives))
             counts[min(len(triple.negatives), max_negatives)] += len(triple.positives)
         if not counts:

@@ -110,10 +110,9 @@ def _find_sources(pairs: Sequence[str | Path], output: Path, settings: MiningSet
     """The files by name. All are read, so that a malformed one is reported before anything is encoded."""
     if not pairs:
         raise SettingsError("no training files; give at least one file, or folder of files, of pairs")
+    options = {"negatives_from_label": settings.negatives_from_label, "name_unused": False}
     instructions = {
-        each.path: each.instruction
-        for source in pairs
-        for each in read_triples(source, max_negatives=0, negatives_from_label=settings.negatives_from_label)
+        each.path: each.instruction for source in pairs for each in read_triples(source, max_negatives=0, **options)
     }
     names = Counter(map(dataset_name, instructions))
     if repeated := [name for name, count in names.items() if count > 1]:

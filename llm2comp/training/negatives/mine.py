@@ -1,8 +1,8 @@
 """Hard negatives of the rows of one file: passages of its other rows, ranked by similarity to the query.
 
-`mine_hard_negatives` of sentence-transformers (6.2) is not used. It drops rows for which fewer negatives are found, keeps
-as many candidates for each query as any query has positives, and prints what it dropped instead of returning it. It
-compares texts character by character, so that the query itself, where it is another row's positive with other
+`mine_hard_negatives` of sentence-transformers (6.2) is not used. It drops rows for which fewer negatives are found,
+keeps as many candidates for each query as any query has positives, and prints what it dropped instead of returning it.
+It compares texts character by character, so that the query itself, where it is another row's positive with other
 punctuation, becomes a negative, and it does not know which passages are cut from one document. The margin is the same.
 """
 

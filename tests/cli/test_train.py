@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import llm2comp
-from tests.training.tiny import BACKBONE, environment, text, write_corpus, write_pairs
+from tests.training.tiny import BACKBONE, environment, text, write_corpus, write_pairs, write_recipe
 
 Command = Callable[..., Any]
 FEW = (
@@ -144,6 +144,10 @@ def compress(*arguments: object) -> tuple[object, ...]:
     return ("train", "compress", BACKBONE, "-o", "out", "-c", "corpus.jsonl", *arguments)
 
 
+def mine(*arguments: object) -> tuple[object, ...]:
+    return ("train", "mine-negatives", "llm2comp-tiny", *arguments, "-o", "out")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -174,6 +178,12 @@ def compress(*arguments: object) -> tuple[object, ...]:
             1,
             "bad.jsonl:1: not JSON",
         ),
+        (mine("bad.jsonl"), 1, "bad.jsonl:1: not JSON"),
+        (mine("nowhere.jsonl"), 1, "nowhere.jsonl: no such file or folder"),
+        (mine("corpus.jsonl"), 1, "corpus.jsonl:1: no query"),
+        (mine("corpus.jsonl", "--margin", 1.2), 2, "margin is 1.2; expected a number above 0, at most 1"),
+        (mine("corpus.jsonl", "--sampling", "all"), 2, "sampling is 'all'; give top or random"),
+        (mine(), 2, "Missing argument 'PAIRS'"),
         (("train", "recipe", "nothing", "-o", "out"), 1, "no recipe 'nothing': give a .yaml file or one of"),
         (("train", "recipe", "llm2comp-tiny", "-o", "out"), 1, "say where they are with --data DIR"),
         (
@@ -217,6 +227,35 @@ def test_mistakes_end_in_one_line(
         assert ran.err.count("\n") == 1
         assert ran.err.startswith("llm2comp: error: ")
     assert not list(tmp_path.glob("out/**/*.safetensors"))
+
+
+def test_negatives_are_mined_and_trained_on(
+    llm2comp_command: Command, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pairs(Path("a.jsonl"), 12)
+    write_pairs(Path("b.jsonl"), 6, start=20)
+    command = ("train", "mine-negatives", saved_model, "a.jsonl", "b.jsonl", "-o", "mined", "-n", 2, "--margin", 1)
+    first = llm2comp_command(*command)
+    assert first.code == 0, first.err
+    a, b, folder = first.out.splitlines()
+    assert a.startswith("a: 12 rows, ")
+    assert b.startswith("b: 6 rows, ")
+    assert folder == "mined"
+    again = llm2comp_command(*command, "--json")
+    report = json.loads(again.out)
+    assert report["folder"] == "mined"
+    assert report["model"] == llm2comp.load(saved_model, device="cpu").fingerprint
+    assert [report["files"][name]["rows"] for name in "ab"] == [12, 6]
+    shorter = llm2comp_command(*command, "--max-length", 20)
+    assert (shorter.code, shorter.err.count("\n")) == (1, 1)
+    assert "mined was begun with other settings: another model, or another maximum length of it." in shorter.err
+    recipe = yaml.safe_load(write_recipe(tmp_path).read_text())
+    recipe["model"]["backbone"] = str(BACKBONE)
+    recipe["supervised"] |= {"pairs": ["mined"], "max_negatives": 2, "batch_size": 2, "heldout_rows": 0, "steps": 2}
+    Path("r.yaml").write_text(yaml.safe_dump({name: recipe[name] for name in ("name", "about", "model", "supervised")}))
+    trained = llm2comp_command("train", "recipe", "r.yaml", "-o", "run", "--data", "data")
+    assert trained.code == 0, trained.err
 
 
 def test_an_empty_corpus_and_one_of_short_texts(llm2comp_command: Command, tmp_path: Path) -> None:

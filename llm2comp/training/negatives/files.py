@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -110,10 +111,8 @@ def _find_sources(pairs: Sequence[str | Path], output: Path, settings: MiningSet
     """The files by name. All are read, so that a malformed one is reported before anything is encoded."""
     if not pairs:
         raise SettingsError("no training files; give at least one file, or folder of files, of pairs")
-    options = {"negatives_from_label": settings.negatives_from_label, "name_unused": False}
-    instructions = {
-        each.path: each.instruction for source in pairs for each in read_triples(source, max_negatives=0, **options)
-    }
+    read = partial(read_triples, max_negatives=0, negatives_from_label=settings.negatives_from_label, name_unused=False)
+    instructions = {each.path: each.instruction for source in pairs for each in read(source)}
     names = Counter(map(dataset_name, instructions))
     if repeated := [name for name, count in names.items() if count > 1]:
         raise SettingsError(f"two files are named {repeated[0]}; each is written under its name, so rename one")

@@ -292,11 +292,17 @@ def test_mistakes(pairs: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["notes.txt", "pairs.json"]
 
 
-def test_stage_3_trains_on_the_folder(tmp_path: Path) -> None:
-    pairs = write_pairs(tmp_path / "pairs.jsonl", 12)
-    model = small_model()
-    counts = mine_hard_negatives(model, [pairs], tmp_path / "mined", MiningSettings(negatives=2, margin=1.0))
-    assert counts["pairs"].rows == 12
-    assert counts["pairs"].mined > 0
+def test_stage_3_trains_on_the_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "pairs").mkdir()
+    write_pairs(tmp_path / "pairs" / "a.jsonl", 12)
+    (tmp_path / "pairs" / "instructions.yaml").write_text("a: 'Find the bridge: '")
+    model = small_model(max_length=16)
+    caplog.set_level("INFO")
+    counts = mine_hard_negatives(
+        model, [tmp_path / "pairs"], tmp_path / "mined", MiningSettings(negatives=2, margin=1.0)
+    )
+    assert counts["a"].rows == 12
+    assert counts["a"].mined > 0
+    assert "a: 24 of 24 texts were cut to their first 16 tokens" in caplog.messages
     train_contrastive(model, supervised(tmp_path / "mined", max_negatives=2, steps=2, batch_size=2), tmp_path / "run")
     assert model.stages == ["supervised"]

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,12 +22,14 @@ from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training.negatives.mine import PairRow, mine_rows
 from llm2comp.training.negatives.settings import MiningSettings
 from llm2comp.training.run_folder import changed_fields, sole_user
+from llm2comp.truncation import count_truncated
 
 if TYPE_CHECKING:
     from llm2comp.model import LLM2Comp
 
 __all__ = ["FileCounts", "mine_hard_negatives"]
 
+_logger = logging.getLogger(__name__)
 _RECORD = "pairs.json"
 _FORMAT = JsonFormat("record of mined negatives", SettingsError, "give another output folder, or delete this one")
 _LINES_AT_ONCE = 1024
@@ -193,14 +196,23 @@ class _Folder:
 
 def _mine(model: "LLM2Comp", folder: _Folder, name: str, source: _Source, progress: Callable[[str, int], None]) -> None:
     rows = list(islice(_read(source.path, folder.settings), folder.settings.limit))
-    mined = mine_rows(
-        model,
-        rows,
-        folder.settings,
-        instruction=source.instruction,
-        name=name,
-        progress=lambda phase, count: progress(f"{name}: {phase}", count),
-    )
+    with count_truncated() as truncated:
+        mined = mine_rows(
+            model,
+            rows,
+            folder.settings,
+            instruction=source.instruction,
+            name=name,
+            progress=lambda phase, count: progress(f"{name}: {phase}", count),
+        )
+    if truncated.cut:
+        _logger.info(
+            "%s: %d of %d texts were cut to their first %d tokens",
+            name,
+            truncated.cut,
+            truncated.texts,
+            truncated.tokens,
+        )
     counts = FileCounts(
         rows=len(rows),
         with_negatives=sum(map(bool, mined.negatives)),

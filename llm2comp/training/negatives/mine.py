@@ -30,7 +30,7 @@ __all__ = ["MinedRows", "PairRow", "mine_rows"]
 
 _logger = logging.getLogger(__name__)
 _TEXTS_AT_ONCE = 4096
-_SCORES_AT_ONCE = 1 << 26  # 256 MiB of float32
+_SCORES_AT_ONCE = 1 << 25  # 128 MiB of float32; two blocks are in memory for a moment
 
 
 class PairRow(NamedTuple):

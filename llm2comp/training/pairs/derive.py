@@ -14,7 +14,10 @@ A small encoder begins as little more than a bag of subwords. What it must learn
   abstract (`NAME-claim`) and sentences of medical prose with the rest (`NAME-sentence`);
 - **everyday sentences**: ready sentence sets in both directions, and each sentence reworded (`NAME-view`);
 - **documentation**: `summary-body` (summary line, body without the names), `howto-docstring` (the same in a user's
-  words), `part-docstring` (inverse cloze), `name-docstring` (words of the name) for docstrings without a body.
+  words), `part-docstring` (inverse cloze), `name-docstring` (words of the name) for docstrings without a body;
+  `synopsis-description` and `part-description` do so for descriptions of packages;
+- **meanings of words**: `words-definition` (the words of a synset of WordNet ask for its definition, the negative is a
+  related one) and `example-definition` (a word in a sentence; the negative defines another meaning of the word).
 
 Passages vary in length, and half of them begin with a title line, as documents of a corpus do; some queries are in
 lower case, without final punctuation or lack a word. Every kind has a file of its own: in a batch of one kind, all
@@ -41,9 +44,11 @@ from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training.pairs.articles import article_pairs
 from llm2comp.training.pairs.docstrings import docstring_pairs
 from llm2comp.training.pairs.guard import EvaluationTexts
+from llm2comp.training.pairs.packages import package_pairs
 from llm2comp.training.pairs.ready import ready_pairs
 from llm2comp.training.pairs.sentences import letters
 from llm2comp.training.pairs.settings import PAIR_LIMITS, Pair, PairSettings
+from llm2comp.training.pairs.wordnet import wordnet_pairs
 
 __all__ = ["PAIR_LIMITS", "Pair", "PairSettings", "derive_pairs", "iterate_pairs"]
 
@@ -74,6 +79,9 @@ def _iterate_all(settings: PairSettings) -> Iterator[Pair]:
     if settings.docstrings:
         documents = chain.from_iterable(map(read_corpus, settings.docstrings))
         yield from docstring_pairs(documents, settings)
+    yield from package_pairs(settings.packages, settings)
+    if settings.wordnet:
+        yield from wordnet_pairs(settings.wordnet, settings)
     for source in settings.ready:
         yield from ready_pairs(Path(source), settings)
 

@@ -36,6 +36,7 @@ class English:
         synonyms: Synonyms by word.
         docstring_verbs: Verbs that describe what a function does.
         science_words: Words that are frequent in medicine and biology.
+        package_parts: Words that say which part of a project a package is.
     """
 
     stop_words: frozenset[str]
@@ -45,6 +46,7 @@ class English:
     synonyms: dict[str, list[str]]
     docstring_verbs: frozenset[str]
     science_words: frozenset[str]
+    package_parts: frozenset[str]
 
 
 @cache
@@ -59,6 +61,7 @@ def english() -> English:
         synonyms=lists["synonyms"],
         docstring_verbs=frozenset(lists["docstring_verbs"]),
         science_words=frozenset(lists["science_words"]),
+        package_parts=frozenset(lists["package_parts"]),
     )
 
 

@@ -23,6 +23,10 @@ PAIR_LIMITS: Mapping[str, int] = MappingProxyType(
         "howto-docstring": 1,
         "name-docstring": 1,
         "part-docstring": 1,
+        "synopsis-description": 1,
+        "part-description": 1,
+        "words-definition": 1,
+        "example-definition": 3,
     }
 )
 """Default of the largest number of pairs per document, by kind."""
@@ -55,6 +59,10 @@ class PairSettings:
     """Corpora (as `read_corpus` takes them) of articles: one paragraph or heading per line."""
     docstrings: tuple[str, ...] = ()
     """Corpora of docstrings, such as `python-docs:all`; the held-out part is always left out."""
+    packages: tuple[str, ...] = ()
+    """Translation-en files of Debian, plain or compressed (.gz, .xz, .zst): descriptions of packages."""
+    wordnet: str | None = None
+    """Folder of WordNet's data files, such as `/usr/share/wordnet`."""
     ready: tuple[str, ...] = ()
     """Training files (see `llm2comp.corpus.triples`); their pairs are used too, cut to length. The stem is the kind."""
     excluded: tuple[str, ...] = ()
@@ -99,8 +107,8 @@ class PairSettings:
             SettingsError: If there is no corpus, a kind is unknown, a shortest length exceeds the longest, or a share
                 is not between 0 and 1.
         """
-        if not (self.articles or self.docstrings or self.ready):
-            raise SettingsError("pairs need a corpus: name one in articles, docstrings or ready")
+        if not (self.articles or self.docstrings or self.packages or self.wordnet or self.ready):
+            raise SettingsError("pairs need a corpus: name one in articles, docstrings, packages, wordnet or ready")
         unknown = sorted(set(self.limits) - set(PAIR_LIMITS))
         if unknown:
             raise SettingsError(f"limits names unknown kinds {', '.join(unknown)}; known: {', '.join(PAIR_LIMITS)}")

@@ -4,6 +4,7 @@ The verbs are `build_index`, `open_index`, `add_documents`, `delete_documents`, 
 Imports the core (`llm2comp`); no adapter, no benchmark.
 """
 
+from llm2comp.corpus.fields import FieldNames
 from llm2comp_indexes.builder.encode_shard import ShardReport, encode_shard
 from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
 from llm2comp_indexes.builder.index import BuildReport, build_index
@@ -28,6 +29,7 @@ __all__ = [
     "DeleteReport",
     "Effort",
     "Encoder",
+    "FieldNames",
     "Hit",
     "Index",
     "IndexOptions",

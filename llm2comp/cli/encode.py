@@ -14,12 +14,17 @@ from llm2comp.cli.index_options import (
     ChunkTokens,
     Corpora,
     Header,
+    IdField,
     IdsArePositions,
+    MetadataFields,
     Model,
     OnError,
     Quotes,
     Source,
     Store,
+    TextField,
+    TitleField,
+    field_names,
 )
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
@@ -56,6 +61,10 @@ def encode(
     on_error: OnError = "raise",
     header: Header = None,
     quotes: Quotes = None,
+    id_field: IdField = None,
+    title_field: TitleField = None,
+    text_field: TextField = None,
+    metadata_fields: MetadataFields = None,
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
     overwrite: Annotated[
@@ -71,6 +80,7 @@ def encode(
     from llm2comp.corpus.size import estimate_documents
     from llm2comp_indexes import IndexOptions, encode_shard, parse_part
 
+    fields = field_names(id_field, title_field, text_field, metadata_fields)
     with wrong_usage():
         part = parse_part(shard)
         options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
@@ -89,6 +99,7 @@ def encode(
             progress=progress.phase,
             header=header,
             quotes=quotes,
+            fields=fields,
             source=source,
             ids_are_positions=ids_are_positions,
         )

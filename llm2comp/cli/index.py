@@ -20,9 +20,11 @@ from llm2comp.cli.index_options import (
     Folder,
     Header,
     Hybrid,
+    IdField,
     IdsArePositions,
     Latency,
     Memory,
+    MetadataFields,
     Model,
     OnError,
     Quotes,
@@ -30,7 +32,10 @@ from llm2comp.cli.index_options import (
     Results,
     Source,
     Store,
+    TextField,
+    TitleField,
     Type,
+    field_names,
     index_options,
 )
 from llm2comp.cli.output import print_json, printable, wrong_usage
@@ -98,6 +103,10 @@ def build(
     on_error: OnError = "raise",
     header: Header = None,
     quotes: Quotes = None,
+    id_field: IdField = None,
+    title_field: TitleField = None,
+    text_field: TextField = None,
+    metadata_fields: MetadataFields = None,
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index in DIR.")] = False,
@@ -121,6 +130,7 @@ def build(
         "on_error": on_error,
         "header": header,
         "quotes": quotes,
+        "fields": field_names(id_field, title_field, text_field, metadata_fields),
         "overwrite": overwrite,
         "source": source,
         "ids_are_positions": ids_are_positions,
@@ -178,11 +188,16 @@ def add(
     on_error: OnError = "raise",
     header: Header = None,
     quotes: Quotes = None,
+    id_field: IdField = None,
+    title_field: TitleField = None,
+    text_field: TextField = None,
+    metadata_fields: MetadataFields = None,
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
     as_json: AsJson = False,
 ) -> None:
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
+    fields = field_names(id_field, title_field, text_field, metadata_fields)
     from llm2comp_indexes import add_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
@@ -199,6 +214,7 @@ def add(
             progress=progress.phase,
             header=header,
             quotes=quotes,
+            fields=fields,
             source=source,
             ids_are_positions=ids_are_positions,
         )

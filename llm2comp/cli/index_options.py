@@ -8,6 +8,7 @@ import typer
 from llm2comp.cli.output import wrong_usage
 
 if TYPE_CHECKING:
+    from llm2comp.corpus.fields import FieldNames
     from llm2comp_indexes import IndexOptions
 
 CORPUS = "BEIR folder, .jsonl, .parquet, .csv, .tsv (or .gz .xz .zst), folder of texts, hub:NAME, python-docs:, -"
@@ -38,6 +39,24 @@ Quotes = Annotated[
         help="Whether fields of .csv and .tsv files may be enclosed in quotes.",
         show_default="in .csv they may, in .tsv if the file shows it",
     ),
+]
+IdField = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Field of a row's id.", show_default="the first known name")
+]
+TitleField = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Field of a row's title.", show_default="the first known name")
+]
+TextField = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Field of a row's text; may be repeated, and texts are joined in this order.",
+        show_default="the first known name",
+    ),
+]
+MetadataFields = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...", help="Fields kept as metadata; '' for none.", show_default="all other fields"),
 ]
 Source = Annotated[
     str | None,
@@ -88,6 +107,19 @@ ChunkTokens = Annotated[
 ]
 ChunkOverlap = Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks have in common.")]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="Build a BM25 index too, for search --mode bm25 and hybrid.")]
+
+
+def field_names(
+    id_field: str | None, title_field: str | None, text_field: list[str] | None, metadata_fields: str | None
+) -> "FieldNames | None":
+    """The fields that the options name, None if they name none; what does not fit is wrong usage."""
+    if id_field is None and title_field is None and not text_field and metadata_fields is None:
+        return None
+    from llm2comp.corpus.fields import FieldNames
+
+    metadata = None if metadata_fields is None else tuple(filter(None, map(str.strip, metadata_fields.split(","))))
+    with wrong_usage():
+        return FieldNames(id_field, title_field, tuple(text_field or ()), metadata)
 
 
 def index_options(

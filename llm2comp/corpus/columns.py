@@ -62,11 +62,12 @@ def _find_matches(names: tuple[str, ...], groups: tuple[frozenset[str], ...]) ->
     matches = dict[str, str]()
     for group in groups:
         if group.isdisjoint(names):
+            by_normal = {normalise(known): known for known in group}
             for name in names:
-                known = normalise(name)
-                if known in group and known in matches:
+                known = by_normal.get(normalise(name))
+                if known is not None and known in matches:
                     raise ValueError(f'the names "{matches[known]}" and "{name}" may both mean {known}; rename one')
-                if known in group:
+                if known is not None:
                     matches[known] = name
     return tuple((name, known) for known, name in matches.items())
 

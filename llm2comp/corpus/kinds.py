@@ -7,7 +7,7 @@ from pathlib import Path
 from llm2comp.corpus.records import RECORD_SUFFIXES
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, readable, uncompressed_name
 
-__all__ = ["find_records_file", "find_texts", "has_records", "holds_texts", "is_text"]
+__all__ = ["find_records_file", "find_texts", "has_records", "holds_texts", "is_table", "is_text"]
 
 _TEXT_SUFFIXES = (".txt", ".md")
 
@@ -27,6 +27,11 @@ def has_records(path: Path) -> bool:
     name = uncompressed_name(path)
     suffix = Path(name).suffix.lower()
     return suffix in RECORD_SUFFIXES and (suffix != ".parquet" or name == path.name)
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name is that of a file whose rows all have the same fields."""
+    return Path(uncompressed_name(path)).suffix.lower() in (".csv", ".tsv", ".parquet")
 
 
 def find_records_file(folder: Path) -> Path | None:

@@ -3,24 +3,25 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llm2comp.corpus.columns import Columns
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.fields import DocumentMaker, FieldNames
 from llm2comp.corpus.hub import read_hub
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
-from llm2comp.corpus.kinds import find_records_file, find_texts, has_records, holds_texts, is_text
+from llm2comp.corpus.kinds import find_records_file, find_texts, has_records, holds_texts, is_table, is_text
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
-from llm2comp.corpus.scalars import id_text, is_missing, is_same, to_json
 from llm2comp.corpus.sources import IdMaker, Source, default_name
 from llm2comp.corpus.text import STANDARD_INPUT, open_text, readable
-from llm2comp.errors import CorpusError
+from llm2comp.errors import CorpusError, SettingsError
 
 __all__ = [
     "Entry",
+    "FieldNames",
     "find_records_file",
     "find_texts",
     "open_text",
@@ -31,14 +32,6 @@ __all__ = [
     "read_queries",
 ]
 
-_ID_FIELDS = ("_id", "id", "docid", "doc_id")
-_TEXT_FIELDS = ("text", "contents", "content", "body", "document_text")
-_COLUMNS = Columns(
-    frozenset(_TEXT_FIELDS),
-    frozenset(_ID_FIELDS),
-    {2: ("id", "text"), 3: ("id", "text", "title")},
-    tuple(map(frozenset, (_ID_FIELDS, _TEXT_FIELDS, ["title"], ["metadata"]))),
-)
 _EXPECTED = (
     "a BEIR folder, a folder of .txt or .md files, a file .jsonl .ndjson .json .csv .tsv .txt .md (also with .gz .xz "
     ".zst) or .parquet, - (JSON lines from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
@@ -64,6 +57,7 @@ def read_corpus(
     on_skip: Report | None = None,
     header: bool | None = None,
     quotes: bool | None = None,
+    fields: FieldNames | None = None,
     name: str | None = None,
     ids_are_positions: bool = False,
 ) -> Iterator[Document]:
@@ -80,14 +74,15 @@ def read_corpus(
       streamed;
     - `python-docs:`, `python-docs:all`: docstrings of the standard library, and of every installed package.
 
-    A file of a text format may be compressed (.gz, .xz, .zst). A row's id is in `_id`, `id`, `docid` or `doc_id`
-    (scalars become their text; without any of them, the id is `NAME#HASH`, of the row's content, and equal rows are
-    numbered), its text in `text`, `contents`, `content`, `body` or `document_text`, its title, if any, in `title`
-    (names match without regard to case and surrounding blanks, and one line says which). The
-    fields of `metadata` and all other fields become metadata (a name with a value in each is an error, unless the two
-    are equal); dates become ISO strings, NaN becomes null, what JSON cannot represent (bytes, images) is left out,
-    with one line that names the fields, and an infinite number is an error. NaN, NaT and null are as if the field was
-    not there. A .csv or .tsv file of two or three columns without a header line has id and text, then the title.
+    A file of a text format may be compressed (.gz, .xz, .zst). A row's id, title and text are in the fields that
+    `fields` names, or in the first known name that has a value (`llm2comp.corpus.fields`: `_id`, `id`, `docid` ...;
+    `title` ...; `text`, `contents`, `body` ...); names match without regard to case and surrounding blanks, and one
+    line says which. An id that is a scalar becomes its text; without one, the id is `NAME#HASH`, of the row's content,
+    and equal rows are numbered. The fields of `metadata` and all other fields become metadata (a name with a value in
+    each is an error, unless the two are equal); dates become ISO strings, NaN becomes null, what JSON cannot represent
+    (bytes, images) is left out, with one line that names the fields, and an infinite number is an error. NaN, NaT and
+    null are as if the field was not there. A .csv or .tsv file of two or three columns without a header line has id and
+    text, then the title.
 
     Args:
         source: A file, a folder, or one of the names above.
@@ -98,16 +93,20 @@ def read_corpus(
             there are neither two nor three columns.
         quotes: Whether fields of .csv and .tsv files may be enclosed in quotes; None: in CSV they may, in TSV if the
             file shows it.
+        fields: Which fields of a row are its id, title, text and metadata; None: known names.
         name: What ids made for documents begin with; None: the name of the folder or file (the id of a single .txt or
             .md file is the name alone).
         ids_are_positions: Whether a row without an id gets `NAME/file.jsonl:LINE` instead of a hash.
 
     Raises:
+        SettingsError: When called, if fields are named for texts, which have none.
         CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
             read, a row is malformed, an id occurs twice, or there is no document.
     """
     named = Source(name or default_name(source), None, ids_are_positions)
-    entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, header=header, quotes=quotes)
+    entries = read_entries(
+        source, named, on_error=on_error, on_skip=on_skip, header=header, quotes=quotes, fields=fields
+    )
     return (entry.document for entry in entries)
 
 
@@ -119,41 +118,59 @@ def read_entries(
     on_skip: Report | None = None,
     header: bool | None = None,
     quotes: bool | None = None,
+    fields: FieldNames | None = None,
 ) -> Iterator[Entry]:
     """Documents as `read_corpus` gives them, with ids made for this source."""
     report = SkipCounter(choose_report(on_error, on_skip))
     name = str(corpus)
     if not name:
         raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
+    chosen = fields or FieldNames()
     if name in ("python-docs:", "python-docs:all"):
+        _check_no_fields(name, chosen)
         return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))
     if name.startswith("hub:"):
-        return _to_entries(name, read_hub(name, report, _COLUMNS), report, IdMaker(source, files=False, single=True))
+        make = DocumentMaker(name, chosen, same_fields=True)
+        maker = IdMaker(source, files=False, single=True)
+        return _to_entries(name, read_hub(name, report, chosen.columns()), report, maker, make)
     path = Path(corpus)
-    records = _choose_reader(path, report, header, quotes)
+    records = _choose_reader(path, report, header, quotes, chosen.columns())
     folder = path != STANDARD_INPUT and path.is_dir()
     files = path != STANDARD_INPUT and holds_texts(path)
-    return _to_entries(name, records, report, IdMaker(source, files=files, single=not folder))
+    if files:
+        _check_no_fields(name, chosen)
+    file = find_records_file(path) if folder and not files else path
+    make = DocumentMaker(name, chosen, same_fields=file is not None and is_table(file))
+    return _to_entries(name, records, report, IdMaker(source, files=files, single=not folder), make)
 
 
-def _choose_reader(path: Path, report: Report, header: bool | None, quotes: bool | None) -> Iterator[Record]:
+def _check_no_fields(corpus: str, fields: FieldNames) -> None:
+    if chosen := fields.chosen():
+        raise SettingsError(f"{corpus}: texts have no fields, so leave out the names of fields ({list_names(chosen)})")
+
+
+def _choose_reader(
+    path: Path, report: Report, header: bool | None, quotes: bool | None, columns: Columns
+) -> Iterator[Record]:
     if path == STANDARD_INPUT:
-        return read_records(path, report, _COLUMNS)
+        return read_records(path, report, columns)
     with readable(path):
         if not path.exists():
             raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
         if path.is_dir():
-            return _choose_folder_reader(path, report, header, quotes)
+            return _choose_folder_reader(path, report, header, quotes, columns)
     if is_text(path):
         return _read_text_file(path, path.name, report)
     if has_records(path):
-        return read_records(path, report, _COLUMNS, header=header, quotes=quotes)
+        return read_records(path, report, columns, header=header, quotes=quotes)
     raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
 
 
-def _choose_folder_reader(folder: Path, report: Report, header: bool | None, quotes: bool | None) -> Iterator[Record]:
+def _choose_folder_reader(
+    folder: Path, report: Report, header: bool | None, quotes: bool | None, columns: Columns
+) -> Iterator[Record]:
     if path := find_records_file(folder):
-        return read_records(path, report, _COLUMNS, header=header, quotes=quotes)
+        return read_records(path, report, columns, header=header, quotes=quotes)
     if next(find_texts(folder), None) is None:
         others = [path.name for path in sorted(folder.iterdir()) if has_records(path)][:3]
         hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""
@@ -180,14 +197,16 @@ def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Re
         yield Record(str(path), document_id, {"text": text})
 
 
-def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids: IdMaker) -> Iterator[Entry]:
-    seen, left_out = IdSet(), set[str]()
+def _to_entries(
+    source: str, records: Iterator[Record], report: SkipCounter, ids: IdMaker, make: DocumentMaker
+) -> Iterator[Entry]:
+    seen = IdSet()
     for record in records:
         try:
-            before = len(left_out)
-            document = _to_document(record, left_out)
-            if len(left_out) > before:
-                note_left_out(record.place, tuple(sorted(left_out)))
+            before = len(make.left_out)
+            document = make(record.fields)
+            if len(make.left_out) > before:
+                note_left_out(record.place, tuple(sorted(make.left_out)))
             made = not document.id
             if made:
                 content = document.title, document.text, document.metadata
@@ -203,65 +222,4 @@ def _to_entries(source: str, records: Iterator[Record], report: SkipCounter, ids
             yield Entry(document, record.default_id if made else None)
     if not len(seen):
         raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
-
-
-def _to_document(record: Record, left_out: set[str]) -> Document:
-    """The document of the record; its id is empty if the record has none.
-
-    Fields that are left out of the metadata are added to `left_out`.
-    """
-    fields = dict(record.fields)
-    identifier = _take_id(fields)
-    text = _take_text(fields)
-    title = fields.pop("title", None)
-    if not is_missing(title) and not isinstance(title, str):
-        raise ValueError(f"the title is of type {type(title).__name__}, expected a string")
-    nested = fields.pop("metadata", None)
-    nested = {} if is_missing(nested) else nested or {}
-    metadata = _join_metadata(nested if isinstance(nested, dict) else {"metadata": nested}, fields)
-    return Document(identifier, title if isinstance(title, str) else "", text, to_json(metadata, left_out=left_out))
-
-
-def _join_metadata(nested: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """All fields by name; of a name in both, the value that is there.
-
-    Raises:
-        ValueError: A name has two different values.
-    """
-    for name in nested.keys() & fields.keys():
-        if is_missing(fields[name]):
-            fields = {other: value for other, value in fields.items() if other != name}
-        elif not is_missing(nested[name]) and not is_same(*(to_json(at[name], str(name)) for at in (nested, fields))):
-            raise ValueError(
-                f'"{name!s:.40}" has two values, {nested[name]!r:.40} in "metadata" and {fields[name]!r:.40} beside '
-                "it; rename one"
-            )
-    return {**nested, **fields}
-
-
-def _take_id(fields: dict[str, Any]) -> str:
-    """The id in the fields, which is taken out; empty if there is none."""
-    for absent in _ID_FIELDS:
-        if absent in fields and is_missing(fields[absent]):
-            del fields[absent]
-    name = next((name for name in _ID_FIELDS if name in fields), None)
-    if name is None:
-        return ""
-    try:
-        return id_text(fields.pop(name))
-    except ValueError as error:
-        raise ValueError(f'the id in "{name}" is {error}') from None
-
-
-def _take_text(fields: dict[str, Any]) -> str:
-    present = [name for name in _TEXT_FIELDS if name in fields]
-    if not present:
-        raise ValueError(f"no text; expected one of the fields {', '.join(_TEXT_FIELDS)}, found {list_names(fields)}")
-    name = next((name for name in present if not is_missing(fields[name])), present[0])
-    text = fields.pop(name)
-    if not isinstance(text, str):
-        raise ValueError(
-            f'the text in "{name}" is {"null" if is_missing(text) else "of type " + type(text).__name__}, expected a '
-            "string"
-        )
-    return text
+    make.finish()

@@ -44,7 +44,7 @@ def test_names_match_without_case_and_blanks(
         caplog.clear()
         for _ in range(2):
             assert list(read_corpus(path)) == [Document("a", "T", "t", {"Year": "1999"})]
-        [message] = caplog.messages
+        [message] = [each for each in caplog.messages if "id-field" not in each]
         assert message.startswith(f"{path}: {line}")
         assert message.endswith(MATCHED)
 

@@ -200,8 +200,8 @@ MALFORMED = [
     ("c.jsonl", b'{"id": 1, "text": null}', '1: the text in "text" is null, expected a string'),
     (
         "c.jsonl",
-        b'{"id": 1, "passage": "t"}',
-        "1: no text; expected one of the fields text, contents, content, body, document_text, found passage",
+        b'{"id": 1, "words": "t"}',
+        "1: no text; expected one of the fields text, contents, content, body, document_text, page_text, page_content, passage, full_text, found words",
     ),
     ("c.jsonl", b'{"id": 1, "text": "t", "title": ["t"]}', "1: the title is of type list, expected a string"),
     ("c.jsonl", b'{"id": true, "text": "t"}', '1: the id in "id" is a truth value'),

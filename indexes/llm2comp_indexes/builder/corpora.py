@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries
 from llm2comp.corpus.report import Report, SkipCounter, choose_report
@@ -40,6 +41,7 @@ def open_corpora(
     *,
     header: bool | None = None,
     quotes: bool | None = None,
+    fields: FieldNames | None = None,
     known: Sequence[Source] = (),
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
@@ -51,6 +53,7 @@ def open_corpora(
         skip: Counts skipped rows.
         header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
         quotes: As for `read_corpus`.
+        fields: As for `read_corpus`.
         known: Sources of the index so far.
 
     Raises:
@@ -61,7 +64,9 @@ def open_corpora(
     streams = []
     for corpus, source in zip(corpora, sources, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
-        entries = read_entries(corpus, source, on_error="skip", on_skip=report, header=header, quotes=quotes)
+        entries = read_entries(
+            corpus, source, on_error="skip", on_skip=report, header=header, quotes=quotes, fields=fields
+        )
         streams.append((corpus, _check(corpus, entries, report, makers)))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source
 from llm2comp.errors import IndexFolderError
@@ -96,6 +97,7 @@ def encode_shard(
     progress: Progress | None = None,
     header: bool | None = None,
     quotes: bool | None = None,
+    fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> ShardReport:
@@ -116,6 +118,7 @@ def encode_shard(
         progress: Called with the phase and the number of its units done.
         header: As for `build_index`.
         quotes: As for `build_index`.
+        fields: As for `build_index`.
         source: As for `build_index`.
         ids_are_positions: As for `build_index`.
 
@@ -130,7 +133,10 @@ def encode_shard(
     folder = Path(output).resolve() / part.folder
     sources = find_sources(corpora, name=source, positions=ids_are_positions)
     corpus = _Corpus(
-        (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)),
+        (
+            entry.document
+            for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields)
+        ),
         part,
     )
     _check_folder(folder, overwrite=overwrite)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
@@ -87,6 +88,7 @@ def build_from_vectors(
     progress: Progress | None = None,
     header: bool | None = None,
     quotes: bool | None = None,
+    fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> BuildReport:
@@ -114,6 +116,7 @@ def build_from_vectors(
         progress: As for `build_index`.
         header: As for `build_index`.
         quotes: As for `build_index`.
+        fields: As for `build_index`.
         source: As for `build_index`, with .npy files and a corpus.
         ids_are_positions: As for `build_index`, with .npy files and a corpus.
 
@@ -135,7 +138,7 @@ def build_from_vectors(
             raise SettingsError("source or ids_are_positions is given with shards, which hold their ids; leave it out")
         origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
     else:
-        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header, quotes)
+        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header, quotes, fields)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
@@ -197,6 +200,7 @@ def _open_arrays(
     skips: SkipCounter,
     header: bool | None,
     quotes: bool | None,
+    fields: FieldNames | None,
 ) -> _Origin:
     if vectors.ids is None:
         raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
@@ -217,7 +221,8 @@ def _open_arrays(
 
     def read_documents() -> Iterator[Document]:
         return (
-            entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
+            entry.document
+            for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields)
         )
 
     if corpora:

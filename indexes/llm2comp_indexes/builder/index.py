@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
@@ -60,6 +61,7 @@ def build_index(
     progress: Progress | None = None,
     header: bool | None = None,
     quotes: bool | None = None,
+    fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> BuildReport:
@@ -82,6 +84,7 @@ def build_index(
         header: Whether the first line of .csv and .tsv files has the column names; None: if it has known ones.
         quotes: Whether fields of .csv and .tsv files may be enclosed in quotes; None: in CSV they may, in TSV if the
             file shows it.
+        fields: Which fields of a row are its id, title, text and metadata; None: known names.
         source: Name of the source, if a single corpus is given: ids made for its documents begin with it. None: the
             name of its file or folder, made unique.
         ids_are_positions: Whether a row without an id gets its position as id, instead of a hash of its content.
@@ -98,7 +101,8 @@ def build_index(
     skips = SkipCounter(on_skip)
     sources = find_sources(corpora, name=source, positions=ids_are_positions)
     documents = (
-        entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
+        entry.document
+        for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields)
     )
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.read import Entry
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source, is_content_id, source_of
@@ -77,6 +78,7 @@ def add_documents(
     progress: Progress | None = None,
     header: bool | None = None,
     quotes: bool | None = None,
+    fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
 ) -> AddReport:
@@ -95,6 +97,7 @@ def add_documents(
         progress: As for `build_index`.
         header: As for `build_index`.
         quotes: As for `build_index`.
+        fields: As for `build_index`.
         source: Name of the source, as for `build_index`; that of a source of the index means that source, whichever its
             path was. None: the source that was added from this path, or else a new one.
         ids_are_positions: As for `build_index`; a known source keeps to what it was added with.
@@ -112,7 +115,9 @@ def add_documents(
         known = index.manifest.sources or ()
         sources = find_sources(corpora, known, name=source, positions=ids_are_positions)
         _check_names(index, sources)
-        entries = open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, known=known)
+        entries = open_corpora(
+            corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields, known=known
+        )
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)

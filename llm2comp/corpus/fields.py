@@ -1,0 +1,242 @@
+"""Fields of a row: which are its id, title, text and metadata, by their names or as the user says."""
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from llm2comp.corpus.columns import Columns, normalise
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.report import list_names
+from llm2comp.corpus.scalars import id_text, is_missing, is_same, to_json
+from llm2comp.errors import SettingsError
+
+__all__ = ["ID_FIELDS", "TEXT_FIELDS", "TITLE_FIELDS", "DocumentMaker", "FieldNames"]
+
+ID_FIELDS = ("_id", "id", "docid", "doc_id", "document_id", "page_id", "passage_id")
+TITLE_FIELDS = ("title", "page_title", "doc_title", "document_title", "headline")
+TEXT_FIELDS = (
+    "text",
+    "contents",
+    "content",
+    "body",
+    "document_text",
+    "page_text",
+    "page_content",
+    "passage",
+    "full_text",
+)
+"""Known names, each before those that it has precedence over."""
+
+_USUAL = frozenset({"_id", "id", "title", "text"})
+"""Names that are read without a word."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldNames:
+    """The fields that are a row's id, title, text and metadata; names match without regard to case.
+
+    Attributes:
+        id: None: the first known name (`ID_FIELDS`) that has a value.
+        title: None: the first known name (`TITLE_FIELDS`) that has a value.
+        text: Fields whose texts are joined in this order, with a blank line between them; empty: the first known name
+            (`TEXT_FIELDS`) that has a value.
+        metadata: None: all other fields.
+
+    Raises:
+        SettingsError: A name is empty, or one of a field with two roles.
+    """
+
+    id: str | None = None
+    title: str | None = None
+    text: tuple[str, ...] = ()
+    metadata: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        named = [name for name in (self.id, self.title, *self.text) if name is not None]
+        if not all(normalise(name) for name in (*named, *(self.metadata or ()))):
+            raise SettingsError("the name of a field is empty; give a name, or leave the setting out")
+        names = [normalise(name) for name in named]
+        if repeated := next((name for name in named if names.count(normalise(name)) > 1), None):
+            raise SettingsError(f'the field "{repeated}" has two roles among id, title and text; give it one')
+
+    def chosen(self) -> tuple[str, ...]:
+        """All names that the user gave."""
+        return tuple(name for name in (self.id, self.title, *self.text, *(self.metadata or ())) if name is not None)
+
+    def columns(self) -> Columns:
+        """The known names of columns, for readers of files."""
+        ids, texts = (self.id,) if self.id else ID_FIELDS, self.text or TEXT_FIELDS
+        chosen = self.chosen()
+        known = [frozenset(group).difference(chosen) for group in (ids, texts, self._titles(), ["metadata"])]
+        return Columns(
+            frozenset([*texts, *map(normalise, texts)]),
+            frozenset([*ids, *map(normalise, ids)]),
+            {2: ("id", "text"), 3: ("id", "text", "title")},
+            (*(frozenset([name]) for name in dict.fromkeys(chosen)), *filter(None, known)),
+        )
+
+    def _titles(self) -> tuple[str, ...]:
+        """Names of titles; a known one that the user gave another role is none."""
+        if self.title is not None:
+            return (self.title,)
+        return tuple(name for name in TITLE_FIELDS if name not in self.chosen())
+
+
+class DocumentMaker:
+    """Makes documents of the rows of one corpus.
+
+    Args:
+        source: The corpus, for messages.
+        names: Its fields.
+        same_fields: Whether all rows have the same fields, as in a table.
+
+    Attributes:
+        left_out: Fields so far whose values JSON cannot hold.
+    """
+
+    def __init__(self, source: str, names: FieldNames, *, same_fields: bool) -> None:
+        self.left_out = set[str]()
+        self._source, self._names, self._same_fields = source, names, same_fields
+        self._unseen = set(names.chosen())
+        self._recognised = dict[str, str]()  # by role
+
+    def __call__(self, fields: dict[str, Any]) -> Document:
+        """The document of a row's fields; its id is empty if the row has none.
+
+        Raises:
+            ValueError: The row has no text, lacks a field that all rows must have, or a value does not fit its role.
+        """
+        self._check_chosen(fields)
+        fields, recognised = dict(fields), len(self._recognised)
+        identifier = self._take_id(fields)
+        title = self._take_title(fields)
+        text = self._take_text(fields)
+        metadata = self._choose_metadata(fields)
+        if len(self._recognised) > recognised:
+            _note_roles(self._source, tuple(self._recognised.items()))
+        return Document(identifier, title, text, to_json(metadata, left_out=self.left_out))
+
+    def finish(self) -> None:
+        """Logs one line for the user's names that no row has."""
+        if self._unseen:
+            _logger.warning("%s: no row has the field %s", self._source, list_names(sorted(self._unseen)))
+
+    def _check_chosen(self, fields: dict[str, Any]) -> None:
+        if not self._unseen:
+            return
+        self._unseen.difference_update(fields)
+        if isinstance(nested := fields.get("metadata"), dict):
+            self._unseen.difference_update(nested)
+        absent = sorted(self._unseen) if self._same_fields else [self._names.id] * (self._names.id in self._unseen)
+        if absent:
+            raise ValueError(f"no field {list_names(map(str, absent))}; the fields are {list_names(fields)}")
+
+    def _take_id(self, fields: dict[str, Any]) -> str:
+        """The id, which is taken out of the fields; empty if there is none."""
+        names = ID_FIELDS if self._names.id is None else (self._names.id,)
+        for absent in names:
+            if absent in fields and is_missing(fields[absent]):
+                del fields[absent]
+        name = next((name for name in names if name in fields and self._is_free(name, self._names.id)), None)
+        if name is None:
+            return ""
+        self._note("id", name, self._names.id)
+        try:
+            return id_text(fields.pop(name))
+        except ValueError as error:
+            raise ValueError(f'the id in "{name}" is {error}') from None
+
+    def _take_title(self, fields: dict[str, Any]) -> str:
+        present = [name for name in self._names._titles() if name in fields]
+        if not present:
+            return ""
+        name = next((name for name in present if not is_missing(fields[name])), present[0])
+        title = fields.pop(name)
+        self._note("title", name, self._names.title)
+        if is_missing(title):
+            return ""
+        if self._names.title is None and not isinstance(title, str):
+            raise ValueError(f"the title is of type {type(title).__name__}, expected a string")
+        return _as_text(title, "title", name)
+
+    def _take_text(self, fields: dict[str, Any]) -> str:
+        if self._names.text:
+            return self._join_texts(fields)
+        free = [name for name in TEXT_FIELDS if self._is_free(name, None)]
+        present = [name for name in free if name in fields]
+        if not present:
+            raise ValueError(f"no text; expected one of the fields {', '.join(free)}, found {list_names(fields)}")
+        name = next((name for name in present if not is_missing(fields[name])), present[0])
+        text = fields.pop(name)
+        self._note("text", name, None)
+        if not isinstance(text, str):
+            raise ValueError(
+                f'the text in "{name}" is {"null" if is_missing(text) else "of type " + type(text).__name__}, expected '
+                "a string"
+            )
+        return text
+
+    def _join_texts(self, fields: dict[str, Any]) -> str:
+        present = {name: fields.pop(name) for name in self._names.text if name in fields}
+        if not present:
+            raise ValueError(f"no text; expected the field {list_names(self._names.text)}, found {list_names(fields)}")
+        parts = [_as_text(value, "text", name) for name, value in present.items() if not is_missing(value)]
+        if not parts:
+            raise ValueError(f'the text in "{next(iter(present))}" is null, expected a string')
+        return "\n\n".join(filter(None, parts))
+
+    def _choose_metadata(self, fields: dict[str, Any]) -> dict[str, Any]:
+        nested = fields.pop("metadata", None)
+        nested = {} if is_missing(nested) else nested or {}
+        nested = nested if isinstance(nested, dict) else {"metadata": nested}
+        chosen = self._names.metadata
+        if chosen is not None:
+            whole = "metadata" in chosen
+            nested = {name: value for name, value in nested.items() if whole or name in chosen}
+            fields = {name: value for name, value in fields.items() if name in chosen}
+        return _join_metadata(nested, fields)
+
+    def _is_free(self, name: str, chosen: str | None) -> bool:
+        """Whether a known name has the role of its list, and no other one that the user gave it."""
+        return chosen is not None or name not in self._names.chosen()
+
+    def _note(self, role: str, name: str, chosen: str | None) -> None:
+        if chosen is None and name not in _USUAL:
+            self._recognised.setdefault(role, name)
+
+
+@cache  # a corpus may be read several times
+def _note_roles(source: str, names: tuple[tuple[str, str], ...]) -> None:
+    if names:
+        roles = ", ".join(f'{role} from "{name}"' for role, name in names)
+        _logger.warning("%s: read are %s (--id-field, --title-field, --text-field choose others)", source, roles)
+
+
+def _as_text(value: Any, role: str, name: str) -> str:
+    """A string as it is, and any other scalar as its text."""
+    if isinstance(value, str):
+        return value
+    try:
+        return id_text(value)
+    except ValueError as error:
+        raise ValueError(f'the {role} in "{name}" is {error}') from None
+
+
+def _join_metadata(nested: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """All fields by name; of a name in both, the value that is there.
+
+    Raises:
+        ValueError: A name has two different values.
+    """
+    for name in nested.keys() & fields.keys():
+        if is_missing(fields[name]):
+            fields = {other: value for other, value in fields.items() if other != name}
+        elif not is_missing(nested[name]) and not is_same(*(to_json(at[name], str(name)) for at in (nested, fields))):
+            raise ValueError(
+                f'"{name!s:.40}" has two values, {nested[name]!r:.40} in "metadata" and {fields[name]!r:.40} beside '
+                "it; rename one"
+            )
+    return {**nested, **fields}

@@ -28,6 +28,7 @@ def test_methods_of_the_model() -> None:
         "encode",
         "encode_memory",
         "encoder",
+        "eval",
         "export",
         "fingerprint",
         "from_backbone",

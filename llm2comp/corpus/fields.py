@@ -130,20 +130,22 @@ class DocumentMaker:
         self._unseen.difference_update(fields)
         if isinstance(nested := fields.get("metadata"), dict):
             self._unseen.difference_update(nested)
-        absent = sorted(self._unseen) if self._same_fields else [self._names.id] * (self._names.id in self._unseen)
-        if absent:
-            raise ValueError(f"no field {list_names(map(str, absent))}; the fields are {list_names(fields)}")
+        if self._same_fields and self._unseen:
+            raise ValueError(f"no field {list_names(sorted(self._unseen))}; the fields are {list_names(fields)}")
 
     def _take_id(self, fields: dict[str, Any]) -> str:
         """The id, which is taken out of the fields; empty if there is none."""
-        names = ID_FIELDS if self._names.id is None else (self._names.id,)
+        chosen = self._names.id
+        if chosen is not None and is_missing(fields.get(chosen)):
+            raise ValueError(f'no id in the field "{chosen}"; the fields are {list_names(fields)}')
+        names = ID_FIELDS if chosen is None else (chosen,)
         for absent in names:
             if absent in fields and is_missing(fields[absent]):
                 del fields[absent]
-        name = next((name for name in names if name in fields and self._is_free(name, self._names.id)), None)
+        name = next((name for name in names if name in fields and self._is_free(name, chosen)), None)
         if name is None:
             return ""
-        self._note("id", name, self._names.id)
+        self._note("id", name, chosen)
         try:
             return id_text(fields.pop(name))
         except ValueError as error:
@@ -168,7 +170,10 @@ class DocumentMaker:
         free = [name for name in TEXT_FIELDS if self._is_free(name, None)]
         present = [name for name in free if name in fields]
         if not present:
-            raise ValueError(f"no text; expected one of the fields {', '.join(free)}, found {list_names(fields)}")
+            raise ValueError(
+                f"no text; expected one of the fields {', '.join(free)}, found {list_names(fields)}; --text-field NAME "
+                "(fields) chooses another"
+            )
         name = next((name for name in present if not is_missing(fields[name])), present[0])
         text = fields.pop(name)
         self._note("text", name, None)

@@ -103,10 +103,8 @@ def read_corpus(
         CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
             read, a row is malformed, an id occurs twice, or there is no document.
     """
-    named = Source(name or default_name(source), None, ids_are_positions)
-    entries = read_entries(
-        source, named, on_error=on_error, on_skip=on_skip, header=header, quotes=quotes, fields=fields
-    )
+    named = Source(name or default_name(source), None, ids_are_positions, fields=fields or FieldNames())
+    entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, header=header, quotes=quotes)
     return (entry.document for entry in entries)
 
 
@@ -118,14 +116,13 @@ def read_entries(
     on_skip: Report | None = None,
     header: bool | None = None,
     quotes: bool | None = None,
-    fields: FieldNames | None = None,
 ) -> Iterator[Entry]:
-    """Documents as `read_corpus` gives them, with ids made for this source."""
+    """Documents as `read_corpus` gives them, with the fields of this source and ids made for it."""
     report = SkipCounter(choose_report(on_error, on_skip))
     name = str(corpus)
     if not name:
         raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
-    chosen = fields or FieldNames()
+    chosen = source.fields
     if name in ("python-docs:", "python-docs:all"):
         _check_no_fields(name, chosen)
         return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))

@@ -14,6 +14,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from llm2comp.corpus.columns import normalise
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.kinds import holds_texts
 from llm2comp.corpus.text import uncompressed_name
@@ -38,16 +40,23 @@ class Source:
         positions: Whether its rows without an id get their position as id, instead of a hash of their content.
         paths: Whether ids made for its documents are paths or positions, now or when it was added before: the name
             alone, or `NAME/...`.
+        fields: Which fields of its rows are id, title, text and metadata.
     """
 
     name: str
     root: str | None
     positions: bool = False
     paths: bool = False
+    fields: FieldNames = FieldNames()
 
 
 def name_sources(
-    corpora: Sequence[str | Path], known: Sequence[Source] = (), *, name: str | None = None, positions: bool = False
+    corpora: Sequence[str | Path],
+    known: Sequence[Source] = (),
+    *,
+    name: str | None = None,
+    positions: bool = False,
+    fields: FieldNames | None = None,
 ) -> list[Source]:
     """The source of each corpus: a known one with its root or the given name, or else a new one with a unique name.
 
@@ -56,11 +65,12 @@ def name_sources(
         known: Sources of the index so far.
         name: Name for the source of a single corpus; one that is known is that source, whatever its root was.
         positions: Whether new sources make ids of positions.
+        fields: Fields of rows; None: those that a known source was added with, and known names for new ones.
 
     Raises:
         SettingsError: The name does not fit, or goes with several corpora; a corpus is known under several names, or
-            with ids of another kind; or rows of standard input would get their positions as ids without a name that
-            says which input it is.
+            with ids of another kind or field; or rows of standard input would get their positions as ids without a name
+            that says which input it is.
     """
     if name is not None:
         _check_name(name, corpora)
@@ -70,6 +80,10 @@ def name_sources(
         source = _find_known(corpus, listed, name, positions)
         if source is None:
             source = Source(name or _unique_name(corpus, listed, known), _root(corpus), positions)
+        elif fields is not None:
+            _check_id_field(corpus, source, fields)
+        if fields is not None:
+            source = replace(source, fields=fields)
         if name is None and source.positions and str(corpus) == "-":
             raise SettingsError(
                 "positions in standard input are ids only within one input, and another one would replace its "
@@ -102,6 +116,20 @@ def _find_known(corpus: str | Path, listed: Sequence[Source], name: str | None, 
             "(ids_are_positions), or give it another name (--source NAME)"
         )
     return replace(matches[0], root=root)
+
+
+def _check_id_field(corpus: str | Path, source: Source, fields: FieldNames) -> None:
+    """Checks that a source keeps the field of its ids; with another one, its documents would be added once more."""
+    before, now = (None if names.id is None else normalise(names.id) for names in (source.fields, fields))
+    if before != now:
+        raise SettingsError(
+            f'{corpus}: in the index as "{source.name}", with ids from {_describe_field(source.fields.id)}, not '
+            f"{_describe_field(fields.id)}; choose the same (--id-field), or give it another name (--source NAME)"
+        )
+
+
+def _describe_field(name: str | None) -> str:
+    return "the first known name" if name is None else f'"{name}"'
 
 
 def _unique_name(corpus: str | Path, listed: Sequence[Source], known: Sequence[Source]) -> str:

@@ -201,7 +201,8 @@ MALFORMED = [
     (
         "c.jsonl",
         b'{"id": 1, "words": "t"}',
-        "1: no text; expected one of the fields text, contents, content, body, document_text, page_text, page_content, passage, full_text, found words",
+        "1: no text; expected one of the fields text, contents, content, body, document_text, page_text, page_content, "
+        "passage, full_text, found words; --text-field NAME (fields) chooses another",
     ),
     ("c.jsonl", b'{"id": 1, "text": "t", "title": ["t"]}', "1: the title is of type list, expected a string"),
     ("c.jsonl", b'{"id": true, "text": "t"}', '1: the id in "id" is a truth value'),

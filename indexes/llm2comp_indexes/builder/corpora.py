@@ -21,16 +21,21 @@ RESERVED_FIELDS = (*CHUNK_FIELDS, "llm2comp_title", "llm2comp_score")
 
 
 def find_sources(
-    corpora: Sequence[str | Path], known: Sequence[Source] = (), *, name: str | None = None, positions: bool = False
+    corpora: Sequence[str | Path],
+    known: Sequence[Source] = (),
+    *,
+    name: str | None = None,
+    positions: bool = False,
+    fields: FieldNames | None = None,
 ) -> list[Source]:
     """The source of each corpus; see `name_sources`.
 
     Raises:
-        SettingsError: `corpora` is no list, or empty, or the name or kind of ids does not fit.
+        SettingsError: `corpora` is no list, or empty, or the name, the kind of ids or their field does not fit.
     """
     if isinstance(corpora, str | Path) or not corpora:
         raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
-    return name_sources(corpora, known, name=name, positions=positions)
+    return name_sources(corpora, known, name=name, positions=positions, fields=fields)
 
 
 def open_corpora(
@@ -41,7 +46,6 @@ def open_corpora(
     *,
     header: bool | None = None,
     quotes: bool | None = None,
-    fields: FieldNames | None = None,
     known: Sequence[Source] = (),
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
@@ -53,7 +57,6 @@ def open_corpora(
         skip: Counts skipped rows.
         header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
         quotes: As for `read_corpus`.
-        fields: As for `read_corpus`.
         known: Sources of the index so far.
 
     Raises:
@@ -64,9 +67,7 @@ def open_corpora(
     streams = []
     for corpus, source in zip(corpora, sources, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
-        entries = read_entries(
-            corpus, source, on_error="skip", on_skip=report, header=header, quotes=quotes, fields=fields
-        )
+        entries = read_entries(corpus, source, on_error="skip", on_skip=report, header=header, quotes=quotes)
         streams.append((corpus, _check(corpus, entries, report, makers)))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 

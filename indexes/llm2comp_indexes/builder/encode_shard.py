@@ -131,12 +131,9 @@ def encode_shard(
     part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
-    sources = find_sources(corpora, name=source, positions=ids_are_positions)
+    sources = find_sources(corpora, name=source, positions=ids_are_positions, fields=fields)
     corpus = _Corpus(
-        (
-            entry.document
-            for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields)
-        ),
+        (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)),
         part,
     )
     _check_folder(folder, overwrite=overwrite)

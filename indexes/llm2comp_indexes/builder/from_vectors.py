@@ -132,13 +132,15 @@ def build_from_vectors(
     check_output(target, overwrite=overwrite)
     show, skips, chosen = progress or silent, SkipCounter(on_skip), options or IndexOptions()
     queries = _read_queries(Path(vectors.queries)) if vectors.queries is not None else None
-    names: dict[str, Any] = {"name": source, "positions": ids_are_positions}
+    names: dict[str, Any] = {"name": source, "positions": ids_are_positions, "fields": fields}
     if _are_shards(vectors):
-        if source is not None or ids_are_positions:
-            raise SettingsError("source or ids_are_positions is given with shards, which hold their ids; leave it out")
+        if source is not None or ids_are_positions or fields is not None:
+            raise SettingsError(
+                "source, ids_are_positions or fields is given with shards, which hold their documents; leave it out"
+            )
         origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
     else:
-        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header, quotes, fields)
+        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header, quotes)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
@@ -200,7 +202,6 @@ def _open_arrays(
     skips: SkipCounter,
     header: bool | None,
     quotes: bool | None,
-    fields: FieldNames | None,
 ) -> _Origin:
     if vectors.ids is None:
         raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
@@ -221,8 +222,7 @@ def _open_arrays(
 
     def read_documents() -> Iterator[Document]:
         return (
-            entry.document
-            for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields)
+            entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
         )
 
     if corpora:

@@ -99,10 +99,9 @@ def build_index(
     check_output(target, overwrite=overwrite)
     chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
-    sources = find_sources(corpora, name=source, positions=ids_are_positions)
+    sources = find_sources(corpora, name=source, positions=ids_are_positions, fields=fields)
     documents = (
-        entry.document
-        for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields)
+        entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
     )
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)

@@ -97,7 +97,7 @@ def add_documents(
         progress: As for `build_index`.
         header: As for `build_index`.
         quotes: As for `build_index`.
-        fields: As for `build_index`.
+        fields: As for `build_index`; None: those that a known source was added with, whose ids keep their field.
         source: Name of the source, as for `build_index`; that of a source of the index means that source, whichever its
             path was. None: the source that was added from this path, or else a new one.
         ids_are_positions: As for `build_index`; a known source keeps to what it was added with.
@@ -113,11 +113,9 @@ def add_documents(
         Index(Path(folder), _before(change), model=model, searchable=False) as index,
     ):
         known = index.manifest.sources or ()
-        sources = find_sources(corpora, known, name=source, positions=ids_are_positions)
+        sources = find_sources(corpora, known, name=source, positions=ids_are_positions, fields=fields)
         _check_names(index, sources)
-        entries = open_corpora(
-            corpora, sources, on_error, skips, header=header, quotes=quotes, fields=fields, known=known
-        )
+        entries = open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, known=known)
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)

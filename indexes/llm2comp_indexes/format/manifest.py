@@ -11,8 +11,9 @@ from typing import Any
 from llm2comp.atomic import write_file
 from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_optional
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.sources import Source
-from llm2comp.errors import IndexFolderError, quote_path
+from llm2comp.errors import IndexFolderError, SettingsError, quote_path
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, ChunkFields
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
@@ -313,12 +314,33 @@ def parse_sources(content: Mapping[str, Any]) -> tuple[Source, ...] | None:
             take_optional(entry, "root", str),
             take(entry, "positions", bool),
             take(entry, "paths", bool) if "paths" in entry else True,  # unknown: they may be
+            _parse_fields(take(entry, "fields", dict)) if "fields" in entry else FieldNames(),
         )
         for entry in entries
     )
     if len({source.name for source in sources}) != len(sources):
         raise ValueError("two sources have the same name")
     return sources
+
+
+def _parse_fields(content: dict[str, Any]) -> FieldNames:
+    """The fields of a source's rows.
+
+    Raises:
+        ValueError: They are malformed.
+    """
+    text, metadata = take(content, "text", list), take_optional(content, "metadata", list)
+    if not all(isinstance(name, str) for name in (*text, *(metadata or ()))):
+        raise ValueError("the name of a field is no string")
+    try:
+        return FieldNames(
+            take_optional(content, "id", str),
+            take_optional(content, "title", str),
+            tuple(text),
+            None if metadata is None else tuple(metadata),
+        )
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
 
 
 def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segment:

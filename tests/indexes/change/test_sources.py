@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm2comp.errors import CorpusError, SettingsError
+from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
 from llm2comp_indexes import (
+    FieldNames,
     IndexOptions,
     VectorFiles,
     add_documents,
@@ -285,3 +286,50 @@ def test_an_index_without_sources_never_doubles_or_replaces_in_silence(tmp_path:
     assert "\n" not in str(caught.value)
     delete_documents(folder, ["README.md"])
     assert add(folder, docs) == (1, 0, 1)
+
+
+def test_a_source_keeps_the_fields_it_was_added_with(tmp_path: Path) -> None:
+    rows = "page,heading,words\n1,Bread,It rises.\n2,Rain,It falls.\n"
+    path = write(tmp_path / "wiki.csv", rows)
+    folder = build([path], tmp_path / "idx", fields=FieldNames("page", "heading", ("words",)))
+    assert texts(folder) == {"1": "It rises.", "2": "It falls."}
+    write(path, rows.replace("1,", "0,New,It is put on top.\n1,", 1))
+    assert add(folder, path) == (1, 0, 2)
+    [source] = read_manifest(folder).sources or ()
+    assert source.fields == FieldNames("page", "heading", ("words",))
+    assert add(folder, path, fields=FieldNames("page", text=("heading", "words"))) == (0, 3, 0)
+    assert texts(folder)["1"] == "Bread\n\nIt rises."
+
+
+def test_another_field_of_ids_is_refused_for_a_known_source(tmp_path: Path) -> None:
+    """With it, every document would be added a second time."""
+    path = write(tmp_path / "wiki.csv", "id,page,text\na,1,It rises.\nb,2,It falls.\n")
+    folder = build([path], tmp_path / "idx")
+    with pytest.raises(
+        SettingsError, match=r'in the index as "wiki.csv", with ids from the first known name, not "page"'
+    ):
+        add(folder, path, fields=FieldNames("page"))
+    assert add(folder, path, fields=FieldNames(text=("text",))) == (0, 0, 2)
+    assert add(folder, path, fields=FieldNames("page"), source="pages") == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        {"id": 1, "title": None, "text": [], "metadata": None},
+        {"id": "a", "title": "a", "text": [], "metadata": None},
+    ],
+)
+def test_malformed_fields_of_a_source(fields: Any, tmp_path: Path) -> None:
+    folder = build([write(tmp_path / "a.jsonl", '{"_id": "x", "text": "bread"}\n')], tmp_path / "idx")
+    forge(folder, lambda manifest: manifest["sources"][0].update(fields=fields))
+    with pytest.raises(IndexFolderError, match=r"manifest\.json"):
+        read_manifest(folder)
+
+
+def test_an_index_from_before_fields_were_recorded(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"_id": "x", "text": "bread"}\n')
+    folder = build([path], tmp_path / "idx")
+    forge(folder, lambda manifest: manifest["sources"][0].pop("fields"))
+    assert add(folder, path) == (0, 0, 1)

@@ -212,6 +212,19 @@ class Backbone(nn.Module):
                 return run(embeddings, lengths, tail)
             return self._run(self.language_model, embeddings, lengths, causal=False, dropout=dropout, tail=tail)
 
+    def use_openvino(self) -> None:
+        """Has OpenVINO compute `encode` on a CPU, without gradients; everything else stays with PyTorch.
+
+        Raises:
+            BackboneError: If OpenVINO is not installed, or cannot run this model.
+        """
+        if not self.threads_share:
+            raise BackboneError(
+                f"engine openvino cannot run {type(self.language_model).__name__}, whose passes do not leave it as it "
+                "is: give engine torch"
+            )
+        self._inference.use_openvino(self.language_model)
+
     def read(self, embeddings: Tensor, lengths: Sequence[int]) -> Tensor:
         """Final hidden states of the frozen language model, causal; shapes as in `encode`.
 

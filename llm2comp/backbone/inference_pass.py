@@ -6,13 +6,12 @@ intermediate results stay in a core's cache; weights are packed (`packed_linear`
 Other architectures, passes with gradients, autocast, and models with hooks of others take transformers' layers.
 """
 
+import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -20,11 +19,13 @@ from llm2comp.backbone.attention import Packing, attend_packed
 from llm2comp.backbone.blocked_attention import attend_in_one_block, fits_one_block
 from llm2comp.backbone.forward import decoder
 from llm2comp.backbone.hardware import multiplies_tiles
-from llm2comp.backbone.last_layer import LAST_LAYER_HOOKS
+from llm2comp.backbone.openvino_pass import OpenVinoPass, openvino_runs_here
 from llm2comp.backbone.packed_linear import packed_bytes, project_with
 from llm2comp.backbone.shared_lock import SharedLock
+from llm2comp.backbone.weight_state import WeightState
+from llm2comp.errors import BackboneError
 
-__all__ = ["InferencePasses"]
+__all__ = ["Engine", "InferencePasses"]
 
 _FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 """Modules of transformers and the names of their classes."""
@@ -46,28 +47,42 @@ _STEP, _STEP_OF_TILES = 8, 16
 _SIZES = 16
 """Numbers of rows of a product between two powers of two, at most: oneDNN compiles code for each number of rows."""
 
-_SAMPLED_NUMBERS = 4
-"""Numbers of a weight that are compared to find changes."""
-
 Blocks = Sequence[Tensor]
 """States of all tokens in order, (tokens of the block, hidden) each."""
+
+
+Engine = Literal["torch", "openvino"]
+"""What computes the passes."""
+
+_logger = logging.getLogger(__name__)
 
 
 class InferencePasses:
     """The prepared passes of a model, made when first asked for; copies and other processes make their own."""
 
-    def __init__(self) -> None:
-        self._prepared: _InferencePass | None = None
+    def __init__(self, engine: Engine = "torch") -> None:
+        self._engine = engine
+        self._prepared: _InferencePass | OpenVinoPass | None = None
         self._lock = SharedLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return InferencePasses, ()
+        return InferencePasses, (self._engine,)
 
     def forget(self) -> None:
         """Frees the prepared weights; to be called once weights may have changed."""
         self._prepared = None
 
-    def find(self, model: PreTrainedModel, embeddings: Tensor) -> "_InferencePass | None":
+    def use_openvino(self, model: PreTrainedModel) -> None:
+        """Has OpenVINO compute the passes from now on.
+
+        Raises:
+            BackboneError: If it is not installed, or cannot compute those of this model.
+        """
+        with self._lock.alone():
+            self._prepared = OpenVinoPass(model, has_llama_layers=_has_known_layers(model))
+            self._engine = "openvino"
+
+    def find(self, model: PreTrainedModel, embeddings: Tensor) -> "_InferencePass | OpenVinoPass | None":
         """The passes for the model's present weights; None where transformers' layers are to be called.
 
         Args:
@@ -80,10 +95,22 @@ class InferencePasses:
         if embeddings.device.type != "cpu" or torch.is_autocast_enabled("cpu") or model.training:
             return None
         with self._lock.alone():
+            if self._engine == "openvino" and not openvino_runs_here():
+                _logger.warning("engine openvino does not work in a process forked from one that used it: using torch")
+                self._engine, self._prepared = "torch", None
             prepared = self._prepared
-            if prepared is None or not prepared.is_current(model):
-                self._prepared = prepared = _InferencePass(model) if _has_known_layers(model) else None
-        return None if prepared is None or prepared.is_hooked() else prepared
+            if prepared is None or not prepared.weights.is_current(model):
+                self._prepared = prepared = self._prepare(model)
+        return None if prepared is None or prepared.weights.is_hooked() else prepared
+
+    def _prepare(self, model: PreTrainedModel) -> "_InferencePass | OpenVinoPass | None":
+        if self._engine == "openvino":
+            try:
+                return OpenVinoPass(model, has_llama_layers=_has_known_layers(model))
+            except BackboneError as error:  # it could be used when it was chosen, so the model has changed since
+                _logger.warning("%s; using torch from now on", error)
+                self._engine = "torch"
+        return _InferencePass(model) if _has_known_layers(model) else None
 
 
 class _InferencePass:
@@ -91,36 +118,13 @@ class _InferencePass:
 
     def __init__(self, model: PreTrainedModel) -> None:
         inner: Any = decoder(model)
-        self._modules = list(inner.modules())
-        self._state = _state(self._modules)
-        self._samples = [_sample(weight) for module in self._modules for weight in module.parameters(recurse=False)]
-        self._numbers = [sample.tobytes() for sample in self._samples]
-        pack = packed_bytes(self._modules) <= _MOST_PACKED_BYTES
+        self.weights = WeightState(model)
+        pack = packed_bytes(self.weights.modules) <= _MOST_PACKED_BYTES
         last = len(inner.layers) - 1
         self._layers = [_Layer(layer, split=row == last, pack=pack) for row, layer in enumerate(inner.layers)]
         self._rotary, self._norm = inner.rotary_emb, inner.norm
         widest = max(layer.mlp.intermediate_size for layer in inner.layers)
         self._block: int = min(max(2 ** (_BLOCK_NUMBERS // widest).bit_length() // 2, _LEAST_BLOCK), _LARGEST_BLOCK)
-
-    def is_current(self, model: PreTrainedModel) -> bool:
-        """Whether modules and weights are those of the preparation.
-
-        PyTorch does not count changes by a fused optimizer or through `Tensor.data`; so some numbers are compared too.
-        """
-        return (
-            decoder(model) is self._modules[0]
-            and _state(self._modules) == self._state
-            and [sample.tobytes() for sample in self._samples] == self._numbers
-        )
-
-    def is_hooked(self) -> bool:
-        """Whether others have set hooks or replaced a module's `forward`, which these passes may not call."""
-        return any("forward" in module.__dict__ for module in self._modules) or any(
-            hook not in LAST_LAYER_HOOKS
-            for module in self._modules
-            if module._forward_hooks or module._forward_pre_hooks
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        )
 
     def __call__(self, embeddings: Tensor, lengths: Sequence[int], tail: int = 0) -> Tensor:
         """Final hidden states of texts that are given end to end, each token seeing its whole text.
@@ -291,21 +295,3 @@ def _normed(norm: Any, states: Tensor) -> Tensor:
 
 def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
-
-
-def _state(modules: Sequence[nn.Module]) -> list[int]:
-    """Numbers that differ once modules or weights are replaced or changed, as far as PyTorch counts changes."""
-    state: list[int] = []
-    for module in modules:
-        state += map(id, module._modules.values())
-        for weight in module._parameters.values():
-            if weight is not None:
-                state += (id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-    return state
-
-
-def _sample(weight: Tensor) -> NDArray[np.int8]:
-    """The bytes of some numbers of a weight; a view, which shows changes."""
-    numbers = weight.detach().flatten()[:: max(1, weight.numel() // _SAMPLED_NUMBERS)]
-    view: NDArray[np.int8] = numbers[:, None].view(torch.int8).numpy()
-    return view

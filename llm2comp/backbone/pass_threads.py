@@ -13,7 +13,7 @@ import torch
 
 from llm2comp.fork import run_after_fork
 
-__all__ = ["MOST_PASSES", "passes_at_once", "run_passes"]
+__all__ = ["MOST_PASSES", "passes_at_once", "passes_beside", "run_passes"]
 
 MOST_PASSES = 8
 """Passes that run side by side at most, so that their memory does not grow with the number of cores."""
@@ -21,11 +21,17 @@ MOST_PASSES = 8
 _T = TypeVar("_T")
 _lock = threading.Lock()
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_worker = threading.local()
 
 
 def passes_at_once(device: torch.device) -> int:
     """Number of passes that run side by side on a device: one for each of PyTorch's threads, up to `MOST_PASSES`."""
     return min(torch.get_num_threads(), MOST_PASSES) if device.type == "cpu" else 1
+
+
+def passes_beside() -> int:
+    """Number of passes that run side by side in the pool of the calling thread, this one included; 1 outside of one."""
+    return getattr(_worker, "passes", 1)
 
 
 def run_passes(passes: Sequence[Callable[[], _T]], at_once: int) -> list[_T]:
@@ -74,6 +80,7 @@ def _new_pool(workers: int, threads: int) -> ThreadPoolExecutor:
     def set_threads() -> None:
         torch.get_num_threads()
         torch.set_num_threads(threads)
+        _worker.passes = workers
 
     before, begun = torch.get_num_threads(), threading.Barrier(workers + 1)
     pool = ThreadPoolExecutor(workers, "llm2comp-pass", set_threads)

@@ -50,7 +50,6 @@ _SIZES = 16
 Blocks = Sequence[Tensor]
 """States of all tokens in order, (tokens of the block, hidden) each."""
 
-
 Engine = Literal["torch", "openvino"]
 """What computes the passes."""
 
@@ -96,8 +95,7 @@ class InferencePasses:
             return None
         with self._lock.alone():
             if self._engine == "openvino" and not openvino_runs_here():
-                _logger.warning("engine openvino does not work in a process forked from one that used it: using torch")
-                self._engine, self._prepared = "torch", None
+                self._prepared = None
             prepared = self._prepared
             if prepared is None or not prepared.weights.is_current(model):
                 self._prepared = prepared = self._prepare(model)

@@ -52,10 +52,12 @@ def convert_decoder(model: PreTrainedModel, *, has_llama_layers: bool) -> Any:
 def _copied_decoder(model: PreTrainedModel) -> nn.Module:
     """The decoder in float32 with transformers' attention and its adapter merged, without input embeddings."""
     copied: Any = deepcopy(decoder(model), {id(model.get_input_embeddings()): None}).float()
+    copied.set_attn_implementation("sdpa")
     for module in copied.modules():
         if isinstance(module, BaseTunerLayer):
             module.merge()
-    copied.set_attn_implementation("sdpa")
+        elif hasattr(module, "config"):  # of layers shared with a longer model, it is not the decoder's
+            module.config._attn_implementation = "sdpa"
     return copied.eval()
 
 

@@ -56,6 +56,8 @@ class OpenVinoPass:
     """
 
     def __init__(self, model: PreTrainedModel, *, has_llama_layers: bool) -> None:
+        if _lost_threads:
+            raise BackboneError("engine openvino does not work in a process forked from one that used it")
         optional_import("openvino", extra="openvino", needed_by="engine openvino", error_type=BackboneError)
         self.weights = WeightState(model)
         in_half = model.dtype == torch.bfloat16 and multiplies_bfloat16("cpu")

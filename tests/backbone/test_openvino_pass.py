@@ -222,6 +222,6 @@ def test_a_model_that_it_can_no_longer_run_takes_torch(
         states = [backbone.encode(embedded, LENGTHS) for _ in range(2)]
     torch.testing.assert_close(states[1], expected_states(backbone, embedded, LENGTHS), **CLOSE)
     assert [record.getMessage() for record in caplog.records] == [
-        "engine openvino cannot run LlamaForCausalLM (a cosine of 1.0000 to the model's own states): give engine torch; "
-        "using torch from now on"
+        "engine openvino cannot run LlamaForCausalLM (a cosine of 1.0000 to the model's own states): give engine "
+        "torch; using torch from now on"
     ]

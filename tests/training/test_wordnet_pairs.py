@@ -32,12 +32,16 @@ VERB = (
     "00000100 38 v 02 go_on 0 proceed 0 001 @ 00000150 v 0000 01 + 02 00 | move ahead in time or space; "
     '"We proceeded to the river"\n'
 )
+ADVERBS = (
+    '00000100 02 r 01 swiftly 0 000 | in a swift manner; "she ran swiftly home"\n'
+    "00000200 02 r 01 swiftly 1 000 | in a very swift and sudden manner\n"
+)
 PLAIN: dict[str, Any] = {"lowercase": 0, "unpunctuated": 0}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for part, lines in (("noun", NOUNS), ("verb", VERB), ("adj", ADJECTIVES), ("adv", "")):
+    for part, lines in (("noun", NOUNS), ("verb", VERB), ("adj", ADJECTIVES), ("adv", ADVERBS)):
         (tmp_path / f"data.{part}").write_text(LICENCE + lines)
     return tmp_path
 
@@ -91,6 +95,7 @@ def test_example_asks_for_the_meaning_of_the_word_in_it(folder: Path) -> None:
         "move ahead in time or space": ("proceed", "We proceeded to the river", None),
         "of a clock that shows a later time": ("fast", "my watch is fast", "moving or acting with speed"),
         "moving or acting with speed": ("fast", "a fast car", "of a clock that shows a later time"),
+        "in a swift manner": ("swiftly", "she ran swiftly home", None),  # the other meaning has all words of this one
     }
     assert pairs.keys() == examples.keys()
     for definition, (word, example, negative) in examples.items():
@@ -108,7 +113,7 @@ def test_limits_turn_kinds_off(folder: Path) -> None:
 def test_evaluation_texts_are_refused_and_pairs_counted(folder: Path) -> None:
     (folder / "eval.jsonl").write_text(json.dumps({"text": "the season in which plants GROW"}) + "\n")
     settings = PairSettings(wordnet=str(folder), excluded=(str(folder / "eval.jsonl"),))
-    assert derive_pairs(settings, folder / "out") == {"example-definition": 4, "words-definition": 6}
+    assert derive_pairs(settings, folder / "out") == {"example-definition": 5, "words-definition": 6}
     refused = json.loads((folder / "out" / "pairs.json").read_text())["refused"]
     assert refused == {"example-definition": 1, "words-definition": 1}
 

@@ -42,7 +42,7 @@ def package_pairs(paths: Iterable[str], settings: PairSettings) -> Iterator[Pair
     Packages of one source share much of their text. Therefore each paragraph, and each synopsis without its last part
     (`- development files`), is used once, by the package with the shortest name; paragraphs that begin with the same
     words as many others are left out, and so are transitional packages, metapackages and debug symbols. All packages
-    are read into memory before the first pair, about 60 MB for Debian's main section.
+    are read into memory before the first pair, about 100 MB for Debian's main section.
     """
     packages = [package for path in paths for package in _read_packages(path) if not _is_placeholder(package)]
     for package in _unrepeated(packages):

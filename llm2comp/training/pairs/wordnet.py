@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llm2comp.corpus.read import open_text
 from llm2comp.errors import CorpusError
-from llm2comp.training.pairs.sentences import cut_words, letters, roughen
+from llm2comp.training.pairs.sentences import content_words, cut_words, letters, roughen
 from llm2comp.training.pairs.settings import Pair, PairSettings
 
 __all__ = ["wordnet_pairs"]
@@ -18,6 +18,7 @@ _PARTS = ("noun", "verb", "adj", "adv")
 _SHORTEST = 4
 """Smallest number of words of a definition that is used."""
 _MOST_WORDS = 3
+_DRAWN = 8
 _WORD_FORMS = ("{}", "{}", "{} meaning", "definition of {}", "what does {} mean?", "define {}")
 _EXAMPLE_FORMS = ("{word}: {example}", "what does {word} mean in \u201c{example}\u201d?", "{example} ({word})")
 
@@ -42,14 +43,15 @@ class _Synset:
 
 
 def wordnet_pairs(folder: str, settings: PairSettings) -> Iterator[Pair]:
-    """Pairs of WordNet's data files (`data.noun` and so on), which are read into memory: about 100 MB.
+    """Pairs of WordNet's data files (`data.noun` and so on), which are read into memory: about 130 MB.
 
     - `words-definition`: the words of a synset ask for its definition; the negative is a definition under the same
       wider word. A single word with several meanings is given with the wider word, or not used without one.
     - `example-definition`: an example and the word in it ask for the definition; the negative is that of another
       meaning of the word.
 
-    A definition of several synsets, which could be a false negative of itself, is used for the first one only.
+    A definition of several synsets, which could be a false negative of itself, is used for the first one only; a
+    definition that has all words of the positive, or the reverse, is no negative.
     """
     lexicon = _Lexicon(_read_synsets(Path(folder)))
     used: set[str] = set()
@@ -114,13 +116,16 @@ class _Lexicon:
 
 
 def _other(synset: _Synset, others: list[_Synset], rng: random.Random) -> str | None:
-    """Definition of one of the others, other than the synset's; None without one."""
-    definitions = [
-        other.definition
-        for other in others
-        if letters(other.definition) != letters(synset.definition) and len(other.definition.split()) >= _SHORTEST
-    ]
-    return rng.choice(definitions) if definitions else None
+    """Definition of one of the others; None if none of a few drawn says something else than the synset's."""
+    words = _content(synset)
+    for other in rng.sample(others, min(len(others), _DRAWN)):
+        if len(other.definition.split()) >= _SHORTEST and not (words <= _content(other) or words >= _content(other)):
+            return other.definition
+    return None
+
+
+def _content(synset: _Synset) -> set[str]:
+    return set(content_words(synset.definition.lower()))
 
 
 def _stands_in(word: str, example: str) -> bool:

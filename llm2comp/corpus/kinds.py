@@ -1,20 +1,45 @@
-"""Which corpora are files of records, which are texts, and which folders hold either."""
+"""Which corpora are files of records, which are texts, and which folders and patterns hold either."""
 
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llm2comp.corpus.records import RECORD_SUFFIXES
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, readable, uncompressed_name
 
-__all__ = ["find_records_file", "find_texts", "has_records", "holds_texts", "is_table", "is_text"]
+__all__ = [
+    "find_files",
+    "find_records_file",
+    "find_tables",
+    "find_texts",
+    "has_records",
+    "holds_texts",
+    "is_pattern",
+    "is_table",
+    "is_text",
+    "pattern_root",
+]
 
 _TEXT_SUFFIXES = (".txt", ".md")
 
 
 def holds_texts(path: Path) -> bool:
-    """Whether the path is a text file, or a folder that is read as text files."""
-    return find_records_file(path) is None if path.is_dir() else is_text(path)
+    """Whether the path is a text file, or a folder or pattern that is read as text files."""
+    if path.is_dir() or is_pattern(path):
+        return find_records_file(path) is None and next(find_texts(path), None) is not None
+    return is_text(path)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether the path is a pattern of shells, such as `data/**/*.parquet`, and no name of a file or folder."""
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def pattern_root(pattern: Path) -> Path:
+    """The folder above the first part of a pattern that has a wildcard."""
+    fixed = next(row for row, part in enumerate(pattern.parts) if glob.has_magic(part))
+    return Path(*pattern.parts[:fixed])
 
 
 def is_text(path: Path) -> bool:
@@ -36,19 +61,33 @@ def is_table(path: Path) -> bool:
 
 def find_records_file(folder: Path) -> Path | None:
     """The `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed) of a BEIR folder."""
+    if is_pattern(folder):
+        return None
     names = [f"corpus{suffix}{compressed}" for suffix in RECORD_SUFFIXES for compressed in ("", *COMPRESSED_SUFFIXES)]
     return next((folder / name for name in names if has_records(folder / name) and (folder / name).is_file()), None)
 
 
 def find_texts(folder: Path) -> Iterator[Path]:
-    """Text files below the folder, in order, without hidden ones."""
+    """Text files below the folder or that match the pattern, in order, without hidden ones."""
+    return find_files(folder, is_text)
+
+
+def find_tables(folder: Path) -> Iterator[Path]:
+    """Files of rows, as `find_texts`; without those whose names begin with `_`, which Spark and others leave beside."""
+    return (path for path in find_files(folder, has_records) if not path.name.startswith("_"))
+
+
+def find_files(folder: Path, fits: Callable[[Path], bool]) -> Iterator[Path]:
+    """Files below the folder or that match the pattern, in order, without hidden ones, whose names fit."""
 
     def fail(error: OSError) -> None:
         raise error
 
     with readable(folder):
+        if is_pattern(folder):
+            matches = map(Path, sorted(glob.glob(str(folder), recursive=True)))
+            yield from (path for path in matches if fits(path) and path.is_file())
+            return
         for parent, folders, files in os.walk(folder, onerror=fail):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (
-                Path(parent, name) for name in sorted(files) if not name.startswith(".") and is_text(Path(name))
-            )
+            yield from (Path(parent, name) for name in sorted(files) if not name.startswith(".") and fits(Path(name)))

@@ -1,21 +1,32 @@
 """Readers of corpora: files, folders and data sets as streams of documents with unique ids."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from llm2comp.corpus.columns import Columns
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import DocumentMaker, FieldNames
 from llm2comp.corpus.hub import read_hub
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
-from llm2comp.corpus.kinds import find_records_file, find_texts, has_records, holds_texts, is_table, is_text
+from llm2comp.corpus.kinds import (
+    find_records_file,
+    find_tables,
+    find_texts,
+    has_records,
+    holds_texts,
+    is_pattern,
+    is_table,
+    is_text,
+    pattern_root,
+)
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
 from llm2comp.corpus.sources import IdMaker, Source, default_name
+from llm2comp.corpus.tables import read_tables
 from llm2comp.corpus.text import STANDARD_INPUT, open_text, readable
 from llm2comp.errors import CorpusError, SettingsError
 
@@ -33,9 +44,13 @@ __all__ = [
 ]
 
 _EXPECTED = (
-    "a BEIR folder, a folder of .txt or .md files, a file .jsonl .ndjson .json .csv .tsv .txt .md (also with .gz .xz "
-    ".zst) or .parquet, - (JSON lines from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
+    "a BEIR folder, a folder or quoted pattern of .txt and .md files or of files of rows, a file .jsonl .ndjson .json "
+    ".csv .tsv .txt .md (also with .gz .xz .zst) or .parquet, - (JSON lines from standard input), "
+    "hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
 )
+
+
+_logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
@@ -66,8 +81,10 @@ def read_corpus(
     The name of the source says how it is read:
 
     - a BEIR folder: its `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed);
-    - any other folder: each .txt and .md file below it is a document, with the id `NAME/path/from/the/folder`; hidden
+    - any other folder: each .txt and .md file below it is a document, with the id `NAME/path/from/the/folder`; without
+      texts, all rows of the files of rows below it. Folders named `year=2023` give these rows the field `year`. Hidden
       files are left out;
+    - a pattern with `*`, `?`, `[...]` or `**`: the files that match it, as of a folder;
     - one .jsonl, .ndjson or .json file (an object per line), .csv, .tsv, .parquet, .txt or .md;
     - `-`: JSON lines from standard input, which can be read once; the source is named `stdin`;
     - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
@@ -130,53 +147,83 @@ def read_entries(
         make = DocumentMaker(name, chosen, same_fields=True)
         maker = IdMaker(source, files=False, single=True)
         return _to_entries(name, read_hub(name, report, chosen.columns()), report, maker, make)
-    path = Path(corpus)
-    records = _choose_reader(path, report, header, quotes, chosen.columns())
-    folder = path != STANDARD_INPUT and path.is_dir()
-    files = path != STANDARD_INPUT and holds_texts(path)
-    if files:
+    path, columns = Path(corpus), chosen.columns()
+    if path == STANDARD_INPUT:
+        make = DocumentMaker(name, chosen, same_fields=False)
+        records = read_records(path, report, columns)
+        return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
+    several = _is_several(path)
+    texts = holds_texts(path)
+    if texts:
         _check_no_fields(name, chosen)
-    file = find_records_file(path) if folder and not files else path
-    make = DocumentMaker(name, chosen, same_fields=file is not None and is_table(file))
-    return _to_entries(name, records, report, IdMaker(source, files=files, single=not folder), make)
+        records = _read_texts(path, report, several=several)
+    else:
+        files = _find_tables(path, several=several)
+        records = read_tables(path, files, report, columns, header=header, quotes=quotes)
+    make = DocumentMaker(name, chosen, same_fields=not texts and all(map(is_table, files)))
+    return _to_entries(name, records, report, IdMaker(source, files=texts, single=not several), make)
+
+
+def _is_several(path: Path) -> bool:
+    """Whether the path may stand for several files: a folder or a pattern.
+
+    Raises:
+        CorpusError: There is nothing there, or a file of no known kind.
+    """
+    with readable(path):
+        if path.is_dir() or is_pattern(path):
+            return True
+        if not path.exists():
+            raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
+    if not is_text(path) and not has_records(path):
+        raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
+    return False
+
+
+def _find_tables(path: Path, *, several: bool) -> list[Path]:
+    """Files of rows at the path.
+
+    Raises:
+        CorpusError: There is none.
+    """
+    if not several:
+        return [path]
+    if file := find_records_file(path):
+        return [file]
+    files = list(find_tables(path))
+    if not files and is_pattern(path):
+        raise CorpusError(f"{path}: no file of a known kind matches the pattern; expected {_EXPECTED}")
+    if not files:
+        raise CorpusError(f"{path}: a folder without files of a known kind; expected {_EXPECTED}")
+    return files
+
+
+def _read_texts(path: Path, report: Report, *, several: bool) -> Iterator[Record]:
+    if not several:
+        return _read_text_file(path, path.name, report)
+    _note_other_files(path)
+    root = pattern_root(path) if is_pattern(path) else path
+    return (
+        record
+        for file in find_texts(path)
+        for record in _read_text_file(file, file.relative_to(root).as_posix(), report)
+    )
+
+
+def _note_other_files(path: Path) -> None:
+    """Logs one line about files of rows beside texts."""
+    others = [file.name for file in find_tables(path)]
+    if others:
+        _logger.warning(
+            "%s: read are the .txt and .md files; the files of rows beside them are not (%s): name them, or a pattern",
+            path,
+            list_names(others),
+        )
 
 
 def _check_no_fields(corpus: str, fields: FieldNames) -> None:
     if chosen := fields.chosen():
         raise SettingsError(f"{corpus}: texts have no fields, so leave out the names of fields ({list_names(chosen)})")
-
-
-def _choose_reader(
-    path: Path, report: Report, header: bool | None, quotes: bool | None, columns: Columns
-) -> Iterator[Record]:
-    if path == STANDARD_INPUT:
-        return read_records(path, report, columns)
-    with readable(path):
-        if not path.exists():
-            raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
-        if path.is_dir():
-            return _choose_folder_reader(path, report, header, quotes, columns)
-    if is_text(path):
-        return _read_text_file(path, path.name, report)
-    if has_records(path):
-        return read_records(path, report, columns, header=header, quotes=quotes)
-    raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
-
-
-def _choose_folder_reader(
-    folder: Path, report: Report, header: bool | None, quotes: bool | None, columns: Columns
-) -> Iterator[Record]:
-    if path := find_records_file(folder):
-        return read_records(path, report, columns, header=header, quotes=quotes)
-    if next(find_texts(folder), None) is None:
-        others = [path.name for path in sorted(folder.iterdir()) if has_records(path)][:3]
-        hint = f"; to read {' or '.join(others)}, name the file itself" if others else ""
-        raise CorpusError(f"{folder}: a folder without corpus.jsonl and without any .txt or .md file{hint}")
-    return (
-        record
-        for path in find_texts(folder)
-        for record in _read_text_file(path, path.relative_to(folder).as_posix(), report)
-    )
 
 
 def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Record]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import zstandard
 
-from llm2comp.corpus.kinds import find_records_file, find_texts
+from llm2comp.corpus.kinds import find_records_file, find_tables, find_texts, is_pattern
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, uncompressed_name
 
 __all__ = ["estimate_documents"]
 
 _SAMPLE_BYTES = 1 << 20  # of the file
+_SAMPLE_FILES = 50  # of a folder
 _SAMPLE_TEXT_BYTES = 64 << 20  # decompressed
 
 
@@ -39,11 +40,24 @@ def _estimate(source: str) -> int | None:
     if source.startswith(("python-docs:", "hub:")) or source == "-":
         return None
     path = Path(source)
-    if path.is_dir():
-        file = find_records_file(path)
-        if file is None:
-            return sum(1 for _ in find_texts(path))
-        path = file
+    if path.is_dir() or is_pattern(path):
+        if file := find_records_file(path):
+            return _estimate_file(file)
+        return sum(1 for _ in find_texts(path)) or _estimate_files(list(find_tables(path)))
+    return _estimate_file(path)
+
+
+def _estimate_files(files: Sequence[Path]) -> int | None:
+    """Rows of all files, from the first of them."""
+    sample = [(file.stat().st_size, _estimate_file(file)) for file in files[:_SAMPLE_FILES]]
+    known = [rows for _, rows in sample if rows is not None]
+    size = sum(bytes_ for bytes_, _ in sample)
+    if len(known) < len(sample) or not size:
+        return None
+    return round(sum(known) * sum(file.stat().st_size for file in files) / size)
+
+
+def _estimate_file(path: Path) -> int | None:
     if not path.is_file():
         return None  # a pipe: what is read for the estimate would be missing later
     suffix = Path(uncompressed_name(path)).suffix.lower()

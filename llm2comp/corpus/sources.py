@@ -17,7 +17,7 @@ from typing import Any
 from llm2comp.corpus.columns import normalise
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
-from llm2comp.corpus.kinds import holds_texts
+from llm2comp.corpus.kinds import holds_texts, is_pattern, pattern_root
 from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import SettingsError
 
@@ -165,7 +165,7 @@ def _is_named(corpus: str | Path) -> bool:
 
 
 def default_name(corpus: str | Path) -> str:
-    """Name of a source by its root alone: of the file without compression suffix, of the folder or the data set."""
+    """Name of a source by its root alone: of the file without compression suffix, the folder or the data set."""
     if str(corpus) == "-":
         return "stdin"
     if str(corpus).startswith("hub:"):
@@ -174,6 +174,7 @@ def default_name(corpus: str | Path) -> str:
         name = str(corpus)
     else:
         path = Path(os.path.abspath(corpus))
+        path = pattern_root(path) if is_pattern(path) else path
         name = path.name if os.path.isdir(path) else uncompressed_name(path)
     return _UNFIT.sub("_", _utf8(name)).strip() or "corpus"
 

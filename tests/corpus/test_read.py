@@ -311,15 +311,6 @@ def test_empty_source_is_not_the_working_folder() -> None:
         read_corpus("")
 
 
-def test_folder_without_texts_points_at_its_data_files(tmp_path: Path) -> None:
-    write(tmp_path / "code.py", "pass")
-    with pytest.raises(CorpusError, match="without any .txt or .md file$"):
-        read_corpus(tmp_path)
-    write(tmp_path / "shard0.jsonl.gz", b"")
-    with pytest.raises(CorpusError, match="to read shard0.jsonl.gz, name the file itself"):
-        read_corpus(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [("c.jsonl", b""), ("c.jsonl", b"\n \n"), ("c.csv", b"id,text\n"), ("c.csv", b""), ("c.jsonl.gz", b"")],

@@ -1,0 +1,64 @@
+"""Rows of the files of a folder or pattern, with the partitions that their folders name."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from llm2comp.corpus.columns import Columns
+from llm2comp.corpus.kinds import is_pattern, pattern_root
+from llm2comp.corpus.records import Record, read_records
+from llm2comp.corpus.report import Report
+
+__all__ = ["read_tables"]
+
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+def read_tables(
+    corpus: Path,
+    files: Sequence[Path],
+    report: Report,
+    columns: Columns,
+    *,
+    header: bool | None = None,
+    quotes: bool | None = None,
+) -> Iterator[Record]:
+    """Rows of all files in order.
+
+    A folder named `year=2023` between corpus and file is a partition in Hive's way: a field `year` of its rows, unless
+    they have one.
+
+    Args:
+        corpus: The folder or pattern that the files belong to, or the only file.
+        files: Files of rows.
+        report: As for `read_records`, as are the others.
+        columns: Known names.
+        header: Whether tables have a header.
+        quotes: Whether tables have quotes.
+    """
+    root = pattern_root(corpus) if is_pattern(corpus) else corpus
+    for file in files:
+        records = read_records(file, report, columns, header=header, quotes=quotes)
+        if file == corpus:
+            yield from records
+            continue
+        folder = file.relative_to(root).parent
+        partition = _partition(folder)
+        for record in records:
+            position = (folder / record.default_id).as_posix()
+            yield record._replace(default_id=position, fields={**partition, **record.fields})
+
+
+def _partition(folder: Path) -> dict[str, Any]:
+    """Fields that the names of the folders give: whole numbers and texts."""
+    named = (part.partition("=") for part in folder.parts)
+    return {unquote(name): _value(unquote(value)) for name, separator, value in named if name and separator}
+
+
+def _value(text: str) -> int | str | None:
+    """A whole number where its text is the usual one, so that `007` stays as it is."""
+    if text == _NULL_PARTITION:
+        return None
+    is_number = text.isascii() and text.removeprefix("-").isdigit() and str(int(text)) == text
+    return int(text) if is_number else text

@@ -1,0 +1,166 @@
+"""Folders and patterns of files of rows, with the partitions that their folders name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import dataset, parquet
+
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.fields import FieldNames
+from llm2comp.corpus.read import read_corpus
+from llm2comp.corpus.size import estimate_documents
+from llm2comp.corpus.sources import default_name, name_sources
+from llm2comp.errors import CorpusError
+
+
+def jsonl(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def texts(corpus: str | Path, **options: Any) -> dict[str, str]:
+    return {one.id: one.text for one in read_corpus(corpus, **options)}
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """Rows with ids in files of three kinds, two of them in partitions, beside files that are none."""
+    root = tmp_path / "lake"
+    jsonl(root / "b.jsonl", {"id": "1", "text": "one"}, {"id": "2", "text": "two"})
+    (root / "a.csv").write_text("id,text\n3,three\n")
+    for year, identifier in (("2023", "4"), ("2024", "5")):
+        folder = root / f"year={year}" / "lang=en%20GB"
+        folder.mkdir(parents=True)
+        parquet.write_table(pyarrow.table({"id": [identifier], "text": ["t"]}), folder / "part-0.parquet")
+    (root / "_SUCCESS").write_text("")
+    jsonl(root / "_temporary.jsonl", {"id": "9", "text": "unfinished"})
+    jsonl(root / ".hidden" / "c.jsonl", {"id": "9", "text": "hidden"})
+    return root
+
+
+def test_a_folder_of_files_of_rows(lake: Path) -> None:
+    assert list(texts(lake)) == ["3", "1", "2", "4", "5"]
+    assert estimate_documents([lake]) == 5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ids"),
+    [
+        ("*.jsonl", ["1", "2"]),
+        ("**/*.parquet", ["4", "5"]),
+        ("year=202[34]/*/part-?.parquet", ["4", "5"]),
+        ("{}", None),
+    ],
+)
+def test_patterns(pattern: str, ids: list[str] | None, lake: Path) -> None:
+    if ids is None:
+        with pytest.raises(CorpusError, match="no such file or folder"):
+            texts(lake / pattern)
+        return
+    assert list(texts(lake / pattern)) == ids
+    assert estimate_documents([lake / pattern]) == len(ids)
+
+
+def test_partitions_are_those_of_pyarrow(lake: Path) -> None:
+    read = (
+        dataset.dataset(lake, partitioning="hive", format="parquet", exclude_invalid_files=True).to_table().to_pylist()
+    )
+    expected = {row["id"]: {"year": row["year"], "lang": row["lang"]} for row in read}
+    documents = {one.id: one.metadata for one in read_corpus(lake / "**" / "*.parquet")}
+    assert documents == expected == {"4": {"year": 2023, "lang": "en GB"}, "5": {"year": 2024, "lang": "en GB"}}
+
+
+@pytest.mark.parametrize(
+    ("folder", "metadata"),
+    [
+        ("zip=007", {"zip": "007"}),
+        ("n=-12", {"n": -12}),
+        ("n=--1", {"n": "--1"}),
+        ("n=", {"n": ""}),
+        ("n=__HIVE_DEFAULT_PARTITION__", {"n": None}),
+        ("a=b=c", {"a": "b=c"}),
+        ("=x", {}),
+        ("n=1/n=2", {"n": 2}),
+        ("n=٣", {"n": "٣"}),
+    ],
+)
+def test_values_of_partitions(folder: str, metadata: dict[str, Any], tmp_path: Path) -> None:
+    jsonl(tmp_path / folder / "c.jsonl", {"id": "1", "text": "t"})
+    assert list(read_corpus(tmp_path)) == [Document("1", "", "t", metadata)]
+
+
+def test_a_field_of_the_row_goes_before_a_partition(tmp_path: Path) -> None:
+    jsonl(tmp_path / "year=1" / "c.jsonl", {"id": "1", "text": "t", "year": 2}, {"id": "2", "text": "t"})
+    assert [one.metadata for one in read_corpus(tmp_path)] == [{"year": 2}, {"year": 1}]
+
+
+def test_a_partition_may_be_a_chosen_field(tmp_path: Path) -> None:
+    jsonl(tmp_path / "lang=en" / "c.jsonl", {"id": "1", "text": "t", "page": 3})
+    assert list(read_corpus(tmp_path, fields=FieldNames(title="lang", metadata=("page",)))) == [
+        Document("1", "en", "t", {"page": 3})
+    ]
+
+
+def test_rows_of_equal_files_get_ids_of_their_own(tmp_path: Path) -> None:
+    """Equal rows are numbered; positions hold the file's path."""
+    for part in ("a", "b"):
+        jsonl(tmp_path / "data" / part / "c.jsonl", {"text": "same"})
+    by_content = list(texts(tmp_path / "data"))
+    assert by_content[1] == f"{by_content[0]}-2"
+    assert by_content[0].startswith("data#")
+    positions = texts(tmp_path / "data", ids_are_positions=True)
+    assert list(positions) == ["data/a/c.jsonl:1", "data/b/c.jsonl:1"]
+    assert texts(tmp_path / "data" / "*" / "c.jsonl", ids_are_positions=True) == positions
+
+
+def test_a_pattern_of_texts(tmp_path: Path) -> None:
+    for name in ("a.md", "b.txt", "sub/c.md"):
+        path = tmp_path / "docs" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(name)
+    assert texts(tmp_path / "docs" / "**" / "*.md") == {"docs/a.md": "a.md", "docs/sub/c.md": "sub/c.md"}
+
+
+def test_a_pattern_is_one_source_named_by_its_folder(tmp_path: Path) -> None:
+    pattern = tmp_path / "docs" / "**" / "*.md"
+    assert default_name(pattern) == "docs"
+    [first] = name_sources([pattern])
+    assert name_sources([pattern], [first]) == [first]
+    assert first.root == str(pattern.resolve())
+
+
+def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "notes [old].jsonl", {"id": "1", "text": "t"})
+    assert texts(path) == {"1": "t"}
+    assert default_name(path) == "notes [old].jsonl"
+
+
+def test_texts_beside_rows_are_read_and_the_rows_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    jsonl(tmp_path / "rows.jsonl", {"id": "1", "text": "t"})
+    assert list(texts(tmp_path).values()) == ["text"]
+    [line] = caplog.messages
+    assert line == (
+        f"{tmp_path}: read are the .txt and .md files; the files of rows beside them are not (rows.jsonl): name them, "
+        "or a pattern"
+    )
+    assert texts(tmp_path / "*.jsonl") == {"1": "t"}
+
+
+@pytest.mark.parametrize("corpus", ["*.parquet", "empty", "**"])
+def test_nothing_that_can_be_read(corpus: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "code.py").write_text("pass")
+    message = "a folder without files of a known kind" if corpus == "empty" else "no file of a known kind matches"
+    with pytest.raises(CorpusError, match=message):
+        texts(tmp_path / corpus)
+
+
+def test_a_malformed_row_is_named_by_its_file(lake: Path) -> None:
+    path = jsonl(lake / "z.jsonl", {"id": "6", "text": "t"}, {"id": "7"})
+    with pytest.raises(CorpusError, match=rf"^{path}:2: no text"):
+        texts(lake)

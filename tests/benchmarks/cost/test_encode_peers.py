@@ -215,6 +215,13 @@ def test_kinds_of_texts_are_measured_one_by_one(tmp_path: Path) -> None:
     assert second.startswith("one query at a time")
 
 
+def test_beside_openvino_ours_is_measured_with_both_engines() -> None:
+    both = [("llm2comp", "float32"), ("llm2comp-default-malloc", "float32"), ("llm2comp-openvino", "float32")]
+    assert _our_systems(("float32",), "cpu", ("sentence-transformers", "openvino-streams")) == both
+    assert _our_systems(("float32",), "cpu", ("sentence-transformers",)) == both[:2]
+    assert _our_systems(("float32",), "cuda", ()) == both[:1]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

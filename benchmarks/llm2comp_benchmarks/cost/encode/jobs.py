@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,11 +29,19 @@ def _open_ours(setup: Setup) -> Mapping[str, Job]:
     return _open_default_malloc(setup)
 
 
-def _open_default_malloc(setup: Setup) -> Mapping[str, Job]:
+def _open_ours_openvino(setup: Setup) -> Mapping[str, Job]:
+    """Our encoder with OpenVINO as the engine."""
+    import llm2comp
+
+    llm2comp.keep_freed_memory()
+    return _open_default_malloc(setup, "openvino")
+
+
+def _open_default_malloc(setup: Setup, engine: Literal["torch", "openvino"] = "torch") -> Mapping[str, Job]:
     """Our encoder in a process that has not called `keep_freed_memory`."""
     import llm2comp
 
-    model = llm2comp.load(str(setup.part("ours")), device=setup.device, dtype=setup.precision)
+    model = llm2comp.load(str(setup.part("ours")), device=setup.device, dtype=setup.precision, engine=engine)
     options = {} if setup.batch_size is None else {"batch_size": setup.batch_size}
 
     def encode(several: list[str]) -> Any:
@@ -148,6 +156,7 @@ def _open_matmul(setup: Setup) -> Mapping[str, Job]:
 SYSTEMS: dict[str, Callable[[Setup], Mapping[str, Job]]] = {
     "llm2comp": _open_ours,
     "llm2comp-default-malloc": _open_default_malloc,
+    "llm2comp-openvino": _open_ours_openvino,
     "sentence-transformers": _open_sentence_transformers,
     "transformers": _open_transformers,
     "openvino": _open_openvino,

@@ -28,6 +28,9 @@ __all__ = ["EncodeBenchmark", "run_encode_benchmark"]
 _OURS, _OURS_DEFAULT_MALLOC = "llm2comp", "llm2comp-default-malloc"
 """Ours with `llm2comp.keep_freed_memory` called and, on CPUs, without."""
 
+_OURS_OPENVINO = "llm2comp-openvino"
+"""Ours with OpenVINO as the engine, beside OpenVINO as a peer."""
+
 _PATHS = ("workdir", "model", "peer_llm2vec", "node_modules")  # that say nothing elsewhere
 _JOBS = "llm2comp_benchmarks.cost.encode.jobs"
 _LLM2VEC = Path(__file__).with_name("peer_llm2vec.py")
@@ -135,7 +138,7 @@ def _measure_texts(
 
 def _systems(settings: EncodeBenchmark, formats: Sequence[str]) -> list[tuple[str, str]]:
     """Systems and their precisions; sentence-transformers in float32 too on a CPU, as the reference of cosines."""
-    systems = _our_systems(formats, settings.device)
+    systems = _our_systems(formats, settings.device, settings.peers)
     if "sentence-transformers" in settings.peers:
         reference = ("float32",) if settings.device == "cpu" else ()
         systems += [("sentence-transformers", precision) for precision in dict.fromkeys((*reference, *formats))]
@@ -145,8 +148,12 @@ def _systems(settings: EncodeBenchmark, formats: Sequence[str]) -> list[tuple[st
     return systems + [("matmul", precision) for precision in formats]
 
 
-def _our_systems(formats: Sequence[str], device: str) -> list[tuple[str, str]]:
-    names = (_OURS, _OURS_DEFAULT_MALLOC) if device == "cpu" else (_OURS,)
+def _our_systems(formats: Sequence[str], device: str, peers: Sequence[str]) -> list[tuple[str, str]]:
+    names = [_OURS]
+    if device == "cpu":
+        names.append(_OURS_DEFAULT_MALLOC)
+    if any(peer.startswith("openvino") for peer in peers):
+        names.append(_OURS_OPENVINO)
     return [(name, precision) for name in names for precision in formats]
 
 
@@ -154,7 +161,7 @@ def _compare_with_llm2vec(settings: EncodeBenchmark, texts: Path, record: dict[s
     """The same on a language model that llm2vec can load; vectors differ by design, so there is no cosine."""
     model = {"shape": "15m", "vocabulary": _LLM2VEC_VOCABULARY, "seed": settings.seed}
     model |= {"texts": str(texts), "count": _LLM2VEC_TEXTS}
-    systems = _our_systems(precisions(settings.precision, "cpu"), "cpu")
+    systems = _our_systems(precisions(settings.precision, "cpu"), "cpu", ())
     with _opened(settings, "15m", model, systems, tell) as contest, ExitStack() as stack:
         tell("open llm2vec")
         worker = Worker("llm2vec", _llm2vec_command(settings, contest.folder), threads=settings.threads)

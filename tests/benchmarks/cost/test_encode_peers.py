@@ -21,7 +21,7 @@ from llm2comp_benchmarks.cost.encode.peer_graph import PlainEncoder
 from llm2comp_benchmarks.cost.encode.peer_llama_cpp import llama_cpp_command, write_files
 from llm2comp_benchmarks.cost.encode.peers import ENGINES, check_engines, engine_settings, engine_systems
 from llm2comp_benchmarks.cost.encode.plots import plot_encoding
-from llm2comp_benchmarks.cost.encode.run import run_encode_benchmark
+from llm2comp_benchmarks.cost.encode.run import _our_systems, run_encode_benchmark
 from llm2comp_benchmarks.cost.encode.settings import EncodeBenchmark
 from llm2comp_benchmarks.cost.models import PARTS, draw, prepare
 from llm2comp_benchmarks.cost.tables import format_encoding

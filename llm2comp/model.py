@@ -66,7 +66,7 @@ def load(
         dtype: Precision of the weights: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware
             multiplies it natively and float32 elsewhere.
         engine: What computes vectors on a CPU: `torch`, or `openvino` (the extra of that name), which is faster once it
-            has compiled the model, in about two seconds. `auto` is `torch`. The vectors are the same up to rounding.
+            has compiled the model, in a second or more. `auto` is `torch`. The vectors are the same up to rounding.
         trust_remote_code: Run Python code that comes with the backbone.
 
     Raises:

@@ -31,17 +31,22 @@ def convert_decoder(model: PreTrainedModel, *, has_llama_layers: bool) -> Any:
         has_llama_layers: Whether its layers are Llama's, so that the last can be computed for some tokens only.
     """
     import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    width = model.get_input_embeddings().weight.shape[1]
+    embeddings: Any = model.get_input_embeddings()
+    width = embeddings.weight.shape[1]
     example = torch.ones(2, 4, width), torch.zeros(2, 1, 1, 4), torch.tensor([[2, 3], [1, 2]])
-    shapes = [-1, -1, width], [-1, 1, 1, -1], [-1, -1]
-    types = openvino.Type.f32, openvino.Type.f32, openvino.Type.i64
     kind = _LlamaGraph if has_llama_layers else _Graph
     with quiet(), warnings.catch_warnings(), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         warnings.simplefilter("ignore")  # of the tracer, about conditions that do not change
-        graph = openvino.convert_model(
-            kind(_copied_decoder(model)), example_input=example, input=[*zip(shapes, types, strict=True)]
+        # not `openvino.convert_model`, which reports its use over the network
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        traced = TorchScriptPythonDecoder(
+            kind(_copied_decoder(model)), example_input=example, trace_kwargs={"check_trace": False}
         )
+        graph = frontend.convert(frontend.load(traced))
+        graph.reshape(dict(zip(graph.inputs, ([-1, -1, width], [-1, 1, 1, -1], [-1, -1]), strict=True)))
         file = Path(folder) / "graph.xml"
         openvino.save_model(graph, file, compress_to_fp16=False)
         core = openvino.Core()
@@ -58,6 +63,7 @@ def _copied_decoder(model: PreTrainedModel) -> nn.Module:
             module.merge()
         elif hasattr(module, "config"):  # of layers shared with a longer model, it is not the decoder's
             module.config._attn_implementation = "sdpa"
+    assert isinstance(copied, nn.Module)
     return copied.eval()
 
 

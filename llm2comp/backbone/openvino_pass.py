@@ -131,6 +131,7 @@ class _Requests:
                 "PERFORMANCE_HINT": "THROUGHPUT" if streams > 1 else "LATENCY",
                 "NUM_STREAMS": str(streams),
                 "INFERENCE_NUM_THREADS": str(streams * threads),
+                "ENABLE_CPU_PINNING": "NO",  # several processes would pin theirs to the same cores
             },
         )
         self._idle: list[Any] = []

@@ -22,7 +22,7 @@ from llm2comp.backbone.hardware import multiplies_tiles
 from llm2comp.backbone.openvino_pass import OpenVinoPass, openvino_runs_here
 from llm2comp.backbone.packed_linear import packed_bytes, project_with
 from llm2comp.backbone.shared_lock import SharedLock
-from llm2comp.backbone.weight_state import WeightState
+from llm2comp.backbone.weight_state import WeightState, is_hooked
 from llm2comp.errors import BackboneError
 
 __all__ = ["Engine", "InferencePasses"]
@@ -103,6 +103,8 @@ class InferencePasses:
 
     def _prepare(self, model: PreTrainedModel) -> "_InferencePass | OpenVinoPass | None":
         if self._engine == "openvino":
+            if is_hooked(list(decoder(model).modules())):
+                return None  # to trace it would call the hooks
             try:
                 return OpenVinoPass(model, has_llama_layers=_has_known_layers(model))
             except BackboneError as error:  # it could be used when it was chosen, so the model has changed since

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from llm2comp.backbone.forward import decoder
 from llm2comp.backbone.last_layer import LAST_LAYER_HOOKS
 
-__all__ = ["WeightState"]
+__all__ = ["WeightState", "is_hooked"]
 
 _SAMPLED_NUMBERS = 4
 """Numbers of a weight that are compared to find changes."""
@@ -43,12 +43,17 @@ class WeightState:
 
     def is_hooked(self) -> bool:
         """Whether others have set hooks or replaced a module's `forward`, which prepared passes may not call."""
-        return any("forward" in module.__dict__ for module in self.modules) or any(
-            hook not in LAST_LAYER_HOOKS
-            for module in self.modules
-            if module._forward_hooks or module._forward_pre_hooks
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        )
+        return is_hooked(self.modules)
+
+
+def is_hooked(modules: Sequence[nn.Module]) -> bool:
+    """Whether others have set hooks on modules, or replaced the `forward` of one."""
+    return any("forward" in module.__dict__ for module in modules) or any(
+        hook not in LAST_LAYER_HOOKS
+        for module in modules
+        if module._forward_hooks or module._forward_pre_hooks
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
 
 
 def _state(modules: Sequence[nn.Module]) -> list[int]:

@@ -191,6 +191,11 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
     if file := find_records_file(path):
         return [file]
     files = list(find_tables(path))
+    if judged := [file.name for file in files if file.name.startswith(("queries.", "qrels."))]:
+        raise CorpusError(
+            f"{path}: a folder without corpus.jsonl, beside {list_names(judged)} as of a BEIR folder; name the file of "
+            "documents itself"
+        )
     if not files and is_pattern(path):
         raise CorpusError(f"{path}: no file of a known kind matches the pattern; expected {_EXPECTED}")
     if not files:

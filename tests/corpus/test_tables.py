@@ -164,3 +164,13 @@ def test_a_malformed_row_is_named_by_its_file(lake: Path) -> None:
     path = jsonl(lake / "z.jsonl", {"id": "6", "text": "t"}, {"id": "7"})
     with pytest.raises(CorpusError, match=rf"^{path}:2: no text"):
         texts(lake)
+
+
+def test_a_beir_folder_without_its_corpus_is_refused(tmp_path: Path) -> None:
+    jsonl(tmp_path / "queries.jsonl", {"id": "q1", "text": "a question"})
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    with pytest.raises(CorpusError, match=r"a folder without corpus\.jsonl, beside queries\.jsonl"):
+        texts(tmp_path)
+    jsonl(tmp_path / "documents.jsonl", {"id": "d1", "text": "t"})
+    assert texts(tmp_path / "documents.jsonl") == {"d1": "t"}

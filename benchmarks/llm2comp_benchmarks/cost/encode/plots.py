@@ -16,6 +16,7 @@ __all__ = ["plot_encoding"]
 _KINDS = {"short ": "short texts", "": "documents", "long ": "long texts"}
 _SYSTEMS = {  # colours of Okabe and Ito, for the colour-blind too
     "llm2comp": "#0072B2",
+    "llm2comp-openvino": "#56B4E9",
     "openvino-streams": "#D55E00",
     "openvino": "#E69F00",
     "sentence-transformers": "#999999",
@@ -42,7 +43,7 @@ def plot_encoding(records: Mapping[str, dict[str, Any]], path: Path, precision: 
         _draw(axes, record, precision)
         axes.set_title(f"{title}, {precision}, {record['settings']['threads']} threads", fontsize=11)
     panels[0].set_ylabel("tokens per second")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, format="png", pil_kwargs={"optimize": True})
 
 

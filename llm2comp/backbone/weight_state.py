@@ -1,10 +1,12 @@
 """Whether the modules and weights of a model are those that something was prepared from."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -56,10 +58,12 @@ def is_hooked(modules: Sequence[nn.Module]) -> bool:
     )
 
 
-def _state(modules: Sequence[nn.Module]) -> list[int]:
-    """Numbers that differ once modules or weights are replaced or changed, as far as PyTorch counts changes."""
-    state: list[int] = []
+def _state(modules: Sequence[nn.Module]) -> list[Any]:
+    """Values that differ once modules or weights are replaced or changed, as far as PyTorch counts changes."""
+    state: list[Any] = []
     for module in modules:
+        if isinstance(module, BaseTunerLayer):  # an adapter, which may be switched off or scaled
+            state += (module._disable_adapters, list(module.active_adapters), dict(getattr(module, "scaling", {})))
         state += map(id, module._modules.values())
         for weight in module._parameters.values():
             if weight is not None:

@@ -13,7 +13,7 @@ from llm2comp.errors import SettingsError
 
 __all__ = ["ID_FIELDS", "TEXT_FIELDS", "TITLE_FIELDS", "DocumentMaker", "FieldNames"]
 
-ID_FIELDS = ("_id", "id", "docid", "doc_id", "document_id", "page_id", "passage_id")
+ID_FIELDS = ("_id", "id", "docid", "doc_id", "page_id", "passage_id")
 TITLE_FIELDS = ("title", "page_title", "doc_title", "document_title", "headline")
 TEXT_FIELDS = (
     "text",
@@ -30,6 +30,11 @@ TEXT_FIELDS = (
 
 _USUAL = frozenset({"_id", "id", "title", "text"})
 """Names that are read without a word."""
+
+_LONG_KNOWN = frozenset(
+    {"_id", "id", "docid", "doc_id", "title", "text", "contents", "content", "body", "document_text", "metadata"}
+)
+"""Names of which one that stands as it is known goes before one in another case, whatever their precedence."""
 
 _logger = logging.getLogger(__name__)
 
@@ -55,11 +60,15 @@ class FieldNames:
     metadata: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        for role in ("text", "metadata"):
+            names = getattr(self, role)
+            if names is not None:
+                object.__setattr__(self, role, (names,) if isinstance(names, str) else tuple(names))
         named = [name for name in (self.id, self.title, *self.text) if name is not None]
         if not all(normalise(name) for name in (*named, *(self.metadata or ()))):
             raise SettingsError("the name of a field is empty; give a name, or leave the setting out")
-        names = [normalise(name) for name in named]
-        if repeated := next((name for name in named if names.count(normalise(name)) > 1), None):
+        normal = [normalise(name) for name in named]
+        if repeated := next((name for name in named if normal.count(normalise(name)) > 1), None):
             raise SettingsError(f'the field "{repeated}" has two roles among id, title and text; give it one')
 
     def chosen(self) -> tuple[str, ...]:
@@ -69,8 +78,11 @@ class FieldNames:
     def columns(self) -> Columns:
         """The known names of columns, for readers of files."""
         ids, texts = (self.id,) if self.id else ID_FIELDS, self.text or TEXT_FIELDS
-        chosen = self.chosen()
-        known = [frozenset(group).difference(chosen) for group in (ids, texts, self._titles(), ["metadata"])]
+        chosen, taken = self.chosen(), self.taken()
+        groups = ids, texts, self.titles(), ["metadata"]
+        free = [[name for name in group if normalise(name) not in taken] for group in groups]
+        known = [frozenset(group) & _LONG_KNOWN for group in free]  # the others match by themselves, without precedence
+        known += [frozenset([name]) for group in free for name in group if name not in _LONG_KNOWN]
         return Columns(
             frozenset([*texts, *map(normalise, texts)]),
             frozenset([*ids, *map(normalise, ids)]),
@@ -78,11 +90,26 @@ class FieldNames:
             (*(frozenset([name]) for name in dict.fromkeys(chosen)), *filter(None, known)),
         )
 
-    def _titles(self) -> tuple[str, ...]:
-        """Names of titles; a known one that the user gave another role is none."""
+    def taken(self) -> frozenset[str]:
+        """All names that the user gave, normalised: a known one among them has no other role."""
+        return frozenset(map(normalise, self.chosen()))
+
+    def titles(self) -> tuple[str, ...]:
+        """Names of titles."""
         if self.title is not None:
             return (self.title,)
-        return tuple(name for name in TITLE_FIELDS if name not in self.chosen())
+        return tuple(name for name in TITLE_FIELDS if name not in self.taken())
+
+    def over(self, others: "FieldNames") -> "FieldNames":
+        """These names, with those of `others` for roles that have none, if they have no role here."""
+        free = [None if name is None or normalise(name) in self.taken() else name for name in (others.id, others.title)]
+        texts = tuple(name for name in others.text if normalise(name) not in self.taken())
+        return FieldNames(
+            free[0] if self.id is None else self.id,
+            free[1] if self.title is None else self.title,
+            self.text or texts,
+            others.metadata if self.metadata is None else self.metadata,
+        )
 
 
 class DocumentMaker:
@@ -130,7 +157,8 @@ class DocumentMaker:
         self._unseen.difference_update(fields)
         if isinstance(nested := fields.get("metadata"), dict):
             self._unseen.difference_update(nested)
-        if self._same_fields and self._unseen:
+        nested_missing = "metadata" in fields and is_missing(fields["metadata"])  # it may hold them in another row
+        if self._same_fields and self._unseen and not nested_missing:
             raise ValueError(f"no field {list_names(sorted(self._unseen))}; the fields are {list_names(fields)}")
 
     def _take_id(self, fields: dict[str, Any]) -> str:
@@ -152,7 +180,7 @@ class DocumentMaker:
             raise ValueError(f'the id in "{name}" is {error}') from None
 
     def _take_title(self, fields: dict[str, Any]) -> str:
-        present = [name for name in self._names._titles() if name in fields]
+        present = [name for name in self._names.titles() if name in fields]
         if not present:
             return ""
         name = next((name for name in present if not is_missing(fields[name])), present[0])
@@ -206,7 +234,7 @@ class DocumentMaker:
 
     def _is_free(self, name: str, chosen: str | None) -> bool:
         """Whether a known name has the role of its list, and no other one that the user gave it."""
-        return chosen is not None or name not in self._names.chosen()
+        return chosen is not None or name not in self._names.taken()
 
     def _note(self, role: str, name: str, chosen: str | None) -> None:
         if chosen is None and name not in _USUAL:

@@ -73,8 +73,15 @@ def find_texts(folder: Path) -> Iterator[Path]:
 
 
 def find_tables(folder: Path) -> Iterator[Path]:
-    """Files of rows, as `find_texts`; without those whose names begin with `_`, which Spark and others leave beside."""
-    return (path for path in find_files(folder, has_records) if not path.name.startswith("_"))
+    """Files of rows, as `find_texts`; without those that Spark and others leave beside.
+
+    They, or a folder above them, begin with `_`, such as `_delta_log` and `_temporary`; a partition may.
+    """
+    root = pattern_root(folder) if is_pattern(folder) else folder
+    for path in find_files(folder, has_records):
+        parts = path.relative_to(root).parts
+        if not any(part.startswith("_") and "=" not in part for part in parts):
+            yield path
 
 
 def find_files(folder: Path, fits: Callable[[Path], bool]) -> Iterator[Path]:

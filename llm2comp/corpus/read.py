@@ -160,7 +160,7 @@ def read_entries(
     else:
         files = _find_tables(path, several=several)
         records = read_tables(path, files, report, columns, header=header, quotes=quotes)
-    make = DocumentMaker(name, chosen, same_fields=not texts and all(map(is_table, files)))
+    make = DocumentMaker(name, chosen, same_fields=not texts and len(files) == 1 and is_table(files[0]))
     return _to_entries(name, records, report, IdMaker(source, files=texts, single=not several), make)
 
 

@@ -65,7 +65,7 @@ def name_sources(
         known: Sources of the index so far.
         name: Name for the source of a single corpus; one that is known is that source, whatever its root was.
         positions: Whether new sources make ids of positions.
-        fields: Fields of rows; None: those that a known source was added with, and known names for new ones.
+        fields: Fields of rows; what they leave open is as a known source was added, and known names for new ones.
 
     Raises:
         SettingsError: The name does not fit, or goes with several corpora; a corpus is known under several names, or
@@ -79,11 +79,12 @@ def name_sources(
     for corpus in corpora:
         source = _find_known(corpus, listed, name, positions)
         if source is None:
-            source = Source(name or _unique_name(corpus, listed, known), _root(corpus), positions)
+            made = name or _unique_name(corpus, listed, known)
+            source = Source(made, _root(corpus), positions, fields=fields or FieldNames())
         elif fields is not None:
-            _check_id_field(corpus, source, fields)
-        if fields is not None:
-            source = replace(source, fields=fields)
+            chosen = fields.over(source.fields)
+            _check_id_field(corpus, source, chosen)
+            source = replace(source, fields=chosen)
         if name is None and source.positions and str(corpus) == "-":
             raise SettingsError(
                 "positions in standard input are ids only within one input, and another one would replace its "

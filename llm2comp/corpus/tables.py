@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from llm2comp.corpus.columns import Columns
+from llm2comp.corpus.columns import Columns, rename_fields
 from llm2comp.corpus.kinds import is_pattern, pattern_root
 from llm2comp.corpus.records import Record, read_records
 from llm2comp.corpus.report import Report
@@ -44,10 +44,13 @@ def read_tables(
             yield from records
             continue
         folder = file.relative_to(root).parent
-        partition = _partition(folder)
+        partition = rename_fields(_partition(folder), columns, corpus)
         for record in records:
             position = (folder / record.default_id).as_posix()
-            yield record._replace(default_id=position, fields={**partition, **record.fields})
+            nested = record.fields.get("metadata")
+            there = nested if isinstance(nested, dict) else {}
+            added = {name: value for name, value in partition.items() if name not in there}
+            yield record._replace(default_id=position, fields={**added, **record.fields})
 
 
 def _partition(folder: Path) -> dict[str, Any]:

@@ -185,3 +185,47 @@ def test_two_columns_that_may_be_the_chosen_one(kind: str, tmp_path: Path) -> No
     with pytest.raises(CorpusError, match='the names "Nr" and "NR" may both mean nr'):
         list(read_corpus(path, fields=FieldNames(id="nr")))
     assert next(read_corpus(path, fields=FieldNames(id="NR"))).id == "2"
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (FieldNames(text=("Title", "Body")), Document("1", "", "T\n\nB", {"Id": "2"})),
+        (FieldNames(title="Id", text=("Body",)), Document("1", "2", "B", {"Title": "T"})),
+        (FieldNames(text=("Body",), metadata=("Title",)), Document("1", "", "B", {"Title": "T"})),
+    ],
+)
+def test_a_chosen_name_that_is_known_in_another_case_has_no_other_role(
+    names: FieldNames, expected: Document, kind: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, kind, {"_id": "1", "Id": "2", "Title": "T", "Body": "B"})
+    assert list(read_corpus(path, fields=names)) == [expected]
+
+
+@KINDS
+def test_precedence_goes_before_case(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path, kind, {"ID": "1", "page_id": "9", "Title": "T", "headline": "H", "text": "t"})
+    assert list(read_corpus(path)) == [Document("1", "T", "t", {"page_id": "9", "headline": "H"})]
+    path = write(tmp_path, kind, {"Page_ID": "9", "Headline": "H", "Passage": "t"})
+    assert list(read_corpus(path)) == [Document("9", "H", "t")]
+
+
+def test_single_names_and_lists_are_taken_as_they_are_meant() -> None:
+    assert FieldNames(text="body") == FieldNames(text=("body",))  # type: ignore[arg-type]
+    names = FieldNames(text=["a", "b"], metadata=["c"])  # type: ignore[arg-type]
+    assert names == FieldNames(text=("a", "b"), metadata=("c",))
+    assert hash(names)
+
+
+def test_metadata_that_is_null_in_the_first_row(tmp_path: Path) -> None:
+    rows = [{"id": "1", "text": "t", "metadata": None}, {"id": "2", "text": "t", "metadata": {"year": 3, "page": 4}}]
+    path = write(tmp_path, ".parquet", *rows)
+    assert [one.metadata for one in read_corpus(path, fields=FieldNames(metadata=("year",)))] == [{}, {"year": 3}]
+
+
+def test_new_names_beside_those_of_before() -> None:
+    before = FieldNames("nr", "heading", ("words",), ("year",))
+    assert FieldNames(text=("heading", "words")).over(before) == FieldNames("nr", None, ("heading", "words"), ("year",))
+    assert FieldNames(metadata=()).over(before) == FieldNames("nr", "heading", ("words",), ())
+    assert FieldNames().over(before) == before

@@ -174,3 +174,29 @@ def test_a_beir_folder_without_its_corpus_is_refused(tmp_path: Path) -> None:
         texts(tmp_path)
     jsonl(tmp_path / "documents.jsonl", {"id": "d1", "text": "t"})
     assert texts(tmp_path / "documents.jsonl") == {"d1": "t"}
+
+
+def test_what_spark_and_delta_leave_beside_is_left_out(tmp_path: Path) -> None:
+    jsonl(tmp_path / "_delta_log" / "0.json", {"protocol": 1})
+    jsonl(tmp_path / "_temporary" / "0" / "part.jsonl", {"id": "1", "text": "unfinished"})
+    jsonl(tmp_path / "_x=1" / "part.jsonl", {"id": "1", "text": "t"})
+    assert list(read_corpus(tmp_path)) == [Document("1", "", "t", {"_x": 1})]
+    assert texts(tmp_path / "**" / "*.json*") == {"1": "t"}
+
+
+def test_a_partition_within_metadata(tmp_path: Path) -> None:
+    jsonl(tmp_path / "Year=2023" / "b.jsonl", {"id": "1", "text": "t", "metadata": {"year": "2022"}})
+    jsonl(tmp_path / "Year=2024" / "b.jsonl", {"id": "2", "text": "t", "metadata": {"page": 1}})
+    chosen = read_corpus(tmp_path, fields=FieldNames(metadata=("year",)))
+    assert [one.metadata for one in chosen] == [{"year": "2022"}, {"year": 2024}]
+
+
+def test_tables_of_one_folder_may_have_different_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.csv").write_text("id,subject,text\n1,S,t\n")
+    (tmp_path / "b.csv").write_text("id,text,lang\n2,t,en\n")
+    names = FieldNames(title="subject", metadata=("lang", "page"))
+    assert list(read_corpus(tmp_path, fields=names)) == [
+        Document("1", "S", "t"),
+        Document("2", "", "t", {"lang": "en"}),
+    ]
+    assert caplog.messages == [f"{tmp_path}: no row has the field page"]

@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -115,7 +115,10 @@ def add_documents(
         known = index.manifest.sources or ()
         sources = find_sources(corpora, known, name=source, positions=ids_are_positions, fields=fields)
         _check_names(index, sources)
-        entries = open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, known=known)
+        before = {one.name: one for one in known}
+        entries = _check_made_ids(
+            open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, known=known), sources, before
+        )
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)
@@ -134,10 +137,24 @@ def add_documents(
                 )
             kept = [_without(change, *replaced) for replaced in zip(index.segments, changes.replaced, strict=True)]
             _commit(change, [*kept, segment], listed)
-        elif not changes.made <= set(known):
+        elif not changes.made <= set(known) or any(before.get(one.name, one) != one for one in sources):
             _commit(change, index.manifest.segments, listed)
     counts = (changes.added, changes.changed, changes.unchanged, skips.count)
     return AddReport(*counts, time.perf_counter() - start, encode.seconds)
+
+
+def _check_made_ids(
+    entries: Iterator[Entry], sources: Sequence[Source], before: Mapping[str, Source]
+) -> Iterator[Entry]:
+    """The entries, unless ids made of content would change because a source is read with other fields than before."""
+    others = {one.name for one in sources if not one.positions and before.get(one.name, one).fields != one.fields}
+    for entry in entries:
+        if entry.earlier_id is not None and source_of(entry.document.id) in others:
+            raise CorpusError(
+                f'the source "{source_of(entry.document.id)}" was added with other fields, and its rows have no ids: '
+                "they would be added once more; leave out the names of fields, or give it another name (--source NAME)"
+            )
+        yield entry
 
 
 class _Deletions:

@@ -333,3 +333,25 @@ def test_an_index_from_before_fields_were_recorded(tmp_path: Path) -> None:
     folder = build([path], tmp_path / "idx")
     forge(folder, lambda manifest: manifest["sources"][0].pop("fields"))
     assert add(folder, path) == (0, 0, 1)
+
+
+def test_rows_without_ids_are_not_added_once_more_with_other_fields(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", "text,year,page\nbread,1,2\nrain,3,4\n")
+    folder = build([path], tmp_path / "idx")
+    with pytest.raises(
+        CorpusError, match='the source "rows.csv" was added with other fields, and its rows have no ids'
+    ):
+        add(folder, path, fields=FieldNames(metadata=("year",)))
+    assert add(folder, path) == (0, 0, 2)
+    assert add(folder, path, fields=FieldNames(metadata=("year",)), source="short") == (2, 0, 0)
+
+
+def test_new_fields_and_places_of_unchanged_documents_are_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "a" / "rows.csv", "id,words\n1,bread\n")
+    folder = build([path], tmp_path / "idx", fields=FieldNames(text=("words",)))
+    moved = tmp_path / "b" / "rows.csv"
+    moved.parent.mkdir()
+    shutil.move(path, moved)
+    assert add(folder, moved, source="rows.csv") == (0, 0, 1)
+    assert add(folder, moved) == (0, 0, 1)
+    assert [source.root for source in read_manifest(folder).sources or ()] == [str(moved)]

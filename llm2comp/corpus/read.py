@@ -228,7 +228,10 @@ def _note_other_files(path: Path) -> None:
 
 def _check_no_fields(corpus: str, fields: FieldNames) -> None:
     if chosen := fields.chosen():
-        raise SettingsError(f"{corpus}: texts have no fields, so leave out the names of fields ({list_names(chosen)})")
+        raise SettingsError(
+            f"{corpus}: read as texts, and texts have no fields, but names of fields are given or kept for this source "
+            f"({list_names(chosen)}); leave them out, or read files of rows by a quoted pattern such as 'DIR/*.csv'"
+        )
 
 
 def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Record]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -58,4 +59,6 @@ class AdapterSwitch:
 
 
 def _adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    if not isinstance(model, PeftModel):
+        return []
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

@@ -6,6 +6,7 @@ runs padded internally, behind the same two methods.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -371,7 +372,7 @@ class Backbone(nn.Module):
             enable = (
                 getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             )  # its older name
-            enable({"use_reentrant": False, "context_fn": lambda: self._adapter.checkpoint_contexts(self.model)})
+            enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
             model.disable_input_require_grads()  # only reentrant checkpoints need it
         for model in self._frozen:
             model.train()  # transformers checkpoints in training mode only; dropout is off, so nothing else differs
@@ -405,6 +406,10 @@ class Backbone(nn.Module):
     def _shares_layers(self) -> bool:
         """Whether the encoder is made of modules of the reader."""
         return any(reader.get_input_embeddings() is self._embeddings for reader in self._frozen)
+
+    def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """A method rather than a closure, so that a copy of the backbone switches its own adapter."""
+        return self._adapter.checkpoint_contexts(self.model)
 
     def _run(
         self,

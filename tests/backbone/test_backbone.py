@@ -198,3 +198,16 @@ class TestAdapter:
     def test_names_that_are_not_there(self) -> None:
         with pytest.raises(BackboneError, match=r"no adapter on \['query'\].*linear layers are down_proj, gate_proj"):
             Backbone(build("llama")).add_adapter(AdapterSettings(targets=("query",)))
+
+
+def test_a_copy_with_checkpoints_has_contexts_of_its_own() -> None:
+    """A copy that asked the first model would lock and switch the adapter of that one."""
+    backbone = stirred(Backbone(build("llama")))
+    backbone.enable_checkpointing()
+    for twin in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
+        asked = next(
+            module._gradient_checkpointing_func.keywords["context_fn"]
+            for module in twin.language_model.modules()
+            if hasattr(module, "_gradient_checkpointing_func")
+        )
+        assert asked.__self__ is twin

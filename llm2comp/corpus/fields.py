@@ -1,6 +1,7 @@
 """Fields of a row: which are its id, title, text and metadata, by their names or as the user says."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -78,38 +79,42 @@ class FieldNames:
     def columns(self) -> Columns:
         """The known names of columns, for readers of files."""
         ids, texts = (self.id,) if self.id else ID_FIELDS, self.text or TEXT_FIELDS
-        chosen, taken = self.chosen(), self.taken()
-        groups = ids, texts, self.titles(), ["metadata"]
-        free = [[name for name in group if normalise(name) not in taken] for group in groups]
-        known = [frozenset(group) & _LONG_KNOWN for group in free]  # the others match by themselves, without precedence
+        free = [self._free(group) for group in (ids, texts, self.titles(), ("metadata",))]
+        known = [_LONG_KNOWN.intersection(group) for group in free]  # the others match by themselves
         known += [frozenset([name]) for group in free for name in group if name not in _LONG_KNOWN]
         return Columns(
             frozenset([*texts, *map(normalise, texts)]),
             frozenset([*ids, *map(normalise, ids)]),
             {2: ("id", "text"), 3: ("id", "text", "title")},
-            (*(frozenset([name]) for name in dict.fromkeys(chosen)), *filter(None, known)),
+            (*(frozenset([name]) for name in dict.fromkeys(self.chosen())), *filter(None, known)),
         )
 
-    def taken(self) -> frozenset[str]:
-        """All names that the user gave, normalised: a known one among them has no other role."""
-        return frozenset(map(normalise, self.chosen()))
+    def ids(self) -> tuple[str, ...]:
+        """Names of ids: the user's, or the known ones to which the user gave no other role."""
+        return self._free(ID_FIELDS) if self.id is None else (self.id,)
 
     def titles(self) -> tuple[str, ...]:
-        """Names of titles."""
-        if self.title is not None:
-            return (self.title,)
-        return tuple(name for name in TITLE_FIELDS if name not in self.taken())
+        """Names of titles, as of ids."""
+        return self._free(TITLE_FIELDS) if self.title is None else (self.title,)
+
+    def texts(self) -> tuple[str, ...]:
+        """Names of texts, as of ids."""
+        return self.text or self._free(TEXT_FIELDS)
 
     def over(self, others: "FieldNames") -> "FieldNames":
         """These names, with those of `others` for roles that have none, if they have no role here."""
-        free = [None if name is None or normalise(name) in self.taken() else name for name in (others.id, others.title)]
-        texts = tuple(name for name in others.text if normalise(name) not in self.taken())
+        kept = self._free(name for name in (others.id, others.title) if name is not None)
         return FieldNames(
-            free[0] if self.id is None else self.id,
-            free[1] if self.title is None else self.title,
-            self.text or texts,
+            others.id if self.id is None and others.id in kept else self.id,
+            others.title if self.title is None and others.title in kept else self.title,
+            self.text or self._free(others.text),
             others.metadata if self.metadata is None else self.metadata,
         )
+
+    def _free(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the names that are none of the user's, in any case."""
+        taken = set(map(normalise, self.chosen()))
+        return tuple(name for name in names if normalise(name) not in taken)
 
 
 class DocumentMaker:
@@ -127,6 +132,7 @@ class DocumentMaker:
     def __init__(self, source: str, names: FieldNames, *, same_fields: bool) -> None:
         self.left_out = set[str]()
         self._source, self._names, self._same_fields = source, names, same_fields
+        self._ids, self._titles, self._texts = names.ids(), names.titles(), names.texts()
         self._unseen = set(names.chosen())
         self._recognised = dict[str, str]()  # by role
 
@@ -166,11 +172,10 @@ class DocumentMaker:
         chosen = self._names.id
         if chosen is not None and is_missing(fields.get(chosen)):
             raise ValueError(f'no id in the field "{chosen}"; the fields are {list_names(fields)}')
-        names = ID_FIELDS if chosen is None else (chosen,)
-        for absent in names:
+        for absent in self._ids:
             if absent in fields and is_missing(fields[absent]):
                 del fields[absent]
-        name = next((name for name in names if name in fields and self._is_free(name, chosen)), None)
+        name = next((name for name in self._ids if name in fields), None)
         if name is None:
             return ""
         self._note("id", name, chosen)
@@ -180,7 +185,7 @@ class DocumentMaker:
             raise ValueError(f'the id in "{name}" is {error}') from None
 
     def _take_title(self, fields: dict[str, Any]) -> str:
-        present = [name for name in self._names.titles() if name in fields]
+        present = [name for name in self._titles if name in fields]
         if not present:
             return ""
         name = next((name for name in present if not is_missing(fields[name])), present[0])
@@ -195,12 +200,11 @@ class DocumentMaker:
     def _take_text(self, fields: dict[str, Any]) -> str:
         if self._names.text:
             return self._join_texts(fields)
-        free = [name for name in TEXT_FIELDS if self._is_free(name, None)]
-        present = [name for name in free if name in fields]
+        present = [name for name in self._texts if name in fields]
         if not present:
             raise ValueError(
-                f"no text; expected one of the fields {', '.join(free)}, found {list_names(fields)}; --text-field NAME "
-                "(fields) chooses another"
+                f"no text; expected one of the fields {', '.join(self._texts)}, found {list_names(fields)}; "
+                "--text-field NAME (fields) chooses another"
             )
         name = next((name for name in present if not is_missing(fields[name])), present[0])
         text = fields.pop(name)
@@ -231,10 +235,6 @@ class DocumentMaker:
             nested = {name: value for name, value in nested.items() if whole or name in chosen}
             fields = {name: value for name, value in fields.items() if name in chosen}
         return _join_metadata(nested, fields)
-
-    def _is_free(self, name: str, chosen: str | None) -> bool:
-        """Whether a known name has the role of its list, and no other one that the user gave it."""
-        return chosen is not None or name not in self._names.taken()
 
     def _note(self, role: str, name: str, chosen: str | None) -> None:
         if chosen is None and name not in _USUAL:

@@ -158,11 +158,15 @@ class _Requests:
 
 def _batches(lengths: Sequence[int]) -> Iterator[Tensor]:
     """Lengths of each batch: neighbouring texts, of which the shortest is at least `_LEAST_FILLED` of the longest."""
-    begin = 0
-    for end in range(1, len(lengths) + 1):
-        if end == len(lengths) or min(lengths[begin : end + 1]) < _LEAST_FILLED * max(lengths[begin : end + 1]):
-            yield torch.tensor(lengths[begin:end])
-            begin = end
+    batch = [lengths[0]]
+    least = most = lengths[0]
+    for length in lengths[1:]:
+        least, most = min(least, length), max(most, length)
+        if least < _LEAST_FILLED * most:
+            yield torch.tensor(batch)
+            batch, least, most = [], length, length
+        batch.append(length)
+    yield torch.tensor(batch)
 
 
 def _padded(embeddings: Tensor, sizes: Tensor) -> Tensor:

@@ -15,7 +15,16 @@ from llm2comp.errors import CorpusError
 if TYPE_CHECKING:
     from llm2comp.training.negatives.files import FileCounts
 
-__all__ = ["mine_negatives"]
+__all__ = ["NegativesFromLabel", "mine_negatives"]
+
+
+NegativesFromLabel = Annotated[
+    bool,
+    typer.Option(
+        "--negatives-from-label",
+        help="Make passages with a label or score of 0 negatives of their query; otherwise they are refused.",
+    ),
+]
 
 
 def mine_negatives(
@@ -59,13 +68,7 @@ def mine_negatives(
             help="Take passages of rows with the same `source`, otherwise left out as cut from one text.",
         ),
     ] = False,
-    negatives_from_label: Annotated[
-        bool,
-        typer.Option(
-            "--negatives-from-label",
-            help="Make passages with a label or score of 0 negatives of their query; otherwise they are refused.",
-        ),
-    ] = False,
+    negatives_from_label: NegativesFromLabel = False,
     as_json: AsJson = False,
 ) -> None:
     """Write training pairs again, with hard negatives: passages of other rows that a model finds similar to the query.

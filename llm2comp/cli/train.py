@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.mine_negatives import mine_negatives
+from llm2comp.cli.mine_negatives import NegativesFromLabel, mine_negatives
 
 if TYPE_CHECKING:
     from llm2comp.training.settings import ModelSettings, StageSettings
@@ -147,13 +147,7 @@ def supervised(
             help="File with rows of query, positive and negative, or folder of such files; may be repeated.",
         ),
     ],
-    negatives_from_label: Annotated[
-        bool,
-        typer.Option(
-            "--negatives-from-label",
-            help="Make passages with a label or score of 0 negatives of their query; otherwise they are refused.",
-        ),
-    ] = False,
+    negatives_from_label: NegativesFromLabel = False,
     settings: Settings = None,
     field: Field = None,
     memory_tokens: Memory = 8,

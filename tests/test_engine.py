@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import torch
 
 import llm2comp
 from llm2comp import LLM2Comp
 from llm2comp.bundled_models import bundled_folder
 from llm2comp.errors import BackboneError, SettingsError
 from tests.child_process import run_python
+from tests.threads import torch_threads
 
 pytestmark = pytest.mark.skipif(not bundled_folder().is_dir(), reason="the bundled model is not in this checkout")
 
@@ -27,10 +27,8 @@ TEXTS = [
 
 @pytest.fixture(autouse=True)
 def _two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 @pytest.fixture(scope="module")

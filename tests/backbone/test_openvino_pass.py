@@ -18,6 +18,7 @@ from llm2comp.backbone.forward import run_packed
 from llm2comp.backbone.openvino_pass import OpenVinoPass
 from llm2comp.errors import BackboneError
 from tests.families import build, some_texts, stirred
+from tests.weight_changes import in_place, replaced, through_data, trained
 
 pytest.importorskip("openvino", reason='OpenVINO is not installed: pip install "llm2comp[openvino]"')
 
@@ -93,25 +94,6 @@ def test_bfloat16_in_and_out() -> None:
     assert states.dtype == torch.bfloat16
     cosines = torch.cosine_similarity(states.float(), expected_states(exact, embedded, LENGTHS))
     assert cosines.min() > 0.999
-
-
-def in_place(model: nn.Module) -> None:
-    model.get_parameter("model.layers.1.mlp.up_proj.weight").mul_(2)
-
-
-def through_data(model: nn.Module) -> None:
-    model.get_parameter("model.layers.0.self_attn.v_proj.weight").data.mul_(2)
-
-
-def replaced(model: nn.Module) -> None:
-    model.get_submodule("model.layers.0.mlp").down_proj = nn.Linear(48, 32, bias=False)
-
-
-def trained(model: nn.Module) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
-    with torch.enable_grad():
-        Backbone(model).encode(torch.ones(4, 32), [4]).sum().backward()  # type: ignore[arg-type]
-    optimizer.step()
 
 
 @pytest.mark.parametrize("change", [in_place, through_data, replaced, trained], ids=lambda c: c.__name__)

@@ -9,6 +9,7 @@ import torch
 
 from llm2comp.backbone.pass_threads import MOST_PASSES, passes_at_once, run_passes
 from llm2comp.model import LLM2Comp
+from tests.threads import torch_threads
 
 SECONDS = 60
 CPU = torch.device("cpu")
@@ -16,10 +17,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 def test_as_many_passes_as_threads_up_to_a_limit() -> None:

@@ -16,6 +16,7 @@ from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.shared_lock import SharedLock
 from llm2comp.model import LLM2Comp
 from tests.families import build, some_texts
+from tests.threads import torch_threads
 
 LENGTHS = (5, 17, 9, 4)
 TAIL = 4
@@ -26,10 +27,8 @@ SECONDS = 60
 @pytest.fixture(autouse=True)
 def _one_core_each() -> Iterator[None]:
     """One PyTorch thread per pass, so that passes do not compete for cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 def embedded(backbone: Backbone) -> Tensor:

@@ -24,6 +24,7 @@ from llm2comp_benchmarks.cost.shapes import Shape
 from llm2comp_benchmarks.cost.tables import format_encoding
 from tests.benchmarks.cost.in_process import InProcess
 from tests.paths import RESULTS
+from tests.threads import torch_threads
 
 FILES = sorted(RESULTS.glob("encode-*.json"))
 SHAPE = "32x2x48"
@@ -154,14 +155,10 @@ def test_stages_add_up_to_the_whole_and_leave_the_model_as_it_was(
 
 
 def test_stages_are_measured_on_one_thread_so_that_they_do_not_overlap() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with torch_threads(2):
         with one_thread():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_the_slowest_stage_is_none_of_the_sums() -> None:

@@ -4,10 +4,11 @@ OpenMP, under PyTorch and FAISS, keeps its threads between parallel regions. A f
 none of the threads. Restricted to one thread, a library never looks for the others.
 """
 
+import ctypes
 import os
 from collections.abc import Callable
 
-__all__ = ["is_forked", "run_after_fork", "use_one_thread_after_fork"]
+__all__ = ["is_forked", "never_free", "run_after_fork", "use_one_thread_after_fork"]
 
 _forked = False
 
@@ -30,6 +31,14 @@ def run_after_fork(work: Callable[[], object]) -> None:
     """Has every process forked from now on call `work` first, where the system forks."""
     if hasattr(os, "register_at_fork"):  # not on Windows, which never forks
         os.register_at_fork(after_in_child=work)
+
+
+def never_free(value: object) -> None:
+    """Keeps a value as long as the process lives, and when it ends.
+
+    For a forked process, in which freeing what the parent's threads work on would wait for these threads.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def _note_fork() -> None:

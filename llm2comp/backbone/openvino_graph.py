@@ -1,6 +1,7 @@
 """What OpenVINO is given: a decoder on padded texts, every token seeing its whole text, traced from its own layers."""
 
 import os
+import threading
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -16,8 +17,32 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from llm2comp.backbone.forward import decoder
 from llm2comp.backbone.loading import quiet
+from llm2comp.fork import never_free, run_after_fork
 
-__all__ = ["convert_decoder"]
+__all__ = ["convert_decoder", "openvino_core"]
+
+_core: Any = None
+_core_lock = threading.Lock()
+
+
+def openvino_core() -> Any:
+    """The process's one `openvino.Core`, which is never freed before the process ends.
+
+    OpenVINO's plugin gives the thread that creates it another stack for signal handlers, and gives back the one before
+    when it is freed. Of two plugins that are not freed in the opposite order, the second gives back a stack that the
+    first has freed: the next signal, Ctrl-C too, then writes into whatever lies there.
+    """
+    import openvino
+
+    global _core
+    with _core_lock:
+        if _core is None:
+            _core = openvino.Core()
+            _core.set_property({"ENABLE_MMAP": os.name != "nt"})  # Windows does not delete files that are mapped
+        return _core
+
+
+run_after_fork(lambda: never_free(_core))
 
 
 def convert_decoder(model: PreTrainedModel, *, has_llama_layers: bool) -> Any:
@@ -49,9 +74,7 @@ def convert_decoder(model: PreTrainedModel, *, has_llama_layers: bool) -> Any:
         graph.reshape(dict(zip(graph.inputs, ([-1, -1, width], [-1, 1, 1, -1], [-1, -1]), strict=True)))
         file = Path(folder) / "graph.xml"
         openvino.save_model(graph, file, compress_to_fp16=False)
-        core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": os.name != "nt"})  # Windows does not delete files that are mapped
-        return core.read_model(file)
+        return openvino_core().read_model(file)
 
 
 def _copied_decoder(model: PreTrainedModel) -> nn.Module:

@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from llm2comp.backbone.attention import Packing, tail_rows
 from llm2comp.backbone.forward import run_packed
 from llm2comp.backbone.hardware import multiplies_bfloat16
-from llm2comp.backbone.openvino_graph import convert_decoder
+from llm2comp.backbone.openvino_graph import convert_decoder, openvino_core
 from llm2comp.backbone.pass_threads import passes_beside
 from llm2comp.backbone.probe import PROBE_TEXTS
 from llm2comp.backbone.weight_state import WeightState
 from llm2comp.errors import BackboneError, one_line
-from llm2comp.fork import run_after_fork
+from llm2comp.fork import never_free, run_after_fork
 from llm2comp.optional import optional_import
 
 __all__ = ["OpenVinoPass", "openvino_runs_here"]
@@ -33,7 +33,6 @@ _LEAST_COSINE = 0.999
 """Between states of the graph and of the model itself."""
 
 _compiled: "WeakSet[_Requests]" = WeakSet()
-_left_behind: list["_Requests"] = []
 _used = _lost_threads = False
 
 
@@ -56,9 +55,11 @@ class OpenVinoPass:
     """
 
     def __init__(self, model: PreTrainedModel, *, has_llama_layers: bool) -> None:
+        global _used
         if _lost_threads:
             raise BackboneError("engine openvino does not work in a process forked from one that used it")
         optional_import("openvino", extra="openvino", needed_by="engine openvino", error_type=BackboneError)
+        _used = True
         self.weights = WeightState(model)
         in_half = model.dtype == torch.bfloat16 and multiplies_bfloat16("cpu")
         self._precision = "bf16" if in_half else "f32"
@@ -118,12 +119,8 @@ class _Requests:
     """A compiled graph, and its requests that no thread uses at present."""
 
     def __init__(self, graph: Any, precision: str, streams: int, threads: int) -> None:
-        import openvino
-
-        global _used
-        _used = True
         _compiled.add(self)
-        self._model = openvino.Core().compile_model(
+        self._model = openvino_core().compile_model(
             graph,
             "CPU",
             {
@@ -178,7 +175,8 @@ def _note_fork() -> None:
     """Leaves the parent's graphs alone, in a forked process: to free them would wait for threads that it lacks."""
     global _lost_threads
     _lost_threads = _used
-    _left_behind.extend(_compiled)
+    for requests in _compiled:
+        never_free(requests)
 
 
 run_after_fork(_note_fork)

@@ -1,10 +1,13 @@
 """Passes by OpenVINO: the states of the model's own layers, whatever the model has been through."""
 
 import copy
+import ctypes
 import logging
 import pickle
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +185,26 @@ def test_the_models_attention_stays_as_it_was(backbone: Backbone, embedded: Tens
     plain = Backbone(build("llama"))
     assert backbone.language_model.config._attn_implementation == plain.language_model.config._attn_implementation
     torch.testing.assert_close(backbone.read(embedded, LENGTHS), plain.read(embedded, LENGTHS))
+
+
+class SignalStack(ctypes.Structure):
+    """C's stack_t."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("bytes", ctypes.c_size_t))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's list of mapped memory")
+def test_signals_are_not_handled_on_a_stack_that_was_freed() -> None:
+    """OpenVINO gives the thread that starts it a stack for signals, which another thread frees but cannot take away."""
+    backbones = [with_openvino()]
+    with ThreadPoolExecutor(1) as other:
+        other.submit(backbones.clear).result()
+    stack = SignalStack()
+    assert not ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+    mapped = [
+        [int(end, 16) for end in line.split()[0].split("-")] for line in Path("/proc/self/maps").read_text().splitlines()
+    ]
+    assert stack.address is None or any(begin <= stack.address < end for begin, end in mapped)
 
 
 def test_a_padded_model_is_refused() -> None:

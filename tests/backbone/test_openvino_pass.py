@@ -201,9 +201,8 @@ def test_signals_are_not_handled_on_a_stack_that_was_freed() -> None:
         other.submit(backbones.clear).result()
     stack = SignalStack()
     assert not ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
-    mapped = [
-        [int(end, 16) for end in line.split()[0].split("-")] for line in Path("/proc/self/maps").read_text().splitlines()
-    ]
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
     assert stack.address is None or any(begin <= stack.address < end for begin, end in mapped)
 
 

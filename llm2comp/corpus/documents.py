@@ -1,9 +1,18 @@
 """`Document`, the unit of every corpus, index and benchmark: id, title, text and metadata."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
-__all__ = ["Document"]
+__all__ = ["Document", "Markup"]
+
+
+class Markup(StrEnum):
+    """How a text shows its structure, for cutting it into chunks."""
+
+    PLAIN = "plain"
+    MARKDOWN = "markdown"
+    CODE = "code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +24,16 @@ class Document:
         title: May be empty.
         text: The body; may be empty.
         metadata: JSON values by name, kept beside the document in an index.
+        markup: How the text shows its structure; not kept in an index.
+        pages: Offsets in characters at which the pages of the text begin; empty: it has none. Not kept in an index.
     """
 
     id: str
     title: str
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    markup: Markup = Markup.PLAIN
+    pages: tuple[int, ...] = ()
 
     @property
     def content(self) -> str:

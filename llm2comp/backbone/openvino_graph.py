@@ -3,6 +3,7 @@
 import os
 import threading
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from llm2comp.backbone.forward import decoder
 from llm2comp.backbone.loading import quiet
 from llm2comp.fork import never_free, run_after_fork
 
-__all__ = ["convert_decoder", "openvino_core"]
+__all__ = ["convert_decoder", "convert_module", "openvino_core"]
 
 _core: Any = None
 _core_lock = threading.Lock()
@@ -48,30 +49,43 @@ run_after_fork(lambda: never_free(_core))
 def convert_decoder(model: PreTrainedModel, *, has_llama_layers: bool) -> Any:
     """A model's decoder as OpenVINO's graph, its weights in float32 and its adapter merged into them.
 
-    Inputs and output are those of `_Graph.forward`. It is written and read back: as converted, OpenVINO computes rotary
-    positions in bfloat16 too, which costs cosines of 0.998 where they are 0.99999 after reading. The file is mapped.
+    Inputs and output are those of `_Graph.forward`.
 
     Args:
         model: The language model.
         has_llama_layers: Whether its layers are Llama's, so that the last can be computed for some tokens only.
     """
-    import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
     embeddings: Any = model.get_input_embeddings()
     width = embeddings.weight.shape[1]
     example = torch.ones(2, 4, width), torch.zeros(2, 1, 1, 4), torch.tensor([[2, 3], [1, 2]])
     kind = _LlamaGraph if has_llama_layers else _Graph
-    with quiet(), warnings.catch_warnings(), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    shapes = [-1, -1, width], [-1, 1, 1, -1], [-1, -1]
+    with quiet():
+        return convert_module(kind(_copied_decoder(model)), example, shapes)
+
+
+def convert_module(module: nn.Module, example: tuple[Tensor, ...], shapes: Sequence[list[int]]) -> Any:
+    """A module as OpenVINO's graph, traced.
+
+    It is written and read back: as converted, OpenVINO computes rotary positions in bfloat16 too, which costs cosines
+    of 0.998 where they are 0.99999 after reading. The file is mapped.
+
+    Args:
+        module: Takes and returns tensors; attention stays one operation.
+        example: Inputs.
+        shapes: Shape of each input; -1 for a dimension that varies.
+    """
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings(), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         warnings.simplefilter("ignore")  # of the tracer, about conditions that do not change
         # not `openvino.convert_model`, which reports its use over the network
         frontend = FrontEndManager().load_by_framework("pytorch")
-        traced = TorchScriptPythonDecoder(
-            kind(_copied_decoder(model)), example_input=example, trace_kwargs={"check_trace": False}
-        )
+        traced = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
         graph = frontend.convert(frontend.load(traced))
-        graph.reshape(dict(zip(graph.inputs, ([-1, -1, width], [-1, 1, 1, -1], [-1, -1]), strict=True)))
+        graph.reshape(dict(zip(graph.inputs, shapes, strict=True)))
         file = Path(folder) / "graph.xml"
         openvino.save_model(graph, file, compress_to_fp16=False)
         return openvino_core().read_model(file)

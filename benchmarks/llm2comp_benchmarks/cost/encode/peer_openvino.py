@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.backbone.hardware import multiplies_bfloat16
+from llm2comp.backbone.openvino_graph import convert_module, openvino_core
 from llm2comp_benchmarks.cost.encode.peer_graph import Batch, Batches, PlainEncoder
 
 __all__ = ["open_openvino", "openvino_settings"]
@@ -54,7 +54,7 @@ def open_openvino(folder: Path, precision: str, threads: int, streams: int) -> C
         import nncf
 
         model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
-    compiled = openvino.Core().compile_model(model, "CPU", openvino_settings(precision, threads, streams))
+    compiled = openvino_core().compile_model(model, "CPU", openvino_settings(precision, threads, streams))
     dimension = model.output(0).partial_shape[1].get_length()
     batches = Batches(folder, threads // streams)
     queue = openvino.AsyncInferQueue(compiled, streams)
@@ -75,17 +75,6 @@ def open_openvino(folder: Path, precision: str, threads: int, streams: int) -> C
 
 
 def _converted(folder: Path) -> Any:
-    """The export as OpenVINO's model, by way of PyTorch's trace: so attention stays one operation.
-
-    It is written and read back: as converted, rotary positions are computed in bfloat16 too, which costs cosines of
-    0.998 where read back it is 0.99999.
-    """
-    import openvino
-
+    """The export as OpenVINO's model, converted as the engine of this package is."""
     encoder = PlainEncoder(folder)
-    inputs = [([-1, -1], openvino.Type.i64)] * 2
-    model = openvino.convert_model(encoder, example_input=encoder.example(), input=inputs)
-    with TemporaryDirectory() as temporary:
-        file = Path(temporary) / "encoder.xml"
-        openvino.save_model(model, file, compress_to_fp16=False)
-        return openvino.Core().read_model(file)
+    return convert_module(encoder, encoder.example(), [[-1, -1], [-1, -1]])

@@ -13,6 +13,7 @@ from llm2comp.cli.index_options import (
     ChunkOverlap,
     ChunkTokens,
     Corpora,
+    CsvStrings,
     Header,
     IdField,
     IdsArePositions,
@@ -67,6 +68,7 @@ def encode(
     metadata_fields: MetadataFields = None,
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
+    csv_strings: CsvStrings = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start the shard again, even if its folder holds another one.")
     ] = False,
@@ -102,6 +104,7 @@ def encode(
             fields=fields,
             source=source,
             ids_are_positions=ids_are_positions,
+            csv_strings=csv_strings,
         )
     skips.summarize()
     if as_json:

@@ -16,6 +16,7 @@ from llm2comp.cli.index_options import (
     ChunkOverlap,
     ChunkTokens,
     Corpora,
+    CsvStrings,
     Device,
     Folder,
     Header,
@@ -109,6 +110,7 @@ def build(
     metadata_fields: MetadataFields = None,
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
+    csv_strings: CsvStrings = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index in DIR.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -134,6 +136,7 @@ def build(
         "overwrite": overwrite,
         "source": source,
         "ids_are_positions": ids_are_positions,
+        "csv_strings": csv_strings,
     }
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
     report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, skips, settings)
@@ -194,6 +197,7 @@ def add(
     metadata_fields: MetadataFields = None,
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
+    csv_strings: CsvStrings = False,
     as_json: AsJson = False,
 ) -> None:
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
@@ -217,6 +221,7 @@ def add(
             fields=fields,
             source=source,
             ids_are_positions=ids_are_positions,
+            csv_strings=csv_strings,
         )
     skips.summarize()
     if as_json:

@@ -70,6 +70,14 @@ Source = Annotated[
 IdsArePositions = Annotated[
     bool, typer.Option("--ids-are-positions", help="Make ids of rows without one from their lines, not their content.")
 ]
+CsvStrings = Annotated[
+    bool,
+    typer.Option(
+        "--csv-strings",
+        help="Keep all columns of .csv and .tsv files as text, also those that have numbers, dates or true and false "
+        "alone.",
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="Where FAISS trains and adds vectors; auto: on a GPU if FAISS finds one."),

@@ -11,6 +11,7 @@ from llm2comp.corpus.records import read_records
 from llm2comp.corpus.report import choose_report, list_names
 from llm2comp.corpus.scalars import id_text, is_missing
 from llm2comp.corpus.table import read_table
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp.corpus.text import read_lines, uncompressed_name
 from llm2comp.errors import CorpusError
 
@@ -72,8 +73,8 @@ def read_queries(
             line.
     """
     queries: dict[str, str] = {}
-    records = read_records(Path(path), choose_report("raise", None), _QUERY_COLUMNS, header=header, quotes=quotes)
-    for place, _, fields in records:
+    records = read_records(Path(path), choose_report("raise", None), _QUERY_COLUMNS, TableFormat(header, quotes))
+    for place, _, fields, _ in records:
         identifier = _take_id(fields, _ID_FIELDS, place)
         text = _take(fields, _TEXT_FIELDS)
         if text is None and skip_missing:
@@ -147,10 +148,10 @@ class _Judgement(NamedTuple):
 def _read_judgements(path: Path, quotes: bool | None) -> Iterator[_Judgement]:
     report = choose_report("raise", None)
     if Path(uncompressed_name(path)).suffix.lower() in (".csv", ".jsonl", ".ndjson", ".json", ".parquet"):
-        for place, _, fields in read_records(path, report, _QRELS_COLUMNS, quotes=quotes):
+        for place, _, fields, _ in read_records(path, report, _QRELS_COLUMNS, TableFormat(quotes=quotes)):
             yield _to_judgement(fields, place)
     elif _first_line(path).count("\t") and _has_names(_first_line(path).replace('"', "").split("\t")):
-        for number, fields in read_table(path, "\t", report, _QRELS_COLUMNS, header=True, quotes=quotes):
+        for number, fields in read_table(path, "\t", report, _QRELS_COLUMNS, TableFormat(True, quotes)):
             yield _to_judgement(fields, f"{path}:{number}")
     else:
         yield from _drop_fractions(path, list(_read_words(path)))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from llm2comp.corpus.column_types import convert_metadata
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import DocumentMaker, FieldNames
 from llm2comp.corpus.hub import read_hub
@@ -25,9 +26,11 @@ from llm2comp.corpus.kinds import (
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
-from llm2comp.corpus.sources import IdMaker, Source, default_name
+from llm2comp.corpus.sources import IdMaker, Source, default_name, is_named
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp.corpus.tables import read_tables
 from llm2comp.corpus.text import STANDARD_INPUT, open_text, readable
+from llm2comp.corpus.typed_tables import decide_types, types_of
 from llm2comp.errors import CorpusError, SettingsError
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     "read_json_lines",
     "read_qrels",
     "read_queries",
+    "with_types",
 ]
 
 _EXPECTED = (
@@ -75,6 +79,7 @@ def read_corpus(
     fields: FieldNames | None = None,
     name: str | None = None,
     ids_are_positions: bool = False,
+    csv_strings: bool = False,
 ) -> Iterator[Document]:
     """Documents of a corpus, in its order, as a stream: memory holds one document and 16 to 32 bytes per id.
 
@@ -99,7 +104,8 @@ def read_corpus(
     each is an error, unless the two are equal); dates become ISO strings, NaN becomes null, what JSON cannot represent
     (bytes, images) is left out, with one line that names the fields, and an infinite number is an error. NaN, NaT and
     null are as if the field was not there. A .csv or .tsv file of two or three columns without a header line has id and
-    text, then the title.
+    text, then the title. A column of metadata in such files has numbers, truth values or ISO dates if all its values in
+    all files of the source are such, which a first pass finds out (`llm2comp.corpus.column_types`).
 
     Args:
         source: A file, a folder, or one of the names above.
@@ -114,15 +120,31 @@ def read_corpus(
         name: What ids made for documents begin with; None: the name of the folder or file (the id of a single .txt or
             .md file is the name alone).
         ids_are_positions: Whether a row without an id gets `NAME/file.jsonl:LINE` instead of a hash.
+        csv_strings: Whether all columns of .csv and .tsv files stay text, and empty cells empty texts.
 
     Raises:
         SettingsError: When called, if fields are named for texts, which have none.
         CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
             read, a row is malformed, an id occurs twice, or there is no document.
     """
-    named = Source(name or default_name(source), None, ids_are_positions, fields=fields or FieldNames())
-    entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, header=header, quotes=quotes)
+    named = Source(
+        name or default_name(source), None, ids_are_positions, fields=fields or FieldNames(), strings=csv_strings
+    )
+    layout = TableFormat(header, quotes)
+    entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, layout=layout, types_known=False)
     return (entry.document for entry in entries)
+
+
+def with_types(corpus: str | Path, source: Source, layout: TableFormat) -> Source:
+    """The source with the types of the metadata columns of its CSV and TSV files, which are read once for it.
+
+    Raises:
+        CorpusError: As `read_corpus` for files that cannot be read, are missing, or of no known kind.
+    """
+    path = Path(corpus)
+    if source.strings or is_named(corpus) or holds_texts(path):
+        return source
+    return decide_types(str(corpus), _find_tables(path, several=_is_several(path)), source, layout)
 
 
 def read_entries(
@@ -131,10 +153,19 @@ def read_entries(
     *,
     on_error: OnError = "raise",
     on_skip: Report | None = None,
-    header: bool | None = None,
-    quotes: bool | None = None,
+    layout: TableFormat,
+    types_known: bool = True,
 ) -> Iterator[Entry]:
-    """Documents as `read_corpus` gives them, with the fields of this source and ids made for it."""
+    """Documents as `read_corpus` gives them, with the fields of this source and ids made for it.
+
+    Args:
+        corpus: As for `read_corpus`.
+        source: Its name, fields and types of columns.
+        on_error: As for `read_corpus`.
+        on_skip: As for `read_corpus`.
+        layout: How CSV and TSV files are read.
+        types_known: Whether the source went through `with_types`; otherwise, reading begins with it.
+    """
     report = SkipCounter(choose_report(on_error, on_skip))
     name = str(corpus)
     if not name:
@@ -159,9 +190,14 @@ def read_entries(
         records = _read_texts(path, report, several=several)
     else:
         files = _find_tables(path, several=several)
-        records = read_tables(path, files, report, columns, header=header, quotes=quotes)
+        records = read_tables(path, files, report, columns, layout)
     make = DocumentMaker(name, chosen, same_fields=not texts and len(files) == 1 and is_table(files[0]))
-    return _to_entries(name, records, report, IdMaker(source, files=texts, single=not several), make)
+
+    def read_typed() -> Iterator[Entry]:
+        typed = source if types_known or texts else decide_types(name, files, source, layout)
+        yield from _to_entries(name, records, report, IdMaker(source, files=texts, single=not several), make, typed)
+
+    return read_typed()
 
 
 def _is_several(path: Path) -> bool:
@@ -250,9 +286,15 @@ def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Re
 
 
 def _to_entries(
-    source: str, records: Iterator[Record], report: SkipCounter, ids: IdMaker, make: DocumentMaker
+    source: str,
+    records: Iterator[Record],
+    report: SkipCounter,
+    ids: IdMaker,
+    make: DocumentMaker,
+    typed: Source | None = None,
 ) -> Iterator[Entry]:
     seen = IdSet()
+    types = None if typed is None or typed.strings else types_of(typed)
     for record in records:
         try:
             before = len(make.left_out)
@@ -268,6 +310,8 @@ def _to_entries(
                     f'duplicate id {document.id!r:.80}; ids must be unique (on_error="skip", --on-error skip: the '
                     "first stays)"
                 )
+            if record.cells and types is not None:  # after the id, which does not change with the types
+                document = replace(document, metadata=convert_metadata(document.metadata, types))
         except ValueError as error:
             report(f"{record.place}: {error}")
         else:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from llm2comp.corpus.columns import Columns, rename_fields
 from llm2comp.corpus.parquet import read_parquet
 from llm2comp.corpus.report import OnError, Report, choose_report
-from llm2comp.corpus.table import read_table
+from llm2comp.corpus.table import delimiter_of, read_table
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp.corpus.text import read_lines, uncompressed_name
 
 __all__ = [
@@ -29,11 +30,13 @@ class Record(NamedTuple):
         place: `file:line` (parquet: `file:row`), from 1.
         default_id: Id if the row has none: name of the file without folder and compression suffix, and line.
         fields: JSON-like values by name.
+        cells: Whether the values are the cells of a CSV or TSV file, which are all texts.
     """
 
     place: str
     default_id: str
     fields: dict[str, Any]
+    cells: bool = False
 
 
 def read_json_lines(
@@ -95,9 +98,7 @@ def _describe(error: ValueError | RecursionError) -> str:
     return "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def read_records(
-    path: Path, report: Report, columns: Columns, *, header: bool | None = None, quotes: bool | None = None
-) -> Iterator[Record]:
+def read_records(path: Path, report: Report, columns: Columns, layout: TableFormat) -> Iterator[Record]:
     """Rows of a .jsonl, .ndjson, .json (lines), .csv, .tsv or .parquet file; of any other file, JSON lines.
 
     Malformed rows are passed to `report` and skipped.
@@ -106,23 +107,27 @@ def read_records(
         path: The file.
         report: Receives a message for each malformed row.
         columns: Known names of columns and fields, which match without regard to case and surrounding blanks.
-        header: Whether the first line of a .csv or .tsv file has the column names; None: if it has known ones.
-        quotes: Whether fields of a .csv or .tsv file may be enclosed in quotes; None: in CSV they may, in TSV if the
-            file shows it.
+        layout: How a .csv or .tsv file is read.
     """
     name = uncompressed_name(path)
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
         rows = read_parquet(path, report)
-    elif suffix in (".csv", ".tsv"):
-        rows = read_table(path, "\t" if suffix == ".tsv" else ",", report, columns, header=header, quotes=quotes)
+    elif delimiter := delimiter_of(path):
+        rows = read_table(path, delimiter, report, columns, layout)
     else:
         rows = read_json_lines(path, on_error="skip", on_skip=report)
-    yield from to_records(rows, path, name, report, columns)
+    yield from to_records(rows, path, name, report, columns, cells=delimiter_of(path) is not None)
 
 
 def to_records(
-    rows: Iterable[tuple[int, dict[str, Any]]], source: str | Path, name: str, report: Report, columns: Columns
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    source: str | Path,
+    name: str,
+    report: Report,
+    columns: Columns,
+    *,
+    cells: bool = False,
 ) -> Iterator[Record]:
     """Rows as records, with known names in place of those that match them; rows with ambiguous names are reported.
 
@@ -132,6 +137,7 @@ def to_records(
         name: What the ids of rows without one begin with.
         report: Receives messages.
         columns: Known names.
+        cells: As the records have it.
     """
     for number, fields in rows:
         try:
@@ -139,4 +145,4 @@ def to_records(
         except ValueError as error:
             report(f"{source}:{number}: {error}")
         else:
-            yield Record(f"{source}:{number}", f"{name}:{number}", fields)
+            yield Record(f"{source}:{number}", f"{name}:{number}", fields, cells)

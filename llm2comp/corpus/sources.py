@@ -21,7 +21,7 @@ from llm2comp.corpus.kinds import holds_texts, is_pattern, pattern_root
 from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import SettingsError
 
-__all__ = ["IdMaker", "Source", "default_name", "find_maker", "is_content_id", "name_sources", "source_of"]
+__all__ = ["IdMaker", "Source", "default_name", "find_maker", "is_content_id", "is_named", "name_sources", "source_of"]
 
 _UNFIT = re.compile(r"[/#\x00-\x1f\x7f]")
 _HASH_BYTES = 8
@@ -41,6 +41,8 @@ class Source:
         paths: Whether ids made for its documents are paths or positions, now or when it was added before: the name
             alone, or `NAME/...`.
         fields: Which fields of its rows are id, title, text and metadata.
+        strings: Whether all columns of its CSV and TSV files are text.
+        columns: Name and type of each metadata column of these files that has a value; `strings`: none.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Source:
     positions: bool = False
     paths: bool = False
     fields: FieldNames = FieldNames()
+    strings: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
 
 
 def name_sources(
@@ -57,6 +61,7 @@ def name_sources(
     name: str | None = None,
     positions: bool = False,
     fields: FieldNames | None = None,
+    strings: bool = False,
 ) -> list[Source]:
     """The source of each corpus: a known one with its root or the given name, or else a new one with a unique name.
 
@@ -66,6 +71,7 @@ def name_sources(
         name: Name for the source of a single corpus; one that is known is that source, whatever its root was.
         positions: Whether new sources make ids of positions.
         fields: Fields of rows; what they leave open is as a known source was added, and known names for new ones.
+        strings: Whether new sources keep all columns of CSV and TSV files as text.
 
     Raises:
         SettingsError: The name does not fit, or goes with several corpora; a corpus is known under several names, or
@@ -80,11 +86,9 @@ def name_sources(
         source = _find_known(corpus, listed, name, positions)
         if source is None:
             made = name or _unique_name(corpus, listed, known)
-            source = Source(made, _root(corpus), positions, fields=fields or FieldNames())
-        elif fields is not None:
-            chosen = fields.over(source.fields)
-            _check_id_field(corpus, source, chosen)
-            source = replace(source, fields=chosen)
+            source = Source(made, _root(corpus), positions, fields=fields or FieldNames(), strings=strings)
+        else:
+            source = _with_settings(corpus, source, fields, strings)
         if name is None and source.positions and str(corpus) == "-":
             raise SettingsError(
                 "positions in standard input are ids only within one input, and another one would replace its "
@@ -117,6 +121,20 @@ def _find_known(corpus: str | Path, listed: Sequence[Source], name: str | None, 
             "(ids_are_positions), or give it another name (--source NAME)"
         )
     return replace(matches[0], root=root)
+
+
+def _with_settings(corpus: str | Path, source: Source, fields: FieldNames | None, strings: bool) -> Source:
+    """A known source, read with these fields and, unless it has typed columns already, with all columns as text."""
+    if fields is not None:
+        chosen = fields.over(source.fields)
+        _check_id_field(corpus, source, chosen)
+        source = replace(source, fields=chosen)
+    if strings and source.columns:
+        raise SettingsError(
+            f'{corpus}: in the index as "{source.name}", with types of CSV columns; leave out --csv-strings '
+            "(csv_strings), or give it another name (--source NAME)"
+        )
+    return replace(source, strings=source.strings or strings)
 
 
 def _check_id_field(corpus: str | Path, source: Source, fields: FieldNames) -> None:
@@ -153,14 +171,14 @@ def _unique_name(corpus: str | Path, listed: Sequence[Source], known: Sequence[S
 
 
 def _root(corpus: str | Path) -> str:
-    return str(corpus) if _is_named(corpus) else os.path.realpath(corpus)
+    return str(corpus) if is_named(corpus) else os.path.realpath(corpus)
 
 
 def _holds_texts(corpus: str | Path) -> bool:
-    return not _is_named(corpus) and holds_texts(Path(corpus))
+    return not is_named(corpus) and holds_texts(Path(corpus))
 
 
-def _is_named(corpus: str | Path) -> bool:
+def is_named(corpus: str | Path) -> bool:
     """Whether the corpus is not a path."""
     return str(corpus).startswith("hub:") or str(corpus) in ("python-docs:", "python-docs:all", "-")
 
@@ -171,7 +189,7 @@ def default_name(corpus: str | Path) -> str:
         return "stdin"
     if str(corpus).startswith("hub:"):
         name = str(corpus).removeprefix("hub:").rstrip(":/").rpartition("/")[2]
-    elif _is_named(corpus):
+    elif is_named(corpus):
         name = str(corpus)
     else:
         path = Path(os.path.abspath(corpus))

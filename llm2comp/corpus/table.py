@@ -11,9 +11,11 @@ from llm2comp.corpus.columns import Columns, check_separator, match_names, norma
 from llm2comp.corpus.delimited import read_delimited
 from llm2comp.corpus.float_ids import drop_fraction, find_float_ids, note_float_ids
 from llm2comp.corpus.report import Report, list_names
+from llm2comp.corpus.table_format import TableFormat
+from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import CorpusError
 
-__all__ = ["read_table"]
+__all__ = ["delimiter_of", "read_table"]
 
 _QUOTES = "; --quotes (quotes=True) reads tabs and line breaks in quotes as part of a text"
 _SPACED = "; a blank stands before a quote, which opens a field only right behind the comma"
@@ -21,14 +23,17 @@ _SPACED_QUOTE = re.compile(r'[ \t]+"')
 _logger = logging.getLogger(__name__)
 
 
+def delimiter_of(path: Path) -> str | None:
+    """What separates the cells of a file of this name: a comma in .csv, a tab in .tsv; None: it has no cells."""
+    return {".csv": ",", ".tsv": "\t"}.get(Path(uncompressed_name(path)).suffix.lower())
+
+
 def read_table(
     path: Path,
     delimiter: str,
     report: Report,
     columns: Columns,
-    *,
-    header: bool | None = None,
-    quotes: bool | None = None,
+    layout: TableFormat,
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Rows of a .csv or .tsv file as (number of the line, values by column name).
 
@@ -39,15 +44,15 @@ def read_table(
         delimiter: A comma or a tab.
         report: Receives a message for each malformed row.
         columns: Names of columns, which make a first row a header, and those of files without one.
-        header: Whether the first row has the names; None: decided by the row, and said in one line where it could be
-            either.
-        quotes: Whether fields may be enclosed in quotes; None: in CSV they may, in TSV if the file shows it.
+        layout: What the user says about the file. Where it says nothing of a header, the first row decides, and one
+            line says so where it could be either.
     """
+    quotes = layout.quotes
     rows = read_delimited(path, delimiter, report, quotes=quotes)
     first = next(rows, None)
     if first is None:
         return
-    names, header = _read_names(path, first, delimiter, columns, header)
+    names, header = _read_names(path, first, delimiter, columns, layout.header)
     source = f"in the header: {list_names(first[1])}" if header else "in the first row"
     if not header:
         rows = chain([first], rows)

@@ -9,6 +9,7 @@ from llm2comp.corpus.columns import Columns, rename_fields
 from llm2comp.corpus.kinds import is_pattern, pattern_root
 from llm2comp.corpus.records import Record, read_records
 from llm2comp.corpus.report import Report
+from llm2comp.corpus.table_format import TableFormat
 
 __all__ = ["read_tables"]
 
@@ -20,9 +21,7 @@ def read_tables(
     files: Sequence[Path],
     report: Report,
     columns: Columns,
-    *,
-    header: bool | None = None,
-    quotes: bool | None = None,
+    layout: TableFormat,
 ) -> Iterator[Record]:
     """Rows of all files in order.
 
@@ -34,12 +33,11 @@ def read_tables(
         files: Files of rows.
         report: As for `read_records`, as are the others.
         columns: Known names.
-        header: Whether tables have a header.
-        quotes: Whether tables have quotes.
+        layout: How CSV and TSV files are read.
     """
     root = pattern_root(corpus) if is_pattern(corpus) else corpus
     for file in files:
-        records = read_records(file, report, columns, header=header, quotes=quotes)
+        records = read_records(file, report, columns, layout)
         if file == corpus:
             yield from records
             continue

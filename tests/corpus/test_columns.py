@@ -43,7 +43,7 @@ def test_names_match_without_case_and_blanks(
     for path in write_all(tmp_path, dict(zip([*names, "Year"], ["a", "t", "T", "1999"], strict=True))):
         caplog.clear()
         for _ in range(2):
-            assert list(read_corpus(path)) == [Document("a", "T", "t", {"Year": "1999"})]
+            assert list(read_corpus(path, csv_strings=True)) == [Document("a", "T", "t", {"Year": "1999"})]
         [message] = [each for each in caplog.messages if "id-field" not in each]
         assert message.startswith(f"{path}: {line}")
         assert message.endswith(MATCHED)

@@ -95,7 +95,7 @@ def test_large_floats_are_refused_as_in_json_and_parquet(tmp_path: Path, large: 
 def test_metadata_stays(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     path.write_text("id,text,year\n1.0,a,1999.0\n")
-    assert next(iter(read_corpus(path))).metadata == {"year": "1999.0"}
+    assert next(iter(read_corpus(path, csv_strings=True))).metadata == {"year": "1999.0"}
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -39,7 +39,7 @@ def test_no_first_row_is_lost_without_a_line_about_it(
     path = tmp_path / f"c{suffix}"
     rows = [first, ",".join(["2", "t2", "t3", "t4"][: first.count(",") + 1])]
     path.write_text("\n".join(rows).replace(",", "," if suffix == ".csv" else "\t"))
-    documents = list(read_corpus(path))
+    documents = list(read_corpus(path, csv_strings=True))
     if ids is None:
         assert len(documents) == 1
         assert documents[0].id.startswith(path.name)

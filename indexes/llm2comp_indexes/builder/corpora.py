@@ -7,9 +7,10 @@ from typing import Literal
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
-from llm2comp.corpus.read import Entry, read_entries
+from llm2comp.corpus.read import Entry, read_entries, with_types
 from llm2comp.corpus.report import Report, SkipCounter, choose_report
 from llm2comp.corpus.sources import Source, find_maker, name_sources
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
@@ -27,15 +28,18 @@ def find_sources(
     name: str | None = None,
     positions: bool = False,
     fields: FieldNames | None = None,
+    strings: bool = False,
+    layout: TableFormat,
 ) -> list[Source]:
-    """The source of each corpus; see `name_sources`.
+    """The source of each corpus, with the types of its columns; see `name_sources` and `with_types`.
 
     Raises:
         SettingsError: `corpora` is no list, or empty, or the name, the kind of ids or their field does not fit.
     """
     if isinstance(corpora, str | Path) or not corpora:
         raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
-    return name_sources(corpora, known, name=name, positions=positions, fields=fields)
+    sources = name_sources(corpora, known, name=name, positions=positions, fields=fields, strings=strings)
+    return [with_types(corpus, source, layout) for corpus, source in zip(corpora, sources, strict=True)]
 
 
 def open_corpora(
@@ -44,8 +48,7 @@ def open_corpora(
     on_error: Literal["raise", "skip"],
     skip: SkipCounter,
     *,
-    header: bool | None = None,
-    quotes: bool | None = None,
+    layout: TableFormat,
     known: Sequence[Source] = (),
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
@@ -55,8 +58,7 @@ def open_corpora(
         sources: The source of each.
         on_error: Whether a malformed row raises an error or is skipped.
         skip: Counts skipped rows.
-        header: Whether the first line of .csv and .tsv files has the column names; None: if it has a known one.
-        quotes: As for `read_corpus`.
+        layout: How .csv and .tsv files are read.
         known: Sources of the index so far.
 
     Raises:
@@ -67,7 +69,7 @@ def open_corpora(
     streams = []
     for corpus, source in zip(corpora, sources, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
-        entries = read_entries(corpus, source, on_error="skip", on_skip=report, header=header, quotes=quotes)
+        entries = read_entries(corpus, source, on_error="skip", on_skip=report, layout=layout)
         streams.append((corpus, _check(corpus, entries, report, makers)))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 

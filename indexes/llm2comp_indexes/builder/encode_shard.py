@@ -15,6 +15,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
@@ -100,6 +101,7 @@ def encode_shard(
     fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
+    csv_strings: bool = False,
 ) -> ShardReport:
     """Report of the shard written to the folder `shard-I-of-N` in `output`.
 
@@ -121,6 +123,7 @@ def encode_shard(
         fields: As for `build_index`.
         source: As for `build_index`.
         ids_are_positions: As for `build_index`.
+        csv_strings: As for `build_index`.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -131,11 +134,11 @@ def encode_shard(
     part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
-    sources = find_sources(corpora, name=source, positions=ids_are_positions, fields=fields)
-    corpus = _Corpus(
-        (entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)),
-        part,
+    layout = TableFormat(header, quotes)
+    sources = find_sources(
+        corpora, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
+    corpus = _Corpus((entry.document for entry in open_corpora(corpora, sources, on_error, skips, layout=layout)), part)
     _check_folder(folder, overwrite=overwrite)
     encoder, name = load_encoder(model)
     start = time.perf_counter()

@@ -15,6 +15,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import (
@@ -91,6 +92,7 @@ def build_from_vectors(
     fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
+    csv_strings: bool = False,
 ) -> BuildReport:
     """Report of the index written to the folder `output`. It appears once complete; a killed build can be resumed.
 
@@ -119,6 +121,7 @@ def build_from_vectors(
         fields: As for `build_index`.
         source: As for `build_index`, with .npy files and a corpus.
         ids_are_positions: As for `build_index`, with .npy files and a corpus.
+        csv_strings: As for `build_index`, with .npy files and a corpus.
 
     Raises:
         CorpusError: Ids or documents are missing, malformed or duplicate.
@@ -132,15 +135,22 @@ def build_from_vectors(
     check_output(target, overwrite=overwrite)
     show, skips, chosen = progress or silent, SkipCounter(on_skip), options or IndexOptions()
     queries = _read_queries(Path(vectors.queries)) if vectors.queries is not None else None
-    names: dict[str, Any] = {"name": source, "positions": ids_are_positions, "fields": fields}
+    names: dict[str, Any] = {
+        "name": source,
+        "positions": ids_are_positions,
+        "fields": fields,
+        "strings": csv_strings,
+        "layout": TableFormat(header, quotes),
+    }
     if _are_shards(vectors):
-        if source is not None or ids_are_positions or fields is not None:
+        if source is not None or ids_are_positions or fields is not None or csv_strings:
             raise SettingsError(
-                "source, ids_are_positions or fields is given with shards, which hold their documents; leave it out"
+                "source, ids_are_positions, fields or csv_strings is given with shards, which hold their documents; "
+                "leave it out"
             )
         origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
     else:
-        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips, header, quotes)
+        origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
     with create_index(target, overwrite=overwrite) as change:
@@ -200,8 +210,6 @@ def _open_arrays(
     options: IndexOptions,
     on_error: Literal["raise", "skip"],
     skips: SkipCounter,
-    header: bool | None,
-    quotes: bool | None,
 ) -> _Origin:
     if vectors.ids is None:
         raise SettingsError("vectors without ids: give the id of each row, one a line (--ids FILE)")
@@ -221,9 +229,8 @@ def _open_arrays(
     sources = find_sources(corpora, **names) if corpora else []
 
     def read_documents() -> Iterator[Document]:
-        return (
-            entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
-        )
+        entries = open_corpora(corpora, sources, on_error, skips, layout=names["layout"])
+        return (entry.document for entry in entries)
 
     if corpora:
         read_documents()  # a missing one is reported before the ids are read

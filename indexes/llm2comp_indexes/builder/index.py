@@ -8,6 +8,7 @@ from typing import Literal
 
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
@@ -64,6 +65,7 @@ def build_index(
     fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
+    csv_strings: bool = False,
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
@@ -88,6 +90,8 @@ def build_index(
         source: Name of the source, if a single corpus is given: ids made for its documents begin with it. None: the
             name of its file or folder, made unique.
         ids_are_positions: Whether a row without an id gets its position as id, instead of a hash of its content.
+        csv_strings: Whether all columns of .csv and .tsv files stay text; otherwise metadata columns become numbers,
+            truth values or dates where all their values are.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -99,10 +103,11 @@ def build_index(
     check_output(target, overwrite=overwrite)
     chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
-    sources = find_sources(corpora, name=source, positions=ids_are_positions, fields=fields)
-    documents = (
-        entry.document for entry in open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes)
+    layout = TableFormat(header, quotes)
+    sources = find_sources(
+        corpora, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
+    documents = (entry.document for entry in open_corpora(corpora, sources, on_error, skips, layout=layout))
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
     check_feasible(chosen, encode.dimension, device)

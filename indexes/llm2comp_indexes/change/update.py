@@ -16,6 +16,7 @@ from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.read import Entry
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source, is_content_id, source_of
+from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
@@ -81,6 +82,7 @@ def add_documents(
     fields: FieldNames | None = None,
     source: str | None = None,
     ids_are_positions: bool = False,
+    csv_strings: bool = False,
 ) -> AddReport:
     """Adds new documents and replaces changed ones, in one commit.
 
@@ -101,6 +103,8 @@ def add_documents(
         source: Name of the source, as for `build_index`; that of a source of the index means that source, whichever its
             path was. None: the source that was added from this path, or else a new one.
         ids_are_positions: As for `build_index`; a known source keeps to what it was added with.
+        csv_strings: As for `build_index`; columns of a known source keep their types, and a row with a value of
+            another type is malformed. Sources added before types were recorded are text.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in the corpora.
@@ -113,11 +117,13 @@ def add_documents(
         Index(Path(folder), _before(change), model=model, searchable=False) as index,
     ):
         known = index.manifest.sources or ()
-        sources = find_sources(corpora, known, name=source, positions=ids_are_positions, fields=fields)
+        settings = {"positions": ids_are_positions, "fields": fields, "strings": csv_strings}
+        layout = TableFormat(header, quotes)
+        sources = find_sources(corpora, known, name=source, layout=layout, **settings)
         _check_names(index, sources)
         before = {one.name: one for one in known}
         entries = _check_made_ids(
-            open_corpora(corpora, sources, on_error, skips, header=header, quotes=quotes, known=known), sources, before
+            open_corpora(corpora, sources, on_error, skips, layout=layout, known=known), sources, before
         )
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()

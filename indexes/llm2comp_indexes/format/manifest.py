@@ -11,6 +11,7 @@ from typing import Any
 from llm2comp.atomic import write_file
 from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_optional
+from llm2comp.corpus.column_types import ColumnType
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.sources import Source
 from llm2comp.errors import IndexFolderError, SettingsError, quote_path
@@ -315,6 +316,8 @@ def parse_sources(content: Mapping[str, Any]) -> tuple[Source, ...] | None:
             take(entry, "positions", bool),
             take(entry, "paths", bool) if "paths" in entry else True,  # unknown: they may be
             _parse_fields(take(entry, "fields", dict)) if "fields" in entry else FieldNames(),
+            take(entry, "strings", bool) if "strings" in entry else True,  # before types were kept
+            _parse_columns(take(entry, "columns", list)) if "columns" in entry else (),
         )
         for entry in entries
     )
@@ -341,6 +344,20 @@ def _parse_fields(content: dict[str, Any]) -> FieldNames:
         )
     except SettingsError as error:
         raise ValueError(str(error)) from None
+
+
+def _parse_columns(content: list[Any]) -> tuple[tuple[str, str], ...]:
+    """Names and types of a source's columns.
+
+    Raises:
+        ValueError: They are malformed.
+    """
+    types = frozenset(ColumnType)
+    if not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and pair[1] in types for pair in content
+    ):
+        raise ValueError("the columns of a source are no pairs of a name and a type")
+    return tuple((name, type_) for name, type_ in content)
 
 
 def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segment:

@@ -206,7 +206,9 @@ def _analyze_model(
 
 def _read_texts(settings: AnalysisSettings) -> tuple[list[str], int]:
     """Texts that are not empty, and the number of empty ones."""
-    documents = [document.content for document in islice(read_corpus(settings.corpus), settings.limit)]
+    documents = [
+        document.content for document in islice(read_corpus(settings.corpus, csv_strings=True), settings.limit)
+    ]
     texts = [text for text in documents if text.strip()]
     if len(texts) >= 2:
         return texts, len(documents) - len(texts)

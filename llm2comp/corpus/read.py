@@ -181,7 +181,7 @@ def read_entries(
     path, columns = Path(corpus), chosen.columns()
     if path == STANDARD_INPUT:
         make = DocumentMaker(name, chosen, same_fields=False)
-        records = read_records(path, report, columns)
+        records = read_records(path, report, columns, layout)
         return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
     several = _is_several(path)
     texts = holds_texts(path)

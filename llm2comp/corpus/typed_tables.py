@@ -24,7 +24,7 @@ def decide_types(corpus: str, files: Sequence[Path], source: Source, layout: Tab
         source: Where `strings` is set, all columns are text, and nothing is read.
         layout: As for reading.
     """
-    delimited = [file for file in files if delimiter_of(file) and file.is_file()]  # no pipe, which can be read once
+    delimited = [file for file in files if delimiter_of(file) and file.is_file()]  # a pipe can be read once
     if source.strings or not delimited:
         return source
     known, names = dict(source.columns), source.fields
@@ -45,7 +45,8 @@ def types_of(source: Source) -> Mapping[str, ColumnType]:
 
 
 def _read_cells(file: Path, source: Source, layout: TableFormat) -> Iterator[Mapping[str, str | None]]:
-    return (fields for _, fields in read_table(file, delimiter_of(file), _ignore, source.fields.columns(), layout))
+    delimiter = delimiter_of(file) or ""
+    return (fields for _, fields in read_table(file, delimiter, _ignore, source.fields.columns(), layout))
 
 
 def _ignore(message: str) -> None:

@@ -45,7 +45,7 @@ def training_documents(source: str) -> Iterator[Document]:
     Raises:
         CorpusError: As `read_corpus`, when the first document is asked for.
     """
-    for document in read_corpus(source):
+    for document in read_corpus(source, csv_strings=True):
         if not (source.startswith(_DOCSTRINGS) and is_held_out(document.text)):
             yield document
 

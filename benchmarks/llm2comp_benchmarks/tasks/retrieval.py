@@ -85,7 +85,7 @@ def read_beir(
         CorpusError: A file is missing or malformed, or none of the judged queries has a text.
     """
     root = Path(folder)
-    documents = read_corpus(root, header=header, quotes=quotes)
+    documents = read_corpus(root, header=header, quotes=quotes, csv_strings=True)
     qrels_file = _find_qrels(root, split)
     qrels = read_qrels(qrels_file, quotes=quotes)
     queries = read_queries(_find_queries(root), header=header, quotes=quotes, skip_missing=True)
@@ -110,7 +110,12 @@ def read_beir(
     }
     details |= {name: count for name, count in missing.items() if count}  # none: as in results of earlier versions
     return RetrievalTask(
-        root.resolve().name, lambda: read_corpus(root, header=header, quotes=quotes), judged, qrels, dropped, details
+        root.resolve().name,
+        lambda: read_corpus(root, header=header, quotes=quotes, csv_strings=True),
+        judged,
+        qrels,
+        dropped,
+        details,
     )
 
 

@@ -117,9 +117,16 @@ def add_documents(
         Index(Path(folder), _before(change), model=model, searchable=False) as index,
     ):
         known = index.manifest.sources or ()
-        settings = {"positions": ids_are_positions, "fields": fields, "strings": csv_strings}
         layout = TableFormat(header, quotes)
-        sources = find_sources(corpora, known, name=source, layout=layout, **settings)
+        sources = find_sources(
+            corpora,
+            known,
+            name=source,
+            positions=ids_are_positions,
+            fields=fields,
+            strings=csv_strings or index.manifest.unlisted,  # as version 0.1.0 indexed them
+            layout=layout,
+        )
         _check_names(index, sources)
         before = {one.name: one for one in known}
         entries = _check_made_ids(

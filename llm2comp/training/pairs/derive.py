@@ -74,7 +74,7 @@ def iterate_pairs(settings: PairSettings, *, refused: Counter[str] | None = None
 
 def _iterate_all(settings: PairSettings) -> Iterator[Pair]:
     for source in settings.articles:
-        for document in read_corpus(source):
+        for document in read_corpus(source, csv_strings=True):
             yield from article_pairs(document, settings)
     if settings.docstrings:
         documents = chain.from_iterable(map(read_corpus, settings.docstrings))

@@ -23,7 +23,7 @@ def short_sentences(corpus: str) -> list[str]:
     from llm2comp.corpus.read import read_corpus
 
     sentences: dict[str, None] = {}
-    for document in read_corpus(corpus, on_error="skip"):
+    for document in read_corpus(corpus, on_error="skip", csv_strings=True):
         for sentence in re.split(r"(?<=[.!?])\s+|\n+", document.content):
             words = sentence.split()
             if len(sentence) <= _CHARACTERS and _are_plain(words):

@@ -14,6 +14,7 @@ from llm2comp.cli.index_options import (
     ChunkTokens,
     Corpora,
     CsvStrings,
+    Encoding,
     Header,
     IdField,
     IdsArePositions,
@@ -21,10 +22,12 @@ from llm2comp.cli.index_options import (
     Model,
     OnError,
     Quotes,
+    Separator,
     Source,
     Store,
     TextField,
     TitleField,
+    check_layout,
     field_names,
 )
 from llm2comp.cli.output import print_json, wrong_usage
@@ -69,6 +72,8 @@ def encode(
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
     csv_strings: CsvStrings = False,
+    separator: Separator = None,
+    encoding: Encoding = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start the shard again, even if its folder holds another one.")
     ] = False,
@@ -83,6 +88,7 @@ def encode(
     from llm2comp_indexes import IndexOptions, encode_shard, parse_part
 
     fields = field_names(id_field, title_field, text_field, metadata_fields)
+    layout = check_layout(separator, encoding)
     with wrong_usage():
         part = parse_part(shard)
         options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
@@ -105,6 +111,7 @@ def encode(
             source=source,
             ids_are_positions=ids_are_positions,
             csv_strings=csv_strings,
+            **layout,
         )
     skips.summarize()
     if as_json:

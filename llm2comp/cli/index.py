@@ -18,6 +18,7 @@ from llm2comp.cli.index_options import (
     Corpora,
     CsvStrings,
     Device,
+    Encoding,
     Folder,
     Header,
     Hybrid,
@@ -31,11 +32,13 @@ from llm2comp.cli.index_options import (
     Quotes,
     Recall,
     Results,
+    Separator,
     Source,
     Store,
     TextField,
     TitleField,
     Type,
+    check_layout,
     field_names,
     index_options,
 )
@@ -111,6 +114,8 @@ def build(
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
     csv_strings: CsvStrings = False,
+    separator: Separator = None,
+    encoding: Encoding = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index in DIR.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -137,6 +142,7 @@ def build(
         "source": source,
         "ids_are_positions": ids_are_positions,
         "csv_strings": csv_strings,
+        **check_layout(separator, encoding),
     }
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
     report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, skips, settings)
@@ -198,10 +204,13 @@ def add(
     source: Source = None,
     ids_are_positions: IdsArePositions = False,
     csv_strings: CsvStrings = False,
+    separator: Separator = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
     fields = field_names(id_field, title_field, text_field, metadata_fields)
+    layout = check_layout(separator, encoding)
     from llm2comp_indexes import add_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
@@ -222,6 +231,7 @@ def add(
             source=source,
             ids_are_positions=ids_are_positions,
             csv_strings=csv_strings,
+            **layout,
         )
     skips.summarize()
     if as_json:

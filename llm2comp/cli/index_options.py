@@ -70,6 +70,22 @@ Source = Annotated[
 IdsArePositions = Annotated[
     bool, typer.Option("--ids-are-positions", help="Make ids of rows without one from their lines, not their content.")
 ]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHAR",
+        help="Character between the values of .csv and .tsv files, such as ';' or tab.",
+        show_default="the one that the first lines show",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of text files, such as windows-1252.",
+        show_default="utf-8, and what the files show",
+    ),
+]
 CsvStrings = Annotated[
     bool,
     typer.Option(
@@ -128,6 +144,15 @@ def field_names(
     metadata = None if metadata_fields is None else tuple(filter(None, map(str.strip, metadata_fields.split(","))))
     with wrong_usage():
         return FieldNames(id_field, title_field, tuple(text_field or ()), metadata)
+
+
+def check_layout(separator: str | None, encoding: str | None) -> dict[str, str | None]:
+    """The two as arguments of the functions that read a corpus; what does not fit is wrong usage."""
+    from llm2comp.corpus.table_format import TableFormat
+
+    with wrong_usage():
+        TableFormat(separator=separator, encoding=encoding)
+    return {"separator": separator, "encoding": encoding}
 
 
 def index_options(

@@ -1,16 +1,28 @@
 """Names of columns and fields: which are known, and which differ from known ones in case or blanks alone."""
 
+import csv
 import logging
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm2comp.errors import CorpusError
 
-__all__ = ["Columns", "check_separator", "match_names", "normalise", "rename_fields"]
+__all__ = [
+    "Columns",
+    "check_separator",
+    "find_separator",
+    "match_names",
+    "name_separator",
+    "normalise",
+    "rename_fields",
+]
 
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
+TAB = "\t"
+_SAMPLE_ROWS = 50
 _logger = logging.getLogger(__name__)
 
 
@@ -96,10 +108,52 @@ def check_separator(row: Sequence[str], delimiter: str, columns: Columns) -> Non
         cells = {normalise(cell.strip('" ')) for cell in line.split(separator)}
         named = not columns.ids.isdisjoint(cells) and not columns.values.isdisjoint(cells)
         if separator != delimiter and len(cells) > 1 and (named or len(row) == 1):
-            suffix = {",": "name it .csv", "\t": "name it .tsv"}.get(
-                separator, f"write {_SEPARATORS[delimiter]}, or JSON lines"
-            )
             raise CorpusError(
-                f"the first line has {name} between its values, expected {_SEPARATORS[delimiter]} in a file of this "
-                f"name; {suffix}"
+                f"the first line has {name} between its values, expected {name_separator(delimiter)}; --separator "
+                f"'{'tab' if separator == TAB else separator}' (separator) reads it"
             )
+
+
+def name_separator(separator: str) -> str:
+    """The separator in words."""
+    return _SEPARATORS.get(separator, repr(separator))
+
+
+def find_separator(lines: Sequence[str], usual: str, columns: Columns) -> str:
+    """The character between the values of a table: a comma, a tab, a semicolon or a vertical bar.
+
+    The usual one, if known names stand between it in the first line. Then another one, if known names of an id and of a
+    value stand between it there; one, if it gives a known name and the usual one a single cell; and the only one with
+    which all lines have the same number of cells, two or more.
+
+    Args:
+        lines: The first lines of the file.
+        usual: The separator in files of this name.
+        columns: Known names.
+    """
+    rows = {separator: _split(lines, separator) for separator in (usual, *_SEPARATORS)}
+    if not rows[usual]:
+        return usual
+    known, first = columns.ids | columns.values, rows[usual][0]
+    if not known.isdisjoint(map(normalise, first)):
+        return usual
+    others = [separator for separator in _SEPARATORS if separator != usual and len(next(iter(rows[separator]), ())) > 1]
+    cells = {separator: frozenset(map(normalise, rows[separator][0])) for separator in others}
+    for separator in others:
+        if not columns.ids.isdisjoint(cells[separator]) and not columns.values.isdisjoint(cells[separator]):
+            return separator
+    for separator in others:
+        if len(first) == 1 and not known.isdisjoint(cells[separator]):
+            return separator
+    even = [separator for separator in others if len(set(map(len, rows[separator]))) == 1]
+    usual_fits = len(first) > 1 and len(set(map(len, rows[usual]))) == 1
+    return even[0] if len(even) == 1 and not usual_fits else usual
+
+
+def _split(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """The first rows; a cell in quotes has no line breaks but those of these lines."""
+    rows = csv.reader(lines[: 2 * _SAMPLE_ROWS], delimiter=separator)
+    try:
+        return [row for row in islice(rows, _SAMPLE_ROWS) if row]
+    except csv.Error:
+        return []

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from llm2comp.corpus.columns import name_separator
 from llm2comp.corpus.quoting import are_rows, find_quoting, may_be_several_rows, split_tabs
 from llm2comp.corpus.report import Report
-from llm2comp.corpus.text import read_lines
+from llm2comp.corpus.text import NOT_UTF8, read_lines
 
-__all__ = ["read_delimited"]
+__all__ = ["Lines", "read_delimited"]
 
 _logger = logging.getLogger(__name__)
 _FIELD_CHARACTERS = 2**28  # Python's default is 131,072; an unclosed quote must not fill the memory
@@ -30,7 +31,7 @@ _RETURN = "\udc0d"  # stands for a carriage return inside a line, at which the c
 
 
 def read_delimited(
-    path: Path, delimiter: str, report: Report, *, quotes: bool | None = None
+    lines: "Lines", delimiter: str, report: Report, *, quotes: bool | None = None
 ) -> Iterator[tuple[int, list[str]]]:
     """Rows as (number of the first line, values), without blank lines.
 
@@ -38,28 +39,27 @@ def read_delimited(
     line, so that a quote that is never closed takes no other row with it.
 
     Args:
-        path: The file, decompressed according to its suffix.
-        delimiter: A comma or a tab.
+        lines: Lines of the file.
+        delimiter: The character between values.
         report: Receives messages `file:line: what is wrong`.
         quotes: Whether fields may be enclosed in quotes; None: in CSV they may, in TSV if the file shows it.
     """
-    lines = _Lines(path)
     if quotes:
         rows = _read_quoted(lines, delimiter, report)
     elif quotes is None:
-        rows = _read_tabs(lines, report) if delimiter == "\t" else _read_csv(lines, report)
+        rows = _read_tabs(lines, report) if delimiter == "\t" else _read_csv(lines, delimiter, report)
     else:
         rows = _read_plain(lines, delimiter)
     for number, values in rows:
         try:
             "".join(values).encode("utf-8")
         except UnicodeEncodeError:
-            report(f"{path}:{number}: not UTF-8; convert the file with iconv")
+            report(f"{lines.path}:{number}: {NOT_UTF8}")
         else:
             yield number, values
 
 
-class _Lines:
+class Lines:
     r"""Lines of a file as text that end in `\n`; lines can be put back.
 
     Bytes that are not UTF-8 become surrogates, so that reading can continue after them.
@@ -69,13 +69,13 @@ class _Lines:
         number: Number of the last line read, from 1.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoding: str | None = None) -> None:
         self.path = path
         self.number = 0
-        self._lines = read_lines(path)
+        self._lines = read_lines(path, encoding)
         self._returned: list[str] = []  # in reverse order
 
-    def __iter__(self) -> "_Lines":
+    def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> str:
@@ -102,7 +102,7 @@ class _Lines:
         return lines
 
 
-def _read_tabs(lines: _Lines, report: Report) -> Iterator[tuple[int, list[str]]]:
+def _read_tabs(lines: Lines, report: Report) -> Iterator[tuple[int, list[str]]]:
     columns = None
     for line in lines:
         if '"' in line:
@@ -125,13 +125,13 @@ def _read_tabs(lines: _Lines, report: Report) -> Iterator[tuple[int, list[str]]]
     yield from _read_plain(lines, "\t")
 
 
-def _read_plain(lines: _Lines, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _read_plain(lines: Lines, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     for line in lines:
         if line.strip("\r\n"):
             yield lines.number, line.rstrip("\r\n").split(delimiter)
 
 
-def _read_shown_quoting(lines: _Lines, columns: int | None, report: Report) -> Iterator[tuple[int, list[str]]]:
+def _read_shown_quoting(lines: Lines, columns: int | None, report: Report) -> Iterator[tuple[int, list[str]]]:
     """Rows of a TSV file that shows that it has quotes, without those that may be several rows."""
     for number, values, row in _parse_quoted(lines, "\t", report):
         if len(row) > 1 and may_be_several_rows(row, values, columns):
@@ -150,23 +150,23 @@ def _warn_once(path: Path, message: str) -> None:
     _logger.warning("%s:%s", path, message)
 
 
-def _read_csv(lines: _Lines, report: Report) -> Iterator[tuple[int, list[str]]]:
+def _read_csv(lines: Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str]]]:
     """Rows by RFC 4180; the first one whose lines look like rows is named in the log."""
     warned = False
-    for number, values, row in _parse_quoted(lines, ",", report):
-        if len(row) > 1 and not warned and are_rows(row, len(values)):
+    for number, values, row in _parse_quoted(lines, delimiter, report):
+        if len(row) > 1 and not warned and are_rows(row, len(values), delimiter):
             warned = True
             message = f"{number}: lines {number} to {lines.number} are read as one row with line breaks in quotes; "
             _warn_once(lines.path, message + _NO_QUOTES)
         yield number, values
 
 
-def _read_quoted(lines: _Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str]]]:
+def _read_quoted(lines: Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str]]]:
     for number, values, _ in _parse_quoted(lines, delimiter, report):
         yield number, values
 
 
-def _parse_quoted(lines: _Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str], list[str]]]:
+def _parse_quoted(lines: Lines, delimiter: str, report: Report) -> Iterator[tuple[int, list[str], list[str]]]:
     """Rows as (number of the first line, values, lines); these lines but the first may be put back."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_CHARACTERS))
     row: list[str] = []
@@ -204,8 +204,9 @@ def _describe(error: csv.Error, start: int, row: list[str], delimiter: str) -> s
     separator = _FIRST_SEPARATOR.match(row[0])
     if separator and separator[1] != delimiter:
         return f"{start}: the first quoted field ends at {separator[1]!r}, expected {delimiter!r} between the fields"
-    kind, end = "tab" if delimiter == "\t" else "comma", start + len(row) - 1
-    return f"{start}: not a row of {kind}-separated values ({error}, read up to line {end}); {_NO_QUOTES}"
+    kind, end = {"\t": "tab-separated values", ",": "comma-separated values"}.get(delimiter), start + len(row) - 1
+    kind = kind or f"values with {name_separator(delimiter)} between them"
+    return f"{start}: not a row of {kind} ({error}, read up to line {end}); {_NO_QUOTES}"
 
 
 def _find_open_quote(start: int, row: list[str]) -> int:

@@ -21,12 +21,12 @@ def split_tabs(line: str) -> list[str]:
     return line.rstrip("\r\n").split("\t")
 
 
-def are_rows(lines: Sequence[str], columns: int) -> bool:
+def are_rows(lines: Sequence[str], columns: int, separator: str) -> bool:
     """Whether several lines of a CSV file, without blank ones, look like rows.
 
     They fit the columns, as lines of a text do by chance, and all begin or all end with a word with digits, as ids are.
     """
-    rows = [line.rstrip("\r\n").split(",") for line in lines if line.strip("\r\n")]
+    rows = [line.rstrip("\r\n").split(separator) for line in lines if line.strip("\r\n")]
     fitting = len(rows) > 1 and all(len(row) == columns for row in rows)
     return fitting and any(all(_ID.fullmatch(row[position]) for row in rows) for position in (0, -1))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from llm2comp.corpus.column_types import convert_metadata
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.encoding import choose_encoding
 from llm2comp.corpus.fields import DocumentMaker, FieldNames
 from llm2comp.corpus.hub import read_hub
 from llm2comp.corpus.id_set import IdSet
@@ -80,6 +81,8 @@ def read_corpus(
     name: str | None = None,
     ids_are_positions: bool = False,
     csv_strings: bool = False,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Document]:
     """Documents of a corpus, in its order, as a stream: memory holds one document and 16 to 32 bytes per id.
 
@@ -121,16 +124,21 @@ def read_corpus(
             .md file is the name alone).
         ids_are_positions: Whether a row without an id gets `NAME/file.jsonl:LINE` instead of a hash.
         csv_strings: Whether all columns of .csv and .tsv files stay text, and empty cells empty texts.
+        separator: The character between the values of .csv and .tsv files, or "tab"; None: the one that the first lines
+            show among comma, tab, semicolon and vertical bar.
+        encoding: Encoding of the text files; None: UTF-8, UTF-16 with a byte order mark, and Windows-1252 in .csv,
+            .tsv, .txt and .md files that are not UTF-8 and look like it, which one line says.
 
     Raises:
-        SettingsError: When called, if fields are named for texts, which have none.
+        SettingsError: When called, if fields are named for texts, which have none, or the separator or encoding is
+            none.
         CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
             read, a row is malformed, an id occurs twice, or there is no document.
     """
     named = Source(
         name or default_name(source), None, ids_are_positions, fields=fields or FieldNames(), strings=csv_strings
     )
-    layout = TableFormat(header, quotes)
+    layout = TableFormat(header, quotes, separator, encoding)
     entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, layout=layout, types_known=False)
     return (entry.document for entry in entries)
 
@@ -187,7 +195,7 @@ def read_entries(
     texts = holds_texts(path)
     if texts:
         _check_no_fields(name, chosen)
-        records = _read_texts(path, report, several=several)
+        records = _read_texts(path, report, layout.encoding, several=several)
     else:
         files = _find_tables(path, several=several)
         records = read_tables(path, files, report, columns, layout)
@@ -239,15 +247,15 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
     return files
 
 
-def _read_texts(path: Path, report: Report, *, several: bool) -> Iterator[Record]:
+def _read_texts(path: Path, report: Report, encoding: str | None, *, several: bool) -> Iterator[Record]:
     if not several:
-        return _read_text_file(path, path.name, report)
+        return _read_text_file(path, path.name, report, encoding)
     _note_other_files(path)
     root = pattern_root(path) if is_pattern(path) else path
     return (
         record
         for file in find_texts(path)
-        for record in _read_text_file(file, file.relative_to(root).as_posix(), report)
+        for record in _read_text_file(file, file.relative_to(root).as_posix(), report, encoding)
     )
 
 
@@ -270,9 +278,9 @@ def _check_no_fields(corpus: str, fields: FieldNames) -> None:
         )
 
 
-def _read_text_file(path: Path, document_id: str, report: Report) -> Iterator[Record]:
+def _read_text_file(path: Path, document_id: str, report: Report, encoding: str | None) -> Iterator[Record]:
     try:
-        with open_text(path) as file:
+        with open_text(path, choose_encoding(path, encoding)) as file:
             text = file.read()
     except CorpusError as error:
         report(str(error))

@@ -10,7 +10,7 @@ from llm2comp.corpus.parquet import read_parquet
 from llm2comp.corpus.report import OnError, Report, choose_report
 from llm2comp.corpus.table import delimiter_of, read_table
 from llm2comp.corpus.table_format import TableFormat
-from llm2comp.corpus.text import read_lines, uncompressed_name
+from llm2comp.corpus.text import NOT_UTF8, read_lines, uncompressed_name
 
 __all__ = [
     "RECORD_SUFFIXES",
@@ -40,7 +40,11 @@ class Record(NamedTuple):
 
 
 def read_json_lines(
-    path: str | Path, *, on_error: OnError = "raise", on_skip: Report | None = None
+    path: str | Path,
+    *,
+    on_error: OnError = "raise",
+    on_skip: Report | None = None,
+    encoding: str | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of a JSON lines file as (line number from 1, object); blank lines are skipped.
 
@@ -48,13 +52,14 @@ def read_json_lines(
         path: The file, decompressed according to its suffix.
         on_error: Whether a malformed line raises an error or is skipped.
         on_skip: With "skip", receives each message `file:line: what is wrong`; by default messages are logged.
+        encoding: Of the file; None: UTF-8, or what its byte order mark says.
 
     Raises:
         CorpusError: The file cannot be read, or (with "raise") a line is not UTF-8, not JSON, not an object, has a key
             twice in one object, or holds half a surrogate pair, which cannot be encoded as UTF-8.
     """
     report = choose_report(on_error, on_skip)
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, encoding):
         if line.isspace():
             continue
         try:
@@ -90,7 +95,7 @@ def _parse_object(line: bytes) -> dict[str, Any]:
 def _describe(error: ValueError | RecursionError) -> str:
     if isinstance(error, UnicodeDecodeError):
         byte = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
-        return f"not UTF-8 ({byte}); convert the file with iconv"
+        return NOT_UTF8.replace("8", f"8 ({byte})", 1)
     if isinstance(error, UnicodeEncodeError):
         return f"half a surrogate pair (\\u{ord(error.object[error.start]):04x}) in a string, expected whole characters"
     if isinstance(error, json.JSONDecodeError):
@@ -107,7 +112,7 @@ def read_records(path: Path, report: Report, columns: Columns, layout: TableForm
         path: The file.
         report: Receives a message for each malformed row.
         columns: Known names of columns and fields, which match without regard to case and surrounding blanks.
-        layout: How a .csv or .tsv file is read.
+        layout: What the user says about the file.
     """
     name = uncompressed_name(path)
     suffix = Path(name).suffix.lower()
@@ -116,7 +121,7 @@ def read_records(path: Path, report: Report, columns: Columns, layout: TableForm
     elif delimiter := delimiter_of(path):
         rows = read_table(path, delimiter, report, columns, layout)
     else:
-        rows = read_json_lines(path, on_error="skip", on_skip=report)
+        rows = read_json_lines(path, on_error="skip", on_skip=report, encoding=layout.encoding)
     yield from to_records(rows, path, name, report, columns, cells=delimiter_of(path) is not None)
 
 

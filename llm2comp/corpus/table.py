@@ -3,12 +3,14 @@
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
 
-from llm2comp.corpus.columns import Columns, check_separator, match_names, normalise
-from llm2comp.corpus.delimited import read_delimited
+from llm2comp.corpus.columns import Columns, check_separator, find_separator, match_names, name_separator, normalise
+from llm2comp.corpus.delimited import Lines, read_delimited
+from llm2comp.corpus.encoding import choose_encoding
 from llm2comp.corpus.float_ids import drop_fraction, find_float_ids, note_float_ids
 from llm2comp.corpus.report import Report, list_names
 from llm2comp.corpus.table_format import TableFormat
@@ -30,7 +32,7 @@ def delimiter_of(path: Path) -> str | None:
 
 def read_table(
     path: Path,
-    delimiter: str,
+    usual: str,
     report: Report,
     columns: Columns,
     layout: TableFormat,
@@ -41,14 +43,18 @@ def read_table(
 
     Args:
         path: The file.
-        delimiter: A comma or a tab.
+        usual: What separates the values in files of this name: a comma or a tab. The first lines may show another
+            separator, and one line says so.
         report: Receives a message for each malformed row.
         columns: Names of columns, which make a first row a header, and those of files without one.
         layout: What the user says about the file. Where it says nothing of a header, the first row decides, and one
             line says so where it could be either.
     """
-    quotes = layout.quotes
-    rows = read_delimited(path, delimiter, report, quotes=quotes)
+    encoding, quotes = choose_encoding(path, layout.encoding), layout.quotes
+    lines = Lines(path, encoding)
+    delimiter = layout.separator or _find_separator(lines, usual, columns)
+    layout = replace(layout, separator=delimiter, encoding=encoding)
+    rows = read_delimited(lines, delimiter, report, quotes=quotes)
     first = next(rows, None)
     if first is None:
         return
@@ -56,15 +62,15 @@ def read_table(
     source = f"in the header: {list_names(first[1])}" if header else "in the first row"
     if not header:
         rows = chain([first], rows)
-    elif delimiter == "," and any(map(_SPACED_QUOTE.match, first[1])):
+    elif delimiter != "\t" and any(map(_SPACED_QUOTE.match, first[1])):
         _warn_once(path, f"line {first[0]}: quotes are part of the column's name{_SPACED}")
-    floats = _find_float_columns(path, delimiter, names, columns, quotes, first[1] if header else None)
+    floats = _find_float_columns(path, layout, names, columns, first[1] if header else None)
     nameless = [position for position, name in enumerate(names) if not name.strip()]
     unsure, previous = delimiter == "\t" and quotes is None, list[str]()
     ids = columns.ids.intersection(names)
     noted = False
     for number, values in rows:
-        spaced = delimiter == "," and quotes is not False and any(map(_SPACED_QUOTE.match, values))
+        spaced = delimiter != "\t" and quotes is not False and any(map(_SPACED_QUOTE.match, values))
         if len(values) == len(names):
             if spaced and not noted:
                 noted = True
@@ -82,6 +88,13 @@ def read_table(
             hint = _QUOTES if unsure and '"' in "".join(previous + values) else _SPACED if spaced else ""
             report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}{hint}")
         previous = values
+
+
+def _find_separator(lines: Lines, usual: str, columns: Columns) -> str:
+    separator = find_separator(lines.peek(), usual, columns)
+    if separator != usual:
+        _warn_once(lines.path, f"the values are separated by {name_separator(separator)} (--separator chooses another)")
+    return separator
 
 
 def _read_names(
@@ -149,17 +162,13 @@ def _judge_first_row(row: Sequence[str], columns: Columns) -> tuple[bool, str]:
 
 
 def _find_float_columns(
-    path: Path,
-    delimiter: str,
-    names: Sequence[str],
-    columns: Columns,
-    quotes: bool | None,
-    header: Sequence[str] | None,
+    path: Path, layout: TableFormat, names: Sequence[str], columns: Columns, header: Sequence[str] | None
 ) -> tuple[str, ...]:
     if not path.is_file():  # a pipe, which can be read once
         return ()
     positions = [position for position, name in enumerate(names) if name in columns.ids]
-    rows = read_delimited(path, delimiter, lambda message: None, quotes=quotes)
+    lines = Lines(path, layout.encoding)
+    rows = read_delimited(lines, layout.separator or "", lambda message: None, quotes=layout.quotes)
     fitting = (values for _, values in rows if len(values) == len(names) and values != header)
     floats = find_float_ids(fitting, positions)
     floating = tuple(names[position] for position in sorted(floats))

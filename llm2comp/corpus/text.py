@@ -1,4 +1,7 @@
-"""UTF-8 text files, plain or compressed (.gz, .xz, .zst), read as streams; every failure is a CorpusError."""
+"""Text files, plain or compressed (.gz, .xz, .zst), read as streams of UTF-8; every failure is a CorpusError.
+
+A file that begins with the byte order mark of UTF-16 or UTF-32 is read in that encoding, and one line says so.
+"""
 
 import gzip
 import io
@@ -12,12 +15,23 @@ from typing import Any, BinaryIO, TextIO, cast
 
 import zstandard
 
+from llm2comp.corpus.transcode import Transcoder, find_mark
 from llm2comp.errors import CorpusError
 
-__all__ = ["COMPRESSED_SUFFIXES", "STANDARD_INPUT", "open_text", "read_lines", "readable", "uncompressed_name"]
+__all__ = [
+    "COMPRESSED_SUFFIXES",
+    "NOT_UTF8",
+    "STANDARD_INPUT",
+    "open_binary",
+    "open_text",
+    "read_lines",
+    "readable",
+    "uncompressed_name",
+]
 
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
 STANDARD_INPUT = Path("-")
+NOT_UTF8 = "not UTF-8; convert the file with iconv, or name its encoding (--encoding NAME)"
 
 _FIRST_LINE_BYTES = 2**20  # without a line feed in them, but with a carriage return, carriage returns end the lines
 _ZSTD_INPUT_BYTES = 16 * 1024  # small, because repetitive text can expand a thousandfold
@@ -29,10 +43,14 @@ def uncompressed_name(path: Path) -> str:
     return path.stem if path.suffix.lower() in COMPRESSED_SUFFIXES else path.name
 
 
-def open_text(path: str | Path) -> TextIO:
+def open_text(path: str | Path, encoding: str | None = None) -> TextIO:
     """The file, opened for reading as UTF-8 text and decompressed according to its suffix.
 
     A byte order mark is dropped.
+
+    Args:
+        path: The file.
+        encoding: Its encoding; None: UTF-8, or what its byte order mark says.
 
     Raises:
         CorpusError: On opening, if the file is missing or unreadable; on reading, if its archive is damaged or
@@ -40,20 +58,24 @@ def open_text(path: str | Path) -> TextIO:
     """
     path = Path(path)
     with readable(path):
-        return _CheckedText(_open_binary(path), path)
+        return _CheckedText(open_binary(path, encoding), path)
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: str | Path, encoding: str | None = None) -> Iterator[tuple[int, bytes]]:
     r"""Lines as (number from 1, bytes with their `\n`), decompressed according to the suffix of the file.
 
     A byte order mark is dropped. In a file that has carriage returns and no line feeds, each carriage return ends a
     line and becomes `\n`.
 
+    Args:
+        path: The file.
+        encoding: As for `open_text`; lines are UTF-8 in any case.
+
     Raises:
         CorpusError: The file is missing or unreadable, or its archive is damaged or truncated.
     """
     path = Path(path)
-    with readable(path), _open_binary(path) as stream:
+    with readable(path), open_binary(path, encoding) as stream:
         for number, line in enumerate(_split_lines(stream), start=1):
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
@@ -124,9 +146,7 @@ class _CheckedText(io.TextIOWrapper):
             with readable(self._path):
                 yield
         except UnicodeDecodeError as error:
-            raise CorpusError(
-                f"{self._path}:{_find_undecodable(self._path)}: not UTF-8; convert the file with iconv"
-            ) from error
+            raise CorpusError(f"{self._path}:{_find_undecodable(self._path)}: {NOT_UTF8}") from error
 
 
 def _find_undecodable(path: Path) -> int:
@@ -139,7 +159,20 @@ def _find_undecodable(path: Path) -> int:
     raise CorpusError(f"{path}: changed while it was read")
 
 
-def _open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path, encoding: str | None = None) -> BinaryIO:
+    """Decompressed bytes of the file, in UTF-8."""
+    stream = _open_decompressed(path)
+    if encoding in ("utf-8", "utf-8-sig"):
+        return stream
+    if encoding is None:
+        marked = find_mark(cast(io.BufferedReader, stream).peek(4)[:4])
+        if marked is None:
+            return stream
+        return io.BufferedReader(cast(io.RawIOBase, Transcoder(stream, marked, path, marked=True)))
+    return io.BufferedReader(cast(io.RawIOBase, Transcoder(stream, encoding, path, marked=False)))
+
+
+def _open_decompressed(path: Path) -> BinaryIO:
     if path == STANDARD_INPUT:
         return io.BufferedReader(cast(io.RawIOBase, _StandardInput()))
     suffix = path.suffix.lower()

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from llm2comp.corpus.columns import Columns, match_names
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
-from llm2comp.errors import CorpusError
+from llm2comp.errors import CorpusError, SettingsError
 
 MATCHED = "names match without regard to case and surrounding blanks"
 NAMELESS = "has no name in the header, so its values are left out"
@@ -118,16 +118,63 @@ def test_columns_without_a_name_are_left_out(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "separator"),
+    [
+        ("c.csv", "id;text\n1;a, b\n", "a semicolon"),
+        ("c.csv", "Id;Text;note\n1;a, b;c\n", "a semicolon"),
+        ("c.csv", "id;text;a, b\n1;a, b;x\n", "a semicolon"),
+        ("c.csv", "title;text;id\n;a, b;1\n", "a semicolon"),
+        ("c.csv", "id\ttext\n1\ta, b\n", "a tab"),
+        ("c.csv", "id|text|x\n1|a, b|\n", "a vertical bar"),
+        ("c.csv", '"id";"text"\n"1";"a, b"\n', "a semicolon"),
+        ("c.tsv", 'id,text\n1,"a, b"\n', "a comma"),
+        ("c.tsv", '"id";"text"\n1;a, b\n', "a semicolon"),
+    ],
+)
+@pytest.mark.parametrize("header", [None, True])
+def test_the_separator_is_recognised(
+    tmp_path: Path, name: str, content: str, separator: str, header: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    for _ in range(2):
+        assert [(one.id, one.text) for one in read_corpus(path, header=header)] == [("1", "a, b")]
+        assert list(read_queries(path, header=header).items()) == [("1", "a, b")]
+    line = f"{path}: the values are separated by {separator} (--separator chooses another)"
+    assert caplog.messages.count(line) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "pairs"),
+    [
+        ("c.csv", "1;a, b\n2;b\n", [("1", "a, b"), ("2", "b")]),
+        ("c.csv", "1;a, b\n2;b, c\n", [("1;a", " b"), ("2;b", " c")]),  # a comma in each line is as good a sign
+        ("c.tsv", "1|a\n2|b\n", [("1", "a"), ("2", "b")]),
+    ],
+)
+def test_the_separator_without_a_header(
+    tmp_path: Path, name: str, content: str, pairs: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert [(one.id, one.text) for one in read_corpus(tmp_path / name)] == pairs
+
+
+def test_the_separator_can_be_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("id~text\n1~a,b\n")
+    assert [(one.id, one.text) for one in read_corpus(path, separator="~")] == [("1", "a,b")]
+    path.write_text("id\ttext\n1\ta;b\n")
+    for tab in ("tab", "\\t", "\t"):
+        assert [(one.id, one.text) for one in read_corpus(path, separator=tab)] == [("1", "a;b")]
+    for wrong in ("", ";;", '"', "\n"):
+        with pytest.raises(SettingsError, match="separator is"):
+            read_corpus(path, separator=wrong)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.csv", "id;text\n1;a, b\n", "1: the first line has a semicolon between its values, expected a comma"),
-        ("c.csv", "Id;Text;note\n1;a;b\n", "1: the first line has a semicolon between its values, expected a comma"),
-        ("c.csv", "id;text;a, b\n", "1: the first line has a semicolon between its values, expected a comma"),
-        ("c.csv", "1;a\n2;b\n", "1: the first line has a semicolon between its values, expected a comma"),
-        ("c.csv", "id\ttext\n1\ta\n", "1: the first line has a tab between .*; name it .tsv"),
-        ("c.tsv", "id,text\n1,a\n", "1: the first line has a comma between .*; name it .csv"),
-        ("c.tsv", '"id";"text"\n', "1: the first line has a semicolon between .*, expected a tab"),
-        ("c.csv", '"id";"text"\n"1";"a"\n', "1: the first quoted field ends at ';', expected ',' between the fields"),
+        ("c.csv", "a;b\n1;2\n3;4;5\n", "1: the first line has a semicolon between .*, expected a comma; --separator"),
         ("c.csv", 'id,text\n1, "a, b"\n', "2: 3 fields, expected 2 .*; a blank stands before a quote, which opens"),
     ],
 )

@@ -222,9 +222,9 @@ MALFORMED = [
         b'id,text\n1,"a\nb\n',
         "2: a quote opens a field here and no quote closes it",
     ),
-    ("c.tsv", b"id\ttext\n1\t\xe9\n", "2: not UTF-8"),
+    ("c.tsv", b"id\ttext\n1\t\xc3\xa9 \xe9\n", "2: not UTF-8"),
     ("c.tsv", b"id\tlabel\n1\tx\n", "2: no text; expected one of the fields text"),
-    ("c.txt", b"one\ntwo \xe9\n", "2: not UTF-8"),
+    ("c.txt", b"one\ntwo \xc3\xa9 \xe9\n", "2: not UTF-8"),
 ]
 
 
@@ -252,7 +252,7 @@ def test_skipping_reports_each_row_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_skipping_in_a_csv_goes_on_after_the_broken_row(tmp_path: Path) -> None:
-    path = write(tmp_path / "c.csv", b'id,text\n1,"a"b\n2,\xff\n3,c,d\n4,good\n')
+    path = write(tmp_path / "c.csv", b'id,text\n1,"a"b\n2,\xc3\xa9 \xff\n3,c,d\n4,good\n')
     skipped: list[str] = []
     assert read(path, on_error="skip", on_skip=skipped.append) == [Document("4", "", "good")]
     assert [message.split(": ")[0] for message in skipped] == [f"{path}:2", f"{path}:3", f"{path}:4"]

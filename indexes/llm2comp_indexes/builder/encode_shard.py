@@ -102,6 +102,8 @@ def encode_shard(
     source: str | None = None,
     ids_are_positions: bool = False,
     csv_strings: bool = False,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> ShardReport:
     """Report of the shard written to the folder `shard-I-of-N` in `output`.
 
@@ -124,6 +126,8 @@ def encode_shard(
         source: As for `build_index`.
         ids_are_positions: As for `build_index`.
         csv_strings: As for `build_index`.
+        separator: As for `build_index`.
+        encoding: As for `build_index`.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -134,7 +138,7 @@ def encode_shard(
     part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
-    layout = TableFormat(header, quotes)
+    layout = TableFormat(header, quotes, separator, encoding)
     sources = find_sources(
         corpora, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )

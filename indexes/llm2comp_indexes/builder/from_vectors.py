@@ -93,6 +93,8 @@ def build_from_vectors(
     source: str | None = None,
     ids_are_positions: bool = False,
     csv_strings: bool = False,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`. It appears once complete; a killed build can be resumed.
 
@@ -122,6 +124,8 @@ def build_from_vectors(
         source: As for `build_index`, with .npy files and a corpus.
         ids_are_positions: As for `build_index`, with .npy files and a corpus.
         csv_strings: As for `build_index`, with .npy files and a corpus.
+        separator: As for `build_index`.
+        encoding: As for `build_index`.
 
     Raises:
         CorpusError: Ids or documents are missing, malformed or duplicate.
@@ -140,7 +144,7 @@ def build_from_vectors(
         "positions": ids_are_positions,
         "fields": fields,
         "strings": csv_strings,
-        "layout": TableFormat(header, quotes),
+        "layout": TableFormat(header, quotes, separator, encoding),
     }
     if _are_shards(vectors):
         if source is not None or ids_are_positions or fields is not None or csv_strings:

@@ -66,6 +66,8 @@ def build_index(
     source: str | None = None,
     ids_are_positions: bool = False,
     csv_strings: bool = False,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
@@ -92,6 +94,9 @@ def build_index(
         ids_are_positions: Whether a row without an id gets its position as id, instead of a hash of its content.
         csv_strings: Whether all columns of .csv and .tsv files stay text; otherwise metadata columns become numbers,
             truth values or dates where all their values are.
+        separator: The character between the values of .csv and .tsv files, or "tab"; None: what they show.
+        encoding: Encoding of the text files; None: UTF-8, UTF-16 with a byte order mark, and Windows-1252 where a file
+            other than JSON lines is not UTF-8 and looks like it.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -103,7 +108,7 @@ def build_index(
     check_output(target, overwrite=overwrite)
     chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
-    layout = TableFormat(header, quotes)
+    layout = TableFormat(header, quotes, separator, encoding)
     sources = find_sources(
         corpora, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )

@@ -83,6 +83,8 @@ def add_documents(
     source: str | None = None,
     ids_are_positions: bool = False,
     csv_strings: bool = False,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> AddReport:
     """Adds new documents and replaces changed ones, in one commit.
 
@@ -105,6 +107,8 @@ def add_documents(
         ids_are_positions: As for `build_index`; a known source keeps to what it was added with.
         csv_strings: As for `build_index`; columns of a known source keep their types, and a row with a value of
             another type is malformed. Sources added before types were recorded are text.
+        separator: As for `build_index`.
+        encoding: As for `build_index`.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in the corpora.
@@ -117,7 +121,7 @@ def add_documents(
         Index(Path(folder), _before(change), model=model, searchable=False) as index,
     ):
         known = index.manifest.sources or ()
-        layout = TableFormat(header, quotes)
+        layout = TableFormat(header, quotes, separator, encoding)
         sources = find_sources(
             corpora,
             known,

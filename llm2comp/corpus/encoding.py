@@ -1,0 +1,88 @@
+"""Whether a text file that is not UTF-8 is in Windows-1252, judged by all its bytes.
+
+It is read so if its bytes are not UTF-8, none of its letters is written as UTF-8 writes it (one broken letter in UTF-8
+is a malformed line), all bytes stand for characters in Windows-1252, and most letters are those of ASCII, as in Western
+European languages. One line says so, with such a letter among its neighbours.
+"""
+
+import codecs
+import logging
+import re
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+
+from llm2comp.corpus.text import open_binary, readable
+
+__all__ = ["choose_encoding"]
+
+_WINDOWS = "windows-1252"
+_BLOCK_BYTES = 2**20
+_MOST_HIGH = 0.3  # share of letters outside ASCII: 0.12 in Icelandic, 0.9 in Russian
+_SHOWN = 20  # bytes on each side of the first letter outside ASCII
+_HIGH = re.compile(rb"[\x80-\xff]")
+_ASCII_LETTER = re.compile(rb"[A-Za-z]")
+_UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+_UTF8_LETTER = re.compile("[^\x00-\x7f\udc80-\udcff]")  # in text whose other bytes are surrogates
+_logger = logging.getLogger(__name__)
+
+
+def choose_encoding(path: Path, given: str | None) -> str | None:
+    """The encoding to read a text file in; None: UTF-8, or what its byte order mark says.
+
+    Args:
+        path: The file, which is read once, or a second time if it is not UTF-8. A pipe is left alone.
+        given: What the user says.
+    """
+    if given is not None or not path.is_file():
+        return given
+    with readable(path):
+        state = path.stat()
+    guess = _guess(path, state.st_size, state.st_mtime_ns)
+    if guess is not None:
+        _note(path, guess)
+        return _WINDOWS
+    return None
+
+
+@lru_cache(maxsize=4096)  # a file is read several times
+def _guess(path: Path, size: int, changed: int) -> str | None:
+    """Text around the first letter outside ASCII, if the file is in Windows-1252."""
+    if _is_utf8(path):
+        return None
+    high = ascii_letters = 0
+    sample = ""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+    for block in _blocks(path):
+        if _UNDEFINED.search(block) or _UTF8_LETTER.search(decoder.decode(block)):
+            return None
+        high += len(_HIGH.findall(block))
+        ascii_letters += len(_ASCII_LETTER.findall(block))
+        if not sample and (first := _HIGH.search(block)):
+            start = max(0, first.start() - _SHOWN)
+            sample = " ".join(block[start : first.end() + _SHOWN].decode(_WINDOWS).split())
+    return sample if high <= _MOST_HIGH * (high + ascii_letters) else None
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for block in _blocks(path):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with readable(path), open_binary(path) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            yield block
+
+
+@cache
+def _note(path: Path, sample: str) -> None:
+    _logger.warning(
+        '%s: not UTF-8, and read as Windows-1252, with "%s" in it (--encoding NAME chooses another)', path, sample
+    )

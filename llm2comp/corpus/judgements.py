@@ -74,7 +74,8 @@ def read_queries(
     """
     queries: dict[str, str] = {}
     records = read_records(Path(path), choose_report("raise", None), _QUERY_COLUMNS, TableFormat(header, quotes))
-    for place, _, fields, _ in records:
+    for record in records:
+        place, fields = record.place, record.fields
         identifier = _take_id(fields, _ID_FIELDS, place)
         text = _take(fields, _TEXT_FIELDS)
         if text is None and skip_missing:
@@ -148,8 +149,8 @@ class _Judgement(NamedTuple):
 def _read_judgements(path: Path, quotes: bool | None) -> Iterator[_Judgement]:
     report = choose_report("raise", None)
     if Path(uncompressed_name(path)).suffix.lower() in (".csv", ".jsonl", ".ndjson", ".json", ".parquet"):
-        for place, _, fields, _ in read_records(path, report, _QRELS_COLUMNS, TableFormat(quotes=quotes)):
-            yield _to_judgement(fields, place)
+        for record in read_records(path, report, _QRELS_COLUMNS, TableFormat(quotes=quotes)):
+            yield _to_judgement(record.fields, record.place)
     elif _first_line(path).count("\t") and _has_names(_first_line(path).replace('"', "").split("\t")):
         for number, fields in read_table(path, "\t", report, _QRELS_COLUMNS, TableFormat(True, quotes)):
             yield _to_judgement(fields, f"{path}:{number}")

@@ -27,6 +27,7 @@ from llm2comp.corpus.kinds import (
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
+from llm2comp.corpus.rows import Rows, read_rows
 from llm2comp.corpus.sources import IdMaker, Source, default_name, is_named
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.corpus.tables import read_tables
@@ -143,20 +144,20 @@ def read_corpus(
     return (entry.document for entry in entries)
 
 
-def with_types(corpus: str | Path, source: Source, layout: TableFormat) -> Source:
+def with_types(corpus: str | Path | Rows, source: Source, layout: TableFormat) -> Source:
     """The source with the types of the metadata columns of its CSV and TSV files, which are read once for it.
 
     Raises:
         CorpusError: As `read_corpus` for files that cannot be read, are missing, or of no known kind.
     """
-    path = Path(corpus)
-    if source.strings or is_named(corpus) or holds_texts(path):
+    if isinstance(corpus, Rows) or source.strings or is_named(corpus) or holds_texts(Path(corpus)):
         return source
+    path = Path(corpus)
     return decide_types(str(corpus), _find_tables(path, several=_is_several(path)), source, layout)
 
 
 def read_entries(
-    corpus: str | Path,
+    corpus: str | Path | Rows,
     source: Source,
     *,
     on_error: OnError = "raise",
@@ -179,6 +180,10 @@ def read_entries(
     if not name:
         raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
     chosen = source.fields
+    if isinstance(corpus, Rows):
+        make = DocumentMaker(name, chosen, same_fields=False)
+        records = read_rows(corpus, report, chosen.columns(), make.left_out)
+        return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
     if name in ("python-docs:", "python-docs:all"):
         _check_no_fields(name, chosen)
         return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))
@@ -306,7 +311,7 @@ def _to_entries(
     for record in records:
         try:
             before = len(make.left_out)
-            document = make(record.fields)
+            document = record.document or make(record.fields)
             if len(make.left_out) > before:
                 note_left_out(record.place, tuple(sorted(make.left_out)))
             made = not document.id

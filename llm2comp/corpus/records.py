@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm2comp.corpus.columns import Columns, rename_fields
+from llm2comp.corpus.documents import Document
 from llm2comp.corpus.parquet import read_parquet
 from llm2comp.corpus.report import OnError, Report, choose_report
 from llm2comp.corpus.table import delimiter_of, read_table
@@ -31,12 +32,14 @@ class Record(NamedTuple):
         default_id: Id if the row has none: name of the file without folder and compression suffix, and line.
         fields: JSON-like values by name.
         cells: Whether the values are the cells of a CSV or TSV file, which are all texts.
+        document: The document, if it is one already; its id is empty if it has none.
     """
 
     place: str
     default_id: str
     fields: dict[str, Any]
     cells: bool = False
+    document: Document | None = None
 
 
 def read_json_lines(

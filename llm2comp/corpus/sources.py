@@ -18,6 +18,7 @@ from llm2comp.corpus.columns import normalise
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.kinds import holds_texts, is_pattern, pattern_root
+from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import SettingsError
 
@@ -55,7 +56,7 @@ class Source:
 
 
 def name_sources(
-    corpora: Sequence[str | Path],
+    corpora: Sequence[str | Path | Rows],
     known: Sequence[Source] = (),
     *,
     name: str | None = None,
@@ -89,9 +90,10 @@ def name_sources(
             source = Source(made, _root(corpus), positions, fields=fields or FieldNames(), strings=strings)
         else:
             source = _with_settings(corpus, source, fields, strings)
-        if name is None and source.positions and str(corpus) == "-":
+        if name is None and source.positions and (isinstance(corpus, Rows) or str(corpus) == "-"):
+            where = "rows in memory" if isinstance(corpus, Rows) else "standard input"
             raise SettingsError(
-                "positions in standard input are ids only within one input, and another one would replace its "
+                f"positions in {where} are ids only within one input, and another one would replace its "
                 "documents: say which it is with --source NAME (source), or leave out --ids-are-positions"
             )
         source = replace(source, paths=source.paths or source.positions or _holds_texts(corpus))
@@ -100,14 +102,16 @@ def name_sources(
     return sources
 
 
-def _check_name(name: str, corpora: Sequence[str | Path]) -> None:
+def _check_name(name: str, corpora: Sequence[str | Path | Rows]) -> None:
     if len(corpora) != 1:
         raise SettingsError(f"source {name!r} names one corpus, {len(corpora)} are given; add each on its own")
     if not name.strip() or _UNFIT.search(name) or name != _utf8(name):
         raise SettingsError(f"source is {name!r}, expected a name without / and #, such as handbook")
 
 
-def _find_known(corpus: str | Path, listed: Sequence[Source], name: str | None, positions: bool) -> Source | None:
+def _find_known(
+    corpus: str | Path | Rows, listed: Sequence[Source], name: str | None, positions: bool
+) -> Source | None:
     root = _root(corpus)
     matches = [source for source in listed if (source.root == root if name is None else source.name == name)]
     if not matches:
@@ -123,7 +127,7 @@ def _find_known(corpus: str | Path, listed: Sequence[Source], name: str | None, 
     return replace(matches[0], root=root)
 
 
-def _with_settings(corpus: str | Path, source: Source, fields: FieldNames | None, strings: bool) -> Source:
+def _with_settings(corpus: str | Path | Rows, source: Source, fields: FieldNames | None, strings: bool) -> Source:
     """A known source, read with these fields and, unless it has typed columns already, with all columns as text."""
     if fields is not None:
         chosen = fields.over(source.fields)
@@ -137,7 +141,7 @@ def _with_settings(corpus: str | Path, source: Source, fields: FieldNames | None
     return replace(source, strings=source.strings or strings)
 
 
-def _check_id_field(corpus: str | Path, source: Source, fields: FieldNames) -> None:
+def _check_id_field(corpus: str | Path | Rows, source: Source, fields: FieldNames) -> None:
     """Checks that a source keeps the field of its ids; with another one, its documents would be added once more."""
     before, now = (None if names.id is None else normalise(names.id) for names in (source.fields, fields))
     if before != now:
@@ -151,7 +155,7 @@ def _describe_field(name: str | None) -> str:
     return "the first known name" if name is None else f'"{name}"'
 
 
-def _unique_name(corpus: str | Path, listed: Sequence[Source], known: Sequence[Source]) -> str:
+def _unique_name(corpus: str | Path | Rows, listed: Sequence[Source], known: Sequence[Source]) -> str:
     base, taken = default_name(corpus), {source.name for source in listed}
     name, number = base, 1
     while name in taken:
@@ -170,21 +174,27 @@ def _unique_name(corpus: str | Path, listed: Sequence[Source], known: Sequence[S
     return name
 
 
-def _root(corpus: str | Path) -> str:
-    return str(corpus) if is_named(corpus) else os.path.realpath(corpus)
+def _root(corpus: str | Path | Rows) -> str:
+    return str(corpus) if isinstance(corpus, Rows) or is_named(corpus) else os.path.realpath(corpus)
 
 
-def _holds_texts(corpus: str | Path) -> bool:
-    return not is_named(corpus) and holds_texts(Path(corpus))
+def _holds_texts(corpus: str | Path | Rows) -> bool:
+    return not isinstance(corpus, Rows) and not is_named(corpus) and holds_texts(Path(corpus))
 
 
-def is_named(corpus: str | Path) -> bool:
+def is_named(corpus: str | Path | Rows) -> bool:
     """Whether the corpus is not a path."""
-    return str(corpus).startswith("hub:") or str(corpus) in ("python-docs:", "python-docs:all", "-")
+    return (
+        isinstance(corpus, Rows)
+        or str(corpus).startswith("hub:")
+        or str(corpus) in ("python-docs:", "python-docs:all", "-")
+    )
 
 
-def default_name(corpus: str | Path) -> str:
+def default_name(corpus: str | Path | Rows) -> str:
     """Name of a source by its root alone: of the file without compression suffix, the folder or the data set."""
+    if isinstance(corpus, Rows):
+        return str(corpus)
     if str(corpus) == "-":
         return "stdin"
     if str(corpus).startswith("hub:"):

@@ -9,6 +9,7 @@ from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries, with_types
 from llm2comp.corpus.report import Report, SkipCounter, choose_report
+from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.sources import Source, find_maker, name_sources
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
@@ -22,7 +23,7 @@ RESERVED_FIELDS = (*CHUNK_FIELDS, "llm2comp_title", "llm2comp_score")
 
 
 def find_sources(
-    corpora: Sequence[str | Path],
+    corpora: Sequence[str | Path | Rows],
     known: Sequence[Source] = (),
     *,
     name: str | None = None,
@@ -34,16 +35,16 @@ def find_sources(
     """The source of each corpus, with the types of its columns; see `name_sources` and `with_types`.
 
     Raises:
-        SettingsError: `corpora` is no list, or empty, or the name, the kind of ids or their field does not fit.
+        SettingsError: `corpora` is empty, or the name, the kind of ids or their field does not fit.
     """
-    if isinstance(corpora, str | Path) or not corpora:
+    if not corpora:
         raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
     sources = name_sources(corpora, known, name=name, positions=positions, fields=fields, strings=strings)
     return [with_types(corpus, source, layout) for corpus, source in zip(corpora, sources, strict=True)]
 
 
 def open_corpora(
-    corpora: Sequence[str | Path],
+    corpora: Sequence[str | Path | Rows],
     sources: Sequence[Source],
     on_error: Literal["raise", "skip"],
     skip: SkipCounter,
@@ -75,7 +76,7 @@ def open_corpora(
 
 
 def _check(
-    source: str | Path, stream: Iterator[Entry], report: SkipCounter, makers: Sequence[Source]
+    source: str | Path | Rows, stream: Iterator[Entry], report: SkipCounter, makers: Sequence[Source]
 ) -> Iterator[Entry]:
     """The documents whose ids no source may make for another one, and whose metadata has no name that is refused."""
     kept = 0
@@ -112,7 +113,7 @@ def _find_fault(document: Document) -> str | None:
     return None
 
 
-def _join(streams: Sequence[tuple[str | Path, Iterator[Entry]]], report: Report) -> Iterator[Entry]:
+def _join(streams: Sequence[tuple[str | Path | Rows, Iterator[Entry]]], report: Report) -> Iterator[Entry]:
     seen = IdSet()
     for source, stream in streams:
         for entry in stream:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
+from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.sources import Source
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import IndexFolderError
@@ -86,7 +87,7 @@ class _Corpus:
 
 
 def encode_shard(
-    corpora: Sequence[str | Path],
+    corpora: str | Path | Iterable[Any],
     output: str | Path,
     part: Part | None = None,
     *,
@@ -111,7 +112,7 @@ def encode_shard(
     after its last finished block when it is run again. A finished shard is left as it is if the corpus is the same.
 
     Args:
-        corpora: Sources that `llm2comp.corpus.read.read_corpus` takes, the same for all shards.
+        corpora: As for `build_index`, the same for all shards.
         output: A folder for shards.
         part: Number of the shard and of all shards; None: the whole corpus as one shard.
         model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
@@ -139,10 +140,11 @@ def encode_shard(
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
     layout = TableFormat(header, quotes, separator, encoding)
+    listed = as_corpora(corpora)
     sources = find_sources(
-        corpora, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
+        listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
-    corpus = _Corpus((entry.document for entry in open_corpora(corpora, sources, on_error, skips, layout=layout)), part)
+    corpus = _Corpus((entry.document for entry in open_corpora(listed, sources, on_error, skips, layout=layout)), part)
     _check_folder(folder, overwrite=overwrite)
     encoder, name = load_encoder(model)
     start = time.perf_counter()

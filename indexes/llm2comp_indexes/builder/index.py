@@ -1,13 +1,14 @@
 """Builds an index: documents are encoded and written block by block, then a structure is built, measured, committed."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
+from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
@@ -50,7 +51,7 @@ class BuildReport:
 
 
 def build_index(
-    corpora: Sequence[str | Path],
+    corpora: str | Path | Iterable[Any],
     output: str | Path,
     *,
     model: str | Path | Encoder | None = None,
@@ -76,7 +77,8 @@ def build_index(
 
     Args:
         corpora: Sources that `llm2comp.corpus.read.read_corpus` takes; an id that they give must not occur in two of
-            them.
+            them. Or documents in memory, one source: an iterable of `Document`s, dicts, LangChain's documents or
+            LlamaIndex's nodes, read once, or a data frame of pandas, polars or Arrow.
         output: A folder that does not exist, is empty, or was left by a stopped build.
         model: A name or folder for `llm2comp.load`, a loaded model, or None for the bundled one.
         options: Type, targets, store, chunking and BM25; None: type and parameters are chosen by measurement.
@@ -90,7 +92,7 @@ def build_index(
             file shows it.
         fields: Which fields of a row are its id, title, text and metadata; None: known names.
         source: Name of the source, if a single corpus is given: ids made for its documents begin with it. None: the
-            name of its file or folder, made unique.
+            name of its file or folder, made unique; `rows` for documents in memory.
         ids_are_positions: Whether a row without an id gets its position as id, instead of a hash of its content.
         csv_strings: Whether all columns of .csv and .tsv files stay text; otherwise metadata columns become numbers,
             truth values or dates where all their values are.
@@ -109,10 +111,11 @@ def build_index(
     chosen, show = options or IndexOptions(), progress or silent
     skips = SkipCounter(on_skip)
     layout = TableFormat(header, quotes, separator, encoding)
+    listed = as_corpora(corpora)
     sources = find_sources(
-        corpora, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
+        listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
-    documents = (entry.document for entry in open_corpora(corpora, sources, on_error, skips, layout=layout))
+    documents = (entry.document for entry in open_corpora(listed, sources, on_error, skips, layout=layout))
     encoder, name = load_encoder(model)
     encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
     check_feasible(chosen, encode.dimension, device)
@@ -130,9 +133,8 @@ def build_index(
             segment, measured = finish_segment(
                 new, chosen, encoder=encoder, device=device, progress=show, seconds=spent
             )
-        listed = tuple(dict.fromkeys(sources))
         made = (name, encoder.fingerprint, encode.dimension, chosen, (segment,))
-        manifest = change.commit(Manifest(0, *made, {}, sources=listed))
+        manifest = change.commit(Manifest(0, *made, {}, sources=tuple(dict.fromkeys(sources))))
     seconds = time.perf_counter() - start
     return BuildReport(
         manifest.documents,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.read import Entry
 from llm2comp.corpus.report import SkipCounter
+from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.sources import Source, is_content_id, source_of
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
@@ -70,7 +71,7 @@ class DeleteReport(NamedTuple):
 
 def add_documents(
     folder: str | Path,
-    corpora: Sequence[str | Path],
+    corpora: str | Path | Iterable[Any],
     *,
     model: str | Path | Encoder | None = None,
     device: str = "auto",
@@ -122,8 +123,9 @@ def add_documents(
     ):
         known = index.manifest.sources or ()
         layout = TableFormat(header, quotes, separator, encoding)
+        inputs = as_corpora(corpora)
         sources = find_sources(
-            corpora,
+            inputs,
             known,
             name=source,
             positions=ids_are_positions,
@@ -134,7 +136,7 @@ def add_documents(
         _check_names(index, sources)
         before = {one.name: one for one in known}
         entries = _check_made_ids(
-            open_corpora(corpora, sources, on_error, skips, layout=layout, known=known), sources, before
+            open_corpora(inputs, sources, on_error, skips, layout=layout, known=known), sources, before
         )
         encode, options = RowEncoder(index.model), index.manifest.options
         start = time.perf_counter()

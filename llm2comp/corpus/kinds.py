@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from llm2comp.corpus.files.readers import READERS, suffix_of
 from llm2comp.corpus.records import RECORD_SUFFIXES
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, readable, uncompressed_name
 
@@ -15,20 +16,28 @@ __all__ = [
     "find_texts",
     "has_records",
     "holds_texts",
+    "is_bare_text",
     "is_pattern",
     "is_table",
     "is_text",
     "pattern_root",
 ]
 
-_TEXT_SUFFIXES = (".txt", ".md")
+_BARE_SUFFIXES = (".txt", ".md")
 
 
 def holds_texts(path: Path) -> bool:
-    """Whether the path is a text file, or a folder or pattern that is read as text files."""
-    if path.is_dir() or is_pattern(path):
-        return find_records_file(path) is None and next(find_texts(path), None) is not None
-    return is_text(path)
+    """Whether the path is a file that is a document, or a folder or pattern that is read as such files.
+
+    A folder with .txt or .md files is; one with files of other kinds, such as .html, is unless it has files of rows.
+    """
+    if not (path.is_dir() or is_pattern(path)):
+        return is_text(path)
+    if find_records_file(path) is not None:
+        return False
+    if next(find_files(path, is_bare_text), None) is not None:
+        return True
+    return next(find_texts(path), None) is not None and next(find_tables(path), None) is None
 
 
 def is_pattern(path: Path) -> bool:
@@ -43,8 +52,13 @@ def pattern_root(pattern: Path) -> Path:
 
 
 def is_text(path: Path) -> bool:
-    """Whether the name is that of a text file, .txt or .md, compressed or not."""
-    return Path(uncompressed_name(path)).suffix.lower() in _TEXT_SUFFIXES
+    """Whether the name is that of a file that is a document, compressed or not."""
+    return suffix_of(path) in READERS
+
+
+def is_bare_text(path: Path) -> bool:
+    """Whether the name is that of a .txt or .md file, compressed or not, the only texts that 0.1.0 read."""
+    return suffix_of(path) in _BARE_SUFFIXES
 
 
 def has_records(path: Path) -> bool:
@@ -56,7 +70,7 @@ def has_records(path: Path) -> bool:
 
 def is_table(path: Path) -> bool:
     """Whether the name is that of a file whose rows all have the same fields."""
-    return Path(uncompressed_name(path)).suffix.lower() in (".csv", ".tsv", ".parquet")
+    return suffix_of(path) in (".csv", ".tsv", ".parquet")
 
 
 def find_records_file(folder: Path) -> Path | None:
@@ -68,7 +82,7 @@ def find_records_file(folder: Path) -> Path | None:
 
 
 def find_texts(folder: Path) -> Iterator[Path]:
-    """Text files below the folder or that match the pattern, in order, without hidden ones."""
+    """Files below the folder or that match the pattern that are documents, in order, without hidden ones."""
     return find_files(folder, is_text)
 
 

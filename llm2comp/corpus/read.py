@@ -3,22 +3,27 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from llm2comp.corpus.column_types import convert_metadata
 from llm2comp.corpus.documents import Document
-from llm2comp.corpus.encoding import choose_encoding
 from llm2comp.corpus.fields import DocumentMaker, FieldNames
+from llm2comp.corpus.files.read import TextFile, read_bare_texts, read_files
+from llm2comp.corpus.files.readers import suffix_of
+from llm2comp.corpus.files.summary import FileSummary
 from llm2comp.corpus.hub import read_hub
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.kinds import (
+    find_files,
     find_records_file,
     find_tables,
     find_texts,
     has_records,
     holds_texts,
+    is_bare_text,
     is_pattern,
     is_table,
     is_text,
@@ -50,9 +55,9 @@ __all__ = [
 ]
 
 _EXPECTED = (
-    "a BEIR folder, a folder or quoted pattern of .txt and .md files or of files of rows, a file .jsonl .ndjson .json "
-    ".csv .tsv .txt .md (also with .gz .xz .zst) or .parquet, - (JSON lines from standard input), "
-    "hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
+    "a BEIR folder, a folder or quoted pattern of texts or of files of rows, a file .jsonl .ndjson .json .csv .tsv "
+    ".txt .md .markdown .rst .html .htm .xhtml (also with .gz .xz .zst), .pdf .docx .epub or .parquet, - (JSON lines "
+    "from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
 )
 
 
@@ -90,11 +95,13 @@ def read_corpus(
     The name of the source says how it is read:
 
     - a BEIR folder: its `corpus.jsonl` (or .json, .parquet, .csv, .tsv, plain before compressed);
-    - any other folder: each .txt and .md file below it is a document, with the id `NAME/path/from/the/folder`; without
-      texts, all rows of the files of rows below it. Folders named `year=2023` give these rows the field `year`. Hidden
-      files are left out;
+    - any other folder: each text below it is a document, with the id `NAME/path/from/the/folder`: .txt, .md, .markdown,
+      .rst, .html, .htm, .xhtml, .pdf, .docx and .epub files (all but .txt and Markdown need the extra `files`). Its
+      title, metadata and structure are as docs/corpora.md says. Without texts, and where texts other than .txt and .md
+      stand beside files of rows, all rows of these files. Folders named `year=2023` give these rows the field `year`.
+      Hidden files are left out;
     - a pattern with `*`, `?`, `[...]` or `**`: the files that match it, as of a folder;
-    - one .jsonl, .ndjson or .json file (an object per line), .csv, .tsv, .parquet, .txt or .md;
+    - one .jsonl, .ndjson or .json file (an object per line), .csv, .tsv, .parquet, or a text as in a folder;
     - `-`: JSON lines from standard input, which can be read once; the source is named `stdin`;
     - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
       streamed;
@@ -120,9 +127,10 @@ def read_corpus(
             there are neither two nor three columns.
         quotes: Whether fields of .csv and .tsv files may be enclosed in quotes; None: in CSV they may, in TSV if the
             file shows it.
-        fields: Which fields of a row are its id, title, text and metadata; None: known names.
-        name: What ids made for documents begin with; None: the name of the folder or file (the id of a single .txt or
-            .md file is the name alone).
+        fields: Which fields of a row are its id, title, text and metadata, and which metadata of texts is kept; None:
+            known names, and all.
+        name: What ids made for documents begin with; None: the name of the folder or file (the id of a single text is
+            the name alone).
         ids_are_positions: Whether a row without an id gets `NAME/file.jsonl:LINE` instead of a hash.
         csv_strings: Whether all columns of .csv and .tsv files stay text, and empty cells empty texts.
         separator: The character between the values of .csv and .tsv files, or "tab"; None: the one that the first lines
@@ -131,14 +139,13 @@ def read_corpus(
             .tsv, .txt and .md files that are not UTF-8 and look like it, which one line says.
 
     Raises:
-        SettingsError: When called, if fields are named for texts, which have none, or the separator or encoding is
-            none.
+        SettingsError: When called, if fields other than metadata are named for texts, which have none, or the separator
+            or encoding is none.
         CorpusError: When called, if the source is missing or of no known kind; during iteration, if a file cannot be
             read, a row is malformed, an id occurs twice, or there is no document.
     """
-    named = Source(
-        name or default_name(source), None, ids_are_positions, fields=fields or FieldNames(), strings=csv_strings
-    )
+    names = fields or FieldNames()
+    named = Source(name or default_name(source), None, ids_are_positions, fields=names, strings=csv_strings, files=True)
     layout = TableFormat(header, quotes, separator, encoding)
     entries = read_entries(source, named, on_error=on_error, on_skip=on_skip, layout=layout, types_known=False)
     return (entry.document for entry in entries)
@@ -197,18 +204,15 @@ def read_entries(
         records = read_records(path, report, columns, layout)
         return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
     several = _is_several(path)
-    texts = holds_texts(path)
-    if texts:
-        _check_no_fields(name, chosen)
-        records = _read_texts(path, report, layout.encoding, several=several)
-    else:
-        files = _find_tables(path, several=several)
-        records = read_tables(path, files, report, columns, layout)
-    make = DocumentMaker(name, chosen, same_fields=not texts and len(files) == 1 and is_table(files[0]))
+    if holds_texts(path):
+        return _read_files(path, source, report, layout.encoding, several=several)
+    files = _find_tables(path, several=several)
+    records = read_tables(path, files, report, columns, layout)
+    make = DocumentMaker(name, chosen, same_fields=len(files) == 1 and is_table(files[0]))
 
     def read_typed() -> Iterator[Entry]:
-        typed = source if types_known or texts else decide_types(name, files, source, layout)
-        yield from _to_entries(name, records, report, IdMaker(source, files=texts, single=not several), make, typed)
+        typed = source if types_known else decide_types(name, files, source, layout)
+        yield from _to_entries(name, records, report, IdMaker(source, files=False, single=not several), make, typed)
 
     return read_typed()
 
@@ -245,6 +249,9 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
             f"{path}: a folder without corpus.jsonl, beside {list_names(judged)} as of a BEIR folder; name the file of "
             "documents itself"
         )
+    if files:
+        message = "read are the files of rows; the texts beside them are not"
+        _note_other_files(path, find_texts(path), message)
     if not files and is_pattern(path):
         raise CorpusError(f"{path}: no file of a known kind matches the pattern; expected {_EXPECTED}")
     if not files:
@@ -252,50 +259,82 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
     return files
 
 
-def _read_texts(path: Path, report: Report, encoding: str | None, *, several: bool) -> Iterator[Record]:
-    if not several:
-        return _read_text_file(path, path.name, report, encoding)
-    _note_other_files(path)
-    root = pattern_root(path) if is_pattern(path) else path
-    return (
-        record
-        for file in find_texts(path)
-        for record in _read_text_file(file, file.relative_to(root).as_posix(), report, encoding)
+def _read_files(
+    path: Path, source: Source, report: SkipCounter, encoding: str | None, *, several: bool
+) -> Iterator[Entry]:
+    """Documents of files that are one each; the summary is logged at the end.
+
+    Raises:
+        SettingsError: When called, if fields are named for ids, titles or texts.
+    """
+    metadata = source.fields.metadata if source.files else None
+    _check_no_fields(str(path), replace(source.fields, metadata=None) if source.files else source.fields)
+    root = (pattern_root(path) if is_pattern(path) else path) if several else path.parent
+    if several:
+        _note_other_files(path, find_tables(path), "read are the texts; the files of rows beside them are not")
+
+    def find() -> Iterator[TextFile]:
+        files = find_files(path, is_text if source.files else is_bare_text) if several else [path]
+        return (TextFile(file, file.relative_to(root).as_posix()) for file in files)
+
+    summary = FileSummary()
+    if source.files:
+        documents = read_files(find, report, summary, metadata, encoding)
+    else:
+        _note_bare(path)
+        documents = read_bare_texts(find(), report, summary, encoding)
+    return _with_ids(path, documents, report, summary, IdMaker(source, files=True, single=not several), several=several)
+
+
+def _with_ids(
+    path: Path,
+    documents: Iterator[tuple[TextFile, Document]],
+    report: SkipCounter,
+    summary: FileSummary,
+    ids: IdMaker,
+    *,
+    several: bool,
+) -> Iterator[Entry]:
+    seen = IdSet()
+    for file, document in documents:
+        try:
+            file.position.encode("utf-8")
+        except UnicodeEncodeError:
+            report(f"{file.position!r}: the file's name is not UTF-8; rename it")
+        else:
+            identifier = ids.make(file.position, (document.title, document.text, document.metadata), seen)
+            yield Entry(replace(document, id=identifier), file.position)
+    if several:
+        for other in find_files(path, lambda one: not is_text(one) and not has_records(one)):
+            summary.skip(suffix_of(other), "of unknown kinds")
+    if not len(seen):
+        raise CorpusError(f"{path}: an empty corpus: no document in it{summary.skipped() or report.summary()}")
+    if several:
+        summary.log(str(path))
+
+
+def _note_other_files(path: Path, files: Iterator[Path], message: str) -> None:
+    """Logs one line about files of another kind than those that are read."""
+    if others := [file.name for file in files]:
+        _logger.warning("%s: %s (%s): name them, or a pattern", path, message, list_names(others))
+
+
+@cache  # a corpus may be read several times
+def _note_bare(path: Path) -> None:
+    _logger.warning(
+        "%s: read as it was added, .txt and .md files as bare texts; build the index again for titles, metadata and "
+        "files of other kinds",
+        path,
     )
-
-
-def _note_other_files(path: Path) -> None:
-    """Logs one line about files of rows beside texts."""
-    others = [file.name for file in find_tables(path)]
-    if others:
-        _logger.warning(
-            "%s: read are the .txt and .md files; the files of rows beside them are not (%s): name them, or a pattern",
-            path,
-            list_names(others),
-        )
 
 
 def _check_no_fields(corpus: str, fields: FieldNames) -> None:
     if chosen := fields.chosen():
         raise SettingsError(
             f"{corpus}: read as texts, and texts have no fields, but names of fields are given or kept for this source "
-            f"({list_names(chosen)}); leave them out, or read files of rows by a quoted pattern such as 'DIR/*.csv'"
+            f"({list_names(chosen)}); leave all but those of metadata out, or read files of rows by a quoted pattern "
+            "such as 'DIR/*.csv'"
         )
-
-
-def _read_text_file(path: Path, document_id: str, report: Report, encoding: str | None) -> Iterator[Record]:
-    try:
-        with open_text(path, choose_encoding(path, encoding)) as file:
-            text = file.read()
-    except CorpusError as error:
-        report(str(error))
-        return
-    try:
-        document_id.encode("utf-8")
-    except UnicodeEncodeError:
-        report(f"{document_id!r}: the file's name is not UTF-8; rename it")
-    else:
-        yield Record(str(path), document_id, {"text": text})
 
 
 def _to_entries(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zstandard
 
-from llm2comp.corpus.kinds import find_records_file, find_tables, find_texts, is_pattern
+from llm2comp.corpus.kinds import find_records_file, find_tables, find_texts, holds_texts, is_pattern
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, uncompressed_name
 
 __all__ = ["estimate_documents"]
@@ -43,7 +43,9 @@ def _estimate(source: str) -> int | None:
     if path.is_dir() or is_pattern(path):
         if file := find_records_file(path):
             return _estimate_file(file)
-        return sum(1 for _ in find_texts(path)) or _estimate_files(list(find_tables(path)))
+        if holds_texts(path):
+            return sum(1 for _ in find_texts(path))
+        return _estimate_files(list(find_tables(path)))
     return _estimate_file(path)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from llm2comp.corpus.columns import normalise
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
-from llm2comp.corpus.kinds import holds_texts, is_pattern, pattern_root
+from llm2comp.corpus.kinds import find_files, holds_texts, is_bare_text, is_pattern, pattern_root
 from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import SettingsError
@@ -44,6 +44,8 @@ class Source:
         fields: Which fields of its rows are id, title, text and metadata.
         strings: Whether all columns of its CSV and TSV files are text.
         columns: Name and type of each metadata column of these files that has a value; `strings`: none.
+        files: Whether files that are a document each are read with title, metadata and structure, and files of every
+            kind; False: version 0.1.0 read them, .txt and .md files as bare texts, and they stay so.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Source:
     fields: FieldNames = FieldNames()
     strings: bool = False
     columns: tuple[tuple[str, str], ...] = ()
+    files: bool = False
 
 
 def name_sources(
@@ -63,6 +66,7 @@ def name_sources(
     positions: bool = False,
     fields: FieldNames | None = None,
     strings: bool = False,
+    bare_texts: bool = False,
 ) -> list[Source]:
     """The source of each corpus: a known one with its root or the given name, or else a new one with a unique name.
 
@@ -73,6 +77,7 @@ def name_sources(
         positions: Whether new sources make ids of positions.
         fields: Fields of rows; what they leave open is as a known source was added, and known names for new ones.
         strings: Whether new sources keep all columns of CSV and TSV files as text.
+        bare_texts: Whether new sources with .txt or .md files are read as 0.1.0 read them.
 
     Raises:
         SettingsError: The name does not fit, or goes with several corpora; a corpus is known under several names, or
@@ -96,7 +101,10 @@ def name_sources(
                 f"positions in {where} are ids only within one input, and another one would replace its "
                 "documents: say which it is with --source NAME (source), or leave out --ids-are-positions"
             )
-        source = replace(source, paths=source.paths or source.positions or _holds_texts(corpus))
+        texts = _holds_texts(corpus)
+        bare = texts and not source.files and (source.paths or bare_texts and _holds_bare_texts(corpus))
+        paths = source.paths or source.positions or texts
+        source = replace(source, paths=paths, files=source.files or texts and not bare)
         listed = [other for other in listed if other.name != source.name] + [source]
         sources.append(source)
     return sources
@@ -180,6 +188,12 @@ def _root(corpus: str | Path | Rows) -> str:
 
 def _holds_texts(corpus: str | Path | Rows) -> bool:
     return not isinstance(corpus, Rows) and not is_named(corpus) and holds_texts(Path(corpus))
+
+
+def _holds_bare_texts(corpus: str | Path | Rows) -> bool:
+    path = Path(str(corpus))
+    several = path.is_dir() or is_pattern(path)
+    return next(find_files(path, is_bare_text), None) is not None if several else is_bare_text(path)
 
 
 def is_named(corpus: str | Path | Rows) -> bool:

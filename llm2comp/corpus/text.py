@@ -24,6 +24,7 @@ __all__ = [
     "STANDARD_INPUT",
     "open_binary",
     "open_text",
+    "read_bytes",
     "read_lines",
     "readable",
     "uncompressed_name",
@@ -59,6 +60,21 @@ def open_text(path: str | Path, encoding: str | None = None) -> TextIO:
     path = Path(path)
     with readable(path):
         return _CheckedText(open_binary(path, encoding), path)
+
+
+def read_bytes(path: str | Path, encoding: str | None = None) -> bytes:
+    """All bytes of the file, decompressed according to its suffix, in UTF-8.
+
+    Args:
+        path: The file.
+        encoding: As for `open_text`; "utf-8": the bytes as they are.
+
+    Raises:
+        CorpusError: The file is missing or unreadable, or its archive is damaged or truncated.
+    """
+    path = Path(path)
+    with readable(path), open_binary(path, encoding) as stream:
+        return stream.read()
 
 
 def read_lines(path: str | Path, encoding: str | None = None) -> Iterator[tuple[int, bytes]]:

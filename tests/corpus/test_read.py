@@ -16,7 +16,8 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
-from llm2comp.corpus.documents import Document
+from llm2comp.corpus.documents import Document, Markup
+from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.judgements import read_qrels, read_queries
 from llm2comp.corpus.read import open_text, read_corpus, read_json_lines
 from llm2comp.corpus.triples import read_triples
@@ -156,13 +157,14 @@ def test_text_folder(tmp_path: Path) -> None:
     write(tmp_path / "a" / "code.py", "pass")
     write(tmp_path / ".git" / "c.txt", "hidden")
     write(tmp_path / ".hidden.txt", "hidden")
-    assert read(tmp_path, name="notes") == [
-        Document("notes/b.md", "", "# Bee"),
+    bare = FieldNames(metadata=())
+    assert read(tmp_path, name="notes", fields=bare) == [
+        Document("notes/b.md", "Bee", "# Bee", markup=Markup.MARKDOWN),
         Document("notes/a/gz.txt.gz", "", "packed"),
         Document("notes/a/z.TXT", "", "зет\nzet"),
     ]
     assert read(tmp_path)[0].id == f"{tmp_path.name}/b.md"
-    assert read(tmp_path / "b.md") == [Document("b.md", "", "# Bee")]
+    assert read(tmp_path / "b.md", fields=bare) == [Document("b.md", "Bee", "# Bee", markup=Markup.MARKDOWN)]
 
 
 def test_hub_reads_what_datasets_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +301,7 @@ def test_missing_source_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.M
         read_corpus(source)
 
 
-@pytest.mark.parametrize("name", ["corpus.pdf", "corpus", "corpus.parquet.gz", "corpus.zip"])
+@pytest.mark.parametrize("name", ["corpus.png", "corpus", "corpus.parquet.gz", "corpus.zip"])
 def test_unknown_kind_is_refused_at_once(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, "x")
     with pytest.raises(CorpusError, match=f"^{path}: unknown kind of file; expected a BEIR folder"):

@@ -86,7 +86,7 @@ def test_parquet_files_and_folders_of_texts_are_counted(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": range(1234), "text": ["x"] * 1234}), tmp_path / "c.parquet")
     folder = tmp_path / "texts" / "below"
     folder.mkdir(parents=True)
-    for name in ("a.txt", "b.md", "c.txt.gz", ".hidden.txt", "other.pdf"):
+    for name in ("a.txt", "b.md", "c.txt.gz", ".hidden.txt", "other.png"):
         (folder / name).write_bytes(b"")
     assert estimate_documents([tmp_path / "c.parquet", tmp_path / "texts", folder / "a.txt"]) == 1234 + 3 + 1
 

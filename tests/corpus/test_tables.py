@@ -145,8 +145,7 @@ def test_texts_beside_rows_are_read_and_the_rows_are_named(tmp_path: Path, caplo
     assert list(texts(tmp_path).values()) == ["text"]
     [line] = caplog.messages
     assert line == (
-        f"{tmp_path}: read are the .txt and .md files; the files of rows beside them are not (rows.jsonl): name them, "
-        "or a pattern"
+        f"{tmp_path}: read are the texts; the files of rows beside them are not (rows.jsonl): name them, or a pattern"
     )
     assert texts(tmp_path / "*.jsonl") == {"1": "t"}
 

@@ -1,11 +1,13 @@
 """Documents of several corpora as one stream, with a count of the rows skipped."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
+from llm2comp.corpus.files.read import FILE_TIME
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries, with_types
 from llm2comp.corpus.report import Report, SkipCounter, choose_report
@@ -16,7 +18,7 @@ from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
 
-__all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora"]
+__all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora", "without_file_time"]
 
 RESERVED_FIELDS = (*CHUNK_FIELDS, "llm2comp_title", "llm2comp_score")
 """Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
@@ -30,6 +32,7 @@ def find_sources(
     positions: bool = False,
     fields: FieldNames | None = None,
     strings: bool = False,
+    bare_texts: bool = False,
     layout: TableFormat,
 ) -> list[Source]:
     """The source of each corpus, with the types of its columns; see `name_sources` and `with_types`.
@@ -39,8 +42,16 @@ def find_sources(
     """
     if not corpora:
         raise SettingsError(f"corpora is {corpora!r}, expected a list of at least one corpus")
-    sources = name_sources(corpora, known, name=name, positions=positions, fields=fields, strings=strings)
+    sources = name_sources(
+        corpora, known, name=name, positions=positions, fields=fields, strings=strings, bare_texts=bare_texts
+    )
     return [with_types(corpus, source, layout) for corpus, source in zip(corpora, sources, strict=True)]
+
+
+def without_file_time(document: Document) -> Document:
+    """The document of a file without the time of its last change, which copies of the file do not share."""
+    fields = {name: value for name, value in document.metadata.items() if name != FILE_TIME}
+    return replace(document, metadata=fields)
 
 
 def open_corpora(

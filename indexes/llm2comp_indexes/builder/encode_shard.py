@@ -13,13 +13,14 @@ from typing import Any, Literal, NamedTuple
 from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
+from llm2comp.corpus.read import Entry
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import as_corpora
-from llm2comp.corpus.sources import Source
+from llm2comp.corpus.sources import Source, source_of
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import find_sources, open_corpora
+from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
@@ -67,15 +68,21 @@ class ShardReport(NamedTuple):
 
 
 class _Corpus:
-    """Iterates over one part of a corpus while it counts and hashes the whole: shards of two corpora do not fit."""
+    """Iterates over one part of a corpus while it counts and hashes the whole: shards of two corpora do not fit.
 
-    def __init__(self, documents: Iterable[Document], part: Part) -> None:
+    The hash leaves out when files were changed, for every host may read a copy of its own.
+    """
+
+    def __init__(self, entries: Iterable[Entry], part: Part, sources: Sequence[Source]) -> None:
         self.documents = self.taken = 0
-        self._source, self._part, self._digest = documents, part, hashlib.sha256()
+        self._entries, self._part, self._digest = entries, part, hashlib.sha256()
+        self._files = {source.name for source in sources if source.files}
 
     def __iter__(self) -> Iterator[Document]:
-        for document in self._source:
-            self._digest.update(document_line(document))
+        for entry in self._entries:
+            document = entry.document
+            is_file = entry.earlier_id is not None and source_of(document.id) in self._files
+            self._digest.update(document_line(without_file_time(document) if is_file else document))
             if self.documents % self._part.shards == self._part.shard - 1:
                 self.taken += 1
                 yield document
@@ -144,7 +151,7 @@ def encode_shard(
     sources = find_sources(
         listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
-    corpus = _Corpus((entry.document for entry in open_corpora(listed, sources, on_error, skips, layout=layout)), part)
+    corpus = _Corpus(open_corpora(listed, sources, on_error, skips, layout=layout), part, sources)
     _check_folder(folder, overwrite=overwrite)
     encoder, name = load_encoder(model)
     start = time.perf_counter()

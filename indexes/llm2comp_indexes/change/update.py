@@ -20,7 +20,7 @@ from llm2comp.corpus.sources import Source, is_content_id, source_of
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.corpora import find_sources, open_corpora
+from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder
@@ -90,7 +90,8 @@ def add_documents(
     """Adds new documents and replaces changed ones, in one commit.
 
     A document is unchanged, and not encoded again, if its title, text and metadata are byte for byte those that the
-    index holds under its id. A killed addition resumes after its last finished block when it is run again.
+    index holds under its id; the time at which a file was changed does not count. A killed addition resumes after its
+    last finished block when it is run again.
 
     Args:
         folder: Folder of the index.
@@ -131,6 +132,7 @@ def add_documents(
             positions=ids_are_positions,
             fields=fields,
             strings=csv_strings or index.manifest.unlisted,  # as version 0.1.0 indexed them
+            bare_texts=index.manifest.unlisted,
             layout=layout,
         )
         _check_names(index, sources)
@@ -166,7 +168,11 @@ def _check_made_ids(
     entries: Iterator[Entry], sources: Sequence[Source], before: Mapping[str, Source]
 ) -> Iterator[Entry]:
     """The entries, unless ids made of content would change because a source is read with other fields than before."""
-    others = {one.name for one in sources if not one.positions and before.get(one.name, one).fields != one.fields}
+    others = {
+        one.name
+        for one in sources
+        if not one.positions and not one.files and before.get(one.name, one).fields != one.fields
+    }
     for entry in entries:
         if entry.earlier_id is not None and source_of(entry.document.id) in others:
             raise CorpusError(
@@ -234,7 +240,10 @@ class _Changes:
                         self.unchanged += 1
                         continue
                     self.added += 1
-                elif any(self._same(self._segments[place], known[place][number], rows) for place in places):
+                elif any(
+                    self._same(self._segments[place], known[place][number], rows, is_file=self._is_file(name))
+                    for place in places
+                ):
                     self.unchanged += 1
                     continue
                 else:
@@ -284,9 +293,23 @@ class _Changes:
             "index build), or delete this id first (llm2comp index delete)"
         )
 
+    def _is_file(self, name: str | None) -> bool:
+        """Whether a source of this name made the document of a file."""
+        return name is not None and self._sources[name].files
+
     @staticmethod
-    def _same(segment: OpenSegment, known: list[int], rows: Sequence[Document]) -> bool:
-        return [segment.documents.line(row) for row in known] == [document_line(row) for row in rows]
+    def _same(segment: OpenSegment, known: list[int], rows: Sequence[Document], *, is_file: bool = False) -> bool:
+        """Whether the rows are those of the segment; of a file, whenever it was changed."""
+        if [segment.documents.line(row) for row in known] == [document_line(row) for row in rows]:
+            return True
+        return (
+            is_file
+            and len(known) == len(rows)
+            and all(
+                document_line(without_file_time(segment.documents[row])) == document_line(without_file_time(new))
+                for row, new in zip(known, rows, strict=True)
+            )
+        )
 
 
 def _check_names(index: Index, sources: Sequence[Source]) -> None:

@@ -318,6 +318,7 @@ def parse_sources(content: Mapping[str, Any]) -> tuple[Source, ...] | None:
             _parse_fields(take(entry, "fields", dict)) if "fields" in entry else FieldNames(),
             take(entry, "strings", bool) if "strings" in entry else True,  # before types were kept
             _parse_columns(take(entry, "columns", list)) if "columns" in entry else (),
+            take(entry, "files", bool) if "files" in entry else False,
         )
         for entry in entries
     )

@@ -1,0 +1,168 @@
+"""Files as documents, with path, name and time as metadata; those that cannot be read are reported and counted."""
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, NamedTuple
+
+from llm2comp.corpus.columns import normalise
+from llm2comp.corpus.documents import Document
+from llm2comp.corpus.encoding import choose_encoding
+from llm2comp.corpus.files.content import FileContent
+from llm2comp.corpus.files.readers import READERS, Reader, suffix_of
+from llm2comp.corpus.files.summary import FileSummary
+from llm2comp.corpus.report import Report, note_left_out
+from llm2comp.corpus.scalars import to_json
+from llm2comp.corpus.text import NOT_UTF8, read_bytes, readable, uncompressed_name
+from llm2comp.errors import CorpusError
+
+__all__ = ["FILE_FIELDS", "FILE_TIME", "TextFile", "read_bare_texts", "read_files"]
+
+FILE_TIME = "file_modified"
+FILE_FIELDS = ("file_path", "file_name", FILE_TIME)
+"""Metadata of every file: path from the folder of the corpus, name, and time of the last change in UTC."""
+
+_FAULTS = "with errors"
+
+
+class TextFile(NamedTuple):
+    """A file to read.
+
+    Attributes:
+        path: Where it is.
+        position: Its path from the folder of the corpus; of a corpus that is one file, its name.
+    """
+
+    path: Path
+    position: str
+
+
+def read_files(
+    files: Callable[[], Iterable[TextFile]],
+    report: Report,
+    summary: FileSummary,
+    metadata: Sequence[str] | None = None,
+    encoding: str | None = None,
+) -> Iterator[tuple[TextFile, Document]]:
+    """Each file with its document, whose id is empty.
+
+    Files of kinds whose libraries are not installed are reported before any is read. A file without text is counted and
+    left out; one that is damaged, protected or malformed is reported too.
+
+    Args:
+        files: Returns the files to read.
+        report: Receives messages.
+        summary: Counts the files.
+        metadata: Names of the metadata that is kept, in any case; None: all.
+        encoding: Encoding of texts and pages; None: what they show, name or look like.
+    """
+    missing = {suffix: module for suffix, reader in READERS.items() if (module := reader.missing())}
+    for file in files():
+        if module := missing.get(suffix_of(file.path)):
+            report(f'{file.path}: reading it needs {module}, which is not installed: pip install "llm2comp[files]"')
+    for file in files():
+        kind = suffix_of(file.path)
+        if module := missing.get(kind):
+            summary.skip(kind, f"needing {module}")
+            continue
+        try:
+            document, note = _read_file(file, metadata, encoding)
+        except RecursionError:
+            report(f"{file.path}: nested too deeply")
+            summary.skip(kind, _FAULTS)
+        except (CorpusError, ValueError) as error:
+            report(str(error) if isinstance(error, CorpusError) else f"{file.path}: {error}")
+            summary.skip(kind, _FAULTS)
+        else:
+            if not document.text.strip():
+                summary.skip(kind, "without text")
+                continue
+            summary.add(kind, note)
+            yield file, document
+
+
+def read_bare_texts(
+    files: Iterable[TextFile], report: Report, summary: FileSummary, encoding: str | None = None
+) -> Iterator[tuple[TextFile, Document]]:
+    """Text files as 0.1.0 read them: the whole text, empty or not, without title and metadata."""
+    for file in files:
+        try:
+            content, _ = _read_content(file.path, READERS[".txt"], encoding)
+        except CorpusError as error:
+            report(str(error))
+            summary.skip(suffix_of(file.path), _FAULTS)
+        else:
+            summary.add(suffix_of(file.path))
+            yield file, Document("", "", content.text)
+
+
+def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | None) -> tuple[Document, str]:
+    """The document of a file, and a note on it for the summary.
+
+    Raises:
+        CorpusError: It cannot be read, is not UTF-8, or changes while it is read; the message names it.
+        ValueError: It is damaged, protected or malformed.
+    """
+    reader = READERS[suffix_of(file.path)]
+    content, modified = _read_content(file.path, reader, encoding)
+    title = content.title or (Path(uncompressed_name(file.path)).stem if reader.named else "")
+    fields = _join_fields(file, content.metadata, modified)
+    if metadata is not None:
+        chosen = {normalise(name): name for name in metadata}
+        fields = {chosen[normalise(name)]: value for name, value in fields.items() if normalise(name) in chosen}
+    left_out = set[str]()
+    values = to_json(fields, left_out=left_out)
+    if left_out:
+        note_left_out(str(file.path), tuple(sorted(left_out)))
+    return Document("", title, content.text, values, content.markup, content.pages), content.note
+
+
+def _read_content(path: Path, reader: Reader, encoding: str | None) -> tuple[FileContent, str]:
+    """Content of a file, and the time of its last change in UTC; an empty one if no calendar has it.
+
+    Raises:
+        CorpusError: It cannot be read, is not UTF-8, or changes meanwhile.
+        ValueError: It is damaged, protected or malformed.
+    """
+    with readable(path):
+        before = path.stat()
+        try:
+            content = reader.read(_read_bytes(path, reader, encoding))
+        finally:
+            after = path.stat()
+            if S_ISREG(before.st_mode) and (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+                raise CorpusError(f"{path}: changed while it was read; read it again when nothing writes to it")
+    try:
+        return content, datetime.fromtimestamp(after.st_mtime, UTC).isoformat(timespec="seconds")
+    except (OverflowError, OSError, ValueError):
+        return content, ""
+
+
+def _read_bytes(path: Path, reader: Reader, encoding: str | None) -> bytes:
+    """Bytes of a file as its reader takes them, decompressed.
+
+    Raises:
+        CorpusError: They are text, but not in UTF-8; the message names the line.
+    """
+    if not reader.encoding or (reader.encoding == "page" and encoding is None):
+        return read_bytes(path, "utf-8")
+    data = read_bytes(path, encoding)
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        guess = choose_encoding(path, None)
+        if encoding is not None or guess is None:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise CorpusError(f"{path}:{line}: {NOT_UTF8}") from error
+        data = read_bytes(path, guess)
+    return codecs.BOM_UTF8 + data if reader.encoding == "page" else data  # the mark outweighs what the page names
+
+
+def _join_fields(file: TextFile, fields: dict[str, Any], modified: str) -> dict[str, Any]:
+    """Metadata of the content and of the file; names of the file's are not the content's."""
+    if taken := [f"{name} (kept for the file)" for name in FILE_FIELDS if name in fields]:
+        note_left_out(str(file.path), tuple(taken))
+    ours = {"file_path": file.position, "file_name": file.path.name, FILE_TIME: modified}
+    return {**fields, **ours} if modified else {**fields, "file_path": file.position, "file_name": file.path.name}

@@ -1,0 +1,57 @@
+"""How many files of a folder were read, and how many were not and why, by kind."""
+
+import logging
+from collections import Counter
+from functools import cache
+
+__all__ = ["FileSummary"]
+
+_logger = logging.getLogger(__name__)
+_MOST_KINDS = 12
+
+
+class FileSummary:
+    """Counts the files of one folder or pattern by kind, which is the suffix of their names."""
+
+    def __init__(self) -> None:
+        self._read = Counter[str]()
+        self._notes: dict[str, Counter[str]] = {}
+        self._skipped: dict[str, Counter[str]] = {}
+
+    def add(self, kind: str, note: str = "") -> None:
+        """Counts a file that was read."""
+        self._read[kind] += 1
+        if note:
+            self._notes.setdefault(note, Counter())[kind] += 1
+
+    def skip(self, kind: str, reason: str) -> None:
+        """Counts a file that is left out; the reason goes on behind a number, such as `without text`."""
+        self._skipped.setdefault(reason, Counter())[kind] += 1
+
+    def skipped(self) -> str:
+        """What was left out and why, for the end of a message; empty if nothing was."""
+        return f"; left out: {_list(self._skipped)}" if self._skipped else ""
+
+    def log(self, corpus: str) -> None:
+        """Logs one line: a warning if files are left out."""
+        count = sum(self._read.values())
+        files = f"{count:,} file{'s' * (count != 1)} read ({_kinds(self._read)})"
+        notes = f", of which {_list(self._notes)}" if self._notes else ""
+        level = logging.WARNING if self._skipped or self._notes else logging.INFO
+        _log(level, f"{corpus}: {files}{notes}{self.skipped()}")
+
+
+@cache  # a corpus may be read several times
+def _log(level: int, message: str) -> None:
+    _logger.log(level, "%s", message)
+
+
+def _list(groups: dict[str, Counter[str]]) -> str:
+    return ", ".join(f"{sum(kinds.values()):,} {reason} ({_kinds(kinds)})" for reason, kinds in groups.items())
+
+
+def _kinds(kinds: Counter[str]) -> str:
+    """Kinds with the numbers of their files, the most frequent first."""
+    ordered = sorted(kinds.items(), key=lambda one: (-one[1], one[0]))
+    names = [f"{kind or 'no suffix'} {count:,}" for kind, count in ordered]
+    return ", ".join(names[:_MOST_KINDS] + ["..."] * (len(names) > _MOST_KINDS))

@@ -13,5 +13,7 @@ What has structure becomes Markdown, so that all kinds are cut at headings in th
 - EPUB is a zip archive of HTML (`epub`); ebooklib is under the AGPL.
 - markitdown stands on the same libraries or on lxml and pdfminer, gives no pages, and always brings an ONNX runtime.
 
-Nothing is fetched, executed or unpickled; archives and XML have limits (`archive`).
+Nothing is fetched, executed or unpickled; archives and XML have limits (`archive`). Imports the modules beside
+`llm2comp.corpus.files` that read bytes and describe documents (`text`, `encoding`, `documents`, `scalars`, `report`),
+and none that knows folders, tables or sources.
 """

@@ -224,6 +224,12 @@ def test_fields_of_files_other_than_metadata_are_refused(tmp_path: Path) -> None
             read_corpus(tmp_path, fields=names)
 
 
+def test_the_table_of_formats_has_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "corpora.md").read_text(encoding="utf-8")
+    table = page.partition("## What each format gives")[2].partition("## Files")[0]
+    assert [suffix for suffix in READERS if f"`{suffix}`" not in table] == []
+
+
 def test_deep_pages_take_no_stack(tmp_path: Path) -> None:
     for name in ("div", "blockquote", "ul><li", "table><tr><td", "b"):
         page = f"<{name}>" * 3000 + "text" + "<p>more" * 100

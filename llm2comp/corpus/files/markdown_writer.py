@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["to_markdown"]
 
 _LEFT_OUT = re.compile(
-    "[-!].*|audio|button|canvas|datalist|dialog|head|iframe|input|map|nav|noscript|object|script|select|style|svg|"
+    "audio|button|canvas|datalist|dialog|head|iframe|input|map|nav|noscript|object|script|select|style|svg|"
     "template|textarea|title|video"
 )
 _BLOCKS = re.compile(
@@ -200,7 +200,7 @@ class _Writer:
 
 
 def _is_left_out(node: Any) -> bool:
-    if _LEFT_OUT.fullmatch(node.tag):
+    if not node.is_element_node or node.tag is None or _LEFT_OUT.fullmatch(node.tag):
         return True
     attributes = node.attributes
     return "hidden" in attributes or attributes.get("aria-hidden") == "true"

@@ -67,11 +67,15 @@ class RowEncoder:
         seconds: Seconds spent in encoding so far.
         rows: Number of rows encoded so far.
 
+    Args:
+        encoder: The model.
+        text: Gives the text that is encoded for a row; None: its title and text.
+
     Raises:
         IndexFolderError: The model does not state its dimension.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, text: Callable[[Document], str] | None = None) -> None:
         dimension = encoder.get_embedding_dimension()
         if dimension is None:
             raise IndexFolderError(
@@ -81,12 +85,12 @@ class RowEncoder:
         self.dimension = dimension
         self.seconds = 0.0
         self.rows = 0
-        self._encoder = encoder
+        self._encoder, self._text = encoder, text or (lambda row: row.content)
 
     def __call__(self, rows: Sequence[Document]) -> NDArray[np.float32]:
         """Vectors (rows, dimension)."""
         start = time.perf_counter()
-        vectors = encode(self._encoder.encode_document, [row.content for row in rows], self.dimension)
+        vectors = encode(self._encoder.encode_document, list(map(self._text, rows)), self.dimension)
         self.seconds += time.perf_counter() - start
         self.rows += len(rows)
         return vectors

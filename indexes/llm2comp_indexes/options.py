@@ -8,10 +8,22 @@ from llm2comp.checked_json import check_known, take, take_count, take_number, ta
 from llm2comp.errors import SettingsError
 from llm2comp.units import format_ms
 
-__all__ = ["DEFAULT_LATENCY_MS", "STORES", "IndexOptions", "Store", "Targets", "format_latency"]
+__all__ = [
+    "DEFAULT_LATENCY_MS",
+    "STORES",
+    "ChunkEnd",
+    "IndexOptions",
+    "Store",
+    "Targets",
+    "format_latency",
+    "read_chunks",
+]
 
 Store = Literal["float32", "float16", "int8"]
 STORES: tuple[Store, ...] = get_args(Store)
+ChunkEnd = Literal["sentences", "tokens"]
+_CHUNK_END = ("chunk_at", "chunk_context")
+_CHUNK_ENDS: tuple[ChunkEnd, ...] = get_args(ChunkEnd)
 
 DEFAULT_LATENCY_MS = 10.0
 """Default latency limit, in milliseconds per query: about the time in which a small model encodes the query."""
@@ -86,8 +98,13 @@ class IndexOptions:
         targets: Memory, latency and recall: `auto` chooses the type by them, and every type is tuned to them.
             `wishes` is the older name of this field, as a keyword and as an attribute.
         chunk_tokens: Maximum number of the model's tokens in a chunk; None: a document is one row.
-        chunk_overlap: Number of tokens that neighbouring chunks share.
+        chunk_overlap: Maximum number of tokens in the whole sentences that neighbouring chunks share; with `chunk_at`
+            tokens, the number of tokens.
         hybrid: Whether to build a BM25 index as well.
+        chunk_at: Where chunks end: `sentences` (at headings, paragraphs and sentences, in code at definitions) or
+            `tokens` (after each `chunk_tokens` tokens of the text, even within a word, as in older versions).
+        chunk_context: Whether the title of the document and the headings above a chunk are put before the text that is
+            encoded; with `chunk_at` tokens, the title always is.
 
     Raises:
         SettingsError: Fields contradict each other, or `targets` and `wishes` are both given.
@@ -99,6 +116,8 @@ class IndexOptions:
     chunk_tokens: int | None
     chunk_overlap: int
     hybrid: bool
+    chunk_at: ChunkEnd
+    chunk_context: bool
 
     def __init__(
         self,
@@ -108,6 +127,8 @@ class IndexOptions:
         chunk_tokens: int | None = None,
         chunk_overlap: int = 0,
         hybrid: bool = False,
+        chunk_at: ChunkEnd = "sentences",
+        chunk_context: bool = True,
         *,
         wishes: Targets | None = None,
     ) -> None:
@@ -117,14 +138,24 @@ class IndexOptions:
             )
         values = {"type": type, "store": store, "targets": targets or wishes or Targets()}
         values |= {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap, "hybrid": hybrid}
+        values |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the class is frozen
         if self.store not in STORES:
             raise SettingsError(f"store is {self.store!r}, expected one of {', '.join(STORES)}")
-        if self.chunk_tokens is None and self.chunk_overlap:
-            raise SettingsError(
-                f"chunk_overlap is {self.chunk_overlap} without chunk_tokens: give the size of a chunk too"
-            )
+        self._check_chunks()
+
+    def _check_chunks(self) -> None:
+        if self.chunk_at not in _CHUNK_ENDS:
+            raise SettingsError(f"chunk_at is {self.chunk_at!r}, expected one of {', '.join(_CHUNK_ENDS)}")
+        if self.chunk_tokens is None:
+            given = {"chunk_overlap": self.chunk_overlap} if self.chunk_overlap else {}
+            given |= {"chunk_at": self.chunk_at} if self.chunk_at != "sentences" else {}
+            given |= {} if self.chunk_context else {"chunk_context": self.chunk_context}
+            for name, value in given.items():
+                raise SettingsError(f"{name} is {value} without chunk_tokens: give the size of a chunk too")
+        if self.chunk_at == "tokens" and not self.chunk_context:
+            raise SettingsError("chunk_context is False with chunk_at tokens, which always puts the title first")
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise SettingsError(f"chunk_tokens is {self.chunk_tokens}, expected at least 1")
         if self.chunk_tokens is not None and not 0 <= self.chunk_overlap < self.chunk_tokens:
@@ -139,8 +170,34 @@ class IndexOptions:
         return self.targets
 
     def to_json(self) -> dict[str, Any]:
-        """The options as JSON values, under the names of the manifest (where `targets` is called `wishes`)."""
-        return {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}
+        """The options as JSON values, under the names of the manifest (where `targets` is called `wishes`).
+
+        Without chunks, or with chunks cut at tokens as older versions cut them, the fields are those of older versions.
+        """
+        content = {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}
+        return {name: value for name, value in content.items() if name not in _CHUNK_END or self.ends_at_sentences}
+
+    @property
+    def chunks(self) -> tuple[int | None, int, ChunkEnd, bool]:
+        """All options of chunks, which texts have to be encoded again to change."""
+        return self.chunk_tokens, self.chunk_overlap, self.chunk_at, self.chunk_context
+
+    def describe_chunks(self) -> str:
+        """How texts are cut, as text: 256 tokens, 0 shared; empty without chunks."""
+        if self.chunk_tokens is None:
+            return ""
+        ends = "" if self.chunk_at == "sentences" else ", cut at tokens"
+        context = "" if self.chunk_context else ", without title and headings"
+        return f"{self.chunk_tokens} tokens, {self.chunk_overlap} shared{ends}{context}"
+
+    @property
+    def ends_at_sentences(self) -> bool:
+        """Whether there are chunks, and they end at sentences."""
+        return self.chunk_tokens is not None and self.chunk_at == "sentences"
+
+    def chunk_json(self) -> dict[str, Any]:
+        """How chunks are cut, as JSON values; empty if it is as in older versions, which did not record it."""
+        return {name: getattr(self, name) for name in _CHUNK_END} if self.ends_at_sentences else {}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "IndexOptions":
@@ -155,7 +212,21 @@ class IndexOptions:
             take(content, "type", str),
             store,
             Targets.from_json(take(content, "wishes", dict)),
-            take_optional(content, "chunk_tokens", int),
-            take(content, "chunk_overlap", int),
-            take(content, "hybrid", bool),
+            hybrid=take(content, "hybrid", bool),
+            **read_chunks(content),
         )
+
+
+def read_chunks(content: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `IndexOptions` about chunks, from the fields of a manifest or a shard.
+
+    Raises:
+        ValueError: A field is missing, or of another type.
+    """
+    tokens = take_optional(content, "chunk_tokens", int)
+    chunks: dict[str, Any] = {"chunk_tokens": tokens, "chunk_overlap": take(content, "chunk_overlap", int)}
+    if "chunk_at" in content:
+        chunks |= {"chunk_at": take(content, "chunk_at", str), "chunk_context": take(content, "chunk_context", bool)}
+    elif tokens is not None:
+        chunks["chunk_at"] = "tokens"
+    return chunks

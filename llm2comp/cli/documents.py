@@ -8,7 +8,7 @@ from llm2comp.cli.output import printable
 from llm2comp.cli.progress import note
 from llm2comp.errors import CorpusError
 
-__all__ = ["Skips", "format_documents", "format_encoded", "format_ids", "read_ids"]
+__all__ = ["Skips", "format_documents", "format_encoded", "format_ids", "note_cut", "read_ids"]
 
 _SHOWN = 10
 _ID_CHARACTERS = 60
@@ -52,6 +52,13 @@ def format_encoded(encoded: int, rows: int, seconds: float) -> str:
         return ""
     number = f"{encoded:,} encoded now, " if encoded < rows else ""
     return f" ({number}{encoded / seconds:,.0f} encoded a second)"
+
+
+def note_cut(count: int) -> None:
+    """Prints on stderr how many words, rows of tables and lines of code were cut for chunks, if any were."""
+    if count:
+        what = "word, table row or code line was" if count == 1 else "words, table rows and code lines were"
+        print(f"{count:,} {what} longer than a chunk, and cut at tokens", file=sys.stderr)
 
 
 class Skips:

@@ -2,14 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.documents import Skips, format_encoded
+from llm2comp.cli.documents import Skips, format_encoded, note_cut
 from llm2comp.cli.index_options import (
     AsJson,
+    ChunkAt,
+    ChunkContext,
     ChunkOverlap,
     ChunkTokens,
     Corpora,
@@ -62,6 +64,8 @@ def encode(
     store: Store = "float32",
     chunk_tokens: ChunkTokens = None,
     chunk_overlap: ChunkOverlap = 0,
+    chunk_at: ChunkAt = "sentences",
+    chunk_context: ChunkContext = True,
     on_error: OnError = "raise",
     header: Header = None,
     quotes: Quotes = None,
@@ -91,7 +95,8 @@ def encode(
     layout = check_layout(separator, encoding)
     with wrong_usage():
         part = parse_part(shard)
-        options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
+        chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
+        options = IndexOptions(store=store, chunk_at=chunk_at, chunk_context=chunk_context, **chunks)
     keep_freed_memory()
     skips, documents = Skips(), estimate_documents(corpora)
     with Progress("documents", about=None if documents is None else documents // part.shards) as progress:
@@ -114,6 +119,7 @@ def encode(
             **layout,
         )
     skips.summarize()
+    note_cut(report.cut)
     if as_json:
         print_json({**report._asdict(), "folder": str(report.folder)})
         return

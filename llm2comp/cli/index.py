@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.documents import Skips, format_documents, format_encoded, format_ids, read_ids
+from llm2comp.cli.documents import Skips, format_documents, format_encoded, format_ids, note_cut, read_ids
 from llm2comp.cli.index_facts import format_facts, list_facts
 from llm2comp.cli.index_options import (
     CORPUS,
     AsJson,
+    ChunkAt,
+    ChunkContext,
     ChunkOverlap,
     ChunkTokens,
     Corpora,
@@ -102,6 +104,8 @@ def build(
     store: Store = "float32",
     chunk_tokens: ChunkTokens = None,
     chunk_overlap: ChunkOverlap = 0,
+    chunk_at: ChunkAt = "sentences",
+    chunk_context: ChunkContext = True,
     hybrid: Hybrid = False,
     device: Device = "auto",
     on_error: OnError = "raise",
@@ -128,7 +132,8 @@ def build(
         raise typer.BadParameter("give at least one CORPUS, or --vectors")
     if not vectors and (ids or query_vectors):
         raise typer.BadParameter("--ids and --query-vectors go with --vectors")
-    chunks = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
+    chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
+    chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
     options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks)
     settings = {
         "model": model,
@@ -147,6 +152,7 @@ def build(
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
     report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, skips, settings)
     skips.summarize()
+    note_cut(report.cut)
     if as_json:
         from dataclasses import asdict
 
@@ -234,6 +240,7 @@ def add(
             **layout,
         )
     skips.summarize()
+    note_cut(report.cut)
     if as_json:
         print_json(report._asdict())
         return

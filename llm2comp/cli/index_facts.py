@@ -23,9 +23,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "type": [segment.type for segment in manifest.segments],
         "asked_for": options.type,
         "store": options.store,
-        "chunks": None
-        if options.chunk_tokens is None
-        else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
+        "chunks": options.describe_chunks() or None,
         "hybrid": options.hybrid,
         "size": manifest.bytes,
         "commit": manifest.commit,

@@ -129,7 +129,22 @@ ChunkTokens = Annotated[
         min=1, help="Split documents into chunks of at most this many tokens.", show_default="whole documents"
     ),
 ]
-ChunkOverlap = Annotated[int, typer.Option(min=0, help="Tokens that neighbouring chunks have in common.")]
+ChunkOverlap = Annotated[
+    int, typer.Option(min=0, help="Maximum number of tokens in the whole sentences that neighbouring chunks share.")
+]
+ChunkAt = Annotated[
+    Literal["sentences", "tokens"],
+    typer.Option(
+        help="Where chunks end: at headings, paragraphs and sentences, or after each --chunk-tokens tokens, as before."
+    ),
+]
+ChunkContext = Annotated[
+    bool,
+    typer.Option(
+        "--chunk-context/--no-chunk-context",
+        help="Put the title and the headings above a chunk before its text when it is encoded.",
+    ),
+]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="Build a BM25 index too, for search --mode bm25 and hybrid.")]
 
 

@@ -55,22 +55,38 @@ def check_target(file: Path | None) -> None:
         raise typer.BadParameter(f"{file}: there is no folder {file.parent}; create it first")
 
 
-def format_hits(hits: Sequence["Hit"]) -> str:
-    """Search results as text, at most 100 columns wide: rank, score, title, id, the first lines of the text."""
+def format_hits(hits: Sequence["Hit"], around: Sequence[Sequence["Hit"]] | None = None) -> str:
+    """Search results as text, at most 100 columns wide: rank, score, title, id and place, the first lines of the text.
+
+    Args:
+        hits: The results.
+        around: For each, the chunks before and after it, itself among them; None: only the results.
+    """
     width = min(shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns, _MAX_COLUMNS)
-    return "\n".join(_format_hit(rank, hit, width) for rank, hit in enumerate(hits, start=1))
+    groups = around or [[hit] for hit in hits]
+    return "\n".join(
+        _format_hit(rank, hit, group, width)
+        for rank, (hit, group) in enumerate(zip(hits, groups, strict=True), start=1)
+    )
 
 
-def _format_hit(rank: int, hit: "Hit", width: int) -> str:
+def _format_hit(rank: int, hit: "Hit", group: Sequence["Hit"], width: int) -> str:
     identifier = printable(hit.id)
     title = printable(hit.title)
-    lines = [_cut(title or identifier, width - _INDENT)]
-    if title and not title.startswith(identifier):
-        lines.append(_cut(identifier, width - _INDENT))
-    lines += textwrap.wrap(
-        printable(hit.text[:_SNIPPET_CHARACTERS]), max(width - _INDENT, 20), max_lines=2, placeholder=" …"
-    )
+    place = f" ({printable(hit.location)})" if hit.location else ""
+    lines = [_cut(title or identifier + place, width - _INDENT)]
+    if title and (not title.startswith(identifier) or place):
+        lines.append(_cut(identifier + place, width - _INDENT))
+    for chunk in group:
+        mark = "" if len(group) == 1 else "> " if chunk is hit else "  "
+        lines += _wrap(chunk.text, mark, max(width - _INDENT, 20))
     return f"{rank:3d}  {hit.score:6.3f} " + ("\n" + " " * _INDENT).join(lines)
+
+
+def _wrap(text: str, mark: str, width: int) -> list[str]:
+    """The first two lines of the text; the mark stands before the first."""
+    lines = textwrap.wrap(printable(text[:_SNIPPET_CHARACTERS]), width - len(mark), max_lines=2, placeholder=" …")
+    return [(mark if not number else " " * len(mark)) + line for number, line in enumerate(lines)]
 
 
 def _cut(text: str, width: int) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -67,6 +67,14 @@ def search(
             "word stands in backticks.",
         ),
     ] = None,
+    group_by: Annotated[
+        Literal["document"] | None,
+        typer.Option(help="In an index of chunks: one result per document, its best chunk.", show_default="chunks"),
+    ] = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(min=0, max=100, help="Chunks to show before and after each result."),
+    ] = 0,
     nprobe: Annotated[int | None, typer.Option(min=1, help="Lists to search, in an ivf index.")] = None,
     ef_search: Annotated[int | None, typer.Option(min=1, help="Candidates to keep, in an hnsw index.")] = None,
     rerank: Annotated[
@@ -92,6 +100,8 @@ def search(
             "--queries and --run go together, without --json: llm2comp search DIR --queries queries.jsonl --run "
             "run.trec"
         )
+    if run and (group_by or neighbours):
+        raise typer.BadParameter("--group-by and --neighbours go with a question; a run has documents anyway")
     if (header, quotes) != (None, None) and queries is None:
         raise typer.BadParameter("--header, --no-header, --quotes and --no-quotes go with --queries")
     if question is not None and not question.strip():
@@ -108,6 +118,7 @@ def search(
             where=where,
             effort=Effort(nprobe, ef_search, rerank),
             weights=weights or (1.0, 1.0),
+            by=group_by or "row",
             threads=threads,
         )
     keep_freed_memory()
@@ -120,12 +131,20 @@ def search(
     with open_index(folder, model=model, device=device) as index:
         _report_unused(index, options.effort)
         [hits] = index.search([question or ""], k, options=options)
+        around = [index.surrounding(hit, neighbours) for hit in hits] if neighbours else None
     if as_json:
-        print_json([hit._asdict() for hit in hits])
+        print_json([hit._asdict() for hit in hits] if around is None else list(map(_to_json, hits, around)))
     elif hits:
-        print(format_hits(hits))
+        print(format_hits(hits, around))
     else:
         print(_explain_nothing(index, options), file=sys.stderr)
+
+
+def _to_json(hit: "Hit", around: "list[Hit]") -> dict[str, Any]:
+    """The result with the chunks before and after it, as lists of id, title, text and metadata."""
+    place = next(place for place, chunk in enumerate(around) if chunk is hit)
+    others = [{name: value for name, value in chunk._asdict().items() if name != "score"} for chunk in around]
+    return hit._asdict() | {"before": others[:place], "after": others[place + 1 :]}
 
 
 def _report_unused(index: "Index", effort: "Effort") -> None:

@@ -15,12 +15,12 @@ from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.sources import Source, find_maker, name_sources
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
-from llm2comp_indexes.format.chunks import CHUNK_FIELDS
+from llm2comp_indexes.format.chunks import CHUNK_FIELDS, PLACE_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
 
 __all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora", "without_file_time"]
 
-RESERVED_FIELDS = (*CHUNK_FIELDS, "llm2comp_title", "llm2comp_score")
+RESERVED_FIELDS = (*CHUNK_FIELDS, *PLACE_FIELDS, "llm2comp_title", "llm2comp_score")
 """Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
 
 

@@ -19,7 +19,8 @@ from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.sources import Source, source_of
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import IndexFolderError
-from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
+from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
+from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
@@ -53,6 +54,7 @@ class ShardReport(NamedTuple):
         seconds: Duration of the run, without loading the model.
         encode_seconds: Duration of the encoding alone.
         encoded: Number of rows encoded by this run.
+        cut: Number of words, rows of tables and lines of code that this run had to cut for chunks.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class ShardReport(NamedTuple):
     seconds: float
     encode_seconds: float
     encoded: int
+    cut: int = 0
 
 
 class _Corpus:
@@ -155,7 +158,8 @@ def encode_shard(
     _check_folder(folder, overwrite=overwrite)
     encoder, name = load_encoder(model)
     start = time.perf_counter()
-    encode = RowEncoder(encoder)
+    encode = RowEncoder(encoder, make_text_of_row(chosen, encoder))
+    split = make_splitter(chosen, encoder)
     with _writing(folder):
         _check_folder(folder, overwrite=overwrite)
         if overwrite:
@@ -163,10 +167,10 @@ def encode_shard(
         if (folder / SHARD).exists():
             shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, show)
         else:
-            shard = _make(folder, corpus, sources, part, encoder, name, encode, chosen, show)
+            shard = _make(folder, corpus, sources, part, encoder, name, encode, split, chosen, show)
     size = sum(record.bytes for record in shard.files.values())
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
-    return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows)
+    return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows, split.cut)
 
 
 def _clear(folder: Path) -> None:
@@ -183,11 +187,11 @@ def _make(
     encoder: Encoder,
     name: str | None,
     encode: RowEncoder,
+    split: RowMaker,
     options: IndexOptions,
     progress: Progress,
 ) -> Shard:
     header = {**segment_header(encoder.fingerprint, encode.dimension, options), "shard": list(part)}
-    split = make_splitter(options, encoder)
     (folder / ROWS).mkdir(exist_ok=True)
     with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
         write_blocks(
@@ -210,8 +214,7 @@ def _check_same(
     folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, options: IndexOptions, progress: Progress
 ) -> Shard:
     """The finished shard, after checking that it is of this corpus, model and settings."""
-    expected = (fingerprint, options.store, options.chunk_tokens, options.chunk_overlap)
-    if expected == (shard.fingerprint, shard.options.store, shard.options.chunk_tokens, shard.options.chunk_overlap):
+    if (fingerprint, options.store, options.chunks) == (shard.fingerprint, shard.options.store, shard.options.chunks):
         for count, _ in enumerate(corpus, start=1):
             if not count % 4096:
                 progress(Phase.DOCUMENTS_COMPARED, count)

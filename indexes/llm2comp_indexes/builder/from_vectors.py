@@ -268,7 +268,13 @@ def _open_shards(
             "the shards again"
         )
     store = max(options.store, shard.options.store, key=STORES.index)  # from the most precise to the least
-    merged = replace(options, store=store, chunk_tokens=chunks[0], chunk_overlap=chunks[1])
+    if options.chunk_tokens is not None and options.chunks != shard.options.chunks:
+        raise SettingsError(
+            f"chunk_at and chunk_context are {options.chunks[2:]}, those of the shards {shard.options.chunks[2:]}; "
+            "leave them out, or make the shards again"
+        )
+    names = ("chunk_tokens", "chunk_overlap", "chunk_at", "chunk_context")
+    merged = replace(options, store=store, **dict(zip(names, shard.options.chunks, strict=True)))
     encoder, name = _find_encoder(model, shard) if wants_encoder or model is not None else (None, shard.model)
     return _Origin(source, name, shard.fingerprint, merged, encoder, source.sources)
 

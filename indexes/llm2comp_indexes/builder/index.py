@@ -10,7 +10,8 @@ from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.table_format import TableFormat
-from llm2comp_indexes.builder.blocks import make_splitter, split_into_blocks, write_blocks
+from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
+from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
@@ -38,6 +39,7 @@ class BuildReport:
         encoded: Number of rows encoded by this run, which does not encode again what a stopped run had encoded.
         encode_seconds: Duration of the encoding alone.
         measured: Type, recall and latency of the finished index.
+        cut: Number of words, rows of tables and lines of code that were longer than a chunk and had to be cut.
     """
 
     documents: int
@@ -48,6 +50,7 @@ class BuildReport:
     encoded: int
     encode_seconds: float
     measured: Report
+    cut: int = 0
 
 
 def build_index(
@@ -117,7 +120,8 @@ def build_index(
     )
     documents = (entry.document for entry in open_corpora(listed, sources, on_error, skips, layout=layout))
     encoder, name = load_encoder(model)
-    encode, split = RowEncoder(encoder), make_splitter(chosen, encoder)
+    encode = RowEncoder(encoder, make_text_of_row(chosen, encoder))
+    split = make_splitter(chosen, encoder)
     check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
@@ -145,4 +149,5 @@ def build_index(
         encode.rows,
         encode.seconds,
         measured,
+        split.cut,
     )

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from llm2comp.corpus.documents import Document
+from llm2comp_indexes.format.chunks import text_with_headings
 from llm2comp_indexes.format.commits import Change
 from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.segment_writer import SegmentWriter
@@ -37,7 +39,8 @@ def new_segment(
             yield NewSegment(rows, None)
             return
         with LexicalWriter(rows.folder / Names.LEXICAL) as lexical:
-            rows.follow(lambda block: lexical.add(row.content for row in block))
+            content = text_with_headings if options.ends_at_sentences and options.chunk_context else _content
+            rows.follow(lambda block: lexical.add(map(content, block)))
             yield NewSegment(rows, lexical)
 
 
@@ -48,4 +51,9 @@ def segment_header(fingerprint: str, dimension: int, options: IndexOptions) -> d
         "dimension": dimension,
         "store": options.store,
         "chunks": [options.chunk_tokens, options.chunk_overlap],
+        **options.chunk_json(),
     }
+
+
+def _content(row: Document) -> str:
+    return row.content

@@ -21,7 +21,7 @@ from llm2comp_indexes.format.ids import ID_BYTES
 from llm2comp_indexes.format.manifest import Names, parse_sources
 from llm2comp_indexes.format.segment_writer import JOURNAL
 from llm2comp_indexes.format.vectors import storage_bytes
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.options import IndexOptions, read_chunks
 
 __all__ = ["ROWS", "SHARD", "Part", "Shard", "find_shards", "parse_part", "read_shard", "write_shard"]
 
@@ -121,6 +121,7 @@ def write_shard(folder: Path, shard: Shard) -> None:
         "store": shard.options.store,
         "chunk_tokens": shard.options.chunk_tokens,
         "chunk_overlap": shard.options.chunk_overlap,
+        **shard.options.chunk_json(),
         "rows": shard.rows,
         "documents": shard.documents,
         "corpus": {"documents": shard.corpus_documents, "sha256": shard.corpus_sha256},
@@ -164,14 +165,13 @@ def _parse(content: dict[str, Any]) -> Shard:
         shard := take_count(content, "shard", 1, _MOST_SHARDS), take_count(content, "shards", shard, _MOST_SHARDS)
     )
     model, corpus, versions = (take(content, name, dict) for name in ("model", "corpus", "created_by"))
-    chunk_tokens = take_optional(content, "chunk_tokens", int)
     store: Any = take(content, "store", str)  # of a literal type, which IndexOptions checks
-    options = IndexOptions(store=store, chunk_tokens=chunk_tokens, chunk_overlap=take(content, "chunk_overlap", int))
+    options = IndexOptions(store=store, **read_chunks(content))
     rows, total = take_count(content, "rows", 0, _MOST_ROWS), take_count(corpus, "documents", 1, 1 << 50)
     documents, dimension = take_count(content, "documents", 0, rows), take_count(content, "dimension", 1, 1 << 16)
     if (
         documents != part.documents_of(total)
-        or (chunk_tokens is None and rows != documents)
+        or (options.chunk_tokens is None and rows != documents)
         or bool(rows) != bool(documents)
     ):
         raise ValueError(f"{documents:,} documents in {rows:,} rows cannot be {part} of {total:,} documents")
@@ -286,8 +286,6 @@ def _traits(shard: Shard) -> dict[str, str]:
         "model": f"fingerprint {shard.fingerprint[:80]}",
         "dimension": str(shard.dimension),
         "store": options.store,
-        "chunking": "none"
-        if options.chunk_tokens is None
-        else f"{options.chunk_tokens} tokens, {options.chunk_overlap} shared",
+        "chunking": options.describe_chunks() or "none",
         "corpus": f"{shard.corpus_documents:,} documents, SHA-256 {shard.corpus_sha256}",
     }

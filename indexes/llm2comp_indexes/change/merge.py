@@ -29,7 +29,7 @@ from llm2comp_indexes.tuning.report import Report
 __all__ = ["MergeReport", "merge_index"]
 
 _BLOCK = 4096
-_FIXED = ("store", "chunk_tokens", "chunk_overlap")
+_FIXED = ("store", "chunk_tokens", "chunk_overlap", "chunk_at", "chunk_context")
 
 
 class MergeReport(NamedTuple):

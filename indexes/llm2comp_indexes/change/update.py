@@ -19,7 +19,8 @@ from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.sources import Source, is_content_id, source_of
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
-from llm2comp_indexes.builder.blocks import Splitter, make_splitter, split_into_blocks, write_blocks
+from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
+from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
@@ -47,6 +48,7 @@ class AddReport(NamedTuple):
         skipped: Number of malformed or duplicate rows left out (with `on_error="skip"`).
         seconds: Duration of the addition.
         encode_seconds: Duration of the encoding alone.
+        cut: As for `build_index`.
     """
 
     added: int
@@ -55,6 +57,7 @@ class AddReport(NamedTuple):
     skipped: int
     seconds: float
     encode_seconds: float
+    cut: int = 0
 
 
 class DeleteReport(NamedTuple):
@@ -140,7 +143,8 @@ def add_documents(
         entries = _check_made_ids(
             open_corpora(inputs, sources, on_error, skips, layout=layout, known=known), sources, before
         )
-        encode, options = RowEncoder(index.model), index.manifest.options
+        options = index.manifest.options
+        encode = RowEncoder(index.model, make_text_of_row(options, index.model))
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)
         changes = _Changes(index, split, sources)
@@ -161,7 +165,7 @@ def add_documents(
         elif not changes.made <= set(known) or any(before.get(one.name, one) != one for one in sources):
             _commit(change, index.manifest.segments, listed)
     counts = (changes.added, changes.changed, changes.unchanged, skips.count)
-    return AddReport(*counts, time.perf_counter() - start, encode.seconds)
+    return AddReport(*counts, time.perf_counter() - start, encode.seconds, split.cut)
 
 
 def _check_made_ids(
@@ -215,7 +219,7 @@ class _Changes:
             the two.
     """
 
-    def __init__(self, index: Index, split: Splitter, sources: Sequence[Source]) -> None:
+    def __init__(self, index: Index, split: RowMaker, sources: Sequence[Source]) -> None:
         self.added = self.changed = self.unchanged = 0
         self.replaced = [_Deletions() for _ in index.segments]
         self.made: set[Source] = set()

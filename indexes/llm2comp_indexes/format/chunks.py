@@ -1,4 +1,4 @@
-"""Fields that say, in the metadata of a chunk, which document it is of and which of its chunks it is."""
+"""Fields in the metadata of a chunk: which document it is of, which of its chunks it is, and where it stands."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,7 +7,21 @@ from typing import Any, NamedTuple
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 
-__all__ = ["CHUNK_FIELDS", "CHUNK_FIELDS_0_1", "ChunkFields", "parent_id", "with_new_fields"]
+__all__ = [
+    "BEGIN",
+    "CHUNK_FIELDS",
+    "CHUNK_FIELDS_0_1",
+    "END",
+    "HEADINGS",
+    "LAST_PAGE",
+    "PAGE",
+    "PLACE_FIELDS",
+    "REPEATED",
+    "ChunkFields",
+    "parent_id",
+    "text_with_headings",
+    "with_new_fields",
+]
 
 
 class ChunkFields(NamedTuple):
@@ -26,6 +40,25 @@ CHUNK_FIELDS = ChunkFields("llm2comp_document", "llm2comp_chunk")
 """Reserved: no document may bring fields of these names."""
 CHUNK_FIELDS_0_1 = ChunkFields("document", "chunk")
 """Those of version 0.1.0. An index keeps them until it is merged, so that filters mean the same in all its segments."""
+
+BEGIN, END = "llm2comp_begin", "llm2comp_end"
+"""Places in characters: the chunk is `text[begin:end]` of its document."""
+HEADINGS = "llm2comp_headings"
+"""The headings above the chunk, outermost first; left out if there are none."""
+PAGE, LAST_PAGE = "llm2comp_page", "llm2comp_last_page"
+"""Pages, from 1, on which the chunk begins and, if that is another one, ends; left out if the document has none."""
+REPEATED = "llm2comp_repeated"
+"""Number of characters of a table's header that the text has before `text[begin:end]`; left out if there are none."""
+PLACE_FIELDS = (BEGIN, END, HEADINGS, PAGE, LAST_PAGE, REPEATED)
+"""Reserved like `CHUNK_FIELDS`."""
+
+
+def text_with_headings(row: Document) -> str:
+    """Title, headings if the row is a chunk below some, and text."""
+    headings = row.metadata.get(HEADINGS)
+    if not headings or parent_id(row.id, row.metadata) == row.id:
+        return row.content
+    return replace(row, text=" > ".join(headings) + "\n" + row.text).content
 
 
 def parent_id(identifier: str, metadata: Mapping[str, Any]) -> str:

@@ -223,6 +223,25 @@ class Index:
         identifier, title, text, metadata = self.segments[place].documents.fields(row - self._starts[place])
         return self._hit_type(identifier, score, title, text, metadata)
 
+    def surrounding(self, hit: Hit, chunks: int = 1) -> list[Hit]:
+        """The chunk with up to `chunks` before and after it, in the order of the document; those have the score 0.
+
+        A document that is one row has no others. Overlaps are in both chunks.
+
+        Raises:
+            SettingsError: `chunks` is below 0.
+        """
+        if chunks < 0:
+            raise SettingsError(f"chunks is {chunks}, expected 0 or more")
+        for segment in self.segments if chunks and hit.document_id != hit.id else []:
+            rows = segment.find_rows([hit.document_id])[0]
+            documents = [segment.documents.fields(row) for row in rows]
+            place = next((place for place, (name, *_) in enumerate(documents) if name == hit.id), None)
+            if place is not None:
+                around = [self._hit_type(name, 0.0, *rest) for name, *rest in documents]
+                return [*around[max(0, place - chunks) : place], hit, *around[place + 1 : place + 1 + chunks]]
+        return [hit]
+
     def _search_block(self, queries: list[str], k: int, options: SearchOptions) -> list[list[Hit]]:
         _check_k(k)
         if not self.manifest.rows:

@@ -426,9 +426,8 @@ class TestWithARealModel:
                 {"_id": "short", "text": words[0][0]},
             ]
         )
-        report = build_index(
-            [corpus], tmp_path / "idx", model=model, options=IndexOptions(chunk_tokens=size, chunk_overlap=overlap)
-        )
+        options = IndexOptions(chunk_tokens=size, chunk_overlap=overlap, chunk_at="tokens")
+        report = build_index([corpus], tmp_path / "idx", model=model, options=options)
         assert report.documents == 2
         index = open_index(tmp_path / "idx", model=model)
         rows = [index.fetch(row, 0.0) for row in range(index.manifest.rows)]

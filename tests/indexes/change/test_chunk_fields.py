@@ -26,14 +26,14 @@ from llm2comp_indexes import (
     verify_index,
 )
 from llm2comp_indexes.builder import encode_shard as shards
-from llm2comp_indexes.builder.blocks import make_splitter
+from llm2comp_indexes.builder.chunks import make_splitter
 from llm2comp_indexes.builder.corpora import RESERVED_FIELDS
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, parent_id
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder
 
 Write = Callable[..., Path]
 
-OPTIONS = IndexOptions(type="flat", chunk_tokens=3, chunk_overlap=1)
+OPTIONS = IndexOptions(type="flat", chunk_tokens=3, chunk_overlap=1, chunk_at="tokens")
 OLD = Path(__file__).parents[2] / "formats" / "0.1.0"
 LONG = {"_id": "long", "text": "one two three four five six seven", "document": "mine", "chunk": 70}
 SHORT = {"_id": "short", "text": "one two", "document": "other", "chunk": 1}

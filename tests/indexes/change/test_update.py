@@ -104,7 +104,7 @@ def test_a_document_changed_again_and_again_is_there_once(
     assert len(index.segments) == 2, "a segment whose every document was replaced is gone"
 
 
-CHUNKED = {"chunk_tokens": 3, "chunk_overlap": 1}
+CHUNKED = {"chunk_tokens": 3, "chunk_overlap": 1, "chunk_at": "tokens"}
 
 
 def test_a_document_of_chunks_is_replaced_and_deleted_as_a_whole(

@@ -149,11 +149,9 @@ class IndexOptions:
         if self.chunk_at not in _CHUNK_ENDS:
             raise SettingsError(f"chunk_at is {self.chunk_at!r}, expected one of {', '.join(_CHUNK_ENDS)}")
         if self.chunk_tokens is None:
-            given = {"chunk_overlap": self.chunk_overlap} if self.chunk_overlap else {}
-            given |= {"chunk_at": self.chunk_at} if self.chunk_at != "sentences" else {}
-            given |= {} if self.chunk_context else {"chunk_context": self.chunk_context}
-            for name, value in given.items():
-                raise SettingsError(f"{name} is {value} without chunk_tokens: give the size of a chunk too")
+            for name, default in (("chunk_overlap", 0), ("chunk_at", "sentences"), ("chunk_context", True)):
+                if (value := getattr(self, name)) != default:
+                    raise SettingsError(f"{name} is {value} without chunk_tokens: give the size of a chunk too")
         if self.chunk_at == "tokens" and not self.chunk_context:
             raise SettingsError("chunk_context is False with chunk_at tokens, which always puts the title first")
         if self.chunk_tokens is not None and self.chunk_tokens < 1:

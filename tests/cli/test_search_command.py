@@ -112,12 +112,12 @@ def test_a_run_names_each_document_once_by_its_best_chunk(
     monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: ChunkingEncoder())
     corpus = write_lines(tmp_path / "c.jsonl", [{"_id": f"d{row}", "text": "moon tides " * 20} for row in range(3)])
     queries = write_lines(tmp_path / "queries.jsonl", [{"_id": "q", "text": "moon"}])
-    build = llm2comp_command(
-        "index", "build", corpus, "-o", tmp_path / "idx", "--chunk-tokens", "8", "--chunk-overlap", "2", "--hybrid"
-    )
+    chunks = ("--chunk-tokens", "8", "--chunk-overlap", "2", "--chunk-at", "tokens")
+    build = llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", *chunks, "--hybrid")
     assert build.code == 0
     assert re.search(
-        r"(?m)^rows +21 chunks of 8 tokens, 2 shared$", llm2comp_command("index", "info", tmp_path / "idx").out
+        r"(?m)^rows +21 chunks of 8 tokens, 2 shared, cut at tokens$",
+        llm2comp_command("index", "info", tmp_path / "idx").out,
     )
     for mode in ("dense", "bm25", "hybrid"):
         llm2comp_command(

@@ -134,7 +134,7 @@ class _TokenWindows:
 
     def __init__(self, options: IndexOptions, encoder: Any, fields: ChunkFields) -> None:
         # A copy: splitting runs beside encoding, and tokenizers keep settings between calls
-        self._tokenizer = deepcopy(getattr(encoder, "tokenizer", None))
+        self._tokenizer: Any = deepcopy(getattr(encoder, "tokenizer", None))
         if not getattr(self._tokenizer, "is_fast", False):
             raise SettingsError(
                 "chunk_tokens needs a model with a fast tokenizer, which knows where its tokens begin in the text; "

@@ -273,8 +273,9 @@ def _open_shards(
             f"chunk_at and chunk_context are {options.chunks[2:]}, those of the shards {shard.options.chunks[2:]}; "
             "leave them out, or make the shards again"
         )
-    names = ("chunk_tokens", "chunk_overlap", "chunk_at", "chunk_context")
-    merged = replace(options, store=store, **dict(zip(names, shard.options.chunks, strict=True)))
+    tokens, overlap, ends, context = shard.options.chunks
+    chunked = replace(options, chunk_tokens=tokens, chunk_overlap=overlap, chunk_at=ends, chunk_context=context)
+    merged = replace(chunked, store=store)
     encoder, name = _find_encoder(model, shard) if wants_encoder or model is not None else (None, shard.model)
     return _Origin(source, name, shard.fingerprint, merged, encoder, source.sources)
 

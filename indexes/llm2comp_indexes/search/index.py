@@ -233,12 +233,12 @@ class Index:
         """
         if chunks < 0:
             raise SettingsError(f"chunks is {chunks}, expected 0 or more")
-        for segment in self.segments if chunks and hit.document_id != hit.id else []:
-            rows = segment.find_rows([hit.document_id])[0]
-            documents = [segment.documents.fields(row) for row in rows]
-            place = next((place for place, (name, *_) in enumerate(documents) if name == hit.id), None)
+        segments = self.segments if chunks and hit.document_id != hit.id else []
+        for start, segment in zip(self._starts, segments, strict=False):
+            [rows] = segment.find_rows([hit.document_id])
+            around = [self.fetch(start + row, 0.0) for row in rows]
+            place = next((place for place, chunk in enumerate(around) if chunk.id == hit.id), None)
             if place is not None:
-                around = [self._hit_type(name, 0.0, *rest) for name, *rest in documents]
                 return [*around[max(0, place - chunks) : place], hit, *around[place + 1 : place + 1 + chunks]]
         return [hit]
 

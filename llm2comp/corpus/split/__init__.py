@@ -1,4 +1,5 @@
 """Texts cut into chunks that end at headings, paragraphs and sentences, within a budget of tokens.
 
-Knows nothing of indexes: a document goes in with a tokenizer and a budget; pieces with places in its text come out.
+A document goes in with a tokenizer and a budget; pieces with their places in its text come out. Imports `documents` of
+the corpora, `errors`, and markdown-it and ICU, which parse Markdown and find sentences; knows nothing of indexes.
 """

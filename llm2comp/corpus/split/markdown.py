@@ -49,7 +49,8 @@ def _plain(source: str) -> str:
     if not any(mark in source for mark in "*_`[]<&\\"):
         return " ".join(source.split())
     [inline] = _inline_parser().parseInline(source)
-    return " ".join("".join(token.content or " " * (token.type == "softbreak") for token in inline.children).split())
+    children = inline.children or []
+    return " ".join("".join(token.content or " " * (token.type == "softbreak") for token in children).split())
 
 
 class _Reader:

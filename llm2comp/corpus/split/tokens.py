@@ -37,7 +37,8 @@ class Tokens:
             )
         backend = getattr(tokenizer, "backend_tokenizer", None)
         # A copy: splitting runs beside encoding, and tokenizers keep settings between calls
-        self._tokenizer, self._plain = (deepcopy(tokenizer), None) if backend is None else (None, deepcopy(backend))
+        self._tokenizer: Any = deepcopy(tokenizer) if backend is None else None
+        self._plain: Any = deepcopy(backend)
         self.special = 0
         if self._plain is not None:
             self._plain.no_truncation()

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from llm2comp.corpus.fields import FieldNames
     from llm2comp_indexes import IndexOptions
 
-CORPUS = "BEIR folder, .jsonl .parquet .csv .tsv (or .gz .xz .zst), folder or quoted pattern, hub:NAME, python-docs:, -"
+CORPUS = (
+    "BEIR folder, .jsonl .parquet .csv .tsv (or .gz .xz .zst), folder or quoted pattern, s3://, gs://, hf://, "
+    "hub:NAME, python-docs:, -"
+)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]
 Corpora = Annotated[list[str], typer.Argument(metavar="CORPUS", help=CORPUS)]

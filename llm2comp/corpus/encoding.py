@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
+from llm2comp.corpus.remote import RemotePath
 from llm2comp.corpus.text import open_binary, readable
 
 __all__ = ["choose_encoding"]
@@ -19,6 +20,7 @@ __all__ = ["choose_encoding"]
 _WINDOWS = "windows-1252"
 _BLOCK_BYTES = 2**20
 _MOST_HIGH = 0.3  # share of letters outside ASCII: 0.12 in Icelandic, 0.9 in Russian
+_REMOTE_BYTES = 2**22  # read of a file in a store, which is not fetched twice
 _SHOWN = 20  # bytes on each side of the first letter outside ASCII
 _HIGH = re.compile(rb"[\x80-\xff]")
 _ASCII_LETTER = re.compile(rb"[A-Za-z]")
@@ -69,7 +71,6 @@ def _is_utf8(path: Path) -> bool:
     try:
         for block in _blocks(path):
             decoder.decode(block)
-        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True
@@ -79,6 +80,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with readable(path), open_binary(path) as stream:
         while block := stream.read(_BLOCK_BYTES):
             yield block
+            if isinstance(path, RemotePath) and stream.tell() >= _REMOTE_BYTES:
+                return  # what is not UTF-8 after them is an error with its line
 
 
 @cache

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm2comp.corpus.files.readers import READERS, suffix_of
 from llm2comp.corpus.records import RECORD_SUFFIXES
+from llm2comp.corpus.remote import RemotePath, list_files
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, readable, uncompressed_name
 
 __all__ = [
@@ -48,7 +49,7 @@ def is_pattern(path: Path) -> bool:
 def pattern_root(pattern: Path) -> Path:
     """The folder above the first part of a pattern that has a wildcard."""
     fixed = next(row for row, part in enumerate(pattern.parts) if glob.has_magic(part))
-    return Path(*pattern.parts[:fixed])
+    return type(pattern)(*pattern.parts[:fixed])
 
 
 def is_text(path: Path) -> bool:
@@ -78,6 +79,9 @@ def find_records_file(folder: Path) -> Path | None:
     if is_pattern(folder):
         return None
     names = [f"corpus{suffix}{compressed}" for suffix in RECORD_SUFFIXES for compressed in ("", *COMPRESSED_SUFFIXES)]
+    if isinstance(folder, RemotePath):  # listed once, instead of a request for each name
+        there = {file.name for file in list_files(folder) if file.parent == folder}
+        names = [name for name in names if name in there]
     return next((folder / name for name in names if has_records(folder / name) and (folder / name).is_file()), None)
 
 
@@ -104,6 +108,9 @@ def find_files(folder: Path, fits: Callable[[Path], bool]) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise error
 
+    if isinstance(folder, RemotePath):
+        yield from filter(fits, list_files(folder))
+        return
     with readable(folder):
         if is_pattern(folder):
             matches = map(Path, sorted(glob.glob(str(folder), recursive=True)))

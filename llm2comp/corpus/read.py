@@ -31,6 +31,7 @@ from llm2comp.corpus.kinds import (
 )
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
+from llm2comp.corpus.remote import to_path
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
 from llm2comp.corpus.rows import Rows, read_rows
 from llm2comp.corpus.sources import IdMaker, Source, default_name, is_named
@@ -56,8 +57,9 @@ __all__ = [
 
 _EXPECTED = (
     "a BEIR folder, a folder or quoted pattern of texts or of files of rows, a file .jsonl .ndjson .json .csv .tsv "
-    ".txt .md .markdown .rst .html .htm .xhtml (also with .gz .xz .zst), .pdf .docx .epub or .parquet, - (JSON lines "
-    "from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
+    ".txt .md .markdown .rst .html .htm .xhtml (also with .gz .xz .zst), .pdf .docx .epub or .parquet, all these in "
+    "s3://, gs:// or hf://, - (JSON lines from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or "
+    "python-docs:all"
 )
 
 
@@ -102,6 +104,8 @@ def read_corpus(
       Hidden files are left out;
     - a pattern with `*`, `?`, `[...]` or `**`: the files that match it, as of a folder;
     - one .jsonl, .ndjson or .json file (an object per line), .csv, .tsv, .parquet, or a text as in a folder;
+    - any of these with `s3://BUCKET/`, `gs://BUCKET/` or `hf://datasets/USER/NAME/` in front
+      (`llm2comp.corpus.remote`);
     - `-`: JSON lines from standard input, which can be read once; the source is named `stdin`;
     - `hub:NAME[:CONFIG][:SPLIT]`: a data set of the Hugging Face Hub (or a local folder that `datasets` can load),
       streamed;
@@ -157,9 +161,9 @@ def with_types(corpus: str | Path | Rows, source: Source, layout: TableFormat) -
     Raises:
         CorpusError: As `read_corpus` for files that cannot be read, are missing, or of no known kind.
     """
-    if isinstance(corpus, Rows) or source.strings or is_named(corpus) or holds_texts(Path(corpus)):
+    if isinstance(corpus, Rows) or source.strings or is_named(corpus) or holds_texts(to_path(corpus)):
         return source
-    path = Path(corpus)
+    path = to_path(corpus)
     return decide_types(str(corpus), _find_tables(path, several=_is_several(path)), source, layout)
 
 
@@ -198,7 +202,7 @@ def read_entries(
         make = DocumentMaker(name, chosen, same_fields=True)
         maker = IdMaker(source, files=False, single=True)
         return _to_entries(name, read_hub(name, report, chosen.columns()), report, maker, make)
-    path, columns = Path(corpus), chosen.columns()
+    path, columns = to_path(corpus), chosen.columns()
     if path == STANDARD_INPUT:
         make = DocumentMaker(name, chosen, same_fields=False)
         records = read_records(path, report, columns, layout)

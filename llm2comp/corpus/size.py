@@ -9,6 +9,7 @@ from pathlib import Path
 import zstandard
 
 from llm2comp.corpus.kinds import find_records_file, find_tables, find_texts, holds_texts, is_pattern
+from llm2comp.corpus.remote import is_remote
 from llm2comp.corpus.text import COMPRESSED_SUFFIXES, uncompressed_name
 
 __all__ = ["estimate_documents"]
@@ -37,7 +38,7 @@ def estimate_documents(sources: Sequence[str | Path]) -> int | None:
 
 
 def _estimate(source: str) -> int | None:
-    if source.startswith(("python-docs:", "hub:")) or source == "-":
+    if source.startswith(("python-docs:", "hub:")) or source == "-" or is_remote(source):
         return None
     path = Path(source)
     if path.is_dir() or is_pattern(path):

@@ -18,6 +18,7 @@ from llm2comp.corpus.columns import normalise
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.kinds import find_files, holds_texts, is_bare_text, is_pattern, pattern_root
+from llm2comp.corpus.remote import is_remote, to_path
 from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import SettingsError
@@ -183,11 +184,13 @@ def _unique_name(corpus: str | Path | Rows, listed: Sequence[Source], known: Seq
 
 
 def _root(corpus: str | Path | Rows) -> str:
-    return str(corpus) if isinstance(corpus, Rows) or is_named(corpus) else os.path.realpath(corpus)
+    return (
+        str(corpus) if isinstance(corpus, Rows) or is_named(corpus) or is_remote(corpus) else os.path.realpath(corpus)
+    )
 
 
 def _holds_texts(corpus: str | Path | Rows) -> bool:
-    return not isinstance(corpus, Rows) and not is_named(corpus) and holds_texts(Path(corpus))
+    return not isinstance(corpus, Rows) and not is_named(corpus) and holds_texts(to_path(corpus))
 
 
 def _holds_bare_texts(corpus: str | Path | Rows) -> bool:
@@ -216,9 +219,9 @@ def default_name(corpus: str | Path | Rows) -> str:
     elif is_named(corpus):
         name = str(corpus)
     else:
-        path = Path(os.path.abspath(corpus))
+        path = to_path(corpus) if is_remote(corpus) else Path(os.path.abspath(corpus))
         path = pattern_root(path) if is_pattern(path) else path
-        name = path.name if os.path.isdir(path) else uncompressed_name(path)
+        name = path.name if path.is_dir() else uncompressed_name(path)
     return _UNFIT.sub("_", _utf8(name)).strip() or "corpus"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from urllib.parse import unquote
 
@@ -10,6 +11,8 @@ from llm2comp.corpus.kinds import is_pattern, pattern_root
 from llm2comp.corpus.records import Record, read_records
 from llm2comp.corpus.report import Report
 from llm2comp.corpus.table_format import TableFormat
+from llm2comp.corpus.text import readable
+from llm2comp.errors import CorpusError
 
 __all__ = ["read_tables"]
 
@@ -37,7 +40,7 @@ def read_tables(
     """
     root = pattern_root(corpus) if is_pattern(corpus) else corpus
     for file in files:
-        records = read_records(file, report, columns, layout)
+        records = _check_unchanged(file, read_records(file, report, columns, layout))
         if file == corpus:
             yield from records
             continue
@@ -49,6 +52,21 @@ def read_tables(
             there = nested if isinstance(nested, dict) else {}
             added = {name: value for name, value in partition.items() if name not in there}
             yield record._replace(default_id=position, fields={**added, **record.fields})
+
+
+def _check_unchanged(file: Path, records: Iterator[Record]) -> Iterator[Record]:
+    """The records of a file.
+
+    Raises:
+        CorpusError: After the last one, if the file is another one by then.
+    """
+    with readable(file):
+        before = file.stat()
+    yield from records
+    with readable(file):
+        after = file.stat()
+    if S_ISREG(before.st_mode) and (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise CorpusError(f"{file}: changed while it was read; read it again when nothing writes to it")
 
 
 def _partition(folder: Path) -> dict[str, Any]:

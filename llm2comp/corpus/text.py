@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TextIO, cast
 
 import zstandard
 
+from llm2comp.corpus.remote import RemotePath, to_path
 from llm2comp.corpus.transcode import Transcoder, find_mark
 from llm2comp.errors import CorpusError
 
@@ -57,7 +58,7 @@ def open_text(path: str | Path, encoding: str | None = None) -> TextIO:
         CorpusError: On opening, if the file is missing or unreadable; on reading, if its archive is damaged or
             truncated or a line is not UTF-8 (the message names the line).
     """
-    path = Path(path)
+    path = to_path(path)
     with readable(path):
         return _CheckedText(open_binary(path, encoding), path)
 
@@ -72,7 +73,7 @@ def read_bytes(path: str | Path, encoding: str | None = None) -> bytes:
     Raises:
         CorpusError: The file is missing or unreadable, or its archive is damaged or truncated.
     """
-    path = Path(path)
+    path = to_path(path)
     with readable(path), open_binary(path, encoding) as stream:
         return stream.read()
 
@@ -90,7 +91,7 @@ def read_lines(path: str | Path, encoding: str | None = None) -> Iterator[tuple[
     Raises:
         CorpusError: The file is missing or unreadable, or its archive is damaged or truncated.
     """
-    path = Path(path)
+    path = to_path(path)
     with readable(path), open_binary(path, encoding) as stream:
         for number, line in enumerate(_split_lines(stream), start=1):
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -193,12 +194,16 @@ def _open_decompressed(path: Path) -> BinaryIO:
         return io.BufferedReader(cast(io.RawIOBase, _StandardInput()))
     suffix = path.suffix.lower()
     if suffix == ".gz":
-        return io.BufferedReader(cast(io.RawIOBase, gzip.open(path, "rb")))
+        return io.BufferedReader(cast(io.RawIOBase, gzip.open(_local_or_open(path), "rb")))
     if suffix == ".xz":
-        return io.BufferedReader(cast(io.RawIOBase, lzma.open(path, "rb")))
+        return io.BufferedReader(cast(io.RawIOBase, lzma.open(_local_or_open(path), "rb")))
     if suffix == ".zst":
         return io.BufferedReader(_ZstdReader(path))
     return path.open("rb")
+
+
+def _local_or_open(path: Path) -> Path | BinaryIO:
+    return path.open("rb") if isinstance(path, RemotePath) else path
 
 
 class _StandardInput(io.RawIOBase):

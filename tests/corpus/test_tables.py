@@ -199,3 +199,14 @@ def test_tables_of_one_folder_may_have_different_columns(tmp_path: Path, caplog:
         Document("2", "", "t", {"lang": "en"}),
     ]
     assert caplog.messages == [f"{tmp_path}: no row has the field page"]
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    documents = read_corpus(path)
+    next(documents)
+    with path.open("a") as file:
+        file.write('{"text": "c"}\n')
+    with pytest.raises(CorpusError, match=f"^{path}: changed while it was read; read it again"):
+        list(documents)

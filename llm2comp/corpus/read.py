@@ -29,6 +29,7 @@ from llm2comp.corpus.kinds import (
     is_text,
     pattern_root,
 )
+from llm2comp.corpus.mixed_types import MixedTypes
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.remote import to_path
@@ -299,13 +300,14 @@ def _with_ids(
     *,
     several: bool,
 ) -> Iterator[Entry]:
-    seen = IdSet()
+    seen, mixed = IdSet(), MixedTypes(str(path))
     for file, document in documents:
         try:
             file.position.encode("utf-8")
         except UnicodeEncodeError:
             report(f"{file.position!r}: the file's name is not UTF-8; rename it")
         else:
+            mixed.check(document.metadata, str(file.path))
             identifier = ids.make(file.position, (document.title, document.text, document.metadata), seen)
             yield Entry(replace(document, id=identifier), file.position)
     if several:
@@ -351,6 +353,7 @@ def _to_entries(
 ) -> Iterator[Entry]:
     seen = IdSet()
     types = None if typed is None or typed.strings else types_of(typed)
+    mixed = MixedTypes(source)
     for record in records:
         try:
             before = len(make.left_out)
@@ -368,6 +371,7 @@ def _to_entries(
                 )
             if record.cells and types is not None:  # after the id, which does not change with the types
                 document = replace(document, metadata=convert_metadata(document.metadata, types))
+            mixed.check(document.metadata, record.place)
         except ValueError as error:
             report(f"{record.place}: {error}")
         else:

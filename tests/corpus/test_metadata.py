@@ -105,3 +105,22 @@ def test_an_infinite_number_is_refused_or_skipped(tmp_path: Path, field: str, nu
     kept = list(read_corpus(path, on_error="skip", on_skip=skipped.append))
     assert kept == [Document("2", "", "t", {"score": None})]
     assert len(skipped) == 1
+
+
+def test_a_field_of_several_types_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "c.jsonl"
+    rows = [
+        {"year": 1999, "tags": ["a"], "price": None, "open": True},
+        {"year": 1.5, "tags": None, "price": 3, "open": False},
+        {"year": "unknown", "tags": "a", "price": 4.5, "open": 1},
+        {"year": "unknown", "tags": ["a"]},
+    ]
+    path.write_text("".join(json.dumps({"text": str(number), **row}) + "\n" for number, row in enumerate(rows)))
+    for _ in range(2):
+        assert len(list(read_corpus(path))) == 4
+    note = "before; a filter finds the values of one type alone"
+    assert caplog.messages == [
+        f'{path}:3: "year" is of the type text here, and number {note}',
+        f'{path}:3: "tags" is of the type text here, and list {note}',
+        f'{path}:3: "open" is of the type number here, and boolean {note}',
+    ]

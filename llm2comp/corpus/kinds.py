@@ -113,7 +113,7 @@ def find_files(folder: Path, fits: Callable[[Path], bool]) -> Iterator[Path]:
         return
     with readable(folder):
         if is_pattern(folder):
-            matches = map(Path, sorted(glob.glob(str(folder), recursive=True)))
+            matches = map(Path, sorted(set(glob.glob(str(folder), recursive=True))))  # **/** gives some twice
             yield from (path for path in matches if fits(path) and path.is_file())
             return
         for parent, folders, files in os.walk(folder, onerror=fail):

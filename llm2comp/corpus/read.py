@@ -302,19 +302,15 @@ def _with_ids(
 ) -> Iterator[Entry]:
     seen, mixed = IdSet(), MixedTypes(str(path))
     for file, document in documents:
-        try:
-            file.position.encode("utf-8")
-        except UnicodeEncodeError:
-            report(f"{file.position!r}: the file's name is not UTF-8; rename it")
-        else:
-            mixed.check(document.metadata, str(file.path))
-            identifier = ids.make(file.position, (document.title, document.text, document.metadata), seen)
-            yield Entry(replace(document, id=identifier), file.position)
+        mixed.check(document.metadata, str(file.path))
+        content = document.title, document.text, document.metadata
+        yield Entry(replace(document, id=ids.make(file.position, content, seen)), file.position)
     if several:
         for other in find_files(path, lambda one: not is_text(one) and not has_records(one)):
             summary.skip(suffix_of(other), "of unknown kinds")
     if not len(seen):
         raise CorpusError(f"{path}: an empty corpus: no document in it{summary.skipped() or report.summary()}")
+    summary.log_unseen(str(path))
     if several:
         summary.log(str(path))
 

@@ -217,7 +217,7 @@ WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
 }
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no such corpus": (("missing.jsonl", "-o", "OUT"), "missing.jsonl: no such file or folder"),
-    "no known kind": (("notes.pdf", "-o", "OUT"), "notes.pdf: unknown kind of file; expected"),
+    "no known kind": (("notes.png", "-o", "OUT"), "notes.png: unknown kind of file; expected"),
     "no such type": (
         ("CORPUS", "-o", "OUT", "--type", "hnws"),
         "type is 'hnws', .*expected flat, hnsw, ivf, ivfpq or a FAISS factory string",
@@ -278,13 +278,13 @@ def test_mistakes_end_in_one_clear_line(
     stand_in = llm2comp.load
     monkeypatch.setitem(vars(llm2comp), "load", load)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "notes.pdf").write_text("")
+    (tmp_path / "notes.png").write_text("")
     run = llm2comp_command("index", "build", *place(arguments))
     assert (run.code, run.out) == (1, "")
     assert re.fullmatch(rf"llm2comp: error: .*{words}.*\n", run.err), run.err
     with_blocks = {"more lists than rows", "too little memory"}
     kept = {"out"} if any(MISTAKES[name][0] == arguments for name in with_blocks) else set()
-    assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "notes.pdf", *kept}, (
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "notes.png", *kept}, (
         "what was encoded may be kept, and is no index"
     )
     if kept:

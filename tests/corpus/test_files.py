@@ -232,6 +232,20 @@ def test_the_table_of_formats_has_every_kind() -> None:
     assert [suffix for suffix in READERS if f"`{suffix}`" not in table] == []
 
 
+def test_a_name_of_metadata_that_no_file_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.md").write_text("---\nTags: x\n---\ntext")
+    (tmp_path / "b.txt").write_text("text")
+    names = FieldNames(metadata=("tags", "file_pth"))
+    assert [one.metadata for one in read_corpus(tmp_path, fields=names)] == [{"tags": "x"}, {}]
+    assert caplog.messages == [f"{tmp_path}: no file has the field file_pth"]
+
+
+def test_a_pattern_that_matches_a_file_twice(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.txt").write_text("text")
+    assert len(list(read_corpus(tmp_path / "**" / "**" / "*.txt"))) == 1
+
+
 def test_deep_pages_take_no_stack(tmp_path: Path) -> None:
     for name in ("div", "blockquote", "ul><li", "table><tr><td", "b"):
         page = f"<{name}>" * 3000 + "text" + "<p>more" * 100

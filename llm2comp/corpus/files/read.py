@@ -62,6 +62,7 @@ def read_files(
     for file in files():
         if module := missing.get(suffix_of(file.path)):
             report(f'{file.path}: reading it needs {module}, which is not installed: pip install "llm2comp[files]"')
+    unseen = set(metadata or ())
     for file in files():
         kind = suffix_of(file.path)
         if module := missing.get(kind):
@@ -80,7 +81,9 @@ def read_files(
                 summary.skip(kind, "without text")
                 continue
             summary.add(kind, note)
+            unseen.difference_update(document.metadata)
             yield file, document
+    summary.unseen = sorted(unseen)
 
 
 def read_bare_texts(
@@ -89,6 +92,7 @@ def read_bare_texts(
     """Text files as 0.1.0 read them: the whole text, empty or not, without title and metadata."""
     for file in files:
         try:
+            _check_name(file)
             content, _ = _read_content(file.path, READERS[".txt"], encoding)
         except CorpusError as error:
             report(str(error))
@@ -105,6 +109,7 @@ def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | N
         CorpusError: It cannot be read, is not UTF-8, or changes while it is read; the message names it.
         ValueError: It is damaged, protected or malformed.
     """
+    _check_name(file)
     reader = READERS[suffix_of(file.path)]
     content, modified = _read_content(file.path, reader, encoding)
     title = content.title or (Path(uncompressed_name(file.path)).stem if reader.named else "")
@@ -117,6 +122,13 @@ def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | N
     if left_out:
         note_left_out(str(file.path), tuple(sorted(left_out)))
     return Document("", title, content.text, values, content.markup, content.pages), content.note
+
+
+def _check_name(file: TextFile) -> None:
+    try:
+        file.position.encode("utf-8")
+    except UnicodeEncodeError:
+        raise CorpusError(f"{file.position!r}: the file's name is not UTF-8; rename it") from None
 
 
 def _read_content(path: Path, reader: Reader, encoding: str | None) -> tuple[FileContent, str]:

@@ -1,17 +1,12 @@
 """Which reader reads a file, by the suffix of its name."""
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from llm2comp.corpus.files.content import FileContent, decode_utf8
-from llm2comp.corpus.files.docx import read_docx
-from llm2comp.corpus.files.epub import read_epub
-from llm2comp.corpus.files.html import read_html
-from llm2comp.corpus.files.markdown import read_markdown
-from llm2comp.corpus.files.pdf import read_pdf
-from llm2comp.corpus.files.rst import read_rst
 from llm2comp.corpus.text import uncompressed_name
 
 __all__ = ["READERS", "Reader", "suffix_of"]
@@ -38,24 +33,34 @@ class Reader(NamedTuple):
         return next((module for module in self.modules if find_spec(module) is None), None)
 
 
+def _reader_in(module: str) -> Callable[[bytes], FileContent]:
+    """The function `read_MODULE` of a module of this room, imported at first use: most commands read no such file."""
+
+    def read(data: bytes) -> FileContent:
+        content: FileContent = getattr(import_module(f"llm2comp.corpus.files.{module}"), f"read_{module}")(data)
+        return content
+
+    return read
+
+
 def _read_text(data: bytes) -> FileContent:
     return FileContent("", decode_utf8(data))
 
 
-_HTML = Reader(read_html, ("selectolax",), named=True, encoding="page")
-_MARKDOWN = Reader(read_markdown, encoding="text")
+_HTML = Reader(_reader_in("html"), ("selectolax",), named=True, encoding="page")
+_MARKDOWN = Reader(_reader_in("markdown"), encoding="text")
 
 READERS = {
     ".txt": Reader(_read_text, encoding="text"),
     ".md": _MARKDOWN,
     ".markdown": _MARKDOWN,
-    ".rst": Reader(read_rst, ("docutils", "selectolax"), encoding="text"),
+    ".rst": Reader(_reader_in("rst"), ("docutils", "selectolax"), encoding="text"),
     ".html": _HTML,
     ".htm": _HTML,
     ".xhtml": _HTML,
-    ".pdf": Reader(read_pdf, ("pypdfium2",), named=True),
-    ".docx": Reader(read_docx, ("mammoth", "selectolax"), named=True),
-    ".epub": Reader(read_epub, ("selectolax",), named=True),
+    ".pdf": Reader(_reader_in("pdf"), ("pypdfium2",), named=True),
+    ".docx": Reader(_reader_in("docx"), ("mammoth", "selectolax"), named=True),
+    ".epub": Reader(_reader_in("epub"), ("selectolax",), named=True),
 }
 """Readers by suffix in lower case."""
 

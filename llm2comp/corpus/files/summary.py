@@ -2,7 +2,10 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
+
+from llm2comp.corpus.report import list_names
 
 __all__ = ["FileSummary"]
 
@@ -11,9 +14,14 @@ _MOST_KINDS = 12
 
 
 class FileSummary:
-    """Counts the files of one folder or pattern by kind, which is the suffix of their names."""
+    """Counts the files of one folder or pattern by kind, which is the suffix of their names.
+
+    Attributes:
+        unseen: The user's names of metadata that no file has.
+    """
 
     def __init__(self) -> None:
+        self.unseen: Sequence[str] = ()
         self._read = Counter[str]()
         self._notes: dict[str, Counter[str]] = {}
         self._skipped: dict[str, Counter[str]] = {}
@@ -39,6 +47,11 @@ class FileSummary:
         notes = f", of which {_list(self._notes)}" if self._notes else ""
         level = logging.WARNING if self._skipped or self._notes else logging.INFO
         _log(level, f"{corpus}: {files}{notes}{self.skipped()}")
+
+    def log_unseen(self, corpus: str) -> None:
+        """Logs one line for the user's names of metadata that no file has."""
+        if self.unseen:
+            _log(logging.WARNING, f"{corpus}: no file has the field {list_names(self.unseen)}")
 
 
 @cache  # a corpus may be read several times

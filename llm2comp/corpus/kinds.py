@@ -18,6 +18,7 @@ __all__ = [
     "has_records",
     "holds_texts",
     "is_bare_text",
+    "is_document",
     "is_pattern",
     "is_table",
     "is_text",
@@ -33,7 +34,7 @@ def holds_texts(path: Path) -> bool:
     A folder with .txt or .md files is; one with files of other kinds, such as .html, is unless it has files of rows.
     """
     if not (path.is_dir() or is_pattern(path)):
-        return is_text(path)
+        return is_document(path, path)
     if find_records_file(path) is not None:
         return False
     if next(find_files(path, is_bare_text), None) is not None:
@@ -53,8 +54,13 @@ def pattern_root(pattern: Path) -> Path:
 
 
 def is_text(path: Path) -> bool:
-    """Whether the name is that of a file that is a document, compressed or not."""
-    return suffix_of(path) in READERS
+    """Whether the name is that of a file that is a document, compressed or not, wherever it is; not of code."""
+    return (reader := READERS.get(suffix_of(path))) is not None and not reader.code
+
+
+def is_document(path: Path, corpus: Path) -> bool:
+    """Whether the file is a document of the corpus; code is if the name or pattern of the corpus ends as its name."""
+    return is_text(path) or (suffix_of(path) in READERS and suffix_of(path) == suffix_of(corpus))
 
 
 def is_bare_text(path: Path) -> bool:
@@ -87,7 +93,7 @@ def find_records_file(folder: Path) -> Path | None:
 
 def find_texts(folder: Path) -> Iterator[Path]:
     """Files below the folder or that match the pattern that are documents, in order, without hidden ones."""
-    return find_files(folder, is_text)
+    return find_files(folder, lambda path: is_document(path, folder))
 
 
 def find_tables(folder: Path) -> Iterator[Path]:

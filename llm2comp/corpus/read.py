@@ -24,9 +24,9 @@ from llm2comp.corpus.kinds import (
     has_records,
     holds_texts,
     is_bare_text,
+    is_document,
     is_pattern,
     is_table,
-    is_text,
     pattern_root,
 )
 from llm2comp.corpus.mixed_types import MixedTypes
@@ -57,10 +57,10 @@ __all__ = [
 ]
 
 _EXPECTED = (
-    "a BEIR folder, a folder or quoted pattern of texts or of files of rows, a file .jsonl .ndjson .json .csv .tsv "
-    ".txt .md .markdown .rst .html .htm .xhtml (also with .gz .xz .zst), .pdf .docx .epub or .parquet, all these in "
-    "s3://, gs:// or hf://, - (JSON lines from standard input), hub:NAME[:CONFIG][:SPLIT], python-docs: or "
-    "python-docs:all"
+    "a BEIR folder, a folder or quoted pattern of texts or of files of rows, a pattern of code such as 'src/**/*.py', "
+    "a file .jsonl .ndjson .json .csv .tsv .txt .md .markdown .rst .html .htm .xhtml (also with .gz .xz .zst), .pdf "
+    ".docx .epub .parquet or of code, all these in s3://, gs:// or hf://, - (JSON lines from standard input), "
+    "hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
 )
 
 
@@ -233,7 +233,7 @@ def _is_several(path: Path) -> bool:
             return True
         if not path.exists():
             raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
-    if not is_text(path) and not has_records(path):
+    if not is_document(path, path) and not has_records(path):
         raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
     return False
 
@@ -279,7 +279,8 @@ def _read_files(
         _note_other_files(path, find_tables(path), "read are the texts; the files of rows beside them are not")
 
     def find() -> Iterator[TextFile]:
-        files = find_files(path, is_text if source.files else is_bare_text) if several else [path]
+        matches = find_texts(path) if source.files else find_files(path, is_bare_text)
+        files = matches if several else [path]
         return (TextFile(file, file.relative_to(root).as_posix()) for file in files)
 
     summary = FileSummary()
@@ -306,7 +307,7 @@ def _with_ids(
         content = document.title, document.text, document.metadata
         yield Entry(replace(document, id=ids.make(file.position, content, seen)), file.position)
     if several:
-        for other in find_files(path, lambda one: not is_text(one) and not has_records(one)):
+        for other in find_files(path, lambda one: not is_document(one, path) and not has_records(one)):
             summary.skip(suffix_of(other), "of unknown kinds")
     if not len(seen):
         raise CorpusError(f"{path}: an empty corpus: no document in it{summary.skipped() or report.summary()}")

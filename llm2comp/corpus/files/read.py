@@ -112,7 +112,8 @@ def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | N
     _check_name(file)
     reader = READERS[suffix_of(file.path)]
     content, modified = _read_content(file.path, reader, encoding)
-    title = content.title or (Path(uncompressed_name(file.path)).stem if reader.named else "")
+    name = Path(uncompressed_name(file.path))
+    title = content.title or (name.name if reader.code else name.stem if reader.named else "")
     fields = _join_fields(file, content.metadata, modified)
     if metadata is not None:
         chosen = {normalise(name): name for name in metadata}

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from llm2comp.corpus.documents import Markup
 from llm2comp.corpus.files.content import FileContent, decode_utf8
 from llm2comp.corpus.text import uncompressed_name
 
@@ -19,6 +20,7 @@ class Reader(NamedTuple):
         read: Content of a file's bytes, decompressed.
         modules: Modules of the extra `files` that it needs.
         named: Whether a document without a title has the name of its file as title.
+        code: Whether files of this kind are only read where the corpus names them, with their whole name as title.
         encoding: Whether the bytes are text in UTF-8 unless they show or the user says otherwise ("text"), a page that
             names its encoding unless the user does ("page"), or no text ("").
     """
@@ -26,6 +28,7 @@ class Reader(NamedTuple):
     read: Callable[[bytes], FileContent]
     modules: tuple[str, ...] = ()
     named: bool = False
+    code: bool = False
     encoding: Literal["text", "page", ""] = ""
 
     def missing(self) -> str | None:
@@ -47,6 +50,14 @@ def _read_text(data: bytes) -> FileContent:
     return FileContent("", decode_utf8(data))
 
 
+def _read_code(data: bytes) -> FileContent:
+    return FileContent("", decode_utf8(data), markup=Markup.CODE)
+
+
+_CODE = (  # noqa: SIM905
+    ".py .pyi .js .mjs .ts .tsx .jsx .java .kt .scala .go .rs .c .h .cc .cpp .hpp .cs .swift .m .rb .php .pl .lua .r "
+    ".jl .sh .sql .ex .exs .hs .ml .clj .dart .vue"
+).split()
 _HTML = Reader(_reader_in("html"), ("selectolax",), named=True, encoding="page")
 _MARKDOWN = Reader(_reader_in("markdown"), encoding="text")
 
@@ -61,6 +72,7 @@ READERS = {
     ".pdf": Reader(_reader_in("pdf"), ("pypdfium2",), named=True),
     ".docx": Reader(_reader_in("docx"), ("mammoth", "selectolax"), named=True),
     ".epub": Reader(_reader_in("epub"), ("selectolax",), named=True),
+    **dict.fromkeys(_CODE, Reader(_read_code, named=True, code=True, encoding="text")),
 }
 """Readers by suffix in lower case."""
 

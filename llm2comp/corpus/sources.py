@@ -194,7 +194,7 @@ def _holds_texts(corpus: str | Path | Rows) -> bool:
 
 
 def _holds_bare_texts(corpus: str | Path | Rows) -> bool:
-    path = Path(str(corpus))
+    path = to_path(str(corpus))
     several = path.is_dir() or is_pattern(path)
     return next(find_files(path, is_bare_text), None) is not None if several else is_bare_text(path)
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from llm2comp_indexes import IndexOptions
 
 CORPUS = (
-    "BEIR folder, .jsonl .parquet .csv .tsv (or .gz .xz .zst), folder or quoted pattern, s3://, gs://, hf://, "
-    "hub:NAME, python-docs:, -"
+    "BEIR folder, .jsonl .parquet .csv .tsv (or .gz .xz .zst), .txt .md .rst .html .pdf .docx .epub, folder or quoted "
+    "pattern, s3://, gs://, hf://, hub:NAME, python-docs:, -"
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")]

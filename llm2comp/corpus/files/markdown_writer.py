@@ -21,6 +21,7 @@ _BLOCKS = re.compile(
     "form|h[1-6r]|header|hgroup|html|legend|li|main|menu|ol|optgroup|option|p|search|section|summary|table|tbody|td|"
     "tfoot|th|thead|tr|ul"
 )
+_PERMALINKS = frozenset("#¶§🔗")  # with which pages point to their own headings
 _LISTS = frozenset({"ul", "ol", "menu", "dir"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset({"code", "tt", "samp"})
@@ -203,7 +204,10 @@ def _is_left_out(node: Any) -> bool:
     if not node.is_element_node or node.tag is None or _LEFT_OUT.fullmatch(node.tag):
         return True
     attributes = node.attributes
-    return "hidden" in attributes or attributes.get("aria-hidden") == "true"
+    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
+        return True
+    is_anchor = node.tag == "a" and (attributes.get("href") or "").startswith("#")
+    return is_anchor and node.text(deep=True).strip() in _PERMALINKS
 
 
 def _heading(level: int, text: str) -> str:

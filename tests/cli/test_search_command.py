@@ -130,6 +130,37 @@ def test_a_run_names_each_document_once_by_its_best_chunk(
         assert hit["id"] == f"{hit['metadata']['llm2comp_document']}#{hit['metadata']['llm2comp_chunk']}"
 
 
+def test_results_of_chunks_are_cited_with_their_neighbours(
+    tmp_path: Path, llm2comp_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.indexes.live import ChunkingEncoder
+
+    monkeypatch.setitem(vars(llm2comp), "load", lambda name=None: ChunkingEncoder())
+    sections = "".join(f"## Part {n}\n\nThe word {word} is here. One more.\n\n" for n, word in enumerate("abc"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "guide.md").write_text(f"# Guide\n\n{sections}")
+    (tmp_path / "notes" / "other.md").write_text("# Other\n\nThe word b.\n")
+    folder = tmp_path / "idx"
+    llm2comp_command("index", "build", tmp_path / "notes", "-o", folder, "--chunk-tokens", "14")
+    search = ("search", folder, "The word b is here", "-k", "1")
+    assert llm2comp_command(*search, "--neighbours", "1").out.splitlines()[0].endswith("Guide")
+    lines = [line.strip() for line in llm2comp_command(*search, "--neighbours", "1").out.splitlines()[1:]]
+    assert lines == [
+        "notes/guide.md#2 (Part 1)",
+        "## Part 0 The word a is here. One more.",
+        "> ## Part 1 The word b is here. One more.",
+        "## Part 2 The word c is here. One more.",
+    ]
+    [hit] = json.loads(llm2comp_command(*search, "--neighbours", "2", "--json").out)
+    assert [[chunk["id"] for chunk in hit[side]] for side in ("before", "after")] == [
+        ["notes/guide.md#1"],
+        ["notes/guide.md#3"],
+    ]
+    grouped = json.loads(llm2comp_command(*search[:3], "--group-by", "document", "--json").out)
+    assert [hit["id"] for hit in grouped] == ["notes/guide.md#2", "notes/other.md"]
+    assert "before" not in grouped[0]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

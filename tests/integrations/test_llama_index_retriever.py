@@ -71,6 +71,9 @@ def test_chunks_name_their_document(chunk_dir: Path, bundled: LLM2Comp) -> None:
     nodes = LLM2CompRetriever(chunk_dir, model=bundled).retrieve(QUESTIONS[0])
     assert nodes[0].node_id.startswith("bread#")
     assert nodes[0].node.ref_doc_id == "bread"
+    place = nodes[0].node.start_char_idx, nodes[0].node.end_char_idx
+    assert place == (nodes[0].metadata["llm2comp_begin"], nodes[0].metadata["llm2comp_end"])
+    assert "llm2comp_begin" not in nodes[0].get_content(MetadataMode.LLM)
     grouped = LLM2CompRetriever(chunk_dir, 3, model=bundled, options=SearchOptions(by="document")).retrieve(
         QUESTIONS[0]
     )

@@ -199,7 +199,7 @@ def test_what_had_to_be_cut_is_counted(write_corpus: Callable[..., Path], tmp_pa
         def __call__(self, text: str, **options: Any) -> dict[str, list[tuple[int, int]]]:
             return {"offset_mapping": [(place, place + 1) for place in range(len(text))]}
 
-    encoder = ChunkingEncoder()
+    encoder: Any = ChunkingEncoder()
     encoder.tokenizer = CharacterTokenizer()
     corpus = write_corpus([{"_id": "a", "text": "short words " + "x" * 50}, {"_id": "b", "text": "y" * 70}])
     report = build_index([corpus], tmp_path / "idx", model=encoder, options=IndexOptions(chunk_tokens=20))

@@ -133,6 +133,14 @@ def _check(query: QueryType) -> QueryType:
 
 def _node(hit: Hit) -> TextNode:
     source = RelatedNodeInfo(node_id=hit.document_id)
+    places = [name for name in ("llm2comp_begin", "llm2comp_end", "llm2comp_repeated") if name in hit.metadata]
     return TextNode(
-        id_=hit.id, text=hit.text, metadata=hit_metadata(hit), relationships={NodeRelationship.SOURCE: source}
+        id_=hit.id,
+        text=hit.text,
+        metadata=hit_metadata(hit),
+        excluded_embed_metadata_keys=places,  # numbers of characters, which say nothing to a model
+        excluded_llm_metadata_keys=places,
+        relationships={NodeRelationship.SOURCE: source},
+        start_char_idx=hit.metadata.get("llm2comp_begin"),
+        end_char_idx=hit.metadata.get("llm2comp_end"),
     )

@@ -229,6 +229,15 @@ def index(
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Results of a query.")] = 10,
     queries: Annotated[int, typer.Option(min=1, help="Number of queries; none of them is in the index.")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each query is run; the shortest time counts.")] = 3,
+    reading: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Also read and cut N documents as JSON lines, CSV, parquet and Markdown, beside Arrow and the "
+            "splitter alone.",
+        ),
+    ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of FAISS and BLAS in every process.")] = 1,
     workdir: Annotated[
         Path | None,
@@ -262,6 +271,7 @@ def index(
             rounds=rounds,
             threads=threads,
             peer_python=autofaiss,
+            reading=reading,
         )
         record = run_benchmark(settings, tell=tell)
     _report(record, format_record, json_file)

@@ -17,6 +17,7 @@ from llm2comp_benchmarks.cost.index.data import draw_vectors, open_set, write_sy
 from llm2comp_benchmarks.cost.index.jobs import JOBS
 from llm2comp_benchmarks.cost.index.memory import measure_memory
 from llm2comp_benchmarks.cost.index.ratios import RATIOS, format_record, ratios_of
+from llm2comp_benchmarks.cost.index.reading import FORMATS, measure_reading
 from llm2comp_benchmarks.cost.index.run import IndexBenchmark, effort_parameters, run_benchmark, same_training
 from llm2comp_benchmarks.cost.index.search import exact_scores, recall_of
 from llm2comp_benchmarks.cost.processes import run_process, watch_process
@@ -284,3 +285,20 @@ def test_the_command_refuses_a_result_file_in_no_folder(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["bench", "index", "--json", str(tmp_path / "nowhere" / "out.json")])
     assert run.exit_code == 2
     assert "there is no folder" in run.output
+
+
+def test_reading_is_measured_in_every_format(tmp_path: Path) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps({"title": "T", "text": f"Bread {row}. " * 9}) + "\n" for row in range(7)))
+    rates = measure_reading(str(tmp_path / "formats"), str(corpus), 20, None, 16, 1)
+    assert set(rates) == set(FORMATS)
+    for name, measured in rates.items():
+        assert set(measured) == {"read", "cut", "splitter", "peer", *(["strings"] if name == "csv" else [])}
+        assert min(measured.values()) > 0
+    documents = {name: list(read_corpus(tmp_path / "formats" / file)) for name, file in FORMATS.items()}
+    assert documents["jsonl"] == documents["csv"] == documents["parquet"]
+    assert documents["csv"][19].metadata == {"year": 1919, "price": 0.5}
+    assert [(one.title, one.text.strip()) for one in documents["markdown"]] == [
+        (one.title, one.text.strip()) for one in documents["jsonl"]
+    ]
+    assert "read and cut" in format_record({"ratios": {}, "reading": rates})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm2comp_benchmarks.cost.index.data import VectorSet, encode_corpus, open_set, write_synthetic
+from llm2comp_benchmarks.cost.index.reading import measure_reading
 from llm2comp_benchmarks.cost.index.search import compare_searches, find_equal_effort
 from llm2comp_benchmarks.cost.memory import peak_bytes
 from llm2comp_benchmarks.cost.processes import Job, answer_once
@@ -193,6 +194,7 @@ JOBS: dict[str, Job] = {
     "open_faiss": open_faiss,
     "equal_effort": equal_effort,
     "compare": compare,
+    "read_formats": measure_reading,
 }
 """Jobs by name, for a child process."""
 

@@ -57,7 +57,7 @@ def ratios_of(ours: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
 
 
 def format_record(record: dict[str, Any]) -> str:
-    """The record as two aligned tables: one row per index, and one row per ratio."""
+    """The record as aligned tables: one row per index, one per ratio, and one per format that was read."""
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "recall": lambda entry: f"{entry['recall']:.4f}",
         "ms": lambda entry: f"{entry['median_ms']:.3f}",
@@ -75,7 +75,23 @@ def format_record(record: dict[str, Any]) -> str:
     ratios = [["ours / theirs", *kinds]]
     ratios += [[words, *(f"{kind[name]:.2f}" for kind in kinds.values())] for name, words in RATIOS.items()]
     ratios.append(["recall, ours - theirs", *(f"{kind['recall_gain']:+.4f}" for kind in kinds.values())])
-    return "\n\n".join(map(aligned_table, [rows, *([ratios] if kinds else [])]))
+    reading = [_reading_rows(record["reading"])] if "reading" in record else []
+    return "\n\n".join(map(aligned_table, [rows, *([ratios] if kinds else []), *reading]))
+
+
+def _reading_rows(rates: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Documents per second: a row for each format."""
+    columns = {
+        "read": "read",
+        "strings": "read, all text",
+        "cut": "read and cut",
+        "splitter": "cut alone",
+        "peer": "Arrow (text: alone)",
+    }
+    rows = [["documents/s", *columns.values()]]
+    for name, rate in rates.items():
+        rows.append([name, *(f"{rate[column]:,.0f}" if column in rate else "" for column in columns)])
+    return rows
 
 
 def effort_words(entry: dict[str, Any]) -> str:

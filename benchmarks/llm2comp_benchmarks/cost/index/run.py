@@ -25,6 +25,7 @@ JOBS = "llm2comp_benchmarks.cost.index.jobs"
 _PLAIN = "plain FAISS"
 _EQUAL = "auto at equal latency"
 _EQUAL_RECALL = "auto asked for as much"
+_CHUNK_TOKENS = 256
 _PEER = Path(__file__).with_name("peer_autofaiss.py")
 
 
@@ -47,6 +48,7 @@ class IndexBenchmark:
         rounds: Times each query is searched; the least time counts.
         threads: Of FAISS and of BLAS, in every process.
         peer_python: Python of an environment with autofaiss; None: left out.
+        reading: Number of documents that are read and cut in each format; 0: left out.
         seed: Of synthetic vectors, and of the choice of queries.
     """
 
@@ -64,6 +66,7 @@ class IndexBenchmark:
     rounds: int = 3
     threads: int = 1
     peer_python: Path | None = None
+    reading: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -136,6 +139,8 @@ def run_benchmark(settings: IndexBenchmark, *, tell: Callable[[str], None] = lam
         ratios[kind] = _compare_with_faiss(run, kind, prepared)
     if settings.peer_python is not None:
         ratios |= _compare_with_autofaiss(run)
+    if settings.reading:
+        run.entries["reading"] = _read_formats(run)
     record = result_record([], {"vectors": prepared, **_described(settings)}, threads=settings.threads)
     record["versions"] |= index_versions() | run.versions
     return {**run.entries, "ratios": ratios, **record, "seconds": {"all": round(time.perf_counter() - start, 1)}}
@@ -209,6 +214,23 @@ def _compare_with_autofaiss(run: _Run) -> dict[str, dict[str, float]]:
         run.entries[f"llm2comp {name}"] = built[index] | effort | measured[name] | opened[index]
     run.entries["autofaiss"] = peer | measured["autofaiss"] | _open_faiss(run, file)
     return {name: ratios_of(run.entries[f"llm2comp {name}"], run.entries["autofaiss"]) for name in searches}
+
+
+def _read_formats(run: _Run) -> dict[str, Any]:
+    """Documents per second, by format and by what is done."""
+    settings, folder = run.settings, run.folder("reading")
+    rates = run.job(
+        "read and cut documents",
+        "read_formats",
+        folder=str(folder),
+        corpus=settings.corpus or "python-docs:",
+        documents=settings.reading,
+        model=settings.model,
+        chunk_tokens=_CHUNK_TOKENS,
+        rounds=settings.rounds,
+    )
+    shutil.rmtree(folder)
+    return rates
 
 
 def _build_autofaiss(run: _Run, folder: Path) -> dict[str, Any]:

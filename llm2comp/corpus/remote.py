@@ -35,7 +35,9 @@ _CREDENTIALS = {
 
 def is_remote(corpus: object) -> bool:
     """Whether the name of a corpus is that of a file, folder or pattern in a store."""
-    return str(corpus).partition("://")[0] in _SCHEMES and "://" in str(corpus)
+    # pathlib makes s3:/bucket of s3://bucket
+    scheme, separator, _ = str(corpus).partition(":/" if isinstance(corpus, Path) else "://")
+    return bool(separator) and scheme in _SCHEMES
 
 
 def to_path(corpus: str | Path) -> Path:

@@ -21,12 +21,14 @@ def decide_types(corpus: str, files: Sequence[Path], source: Source, layout: Tab
     Args:
         corpus: Name of the corpus, for the line.
         files: All files of the source.
-        source: Where `strings` is set, all columns are text, and nothing is read.
+        source: Where `strings` is set, all columns are text, and nothing is read. It is set for a pipe.
         layout: As for reading.
     """
-    delimited = [file for file in files if delimiter_of(file) and file.is_file()]  # a pipe can be read once
+    delimited = [file for file in files if delimiter_of(file)]
     if source.strings or not delimited:
         return source
+    if not all(file.is_file() for file in delimited):  # a pipe, which can be read once
+        return replace(source, strings=not source.columns)
     known, names = dict(source.columns), source.fields
     roles = set(map(normalise, (*names.ids(), *names.titles(), *names.texts())))
 

@@ -1,7 +1,9 @@
 """Types of the metadata columns of CSV and TSV files."""
 
 import gzip
+import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -98,6 +100,15 @@ def test_ids_made_of_rows_do_not_depend_on_types(tmp_path: Path) -> None:
     assert [document.id for document in read_corpus(path)] == ids
     path.write_text("text,year\na,1\nb,\nc,x\n")
     assert [document.id for document in read_corpus(path)][:2] == ids
+
+
+def test_a_pipe_stays_text(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    os.mkfifo(path)
+    writer = Thread(target=lambda: path.write_text("id,text,year\n1,a,1999\n"))
+    writer.start()
+    assert [document.metadata for document in read_corpus(path)] == [{"year": "1999"}]
+    writer.join()
 
 
 def test_all_files_of_a_source_decide(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -27,6 +27,7 @@ def test_paths() -> None:
     assert (path.scheme, path.key, path.suffix) == ("s3", "lake/a/year=2023/x.jsonl.gz", ".gz")
     assert path.relative_to(to_path("s3://lake/a")).as_posix() == "year=2023/x.jsonl.gz"
     assert to_path(path) is path
+    assert to_path(Path("s3://lake/a")) == to_path("s3://lake/a")
     assert not is_remote("folder/s3")
     assert not is_remote("hub:s3")
     assert type(to_path("a.csv")) is type(Path("a.csv"))

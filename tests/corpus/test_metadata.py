@@ -109,7 +109,7 @@ def test_an_infinite_number_is_refused_or_skipped(tmp_path: Path, field: str, nu
 
 def test_a_field_of_several_types_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "c.jsonl"
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"year": 1999, "tags": ["a"], "price": None, "open": True},
         {"year": 1.5, "tags": None, "price": 3, "open": False},
         {"year": "unknown", "tags": "a", "price": 4.5, "open": 1},

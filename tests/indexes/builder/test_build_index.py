@@ -208,10 +208,11 @@ def test_bad_corpora_leave_nothing(
     assert names(tmp_path) == before
 
 
-@pytest.mark.parametrize("corpora", [[], "corpus.jsonl"])
-def test_corpora_must_be_a_list(tmp_path: Path, corpora: list[str], encoder: WordEncoder) -> None:
+def test_corpora_must_be_a_list_or_one_path(tmp_path: Path, encoder: WordEncoder) -> None:
     with pytest.raises(SettingsError, match="expected a list"):
-        build_index(corpora, tmp_path / "idx", model=encoder)
+        build_index([], tmp_path / "idx", model=encoder)
+    with pytest.raises(CorpusError, match="missing.jsonl: no such file"):
+        build_index("missing.jsonl", tmp_path / "idx", model=encoder)
 
 
 def test_a_missing_second_corpus_is_reported_before_anything_is_encoded(

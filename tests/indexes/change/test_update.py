@@ -230,10 +230,12 @@ def test_another_model_is_refused_and_changes_nothing(build: Callable[..., Path]
     } == before
 
 
-@pytest.mark.parametrize("corpora", [[], "corpus.jsonl"])
-def test_corpora_must_be_a_list(build: Callable[..., Path], corpora: Any, encoder: RecordingEncoder) -> None:
+def test_corpora_must_be_a_list_or_one_path(build: Callable[..., Path], encoder: RecordingEncoder) -> None:
+    folder = build(make_documents(range(5)))
     with pytest.raises(SettingsError, match="expected a list"):
-        add_documents(build(make_documents(range(5))), corpora, model=encoder)
+        add_documents(folder, [], model=encoder)
+    with pytest.raises(CorpusError, match="missing.jsonl: no such file"):
+        add_documents(folder, "missing.jsonl", model=encoder)
 
 
 def test_a_folder_without_an_index_is_told_so_and_left_alone(

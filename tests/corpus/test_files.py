@@ -1,5 +1,6 @@
 """Files of all kinds as documents: thirty odd ones beside what they must give, and what is wrong with bad ones."""
 
+import html
 import os
 import re
 import shutil
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
@@ -244,6 +248,18 @@ def test_a_pattern_that_matches_a_file_twice(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.txt").write_text("text")
     assert len(list(read_corpus(tmp_path / "**" / "**" / "*.txt"))) == 1
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    lines=st.lists(st.text("#=-`~ *>1.|+:\\a", min_size=1, max_size=7), min_size=1, max_size=3),
+    around=st.sampled_from(["<p>{}", "<ul><li>{}<li>x", "<p>q<h2>{}</h2><p>x", "<blockquote>{}", "<dl><dt>t<dd>{}"]),
+)
+def test_no_text_of_a_page_becomes_a_heading_or_code(lines: list[str], around: str) -> None:
+    content = READERS[".html"].read(around.format("<br>".join(map(html.escape, lines))).encode())
+    kinds = [token.type for token in MarkdownIt("commonmark").enable("table").parse(content.text)]
+    assert kinds.count("heading_open") == ("<h2>" in around and any(map(str.strip, lines)))
+    assert not {"fence", "code_block", "table_open"}.intersection(kinds)
 
 
 def test_deep_pages_take_no_stack(tmp_path: Path) -> None:

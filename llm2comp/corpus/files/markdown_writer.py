@@ -26,8 +26,7 @@ _LISTS = frozenset({"ul", "ol", "menu", "dir"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset({"code", "tt", "samp"})
 _BLANKS = re.compile(r"[ \t\n\r\f]+")  # HTML's: a no-break space is none
-_MARK = re.compile(r"(?=#{1,6}(?:\s|$)|`{3}|~{3})")
-_UNDERLINE = re.compile(r"(?=(?:=+|-+)\s*$)")
+_MARK = re.compile(r"(?:(?:>|[-+*]\s|\d{1,9}[.)]\s)\s*)*(?:#{1,6}(?:\s|$)|`{3}|~{3})")  # in a list or quotation too
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language-|lang-|highlight-source-|highlight-|brush:\s*)([\w+#-]+)")
 _NO_CELL_TEXT = ", ".join(f"td {name}" for name in ("table", "pre", "h1", "h2", "h3", "h4", "h5", "h6"))
 _MOST_SPAN = 100  # columns; one cell could claim thousands
@@ -172,7 +171,7 @@ class _Writer:
             self._emit([_heading(self._heading, text.replace("\n", " "))])
         else:
             first, *rest = text.split("\n")
-            self._emit([_MARK.sub(r"\\", first, count=1) if _MARK.match(first) else first, *map(_escape, rest)])
+            self._emit([_escape(first), *(_escape(line, below=True) for line in rest)])
 
     def _emit(self, lines: list[str]) -> None:
         if self._lines and not any(container.tight for container in self._containers if not container.used):
@@ -215,9 +214,11 @@ def _heading(level: int, text: str) -> str:
     return f"{'#' * level} " + re.sub(r"(?<=\s)(?=#+$)", r"\\", text)
 
 
-def _escape(line: str) -> str:
-    """A line behind another one of a paragraph, which must not make that a heading."""
-    return f"\\{line}" if _MARK.match(line) or _UNDERLINE.match(line) else line
+def _escape(line: str, *, below: bool = False) -> str:
+    """A line of a paragraph, which must begin no heading or code, nor `below` another line make that one a heading."""
+    marks = set(line)
+    underlines = below and (marks == {"="} or ("-" in marks and marks <= set("-|: ")))
+    return f"\\{line}" if underlines or _MARK.match(line) else line
 
 
 def _verbatim(node: Any) -> Iterator[str]:

@@ -19,6 +19,7 @@ __all__ = [
     "holds_texts",
     "is_bare_text",
     "is_document",
+    "is_lock",
     "is_pattern",
     "is_table",
     "is_text",
@@ -58,9 +59,15 @@ def is_text(path: Path) -> bool:
     return (reader := READERS.get(suffix_of(path))) is not None and not reader.code
 
 
+def is_lock(path: Path) -> bool:
+    """Whether the name is that of a file that Office keeps beside a document while it is open."""
+    return path.name.startswith("~$")
+
+
 def is_document(path: Path, corpus: Path) -> bool:
     """Whether the file is a document of the corpus; code is if the name or pattern of the corpus ends as its name."""
-    return is_text(path) or (suffix_of(path) in READERS and suffix_of(path) == suffix_of(corpus))
+    is_code = suffix_of(path) in READERS and suffix_of(path) == suffix_of(corpus)
+    return (is_text(path) or is_code) and not is_lock(path)
 
 
 def is_bare_text(path: Path) -> bool:

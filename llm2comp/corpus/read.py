@@ -25,6 +25,7 @@ from llm2comp.corpus.kinds import (
     holds_texts,
     is_bare_text,
     is_document,
+    is_lock,
     is_pattern,
     is_table,
     pattern_root,
@@ -308,7 +309,8 @@ def _with_ids(
         yield Entry(replace(document, id=ids.make(file.position, content, seen)), file.position)
     if several:
         for other in find_files(path, lambda one: not is_document(one, path) and not has_records(one)):
-            summary.skip(suffix_of(other), "of unknown kinds")
+            reason = "kept by Office beside open documents" if is_lock(other) else "of unknown kinds"
+            summary.skip(suffix_of(other), reason)
     if not len(seen):
         raise CorpusError(f"{path}: an empty corpus: no document in it{summary.skipped() or report.summary()}")
     summary.log_unseen(str(path))

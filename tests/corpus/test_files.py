@@ -236,6 +236,39 @@ def test_the_table_of_formats_has_every_kind() -> None:
     assert [suffix for suffix in READERS if f"`{suffix}`" not in table] == []
 
 
+def test_lock_files_of_office_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "~$letter.docx").write_bytes(b"\x03Ada")
+    (tmp_path / "letter.docx").write_bytes(MADE["letter.docx"])
+    for corpus in (tmp_path, tmp_path / "*.docx"):
+        assert [one.title for one in read_corpus(corpus)] == ["On flour"]
+        assert caplog.messages[-1] == (
+            f"{corpus}: 1 file read (.docx 1); left out: 1 kept by Office beside open documents (.docx 1)"
+        )
+
+
+def test_an_encoding_that_is_given_goes_before_what_the_page_names(tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    page.write_bytes('<meta charset="utf-8"><title>Хлеб</title><p>Мука'.encode("cp1251"))
+    [document] = read_corpus(page, encoding="windows-1251")
+    assert (document.title, document.text) == ("Хлеб", "Мука")
+    (tmp_path / "b.md").write_bytes("# Хлеб\n\nМука".encode("cp1251"))
+    [document] = read_corpus(tmp_path / "b.md", encoding="windows-1251")
+    assert (document.title, document.text) == ("Хлеб", "Мука")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_markdown_in_encodings_that_show(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes("---\ntitle: Café\n---\nnaïve".encode(encoding))
+    [document] = read_corpus(tmp_path)
+    assert (document.title, document.text) == ("Café", "naïve")
+
+
+def test_a_book_whose_fonts_alone_are_encrypted_is_read(tmp_path: Path) -> None:
+    fonts = '<e xmlns="x"><CipherReference URI="OEBPS/font.otf"/></e>'
+    content = make_epub({"a.xhtml": "<p>text</p>"}, more={"META-INF/encryption.xml": fonts})
+    assert read_one(tmp_path / "a.epub", content).text == "text"
+
+
 def test_a_name_of_metadata_that_no_file_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.md").write_text("---\nTags: x\n---\ntext")
     (tmp_path / "b.txt").write_text("text")

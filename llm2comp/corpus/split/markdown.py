@@ -69,12 +69,14 @@ class _Reader:
             end: Place at which the last unit ends.
             path: Level and text of the headings so far, which is changed; None: headings here have no section.
         """
-        spans = list(self._blocks(first, last))
+        spans = self._blocks(first, last)
+        if not spans:
+            return [Unit(Kind.PARAGRAPH, begin, end)] if begin < end else []
         starts = [begin, *(max(begin, self._place(self._tokens[opening].map[0])) for opening, _ in spans[1:]), end]
         return [
             self._unit(opening, closing, one, two, path)
             for (opening, closing), (one, two) in zip(spans, pairwise(starts), strict=True)
-        ] or ([Unit(Kind.PARAGRAPH, begin, end)] if begin < end else [])
+        ]
 
     def _blocks(self, first: int, last: int) -> "list[tuple[int, int]]":
         """Number of the opening and of the closing token of each block."""

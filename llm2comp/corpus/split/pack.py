@@ -1,14 +1,21 @@
 """Units packed into pieces: as much as a budget of tokens allows, cut at the highest boundary that fits."""
 
+import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llm2comp.corpus.split.tokens import TokenEnds
 from llm2comp.corpus.split.units import WHOLE, Kind, Unit, parts
 
-__all__ = ["Packed", "Packer"]
+__all__ = ["BLANK_LINES", "TRAILING", "Packed", "Packer"]
 
-_TRAILING = " \t\f\v\r\n"
+BLANK_LINES = re.compile(r"(?:[ \t\f\v]*+(?:\r\n|\n|\r))*+")
+"""Left out at the beginning of a piece."""
+TRAILING = " \t\f\v\r\n"
+"""Left out at the end of a piece."""
+_NEAR = 64
+_LONG_BLANK = re.compile(rf"[{TRAILING}]{{{_NEAR},}}")
 _HEADING_SHARE = 2
 """A heading with more than this part of the budget is cut like a paragraph."""
 
@@ -47,6 +54,7 @@ class Packer:
         self._last: list[Unit] = []  # units of the piece before
         self._repeats: list[int] = []  # places at which it may begin earlier, the first one foremost
         self._header: tuple[int, int] | None = None
+        self._blanks = [match.span() for match in _LONG_BLANK.finditer(text)]
 
     def pack(self, units: Sequence[Unit]) -> None:
         """Adds the units of a whole text, and finishes."""
@@ -123,16 +131,31 @@ class Packer:
         return header + self._count(begin, end)
 
     def _count(self, begin: int, end: int) -> int:
-        """Number of tokens of the range without the white space at its end."""
-        while end > begin and self._text[end - 1] in _TRAILING:
+        """Number of tokens of the range without blank lines before it and white space at its end."""
+        return self._tokens.count(self._first(begin, end), self._last_of(begin, end))
+
+    def _first(self, begin: int, end: int) -> int:
+        blank = BLANK_LINES.match(self._text, begin, end)
+        return blank.end() if blank else begin
+
+    def _last_of(self, begin: int, end: int) -> int:
+        """Place behind the last character of the range that is no white space."""
+        near = max(begin, end - _NEAR)
+        while end > near and self._text[end - 1] in TRAILING:
             end -= 1
-        return self._tokens.count(begin, end)
+        if near < end or near == begin:
+            return end
+        run = self._blanks[bisect_right(self._blanks, (end, 0)) - 1]  # of more than _NEAR characters
+        return max(begin, run[0])
 
     def _take(self, unit: Unit) -> None:
         if not self._taken:
-            room = self._room(unit.begin, self._path)
+            begin = self._first(unit.begin, unit.end)
+            if begin == unit.end:
+                return
+            room = self._room(begin, self._path)
             earlier = (place for place in self._repeats if self._count(place, unit.end) <= room)
-            self._begin = unit.begin if self._header else next(earlier, unit.begin)
+            self._begin = begin if self._header else next(earlier, begin)
         self._taken.append(unit)
         self._end = unit.end
 
@@ -150,7 +173,7 @@ class Packer:
             for sentence in reversed(self._sentences(unit)):
                 if sentence.kind not in (Kind.SENTENCE, Kind.LINE):
                     return places
-                if not self._text[self._begin : sentence.begin].strip(_TRAILING):  # it would be the piece again
+                if not self._text[self._begin : sentence.begin].strip(TRAILING):  # it would be the piece again
                     return places
                 if self._count(sentence.begin, self._end) > self._overlap:
                     return places

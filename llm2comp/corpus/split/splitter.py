@@ -1,6 +1,5 @@
 """Documents cut into pieces within a budget of tokens, each with its place in the text, its headings and its pages."""
 
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from llm2comp.corpus.documents import Document, Markup
 from llm2comp.corpus.split.code import code_unit
 from llm2comp.corpus.split.context import Context
 from llm2comp.corpus.split.markdown import markdown_units
-from llm2comp.corpus.split.pack import Packed, Packer
+from llm2comp.corpus.split.pack import BLANK_LINES, TRAILING, Packed, Packer
 from llm2comp.corpus.split.plain import plain_units
 from llm2comp.corpus.split.tokens import TokenEnds, Tokens
 from llm2comp.corpus.split.units import Unit
@@ -23,8 +22,6 @@ _EDGES = 8
 """Number of tokens that a text by itself may have beyond those that it has within another: they differ at its edges."""
 _SHOWN = 2000
 """Number of characters of a piece in which the headings that it begins with are looked for."""
-_BLANK_LINES = re.compile(r"(?:[ \t\f\v]*(?:\r\n|\n|\r))*")
-_TRAILING = " \t\f\v\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +139,13 @@ def _units(document: Document) -> list[Unit]:
 def _piece(document: Document, packed: Packed) -> Piece | None:
     """The piece without blank lines around it; None if nothing is left."""
     text, begin, end = document.text, packed.begin, packed.end
-    blank = _BLANK_LINES.match(text, begin, end)
+    blank = BLANK_LINES.match(text, begin, end)
     begin = blank.end() if blank else begin
-    end = begin + len(text[begin:end].rstrip(_TRAILING))
+    end = begin + len(text[begin:end].rstrip(TRAILING))
     if begin == end:
         return None
     header = packed.header and text[slice(*packed.header)]
-    repeated = header.rstrip(_TRAILING) + "\n" if header else ""
+    repeated = header.rstrip(TRAILING) + "\n" if header else ""
     return Piece(begin, end, packed.headings, _pages(document, begin, end), repeated)
 
 

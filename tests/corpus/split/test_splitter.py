@@ -116,3 +116,17 @@ def test_any_text_keeps_within_the_limit_and_loses_nothing(
                 assert text.count(piece.repeated.strip())
         assert not text[covered:].strip()
         assert all(one.begin < two.begin for one, two in pairwise(split.pieces))
+
+
+@pytest.mark.parametrize("markup", list(Markup))
+@pytest.mark.parametrize(
+    "text",
+    ["> " * 3000 + "x\n", " " * 50_000 + "x. y", "\n" * 50_000 + "x " * 90, "# h\n" * 500, "[" * 5000, "  - x\n" * 900],
+    ids=["quotes", "spaces", "empty lines", "headings", "brackets", "items"],
+)
+def test_strange_texts_take_no_time(text: str, markup: Markup) -> None:
+    document = Document("d", "T " * 500, text, markup=markup)
+    splitter = Splitter(WordTokenizer(), 32, 8)
+    pieces = splitter.split(document).pieces
+    assert max(splitter._tokens.counts(encoded(splitter, document))) <= 32
+    assert len(pieces) <= len(text.split())

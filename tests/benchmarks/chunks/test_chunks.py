@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from llm2comp_benchmarks.chunks.corpus import Passage, PassageCorpus, join_passages
-from llm2comp_benchmarks.chunks.measure import score
+from llm2comp_benchmarks.chunks.measure import BUDGETS, score
 from llm2comp_benchmarks.chunks.run import WAYS, measure_ways
 from llm2comp_indexes import Hit
 from tests.indexes.live import ChunkingEncoder
+from tests.paths import RESULTS, ROOT
 
 
 @pytest.fixture
@@ -63,3 +64,16 @@ def test_every_way_of_cutting_is_measured(corpus: PassageCorpus, tmp_path: Path)
     assert [(row["cut"], row["chunk_tokens"]) for row in rows] == [(way, size) for size in (4, 8) for way in WAYS]
     assert all(0 <= row["passage_mrr_at_10"] <= 1 for row in rows)
     assert rows[0]["chunks"] > rows[-1]["chunks"]
+
+
+def test_the_published_table_is_the_published_result() -> None:
+    page = (ROOT / "docs" / "indexing" / "build.md").read_text(encoding="utf-8")
+    table = page.partition("| chunks end at |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = json.loads((RESULTS / "chunks-xquad.json").read_text(encoding="utf-8"))["rows"]
+    shares = ("passage_at_1", "passage_mrr_at_10", *(f"answer_in_{budget}_tokens" for budget in BUDGETS))
+    expected = [
+        [f"{row['chunk_tokens']}", row["cut"], f"{row['chunks']:,}", f"{row['mean_tokens']:.0f}"]
+        + [f"{row[name]:.3f}" for name in shares]
+        for row in rows
+    ]
+    assert [line.strip("| ").split(" | ") for line in table] == expected

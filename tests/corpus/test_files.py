@@ -147,6 +147,7 @@ BAD = {
     "title.md": (b"---\ntitle: [a]\n---\ntext", "the title in the front matter is a list, expected a text"),
     "nested.md": (b"---\na: " + b"[" * 900 + b"]" * 900 + b"\n---\ntext", "nested too deeply"),
     "latin.md": (b"a\nb\n\xe9", "not UTF-8; convert the file with iconv"),
+    "long.rst": (b"a\n" + b"word " * 2001, "line 2 has more than 10,000 characters, more than docutils reads"),
     "latin.rst": (b"\xe9", "not UTF-8; convert the file with iconv"),
 }
 

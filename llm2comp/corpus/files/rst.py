@@ -15,13 +15,15 @@ from llm2comp.optional import optional_import
 
 __all__ = ["read_rst"]
 
-_LOCK = Lock()  # unknown roles and directives are looked up in docutils' own tables
+_LOCK = Lock()  # two functions of docutils are replaced while a document is read
+_LINE_CHARACTERS = 10_000  # docutils takes time in the square of them, and leaves longer lines out
 _SETTINGS = {
     "_disable_config": True,
     "embed_stylesheet": False,
     "file_insertion_enabled": False,
     "halt_level": 5,  # no message is an error
     "input_encoding": "unicode",
+    "line_length_limit": _LINE_CHARACTERS,
     "math_output": "LaTeX",
     "output_encoding": "unicode",
     "report_level": 2,  # messages stay in the tree, for they hold the source that docutils could not read
@@ -39,11 +41,16 @@ def read_rst(data: bytes) -> FileContent:
     Nothing is included from other files.
 
     Raises:
-        ValueError: It is not UTF-8, or docutils fails at it.
+        ValueError: It is not UTF-8, has a line that is too long, or docutils fails at it.
         CorpusError: docutils is not installed.
     """
     core = optional_import("docutils.core", extra="files", needed_by="RST", error_type=CorpusError)
     source = decode_utf8(data)
+    for number, line in enumerate(source.split("\n"), start=1):
+        if len(line) > _LINE_CHARACTERS:
+            raise ValueError(
+                f"line {number} has more than {_LINE_CHARACTERS:,} characters, more than docutils reads; break it"
+            )
     try:
         with _lenient():
             tree = core.publish_doctree(source, settings_overrides=_SETTINGS)
@@ -103,12 +110,12 @@ def _lenient() -> Iterator[None]:
     known_directive, known_role = directives.directive, roles.role
 
     def find_directive(name: str, language: Any, document: Any) -> tuple[Any, list[Any]]:
-        found, messages = known_directive(name, language, document)
-        return (found, messages) if found is not None else (_make_directive(name), [])
+        directive, messages = known_directive(name, language, document)
+        return (directive, messages) if directive is not None else (_make_directive(name), [])
 
     def find_role(name: str, language: Any, line: int, reporter: Any) -> tuple[Any, list[Any]]:
-        found, messages = known_role(name, language, line, reporter)
-        return (found, messages) if found is not None else (_read_role, [])
+        role, messages = known_role(name, language, line, reporter)
+        return (role, messages) if role is not None else (_read_role, [])
 
     with _LOCK:
         directives.directive, roles.role = find_directive, find_role

@@ -27,6 +27,7 @@ _QUOTES = "with quotes as part of the texts; --quotes (quotes=True) reads them a
 _NO_QUOTES = "--no-quotes (quotes=False) reads quotes as part of the texts"
 _LONE_RETURN = re.compile(r"\r(?![\r\n]|\Z)")
 _FIRST_SEPARATOR = re.compile(r'"(?:[^"]|"")*" *([;|\t,])')
+_DECLARED = re.compile(r'"?sep=([^\w\s"]|\t)"?\s*', re.IGNORECASE)
 _RETURN = "\udc0d"  # stands for a carriage return inside a line, at which the csv module fails; no decoded byte is this
 
 
@@ -62,10 +63,12 @@ def read_delimited(
 class Lines:
     r"""Lines of a file as text that end in `\n`; lines can be put back.
 
-    Bytes that are not UTF-8 become surrogates, so that reading can continue after them.
+    Bytes that are not UTF-8 become surrogates, so that reading can continue after them. A first line such as `sep=;`,
+    with which Excel is told the separator, is left out.
 
     Attributes:
         path: The file.
+        separator: What that line says; None: there is none.
         number: Number of the last line read, from 1.
     """
 
@@ -74,6 +77,11 @@ class Lines:
         self.number = 0
         self._lines = read_lines(path, encoding)
         self._returned: list[str] = []  # in reverse order
+        first = next(self, "")
+        declared = _DECLARED.fullmatch(first)
+        self.separator = declared[1] if declared else None
+        if first and not declared:
+            self.put_back([first])
 
     def __iter__(self) -> "Lines":
         return self

@@ -91,7 +91,7 @@ def read_table(
 
 
 def _find_separator(lines: Lines, usual: str, columns: Columns) -> str:
-    separator = find_separator(lines.peek(), usual, columns)
+    separator = lines.separator or find_separator(lines.peek(), usual, columns)
     if separator != usual:
         _warn_once(lines.path, f"the values are separated by {name_separator(separator)} (--separator chooses another)")
     return separator

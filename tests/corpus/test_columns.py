@@ -224,3 +224,16 @@ def test_blanks_before_quotes_are_one_line(tmp_path: Path, caplog: pytest.LogCap
     assert [document.text for document in read_corpus(path)] == [' "a"', ' "b"']
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"{path}: line 2: quotes are part of the text; a blank stands before a quote")
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"'])
+def test_the_separator_that_a_line_tells_excel(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text(f"{first}\nid;text\n1.0;a, b\n2.0;c;d\n", newline="")
+    messages = list[str]()
+    documents = read_corpus(path, on_error="skip", on_skip=messages.append)
+    assert [(one.id, one.text) for one in documents] == [("1", "a, b")]
+    assert [message.partition(": ")[0] for message in messages] == [f"{path}:4"]
+    path.write_text("sep=\n")
+    with pytest.raises(CorpusError):
+        list(read_corpus(path))

@@ -1,8 +1,7 @@
 """Boundaries of sentences and words by Unicode's rules (UAX #29), as ICU implements them."""
 
 import re
-
-from icu4py.breakers import SentenceBreaker, WordBreaker
+from typing import Any
 
 __all__ = ["sentence_ends", "word_ends"]
 
@@ -13,12 +12,19 @@ _OUTSIDE_BMP = re.compile("[\U00010000-\U0010ffff\ud800-\udfff]")
 
 def sentence_ends(text: str) -> list[int]:
     """Where each sentence ends, with the white space behind it; the last place is the length of the text."""
-    return [end for _, end in SentenceBreaker(_in_one_unit(text), _LOCALE).segments()]
+    return [end for _, end in _breakers().SentenceBreaker(_in_one_unit(text), _LOCALE).segments()]
 
 
 def word_ends(text: str) -> list[int]:
     """Where each word, punctuation mark or white space ends; Chinese, Japanese and Thai are cut by ICU's dictionary."""
-    return [end for _, end in WordBreaker(_in_one_unit(text), _LOCALE).segments()]
+    return [end for _, end in _breakers().WordBreaker(_in_one_unit(text), _LOCALE).segments()]
+
+
+def _breakers() -> Any:
+    """ICU's breakers, imported at first use: a search needs none."""
+    from icu4py import breakers
+
+    return breakers
 
 
 def _in_one_unit(text: str) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
-
-from markdown_it import MarkdownIt
+from typing import TYPE_CHECKING, Any
 
 from llm2comp.corpus.split.code import code_unit
 from llm2comp.corpus.split.units import Kind, Unit, line_starts
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 __all__ = ["markdown_units"]
 
@@ -33,14 +34,18 @@ def markdown_units(text: str) -> list[Unit]:
 
 
 @cache
-def _parser() -> MarkdownIt:
+def _parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+
     parser = MarkdownIt("commonmark").enable("table")
     parser.core.ruler.enableOnly(["normalize", "block"])
     return parser
 
 
 @cache
-def _inline_parser() -> MarkdownIt:
+def _inline_parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+
     return MarkdownIt("commonmark")
 
 

@@ -59,6 +59,7 @@ def test_build_report_as_json(tmp_path: Path, corpus: Path, llm2comp_command: Ca
         "output",
         "documents",
         "skipped",
+        "cut",
         "dimension",
         "bytes",
         "seconds",

@@ -1,8 +1,9 @@
 """A tiny random model for tests of mechanics: the golden backbone in float32 on the CPU, with a non-zero adapter."""
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,18 @@ QUERY_INSTRUCTION = "find: "
 # Models this small are slower on two threads than on one, and many times slower where other work waits for the cores.
 # Set before torch and FAISS are imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Takes back what a command that ran in this process has set: levels, and handlers that write to its stderr."""
+    yield
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
+    for name in ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from llm2comp.corpus.remote import RemotePath
 from llm2comp.corpus.text import open_binary, readable
+from llm2comp.corpus.transcode import find_mark
+from llm2comp.errors import CorpusError
 
 __all__ = ["choose_encoding"]
 
@@ -21,6 +23,7 @@ _WINDOWS = "windows-1252"
 _BLOCK_BYTES = 2**20
 _MOST_HIGH = 0.3  # share of letters outside ASCII: 0.12 in Icelandic, 0.9 in Russian
 _REMOTE_BYTES = 2**22  # read of a file in a store, which is not fetched twice
+_CHECKED_BYTES = 4096
 _SHOWN = 20  # bytes on each side of the first letter outside ASCII
 _HIGH = re.compile(rb"[\x80-\xff]")
 _ASCII_LETTER = re.compile(rb"[A-Za-z]")
@@ -35,16 +38,30 @@ def choose_encoding(path: Path, given: str | None) -> str | None:
     Args:
         path: The file, which is read once, or a second time if it is not UTF-8. A pipe is left alone.
         given: What the user says.
+
+    Raises:
+        CorpusError: The file cannot be read, or is UTF-16 without a byte order mark.
     """
     if given is not None or not path.is_file():
         return given
     with readable(path):
         state = path.stat()
+    _check_not_utf16(path)
     guess = _guess(path, state.st_size, state.st_mtime_ns)
     if guess is not None:
         _note(path, guess)
         return _WINDOWS
     return None
+
+
+def _check_not_utf16(path: Path) -> None:
+    start = next(_blocks(path), b"")[:_CHECKED_BYTES]
+    halves = {"be": start[::2], "le": start[1::2]}  # of ASCII, these bytes are 0
+    for order, half in halves.items():
+        if half and half.count(0) > len(half) // 2 and find_mark(start) is None:
+            raise CorpusError(
+                f"{path}: it looks like UTF-16 without a byte order mark; name the encoding: --encoding utf-16-{order}"
+            )
 
 
 @lru_cache(maxsize=4096)  # a file is read several times

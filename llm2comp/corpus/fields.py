@@ -1,7 +1,7 @@
 """Fields of a row: which are its id, title, text and metadata, by their names or as the user says."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -172,11 +172,11 @@ class DocumentMaker:
         chosen = self._names.id
         if chosen is not None and is_missing(fields.get(chosen)):
             raise ValueError(f'no id in the field "{chosen}"; the fields are {list_names(fields)}')
+        name = _first_with_value(self._ids, fields)
         for absent in self._ids:
-            if absent in fields and is_missing(fields[absent]):
+            if absent in fields and (is_missing(fields[absent]) or (absent != name and _is_blank(fields[absent]))):
                 del fields[absent]
-        name = next((name for name in self._ids if name in fields), None)
-        if name is None:
+        if name is None or name not in fields:
             return ""
         self._note("id", name, chosen)
         try:
@@ -185,36 +185,27 @@ class DocumentMaker:
             raise ValueError(f'the id in "{name}" is {error}') from None
 
     def _take_title(self, fields: dict[str, Any]) -> str:
-        present = [name for name in self._titles if name in fields]
-        if not present:
+        name = _first_with_value(self._titles, fields)
+        if name is None:
             return ""
-        name = next((name for name in present if not is_missing(fields[name])), present[0])
         title = fields.pop(name)
         self._note("title", name, self._names.title)
-        if is_missing(title):
-            return ""
-        if self._names.title is None and not isinstance(title, str):
-            raise ValueError(f"the title is of type {type(title).__name__}, expected a string")
-        return _as_text(title, "title", name)
+        return "" if is_missing(title) else _as_text(title, "title", name)
 
     def _take_text(self, fields: dict[str, Any]) -> str:
         if self._names.text:
             return self._join_texts(fields)
-        present = [name for name in self._texts if name in fields]
-        if not present:
+        name = _first_with_value(self._texts, fields)
+        if name is None:
             raise ValueError(
                 f"no text; expected one of the fields {', '.join(self._texts)}, found {list_names(fields)}; "
                 "--text-field NAME (fields) chooses another"
             )
-        name = next((name for name in present if not is_missing(fields[name])), present[0])
         text = fields.pop(name)
         self._note("text", name, None)
-        if not isinstance(text, str):
-            raise ValueError(
-                f'the text in "{name}" is {"null" if is_missing(text) else "of type " + type(text).__name__}, expected '
-                "a string"
-            )
-        return text
+        if is_missing(text):
+            raise ValueError(f'the text in "{name}" is null, expected a string')
+        return _as_text(text, "text", name)
 
     def _join_texts(self, fields: dict[str, Any]) -> str:
         present = {name: fields.pop(name) for name in self._names.text if name in fields}
@@ -246,6 +237,16 @@ def _note_roles(source: str, names: tuple[tuple[str, str], ...]) -> None:
     if names:
         roles = ", ".join(f'{role} from "{name}"' for role, name in names)
         _logger.warning("%s: read are %s (--id-field, --title-field, --text-field choose others)", source, roles)
+
+
+def _first_with_value(names: Iterable[str], fields: Mapping[str, Any]) -> str | None:
+    """The first of the names that has a value, or else is a field at all, with a blank text before null."""
+    present = [name for name in names if name in fields]
+    return min(present, key=lambda name: (is_missing(fields[name]), _is_blank(fields[name])), default=None)
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _as_text(value: Any, role: str, name: str) -> str:

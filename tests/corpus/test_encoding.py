@@ -114,3 +114,14 @@ def test_a_changed_file_is_judged_anew(tmp_path: Path) -> None:
     assert read(path) == [TEXT]
     path.write_text(TEXT + " ü", encoding="utf-8")
     assert read(path) == [TEXT + " ü"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["c.csv", "c.txt"])
+def test_utf_16_without_a_mark_is_named(name: str, encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes("id,text\n1,hello café\n2,world\n".encode(encoding))
+    message = f"{name}: it looks like UTF-16 without a byte order mark; name the encoding: --encoding {encoding}$"
+    with pytest.raises(CorpusError, match=message):
+        list(read_corpus(path))
+    assert "hello café" in [*read_corpus(path, encoding=encoding)][0].text

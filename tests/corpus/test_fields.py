@@ -230,3 +230,20 @@ def test_new_names_beside_those_of_before() -> None:
     assert FieldNames(text=("heading", "words")).over(before) == FieldNames("nr", None, ("heading", "words"), ("year",))
     assert FieldNames(metadata=()).over(before) == FieldNames("nr", "heading", ("words",), ())
     assert FieldNames().over(before) == before
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"id": "2", "page_id": "20", "text": "", "body": "D"}, Document("2", "", "D", {"page_id": "20", "text": ""})),
+        ({"id": "", "page_id": "20", "text": "x"}, Document("20", "", "x")),
+        ({"id": "1", "title": " ", "page_title": "T", "text": "x"}, Document("1", "T", "x", {"title": " "})),
+        ({"id": "1", "text": "", "body": None}, Document("1", "", "", {"body": None})),
+        ({"id": 1, "title": 2020, "text": 2.5}, Document("1", "2020", "2.5")),
+    ],
+    ids=["text", "id", "title", "no text has a value", "numbers"],
+)
+def test_the_first_known_name_that_has_a_value(row: dict[str, Any], expected: Document, tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(row))
+    assert list(read_corpus(path)) == [expected]

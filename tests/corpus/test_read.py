@@ -198,7 +198,7 @@ MALFORMED = [
     ("c.jsonl", rb'{"id": 1, "text": "t", "more": {"\udfff": 1}}', "1: half a surrogate pair (\\udfff) in a string"),
     ("c.jsonl", b"[" * 200_000, "1: JSON nested too deeply"),
     ("c.jsonl", b'{"id": 1, "text": %s}' % (b"9" * 5000), "1: Exceeds the limit"),
-    ("c.jsonl", b'{"id": 1, "text": 5}', '1: the text in "text" is of type int, expected a string'),
+    ("c.jsonl", b'{"id": 1, "text": [5]}', '1: the text in "text" is [5], expected a string or a number'),
     ("c.jsonl", b'{"id": 1, "text": null}', '1: the text in "text" is null, expected a string'),
     (
         "c.jsonl",
@@ -206,7 +206,11 @@ MALFORMED = [
         "1: no text; expected one of the fields text, contents, content, body, document_text, page_text, page_content, "
         "passage, full_text, found words; --text-field NAME (fields) chooses another",
     ),
-    ("c.jsonl", b'{"id": 1, "text": "t", "title": ["t"]}', "1: the title is of type list, expected a string"),
+    (
+        "c.jsonl",
+        b'{"id": 1, "text": "t", "title": ["t"]}',
+        "1: the title in \"title\" is ['t'], expected a string or a number",
+    ),
     ("c.jsonl", b'{"id": true, "text": "t"}', '1: the id in "id" is a truth value'),
     ("c.jsonl", b'{"id": ["a"], "text": "t"}', "1: the id in \"id\" is ['a'], expected a string or a number"),
     ("c.jsonl", b'{"id": Infinity, "text": "t"}', '1: the id in "id" is inf'),
@@ -244,7 +248,7 @@ def test_skipping_reports_each_row_and_goes_on(tmp_path: Path) -> None:
         '{"id": 1, "text": "a"}',
         "{",
         '{"id": 1, "text": "second"}',
-        '{"id": 2, "text": 2}',
+        '{"id": 2, "text": [2]}',
         '{"id": 3, "text": "c"}',
     ]
     path = write(tmp_path / "c.jsonl", "\n".join(lines))

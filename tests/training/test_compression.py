@@ -222,7 +222,7 @@ def test_held_out_docstrings_are_never_trained_on(monkeypatch: pytest.MonkeyPatc
     ]
     kept_out = {document.id for document in documents if is_held_out(document.text)}
     assert kept_out
-    monkeypatch.setattr(sources, "read_corpus", lambda source: iter(documents))
+    monkeypatch.setattr(sources, "read_corpus", lambda source, **_: iter(documents))
     settings = compression(Path("python-docs:"))
     splits = Splits(small_model().encoder, ("python-docs:",), settings, limit=1000)
     assert {splits[row]["id"] for row in range(len(splits))} == {document.id for document in documents} - kept_out

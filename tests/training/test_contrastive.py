@@ -358,7 +358,7 @@ def test_sentences_are_distinct_of_fit_length_and_never_held_out(monkeypatch: py
         )
         for number in range(60)
     ]
-    monkeypatch.setattr(sources, "read_corpus", lambda source: iter(documents))
+    monkeypatch.setattr(sources, "read_corpus", lambda source, **_: iter(documents))
     sentences = list(distinct_sentences(("python-docs:",)))
     assert len(sentences) == len(set(sentences))
     assert all(5 <= len(sentence.split()) <= 60 for sentence in sentences)

@@ -114,7 +114,7 @@ def test_held_out_docstrings_and_repeated_texts_are_left_out(monkeypatch: pytest
     documents = [
         Document(str(number), "Title", f"Return the {number}-th value.\n\n{text(number, 30)}") for number in range(60)
     ]
-    monkeypatch.setattr(sources, "read_corpus", lambda source: iter(documents * 2))
+    monkeypatch.setattr(sources, "read_corpus", lambda source, **_: iter(documents * 2))
     texts = list(training_texts(("python-docs:all",)))
     assert texts == [document.content for document in documents if not is_held_out(document.text)]
     assert 0 < len(texts) < 60

@@ -8,7 +8,7 @@ European languages. One line says so, with such a letter among its neighbours.
 import codecs
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from llm2comp.corpus.text import open_binary, readable
 from llm2comp.corpus.transcode import find_mark
 from llm2comp.errors import CorpusError
 
-__all__ = ["choose_encoding"]
+__all__ = ["choose_encoding", "find_windows_sample"]
 
 _WINDOWS = "windows-1252"
 _BLOCK_BYTES = 2**20
@@ -67,12 +67,15 @@ def _check_not_utf16(path: Path) -> None:
 @lru_cache(maxsize=4096)  # a file is read several times
 def _guess(path: Path, size: int, changed: int) -> str | None:
     """Text around the first letter outside ASCII, if the file is in Windows-1252."""
-    if _is_utf8(path):
-        return None
+    return None if _is_utf8(path) else find_windows_sample(_blocks(path))
+
+
+def find_windows_sample(blocks: Iterable[bytes]) -> str | None:
+    """Text around the first letter outside ASCII, if a text that is not UTF-8 is in Windows-1252."""
     high = ascii_letters = 0
     sample = ""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
-    for block in _blocks(path):
+    for block in blocks:
         if _UNDEFINED.search(block) or _UTF8_LETTER.search(decoder.decode(block)):
             return None
         high += len(_HIGH.findall(block))

@@ -316,6 +316,8 @@ def _with_ids(
     summary.log_unseen(str(path))
     if several:
         summary.log(str(path))
+    else:
+        summary.log_notes(str(path))
 
 
 def _note_other_files(path: Path, files: Iterator[Path], message: str) -> None:

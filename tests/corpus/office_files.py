@@ -66,7 +66,9 @@ def make_docx(body: str, properties: str = "", more: Mapping[str, str | bytes] |
     return make_zip({**parts, **(more or {})})
 
 
-def make_epub(chapters: Mapping[str, str], metadata: str = "", more: Mapping[str, str | bytes] | None = None) -> bytes:
+def make_epub(
+    chapters: Mapping[str, str | bytes], metadata: str = "", more: Mapping[str, str | bytes] | None = None
+) -> bytes:
     """An EPUB file of these pages of XHTML, with a table of contents before them."""
     items = "".join(
         f'<item id="c{number}" href="{name}" media-type="application/xhtml+xml"/>'

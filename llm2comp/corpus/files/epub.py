@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 
 from llm2comp.corpus.documents import Markup
 from llm2comp.corpus.files.archive import TextArchive, parse_xml
-from llm2comp.corpus.files.content import FileContent, decode_utf8
+from llm2comp.corpus.files.content import FileContent
 from llm2comp.corpus.files.html import close_empty_elements, parse_html, to_text
 from llm2comp.corpus.files.markdown import without_title
+from llm2comp.corpus.files.page_encoding import decode_page
 
 __all__ = ["read_epub"]
 
@@ -30,7 +31,7 @@ def read_epub(data: bytes) -> FileContent:
     """Content of a book: all chapters of its reading order, without its table of contents.
 
     Raises:
-        ValueError: It is damaged, protected, or expands beyond the limits.
+        ValueError: It is damaged, protected, or expands beyond the limits, or a chapter is in no encoding that shows.
         CorpusError: selectolax is not installed.
     """
     archive = TextArchive(data, ".epub")
@@ -39,10 +40,11 @@ def read_epub(data: bytes) -> FileContent:
     chapters = _find_chapters(package, package_name)
     if protected := _find_encrypted(archive).intersection(chapters):
         raise ValueError(f"protected against copying ({sorted(protected)[0]} in it is encrypted)")
-    text = "\n\n".join(filter(None, (_read_chapter(archive, name) for name in chapters)))
+    texts, notes = zip(*(_read_chapter(archive, name) for name in chapters), strict=True)
+    text = "\n\n".join(filter(None, texts))
     title, *_ = [*_values(package, "title"), ""]
     fields = {name: ", ".join(values) for name, tag in _FIELDS.items() if (values := _values(package, tag))}
-    return FileContent(title, without_title(title, text), fields, Markup.MARKDOWN)
+    return FileContent(title, without_title(title, text), fields, Markup.MARKDOWN, note=next(filter(None, notes), ""))
 
 
 def _find_package(archive: TextArchive) -> str:
@@ -76,13 +78,14 @@ def _find_encrypted(archive: TextArchive) -> set[str]:
     return {unquote(reference.get("URI") or "") for reference in references}
 
 
-def _read_chapter(archive: TextArchive, name: str) -> str:
-    page = archive.read_xml(name)
+def _read_chapter(archive: TextArchive, name: str) -> tuple[str, str]:
+    """Markdown of a chapter, and a note if its encoding is not the one it names."""
+    data = archive.read_xml(name)
     try:
-        text = decode_utf8(page)
-    except UnicodeDecodeError:
-        text = page.decode("utf-16" if page[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252", "replace")
-    return to_text(parse_html(close_empty_elements(text)))
+        page, note = decode_page(data)
+    except ValueError as error:
+        raise ValueError(f"{name} in it is {error}; write the book again in UTF-8") from None
+    return to_text(parse_html(close_empty_elements(page))), note
 
 
 def _find_all(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:

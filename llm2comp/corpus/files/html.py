@@ -1,6 +1,5 @@
 """HTML pages as Markdown, with their title and the metadata of their head."""
 
-import codecs
 import re
 from typing import Any
 
@@ -8,16 +7,13 @@ from llm2comp.corpus.documents import Markup
 from llm2comp.corpus.files.content import FileContent
 from llm2comp.corpus.files.markdown import without_title
 from llm2comp.corpus.files.markdown_writer import to_markdown
+from llm2comp.corpus.files.page_encoding import decode_page
 from llm2comp.errors import CorpusError
 from llm2comp.optional import optional_import
 
 __all__ = ["close_empty_elements", "parse_html", "read_html", "to_text"]
 
 _METADATA = ("author", "description", "keywords")
-_HEAD_BYTES = 4096
-_CHARSET = re.compile(rb"""(?i)<(?:meta\b[^>]*?\bcharset|\?xml\b[^>]*?\bencoding)\s*=\s*["']?\s*([\w.:-]+)""")
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_WINDOWS = frozenset({"ascii", "iso8859-1", "cp1252"})  # read as Windows-1252, as browsers do
 _EMPTY_ELEMENT = re.compile(r"""<([A-Za-z][\w:.-]*)((?:[^<>"'/]|"[^"]*"|'[^']*'|/(?!>))*+)/>""")
 _VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr")
 
@@ -25,10 +21,16 @@ _VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|t
 def read_html(data: bytes) -> FileContent:
     """Content of a page: of its `main` element if it has one, or else of its body.
 
-    The title is that of the head, or else the first `h1`. A page whose encoding neither a byte order mark nor its head
-    names is UTF-8, or else Windows-1252.
+    The title is that of the head, or else the first `h1`.
+
+    Raises:
+        ValueError: Its bytes are not in the encoding that it names, and not in another that shows.
+        CorpusError: selectolax is not installed.
     """
-    page, note = _decode(data)
+    try:
+        page, note = decode_page(data)
+    except ValueError as error:
+        raise ValueError(f"{error}; convert the file with iconv, or name its encoding (--encoding NAME)") from None
     tree = parse_html(close_empty_elements(page) if page.lstrip().startswith("<?xml") else page)
     title = _line(tree.css_first("title")) or _line(tree.css_first("h1"))
     fields = {}
@@ -64,28 +66,6 @@ def close_empty_elements(page: str) -> str:
         return match[0] if _VOID.fullmatch(match[1]) else f"<{match[1]}{match[2]}></{match[1]}>"
 
     return _EMPTY_ELEMENT.sub(close, page)
-
-
-def _decode(data: bytes) -> tuple[str, str]:
-    """The page, and a note if its encoding was guessed or does not fit."""
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _find_charset(data)
-    try:
-        return data.decode(encoding or "utf-8").removeprefix("\ufeff"), ""
-    except UnicodeDecodeError:
-        if encoding is None:
-            return data.decode("cp1252", "replace"), "read as Windows-1252"
-        return data.decode(encoding, "replace").removeprefix("\ufeff"), f"with bytes that are not {encoding}"
-
-
-def _find_charset(data: bytes) -> str | None:
-    """The encoding that the head names, as Python names it; None: it names none that is known."""
-    match = _CHARSET.search(data[:_HEAD_BYTES])
-    try:
-        name = codecs.lookup(match[1].decode("ascii")).name if match else None
-        b"a".decode(name or "utf-8")  # fails for codecs that are not of text, and for UTF-16, which the page cannot be
-    except (LookupError, UnicodeError):
-        return None
-    return "cp1252" if name in _WINDOWS else name
 
 
 def _line(node: Any) -> str:

@@ -48,6 +48,11 @@ class FileSummary:
         level = logging.WARNING if self._skipped or self._notes else logging.INFO
         _log(level, f"{corpus}: {files}{notes}{self.skipped()}")
 
+    def log_notes(self, corpus: str) -> None:
+        """Logs the notes on a corpus that is one file."""
+        for note in self._notes:
+            _log(logging.WARNING, f"{corpus}: {note}")
+
     def log_unseen(self, corpus: str) -> None:
         """Logs one line for the user's names of metadata that no file has."""
         if self.unseen:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llm2comp.corpus.split.tokens import TokenEnds
-from llm2comp.corpus.split.units import WHOLE, Kind, Unit, parts
+from llm2comp.corpus.split.units import Kind, Unit, parts
 
 __all__ = ["BLANK_LINES", "TRAILING", "Packed", "Packer"]
 
@@ -84,8 +84,6 @@ class Packer:
         if self._fits(unit):
             self._take(unit)
         elif self._taken and self._should_close(unit):
-            if self._has_headings_of(unit):
-                self._taken = []  # they are in the path of the unit, and a heading never stands alone
             self._close()
             self._add(unit, counted=counted)
         elif unit.kind is Kind.TABLE:
@@ -111,16 +109,15 @@ class Packer:
     def _should_close(self, unit: Unit) -> bool:
         """Whether the piece ends before the unit: it fits into the next one, or this one is half full.
 
-        With headings alone, the piece only ends before what would have to be cut to keep them with it.
+        Headings keep the first part of what comes below them: blocks, code and sentences are cut for that at items,
+        lines and words. They stand alone, which is better than to be lost, only where the next row, line or word fits
+        into a piece, but not with them.
         """
         if self._is_bare():
-            return (unit.kind in WHOLE or unit.kind is Kind.HEADING) and self._fits_alone(unit)
+            return self._fits_alone(unit) and (
+                unit.kind in (Kind.HEADING, Kind.ROW, Kind.LINE) or not parts(unit, self._text, self._tokens.within)
+            )
         return self._fits_alone(unit) or 2 * self._size(self._begin, self._end) >= self._room_now()
-
-    def _has_headings_of(self, unit: Unit) -> bool:
-        """Whether the piece has only headings that are in the path of the unit, which is none itself."""
-        last = {heading for taken in self._taken for heading in taken.headings[-1:]}
-        return self._is_bare() and unit.kind is not Kind.HEADING and last <= set(self._path)
 
     def _room_now(self) -> int:
         return self._room(self._begin, self._path)
@@ -191,15 +188,19 @@ class Packer:
         """Adds the table row by row; pieces that begin within it repeat its header, unless it takes half of them."""
         assert table.header is not None
         first, *rows = table.children
-        if rows:  # a header stays with the first row
-            first, *rows = Unit(Kind.ROW, first.begin, rows[0].end), *rows[1:]
+        if rows:  # a header stays with the first row, or else with the headings above the table
+            both = Unit(Kind.ROW, first.begin, rows[0].end)
+            if not self._taken or not self._is_bare() or self._fits(both) or not self._fits(first):
+                first, *rows = both, *rows[1:]
+        headless = not self._fits(first) and not self._fits_alone(first)
         self._add(first)
         large = 2 * self._tokens.count(*table.header) > self._room(table.begin, self._path)
         for row in rows:
-            if not large and not self._fits(row) and self._taken:
+            if not large and self._taken and (headless or not self._fits(row)):
                 self._close()
                 self._header = table.header
-                if not self._fits_alone(row):
+                headless = not self._fits_alone(row)  # no row may follow in its last piece, which has no header
+                if headless:
                     self._header = None
             self._add(row)
         if self._header:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from llm2comp.corpus.split.boundaries import sentence_ends, word_ends
 
-__all__ = ["WHOLE", "Kind", "Unit", "cut_at", "line_starts", "parts"]
+__all__ = ["Kind", "Unit", "cut_at", "line_starts", "parts"]
 
 _LINE = re.compile(r"\r\n|\n|\r")
 _WORD = re.compile(r"\S+\s*")
@@ -35,10 +35,6 @@ class Kind(Enum):
     WORD = auto()
     FRAGMENT = auto()
     """A word as dictionaries know it, in writing without spaces."""
-
-
-WHOLE = frozenset({Kind.CODE, Kind.SENTENCE, Kind.ROW, Kind.LINE, Kind.WORD, Kind.FRAGMENT})
-"""Kinds that are not cut, to keep a heading with them, if they fit alone."""
 
 
 @dataclass(frozen=True, slots=True)

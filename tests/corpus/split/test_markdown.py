@@ -2,7 +2,12 @@
 
 from collections.abc import Callable
 
-from tests.corpus.split.conftest import Cut
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm2comp.corpus.documents import Document, Markup
+from llm2comp.corpus.split.splitter import Splitter
+from tests.corpus.split.conftest import CharacterTokenizer, Cut, WordTokenizer, content
 
 Texts = Callable[..., list[str]]
 
@@ -91,9 +96,81 @@ def test_a_heading_never_stands_alone(cut: Cut) -> None:
     ]
 
 
-def test_a_heading_whose_code_leaves_no_room_stands_in_the_path_alone(cut: Cut) -> None:
-    text = "# A\n\nOne two.\n\n## B\n\n```\na b\nc d\n```\n"
-    assert cut(text, 6) == [("# A\n\nOne two.", ("A",)), ("```\na b\nc d\n```", ("A", "B"))]
+def test_a_block_that_leaves_no_room_for_its_heading_is_cut_to_keep_it(texts: Texts) -> None:
+    assert texts("# A\n\nOne two.\n\n## B\n\n```\na b\nc d\n```\n", 6) == [
+        "# A\n\nOne two.",
+        "## B\n\n```\na b",
+        "c d\n```",
+    ]
+    assert texts("# A\n\n- one two three four five\n- six\n", 7) == ["# A\n\n- one two three four", "five\n- six"]
+    assert texts("# A b\n\n- one two\n- three four\n", 6) == ["# A b\n\n- one two", "- three four"]
+    assert texts("# A\n\n> one two three four\n", 6) == ["# A\n\n> one two three", "four"]
+    assert texts("# A\n\nOne two three four five. Six.\n", 6) == ["# A\n\nOne two three four", "five. Six."]
+
+
+def test_the_header_of_a_table_stays_with_the_heading_above_it(texts: Texts) -> None:
+    header, rows = "| n |\n|---|", ["| one two three four five |", "| six |"]
+    assert texts("# A b c\n\n" + "\n".join([header, *rows]), 14) == [
+        f"# A b c\n\n{header}",
+        f"{header}\n{rows[0]}",
+        f"{header}\n{rows[1]}",
+    ]
+
+
+def test_a_heading_stands_alone_rather_than_to_be_lost(cut: Cut) -> None:
+    assert cut("# A b\n\n    one two three four five\n", 6) == [
+        ("# A b", ("A b",)),
+        ("    one two three four five", ("A b",)),
+    ]
+
+
+def test_a_row_after_one_that_was_cut_repeats_the_header(texts: Texts) -> None:
+    header, long, rows = "| n |\n|---|", "| " + "word " * 14 + "|", ["| 1 |", "| 2 |"]
+    assert texts("\n".join([header, rows[0], long, *rows]), 12) == [
+        f"{header}\n{rows[0]}",
+        "| " + "word " * 10 + "word",
+        "word " * 3 + "|",
+        "\n".join([header, *rows]),
+    ]
+    assert texts("\n".join([header, long, rows[0]]), 12)[-2:] == ["word " * 7 + "|", f"{header}\n{rows[0]}"]
+
+
+def test_a_row_after_one_that_leaves_no_room_for_the_header_repeats_it(texts: Texts) -> None:
+    header, wide, row = "| n |\n|---|", "| 1 2 3 4 5 6 7 |", "| 8 |"
+    assert texts("\n".join([header, row, wide, row]), 12) == [f"{header}\n{row}", wide, f"{header}\n{row}"]
+
+
+_WORDS = st.lists(st.sampled_from(["a", "tree", "12.5", "end.", "e.g.", "我爱北京", "x" * 30]), min_size=1, max_size=12)
+_LINES = st.lists(_WORDS.map(" ".join), min_size=1, max_size=4)
+_BLOCKS = st.one_of(
+    st.builds(lambda level, words: f"{'#' * level} {' '.join(words)}", st.integers(1, 4), _WORDS),
+    st.builds(lambda words, line: f"{' '.join(words)}\n{line}", _WORDS, st.sampled_from(["===", "---"])),
+    _LINES.map("\n".join),
+    _LINES.map(lambda lines: "\n".join(f"- {line}" for line in lines)),
+    _LINES.map(lambda lines: "\n".join(f"> {line}" for line in lines)),
+    _LINES.map(lambda lines: "\n".join(["```py", *lines, "```"])),
+    _LINES.map(lambda lines: "\n".join(f"    {line}" for line in lines)),
+    _LINES.map(lambda lines: "\n".join(["| a | b |", "|---|---|", *(f"| {line} | c |" for line in lines)])),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(_BLOCKS, max_size=8).map("\n\n".join),
+    st.integers(2, 32),
+    st.integers(0, 6),
+    st.booleans(),
+    st.sampled_from([WordTokenizer, CharacterTokenizer]),
+)
+def test_the_pieces_cover_all_but_white_space(
+    text: str, limit: int, overlap: int, context: bool, tokenizer: type
+) -> None:
+    splitter = Splitter(tokenizer(), limit, overlap, context=context)
+    pieces = splitter.split(Document("d", "T", text, markup=Markup.MARKDOWN)).pieces
+    covered = {place for piece in pieces for place in range(piece.begin, piece.end)}
+    assert not "".join(character for place, character in enumerate(text) if place not in covered).strip()
+    encoded = [splitter.encoded_text("T", piece.headings, content(text, piece)) for piece in pieces]
+    assert max(splitter._tokens.counts(encoded), default=0) <= limit
 
 
 def test_lists_are_cut_between_items(texts: Texts) -> None:

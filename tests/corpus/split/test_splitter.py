@@ -109,8 +109,7 @@ def test_any_text_keeps_within_the_limit_and_loses_nothing(
         assert max(sizes, default=0) <= (24, 24, 48, 96)[seed % 4], (seed, sizes)
         covered = 0
         for piece in split.pieces:
-            gap = text[covered : piece.begin].strip()
-            assert not gap or gap.strip("# ") in piece.headings, (seed, gap)
+            assert not text[covered : piece.begin].strip(), seed
             covered = max(covered, piece.end)
             if piece.repeated:
                 assert text.count(piece.repeated.strip())

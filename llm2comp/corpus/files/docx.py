@@ -4,6 +4,7 @@ import io
 import re
 import zipfile
 from typing import Any
+from xml.etree import ElementTree
 
 from llm2comp.corpus.documents import Markup
 from llm2comp.corpus.files.archive import TextArchive, parse_xml
@@ -18,6 +19,8 @@ __all__ = ["read_docx"]
 _STYLES = "p[style-name='Title'] => h1.title:fresh\np[style-name='Subtitle'] => p:fresh"
 _BACK_LINKS = 'a[href^="#footnote-ref"], a[href^="#endnote-ref"]'  # from a note to its place, an arrow
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_KEPT = frozenset({f"{_WORD}rPr", f"{_WORD}fldChar", f"{_WORD}instrText"})  # a field begins and ends in runs
 _TERMS = "{http://purl.org/dc/terms/}"
 _CORE = "{http://schemas.openxmlformats.org/package/2006/metadata/core-properties}"
 _FIELDS = {
@@ -34,7 +37,7 @@ def read_docx(data: bytes) -> FileContent:
     """Content of a document: paragraphs, headings by their styles, lists, tables, and footnotes at its end.
 
     The title is that of its properties, or else of its first paragraph of the style Title, or its first heading of the
-    first level. Comments, deleted text, headers and footers are left out.
+    first level. Comments, deleted and hidden text, headers and footers are left out.
 
     Raises:
         ValueError: It is damaged, protected by a password, or expands beyond the limits.
@@ -68,9 +71,25 @@ def _copy_texts(archive: TextArchive) -> io.BytesIO:
     with zipfile.ZipFile(copy, "w") as texts:
         for name in sorted(archive.names):
             if name.endswith((".xml", ".rels")) and not name.startswith("customXml/"):
-                texts.writestr(name, archive.read_xml(name))
+                texts.writestr(name, _without_hidden(archive.read_xml(name)))
     copy.seek(0)
     return copy
+
+
+def _without_hidden(part: bytes) -> bytes:
+    """A part without the content of runs that are marked as hidden, which mammoth would show."""
+    if b":vanish" not in part:
+        return part
+    try:
+        root = ElementTree.fromstring(part)
+    except ElementTree.ParseError:
+        return part  # mammoth says what is wrong
+    for run in root.iter(f"{_WORD}r"):
+        mark = run.find(f"{_WORD}rPr/{_WORD}vanish")
+        if mark is not None and mark.get(f"{_WORD}val") not in ("0", "false", "off"):
+            for child in [child for child in run if child.tag not in _KEPT]:
+                run.remove(child)
+    return ElementTree.tostring(root)
 
 
 def _read_properties(archive: TextArchive) -> tuple[str, dict[str, Any]]:

@@ -33,7 +33,8 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """The fields of the front matter and the text after it; no fields and the whole text if it has none.
 
     Raises:
-        ValueError: The front matter is no mapping or not YAML, or it has aliases, which can expand without limit.
+        ValueError: The front matter is no mapping or not YAML, has a key twice in one mapping, or has aliases, which
+            can expand without limit.
     """
     match = _FRONT_MATTER.match(text)
     if match is None:
@@ -69,11 +70,24 @@ def _parse(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """Class of a loader of plain values."""
+    """Class of a loader of plain values, to which a key that stands twice in one mapping is an error."""
     import yaml
 
+    def construct_mapping(self: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
+        fields: dict[Any, Any] = yaml.SafeLoader.construct_mapping(self, node, deep)
+        names = set[str]()  # metadata has texts as names: 1 and "1" are the same
+        for key, _ in node.value:
+            name = str(self.construct_object(key, deep=True))
+            if name in names:
+                problem = f"the key {name!r:.60} stands twice in one mapping, expected it once"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            names.add(name)
+        return fields
+
     fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # compiled where it is, ten times as fast
-    loader: Any = type("FrontMatterLoader", (fastest,), {"yaml_implicit_resolvers": {}})
+    loader: Any = type(
+        "FrontMatterLoader", (fastest,), {"yaml_implicit_resolvers": {}, "construct_mapping": construct_mapping}
+    )
     for tag, texts, first in _VALUES:
         loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{texts})\Z"), first)
     return loader

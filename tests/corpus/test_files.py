@@ -144,6 +144,11 @@ BAD = {
     "aliases.md": (b"---\na: &a [1]\nb: [*a, *a]\n---\ntext", r"the front matter has YAML aliases \(\*name\)"),
     "python.md": (b"---\na: !!python/object:os.system {}\n---\ntext", "the front matter is not YAML: line 2: "),
     "infinite.md": (b"---\na: .inf\n---\ntext", "'a' is inf, which metadata cannot hold"),
+    "twice.md": (b"---\na: 1\nb: 2\na: 3\n---\ntext", "the front matter is not YAML: line 4: the key 'a' stands twice"),
+    "nested-twice.md": (
+        b"---\na:\n  - {1: x, '1': y}\n---\ntext",
+        "the front .* line 3: the key '1' stands twice in one",
+    ),
     "title.md": (b"---\ntitle: [a]\n---\ntext", "the title in the front matter is a list, expected a text"),
     "nested.md": (b"---\na: " + b"[" * 900 + b"]" * 900 + b"\n---\ntext", "nested too deeply"),
     "latin.md": (b"a\nb\n\xe9", "not UTF-8; convert the file with iconv"),
@@ -294,6 +299,44 @@ def test_no_text_of_a_page_becomes_a_heading_or_code(lines: list[str], around: s
     kinds = [token.type for token in MarkdownIt("commonmark").enable("table").parse(content.text)]
     assert kinds.count("heading_open") == ("<h2>" in around and any(map(str.strip, lines)))
     assert not {"fence", "code_block", "table_open"}.intersection(kinds)
+
+
+HIDDEN = {
+    "<p style='display:none'>x</p><p>y": "y",
+    "<p>a<span style='color: red; DISPLAY : None !important;'>x</span><b style=' Visibility:Hidden '>x</b>b": "ab",
+    "<p style='display: block; visibility: visible'>y": "y",
+    "<p style='display: none; display: block'>y": "y",
+    "<p style='--display: none; background: url(none)'>y": "y",
+    "<pre>a<i style='display:none'>x</i><i aria-hidden=true>x</i>b</pre>": "```\nab\n```",
+    "<table><tr><td>a<td>b<td hidden>x<tr style='display:none'><td>x<td>x<tbody hidden><tr><td>x<td>x</table>": (
+        "| a | b |\n| --- | --- |"
+    ),
+    "<p>Let <span style='display: none'><math alttext='a+b'><mi>a</mi></math></span><img aria-hidden=true alt=x>": (
+        "Let a+b"
+    ),
+}
+PICTURES = {
+    "<p>A <img alt='pic'>next, <img alt='one'><img alt='two'>.": "A pic next, one two.",
+    "<p>word<img alt='pic'>, (<img alt='pic'>) <img alt=''>x<img>y": "word pic, (pic) xy",
+    "<p>yes<img alt='\N{GRINNING FACE}'>sir <a href=b><img alt='logo'>Home</a>": "yes \N{GRINNING FACE} sir logo Home",
+}
+
+
+@pytest.mark.parametrize("page", [*HIDDEN, *PICTURES])
+def test_what_is_hidden_and_what_pictures_say(page: str) -> None:
+    assert READERS[".html"].read(page.encode()).text == {**HIDDEN, **PICTURES}[page]
+
+
+def test_hidden_runs_of_a_document(tmp_path: Path) -> None:
+    def run(text: str, mark: str = "") -> str:
+        return f"<w:r><w:rPr>{mark}</w:rPr><w:t>{text}</w:t></w:r>"
+
+    runs = run("a") + run("x", "<w:b/><w:vanish/>") + run("b", '<w:vanish w:val="0"/>') + run("\N{BREAD}", "<w:b/>")
+    notes = make_docx(
+        paragraph(f'{runs}<w:r><w:footnoteReference w:id="1"/></w:r>') + paragraph(run("x", "<w:vanish/>"))
+    )
+    assert read_one(tmp_path / "a.docx", notes).text.startswith("ab\N{BREAD}")
+    assert "x" not in read_one(tmp_path / "a.docx", notes).text
 
 
 def test_deep_pages_take_no_stack(tmp_path: Path) -> None:

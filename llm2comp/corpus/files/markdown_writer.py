@@ -29,6 +29,10 @@ _BLANKS = re.compile(r"[ \t\n\r\f]+")  # HTML's: a no-break space is none
 _MARK = re.compile(r"(?:(?:>|[-+*]\s|\d{1,9}[.)]\s)\s*)*(?:#{1,6}(?:\s|$)|`{3}|~{3})")  # in a list or quotation too
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language-|lang-|highlight-source-|highlight-|brush:\s*)([\w+#-]+)")
 _NO_CELL_TEXT = ", ".join(f"td {name}" for name in ("table", "pre", "h1", "h2", "h3", "h4", "h5", "h6"))
+_EDGE = "\0"  # at both ends of a picture's text; no page has this character
+_WORDS_MEET = re.compile(  # a word and what is no punctuation on the other side
+    rf"""(?<=\w){_EDGE}+(?=[^\s{_EDGE},.;:!?)\]}}"'’”»…])|(?<=[^\s{_EDGE}(\[{{"'‘“«]){_EDGE}+(?=\w)"""
+)
 _MOST_SPAN = 100  # columns; one cell could claim thousands
 _MOST_CONTAINERS = 20  # that lines show; a small page could repeat the marks of thousands on each line
 _FENCE_CHARACTERS = 3
@@ -96,7 +100,8 @@ class _Writer:
         if node.tag == "br":
             self._inline.append("\n")
         elif node.tag == "img":
-            self._inline.append(_BLANKS.sub(" ", node.attributes.get("alt") or ""))
+            text = _BLANKS.sub(" ", node.attributes.get("alt") or "")
+            self._inline += [_EDGE, text, _EDGE] if text.strip() else [text]
         elif node.tag == "math":
             formula = node.attributes.get("alttext") or node.text(deep=True)
             self._inline.append(_BLANKS.sub(" ", formula))
@@ -164,6 +169,7 @@ class _Writer:
         text = "".join(self._inline)
         self._inline.clear()
         self._codes = [0] * len(self._codes)
+        text = _WORDS_MEET.sub(" ", text).replace(_EDGE, "")
         text = re.sub(" ?\n ?", "\n", re.sub("  +", " ", text)).strip(" \n")
         if not text:
             return
@@ -192,7 +198,7 @@ class _Writer:
 
     def _write_table(self, node: Any, rows: list[list[str]]) -> None:
         for caption in node.css("caption"):
-            if text := _cell(caption):
+            if not _is_hidden(caption) and (text := _cell(caption)):
                 self._emit([text])
         width = max(map(len, rows))
         lines = [f"| {' | '.join([*row, *[''] * (width - len(row))])} |" for row in rows]
@@ -202,11 +208,23 @@ class _Writer:
 def _is_left_out(node: Any) -> bool:
     if not node.is_element_node or node.tag is None or _LEFT_OUT.fullmatch(node.tag):
         return True
+    if _is_hidden(node):
+        return True
+    is_anchor = node.tag == "a" and (node.attributes.get("href") or "").startswith("#")
+    return is_anchor and node.text(deep=True).strip() in _PERMALINKS
+
+
+def _is_hidden(node: Any) -> bool:
+    """Whether the element is not shown; a formula that Wikipedia hides behind its picture counts as shown."""
     attributes = node.attributes
     if "hidden" in attributes or attributes.get("aria-hidden") == "true":
         return True
-    is_anchor = node.tag == "a" and (attributes.get("href") or "").startswith("#")
-    return is_anchor and node.text(deep=True).strip() in _PERMALINKS
+    style = (part.lower().partition(":") for part in (attributes.get("style") or "").split(";"))
+    values = {name.strip(): value.partition("!")[0].strip() for name, _, value in style}
+    if values.get("display") != "none" and values.get("visibility") not in ("hidden", "collapse"):
+        return False
+    first = next(node.iter(), None)
+    return first is None or first.tag != "math"
 
 
 def _heading(level: int, text: str) -> str:
@@ -222,11 +240,15 @@ def _escape(line: str, *, below: bool = False) -> str:
 
 
 def _verbatim(node: Any) -> Iterator[str]:
-    for part in node.traverse(include_text=True):
+    stack = [node]
+    while stack:
+        part = stack.pop()
         if part.is_text_node:
             yield part.text_content or ""
         elif part.tag == "br":
             yield "\n"
+        elif part is node or (part.is_element_node and not _is_hidden(part)):
+            stack.extend(reversed(list(part.iter(include_text=True))))
 
 
 def _language(node: Any) -> str:
@@ -247,9 +269,11 @@ def _find_rows(table: Any) -> list[list[str]]:
     rows: list[list[str]] = []
     spans: dict[int, int] = {}  # columns that a cell above reaches into: rows left
     for row in table.css("tr"):
+        if _is_hidden(row) or _is_hidden(row.parent):
+            continue
         cells: list[str] = []
         for cell in row.iter():
-            if cell.tag in ("td", "th"):
+            if cell.tag in ("td", "th") and not _is_hidden(cell):
                 _skip_spans(cells, spans)
                 down, across = (_span(cell, name) for name in ("rowspan", "colspan"))
                 if down > 1:

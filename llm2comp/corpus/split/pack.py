@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llm2comp.corpus.split.tokens import TokenEnds
-from llm2comp.corpus.split.units import Kind, Unit, parts
+from llm2comp.corpus.split.units import Kind, Unit, line_starts, parts
 
 __all__ = ["BLANK_LINES", "TRAILING", "Packed", "Packer"]
 
@@ -18,6 +18,11 @@ _NEAR = 64
 _LONG_BLANK = re.compile(rf"[{TRAILING}]{{{_NEAR},}}")
 _HEADING_SHARE = 2
 """A heading with more than this part of the budget is cut like a paragraph."""
+
+_MARKS = re.compile(r"(?:(?:[^\w\s]++|\d++[.)])\s++)*+")
+"""Marks of lists and quotes at the beginning of a sentence."""
+_FENCE = re.compile(r"[ \t]*+(?:`{3}|~{3})[^\r\n]*+[\r\n]++")
+"""The line that opens a fence."""
 
 
 @dataclass(slots=True)
@@ -111,13 +116,28 @@ class Packer:
 
         Headings keep the first part of what comes below them: blocks, code and sentences are cut for that at items,
         lines and words. They stand alone, which is better than to be lost, only where the next row, line or word fits
-        into a piece, but not with them.
+        into a piece, but not with them; a mark of a list, a quote or a fence is no such word or line by itself.
         """
         if self._is_bare():
-            return self._fits_alone(unit) and (
-                unit.kind in (Kind.HEADING, Kind.ROW, Kind.LINE) or not parts(unit, self._text, self._tokens.within)
-            )
+            return self._fits_alone(unit) and not self._can_begin_with_headings(unit)
         return self._fits_alone(unit) or 2 * self._size(self._begin, self._end) >= self._room_now()
+
+    def _can_begin_with_headings(self, unit: Unit) -> bool:
+        """Whether the unit may be cut to keep its first part with the headings before it."""
+        match unit.kind:
+            case Kind.HEADING | Kind.ROW | Kind.LINE:
+                return False
+            case Kind.SENTENCE:
+                marks = _MARKS.match(self._text, unit.begin, unit.end)
+                words = parts(unit, self._text, self._tokens.within)
+                word = next((word for word in words if marks and word.end > marks.end()), unit)
+                end = next(iter(parts(word, self._text, self._tokens.within)), word).end
+                return self._size(self._begin, end) <= self._room_now()
+            case Kind.CODE:
+                fence = _FENCE.match(self._text, unit.begin, unit.end)
+                starts = line_starts(self._text, fence.end() if fence else unit.begin, unit.end)
+                return self._size(self._begin, [*starts, unit.end][1]) <= self._room_now()
+        return bool(parts(unit, self._text, self._tokens.within))
 
     def _room_now(self) -> int:
         return self._room(self._begin, self._path)

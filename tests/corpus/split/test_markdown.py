@@ -122,6 +122,8 @@ def test_a_heading_stands_alone_rather_than_to_be_lost(cut: Cut) -> None:
         ("# A b", ("A b",)),
         ("    one two three four five", ("A b",)),
     ]
+    assert cut("# A b\n\n- one two three\n", 4) == [("# A b", ("A b",)), ("- one two three", ("A b",))]
+    assert cut("# A b\n\n```\none two\n```\n", 5) == [("# A b", ("A b",)), ("```\none two\n```", ("A b",))]
 
 
 def test_a_row_after_one_that_was_cut_repeats_the_header(texts: Texts) -> None:

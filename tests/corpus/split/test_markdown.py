@@ -122,8 +122,9 @@ def test_a_heading_stands_alone_rather_than_to_be_lost(cut: Cut) -> None:
         ("# A b", ("A b",)),
         ("    one two three four five", ("A b",)),
     ]
-    assert cut("# A b\n\n- one two three\n", 4) == [("# A b", ("A b",)), ("- one two three", ("A b",))]
-    assert cut("# A b\n\n```\none two\n```\n", 5) == [("# A b", ("A b",)), ("```\none two\n```", ("A b",))]
+    above = "# A\n\n## B"
+    for block in ("- one two three", "1. one two three", "> one two three", "```\none two\n```"):
+        assert cut(f"{above}\n\n{block}\n", 5) == [(above, ("A", "B")), (block, ("A", "B"))]
 
 
 def test_a_row_after_one_that_was_cut_repeats_the_header(texts: Texts) -> None:

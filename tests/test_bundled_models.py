@@ -73,7 +73,8 @@ def test_an_unknown_name_lists_the_bundled_ones(name: str) -> None:
     with pytest.raises(ModelFolderError) as error:
         llm2comp.load(name)
     assert str(error.value) == (
-        f"no model at {name!r}: give a bundled model (llm2comp-tiny), a folder, or a Hub id such as owner/name"
+        f"no model at {name!r}: give a bundled model (llm2comp-small, llm2comp-tiny), a folder, or a Hub id such as "
+        "owner/name"
     )
 
 

@@ -145,7 +145,7 @@ class TestDamage:
         self.refused(
             tmp_path / "nothing",
             "no model at",
-            "give a bundled model (llm2comp-tiny), a folder, or a Hub id such as owner/name",
+            "give a bundled model (llm2comp-small, llm2comp-tiny), a folder, or a Hub id such as owner/name",
         )
         self.refused(tmp_path / "file", "is not a folder: give a folder written by")
         self.refused(tmp_path / "empty", "has no llm2comp.json: give a folder written by")

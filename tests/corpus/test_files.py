@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -290,6 +290,7 @@ def test_a_pattern_that_matches_a_file_twice(tmp_path: Path) -> None:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
+@example(lines=[">1", ">="], around="<p>{}")
 @given(
     lines=st.lists(st.text("#=-`~ *>1.|+:\\a", min_size=1, max_size=7), min_size=1, max_size=3),
     around=st.sampled_from(["<p>{}", "<ul><li>{}<li>x", "<p>q<h2>{}</h2><p>x", "<blockquote>{}", "<dl><dt>t<dd>{}"]),

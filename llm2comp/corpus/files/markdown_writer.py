@@ -26,6 +26,7 @@ _LISTS = frozenset({"ul", "ol", "menu", "dir"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset({"code", "tt", "samp"})
 _BLANKS = re.compile(r"[ \t\n\r\f]+")  # HTML's: a no-break space is none
+_CONTAINERS = re.compile(r"^(?:(?:>|[-+*]\s|\d{1,9}[.)]\s)\s*)+")  # marks of a list or quotation
 _MARK = re.compile(r"(?:(?:>|[-+*]\s|\d{1,9}[.)]\s)\s*)*(?:#{1,6}(?:\s|$)|`{3}|~{3})")  # in a list or quotation too
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language-|lang-|highlight-source-|highlight-|brush:\s*)([\w+#-]+)")
 _NO_CELL_TEXT = ", ".join(f"td {name}" for name in ("table", "pre", "h1", "h2", "h3", "h4", "h5", "h6"))
@@ -234,7 +235,7 @@ def _heading(level: int, text: str) -> str:
 
 def _escape(line: str, *, below: bool = False) -> str:
     """A line of a paragraph, which must begin no heading or code, nor `below` another line make that one a heading."""
-    marks = set(line)
+    marks = set(_CONTAINERS.sub("", line))
     underlines = below and (marks == {"="} or ("-" in marks and marks <= set("-|: ")))
     return f"\\{line}" if underlines or _MARK.match(line) else line
 

@@ -46,7 +46,6 @@ def choose_encoding(path: Path, given: str | None) -> str | None:
         return given
     with readable(path):
         state = path.stat()
-    _check_not_utf16(path)
     guess = _guess(path, state.st_size, state.st_mtime_ns)
     if guess is not None:
         _note(path, guess)
@@ -67,6 +66,7 @@ def _check_not_utf16(path: Path) -> None:
 @lru_cache(maxsize=4096)  # a file is read several times
 def _guess(path: Path, size: int, changed: int) -> str | None:
     """Text around the first letter outside ASCII, if the file is in Windows-1252."""
+    _check_not_utf16(path)
     return None if _is_utf8(path) else find_windows_sample(_blocks(path))
 
 

@@ -27,7 +27,7 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset({"code", "tt", "samp"})
 _BLANKS = re.compile(r"[ \t\n\r\f]+")  # HTML's: a no-break space is none
 _CONTAINERS = re.compile(r"^(?:(?:>|[-+*]\s|\d{1,9}[.)]\s)\s*)+")  # marks of a list or quotation
-_MARK = re.compile(r"(?:(?:>|[-+*]\s|\d{1,9}[.)]\s)\s*)*(?:#{1,6}(?:\s|$)|`{3}|~{3})")  # in a list or quotation too
+_MARK = re.compile(r"#{1,6}(?:\s|$)|`{3}|~{3}")  # of a heading or code
 _LANGUAGE = re.compile(r"(?:^|\s)(?:language-|lang-|highlight-source-|highlight-|brush:\s*)([\w+#-]+)")
 _NO_CELL_TEXT = ", ".join(f"td {name}" for name in ("table", "pre", "h1", "h2", "h3", "h4", "h5", "h6"))
 _EDGE = "\0"  # at both ends of a picture's text; no page has this character
@@ -235,9 +235,10 @@ def _heading(level: int, text: str) -> str:
 
 def _escape(line: str, *, below: bool = False) -> str:
     """A line of a paragraph, which must begin no heading or code, nor `below` another line make that one a heading."""
-    marks = set(_CONTAINERS.sub("", line))
+    bare = _CONTAINERS.sub("", line)
+    marks = set(bare)
     underlines = below and (marks == {"="} or ("-" in marks and marks <= set("-|: ")))
-    return f"\\{line}" if underlines or _MARK.match(line) else line
+    return f"\\{line}" if underlines or _MARK.match(bare) else line
 
 
 def _verbatim(node: Any) -> Iterator[str]:

@@ -6,27 +6,17 @@ from typing import Any
 import pytest
 
 from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
-from llm2comp_indexes import IndexOptions, SearchOptions, add_documents, build_index, encode_shard, open_index
+from llm2comp_indexes import SearchOptions, encode_shard, open_index
 from llm2comp_indexes.builder.shard_file import read_shard
 from llm2comp_indexes.format.manifest import read_manifest
+from tests.indexes.additions import add, build
 from tests.indexes.forging import forge
 from tests.word_encoder import WordEncoder
-
-FLAT = IndexOptions(type="flat")
 
 
 def write(path: Path, *lines: str) -> Path:
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
-
-
-def build(path: Path, output: Path, **options: Any) -> Path:
-    build_index([path], output, model=WordEncoder(), options=FLAT, **options)
-    return output
-
-
-def add(folder: Path, path: Path, **options: Any) -> tuple[int, ...]:
-    return add_documents(folder, [path], model=WordEncoder(), **options)[:3]
 
 
 def find(folder: Path, where: str | None = None) -> dict[str, object]:

@@ -10,11 +10,8 @@ import pytest
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import (
     FieldNames,
-    IndexOptions,
     VectorFiles,
-    add_documents,
     build_from_vectors,
-    build_index,
     encode_shard,
     open_index,
     parse_part,
@@ -22,10 +19,10 @@ from llm2comp_indexes import (
 from llm2comp_indexes.builder import index as builder
 from llm2comp_indexes.builder.corpora import find_sources
 from llm2comp_indexes.format.manifest import read_manifest
+from tests.indexes.additions import FLAT, add, build
 from tests.indexes.forging import forge
 from tests.word_encoder import WordEncoder
 
-FLAT = IndexOptions(type="flat")
 FILES = {
     "a.md": "---\ntags: [x]\n---\n# Bread\n\nFlour and water.\n",
     "b.txt": "rain",
@@ -39,15 +36,6 @@ def write(folder: Path, **changes: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
-
-
-def build(corpus: Path, output: Path, **options: Any) -> Path:
-    build_index([corpus], output, model=WordEncoder(), options=FLAT, **options)
-    return output
-
-
-def add(folder: Path, corpus: Path, **options: Any) -> tuple[int, ...]:
-    return add_documents(folder, [corpus], model=WordEncoder(), **options)[:3]
 
 
 def documents(folder: Path) -> dict[str, tuple[str, str, dict[str, Any]]]:

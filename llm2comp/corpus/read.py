@@ -255,13 +255,11 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
             f"{path}: a folder without corpus.jsonl, beside {list_names(judged)} as of a BEIR folder; name the file of "
             "documents itself"
         )
-    if files:
-        message = "read are the files of rows; the texts beside them are not"
-        _note_other_files(path, find_texts(path), message)
-    if not files and is_pattern(path):
-        raise CorpusError(f"{path}: no file of a known kind matches the pattern; expected {_EXPECTED}")
     if not files:
-        raise CorpusError(f"{path}: a folder without files of a known kind; expected {_EXPECTED}")
+        what = "no file of a known kind matches the pattern"
+        missing = what if is_pattern(path) else "a folder without files of a known kind"
+        raise CorpusError(f"{path}: {missing}; expected {_EXPECTED}")
+    _note_other_files(path, find_texts(path), "read are the files of rows; the texts beside them are not")
     return files
 
 

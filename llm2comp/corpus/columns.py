@@ -17,6 +17,7 @@ __all__ = [
     "match_names",
     "name_separator",
     "normalise",
+    "normalise_names",
     "rename_fields",
 ]
 
@@ -45,6 +46,12 @@ class Columns(NamedTuple):
 def normalise(name: str) -> str:
     """The name in lower case, without surrounding blanks."""
     return name.strip().lower()
+
+
+def normalise_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with normalised names; as they are if two of these are the same."""
+    normal = {normalise(name): value for name, value in fields.items()}
+    return normal if len(normal) == len(fields) else fields
 
 
 def match_names(names: Sequence[str], columns: Columns, source: str | Path) -> list[str]:

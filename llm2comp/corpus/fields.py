@@ -1,6 +1,7 @@
 """Fields of a row: which are its id, title, text and metadata, by their names or as the user says."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -76,12 +77,19 @@ class FieldNames:
         """All names that the user gave."""
         return tuple(name for name in (self.id, self.title, *self.text, *(self.metadata or ())) if name is not None)
 
-    def columns(self) -> Columns:
-        """The known names of columns, for readers of files."""
+    def columns(self, others: Iterable[str] = ()) -> Columns:
+        """The known names of columns, for readers of files.
+
+        Args:
+            others: Names of metadata that are known too, such as those that a source had before.
+        """
         ids, texts = (self.id,) if self.id else ID_FIELDS, self.text or TEXT_FIELDS
         free = [self._free(group) for group in (ids, texts, self.titles(), ("metadata",))]
         known = [_LONG_KNOWN.intersection(group) for group in free]  # the others match by themselves
         known += [frozenset([name]) for group in free for name in group if name not in _LONG_KNOWN]
+        taken = Counter(map(normalise, (*ids, *texts, *self.titles(), "metadata", *self.chosen())))
+        normal = taken + Counter(map(normalise, others))
+        known += [frozenset([name]) for name in others if normal[normalise(name)] == 1]
         return Columns(
             frozenset([*texts, *map(normalise, texts)]),
             frozenset([*ids, *map(normalise, ids)]),

@@ -204,7 +204,7 @@ def read_entries(
         make = DocumentMaker(name, chosen, same_fields=True)
         maker = IdMaker(source, files=False, single=True)
         return _to_entries(name, read_hub(name, report, chosen.columns()), report, maker, make)
-    path, columns = to_path(corpus), chosen.columns()
+    path, columns = to_path(corpus), source.known_columns()
     if path == STANDARD_INPUT:
         make = DocumentMaker(name, chosen, same_fields=False)
         records = read_records(path, report, columns, layout)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from llm2comp.errors import CorpusError, SettingsError
 
-__all__ = ["OnError", "Report", "SkipCounter", "choose_report", "list_names", "note_left_out"]
+__all__ = ["OnError", "Report", "SkipCounter", "choose_report", "count_rows", "list_names", "note_left_out"]
 
 OnError = Literal["raise", "skip"]
 Report = Callable[[str], None]
@@ -21,10 +21,11 @@ class SkipCounter:
 
     Attributes:
         count: Number of rows skipped so far.
+        empty: Number of rows so far that are left out because they have neither title nor text.
     """
 
     def __init__(self, report: Report | None = None) -> None:
-        self.count = 0
+        self.count = self.empty = 0
         self._first = ""
         self._report = report or _logger.warning
 
@@ -37,7 +38,13 @@ class SkipCounter:
     def summary(self) -> str:
         """The end of an error about a corpus in which nothing is left: number of rows skipped, and the first."""
         rows = "row was" if self.count == 1 else "rows were"
-        return f"; {self.count:,} {rows} left out, the first as {self._first}" if self.count else ""
+        skipped = f"; {self.count:,} {rows} left out, the first as {self._first}" if self.count else ""
+        return skipped + (f"; {count_rows(self.empty)} without title and text" if self.empty else "")
+
+
+def count_rows(count: int) -> str:
+    """Number of rows, formatted."""
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def choose_report(on_error: OnError, on_skip: Report | None) -> Report:

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from llm2comp.corpus.columns import normalise
+from llm2comp.corpus.columns import Columns, normalise, normalise_names
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.kinds import find_files, holds_texts, is_bare_text, is_pattern, pattern_root
@@ -57,6 +57,10 @@ class Source:
     strings: bool = False
     columns: tuple[tuple[str, str], ...] = ()
     files: bool = False
+
+    def known_columns(self) -> Columns:
+        """The names of its columns: those of its fields, and of the metadata that it had so far."""
+        return self.fields.columns([name for name, _ in self.columns])
 
 
 def name_sources(
@@ -274,8 +278,13 @@ class IdMaker:
         return identifier
 
     def _make_by_content(self, content: tuple[str, str, dict[str, Any]], taken: IdSet) -> str:
-        """`SOURCE#HASH`; of equal rows, the second one gets `-2` behind it, and so on."""
-        text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        """`SOURCE#HASH`; of equal rows, the second one gets `-2` behind it, and so on.
+
+        The case of the names of metadata, blanks around them and their order do not count, as everywhere.
+        """
+        title, body, metadata = content
+        hashed = (title, body, normalise_names(metadata))
+        text = json.dumps(hashed, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
         identifier = base = f"{self._name}#{digest}"
         while not taken.add(identifier):

@@ -48,7 +48,7 @@ def types_of(source: Source) -> Mapping[str, ColumnType]:
 
 def _read_cells(file: Path, source: Source, layout: TableFormat) -> Iterator[Mapping[str, str | None]]:
     delimiter = delimiter_of(file) or ""
-    return (fields for _, fields in read_table(file, delimiter, _ignore, source.fields.columns(), layout))
+    return (fields for _, fields in read_table(file, delimiter, _ignore, source.known_columns(), layout))
 
 
 def _ignore(message: str) -> None:

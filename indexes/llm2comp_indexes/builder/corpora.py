@@ -1,5 +1,6 @@
 """Documents of several corpora as one stream, with a count of the rows skipped."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.files.read import FILE_TIME
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries, with_types
-from llm2comp.corpus.report import Report, SkipCounter, choose_report
+from llm2comp.corpus.report import Report, SkipCounter, choose_report, count_rows
 from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.sources import Source, find_maker, name_sources
 from llm2comp.corpus.table_format import TableFormat
@@ -22,6 +23,8 @@ __all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora", "without_file_time
 
 RESERVED_FIELDS = (*CHUNK_FIELDS, *PLACE_FIELDS, "llm2comp_title", "llm2comp_score")
 """Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
+
+_logger = logging.getLogger(__name__)
 
 
 def find_sources(
@@ -62,6 +65,7 @@ def open_corpora(
     *,
     layout: TableFormat,
     known: Sequence[Source] = (),
+    keep_empty: bool = False,
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
@@ -69,9 +73,10 @@ def open_corpora(
         corpora: As `read_corpus` takes them.
         sources: The source of each.
         on_error: Whether a malformed row raises an error or is skipped.
-        skip: Counts skipped rows.
+        skip: Counts skipped rows, and rows without title and text.
         layout: How .csv and .tsv files are read.
         known: Sources of the index so far.
+        keep_empty: Whether rows without title and text are documents too, as for vectors that were made of them.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, an id occurs twice or is one that another source may make,
@@ -82,8 +87,27 @@ def open_corpora(
     for corpus, source in zip(corpora, sources, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
         entries = read_entries(corpus, source, on_error="skip", on_skip=report, layout=layout)
+        if not keep_empty:
+            entries = _without_empty(corpus, entries, report, skip)
         streams.append((corpus, _check(corpus, entries, report, makers)))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
+
+
+def _without_empty(
+    source: str | Path | Rows, entries: Iterator[Entry], report: SkipCounter, skip: SkipCounter
+) -> Iterator[Entry]:
+    """The documents that have a title or a text; at the end, one line counts the others."""
+    first = ""
+    for entry in entries:
+        if entry.document.content.strip():
+            yield entry
+            continue
+        first = first or entry.document.id
+        report.empty += 1
+        skip.empty += 1
+    if report.empty:
+        counted = count_rows(report.empty)
+        _logger.warning('%s: %s without title and text, the first "%.80s": not indexed', source, counted, first)
 
 
 def _check(

@@ -55,6 +55,7 @@ class ShardReport(NamedTuple):
         encode_seconds: Duration of the encoding alone.
         encoded: Number of rows encoded by this run.
         cut: Number of words, rows of tables and lines of code that this run had to cut for chunks.
+        empty: Number of rows of the corpus without title and text, which are not encoded.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class ShardReport(NamedTuple):
     encode_seconds: float
     encoded: int
     cut: int = 0
+    empty: int = 0
 
 
 class _Corpus:
@@ -170,7 +172,8 @@ def encode_shard(
             shard = _make(folder, corpus, sources, part, encoder, name, encode, split, chosen, show)
     size = sum(record.bytes for record in shard.files.values())
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
-    return ShardReport(folder, *counts, time.perf_counter() - start, encode.seconds, encode.rows, split.cut)
+    spent = (time.perf_counter() - start, encode.seconds)
+    return ShardReport(folder, *counts, *spent, encode.rows, split.cut, skips.empty)
 
 
 def _clear(folder: Path) -> None:

@@ -233,7 +233,7 @@ def _open_arrays(
     sources = find_sources(corpora, **names) if corpora else []
 
     def read_documents() -> Iterator[Document]:
-        entries = open_corpora(corpora, sources, on_error, skips, layout=names["layout"])
+        entries = open_corpora(corpora, sources, on_error, skips, layout=names["layout"], keep_empty=True)
         return (entry.document for entry in entries)
 
     if corpora:

@@ -40,6 +40,7 @@ class BuildReport:
         encode_seconds: Duration of the encoding alone.
         measured: Type, recall and latency of the finished index.
         cut: Number of words, rows of tables and lines of code that were longer than a chunk and had to be cut.
+        empty: Number of rows without title and text, which are not indexed. Files are counted in the log.
     """
 
     documents: int
@@ -51,6 +52,7 @@ class BuildReport:
     encode_seconds: float
     measured: Report
     cut: int = 0
+    empty: int = 0
 
 
 def build_index(
@@ -150,4 +152,5 @@ def build_index(
         encode.seconds,
         measured,
         split.cut,
+        skips.empty,
     )

@@ -1,5 +1,7 @@
 """Additions and deletions of documents, each in one commit."""
 
+import json
+import logging
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.corpus.columns import normalise_names
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.read import Entry
@@ -36,6 +39,7 @@ from llm2comp_indexes.structures.gpu import resolve_device
 __all__ = ["AddReport", "DeleteReport", "add_documents", "delete_documents"]
 
 _IDS_AT_ONCE = 4096
+_logger = logging.getLogger(__name__)
 
 
 class AddReport(NamedTuple):
@@ -49,6 +53,7 @@ class AddReport(NamedTuple):
         seconds: Duration of the addition.
         encode_seconds: Duration of the encoding alone.
         cut: As for `build_index`.
+        empty: As for `build_index`; a document that the index holds stays, as do others that left their corpus.
     """
 
     added: int
@@ -58,6 +63,7 @@ class AddReport(NamedTuple):
     seconds: float
     encode_seconds: float
     cut: int = 0
+    empty: int = 0
 
 
 class DeleteReport(NamedTuple):
@@ -162,10 +168,11 @@ def add_documents(
                 )
             kept = [_without(change, *replaced) for replaced in zip(index.segments, changes.replaced, strict=True)]
             _commit(change, [*kept, segment], listed)
+            changes.warn_of_strangers()
         elif not changes.made <= set(known) or any(before.get(one.name, one) != one for one in sources):
             _commit(change, index.manifest.segments, listed)
     counts = (changes.added, changes.changed, changes.unchanged, skips.count)
-    return AddReport(*counts, time.perf_counter() - start, encode.seconds, split.cut)
+    return AddReport(*counts, time.perf_counter() - start, encode.seconds, split.cut, skips.empty)
 
 
 def _check_made_ids(
@@ -227,6 +234,22 @@ class _Changes:
         self._unlisted = index.manifest.unlisted
         self._sources = {source.name: source for source in sources}
         self._names = {source.name for source in index.manifest.sources or ()}
+        self._again = dict.fromkeys(self._sources, False)  # whether a row came that the index has
+
+    def warn_of_strangers(self) -> None:
+        """Logs one line for each known source of files whose rows have no ids, if none of its rows came again."""
+        for source in self.made:
+            is_stream = source.root in ("-", "rows")  # of which each batch is another one
+            if source.files or source.positions or is_stream or self._again[source.name]:
+                continue
+            if source.name in self._names and any(part.find_id_below(source.name, "#") for part in self._segments):
+                _logger.warning(
+                    '%s: in the index as "%s", and none of its rows came again: rows without ids are known by their '
+                    "content, so all were added beside those of before; if columns were renamed, added or left out, "
+                    "build the index again, or choose a column of ids (--id-field) then",
+                    source.root,
+                    source.name,
+                )
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[list[Document]]:
         """The rows of each new or changed document."""
@@ -236,16 +259,17 @@ class _Changes:
             for number, entry in enumerate(block):
                 rows = self._split(entry.document)
                 name = source_of(entry.document.id) if entry.earlier_id else None
+                places = [place for place, known_rows in enumerate(known) if known_rows[number]]
                 if name:
                     self.made.add(self._sources[name])
-                places = [place for place, known_rows in enumerate(known) if known_rows[number]]
+                    self._again[name] |= bool(places)
                 if not places:
                     if self._unlisted and self._holds_earlier(entry):
                         self.unchanged += 1
                         continue
                     self.added += 1
                 elif any(
-                    self._same(self._segments[place], known[place][number], rows, is_file=self._is_file(name))
+                    self._same(self._segments[place], known[place][number], rows, self._prepare(name))
                     for place in places
                 ):
                     self.unchanged += 1
@@ -297,23 +321,44 @@ class _Changes:
             "index build), or delete this id first (llm2comp index delete)"
         )
 
-    def _is_file(self, name: str | None) -> bool:
-        """Whether a source of this name made the document of a file."""
-        return name is not None and self._sources[name].files
+    def _prepare(self, name: str | None) -> Callable[[Document], Document]:
+        """A function that takes out of documents, with ids that this source made, in what the same ones may differ.
+
+        That is when a file was changed, and the case of names, on which ids made of content do not depend.
+        """
+        source = self._sources[name] if name else None
+        if source is not None and source.files:
+            return without_file_time
+        return _with_normal_names if source is not None and not source.positions else _as_it_is
 
     @staticmethod
-    def _same(segment: OpenSegment, known: list[int], rows: Sequence[Document], *, is_file: bool = False) -> bool:
-        """Whether the rows are those of the segment; of a file, whenever it was changed."""
+    def _same(
+        segment: OpenSegment,
+        known: list[int],
+        rows: Sequence[Document],
+        prepare: Callable[[Document], Document] | None = None,
+    ) -> bool:
+        """Whether the rows are those of the segment; the order of metadata does not count."""
         if [segment.documents.line(row) for row in known] == [document_line(row) for row in rows]:
             return True
-        return (
-            is_file
-            and len(known) == len(rows)
-            and all(
-                document_line(without_file_time(segment.documents[row])) == document_line(without_file_time(new))
-                for row, new in zip(known, rows, strict=True)
-            )
+        prepare = prepare or _as_it_is
+        return len(known) == len(rows) and all(
+            document_line(_in_order(prepare(segment.documents[row]))) == document_line(_in_order(prepare(new)))
+            for row, new in zip(known, rows, strict=True)
         )
+
+
+def _as_it_is(document: Document) -> Document:
+    return document
+
+
+def _with_normal_names(document: Document) -> Document:
+    return replace(document, metadata=normalise_names(document.metadata))
+
+
+def _in_order(document: Document) -> Document:
+    """The document with its metadata in the order of the names, nested ones too."""
+    return replace(document, metadata=json.loads(json.dumps(document.metadata, sort_keys=True)))
 
 
 def _check_names(index: Index, sources: Sequence[Source]) -> None:

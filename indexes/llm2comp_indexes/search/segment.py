@@ -144,11 +144,13 @@ class OpenSegment:
             for identifier, rows in zip(identifiers, candidates, strict=True)
         ]
 
-    def find_id_below(self, name: str) -> str | None:
-        """The first document id that is the name or begins with `name/`, and is not deleted."""
+    def find_id_below(self, name: str, mark: str = "/") -> str | None:
+        """The first document id that is the name or begins with the name and the mark, and is not deleted."""
         rows = (row for row in self.documents.rows_by_prefix(name) if self.alive is None or self.alive[row])
         ids = (self._parent(row) for row in rows)
-        return next((identifier for identifier in ids if identifier == name or identifier.startswith(f"{name}/")), None)
+        return next(
+            (identifier for identifier in ids if identifier == name or identifier.startswith(f"{name}{mark}")), None
+        )
 
     def _parent(self, row: int) -> str:
         document = self.documents[row]

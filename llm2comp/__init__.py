@@ -9,6 +9,8 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import llm2comp.fork  # noqa: F401 - processes forked from now on use one thread of what was imported before
+
 if TYPE_CHECKING:
     from llm2comp.backbone.allocator import keep_freed_memory
     from llm2comp.model import LLM2Comp, load

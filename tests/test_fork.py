@@ -1,6 +1,7 @@
 """Forked processes search and encode: none of them waits for threads that only its parent has."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,54 @@ numpy.testing.assert_array_equal(model.encode_document(texts), expected)
 assert torch.get_num_threads() == 2
 """
     run_python(code, tmp_path, environment=TWO_THREADS)
+
+
+USED_BEFORE = """
+import sys
+import faiss, numpy, torch
+
+for _ in range(3):
+    torch.randn(512, 512) @ torch.randn(512, 512)
+vectors = numpy.random.default_rng(0).random((20_000, 64), numpy.float32)
+used = faiss.IndexFlatL2(64)
+used.add(vectors)
+used.search(vectors[:64], 5)
+assert "llm2comp" not in sys.modules
+
+def work():
+    import llm2comp
+    vectors = llm2comp.load(device="cpu").encode_document(["starts the threads " * 50] * 8)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index.search(vectors, 1)[1].shape == (8, 1) and torch.get_num_threads() == 1
+"""
+
+
+def test_a_forked_process_encodes_where_the_parent_used_pytorch_and_faiss_before() -> None:
+    run_python(USED_BEFORE + "import llm2comp\nassert in_fork(work)", environment=TWO_THREADS)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or sys.version_info >= (3, 12), reason="shown by Python 3.11, and Linux's list of threads"
+)
+def test_a_process_that_imports_llm2comp_after_it_was_forked_encodes() -> None:
+    run_python(USED_BEFORE + "assert in_fork(work)", environment=TWO_THREADS)
+
+
+def test_a_process_that_was_not_forked_keeps_its_threads() -> None:
+    code = """
+import threading, torch
+def work():
+    import llm2comp, llm2comp.fork
+    assert not llm2comp.fork.is_forked() and torch.get_num_threads() == 2
+    done.append(True)
+done = []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert done
+"""
+    run_python(code, environment=TWO_THREADS)
 
 
 def test_a_lock_held_by_a_thread_of_the_parent_does_not_hold_up_the_forked_process() -> None:

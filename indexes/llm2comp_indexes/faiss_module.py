@@ -3,13 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from llm2comp.errors import SettingsError
-from llm2comp.fork import is_forked, use_one_thread_after_fork
+from llm2comp.fork import is_forked
 from llm2comp.optional import optional_import
 
 __all__ = ["bounded_threads", "import_faiss", "ivf_of", "read_faiss_file"]
@@ -21,15 +20,7 @@ def import_faiss() -> ModuleType:
     Raises:
         LLM2CompError: It is not installed; the message has the install command.
     """
-    faiss = optional_import("faiss", extra="cpu", needed_by="an index", note=' (or "llm2comp[gpu]", never both)')
-    _guard_forks(faiss)
-    return faiss
-
-
-@cache
-def _guard_forks(faiss: ModuleType) -> None:
-    """Has forked processes search on one thread; called before FAISS can have started any for this package."""
-    use_one_thread_after_fork(faiss.omp_set_num_threads)
+    return optional_import("faiss", extra="cpu", needed_by="an index", note=' (or "llm2comp[gpu]", never both)')
 
 
 def ivf_of(index: Any) -> Any:

@@ -6,11 +6,8 @@ from pathlib import Path
 import torch
 
 from llm2comp.errors import SettingsError, one_line
-from llm2comp.fork import use_one_thread_after_fork
 
 __all__ = ["choose_device", "inference_dtype", "multiplies_bfloat16", "multiplies_tiles", "storage_dtype"]
-
-use_one_thread_after_fork(torch.set_num_threads)
 
 
 def multiplies_bfloat16(device: str | None = None) -> bool:

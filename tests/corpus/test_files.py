@@ -80,8 +80,8 @@ def test_what_was_read_and_what_was_not_is_said_in_one_line(odd: Path, caplog: p
         "alone",
         f"{again}/values.md: values are left out of the metadata from here on: file_path (kept for the file)",
         f"{again}: 28 files read (.md 9, .html 7, .txt 3, .docx 2, .pdf 2, .rst 2, .epub 1, .markdown 1, .xhtml 1), of "
-        "which 1 read as Windows-1252 (.html 1); left out: 3 without text (.md 1, .pdf 1, .txt 1), 2 of unknown kinds "
-        "(no suffix 1, .png 1)",
+        'which 1 read as Windows-1252 (.html 1), such as "Café „Zur Post“" in latin.html; left out: 3 without text (.md 1, '
+        ".pdf 1, .txt 1), 2 of unknown kinds (no suffix 1, .png 1)",
     ]
 
 
@@ -149,6 +149,8 @@ BAD = {
         b"---\na:\n  - {1: x, '1': y}\n---\ntext",
         "the front .* line 3: the key '1' stands twice in one",
     ),
+    "toml.md": (b"+++\na = 1\nb = [\n+++\ntext", "the front matter is not TOML: .*"),
+    "toml-twice.md": (b"+++\na = 1\na = 2\n+++\ntext", "the front matter is not TOML: Cannot overwrite .*in line 3"),
     "title.md": (b"---\ntitle: [a]\n---\ntext", "the title in the front matter is a list, expected a text"),
     "nested.md": (b"---\na: " + b"[" * 900 + b"]" * 900 + b"\n---\ntext", "nested too deeply"),
     "latin.md": (b"a\nb\n\xe9", "not UTF-8; convert the file with iconv"),
@@ -338,6 +340,73 @@ def test_hidden_runs_of_a_document(tmp_path: Path) -> None:
     )
     assert read_one(tmp_path / "a.docx", notes).text.startswith("ab\N{BREAD}")
     assert "x" not in read_one(tmp_path / "a.docx", notes).text
+
+
+def test_front_matter_in_toml(tmp_path: Path) -> None:
+    source = """+++
+title = "Bread"
+tags = ["a", "b"]
+day = 2024-01-31
+at = 07:32:00
+draft = false
+[params]
+weight = 1.5
++++
+
+# Flour
+
++++
+"""
+    document = read_one(tmp_path / "a.md", source.encode())
+    assert without_file_fields(document).metadata == {
+        "tags": ["a", "b"],
+        "day": "2024-01-31",
+        "at": "07:32:00",
+        "draft": False,
+        "params": {"weight": 1.5},
+    }
+    assert (document.title, document.text) == ("Bread", "# Flour\n\n+++\n")
+
+
+@pytest.mark.parametrize("text", ["---\nauthor: Ann\n\nBread.", "+++\nauthor = 'Ann'\nBread.", "+++\n[a]\n---\n"])
+def test_front_matter_without_an_end_is_text(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = read_one(path := tmp_path / "a.md", text.encode())
+    assert document.text == text
+    fault = "with front matter that has no second line of --- or +++, read as text"
+    assert caplog.messages == [f"{path}: {fault}"]
+    caplog.clear()
+    (tmp_path / "b.md").write_text("---\n\nA line: a rule.")
+    list(read_corpus(tmp_path))
+    assert caplog.messages == [f"{tmp_path}: 2 files read (.md 2), of which 1 {fault} (.md 1), such as a.md"]
+
+
+def test_runs_of_a_document_that_styles_hide(tmp_path: Path) -> None:
+    def style(kind: str, name: str, more: str) -> str:
+        return f'<w:style w:type="{kind}" w:styleId="{name}"><w:name w:val="{name}"/>{more}</w:style>'
+
+    def run(text: str, style: str = "", mark: str = "") -> str:
+        return f'<w:r><w:rPr><w:rStyle w:val="{style}"/>{mark}</w:rPr><w:t>{text} </w:t></w:r>'
+
+    hidden = "<w:rPr><w:vanish/></w:rPr>"
+    word = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    styles = f"<w:styles {word}>" + "".join(
+        [
+            style("character", "Secret", hidden),
+            style("character", "Below", '<w:basedOn w:val="Secret"/>'),
+            style("character", "Shown", '<w:basedOn w:val="Secret"/><w:rPr><w:vanish w:val="false"/></w:rPr>'),
+            style("character", "Round", '<w:basedOn w:val="Round"/>'),
+            style("paragraph", "Note", hidden),
+            "</w:styles>",
+        ]
+    )
+    body = (
+        paragraph(run("a") + run("x", "Secret") + run("x", "Below") + run("b", "Shown") + run("c", "Round"))
+        + paragraph(run("d", "Secret", '<w:vanish w:val="0"/>') + run("x", "Shown", "<w:vanish/>"))
+        + paragraph(run("x") + run("e", "Secret"), "Note")
+        + paragraph(run("f"))
+    )
+    content = make_docx(body, more={"word/styles.xml": styles})
+    assert read_one(tmp_path / "a.docx", content).text.split() == ["a", "b", "c", "d", "e", "f"]
 
 
 def test_deep_pages_take_no_stack(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import io
 import re
 import zipfile
 from typing import Any
-from xml.etree import ElementTree
 
 from llm2comp.corpus.documents import Markup
 from llm2comp.corpus.files.archive import TextArchive, parse_xml
 from llm2comp.corpus.files.content import FileContent
+from llm2comp.corpus.files.docx_hidden import HiddenStyles, without_hidden
 from llm2comp.corpus.files.html import parse_html, to_text
 from llm2comp.corpus.files.markdown import without_title
 from llm2comp.errors import CorpusError, one_line
@@ -19,8 +19,7 @@ __all__ = ["read_docx"]
 _STYLES = "p[style-name='Title'] => h1.title:fresh\np[style-name='Subtitle'] => p:fresh"
 _BACK_LINKS = 'a[href^="#footnote-ref"], a[href^="#endnote-ref"]'  # from a note to its place, an arrow
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
-_WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_KEPT = frozenset({f"{_WORD}rPr", f"{_WORD}fldChar", f"{_WORD}instrText"})  # a field begins and ends in runs
+_STYLES_PART = "word/styles.xml"
 _TERMS = "{http://purl.org/dc/terms/}"
 _CORE = "{http://schemas.openxmlformats.org/package/2006/metadata/core-properties}"
 _FIELDS = {
@@ -69,27 +68,12 @@ def _copy_texts(archive: TextArchive) -> io.BytesIO:
     """An archive of the parts of XML alone, which have been checked: mammoth reads without limits."""
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w") as texts:
+        hidden = HiddenStyles(archive.read_xml(_STYLES_PART) if _STYLES_PART in archive.names else b"")
         for name in sorted(archive.names):
             if name.endswith((".xml", ".rels")) and not name.startswith("customXml/"):
-                texts.writestr(name, _without_hidden(archive.read_xml(name)))
+                texts.writestr(name, without_hidden(archive.read_xml(name), hidden))
     copy.seek(0)
     return copy
-
-
-def _without_hidden(part: bytes) -> bytes:
-    """A part without the content of runs that are marked as hidden, which mammoth would show."""
-    if b":vanish" not in part:
-        return part
-    try:
-        root = ElementTree.fromstring(part)
-    except ElementTree.ParseError:
-        return part  # mammoth says what is wrong
-    for run in root.iter(f"{_WORD}r"):
-        mark = run.find(f"{_WORD}rPr/{_WORD}vanish")
-        if mark is not None and mark.get(f"{_WORD}val") not in ("0", "false", "off"):
-            for child in [child for child in run if child.tag not in _KEPT]:
-                run.remove(child)
-    return ElementTree.tostring(root)
 
 
 def _read_properties(archive: TextArchive) -> tuple[str, dict[str, Any]]:

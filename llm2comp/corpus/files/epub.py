@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from llm2comp.corpus.documents import Markup
 from llm2comp.corpus.files.archive import TextArchive, parse_xml
-from llm2comp.corpus.files.content import FileContent
+from llm2comp.corpus.files.content import FileContent, Note
 from llm2comp.corpus.files.html import close_empty_elements, parse_html, to_text
 from llm2comp.corpus.files.markdown import without_title
 from llm2comp.corpus.files.page_encoding import decode_page
@@ -44,7 +44,7 @@ def read_epub(data: bytes) -> FileContent:
     text = "\n\n".join(filter(None, texts))
     title, *_ = [*_values(package, "title"), ""]
     fields = {name: ", ".join(values) for name, tag in _FIELDS.items() if (values := _values(package, tag))}
-    return FileContent(title, without_title(title, text), fields, Markup.MARKDOWN, note=next(filter(None, notes), ""))
+    return FileContent(title, without_title(title, text), fields, Markup.MARKDOWN, note=next(filter(None, notes), None))
 
 
 def _find_package(archive: TextArchive) -> str:
@@ -78,7 +78,7 @@ def _find_encrypted(archive: TextArchive) -> set[str]:
     return {unquote(reference.get("URI") or "") for reference in references}
 
 
-def _read_chapter(archive: TextArchive, name: str) -> tuple[str, str]:
+def _read_chapter(archive: TextArchive, name: str) -> tuple[str, Note | None]:
     """Markdown of a chapter, and a note if its encoding is not the one it names."""
     data = archive.read_xml(name)
     try:

@@ -1,14 +1,15 @@
-"""YAML front matter: the fields between two lines of `---` at the head of a Markdown file.
+"""Front matter: the fields at the head of a Markdown file, as YAML between two lines of `---` or as TOML between `+++`.
 
-Plain values are read as YAML 1.2 says, and dates as YAML 1.1: `no` and `10:30` are texts, and so is `01234`, which
-YAML 1.1 would take for 668.
+Plain values of YAML are read as YAML 1.2 says, and dates as YAML 1.1: `no` and `10:30` are texts, and so is `01234`,
+which YAML 1.1 would take for 668.
 """
 
 import re
+import tomllib
 from functools import cache
 from typing import Any
 
-__all__ = ["split_front_matter"]
+__all__ = ["is_unfinished", "split_front_matter"]
 
 _VALUES = (  # tag, texts, first characters
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -26,20 +27,25 @@ _VALUES = (  # tag, texts, first characters
     ),
 )
 _END = r"(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
-_FRONT_MATTER = re.compile(rf"---[ \t]*\n(?P<yaml>(?:(?!{_END}).*\n)*){_END}")
+_TOML_END = r"\+\+\+[ \t]*(?:\n|\Z)"
+_FRONT_MATTER = re.compile(
+    rf"---[ \t]*\n(?P<yaml>(?:(?!{_END}).*\n)*){_END}|\+\+\+[ \t]*\n(?P<toml>(?:(?!{_TOML_END}).*\n)*){_TOML_END}"
+)
+_OPEN = re.compile(r"(?:---[ \t]*\n[\w-]+[ \t]*:|\+\+\+[ \t]*\n(?:[\w.-]+[ \t]*=|\[))")
+_TOML_LINE = re.compile(r"\(at line ([0-9]+), column [0-9]+\)")
 
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """The fields of the front matter and the text after it; no fields and the whole text if it has none.
 
     Raises:
-        ValueError: The front matter is no mapping or not YAML, has a key twice in one mapping, or has aliases, which
-            can expand without limit.
+        ValueError: The front matter is no mapping, not YAML or not TOML, has a key twice in one mapping, or has
+            aliases, which can expand without limit.
     """
     match = _FRONT_MATTER.match(text)
     if match is None:
         return {}, text
-    fields = _parse(match["yaml"])
+    fields = _parse(match["yaml"]) if match["yaml"] is not None else _parse_toml(match["toml"])
     if not isinstance(fields, dict):
         kind = {"list": "list", "str": "text"}.get(type(fields).__name__, "single value")
         raise ValueError(
@@ -47,6 +53,21 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
             "with a blank line if it has no front matter"
         )
     return {str(name): value for name, value in fields.items()}, text[match.end() :].lstrip("\n")
+
+
+def is_unfinished(text: str) -> bool:
+    """Whether the text begins as front matter does, which has no end."""
+    return _OPEN.match(text) is not None and _FRONT_MATTER.match(text) is None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        fault = _TOML_LINE.sub(lambda place: f"in line {int(place[1]) + 1}", str(error))
+        raise ValueError(f"the front matter is not TOML: {fault}") from None
+    except RecursionError:
+        raise ValueError("the front matter is nested too deeply") from None
 
 
 def _parse(text: str) -> Any:

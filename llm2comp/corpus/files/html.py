@@ -39,6 +39,7 @@ def read_html(data: bytes) -> FileContent:
             fields[name] = value
     if language := _attribute(tree.css_first("html"), "lang"):
         fields["language"] = language
+    note = note and note._replace(hint="--encoding NAME chooses another")
     return FileContent(title, without_title(title, to_text(tree)), fields, Markup.MARKDOWN, note=note)
 
 

@@ -6,11 +6,12 @@ from functools import cache
 from typing import Any
 
 from llm2comp.corpus.documents import Markup
-from llm2comp.corpus.files.content import FileContent, decode_utf8
-from llm2comp.corpus.files.front_matter import split_front_matter
+from llm2comp.corpus.files.content import FileContent, Note, decode_utf8
+from llm2comp.corpus.files.front_matter import is_unfinished, split_front_matter
 
 __all__ = ["read_markdown", "without_title"]
 
+_UNFINISHED = Note("with front matter that has no second line of --- or +++, read as text")
 _HEADING = re.compile(r"^ {0,3}(?:#{1,6}(?:[ \t].*)?|=+|-+)[ \t]*$", re.MULTILINE)  # or a line below one
 _HEAD_CHARACTERS = 2**16  # the first heading is looked for in these
 _FIRST_HEADING = re.compile(r"\s*?#{1,6}[ \t]+(?P<heading>.*?)(?:[ \t]+#+)?[ \t]*(?:\n\s*?\n|\n|\Z)")
@@ -22,12 +23,13 @@ def read_markdown(data: bytes) -> FileContent:
     Raises:
         ValueError: It is not UTF-8, or its front matter is malformed.
     """
-    fields, text = split_front_matter(decode_utf8(data))
+    source = decode_utf8(data)
+    fields, text = split_front_matter(source)
     heading, first, last = _find_heading(text)
     title = _take_title(fields) or heading
     if heading and heading == title and not text[:first].strip():
         text = text[last:].lstrip("\n") or text
-    return FileContent(title, text, fields, Markup.MARKDOWN)
+    return FileContent(title, text, fields, Markup.MARKDOWN, note=_UNFINISHED if is_unfinished(source) else None)
 
 
 def without_title(title: str, text: str) -> str:

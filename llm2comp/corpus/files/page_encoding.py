@@ -4,6 +4,7 @@ import codecs
 import re
 
 from llm2comp.corpus.encoding import find_windows_sample
+from llm2comp.corpus.files.content import Note
 from llm2comp.corpus.transcode import find_mark
 
 __all__ = ["decode_page"]
@@ -23,7 +24,7 @@ _WIDER = {  # as browsers read them: encodings that pages with these names are m
 }
 
 
-def decode_page(data: bytes) -> tuple[str, str]:
+def decode_page(data: bytes) -> tuple[str, Note | None]:
     """The page, and a note if its encoding is not the one it names, or was guessed.
 
     A byte order mark goes before all else. Bytes that are UTF-8 are read so, since hardly any text in another encoding
@@ -37,13 +38,13 @@ def decode_page(data: bytes) -> tuple[str, str]:
     if mark is not None:
         if (page := _decode(data, mark)) is None:
             raise ValueError(f"not the {mark.removesuffix('-sig').upper()} that its first bytes announce")
-        return page, ""
+        return page, None
     if not data.isascii() and (page := _decode(data, "utf-8")) is not None:
-        return page, "read as UTF-8 in spite of another declared charset" if named not in (None, *_UTF8) else ""
+        return page, None if named in (None, *_UTF8) else Note("read as UTF-8 in spite of another declared charset")
     if (page := _decode(data, named or "utf-8")) is not None:
-        return page, ""
-    if _is_windows(data):
-        return data.decode("cp1252"), "read as Windows-1252"
+        return page, None
+    if (sample := _find_sample(data)) is not None:
+        return data.decode("cp1252"), Note("read as Windows-1252", sample)
     raise ValueError("not UTF-8" if named in (None, *_UTF8) else f"neither UTF-8 nor the {named} that it names")
 
 
@@ -67,6 +68,10 @@ def _decode(data: bytes, encoding: str) -> str | None:
         return None
 
 
-def _is_windows(data: bytes) -> bool:
-    """Whether a page that is not UTF-8 is taken for Windows-1252; its share of ASCII letters is that of its text."""
-    return all(find_windows_sample([part]) is not None for part in (data, _MARKUP.sub(b" ", data)))
+def _find_sample(data: bytes) -> str | None:
+    """Text around the first letter outside ASCII, if a page that is not UTF-8 is taken for Windows-1252.
+
+    Its share of ASCII letters is that of its text, without markup.
+    """
+    of_page, of_text = (find_windows_sample([part]) for part in (data, _MARKUP.sub(b" ", data)))
+    return None if of_page is None or of_text is None else of_text or of_page

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from llm2comp.corpus.columns import normalise
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.encoding import choose_encoding
-from llm2comp.corpus.files.content import FileContent
+from llm2comp.corpus.files.content import FileContent, Note
 from llm2comp.corpus.files.readers import READERS, Reader, suffix_of
 from llm2comp.corpus.files.summary import FileSummary
 from llm2comp.corpus.report import Report, note_left_out
@@ -80,7 +80,7 @@ def read_files(
             if not document.text.strip():
                 summary.skip(kind, "without text")
                 continue
-            summary.add(kind, note)
+            summary.add(kind, note, file.position)
             unseen.difference_update(document.metadata)
             yield file, document
     summary.unseen = sorted(unseen)
@@ -102,7 +102,7 @@ def read_bare_texts(
             yield file, Document("", "", content.text)
 
 
-def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | None) -> tuple[Document, str]:
+def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | None) -> tuple[Document, Note | None]:
     """The document of a file, and a note on it for the summary.
 
     Raises:

@@ -2,9 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
+from llm2comp.corpus.files.content import Note
 from llm2comp.corpus.report import list_names
 
 __all__ = ["FileSummary"]
@@ -24,13 +25,15 @@ class FileSummary:
         self.unseen: Sequence[str] = ()
         self._read = Counter[str]()
         self._notes: dict[str, Counter[str]] = {}
+        self._first: dict[str, tuple[Note, str]] = {}  # by message: the first note, and the name of its file
         self._skipped: dict[str, Counter[str]] = {}
 
-    def add(self, kind: str, note: str = "") -> None:
-        """Counts a file that was read."""
+    def add(self, kind: str, note: Note | None = None, name: str = "") -> None:
+        """Counts a file of this name that was read."""
         self._read[kind] += 1
         if note:
-            self._notes.setdefault(note, Counter())[kind] += 1
+            self._notes.setdefault(note.message, Counter())[kind] += 1
+            self._first.setdefault(note.message, (note, name))
 
     def skip(self, kind: str, reason: str) -> None:
         """Counts a file that is left out; the reason goes on behind a number, such as `without text`."""
@@ -44,14 +47,16 @@ class FileSummary:
         """Logs one line: a warning if files are left out."""
         count = sum(self._read.values())
         files = f"{count:,} file{'s' * (count != 1)} read ({_kinds(self._read)})"
-        notes = f", of which {_list(self._notes)}" if self._notes else ""
+        notes = f", of which {_list(self._notes, self._first)}" if self._notes else ""
         level = logging.WARNING if self._skipped or self._notes else logging.INFO
         _log(level, f"{corpus}: {files}{notes}{self.skipped()}")
 
     def log_notes(self, corpus: str) -> None:
         """Logs the notes on a corpus that is one file."""
-        for note in self._notes:
-            _log(logging.WARNING, f"{corpus}: {note}")
+        for note, _ in self._first.values():
+            sample = f', with "{note.sample}" in it' if note.sample else ""
+            hint = f" ({note.hint})" if note.hint else ""
+            _log(logging.WARNING, f"{corpus}: {note.message}{sample}{hint}")
 
     def log_unseen(self, corpus: str) -> None:
         """Logs one line for the user's names of metadata that no file has."""
@@ -64,8 +69,16 @@ def _log(level: int, message: str) -> None:
     _logger.log(level, "%s", message)
 
 
-def _list(groups: dict[str, Counter[str]]) -> str:
-    return ", ".join(f"{sum(kinds.values()):,} {reason} ({_kinds(kinds)})" for reason, kinds in groups.items())
+def _list(groups: dict[str, Counter[str]], first: Mapping[str, tuple[Note, str]] | None = None) -> str:
+    """Groups of files with their numbers and kinds, and an example where there is one."""
+    parts = []
+    for reason, kinds in groups.items():
+        part = f"{sum(kinds.values()):,} {reason} ({_kinds(kinds)})"
+        if first and reason in first:
+            note, name = first[reason]
+            part += f', such as "{note.sample}" in {name}' if note.sample else f", such as {name}"
+        parts.append(part)
+    return ", ".join(parts)
 
 
 def _kinds(kinds: Counter[str]) -> str:

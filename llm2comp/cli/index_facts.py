@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from llm2comp.corpus.report import list_names
 from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
+    from llm2comp.corpus.sources import Source
     from llm2comp_indexes import Report
     from llm2comp_indexes.format.manifest import Manifest, Segment
 
@@ -30,7 +32,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "model": manifest.model
         or ("not recorded: given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
         "fingerprint": manifest.fingerprint,
-        "sources": [{"name": source.name, "root": source.root} for source in manifest.sources or ()],
+        "sources": [_list_source(source) for source in manifest.sources or ()],
         "created_by": dict(manifest.created_by),
     }
 
@@ -52,6 +54,7 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         "model": facts["model"],
         "fingerprint": facts["fingerprint"],
         "sources": _format_sources(manifest),
+        "columns": _format_columns(manifest),
         "commit": f"{manifest.commit:,}, by {', '.join(map(' '.join, manifest.created_by.items()))}",
         "built in": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items() if seconds >= 0.05)
         if report
@@ -63,6 +66,23 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         else "",
     }
     return {name: text for name, text in texts.items() if text}
+
+
+def _list_source(source: "Source") -> dict[str, Any]:
+    """A source's name and root, and the types of its CSV columns if it has any."""
+    return {"name": source.name, "root": source.root} | ({"columns": dict(source.columns)} if source.columns else {})
+
+
+def _format_columns(manifest: "Manifest") -> str:
+    """Names of CSV columns by type, for each of the first sources that have some."""
+    typed = [source for source in manifest.sources or () if source.columns]
+    shown = []
+    for source in typed[:_SOURCES_SHOWN]:
+        types = dict[str, list[str]]()
+        for name, type_ in source.columns:
+            types.setdefault(type_, []).append(name)
+        shown.append(f"{source.name}: " + "; ".join(f"{type_}: {list_names(names)}" for type_, names in types.items()))
+    return " | ".join(shown + [f"{len(typed) - len(shown)} more sources"] * (len(typed) > len(shown)))
 
 
 def _format_segment(segment: "Segment") -> str:

@@ -3,10 +3,11 @@
 import csv
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm2comp.errors import CorpusError
 
@@ -27,7 +28,8 @@ _SAMPLE_ROWS = 50
 _logger = logging.getLogger(__name__)
 
 
-class Columns(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Columns:
     """Known names of columns.
 
     Attributes:
@@ -35,12 +37,14 @@ class Columns(NamedTuple):
         ids: Names of columns of ids.
         without_header: Names of the columns of a file without a header, by their number.
         groups: Names that mean the same, such as `id` and `docid`, in a set for each meaning.
+        originals: The names that the row read last has in its file, by the known ones that replace them; for messages.
     """
 
     values: frozenset[str]
     ids: frozenset[str]
     without_header: dict[int, tuple[str, ...]]
     groups: tuple[frozenset[str], ...]
+    originals: dict[str, str] = field(default_factory=dict)
 
 
 def normalise(name: str) -> str:
@@ -62,15 +66,18 @@ def match_names(names: Sequence[str], columns: Columns, source: str | Path) -> l
     Raises:
         ValueError: Two names may be the same known one.
     """
+    columns.originals.clear()
     matches = _find_matches(tuple(names), columns.groups)
     _note_matches(source, matches)
     known = dict(matches)
+    columns.originals.update((name, original) for original, name in matches)
     return [known.get(name, name) for name in names]
 
 
 def rename_fields(fields: dict[str, Any], columns: Columns, source: str | Path) -> dict[str, Any]:
     """The fields under the names that `match_names` gives them."""
     if not _find_matches(tuple(fields), columns.groups):
+        columns.originals.clear()
         return fields
     return dict(zip(match_names(list(fields), columns, source), fields.values(), strict=True))
 

@@ -38,6 +38,7 @@ _LONG_KNOWN = frozenset(
 )
 """Names of which one that stands as it is known goes before one in another case, whatever their precedence."""
 
+_MOST_SEEN = 1000
 _logger = logging.getLogger(__name__)
 
 
@@ -131,15 +132,18 @@ class DocumentMaker:
     Args:
         source: The corpus, for messages.
         names: Its fields.
+        columns: Known names, under which the readers give the fields.
         same_fields: Whether all rows have the same fields, as in a table.
 
     Attributes:
         left_out: Fields so far whose values JSON cannot hold.
     """
 
-    def __init__(self, source: str, names: FieldNames, *, same_fields: bool) -> None:
+    def __init__(self, source: str, names: FieldNames, columns: Columns, *, same_fields: bool) -> None:
         self.left_out = set[str]()
         self._source, self._names, self._same_fields = source, names, same_fields
+        self._originals = columns.originals
+        self._seen = dict[str, None]()  # names of fields in their files, as long as one of the user's is missing
         self._ids, self._titles, self._texts = names.ids(), names.titles(), names.texts()
         self._unseen = set(names.chosen())
         self._recognised = dict[str, str]()  # by role
@@ -161,25 +165,35 @@ class DocumentMaker:
         return Document(identifier, title, text, to_json(metadata, left_out=self.left_out))
 
     def finish(self) -> None:
-        """Logs one line for the user's names that no row has."""
+        """Logs one line for the user's names that no row has, beside those that rows have."""
         if self._unseen:
-            _logger.warning("%s: no row has the field %s", self._source, list_names(sorted(self._unseen)))
+            missing, there = list_names(sorted(self._unseen)), list_names(self._seen)
+            _logger.warning("%s: no row has the field %s; the fields are %s", self._source, missing, there)
 
     def _check_chosen(self, fields: dict[str, Any]) -> None:
         if not self._unseen:
             return
-        self._unseen.difference_update(fields)
-        if isinstance(nested := fields.get("metadata"), dict):
-            self._unseen.difference_update(nested)
+        nested = fields.get("metadata")
+        names = [*fields, *(nested if isinstance(nested, dict) else ())]
+        self._unseen.difference_update(names)
         nested_missing = "metadata" in fields and is_missing(fields["metadata"])  # it may hold them in another row
         if self._same_fields and self._unseen and not nested_missing:
-            raise ValueError(f"no field {list_names(sorted(self._unseen))}; the fields are {list_names(fields)}")
+            raise ValueError(f"no field {list_names(sorted(self._unseen))}; the fields are {self._list(fields)}")
+        if len(self._seen) < _MOST_SEEN:
+            self._seen.update(dict.fromkeys(map(self._original, names)))
+
+    def _original(self, name: str) -> str:
+        """The name that the field has in its file."""
+        return self._originals.get(name, name)
+
+    def _list(self, fields: Iterable[str]) -> str:
+        return list_names(map(self._original, fields))
 
     def _take_id(self, fields: dict[str, Any]) -> str:
         """The id, which is taken out of the fields; empty if there is none."""
         chosen = self._names.id
         if chosen is not None and is_missing(fields.get(chosen)):
-            raise ValueError(f'no id in the field "{chosen}"; the fields are {list_names(fields)}')
+            raise ValueError(f'no id in the field "{self._original(chosen)}"; the fields are {self._list(fields)}')
         name = _first_with_value(self._ids, fields)
         for absent in self._ids:
             if absent in fields and (is_missing(fields[absent]) or (absent != name and _is_blank(fields[absent]))):
@@ -190,7 +204,7 @@ class DocumentMaker:
         try:
             return id_text(fields.pop(name))
         except ValueError as error:
-            raise ValueError(f'the id in "{name}" is {error}') from None
+            raise ValueError(f'the id in "{self._original(name)}" is {error}') from None
 
     def _take_title(self, fields: dict[str, Any]) -> str:
         name = _first_with_value(self._titles, fields)
@@ -198,7 +212,7 @@ class DocumentMaker:
             return ""
         title = fields.pop(name)
         self._note("title", name, self._names.title)
-        return "" if is_missing(title) else _as_text(title, "title", name)
+        return "" if is_missing(title) else _as_text(title, "title", self._original(name))
 
     def _take_text(self, fields: dict[str, Any]) -> str:
         if self._names.text:
@@ -206,22 +220,24 @@ class DocumentMaker:
         name = _first_with_value(self._texts, fields)
         if name is None:
             raise ValueError(
-                f"no text; expected one of the fields {', '.join(self._texts)}, found {list_names(fields)}; "
+                f"no text; expected one of the fields {', '.join(self._texts)}, found {self._list(fields)}; "
                 "--text-field NAME (fields) chooses another"
             )
         text = fields.pop(name)
         self._note("text", name, None)
         if is_missing(text):
-            raise ValueError(f'the text in "{name}" is null, expected a string')
-        return _as_text(text, "text", name)
+            raise ValueError(f'the text in "{self._original(name)}" is null, expected a string')
+        return _as_text(text, "text", self._original(name))
 
     def _join_texts(self, fields: dict[str, Any]) -> str:
         present = {name: fields.pop(name) for name in self._names.text if name in fields}
         if not present:
-            raise ValueError(f"no text; expected the field {list_names(self._names.text)}, found {list_names(fields)}")
-        parts = [_as_text(value, "text", name) for name, value in present.items() if not is_missing(value)]
+            raise ValueError(f"no text; expected the field {list_names(self._names.text)}, found {self._list(fields)}")
+        parts = [
+            _as_text(value, "text", self._original(name)) for name, value in present.items() if not is_missing(value)
+        ]
         if not parts:
-            raise ValueError(f'the text in "{next(iter(present))}" is null, expected a string')
+            raise ValueError(f'the text in "{self._original(next(iter(present)))}" is null, expected a string')
         return "\n\n".join(filter(None, parts))
 
     def _choose_metadata(self, fields: dict[str, Any]) -> dict[str, Any]:

@@ -194,19 +194,21 @@ def read_entries(
         raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
     chosen = source.fields
     if isinstance(corpus, Rows):
-        make = DocumentMaker(name, chosen, same_fields=False)
-        records = read_rows(corpus, report, chosen.columns(), make.left_out)
+        columns = chosen.columns()
+        make = DocumentMaker(name, chosen, columns, same_fields=False)
+        records = read_rows(corpus, report, columns, make.left_out)
         return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
     if name in ("python-docs:", "python-docs:all"):
         _check_no_fields(name, chosen)
         return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))
     if name.startswith("hub:"):
-        make = DocumentMaker(name, chosen, same_fields=True)
+        columns = chosen.columns()
+        make = DocumentMaker(name, chosen, columns, same_fields=True)
         maker = IdMaker(source, files=False, single=True)
-        return _to_entries(name, read_hub(name, report, chosen.columns()), report, maker, make)
+        return _to_entries(name, read_hub(name, report, columns), report, maker, make)
     path, columns = to_path(corpus), source.known_columns()
     if path == STANDARD_INPUT:
-        make = DocumentMaker(name, chosen, same_fields=False)
+        make = DocumentMaker(name, chosen, columns, same_fields=False)
         records = read_records(path, report, columns, layout)
         return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
     several = _is_several(path)
@@ -214,7 +216,7 @@ def read_entries(
         return _read_files(path, source, report, layout.encoding, several=several)
     files = _find_tables(path, several=several)
     records = read_tables(path, files, report, columns, layout)
-    make = DocumentMaker(name, chosen, same_fields=len(files) == 1 and is_table(files[0]))
+    make = DocumentMaker(name, chosen, columns, same_fields=len(files) == 1 and is_table(files[0]))
 
     def read_typed() -> Iterator[Entry]:
         typed = source if types_known else decide_types(name, files, source, layout)
@@ -284,7 +286,7 @@ def _read_files(
 
     summary = FileSummary()
     if source.files:
-        documents = read_files(find, report, summary, metadata, encoding)
+        documents = read_files(find, report, summary, metadata, encoding, single=not several)
     else:
         _note_bare(path)
         documents = read_bare_texts(find(), report, summary, encoding)

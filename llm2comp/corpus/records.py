@@ -149,7 +149,7 @@ def to_records(
     """
     for number, fields in rows:
         try:
-            fields = rename_fields(fields, columns, source)
+            fields = fields if cells else rename_fields(fields, columns, source)  # the header's names are known ones
         except ValueError as error:
             report(f"{source}:{number}: {error}")
         else:

@@ -120,7 +120,7 @@ def _read_names(
         raise CorpusError(f"{path}:{number}: {error}") from None
     named = [name for name in names if name.strip()]
     if len(set(named)) < len(named):
-        raise CorpusError(f"{path}:{number}: a column name occurs twice in the header: {list_names(names)}")
+        raise CorpusError(f"{path}:{number}: a column name occurs twice in the header: {list_names(row)}")
     return names, True
 
 

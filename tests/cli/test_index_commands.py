@@ -108,6 +108,18 @@ def test_info_for_people(build: Callable[..., Path], llm2comp_command: Callable[
     assert re.search(r"(?m)^type +HNSW8 of 60 rows, 2 of them deleted$", llm2comp_command("index", "info", folder).out)
 
 
+def test_info_names_the_types_of_columns(llm2comp_command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("id,text,year,zip,price\na,bread,1999,007,1.5\nb,rain,2001,123,2\n")
+    (tmp_path / "d.csv").write_text("id,text\nc,snow\n")
+    llm2comp_command("index", "build", tmp_path / "c.csv", tmp_path / "d.csv", "-o", tmp_path / "idx")
+    assert [source.get("columns") for source in read_info(tmp_path / "idx", llm2comp_command)["sources"]] == [
+        {"year": "number", "zip": "text", "price": "number"},
+        None,
+    ]
+    out = llm2comp_command("index", "info", tmp_path / "idx").out
+    assert re.search(r"(?m)^columns +c\.csv: number: year, price; text: zip$", out)
+
+
 def test_info_of_an_index_that_all_was_deleted_from(
     build: Callable[..., Path], llm2comp_command: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -83,7 +83,26 @@ def test_a_field_that_no_row_of_a_table_has(kind: str, tmp_path: Path, caplog: p
                 list(read_corpus(path, fields=names))
         else:  # rows of JSON may leave fields out, and the last row may have it
             list(read_corpus(path, fields=names))
-            assert caplog.messages[-1] == f"{path}: no row has the field {absent}"
+            there = "the fields are Ticket No, Subject, Message, Answer, Year"
+            assert caplog.messages[-1] == f"{path}: no row has the field {absent}; {there}"
+
+
+def test_errors_name_fields_as_their_files_do(tmp_path: Path) -> None:
+    rows = [
+        ("ID,TITLE,Wording\n1,t,x\n", FieldNames(), "no text; .*, found Wording; "),
+        ("ID,Text,Year\n1,t,x\n", FieldNames(metadata=("yaer",)), "no field yaer; the fields are ID, Text, Year$"),
+        ("NR,Text,Year\n,t,x\n", FieldNames(id="nr"), 'the id in "NR" is .., expected'),
+    ]
+    for content, names, message in rows:
+        (tmp_path / "c.csv").write_text(content)
+        with pytest.raises(CorpusError, match=message):
+            list(read_corpus(tmp_path / "c.csv", fields=names))
+    path = write(tmp_path, ".jsonl", {"ID": "a", "text": "t"}, {"id": "b", "TEXT": None})
+    with pytest.raises(CorpusError, match=r'c\.jsonl:2: the text in "TEXT" is null'):
+        list(read_corpus(path))
+    path = write(tmp_path, ".jsonl", {"ID": "a", "text": "t"}, {"id": "b", "words": "t"})
+    with pytest.raises(CorpusError, match=r"c\.jsonl:2: no text; .*, found words; "):
+        list(read_corpus(path))
 
 
 def test_rows_of_json_may_lack_a_title_and_one_of_several_texts(

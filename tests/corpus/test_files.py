@@ -80,8 +80,8 @@ def test_what_was_read_and_what_was_not_is_said_in_one_line(odd: Path, caplog: p
         "alone",
         f"{again}/values.md: values are left out of the metadata from here on: file_path (kept for the file)",
         f"{again}: 28 files read (.md 9, .html 7, .txt 3, .docx 2, .pdf 2, .rst 2, .epub 1, .markdown 1, .xhtml 1), of "
-        'which 1 read as Windows-1252 (.html 1), such as "Café „Zur Post“" in latin.html; left out: 3 without text (.md 1, '
-        ".pdf 1, .txt 1), 2 of unknown kinds (no suffix 1, .png 1)",
+        'which 1 read as Windows-1252 (.html 1), such as "Café „Zur Post“" in latin.html; left out: 3 without text '
+        "(.md 1, .pdf 1, .txt 1), 2 of unknown kinds (no suffix 1, .png 1)",
     ]
 
 
@@ -282,7 +282,14 @@ def test_a_name_of_metadata_that_no_file_has(tmp_path: Path, caplog: pytest.LogC
     (tmp_path / "b.txt").write_text("text")
     names = FieldNames(metadata=("tags", "file_pth"))
     assert [one.metadata for one in read_corpus(tmp_path, fields=names)] == [{"tags": "x"}, {}]
-    assert caplog.messages == [f"{tmp_path}: no file has the field file_pth"]
+    there = "the fields are Tags, file_path, file_name, file_modified"
+    assert caplog.messages == [f"{tmp_path}: no file has the field file_pth; {there}"]
+    for path in (tmp_path / "a.md", tmp_path / "b.txt"):  # of one file it is known at once, as of one table
+        with pytest.raises(CorpusError, match=f"^{path}: no field file_pth.*; the fields are .*file_path, file_name"):
+            list(read_corpus(path, fields=FieldNames(metadata=("file_pth",))))
+    assert [one.metadata for one in read_corpus(tmp_path / "a.md", fields=FieldNames(metadata=("TAGS",)))] == [
+        {"TAGS": "x"}
+    ]
 
 
 def test_a_pattern_that_matches_a_file_twice(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_tables_of_one_folder_may_have_different_columns(tmp_path: Path, caplog:
         Document("1", "S", "t"),
         Document("2", "", "t", {"lang": "en"}),
     ]
-    assert caplog.messages == [f"{tmp_path}: no row has the field page"]
+    assert caplog.messages == [f"{tmp_path}: no row has the field page; the fields are id, subject, text, lang"]
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:

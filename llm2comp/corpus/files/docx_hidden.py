@@ -1,4 +1,4 @@
-"""Hidden text of Word documents: runs that are marked as hidden, or that a style of theirs or of their paragraph hides."""
+"""Hidden text of Word documents: runs marked as hidden, or that a style of theirs or of their paragraph hides."""
 
 from collections.abc import Iterator
 from xml.etree import ElementTree

@@ -13,7 +13,7 @@ from llm2comp.corpus.encoding import choose_encoding
 from llm2comp.corpus.files.content import FileContent, Note
 from llm2comp.corpus.files.readers import READERS, Reader, suffix_of
 from llm2comp.corpus.files.summary import FileSummary
-from llm2comp.corpus.report import Report, note_left_out
+from llm2comp.corpus.report import Report, list_names, note_left_out
 from llm2comp.corpus.scalars import to_json
 from llm2comp.corpus.text import NOT_UTF8, read_bytes, readable, uncompressed_name
 from llm2comp.errors import CorpusError
@@ -45,6 +45,8 @@ def read_files(
     summary: FileSummary,
     metadata: Sequence[str] | None = None,
     encoding: str | None = None,
+    *,
+    single: bool = False,
 ) -> Iterator[tuple[TextFile, Document]]:
     """Each file with its document, whose id is empty.
 
@@ -57,6 +59,7 @@ def read_files(
         summary: Counts the files.
         metadata: Names of the metadata that is kept, in any case; None: all.
         encoding: Encoding of texts and pages; None: what they show, name or look like.
+        single: Whether there is one file, which then must have all of this metadata.
     """
     missing = {suffix: module for suffix, reader in READERS.items() if (module := reader.missing())}
     for file in files():
@@ -69,7 +72,10 @@ def read_files(
             summary.skip(kind, f"needing {module}")
             continue
         try:
-            document, note = _read_file(file, metadata, encoding)
+            document, note, fields = _read_file(file, metadata, encoding)
+            unseen.difference_update(document.metadata)
+            if single and unseen:
+                raise ValueError(f"no field {list_names(sorted(unseen))}; the fields are {list_names(fields)}")
         except RecursionError:
             report(f"{file.path}: nested too deeply")
             summary.skip(kind, _FAULTS)
@@ -81,7 +87,8 @@ def read_files(
                 summary.skip(kind, "without text")
                 continue
             summary.add(kind, note, file.position)
-            unseen.difference_update(document.metadata)
+            if unseen:
+                summary.fields.update(dict.fromkeys(fields))
             yield file, document
     summary.unseen = sorted(unseen)
 
@@ -102,8 +109,10 @@ def read_bare_texts(
             yield file, Document("", "", content.text)
 
 
-def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | None) -> tuple[Document, Note | None]:
-    """The document of a file, and a note on it for the summary.
+def _read_file(
+    file: TextFile, metadata: Sequence[str] | None, encoding: str | None
+) -> tuple[Document, Note | None, Sequence[str]]:
+    """The document of a file, a note on it for the summary, and the names of all its metadata.
 
     Raises:
         CorpusError: It cannot be read, is not UTF-8, or changes while it is read; the message names it.
@@ -115,6 +124,7 @@ def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | N
     name = Path(uncompressed_name(file.path))
     title = content.title or (name.name if reader.code else name.stem if reader.named else "")
     fields = _join_fields(file, content.metadata, modified)
+    names = list(fields)
     if metadata is not None:
         chosen = {normalise(name): name for name in metadata}
         fields = {chosen[normalise(name)]: value for name, value in fields.items() if normalise(name) in chosen}
@@ -122,7 +132,7 @@ def _read_file(file: TextFile, metadata: Sequence[str] | None, encoding: str | N
     values = to_json(fields, left_out=left_out)
     if left_out:
         note_left_out(str(file.path), tuple(sorted(left_out)))
-    return Document("", title, content.text, values, content.markup, content.pages), content.note
+    return Document("", title, content.text, values, content.markup, content.pages), content.note, names
 
 
 def _check_name(file: TextFile) -> None:

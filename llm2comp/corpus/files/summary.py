@@ -19,10 +19,12 @@ class FileSummary:
 
     Attributes:
         unseen: The user's names of metadata that no file has.
+        fields: Names of metadata that files have.
     """
 
     def __init__(self) -> None:
         self.unseen: Sequence[str] = ()
+        self.fields = dict[str, None]()
         self._read = Counter[str]()
         self._notes: dict[str, Counter[str]] = {}
         self._first: dict[str, tuple[Note, str]] = {}  # by message: the first note, and the name of its file
@@ -61,7 +63,8 @@ class FileSummary:
     def log_unseen(self, corpus: str) -> None:
         """Logs one line for the user's names of metadata that no file has."""
         if self.unseen:
-            _log(logging.WARNING, f"{corpus}: no file has the field {list_names(self.unseen)}")
+            missing, there = list_names(self.unseen), list_names(self.fields)
+            _log(logging.WARNING, f"{corpus}: no file has the field {missing}; the fields are {there}")
 
 
 @cache  # a corpus may be read several times

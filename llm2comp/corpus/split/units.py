@@ -14,6 +14,12 @@ _LINE = re.compile(r"\r\n|\n|\r")
 _WORD = re.compile(r"\S+\s*")
 _UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 """Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese."""
+_CLOSING = re.compile("[)\\]}»”’›、。〉》」』】〕〗〙〛！），．：；？］｝～｡｣､…‥・ー々።፧।॥۔؟،؛!?.,;:]")
+"""Punctuation that stays with what comes before it."""
+_CLOSING_ALONE = re.compile(rf"{_CLOSING.pattern}++(?!\S)")
+"""Such punctuation behind a blank, as French has it; not the first letter of `.profile`."""
+_OPENING = "([{«“‘‹〈《「『【〔〖〘〚（［｛｢¿¡"
+"""Punctuation that stays with what comes behind it."""
 _WIDEST = 200
 """Width in characters above which the lines of a paragraph are not taken for lines that an editor wrapped."""
 
@@ -86,11 +92,13 @@ def parts(unit: Unit, text: str, tokens: Callable[[int, int], list[int]]) -> tup
         case Kind.CODE:
             return cut_at(line_starts(text, unit.begin, unit.end), unit, Kind.LINE)
         case Kind.SENTENCE | Kind.ROW | Kind.LINE | Kind.HEADING:
-            words = (match.end() for match in _WORD.finditer(text, unit.begin, unit.end))
-            return cut_at(words, unit, Kind.WORD)
+            words = _WORD.finditer(text, unit.begin, unit.end)
+            ends = (word.end() for word in words if word[0].rstrip() not in _OPENING)
+            return cut_at((end for end in ends if not _CLOSING_ALONE.match(text, end, unit.end)), unit, Kind.WORD)
         case Kind.WORD:
-            ends = word_ends(text[unit.begin : unit.end])
-            fragments = cut_at((unit.begin + end for end in ends), unit, Kind.FRAGMENT)
+            ends = (unit.begin + end for end in word_ends(text[unit.begin : unit.end]))
+            kept = (end for end in ends if not _CLOSING.match(text, end, unit.end) and text[end - 1] not in _OPENING)
+            fragments = cut_at(kept, unit, Kind.FRAGMENT)
             return fragments if len(fragments) > 1 and _is_unspaced(text[unit.begin : unit.end]) else ()
     return ()
 

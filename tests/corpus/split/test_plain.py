@@ -53,6 +53,20 @@ def test_no_word_is_cut(texts: Texts) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "limit", "pieces"),
+    [
+        ("我爱北京天安门。", 7, ["我爱北京", "天安门。"]),
+        ("他说（好）：“你好！”他走了", 6, ["他说（好）：", "“你好！”", "他走了"]),
+        ("我爱北京「天安门」", 6, ["我爱北京", "「天安门」"]),
+        ("un mot\u00a0! et \u00ab\u00a0deux\u00a0\u00bb", 8, ["un mot\u00a0!", "et", "\u00ab\u00a0deux\u00a0\u00bb"]),
+        ("open a .profile", 6, ["open a", ".profi", "le"]),
+    ],
+)
+def test_punctuation_stays_with_its_words(texts: Texts, text: str, limit: int, pieces: list[str]) -> None:
+    assert texts(text, limit, markup=PLAIN, tokenizer=CharacterTokenizer()) == pieces
+
+
 def test_a_word_above_the_limit_is_cut_at_tokens_and_counted() -> None:
     text = "short " + "x" * 25 + " end"
     split = Splitter(CharacterTokenizer(), 10).split(Document("d", "", text))

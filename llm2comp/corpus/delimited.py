@@ -120,7 +120,7 @@ def _read_tabs(lines: Lines, report: Report) -> Iterator[tuple[int, list[str]]]:
             values = split_tabs(line)
             columns = columns or len(values)
             yield lines.number, values
-    shown, doubtful, doubled = find_quoting(lines.peek(), columns)
+    shown, doubtful, doubled, enclosed = find_quoting(lines.peek(), columns)
     if shown:
         if doubled is not None:
             message = 'quotes around fields are not part of the texts, and "" within them is one quote; '
@@ -130,6 +130,9 @@ def _read_tabs(lines: Lines, report: Report) -> Iterator[tuple[int, list[str]]]:
     if doubtful:
         first, last = (lines.number + 1 + position for position in doubtful)
         _warn_once(lines.path, f"{first}: lines {first} to {last} are read as rows, {_QUOTES}")
+    if enclosed is not None:
+        message = "every field is in quotes, which are read as part of ids and texts; --quotes (quotes=True) drops them"
+        _warn_once(lines.path, f"{lines.number + 1 + enclosed}: {message}")
     yield from _read_plain(lines, "\t")
 
 

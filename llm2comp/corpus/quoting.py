@@ -57,11 +57,13 @@ class Quoting(NamedTuple):
             there are none.
         doubled: The first line with doubled quotes inside enclosing ones, from 0, if nothing else shows that the file
             has quotes.
+        enclosed: The first line on which every field is in quotes, from 0, if the file does not show that it has them.
     """
 
     shown: bool
     doubtful: tuple[int, int] | None = None
     doubled: int | None = None
+    enclosed: int | None = None
 
 
 class _QuotedRow(NamedTuple):
@@ -92,7 +94,7 @@ def find_quoting(lines: list[str], columns: int | None) -> Quoting:
     for line in lines:
         starts.append(starts[-1] + len(line))
     plain_columns = quoted_columns = columns
-    position, doubled, doubtful = 0, None, None
+    position, doubled, doubtful, enclosed = 0, None, None, None
     while position < len(lines):
         row = _parse_quoted_row(text, starts[position])
         if plain_columns is None:
@@ -105,15 +107,18 @@ def find_quoting(lines: list[str], columns: int | None) -> Quoting:
         fitting = sum(len(split_tabs(line)) == plain_columns for line in spanned)
         fits_quoted = row is not None and row.columns == quoted_columns
         if fits_quoted and fitting < len(spanned):
-            return Quoting(fitting <= 1, doubtful)  # two lines that are whole rows by themselves are not one text
+            # two lines that are whole rows by themselves are not one text
+            return Quoting(fitting <= 1, doubtful, enclosed=enclosed if fitting > 1 else None)
         if fitting and not fits_quoted and spanned:
-            return Quoting(False, doubtful)
+            return Quoting(False, doubtful, enclosed=enclosed)
         if len(spanned) > 1 and fits_quoted:
             doubtful = doubtful or (position, end - 1)
         if doubled is None and row is not None and row.needs_quotes and end == position + 1:
             doubled = position
+        if enclosed is None and row is not None and row.enclosed == row.columns > 1 and end == position + 1:
+            enclosed = position
         position = end
-    return Quoting(doubled is not None, doubtful, doubled)
+    return Quoting(doubled is not None, doubtful, doubled, None if doubled is not None else enclosed)
 
 
 def _parse_quoted_row(text: str, start: int) -> _QuotedRow | None:

@@ -24,24 +24,28 @@ POSITIVE_LABELS = re.compile("pos(itive)?s?(label|score|relevance)s?")
 """Columns with a number for each positive; below 0 are scores of a teacher, which say nothing, but 0 does."""
 
 _LABEL = re.compile(
-    "(gold|human)?(label|score|target|grade|rating)s?|similarity(score)?s?|(gold|match|duplicate|correct|selected)s?"
+    "(gold|human)?(label|score|target|grade|rating)s?|(binary|pair|passage|doc|document|answer)labels?|"
+    "similarity(score)?s?|(gold|match|duplicate|correct|selected)s?"
 )
 """Columns whose numbers count; their other texts, such as the name of a topic, do not."""
 _RELEVANCE = re.compile(
-    "(relevan(t|ce|cy)|qrel|rel|judge?ment|esci)(label|score|grade)?s?|"
-    "is(relevant|selected|duplicate|positive|match|matching|correct|answer|gold|related|similar|paraphrase|entailment)"
+    "(passage|doc|document|answer)?(relevan(t|ce|cy)|qrel|rel|judge?ment|esci)(label|score|grade|judge?ment)?s?|"
+    "is(relevant(passage|doc|document|answer)?|selected|duplicate|positive|match|matching|correct|answer|gold|related|"
+    "similar|paraphrase|entailment)"
 )
 """Columns that say nothing but whether a passage is a positive, so that a text of unknown meaning is an error."""
 _IRRELEVANCE = re.compile("is(hard)?neg(ative)?|(is)?(irrelevant|nonrelevant|notrelevant)|isimpossible")
 """Columns that say so the other way round: 1 is for negatives."""
 _NO = re.compile(
     "false|f|no|n|none|i|neg(ative)?|hardneg(ative)?|irrelevant|unrelated|unselected|incorrect|wrong|dissimilar|different|"
-    "contradiction|(not?|non)(relevant|related|selected|duplicate|positive|match|matching|correct|answer|gold|similar|"
-    "paraphrase|entailment|equivalent)"
+    "contradiction|neutral|refute[sd]|notenoughinfo|"
+    "(not?|non)(relevant|related|selected|duplicate|positive|match|matching|correct|answer|gold|similar|paraphrase|"
+    "entailment|equivalent)"
 )
 _YES = re.compile(
     "true|t|yes|y|pos(itive)?|(very|highly|partially|perfectly|somewhat)?relevant|related|selected|duplicate|match|"
-    "matching|correct|answer|gold|similar|paraphrase|entailment|equivalent|e|exact|s|substitute|c|complement"
+    "matching|correct|answer|gold|similar|paraphrase|entailment|equivalent|support(s|ed)|e|exact|s|substitute|c|"
+    "complement"
 )
 
 

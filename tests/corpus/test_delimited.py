@@ -119,6 +119,31 @@ def read_ids(path: Path, content: str, **options: bool) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('id\ttext\n"1"\t"a"\n"2"\t"b"\n', 2),
+        ('id\ttext\n1\ta\n"2"\t"b"\n3\t5" pipe\n', 3),
+        ('id\ttext\n1\t"a"\n2\t"b"\n', None),
+        ('id\ttext\n"1"\t"a\tb"\n', None),  # the tab shows that it has quotes
+        ('"id"\t"text"\n"1"\t"a"\n', None),  # the first row shows it
+        ('text\n"a"\n', None),
+    ],
+)
+def test_rows_in_quotes_under_a_header_without_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str, line: int | None
+) -> None:
+    path = tmp_path / "c.tsv"
+    path.write_text(content)
+    list(read_corpus(path))
+    notes = [message for message in caplog.messages if "every field is in quotes" in message]
+    assert len(notes) == (line is not None)
+    assert all(re.match(rf"{path}:{line}: .*; --quotes \(quotes=True\)", note) for note in notes)
+    with suppress(CorpusError):
+        list(read_corpus(path, quotes=False))
+    assert len([message for message in caplog.messages if "every field is in quotes" in message]) == len(notes)
+
+
+@pytest.mark.parametrize(
     ("content", "line", "quoted", "plain"),
     [
         ('"a"\t"b"\n2\t"open\n3\tx\n4\tclose"', 2, ["a", "2"], ['"a"', "2", "3", "4"]),

@@ -177,9 +177,28 @@ LABELS = [
     *("label", "labels", "score", "scores", "relevance", "relevant", "is_relevant", "is_selected", "is_duplicate"),
     *("is_positive", "relevance_score", "relevance_label", "gold_label", "rel", "qrel", "judgment", "judgement"),
     *("rating", "grade", "similarity", "pos_scores", "pos_score", "positive_label", "is_match", "correct", "is_answer"),
+    *(
+        "relevance_judgement",
+        "relevance_judgment",
+        "binary_label",
+        "doc_label",
+        "passage_relevance",
+        "is_relevant_passage",
+    ),
 ]
 NOT_RELEVANT: list[Any] = [0, 0.0, -0.0, False, "0", "0.0", "false", "False", "no", [0], [False], ["0"], ["no"]]
-NOT_RELEVANT += ["not_relevant", "Not relevant", "non-relevant", "irrelevant", "negative", "NEGATIVE", "unrelated"]
+NOT_RELEVANT += [
+    "not_relevant",
+    "Not relevant",
+    "non-relevant",
+    "irrelevant",
+    "negative",
+    "NEGATIVE",
+    "unrelated",
+    "neutral",
+    "REFUTES",
+    "Not enough info",
+]
 
 
 class TestNamesOfLabels:
@@ -247,7 +266,8 @@ class TestNamesOfLabels:
             read(tmp_path, {"query": "q", **row} if "queries" not in row else row, negatives_from_label=True)
 
     @pytest.mark.parametrize(
-        "label", [{"is_relevant": "Yes"}, {"relevance": 3}, {"esci_label": "E"}, {"label": "no 7"}]
+        "label",
+        [{"is_relevant": "Yes"}, {"relevance": 3}, {"esci_label": "E"}, {"label": "no 7"}, {"gold_label": "SUPPORTS"}],
     )
     def test_others_stay_positives(self, tmp_path: Path, label: dict[str, Any]) -> None:
         assert read(tmp_path, {"query": "q", "passage": "p", **label}) == [("q", ("p",), ())]

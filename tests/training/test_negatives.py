@@ -55,6 +55,12 @@ def mined(*rows: PairRow, model: Angles | None = None, **settings: Any) -> Mined
     return mine_rows(as_model(model or Angles()), rows, MiningSettings(**settings))
 
 
+def test_a_file_whose_name_is_not_utf8_is_mined() -> None:
+    rows = row("q 0", "p 10"), row("r 90", "thirty 30|sixty 60")
+    mines = mine_rows(as_model(Angles()), rows, MiningSettings(negatives=1, sampling="random"), name="caf\udce9")
+    assert mines.negatives[0] in [("thirty 30",), ("sixty 60",)]
+
+
 def test_passages_below_the_margin_are_negatives_the_most_similar_first() -> None:
     # cosines to q: 10 degrees 0.985, times 0.95 0.936; 5: 0.996, 20: 0.940, 30: 0.866, 60: 0.500, 90: 0.000
     rows = row("q 0", "p 10"), row("r 90", "five 5|twenty 20|sixty 60|thirty 30|ninety 90")

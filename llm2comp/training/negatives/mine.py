@@ -94,7 +94,8 @@ def mine_rows(
     encode_query = partial(model.encode_query, prompt=instruction) if instruction else model.encode_query
     query_vectors = _encode(encode_query, list(queries.values()), "queries encoded", progress)
     passage_vectors = _encode(model.encode_document, list(passages.values()), "passages encoded", progress)
-    chance = random.Random(f"{settings.seed} {name}")
+    seed = f"{settings.seed} {name}".encode("utf-8", "surrogateescape")  # a file's name need not be UTF-8
+    chance = random.Random(seed)
     texts = list(passages.values())
     mined: dict[str, list[str]] = {}
     too_close = 0

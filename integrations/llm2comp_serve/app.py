@@ -1,0 +1,83 @@
+"""The application: all routes on one service."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from llm2comp import __version__
+from llm2comp_serve import openai_routes, state_routes, tei_routes
+from llm2comp_serve.errors import RequestError, body_of
+from llm2comp_serve.gate import Gate
+from llm2comp_serve.service import Service
+from llm2comp_serve.settings import ServeSettings
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: ServeSettings | None = None) -> FastAPI:
+    """The ASGI application; its models are loaded in the background when the server starts.
+
+    Mounted within another application, whose server does not start those that are mounted, it loads them at once.
+
+    Args:
+        settings: None: `llm2comp-tiny`, without a key.
+    """
+    service = Service(settings or ServeSettings(models=("llm2comp-tiny",)))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="llm2comp",
+        summary="Embeddings and search by models that compress texts into memory tokens",
+        version=__version__,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    for module in (openai_routes, tei_routes, state_routes):
+        app.include_router(module.router)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics)
+    if service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(service.settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
+    return app
+
+
+async def _request_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestError)
+    return _response(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """One line about the first field that is wrong: 422 on text-embeddings-inference's routes, 400 elsewhere."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    message = f"{place}: {first['msg']}" if place else first["msg"]
+    is_openai = request.url.path.startswith("/v1/")
+    return _response(request, RequestError(400 if is_openai else 422, message, parameter=place or None))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    return _response(request, RequestError(error.status_code, str(error.detail), headers=headers))
+
+
+def _response(request: Request, error: RequestError) -> JSONResponse:
+    return JSONResponse(body_of(request.url.path, error.problem), error.problem.status, headers=error.headers)

@@ -1,0 +1,54 @@
+"""Errors of requests, in the shape that the clients of each route expect."""
+
+from typing import Any, NamedTuple
+
+__all__ = ["RequestError", "body_of"]
+
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+_TEI_TYPES = {413: "Validation", 422: "Tokenizer", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
+_TEI_PATHS = ("/embed", "/tokenize", "/rerank", "/info")
+
+
+class _Problem(NamedTuple):
+    status: int
+    message: str
+    parameter: str | None
+    code: str | None
+
+
+class RequestError(Exception):
+    """A request that cannot be served.
+
+    Attributes:
+        status: HTTP status.
+        message: One line: what is wrong and what to do.
+        parameter: Field of the request that it is about.
+        code: Short name that programs can compare.
+        headers: Headers of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        parameter: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.problem = _Problem(status, message, parameter, code)
+        self.headers = headers or {}
+
+
+def body_of(path: str, problem: _Problem) -> dict[str, Any]:
+    """The JSON body of an error: text-embeddings-inference's shape on its routes, OpenAI's elsewhere."""
+    if path == "/" or path.startswith(_TEI_PATHS):
+        return {"error": problem.message, "error_type": _TEI_TYPES.get(problem.status, "Validation")}
+    kind = _OPENAI_TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
+    return {"error": {"message": problem.message, "type": kind, "param": problem.parameter, "code": problem.code}}

@@ -1,0 +1,129 @@
+"""What every request passes: the key, the limits of its body, the log line and the counts."""
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+import orjson
+
+from llm2comp_serve.errors import RequestError, body_of
+from llm2comp_serve.metrics import Metrics
+from llm2comp_serve.settings import ServeSettings
+
+__all__ = ["Gate"]
+
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
+_OPEN_PATHS = frozenset({"/health", "/ready", "/", "/page.css", "/page.js", "/favicon.ico"})
+_logger = logging.getLogger("llm2comp_serve.access")
+
+
+class Gate:
+    """ASGI middleware around the application.
+
+    A path that is open needs no key when it is read: the state of the server, and the page without its data.
+    """
+
+    def __init__(self, app: _App, settings: ServeSettings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+        self._keys = [key.encode() for key in settings.api_keys]
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        """Passes the request on, or answers it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status, begun = time.perf_counter(), 499, False
+
+        async def observed(message: _Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self._app(scope, self._limited(receive), observed)
+        except RequestError as error:
+            if not begun:
+                await _answer(scope, observed, error)
+        finally:
+            self._record(scope, status, time.perf_counter() - start)
+
+    def _check(self, scope: MutableMapping[str, Any]) -> None:
+        """Checks the key and the length that the request states.
+
+        Raises:
+            RequestError: The key is missing or wrong (status 401), or the body is too long (413).
+        """
+        headers = dict(scope["headers"])
+        is_open = scope["path"] in _OPEN_PATHS and scope["method"] in ("GET", "HEAD")
+        is_preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
+        if self._keys and not is_open and not is_preflight and not _is_known(headers.get(b"authorization"), self._keys):
+            raise RequestError(
+                401,
+                "a key is needed: send the header Authorization: Bearer KEY",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._settings.max_body:
+            raise _too_long(self._settings.max_body)
+
+    def _limited(self, receive: _Receive) -> _Receive:
+        """The body's parts, as long as they are within the limits of bytes and time."""
+        most, seen, ended = self._settings.max_body, 0, False
+        deadline = time.monotonic() + self._settings.body_seconds
+
+        async def limited() -> _Message:
+            nonlocal seen, ended
+            if ended:  # what comes now is that the client has gone
+                return await receive()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestError(408, "the body of the request did not arrive in time", code="timeout") from None
+            seen += len(message.get("body", b""))
+            ended = not message.get("more_body", False)
+            if seen > most:
+                raise _too_long(most)
+            return message
+
+        return limited
+
+    def _record(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")  # not the path, of which there are any number
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        if _logger.isEnabledFor(logging.INFO):
+            facts = {"method": scope["method"], "path": scope["path"], "status": status}
+            facts |= {"milliseconds": round(1000 * seconds, 1), **scope.get("llm2comp", {})}
+            _logger.info("%s", json.dumps(facts))
+
+
+def _is_known(header: bytes | None, keys: Sequence[bytes]) -> bool:
+    """Whether the header carries one of the keys; takes the same time whichever it is, and whether it is."""
+    scheme, _, key = (header or b"").partition(b" ")
+    matches = [hmac.compare_digest(key.strip(), known) for known in keys]
+    return scheme.lower() == b"bearer" and any(matches)
+
+
+def _too_long(most: int) -> RequestError:
+    return RequestError(413, f"the request has more than {most:,} bytes: send several", code="request_too_large")
+
+
+async def _answer(scope: MutableMapping[str, Any], send: _Send, error: RequestError) -> None:
+    body = orjson.dumps(body_of(scope["path"], error.problem))
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    if error.problem.status in (408, 413):
+        headers["connection"] = "close"  # the rest of the body is not read
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.problem.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,164 @@
+"""The models of a server: each loaded once, with a queue."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import llm2comp
+from llm2comp_serve.batching import Batcher
+from llm2comp_serve.errors import RequestError
+from llm2comp_serve.metrics import Metrics
+from llm2comp_serve.settings import ServeSettings
+
+__all__ = ["QUERY_SUFFIX", "Model", "Models", "Tokens"]
+
+QUERY_SUFFIX = ":query"
+"""After the name of a model: texts are queries, for clients that cannot say so otherwise."""
+
+
+class Tokens(NamedTuple):
+    """Token ids of texts, and the number of texts that were cut."""
+
+    ids: list[list[int]]
+    truncated: int
+
+    @property
+    def total(self) -> int:
+        """Number of tokens, those of the instruction and the beginning included, memory tokens not."""
+        return sum(map(len, self.ids))
+
+
+class Model:
+    """A model and its queue.
+
+    Args:
+        name: What requests call it.
+        model: The model.
+        settings: Settings of the server.
+        metrics: Counts its batches.
+    """
+
+    def __init__(self, name: str, model: llm2comp.LLM2Comp, settings: ServeSettings, metrics: Metrics) -> None:
+        self.name, self.model = name, model
+        self.dimension: int = model.encoder.get_embedding_dimension()
+        self.max_length = model.encoder.max_seq_length
+        self.fingerprint = model.fingerprint
+        self._truncate = settings.truncate
+        self.batcher = Batcher(
+            self._vectors,
+            batch_tokens=settings.batch_tokens,
+            queue_tokens=settings.queue_tokens,
+            overhead=model.memory_tokens,
+            watch=metrics.batch_watcher(name),
+        )
+        metrics.watch_queue(name, lambda: self.batcher.waiting_tokens)
+
+    def tokenize(self, texts: Sequence[str], *, query: bool = False, truncate: bool | None = None) -> Tokens:
+        """Token ids of texts, after the model's query instruction if they are queries.
+
+        Raises:
+            RequestError: A text is longer than the model takes, and is not to be cut (status 413).
+        """
+        instruction = self.model.prompts.get("query" if query else "document") or ""
+        encoder = self.model.encoder
+        encoder.pop_truncated()
+        ids = encoder.token_ids([instruction + text for text in texts] if instruction else texts)
+        truncated = encoder.pop_truncated()
+        if truncated and not (self._truncate if truncate is None else truncate):
+            room = self.max_length - self.model.memory_tokens
+            raise RequestError(
+                413,
+                f"{truncated} of {len(texts)} texts have more than the {room} tokens that {self.name} takes; shorten "
+                "them, or set truncate to true",
+                code="context_length_exceeded",
+            )
+        return Tokens(ids, truncated)
+
+    def spell(self, text: str, *, beginning: bool) -> list[dict[str, Any]]:
+        """Tokens of a text: id, text, whether it is special, and where it begins and ends in characters."""
+        encoder = self.model.encoder
+        encoding = encoder.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        tokens: list[dict[str, Any]] = [
+            {"id": token, "text": text[start:stop], "special": False, "start": start, "stop": stop}
+            for token, (start, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        ]
+        if not beginning:
+            return tokens
+        first = encoder.beginning
+        word = encoder.tokenizer.convert_ids_to_tokens(first)
+        return [{"id": first, "text": word, "special": True, "start": None, "stop": None}, *tokens]
+
+    def _vectors(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Vectors (texts, dimension) of token ids."""
+        width = max(map(len, ids))
+        beginning = self.model.encoder.beginning
+        features: dict[str, Any] = {
+            "input_ids": torch.tensor([[*row, *[beginning] * (width - len(row))] for row in ids]),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
+        }
+        device = self.model.device
+        with torch.inference_mode():
+            output = self.model({name: tensor.to(device) for name, tensor in features.items()})
+        vectors: NDArray[np.float32] = output["sentence_embedding"].float().cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise RuntimeError("a vector is not finite; serve the model with --dtype float32, or check its weights")
+        return vectors
+
+
+class Models:
+    """The models by name; one that several names stand for is loaded once."""
+
+    def __init__(self, settings: ServeSettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._by_name: dict[str, Model] = {}
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._by_name.values())
+
+    def load(self, name: str) -> Model:
+        """The model of a name, folder or Hub id, loaded if no other of the same fingerprint is.
+
+        Raises:
+            LLM2CompError: As `llm2comp.load`.
+        """
+        if name in self._by_name:
+            return self._by_name[name]
+        settings = self._settings
+        loaded = llm2comp.load(name, device=settings.device, dtype=settings.dtype, engine=settings.engine)
+        for model in self:
+            if model.fingerprint == loaded.fingerprint:
+                return model
+        shown = Path(name).name if "/" in name and Path(name).exists() else name
+        while shown in self._by_name:  # two folders of one name
+            shown += "-2"
+        self._by_name[shown] = Model(shown, loaded, settings, self._metrics)
+        return self._by_name[shown]
+
+    def find(self, name: str | None) -> tuple[Model, bool]:
+        """The model that a request names, and whether its texts are queries by that name; None is the first model.
+
+        Raises:
+            RequestError: There is no such model (status 404).
+        """
+        if name is None:
+            return next(iter(self._by_name.values())), False
+        is_query = name.endswith(QUERY_SUFFIX)
+        model = self._by_name.get(name.removesuffix(QUERY_SUFFIX))
+        if model is None:
+            known = ", ".join(self._by_name)
+            raise RequestError(
+                404, f"there is no model {name!r} here; served are: {known}", parameter="model", code="model_not_found"
+            )
+        return model, is_query
+
+    def close(self, done: Callable[[Model], None] = lambda model: None) -> None:
+        """Encodes what is waiting for each model, and ends their threads."""
+        for model in self:
+            model.batcher.close()
+            done(model)

@@ -1,0 +1,129 @@
+"""Runs a server until it is told to stop: `llm2comp serve`."""
+
+import ipaddress
+import json
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+from fastapi import FastAPI
+
+from llm2comp.errors import SettingsError
+from llm2comp_serve.app import create_app
+from llm2comp_serve.settings import ServeSettings
+
+__all__ = ["application", "is_loopback", "run"]
+
+_SETTINGS = "LLM2COMP_SERVE"
+_THREADS = "LLM2COMP_SERVE_THREADS"
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def run(settings: ServeSettings, *, host: str, port: int, workers: int = 1, grace: int = 30) -> None:
+    """Serves until SIGTERM or SIGINT; then finishes the requests that are under way.
+
+    Args:
+        settings: Settings of the server.
+        host: Address to listen on.
+        port: Port to listen on.
+        workers: Number of processes, each with models and queues of its own; they divide the processor's threads.
+        grace: Seconds that requests under way may take in the end.
+
+    Raises:
+        SettingsError: Nothing can listen there.
+    """
+    common: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": grace,
+    }
+    _check_free(host, port)
+    if workers == 1:
+        uvicorn.run(create_app(settings), **common)
+        return
+    folder = tempfile.mkdtemp(prefix="llm2comp-metrics-")
+    os.environ[_SETTINGS] = json.dumps(_to_json(settings))
+    os.environ[_THREADS] = str(max(1, torch.get_num_threads() // workers))
+    os.environ[_METRICS] = folder
+    try:
+        uvicorn.run("llm2comp_serve.run:application", factory=True, workers=workers, **common)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def application() -> FastAPI:
+    """The application of a worker process, with the settings that its parent left in the environment."""
+    torch.set_num_threads(int(os.environ[_THREADS]))
+    configure_log()
+    return create_app(_from_json(json.loads(os.environ[_SETTINGS])))
+
+
+def configure_log() -> None:
+    """One JSON line on stderr for each request, and for what uvicorn and the library say."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("llm2comp", "llm2comp_indexes", "llm2comp_serve", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+class _JsonLines(logging.Formatter):
+    """A log record as one line of JSON; the message of a request is JSON already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        facts: dict[str, Any] = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))}
+        if record.name == "llm2comp_serve.access":
+            return json.dumps(facts | json.loads(message))
+        facts |= {"level": record.levelname.lower(), "logger": record.name, "message": message}
+        if record.exc_info:
+            facts["exception"] = self.formatException(record.exc_info)
+        return json.dumps(facts)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Checks that the address can be listened on, before a model is loaded.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port") from error
+
+
+def _to_json(settings: ServeSettings) -> dict[str, Any]:
+    values = asdict(settings)
+    values["indexes"] = {name: str(folder) for name, folder in settings.indexes.items()}
+    values["writable"] = sorted(settings.writable)
+    return values
+
+
+def _from_json(values: dict[str, Any]) -> ServeSettings:
+    values["indexes"] = {name: Path(folder) for name, folder in values["indexes"].items()}
+    for name in ("models", "api_keys", "cors_origins"):
+        values[name] = tuple(values[name])
+    return ServeSettings(**{**values, "writable": frozenset(values["writable"])})

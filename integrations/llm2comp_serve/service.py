@@ -1,0 +1,182 @@
+"""What the routes of a server share: its settings, models and metrics, and the way from texts to vectors."""
+
+import asyncio
+import math
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+
+from llm2comp_serve.batching import QueueFullError
+from llm2comp_serve.errors import RequestError
+from llm2comp_serve.metrics import Metrics
+from llm2comp_serve.models import Model, Models, Tokens
+from llm2comp_serve.settings import ServeSettings
+
+__all__ = ["Embedded", "Service", "check_texts", "service_of"]
+
+_LOOP_CHARACTERS = 20_000
+"""Texts with more characters are tokenised in a thread, so that other requests go on."""
+
+
+class Embedded(NamedTuple):
+    """Vectors (texts, dimension), and the tokens that they were made of."""
+
+    vectors: NDArray[np.float32]
+    tokens: int
+    truncated: int
+
+
+class Service:
+    """A server's state. Models are loaded by `start`, in a thread of its own; until then it is not `ready`.
+
+    Attributes:
+        settings: Settings of the server.
+        metrics: What is counted.
+        models: The models.
+        ready: Whether the models are loaded.
+        failure: Why loading failed.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.models = Models(settings, self.metrics)
+        self.ready = False
+        self.failure: Exception | None = None
+
+    def start(self) -> None:
+        """Begins to load the models."""
+        threading.Thread(target=self._load, name="llm2comp-loading", daemon=True).start()
+
+    def load(self) -> None:
+        """Loads the models.
+
+        Raises:
+            LLM2CompError: A model cannot be loaded.
+        """
+        for name in self.settings.models:
+            self.models.load(name)
+        self.ready = True
+
+    def _load(self) -> None:
+        try:
+            self.load()
+        except Exception as error:
+            self.failure = error
+
+    def close(self) -> None:
+        """Encodes what is waiting, and ends all threads."""
+        self.ready = False
+        self.models.close()
+
+    def find(self, name: str | None) -> tuple[Model, bool]:
+        """The model that a request names, and whether its texts are queries by that name; None is the first model.
+
+        Raises:
+            RequestError: The models are not loaded yet (status 503), or there is none of this name (404).
+        """
+        if not self.ready:
+            reason = f"the models cannot be loaded: {self.failure}" if self.failure else "the models are being loaded"
+            raise RequestError(503, reason, code="not_ready", headers={"Retry-After": "2"})
+        return self.models.find(name)
+
+    async def embed(
+        self,
+        request: Request,
+        model: Model,
+        texts: Sequence[str],
+        *,
+        query: bool = False,
+        truncate: bool | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+    ) -> Embedded:
+        """Vectors of the texts of a request; shortened ones have unit length again.
+
+        Raises:
+            RequestError: The texts or dimensions cannot be served, the queue is full (status 429), or the model failed
+                (424).
+            asyncio.CancelledError: The client has gone.
+        """
+        if dimensions is not None and not 1 <= dimensions <= model.dimension:
+            raise RequestError(
+                400, f"dimensions is {dimensions}, expected 1 to {model.dimension}", parameter="dimensions"
+            )
+        tokens = await self._tokenize(model, texts, query, truncate)
+        scope = request.scope.setdefault("llm2comp", {})
+        scope.update(texts=len(texts), tokens=tokens.total)
+        try:
+            future = model.batcher.submit(tokens.ids)
+        except QueueFullError as error:
+            raise RequestError(
+                429,
+                f"too many texts are waiting for {model.name}; try again in {error.seconds:.0f} s",
+                code="overloaded",
+                headers={"Retry-After": str(math.ceil(error.seconds))},
+            ) from error
+        vectors = await _result(request, future)
+        if dimensions is not None and dimensions < model.dimension:
+            vectors = vectors[:, :dimensions]
+            if normalize:
+                lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+                vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return Embedded(vectors, tokens.total, tokens.truncated)
+
+    async def _tokenize(self, model: Model, texts: Sequence[str], query: bool, truncate: bool | None) -> Tokens:
+        if sum(map(len, texts)) <= _LOOP_CHARACTERS:
+            return model.tokenize(texts, query=query, truncate=truncate)
+        return await asyncio.to_thread(model.tokenize, texts, query=query, truncate=truncate)
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request has come to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def check_texts(texts: Sequence[str], service: Service, parameter: str) -> None:
+    """Checks the number of texts and that none is empty.
+
+    Raises:
+        RequestError: There are none (status 400), too many (413), or one is empty (400).
+    """
+    if not texts:
+        raise RequestError(400, f"{parameter} is empty: give at least one text", parameter=parameter)
+    if len(texts) > service.settings.max_texts:
+        raise RequestError(
+            413,
+            f"{len(texts)} texts in one request; at most {service.settings.max_texts} are taken: send several requests",
+            parameter=parameter,
+        )
+    for place, text in enumerate(texts):
+        if not text:
+            raise RequestError(400, f"text {place} of {parameter} is empty", parameter=parameter)
+
+
+async def _result(request: Request, future: "Future[NDArray[np.float32]]") -> NDArray[np.float32]:
+    """The result, unless the client goes away before: then the work is taken from the queue."""
+    waiting: asyncio.Future[Any] = asyncio.wrap_future(future)
+    gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not waiting.done():
+            waiting.cancel()
+    if waiting.cancelled():
+        raise RequestError(499, "the client has gone")
+    try:
+        vectors: NDArray[np.float32] = waiting.result()
+    except Exception as error:
+        raise RequestError(424, f"the model failed: {error}", code="model_failed") from error
+    return vectors
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

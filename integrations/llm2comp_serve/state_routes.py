@@ -1,0 +1,34 @@
+"""Routes about the server itself: `/health`, `/ready` and `/metrics`."""
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from llm2comp_serve.service import service_of
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["state"])
+
+
+@router.get("/health", response_class=Response)
+async def health(request: Request) -> Response:
+    """Whether the process lives: always 200, unless a model could not be loaded."""
+    failure = service_of(request).failure
+    return _state(503 if failure else 200, "failed" if failure else "ok")
+
+
+@router.get("/ready", response_class=Response)
+async def ready(request: Request) -> Response:
+    """Whether requests can be served: 503 while models are being loaded."""
+    service = service_of(request)
+    return _state(200, "ready") if service.ready else _state(503, "failed" if service.failure else "loading")
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Counts of requests, texts, tokens and seconds, in Prometheus' text format."""
+    return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _state(status: int, name: str) -> Response:
+    return Response(orjson.dumps({"status": name}), status_code=status, media_type="application/json")

@@ -19,6 +19,7 @@ from llm2comp.backbone.hardware import choose_device, inference_dtype, storage_d
 from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.bundled_models import bundled_folder, full_name
 from llm2comp.encoder import MemoryEncoder
+from llm2comp.encoder_options import ENGINES
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
 from llm2comp.model_card import CardData, read_card, write_card
@@ -45,7 +46,6 @@ _BATCH_SIZE = 32
 """Default of SentenceTransformer, whose methods pass it on as if it had been given."""
 _TEXTS_PER_BATCH = {"cpu": 256}
 """What the default becomes: texts enough for passes side by side. Their memory does not depend on the batch."""
-_ENGINES = ("auto", "torch", "openvino")
 _logger = logging.getLogger(__name__)
 
 
@@ -55,6 +55,8 @@ def load(
     device: str | None = None,
     dtype: str = "auto",
     engine: str = "auto",
+    max_length: int | None = None,
+    truncate_dim: int | None = None,
     trust_remote_code: bool = False,
 ) -> "LLM2Comp":
     """A model ready to encode.
@@ -67,12 +69,15 @@ def load(
             multiplies it natively and float32 elsewhere.
         engine: What computes vectors on a CPU: `torch`, or `openvino` (the extra of that name), which is faster once it
             has compiled the model, in a second or more. `auto` is `torch`. The vectors are the same up to rounding.
+        max_length: Maximum length of a text in tokens, memory tokens included; None: the model's own.
+        truncate_dim: Number of components that vectors keep, their first; they have unit length again. None: all.
         trust_remote_code: Run Python code that comes with the backbone.
 
     Raises:
         ModelFolderError: If files are missing, cut short or altered.
         BackboneError: If the backbone cannot be loaded or does not match, or the engine cannot run it.
-        SettingsError: If there is no such device, dtype or engine, or the engine does not run on the device.
+        SettingsError: If there is no such device, dtype or engine, the engine does not run on the device, or the model
+            takes no texts of that length or has shorter vectors.
 
     Examples:
         >>> import llm2comp
@@ -88,13 +93,16 @@ def load(
     parts = read_encoder(folder, dtype=precision, trust_remote_code=trust_remote_code)
     if engine == "openvino":
         parts.backbone.use_openvino()
-    encoder = MemoryEncoder(parts.backbone, parts.tokenizer, parts.memory, max_length=parts.max_length)
+    length = parts.max_length if max_length is None else max_length
+    encoder = MemoryEncoder(parts.backbone, parts.tokenizer, parts.memory, max_length=length)
+    _check_truncation(truncate_dim, encoder.get_embedding_dimension())
     settings = {
         "pooling": config["pooling"],
         "query_instruction": config["query_instruction"],
         "normalize": config.get("normalize", True),
     }
     model = LLM2Comp(encoder, **settings, device=chosen)
+    model.truncate_dim = truncate_dim
     model.stages = list(config["stages"])
     model.prompts = {**_saved_prompts(folder), **model.prompts}
     model.card = read_card(folder)
@@ -392,10 +400,16 @@ def _check_engine(engine: str, device: str) -> None:
     Raises:
         SettingsError: If it is either.
     """
-    if engine not in _ENGINES:
-        raise SettingsError(f"engine is {engine!r}; give {', '.join(_ENGINES[:-1])} or {_ENGINES[-1]}")
+    if engine not in ENGINES:
+        raise SettingsError(f"engine is {engine!r}; give {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     if engine == "openvino" and device != "cpu":
         raise SettingsError(f"engine openvino runs on the CPU, and device is {device}: give device cpu")
+
+
+def _check_truncation(truncate_dim: int | None, dimension: int) -> None:
+    """Raises SettingsError unless a vector of that dimension has so many components."""
+    if truncate_dim is not None and not 1 <= truncate_dim <= dimension:
+        raise SettingsError(f"truncate_dim is {truncate_dim}, and vectors of this model have {dimension} components")
 
 
 def _saved_prompts(folder: Path) -> dict[str, Any]:

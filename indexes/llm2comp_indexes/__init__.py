@@ -5,6 +5,7 @@ Imports the core (`llm2comp`); no adapter, no benchmark.
 """
 
 from llm2comp.corpus.fields import FieldNames
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.encode_shard import ShardReport, encode_shard
 from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
 from llm2comp_indexes.builder.index import BuildReport, build_index
@@ -29,6 +30,7 @@ __all__ = [
     "DeleteReport",
     "Effort",
     "Encoder",
+    "EncoderOptions",
     "FieldNames",
     "Hit",
     "Index",

@@ -10,26 +10,33 @@ from llm2comp import keep_freed_memory
 from llm2comp.cli.documents import Skips, format_encoded, note_cut
 from llm2comp.cli.index_options import (
     AsJson,
+    BatchSize,
     ChunkAt,
     ChunkContext,
     ChunkOverlap,
     ChunkTokens,
     Corpora,
     CsvStrings,
+    Dtype,
     Encoding,
+    Engine,
     Header,
     IdField,
     IdsArePositions,
+    MaxLength,
     MetadataFields,
     Model,
     OnError,
+    OnlyModelDevice,
     Quotes,
     Separator,
     Source,
     Store,
     TextField,
     TitleField,
+    TruncateDim,
     check_layout,
+    encoder_options,
     field_names,
 )
 from llm2comp.cli.output import print_json, wrong_usage
@@ -61,6 +68,12 @@ def encode(
         ),
     ] = "1/1",
     model: Model = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    truncate_dim: TruncateDim = None,
+    batch_size: BatchSize = None,
+    engine: Engine = None,
+    device: OnlyModelDevice = None,
     store: Store = "float32",
     chunk_tokens: ChunkTokens = None,
     chunk_overlap: ChunkOverlap = 0,
@@ -97,6 +110,8 @@ def encode(
         part = parse_part(shard)
         chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
         options = IndexOptions(store=store, chunk_at=chunk_at, chunk_context=chunk_context, **chunks)
+    running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": device}
+    encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
     keep_freed_memory()
     skips, documents = Skips(), estimate_documents(corpora)
     with Progress("documents", about=None if documents is None else documents // part.shards) as progress:
@@ -116,6 +131,7 @@ def encode(
             source=source,
             ids_are_positions=ids_are_positions,
             csv_strings=csv_strings,
+            encoder=encoder,
             **layout,
         )
     skips.summarize()

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.index_options import Header, Quotes
+from llm2comp.cli.index_options import (
+    Dtype,
+    Engine,
+    Header,
+    MaxLength,
+    OnlyModelDevice,
+    Quotes,
+    TruncateDim,
+    encoder_options,
+)
 from llm2comp.cli.output import check_target
 
 if TYPE_CHECKING:
+    from llm2comp.encoder_options import EncoderOptions
     from llm2comp_benchmarks import TaskResult
     from llm2comp_benchmarks.evaluate.session import MtebTasks
     from llm2comp_benchmarks.evaluate.suites import Task
@@ -129,7 +139,12 @@ def evaluate(
     identical_ids: IdenticalIds = "auto",
     header: Header = None,
     quotes: Quotes = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    truncate_dim: TruncateDim = None,
     batch_size: BatchSize = 32,
+    engine: Engine = None,
+    device: OnlyModelDevice = None,
     json_file: JsonFile = None,
     run_out: RunOut = None,
     instructions: Instructions = None,
@@ -154,6 +169,10 @@ def evaluate(
     _check_tasks(len(beir or []), retrieval, bool(sts or mteb_names), run, run_out, model)
     for file in (json_file, run_out):
         check_target(file)
+    running: dict[str, Any] = {"engine": engine, "device": device}
+    encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
+    if run and any((dtype, max_length, truncate_dim, engine, device)):
+        raise typer.BadParameter("--run scores a ranking made elsewhere; options of a model have no use with it")
 
     from llm2comp_benchmarks import read_suite
     from llm2comp_benchmarks.evaluate.session import MtebOptions, MtebTasks
@@ -173,7 +192,7 @@ def evaluate(
     if run:
         _score_run(run, tasks, store)
     else:
-        _evaluate_model(model, tasks, mteb, store, batch_size, run_out)
+        _evaluate_model(model, encoder, tasks, mteb, store, batch_size, run_out)
 
 
 def _check_mteb_options(tasks: bool, suite: str | None, languages: list[str] | None, others: bool) -> None:
@@ -242,6 +261,7 @@ def _score_run(run: Path, tasks: "list[Task]", store: "ResultStore") -> None:
 
 def _evaluate_model(
     model: str | None,
+    encoder: "EncoderOptions",
     tasks: "list[Task]",
     mteb: "MtebTasks",
     store: "ResultStore",
@@ -256,12 +276,13 @@ def _evaluate_model(
 
     keep_freed_memory()
     session = EvaluationSession(
-        load_model(model),
+        load_model(model, encoder),
         model,
         tasks,
         mteb,
         store,
         batch_size=batch_size,
+        options=encoder,
         keep_rankings=run_out is not None,
         on_result=lambda result, taken: _print_finished(result, store.path if taken else None),
     )

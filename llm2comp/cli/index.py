@@ -13,6 +13,7 @@ from llm2comp.cli.index_facts import format_facts, list_facts
 from llm2comp.cli.index_options import (
     CORPUS,
     AsJson,
+    BatchSize,
     ChunkAt,
     ChunkContext,
     ChunkOverlap,
@@ -20,16 +21,20 @@ from llm2comp.cli.index_options import (
     Corpora,
     CsvStrings,
     Device,
+    Dtype,
     Encoding,
+    Engine,
     Folder,
     Header,
     Hybrid,
     IdField,
     IdsArePositions,
     Latency,
+    MaxLength,
     Memory,
     MetadataFields,
     Model,
+    ModelDevice,
     OnError,
     Quotes,
     Recall,
@@ -39,8 +44,10 @@ from llm2comp.cli.index_options import (
     Store,
     TextField,
     TitleField,
+    TruncateDim,
     Type,
     check_layout,
+    encoder_options,
     field_names,
     index_options,
 )
@@ -96,6 +103,12 @@ def build(
     query_vectors: Annotated[
         Path | None, typer.Option(metavar="FILE.npy", help="With --vectors: queries for measuring recall and latency.")
     ] = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    truncate_dim: TruncateDim = None,
+    batch_size: BatchSize = None,
+    engine: Engine = None,
+    model_device: ModelDevice = None,
     index_type: Type = "auto",
     memory: Memory = None,
     latency_ms: Latency = None,
@@ -135,8 +148,10 @@ def build(
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
     chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
     options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks)
+    running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     settings = {
         "model": model,
+        "encoder": encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running),
         "options": options,
         "device": device,
         "on_error": on_error,
@@ -199,6 +214,12 @@ def add(
     folder: Folder,
     corpora: Corpora,
     model: Model = None,
+    dtype: Dtype = None,
+    max_length: MaxLength = None,
+    truncate_dim: TruncateDim = None,
+    batch_size: BatchSize = None,
+    engine: Engine = None,
+    model_device: ModelDevice = None,
     device: Device = "auto",
     on_error: OnError = "raise",
     header: Header = None,
@@ -217,6 +238,8 @@ def add(
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
     fields = field_names(id_field, title_field, text_field, metadata_fields)
     layout = check_layout(separator, encoding)
+    running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
+    encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
     from llm2comp_indexes import add_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
@@ -237,6 +260,7 @@ def add(
             source=source,
             ids_are_positions=ids_are_positions,
             csv_strings=csv_strings,
+            encoder=encoder,
             **layout,
         )
     skips.summarize()

@@ -32,6 +32,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "model": manifest.model
         or ("not recorded: given as an object" if manifest.fingerprint else "unknown: vectors made elsewhere"),
         "fingerprint": manifest.fingerprint,
+        "encoder": manifest.encoder.to_json(),
         "sources": [_list_source(source) for source in manifest.sources or ()],
         "created_by": dict(manifest.created_by),
     }
@@ -53,6 +54,7 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         else "",
         "model": facts["model"],
         "fingerprint": facts["fingerprint"],
+        "encoded with": manifest.encoder.describe(),
         "sources": _format_sources(manifest),
         "columns": _format_columns(manifest),
         "commit": f"{manifest.commit:,}, by {', '.join(map(' '.join, manifest.created_by.items()))}",

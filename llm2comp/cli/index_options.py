@@ -9,6 +9,7 @@ from llm2comp.cli.output import wrong_usage
 
 if TYPE_CHECKING:
     from llm2comp.corpus.fields import FieldNames
+    from llm2comp.encoder_options import EncoderOptions
     from llm2comp_indexes import IndexOptions
 
 CORPUS = (
@@ -22,6 +23,48 @@ Model = Annotated[
     str | None,
     typer.Option(
         "--model", "-m", metavar="MODEL", help="Bundled model by name, folder or Hub id.", show_default="llm2comp-tiny"
+    ),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"] | None,
+    typer.Option(
+        help="Precision of the model's weights; auto: bfloat16 where the hardware multiplies it natively.",
+        show_default="auto, or as the index says",
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="TOKENS",
+        help="Maximum length of a text, memory tokens included.",
+        show_default="the model's own",
+    ),
+]
+TruncateDim = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Keep the first N components of each vector.", show_default="all"),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Texts in a batch of the model.", show_default="256 on a CPU, 32 on a GPU")
+]
+Engine = Annotated[
+    Literal["auto", "torch", "openvino"] | None,
+    typer.Option(help="What computes vectors on a CPU; auto is torch.", show_default="torch, or as the index says"),
+]
+ModelDevice = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1 and so on.", show_default="a GPU if there is one"
+    ),
+]
+OnlyModelDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where the model runs: cpu, cuda, cuda:1 and so on.",
+        show_default="a GPU if there is one",
     ),
 ]
 OnError = Annotated[
@@ -162,6 +205,14 @@ def field_names(
     metadata = None if metadata_fields is None else tuple(filter(None, map(str.strip, metadata_fields.split(","))))
     with wrong_usage():
         return FieldNames(id_field, title_field, tuple(text_field or ()), metadata)
+
+
+def encoder_options(**options: str | int | None) -> "EncoderOptions":
+    """The options of a model; what does not fit is wrong usage."""
+    from llm2comp.encoder_options import EncoderOptions
+
+    with wrong_usage():
+        return EncoderOptions(**options)  # type: ignore[arg-type]  # each is of the type that its option has
 
 
 def check_layout(separator: str | None, encoding: str | None) -> dict[str, str | None]:

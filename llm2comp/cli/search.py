@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.index_options import Header, Quotes
+from llm2comp.cli.index_options import Engine, Header, ModelDevice, Quotes, encoder_options
 from llm2comp.cli.output import format_hits, print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
@@ -91,6 +91,8 @@ def search(
         Literal["auto", "cpu", "cuda"],
         typer.Option(help="Where FAISS searches; cuda: on all GPUs, to which the index is copied."),
     ] = "cpu",
+    engine: Engine = None,
+    model_device: ModelDevice = None,
 ) -> None:
     """Find the documents that answer a question."""
     if (question is None) == (queries is None):
@@ -121,14 +123,19 @@ def search(
             by=group_by or "row",
             threads=threads,
         )
+    opening: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "encoder": encoder_options(engine=engine, device=model_device),
+    }
     keep_freed_memory()
     if queries is not None and run is not None:
         from llm2comp.corpus.read import read_queries
 
         texts = read_queries(queries, header=header, quotes=quotes)
-        _write_run(lambda: open_index(folder, model=model, device=device), texts, run, k, options)
+        _write_run(lambda: open_index(folder, **opening), texts, run, k, options)
         return
-    with open_index(folder, model=model, device=device) as index:
+    with open_index(folder, **opening) as index:
         _report_unused(index, options.effort)
         [hits] = index.search([question or ""], k, options=options)
         around = [index.surrounding(hit, neighbours) for hit in hits] if neighbours else None
@@ -179,11 +186,14 @@ def _write_run(
         check_run_id("query", name)
     with open_index() as index, Progress("queries", total=len(texts)) as progress:
         _report_unused(index, options.effort)
+        if options.mode != "bm25" and len(index):
+            index.model  # noqa: B018  # loaded now: its time is not that of the queries
         start = time.perf_counter()
         answers = _answers(index, texts, k, replace(options, by="document"), progress)
         lines = write_run(run, ((query, [(hit.document_id, hit.score) for hit in hits]) for query, hits in answers))
         seconds = time.perf_counter() - start
-    print(f"{run}: {lines:,} lines for {len(texts):,} queries, {1000 * seconds / len(texts):.1f} ms a query")
+    contained = " to search and write" if options.mode == "bm25" else " to encode, search and write"
+    print(f"{run}: {lines:,} lines for {len(texts):,} queries, {1000 * seconds / len(texts):.1f} ms a query{contained}")
 
 
 def _answers(

@@ -91,7 +91,10 @@ def test_a_run_of_a_hybrid_search_with_a_filter(
     options = ("--mode", "hybrid", "--where", "year < 2000", "-k", "5")
     run = llm2comp_command("search", folder, "--queries", queries, "--run", tmp_path / "run.trec", *options)
     assert run.code == 0
-    assert re.fullmatch(rf"{tmp_path / 'run.trec'}: 1,500 lines for 300 queries, [\d.]+ ms a query\n", run.out)
+    assert re.fullmatch(
+        rf"{tmp_path / 'run.trec'}: 1,500 lines for 300 queries, [\d.]+ ms a query to encode, search and write\n",
+        run.out,
+    )
     lines = [line.split() for line in (tmp_path / "run.trec").read_text().splitlines()]
     assert [line[0] for line in lines[::5]] == list(questions)
     assert [line[3] for line in lines[:5]] == ["1", "2", "3", "4", "5"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp_benchmarks.evaluate.suites import Suite
 from llm2comp_benchmarks.evaluate.tasks import Task, evaluate
 from llm2comp_benchmarks.mteb.model import identify
@@ -97,6 +98,7 @@ class EvaluationSession:
         mteb: Tasks of mteb.
         store: Where results are looked up and added.
         batch_size: Texts in one pass of the model.
+        options: Options that the model was loaded with.
         keep_rankings: Whether rankings are needed, which no store holds: `tasks` are then run again.
         on_result: Called after each task with its result and whether it was taken from the store.
 
@@ -114,13 +116,14 @@ class EvaluationSession:
         store: ResultStore,
         *,
         batch_size: int = 32,
+        options: EncoderOptions | None = None,
         keep_rankings: bool = False,
         on_result: Callable[[TaskResult, bool], None],
     ) -> None:
         check_kinds(model, [task.name for task in tasks if not isinstance(task, RetrievalTask)] + mteb.names)
         self._model, self._source, self._tasks, self._mteb, self._store = model, source, tasks, mteb, store
         self._batch_size, self._on_result = batch_size, on_result
-        store.start(_describe(model, source) | {"batch_size": batch_size})
+        store.start(_describe(model, source, options) | {"batch_size": batch_size})
         self._finished = {
             task.name: None if keep_rankings else store.finished(task.name, task.details) for task in tasks
         } | mteb.finished(model, store)
@@ -162,13 +165,13 @@ class EvaluationSession:
         return result
 
 
-def _describe(model: Any, source: str | None) -> dict[str, Any]:
+def _describe(model: Any, source: str | None, options: EncoderOptions | None) -> dict[str, Any]:
     """Settings of the model as `describe_model` returns them, always with a fingerprint.
 
     A model of sentence-transformers has none of its own; without one, a retrained model in the same folder would pass
     for the same.
     """
-    settings = describe_model(model, source)
+    settings = describe_model(model, source, options)
     if settings["system"] == "sentence-transformers" and settings["fingerprint"] is None:
         settings["fingerprint"] = identify(model, source).revision
     return settings

@@ -92,6 +92,8 @@ _WAYS_OUT = "give another file, or --overwrite"
 
 def _check_settings(existing: ResultFile, settings: dict[str, Any]) -> None:
     before = existing.settings
+    if "encoder" in settings:
+        before = {"encoder": {}, **before}  # older files were made with the defaults
     known_by = "fingerprint" if before.get("fingerprint") and settings.get("fingerprint") else "model"
     if before.get(known_by) != settings.get(known_by):
         name, other = before.get("model") or before.get("run"), settings.get("model") or settings.get("run")

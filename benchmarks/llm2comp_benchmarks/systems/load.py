@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llm2comp.bundled_models import DEFAULT_MODEL, bundled_name, bundled_names
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import BackboneError, LLM2CompError, SettingsError, one_line
 from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.systems.bm25 import Bm25
@@ -60,24 +62,28 @@ def system_names() -> list[str]:
     ]
 
 
-def load_model(name: str | None = None) -> Encoder:
+def load_model(name: str | None = None, options: EncoderOptions | None = None) -> Encoder:
     """The system with this name.
 
     Args:
         name: The name of a bundled model, None for the default one; the folder or Hub id of a model of this
             package or of sentence-transformers; or one of `system_names`, where BACKBONE is the folder or Hub id of a
             causal language model. Write `./NAME` for a folder with such a name.
+        options: How the model runs; its batch size is not used here. None: as it was saved.
 
     Raises:
-        SettingsError: There is no such system; the message lists them.
+        SettingsError: There is no such system, and the message lists them; or it takes none of these options.
         LLM2CompError: It cannot be loaded.
     """
+    options = replace(options, batch_size=None) if options else EncoderOptions()
+    prefix, colon, backbone = (name or "").partition(":")
+    prefixed = name is not None and bool(colon) and not Path(name).exists()
+    if (name in _ALONE or prefixed) and options != EncoderOptions():
+        given = options.describe() or f"device {options.device or 'cpu'}"
+        raise SettingsError(f"{given} is given with {name}, which has no such options; leave it out")
     if name in _ALONE:
         return _ALONE[name]()
-    prefix, colon, backbone = (name or "").partition(":")
-    if name is not None and colon and not Path(name).exists():
-        return _load_prefixed(prefix, backbone)
-    return _load_encoder(name)
+    return _load_prefixed(prefix, backbone) if prefixed else _load_encoder(name, options)
 
 
 def _load_prefixed(prefix: str, backbone: str) -> Encoder:
@@ -92,13 +98,12 @@ def _load_prefixed(prefix: str, backbone: str) -> Encoder:
     return _PREFIXED[prefix](backbone)
 
 
-def _load_encoder(name: str | None) -> Encoder:
-    import llm2comp
+def _load_encoder(name: str | None, options: EncoderOptions) -> Encoder:
     from llm2comp.backbone.loading import find_source
+    from llm2comp_indexes.encoder import load_encoder
 
     if bundled_name(name) is not None:
-        bundled: Encoder = llm2comp.load(name)
-        return bundled
+        return load_encoder(name, options)[0]
     assert name is not None
     if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
         raise SettingsError(f"no model at {name!r}: there is no such folder, and it is no Hub id; {_CHOICES}")
@@ -107,14 +112,13 @@ def _load_encoder(name: str | None) -> Encoder:
     except BackboneError as error:
         raise SettingsError(f"{error}; {_CHOICES}") from error
     if _has(source.place, "llm2comp.json", source.revision):
-        ours: Encoder = llm2comp.load(name)
-        return ours
+        return load_encoder(name, options)[0]
     if not _has(source.place, "modules.json", source.revision):
         raise SettingsError(
             f"{name!r} is no encoder (neither llm2comp.json nor modules.json is there); if it is a language model, "
             f"pool it: mean:{name}"
         )
-    return _load_sentence_transformer(source.place, source.revision)
+    return _load_sentence_transformer(source.place, source.revision, options)
 
 
 def _has(place: str, file: str, revision: str | None) -> bool:
@@ -131,20 +135,27 @@ def _has(place: str, file: str, revision: str | None) -> bool:
         ) from error
 
 
-def _load_sentence_transformer(place: str, revision: str | None) -> Encoder:
+def _load_sentence_transformer(place: str, revision: str | None, options: EncoderOptions) -> Encoder:
     from sentence_transformers import SentenceTransformer
+
+    if options.engine not in (None, "auto", "torch"):
+        raise SettingsError(f"engine {options.engine} runs models of llm2comp, and {place!r} is another one")
+    dtype = {} if options.dtype in (None, "auto") else {"model_kwargs": {"dtype": options.dtype}}
+    settings: dict[str, Any] = {"device": options.device, "truncate_dim": options.truncate_dim, **dtype}
 
     from llm2comp.backbone.loading import quiet
     from llm2comp.errors import one_line
 
     try:
         with quiet():
-            encoder: Encoder = SentenceTransformer(place, revision=None if Path(place).is_dir() else revision)
+            encoder = SentenceTransformer(place, revision=None if Path(place).is_dir() else revision, **settings)
     except (
         Exception
     ) as error:  # sentence-transformers, transformers, safetensors and the hub each raise kinds of their own
         raise LLM2CompError(f"cannot load the sentence-transformers model {place!r}: {one_line(error)}") from error
-    return encoder
+    if options.max_length is not None:
+        encoder.max_seq_length = options.max_length
+    return cast("Encoder", encoder)
 
 
 _OTHERS = f"; systems without one are {', '.join(_ALONE)}, folders and Hub ids"
@@ -152,12 +163,13 @@ _BUNDLED = f"a bundled model ({', '.join(bundled_names())}; the default is {DEFA
 _CHOICES = f"give the folder or Hub id of a model, {', '.join(system_names())}, or {_BUNDLED}"
 
 
-def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
+def describe_model(model: Encoder, name: str | None, options: EncoderOptions | None = None) -> dict[str, Any]:
     """Settings of the model in a result file; None where the model has none.
 
     `model` is the name it was loaded by, `system` its kind (llm2comp, sentence-transformers, or a baseline's name),
-    `parameters` the settings of that system, `backbone` name and revision of the language model. The others are
-    `dimension`, `fingerprint`, `memory_tokens` and `max_tokens`.
+    `parameters` the settings of that system, `backbone` name and revision of the language model, `encoder` the options
+    that change its vectors, where they are not the defaults. The others are `dimension`, `fingerprint`,
+    `memory_tokens` and `max_tokens`.
     """
     attributes = {"fingerprint": "fingerprint", "memory_tokens": "memory_tokens", "max_tokens": "max_seq_length"}
     described = {key: getattr(model, attribute, None) for key, attribute in attributes.items()}
@@ -169,6 +181,7 @@ def describe_model(model: Encoder, name: str | None) -> dict[str, Any]:
         "backbone": None,
         "dimension": dimension() if dimension else None,
         **described,
+        "encoder": options.to_json() if options else {},
         **getattr(model, "settings", {}),
     }
 

@@ -44,6 +44,7 @@ def write_blocks(
     encode: Callable[[Sequence[Document]], NDArray[np.float32]],
     *,
     on_block: Callable[[int], None] | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Writes all blocks except those that an earlier run wrote.
 
@@ -54,17 +55,18 @@ def write_blocks(
         blocks: The blocks; empty ones are left out.
         encode: Returns unit vectors (rows, dimension) of rows.
         on_block: Called several times per block with the number of documents encoded, by this run or an earlier one.
+        batch_size: Number of texts in a batch of the model, if it was given: so many rows are encoded at once, or more.
     """
-    done = 0
+    done, at_once = 0, max(_PIECE, batch_size or 0)
     with count_truncated() as count, ThreadPoolExecutor(1, "write") as disk:
         written = None
         for block in _read_ahead(block for block in blocks if block.rows):
             if not writer.has(block.rows):
                 parts = []
-                for first in range(0, len(block.rows), _PIECE):
-                    parts.append(encode(block.rows[first : first + _PIECE]))
-                    if on_block and first + _PIECE < len(block.rows):
-                        on_block(done + block.documents * (first + _PIECE) // len(block.rows))
+                for first in range(0, len(block.rows), at_once):
+                    parts.append(encode(block.rows[first : first + at_once]))
+                    if on_block and first + at_once < len(block.rows):
+                        on_block(done + block.documents * (first + at_once) // len(block.rows))
                 if written:
                     written.result()
                 written = disk.submit(writer.append, block.rows, np.concatenate(parts))

@@ -18,13 +18,14 @@ from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.sources import Source, source_of
 from llm2comp.corpus.table_format import TableFormat
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
-from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
+from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import versions
 from llm2comp_indexes.format.documents import document_line
@@ -98,6 +99,15 @@ class _Corpus:
         return self._digest.hexdigest()
 
 
+class _MadeBy(NamedTuple):
+    """Name and fingerprint of the model, the options that change its vectors, and its batch size."""
+
+    name: str | None
+    fingerprint: str
+    options: EncoderOptions
+    batch_size: int | None
+
+
 def encode_shard(
     corpora: str | Path | Iterable[Any],
     output: str | Path,
@@ -117,6 +127,7 @@ def encode_shard(
     csv_strings: bool = False,
     separator: str | None = None,
     encoding: str | None = None,
+    encoder: EncoderOptions | None = None,
 ) -> ShardReport:
     """Report of the shard written to the folder `shard-I-of-N` in `output`.
 
@@ -141,6 +152,7 @@ def encode_shard(
         csv_strings: As for `build_index`.
         separator: As for `build_index`.
         encoding: As for `build_index`.
+        encoder: As for `build_index`; the same for all shards.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -158,18 +170,20 @@ def encode_shard(
     )
     corpus = _Corpus(open_corpora(listed, sources, on_error, skips, layout=layout), part, sources)
     _check_folder(folder, overwrite=overwrite)
-    encoder, name = load_encoder(model)
+    loaded, name = load_encoder(model, encoder)
+    recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None
     start = time.perf_counter()
-    encode = RowEncoder(encoder, make_text_of_row(chosen, encoder))
-    split = make_splitter(chosen, encoder)
+    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
+    split = make_splitter(chosen, loaded)
     with _writing(folder):
         _check_folder(folder, overwrite=overwrite)
         if overwrite:
             _clear(folder)
         if (folder / SHARD).exists():
-            shard = _check_same(folder, read_shard(folder), corpus, encoder.fingerprint, chosen, show)
+            shard = _check_same(folder, read_shard(folder), corpus, loaded.fingerprint, chosen, recorded, show)
         else:
-            shard = _make(folder, corpus, sources, part, encoder, name, encode, split, chosen, show)
+            made_by = _MadeBy(name, loaded.fingerprint, recorded, batch_size)
+            shard = _make(folder, corpus, sources, part, made_by, encode, split, chosen, show)
     size = sum(record.bytes for record in shard.files.values())
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
     spent = (time.perf_counter() - start, encode.seconds)
@@ -187,14 +201,14 @@ def _make(
     corpus: _Corpus,
     sources: Sequence[Source],
     part: Part,
-    encoder: Encoder,
-    name: str | None,
+    made_by: _MadeBy,
     encode: RowEncoder,
     split: RowMaker,
     options: IndexOptions,
     progress: Progress,
 ) -> Shard:
-    header = {**segment_header(encoder.fingerprint, encode.dimension, options), "shard": list(part)}
+    header = segment_header(made_by.fingerprint, encode.dimension, options, made_by.options)
+    header["shard"] = list(part)
     (folder / ROWS).mkdir(exist_ok=True)
     with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
         write_blocks(
@@ -202,22 +216,30 @@ def _make(
             split_into_blocks(map(split, corpus)),
             encode,
             on_block=lambda count: progress(Phase.DOCUMENTS, count),
+            batch_size=made_by.batch_size,
         )
         progress(Phase.FINISHING, 0)
         files = writer.finish()
     counts = (writer.rows, corpus.taken, corpus.documents, corpus.sha256)
-    made = (files, versions(), tuple(dict.fromkeys(sources)))
-    shard = Shard(part, name, encoder.fingerprint, encode.dimension, options, *counts, *made)
+    made = (files, versions(), tuple(dict.fromkeys(sources)), made_by.options)
+    shard = Shard(part, made_by.name, made_by.fingerprint, encode.dimension, options, *counts, *made)
     write_shard(folder, shard)
     (folder / ROWS / JOURNAL).unlink()
     return shard
 
 
 def _check_same(
-    folder: Path, shard: Shard, corpus: _Corpus, fingerprint: str, options: IndexOptions, progress: Progress
+    folder: Path,
+    shard: Shard,
+    corpus: _Corpus,
+    fingerprint: str,
+    options: IndexOptions,
+    encoder: EncoderOptions,
+    progress: Progress,
 ) -> Shard:
     """The finished shard, after checking that it is of this corpus, model and settings."""
-    if (fingerprint, options.store, options.chunks) == (shard.fingerprint, shard.options.store, shard.options.chunks):
+    made_with = (shard.fingerprint, shard.options.store, shard.options.chunks, shard.encoder)
+    if (fingerprint, options.store, options.chunks, encoder) == made_with:
         for count, _ in enumerate(corpus, start=1):
             if not count % 4096:
                 progress(Phase.DOCUMENTS_COMPARED, count)
@@ -225,8 +247,8 @@ def _check_same(
             _logger.info("%s: finished already; nothing to encode", folder)
             return shard
     raise IndexFolderError(
-        f"{folder}: already holds this shard of another corpus, model, store or chunking; name another folder with "
-        "-o, or --overwrite it"
+        f"{folder}: already holds this shard of another corpus, model, encoding, store or chunking; name another "
+        "folder with -o, or --overwrite it"
     )
 
 

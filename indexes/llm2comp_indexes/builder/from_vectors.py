@@ -16,6 +16,7 @@ from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.sources import Source
 from llm2comp.corpus.table_format import TableFormat
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import (
@@ -73,6 +74,7 @@ class _Origin(NamedTuple):
     options: IndexOptions
     encoder: Encoder | None
     sources: tuple[Source, ...] | None
+    recorded: EncoderOptions = EncoderOptions()
 
 
 def build_from_vectors(
@@ -95,6 +97,7 @@ def build_from_vectors(
     csv_strings: bool = False,
     separator: str | None = None,
     encoding: str | None = None,
+    encoder: EncoderOptions | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`. It appears once complete; a killed build can be resumed.
 
@@ -126,6 +129,7 @@ def build_from_vectors(
         csv_strings: As for `build_index`, with .npy files and a corpus.
         separator: As for `build_index`.
         encoding: As for `build_index`.
+        encoder: With shards: where and how their model runs; options that change vectors are those of the shards.
 
     Raises:
         CorpusError: Ids or documents are missing, malformed or duplicate.
@@ -152,8 +156,10 @@ def build_from_vectors(
                 "source, ids_are_positions, fields or csv_strings is given with shards, which hold their documents; "
                 "leave it out"
             )
-        origin = _open_shards(vectors, corpora, model, chosen, show, wants_encoder=queries is None)
+        origin = _open_shards(vectors, corpora, model, chosen, show, encoder, wants_encoder=queries is None)
     else:
+        if encoder is not None and encoder != EncoderOptions():
+            raise SettingsError("options of a model have no use in a build from vectors, which encodes nothing")
         origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips)
     _check_queries(vectors, queries, origin.source)
     check_feasible(origin.options, origin.source.dimension, device)
@@ -161,7 +167,9 @@ def build_from_vectors(
         segments, measured = _write(change, origin, queries, device, show)
         made = (origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments))
         sources = origin.sources
-        manifest = change.commit(Manifest(0, *made, {}, sources=sources, unlisted=sources is None))
+        manifest = change.commit(
+            Manifest(0, *made, {}, sources=sources, unlisted=sources is None, encoder=origin.recorded)
+        )
     return BuildReport(
         manifest.documents,
         skips.count,
@@ -253,6 +261,7 @@ def _open_shards(
     model: Any,
     options: IndexOptions,
     progress: Progress,
+    encoder_options: EncoderOptions | None,
     *,
     wants_encoder: bool,
 ) -> _Origin:
@@ -260,6 +269,7 @@ def _open_shards(
         raise SettingsError("ids and a corpus have no use with shards, which hold their documents; leave them out")
     source = ShardSource([Path(path) for path in vectors.paths], progress)
     shard = source.shard
+    running = (encoder_options or EncoderOptions()).within(shard.encoder, "the corpus of the shards")
     chunks = (shard.options.chunk_tokens, shard.options.chunk_overlap)
     other_chunks = (options.chunk_tokens, options.chunk_overlap)
     if options.chunk_tokens is not None and other_chunks != chunks:
@@ -276,14 +286,15 @@ def _open_shards(
     tokens, overlap, ends, context = shard.options.chunks
     chunked = replace(options, chunk_tokens=tokens, chunk_overlap=overlap, chunk_at=ends, chunk_context=context)
     merged = replace(chunked, store=store)
-    encoder, name = _find_encoder(model, shard) if wants_encoder or model is not None else (None, shard.model)
-    return _Origin(source, name, shard.fingerprint, merged, encoder, source.sources)
+    encoder, name = _find_encoder(model, shard, running) if wants_encoder or model is not None else (None, shard.model)
+    return _Origin(source, name, shard.fingerprint, merged, encoder, source.sources, shard.encoder)
 
 
-def _find_encoder(model: Any, shard: Shard) -> tuple[Encoder | None, str | None]:
+def _find_encoder(model: Any, shard: Shard, options: EncoderOptions) -> tuple[Encoder | None, str | None]:
     """Model of the shards and its name; no model if `model` is None and theirs cannot be loaded."""
     try:
-        encoder, name = load_encoder(shard.model if model is None else model)
+        place = shard.model if model is None else model
+        encoder, name = load_encoder(place, options if isinstance(place, str | Path) else None)
     except (LLM2CompError, OSError) as error:
         if model is not None:
             raise
@@ -368,7 +379,7 @@ def _write(
     source, options, start = origin.source, origin.options, time.perf_counter()
     drawn = _Drawn(source.documents) if queries is None and origin.encoder is None else None
     header = {
-        **segment_header(origin.fingerprint, source.dimension, options),
+        **segment_header(origin.fingerprint, source.dimension, options, origin.recorded),
         "vectors": source.identity,
         "held_out": bool(drawn and drawn.held_out),
     }

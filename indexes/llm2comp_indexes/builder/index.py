@@ -10,12 +10,13 @@ from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.table_format import TableFormat
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
-from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
+from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest
@@ -74,6 +75,7 @@ def build_index(
     csv_strings: bool = False,
     separator: str | None = None,
     encoding: str | None = None,
+    encoder: EncoderOptions | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
@@ -104,10 +106,12 @@ def build_index(
         separator: The character between the values of .csv and .tsv files, or "tab"; None: what they show.
         encoding: Encoding of the text files; None: UTF-8, UTF-16 with a byte order mark, and Windows-1252 where a file
             other than JSON lines is not UTF-8 and looks like it.
+        encoder: Options of the model: dtype, maximum length, truncation, engine, device and batch size. The index keeps
+            those that change vectors, and searches with them.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
-        SettingsError: FAISS cannot make the type, or there is no GPU for `cuda`.
+        SettingsError: FAISS cannot make the type, there is no GPU for `cuda`, or the model cannot run with `encoder`.
         IndexFolderError: `output` is not empty, cannot be written, or is being written by another process.
     """
     import_faiss()
@@ -121,26 +125,26 @@ def build_index(
         listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
     documents = (entry.document for entry in open_corpora(listed, sources, on_error, skips, layout=layout))
-    encoder, name = load_encoder(model)
-    encode = RowEncoder(encoder, make_text_of_row(chosen, encoder))
-    split = make_splitter(chosen, encoder)
+    loaded, name = load_encoder(model, encoder)
+    recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None
+    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
+    split = make_splitter(chosen, loaded)
     check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
-        segment_facts = segment_header(encoder.fingerprint, encode.dimension, chosen)
+        segment_facts = segment_header(loaded.fingerprint, encode.dimension, chosen, recorded)
         with new_segment(change, encode.dimension, chosen, header=segment_facts) as new:
             write_blocks(
                 new.rows,
                 split_into_blocks(map(split, documents)),
                 encode,
                 on_block=lambda count: show(Phase.DOCUMENTS, count),
+                batch_size=batch_size,
             )
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
-            segment, measured = finish_segment(
-                new, chosen, encoder=encoder, device=device, progress=show, seconds=spent
-            )
-        made = (name, encoder.fingerprint, encode.dimension, chosen, (segment,))
-        manifest = change.commit(Manifest(0, *made, {}, sources=tuple(dict.fromkeys(sources))))
+            segment, measured = finish_segment(new, chosen, encoder=loaded, device=device, progress=show, seconds=spent)
+        made = (name, loaded.fingerprint, encode.dimension, chosen, (segment,))
+        manifest = change.commit(Manifest(0, *made, {}, sources=tuple(dict.fromkeys(sources)), encoder=recorded))
     seconds = time.perf_counter() - start
     return BuildReport(
         manifest.documents,

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from llm2comp.corpus.documents import Document
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.format.chunks import text_with_headings
 from llm2comp_indexes.format.commits import Change
 from llm2comp_indexes.format.manifest import Names
@@ -44,14 +45,18 @@ def new_segment(
             yield NewSegment(rows, lexical)
 
 
-def segment_header(fingerprint: str, dimension: int, options: IndexOptions) -> dict[str, Any]:
+def segment_header(
+    fingerprint: str, dimension: int, options: IndexOptions, encoder: EncoderOptions | None = None
+) -> dict[str, Any]:
     """JSON values that the rows and vectors of a segment depend on, beside the documents."""
+    recorded = encoder.to_json() if encoder else {}
     return {
         "fingerprint": fingerprint,
         "dimension": dimension,
         "store": options.store,
         "chunks": [options.chunk_tokens, options.chunk_overlap],
         **options.chunk_json(),
+        **({"encoder": recorded} if recorded else {}),
     }
 
 

@@ -14,11 +14,12 @@ from llm2comp.atomic import write_file
 from llm2comp.bundled_models import find_bundled
 from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take_count, take_digest, take_optional
 from llm2comp.corpus.sources import Source
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
-from llm2comp_indexes.format.manifest import Names, parse_sources
+from llm2comp_indexes.format.manifest import Names, parse_encoder, parse_sources
 from llm2comp_indexes.format.segment_writer import JOURNAL
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import IndexOptions, read_chunks
@@ -93,6 +94,7 @@ class Shard:
         files: Records by file name.
         created_by: Versions of the software that wrote it.
         sources: Corpora that were read; None: version 0.1.0 wrote it.
+        encoder: Options that change vectors, where they are not the defaults of the model.
     """
 
     part: Part
@@ -107,6 +109,7 @@ class Shard:
     files: Mapping[str, FileRecord]
     created_by: Mapping[str, str]
     sources: tuple[Source, ...] | None = ()
+    encoder: EncoderOptions = EncoderOptions()
 
 
 def write_shard(folder: Path, shard: Shard) -> None:
@@ -128,6 +131,8 @@ def write_shard(folder: Path, shard: Shard) -> None:
         "sources": [asdict(source) for source in shard.sources or ()],
         "files": {name: asdict(record) for name, record in shard.files.items()},
     }
+    if encoder := shard.encoder.to_json():
+        content["encoder"] = encoder
     write_file(folder / SHARD, [json.dumps(signed(content), indent=1)], draft=f"{SHARD}.new")
 
 
@@ -200,6 +205,7 @@ def _parse(content: dict[str, Any]) -> Shard:
         files,
         versions,
         parse_sources(content),
+        parse_encoder(content),
     )
 
 
@@ -285,6 +291,7 @@ def _traits(shard: Shard) -> dict[str, str]:
         "split": f"in {shard.part.shards}",
         "model": f"fingerprint {shard.fingerprint[:80]}",
         "dimension": str(shard.dimension),
+        "encoding": shard.encoder.describe() or "the model's own",
         "store": options.store,
         "chunking": options.describe_chunks() or "none",
         "corpus": f"{shard.corpus_documents:,} documents, SHA-256 {shard.corpus_sha256}",

@@ -108,7 +108,7 @@ def _rewrite(
 ) -> tuple[tuple[Segment, ...], Report | None]:
     """One segment of all rows that are not deleted, with its measurements."""
     queries = _read_queries(folder, before)
-    header = {"merge": before.commit, **segment_header(before.fingerprint, before.dimension, options)}
+    header = {"merge": before.commit, **segment_header(before.fingerprint, before.dimension, options, before.encoder)}
     with new_segment(change, before.dimension, options, header=header) as new:
         writer = new.rows
         for rows, vectors in _living_blocks(folder, before):

@@ -21,6 +21,7 @@ from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.sources import Source, is_content_id, source_of
 from llm2comp.corpus.table_format import TableFormat
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row
@@ -95,6 +96,7 @@ def add_documents(
     csv_strings: bool = False,
     separator: str | None = None,
     encoding: str | None = None,
+    encoder: EncoderOptions | None = None,
 ) -> AddReport:
     """Adds new documents and replaces changed ones, in one commit.
 
@@ -120,16 +122,18 @@ def add_documents(
             another type is malformed. Sources added before types were recorded are text.
         separator: As for `build_index`.
         encoding: As for `build_index`.
+        encoder: Where and how the model runs; options that change vectors are those of the index.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice in the corpora.
         IndexFolderError: The index is damaged, of another model, or being written by another process.
+        SettingsError: An option that changes vectors is not that of the index.
     """
     resolve_device(device)
     skips, show = SkipCounter(on_skip), progress or silent
     with (
         change_index(Path(folder)) as change,
-        Index(Path(folder), _before(change), model=model, searchable=False) as index,
+        Index(Path(folder), _before(change), model=model, encoder=encoder, searchable=False) as index,
     ):
         known = index.manifest.sources or ()
         layout = TableFormat(header, quotes, separator, encoding)
@@ -150,7 +154,8 @@ def add_documents(
             open_corpora(inputs, sources, on_error, skips, layout=layout, known=known), sources, before
         )
         options = index.manifest.options
-        encode = RowEncoder(index.model, make_text_of_row(options, index.model))
+        batch_size = encoder.batch_size if encoder else None
+        encode = RowEncoder(index.model, make_text_of_row(options, index.model), batch_size=batch_size)
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)
         changes = _Changes(index, split, sources)
@@ -158,10 +163,15 @@ def add_documents(
         listed = tuple({source.name: source for source in [*known, *sources]}.values())
         first = next(blocks, None)
         if first is not None:
-            segment_facts = segment_header(index.manifest.fingerprint, encode.dimension, options)
+            made_with = (index.manifest.fingerprint, encode.dimension, options, index.manifest.encoder)
+            segment_facts = segment_header(*made_with)
             with new_segment(change, encode.dimension, options, header=segment_facts) as new:
                 write_blocks(
-                    new.rows, chain([first], blocks), encode, on_block=lambda count: show(Phase.DOCUMENTS, count)
+                    new.rows,
+                    chain([first], blocks),
+                    encode,
+                    on_block=lambda count: show(Phase.DOCUMENTS, count),
+                    batch_size=batch_size,
                 )
                 segment, _ = finish_segment(
                     new, options, encoder=index.model, device=device, progress=show, small_exact=True

@@ -14,6 +14,7 @@ from llm2comp.checked_json import JsonFormat, check_checksum, signed, take, take
 from llm2comp.corpus.column_types import ColumnType
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.sources import Source
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError, SettingsError, quote_path
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, ChunkFields
 from llm2comp_indexes.format.documents import ROW_BYTES
@@ -28,6 +29,7 @@ __all__ = [
     "Names",
     "Segment",
     "check_folders",
+    "parse_encoder",
     "parse_sources",
     "read_manifest",
     "read_manifest_alone",
@@ -116,6 +118,7 @@ class Manifest:
         chunk_fields: Names of the fields in the metadata of chunks.
         sources: Corpora that the documents came from; None: version 0.1.0 wrote the manifest, and recorded none.
         unlisted: Whether documents may be left from additions that recorded no source, with ids made by version 0.1.0.
+        encoder: Options that change vectors, where they are not the defaults of the model.
     """
 
     commit: int
@@ -128,6 +131,7 @@ class Manifest:
     chunk_fields: ChunkFields = CHUNK_FIELDS
     sources: tuple[Source, ...] | None = ()
     unlisted: bool = False
+    encoder: EncoderOptions = EncoderOptions()
 
     @property
     def documents(self) -> int:
@@ -165,6 +169,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "unlisted": manifest.unlisted,
         "segments": [asdict(segment) for segment in manifest.segments],
     }
+    if encoder := manifest.encoder.to_json():
+        content["encoder"] = encoder
     if manifest.options.chunk_tokens is not None and manifest.chunk_fields != CHUNK_FIELDS_0_1:
         content["chunk_fields"] = list(manifest.chunk_fields)
     text = _to_text(signed(content))
@@ -283,6 +289,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         _parse_chunk_fields(content, options),
         parse_sources(content),
         take(content, "unlisted", bool) if "sources" in content else True,
+        parse_encoder(content),
     )
     if take_count(content, "documents", 0, 1 << 50) != manifest.documents:
         raise ValueError("the number of documents is not the sum of its segments")
@@ -296,6 +303,15 @@ def _parse_chunk_fields(content: dict[str, Any], options: IndexOptions) -> Chunk
     if content["chunk_fields"] != list(CHUNK_FIELDS):
         raise ValueError(f"chunk_fields {content['chunk_fields']!r:.80}, expected {list(CHUNK_FIELDS)}")
     return CHUNK_FIELDS
+
+
+def parse_encoder(content: Mapping[str, Any]) -> EncoderOptions:
+    """The options of the encoder in a manifest or a shard, which older versions did not record.
+
+    Raises:
+        ValueError: They are malformed.
+    """
+    return EncoderOptions.from_json(take(content, "encoder", dict)) if "encoder" in content else EncoderOptions()
 
 
 def parse_sources(content: Mapping[str, Any]) -> tuple[Source, ...] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import llm2comp
+from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError, one_line
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.faiss_module import bounded_threads
@@ -39,7 +40,13 @@ _logger = logging.getLogger(__name__)
 _DEFAULTS = SearchOptions()
 
 
-def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None, device: str = "cpu") -> "Index":
+def open_index(
+    folder: str | Path,
+    *,
+    model: str | Path | Encoder | None = None,
+    device: str = "cpu",
+    encoder: EncoderOptions | None = None,
+) -> "Index":
     """The last commit of the index in the folder, ready to search; it does not change while the index is written.
 
     Args:
@@ -47,29 +54,31 @@ def open_index(folder: str | Path, *, model: str | Path | Encoder | None = None,
         model: The model that the index was built with, or its name or folder, if it is not where the index says.
         device: `cpu`; `cuda` to search on a copy on all GPUs that FAISS sees; `auto` to do so if there are GPUs and
             FAISS supports the type on them.
+        encoder: Where the model runs, with which engine and in which precision. None: the CPU or a GPU, and what the
+            index was built with.
 
     Raises:
         IndexFolderError: There is no index, or it is of a newer format, incomplete, altered, or of another model.
         SettingsError: `cuda` without a GPU that FAISS can use, with too little GPU memory, or with a type that FAISS
-            does not support on GPUs.
+            does not support on GPUs; or the length or truncation in `encoder` is not that of the index.
     """
     on_gpus = resolve_device(device) == "cuda"
-    index = _open(Path(folder), model)
+    index = _open(Path(folder), model, encoder)
     if on_gpus:
         index.use_gpus(required=device == "cuda")
     return index
 
 
-def _open(folder: Path, model: str | Path | Encoder | None) -> "Index":
+def _open(folder: Path, model: str | Path | Encoder | None, encoder: EncoderOptions | None) -> "Index":
     manifest = read_manifest(folder)
     for _ in range(_OPEN_TRIES):
         try:
-            return Index(folder, manifest, model=model)
+            return Index(folder, manifest, model=model, encoder=encoder, for_queries=True)
         except (IndexFolderError, OSError):
             if (latest := read_manifest(folder)) == manifest:
                 raise
             manifest = latest  # a writer committed and removed old files while they were being opened
-    return Index(folder, manifest, model=model)
+    return Index(folder, manifest, model=model, encoder=encoder, for_queries=True)
 
 
 class Index:
@@ -84,9 +93,25 @@ class Index:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, model: str | Path | Encoder | None = None, searchable: bool = True
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        model: str | Path | Encoder | None = None,
+        encoder: EncoderOptions | None = None,
+        searchable: bool = True,
+        for_queries: bool = False,
     ) -> None:
-        """Opens the commit; with `searchable=False`, without the files that only searching needs."""
+        """Opens the commit.
+
+        Args:
+            folder: Folder of the index.
+            manifest: The commit.
+            model: As for `open_index`.
+            encoder: As for `open_index`.
+            searchable: Whether to open the files that only searching needs.
+            for_queries: Whether the model encodes nothing but queries, and so may run with another dtype or engine.
+        """
         self.folder = folder
         self.manifest = manifest
         self._hit_type = WholeDocument if manifest.options.chunk_tokens is None else Hit
@@ -94,9 +119,12 @@ class Index:
         self._device = "cpu"
         self._encoder: Encoder | None = None
         self._model: str | Encoder | None = None  # its name or, if it was given as an object, that object
+        self._options = encoder
+        kept = (encoder or EncoderOptions()).within(manifest.encoder, str(folder), for_queries=for_queries)
+        self._load_with = kept
         if model is not None:
-            encoder, name = load_encoder(model)
-            self._encoder, self._model = self._check(encoder), name or encoder
+            loaded, name = load_encoder(model, kept if isinstance(model, str | Path) else encoder)
+            self._encoder, self._model = self._check(loaded), name or loaded
         with limit_explained(), ExitStack() as opened:
             self.segments: list[OpenSegment] = []
             for segment in manifest.segments:
@@ -122,11 +150,14 @@ class Index:
             TypeError: The model was given as an object that cannot be pickled.
         """
         _check_pickles(self._model)
-        return _reopen, (str(self._place), self._model, self._device, self.manifest.fingerprint, _state(self.manifest))
+        state = (self.manifest.fingerprint, _state(self.manifest), self._options)
+        return _reopen, (str(self._place), self._model, self._device, *state)
 
     def __copy__(self) -> "Index":
         model = self._model if self._encoder is None else self._encoder
-        return _reopen(str(self._place), model, self._device, self.manifest.fingerprint, _state(self.manifest))
+        options = self._options if model is None or isinstance(model, str) else None
+        state = (self.manifest.fingerprint, _state(self.manifest), options)
+        return _reopen(str(self._place), model, self._device, *state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Index":
         return self.__copy__()
@@ -170,7 +201,7 @@ class Index:
                     "(--model), or search_vectors"
                 )
             try:
-                encoder = load_encoder(self.manifest.model)[0]
+                encoder = load_encoder(self.manifest.model, self._load_with)[0]
             except LLM2CompError as error:
                 raise IndexFolderError(
                     f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)"
@@ -344,6 +375,12 @@ class Index:
     def _check(self, encoder: Encoder) -> Encoder:
         actual, expected = encoder.fingerprint, self.manifest.fingerprint
         dimension = encoder.get_embedding_dimension()
+        truncated = self.manifest.encoder.truncate_dim
+        if truncated and dimension and dimension > truncated:
+            raise IndexFolderError(
+                f"{self.folder}: holds the first {truncated} components of its vectors, the model gives {dimension}: "
+                f"load it with truncate_dim={truncated}, or give its name"
+            )
         if dimension != self.manifest.dimension:
             raise IndexFolderError(
                 f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; "
@@ -383,7 +420,14 @@ def _state(manifest: Manifest) -> str:
     return hashlib.sha256(repr(manifest).encode()).hexdigest()
 
 
-def _reopen(folder: str, model: str | Encoder | None, device: str, fingerprint: str, state: str) -> Index:
+def _reopen(
+    folder: str,
+    model: str | Encoder | None,
+    device: str,
+    fingerprint: str,
+    state: str,
+    encoder: EncoderOptions | None = None,
+) -> Index:
     """The index in the folder, for one that was opened there before it was copied or pickled.
 
     Raises:
@@ -394,7 +438,7 @@ def _reopen(folder: str, model: str | Encoder | None, device: str, fingerprint: 
             f"{folder}: no index lies there any more; a copied or pickled index opens its folder again, so move it "
             "back, or open it where it lies now and pickle that (open_index)"
         )
-    index = open_index(folder, model=model, device=device)
+    index = open_index(folder, model=model, device=device, encoder=encoder)
     if index.manifest.fingerprint != fingerprint:
         raise IndexFolderError(
             f"{folder}: built again with another model since this index was copied or pickled; open it (open_index)"

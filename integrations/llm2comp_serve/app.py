@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llm2comp import __version__
-from llm2comp_serve import openai_routes, state_routes, tei_routes
+from llm2comp_serve import openai_routes, page_routes, search_routes, state_routes, tei_routes
 from llm2comp_serve.errors import RequestError, body_of
 from llm2comp_serve.gate import Gate
 from llm2comp_serve.service import Service
@@ -42,7 +42,7 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for module in (openai_routes, tei_routes, state_routes):
+    for module in (openai_routes, tei_routes, search_routes, state_routes, page_routes):
         app.include_router(module.router)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _invalid)

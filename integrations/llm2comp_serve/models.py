@@ -1,6 +1,8 @@
 """The models of a server: each loaded once, with a queue."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 import llm2comp
-from llm2comp_serve.batching import Batcher
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_serve.batching import Batcher, QueueFullError
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.metrics import Metrics
 from llm2comp_serve.settings import ServeSettings
@@ -94,6 +98,22 @@ class Model:
         word = encoder.tokenizer.convert_ids_to_tokens(first)
         return [{"id": first, "text": word, "special": True, "start": None, "stop": None}, *tokens]
 
+    def submit(self, tokens: Tokens) -> "Future[NDArray[np.float32]]":
+        """The vectors (texts, dimension), later.
+
+        Raises:
+            RequestError: The queue is full (status 429).
+        """
+        try:
+            return self.batcher.submit(tokens.ids)
+        except QueueFullError as error:
+            raise RequestError(
+                429,
+                f"too many texts are waiting for {self.name}; try again in {error.seconds:.0f} s",
+                code="overloaded",
+                headers={"Retry-After": str(math.ceil(error.seconds))},
+            ) from error
+
     def _vectors(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Vectors (texts, dimension) of token ids."""
         width = max(map(len, ids))
@@ -121,16 +141,22 @@ class Models:
     def __iter__(self) -> Iterator[Model]:
         return iter(self._by_name.values())
 
-    def load(self, name: str) -> Model:
+    def load(self, name: str, *, max_length: int | None = None) -> Model:
         """The model of a name, folder or Hub id, loaded if no other of the same fingerprint is.
+
+        Args:
+            name: Name, folder or Hub id.
+            max_length: Maximum length of a text in tokens; None: the model's own.
 
         Raises:
             LLM2CompError: As `llm2comp.load`.
         """
-        if name in self._by_name:
+        if name in self._by_name and max_length is None:
             return self._by_name[name]
         settings = self._settings
-        loaded = llm2comp.load(name, device=settings.device, dtype=settings.dtype, engine=settings.engine)
+        loaded = llm2comp.load(
+            name, device=settings.device, dtype=settings.dtype, engine=settings.engine, max_length=max_length
+        )
         for model in self:
             if model.fingerprint == loaded.fingerprint:
                 return model
@@ -139,6 +165,22 @@ class Models:
             shown += "-2"
         self._by_name[shown] = Model(shown, loaded, settings, self._metrics)
         return self._by_name[shown]
+
+    def of_index(self, manifest: Manifest, place: str) -> Model:
+        """The model of an index: the one of its fingerprint, loaded under its name if it is not served yet.
+
+        Raises:
+            LLM2CompError: The model cannot be loaded, is not the one of the index, or is not known.
+        """
+        for model in self:
+            if model.fingerprint == manifest.fingerprint or not manifest.fingerprint:
+                return model
+        if manifest.model is None:
+            raise SettingsError(f"{place}: does not say which model made its vectors; name it (--model)")
+        loaded = self.load(manifest.model, max_length=manifest.encoder.max_length)
+        if loaded.fingerprint != manifest.fingerprint:
+            raise SettingsError(f"{place}: {manifest.model} is not the model that it was built with (--model)")
+        return loaded
 
     def find(self, name: str | None) -> tuple[Model, bool]:
         """The model that a request names, and whether its texts are queries by that name; None is the first model.

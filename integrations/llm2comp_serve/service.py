@@ -1,7 +1,6 @@
 """What the routes of a server share: its settings, models and metrics, and the way from texts to vectors."""
 
 import asyncio
-import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -11,11 +10,12 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
-from llm2comp_serve.batching import QueueFullError
 from llm2comp_serve.errors import RequestError
+from llm2comp_serve.indexes import Indexes
 from llm2comp_serve.metrics import Metrics
 from llm2comp_serve.models import Model, Models, Tokens
 from llm2comp_serve.settings import ServeSettings
+from llm2comp_serve.vectors import shorten
 
 __all__ = ["Embedded", "Service", "check_texts", "service_of"]
 
@@ -38,7 +38,8 @@ class Service:
         settings: Settings of the server.
         metrics: What is counted.
         models: The models.
-        ready: Whether the models are loaded.
+        indexes: The indexes.
+        ready: Whether models and indexes are loaded.
         failure: Why loading failed.
     """
 
@@ -46,6 +47,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.models = Models(settings, self.metrics)
+        self.indexes = Indexes()
         self.ready = False
         self.failure: Exception | None = None
 
@@ -54,13 +56,15 @@ class Service:
         threading.Thread(target=self._load, name="llm2comp-loading", daemon=True).start()
 
     def load(self) -> None:
-        """Loads the models.
+        """Loads the models and opens the indexes.
 
         Raises:
-            LLM2CompError: A model cannot be loaded.
+            LLM2CompError: A model cannot be loaded, or an index not be opened.
         """
         for name in self.settings.models:
             self.models.load(name)
+        for name, folder in self.settings.indexes.items():
+            self.indexes.open(name, folder, self.models)
         self.ready = True
 
     def _load(self) -> None:
@@ -80,10 +84,18 @@ class Service:
         Raises:
             RequestError: The models are not loaded yet (status 503), or there is none of this name (404).
         """
+        self.check_ready()
+        return self.models.find(name)
+
+    def check_ready(self) -> None:
+        """Checks that models and indexes are loaded.
+
+        Raises:
+            RequestError: They are not (status 503).
+        """
         if not self.ready:
             reason = f"the models cannot be loaded: {self.failure}" if self.failure else "the models are being loaded"
             raise RequestError(503, reason, code="not_ready", headers={"Retry-After": "2"})
-        return self.models.find(name)
 
     async def embed(
         self,
@@ -94,7 +106,6 @@ class Service:
         query: bool = False,
         truncate: bool | None = None,
         dimensions: int | None = None,
-        normalize: bool = True,
     ) -> Embedded:
         """Vectors of the texts of a request; shortened ones have unit length again.
 
@@ -110,21 +121,10 @@ class Service:
         tokens = await self._tokenize(model, texts, query, truncate)
         scope = request.scope.setdefault("llm2comp", {})
         scope.update(texts=len(texts), tokens=tokens.total)
-        try:
-            future = model.batcher.submit(tokens.ids)
-        except QueueFullError as error:
-            raise RequestError(
-                429,
-                f"too many texts are waiting for {model.name}; try again in {error.seconds:.0f} s",
-                code="overloaded",
-                headers={"Retry-After": str(math.ceil(error.seconds))},
-            ) from error
+        future = model.submit(tokens)
         vectors = await _result(request, future)
-        if dimensions is not None and dimensions < model.dimension:
-            vectors = vectors[:, :dimensions]
-            if normalize:
-                lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-                vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        if dimensions is not None:
+            vectors = shorten(vectors, dimensions, normalize=model.model.normalize)
         return Embedded(vectors, tokens.total, tokens.truncated)
 
     async def _tokenize(self, model: Model, texts: Sequence[str], query: bool, truncate: bool | None) -> Tokens:

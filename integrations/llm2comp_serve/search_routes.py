@@ -1,0 +1,167 @@
+"""Searching and changing indexes: `/v1/search` and `/v1/indexes`."""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field, model_validator
+
+from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp_indexes import Hit, SearchOptions
+from llm2comp_serve.errors import RequestError
+from llm2comp_serve.indexes import ServedIndex
+from llm2comp_serve.service import Service, check_texts, service_of
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["search"])
+_MOST_QUERIES = 256
+
+
+class SearchRequest(BaseModel):
+    """A question, or several, to an index."""
+
+    index: Annotated[str | None, Field(description="Name of the index; None: the only one.")] = None
+    query: Annotated[str | None, Field(description="The question.")] = None
+    queries: Annotated[list[str] | None, Field(description="Several questions; give these or `query`.")] = None
+    k: Annotated[int, Field(ge=1, le=1000, description="Number of hits of each question.")] = 10
+    where: Annotated[str | None, Field(description="Filter on metadata, such as `year >= 2020`.")] = None
+    mode: Annotated[Literal["dense", "bm25", "hybrid"], Field(description="By vectors, by words, or by both.")] = (
+        "dense"
+    )
+    group: Annotated[
+        Literal["document"] | None, Field(description="document: only the best chunk of each document.")
+    ] = None
+    weights: Annotated[
+        tuple[float, float], Field(description="With hybrid: weights of the rankings by vectors and by words.")
+    ] = (1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "SearchRequest":
+        if (self.query is None) == (self.queries is None):
+            raise ValueError("give either query or queries")
+        return self
+
+
+class DocumentBody(BaseModel):
+    """A document to add; it replaces the one of its id."""
+
+    id: Annotated[str, Field(min_length=1)]
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = {}
+
+
+class AddRequest(BaseModel):
+    """Documents to add."""
+
+    documents: Annotated[list[DocumentBody], Field(min_length=1)]
+
+
+class DeleteRequest(BaseModel):
+    """Ids of documents to delete."""
+
+    ids: Annotated[list[str], Field(min_length=1)]
+
+
+@router.post("/v1/search", response_class=Response)
+async def search(body: SearchRequest, request: Request) -> Response:
+    """Hits, best first: id, score, title, text and metadata; for `queries` a list of hits for each.
+
+    The header Server-Timing says how long encoding the questions and searching took.
+    """
+    service, index = _index(request, body.index)
+    queries = [body.query] if body.query is not None else body.queries or []
+    check_texts([query.strip() for query in queries], service, "query" if body.queries is None else "queries")
+    if len(queries) > _MOST_QUERIES:
+        raise RequestError(413, f"{len(queries)} queries in one request; at most {_MOST_QUERIES} are taken")
+    try:
+        options = SearchOptions(mode=body.mode, where=body.where, weights=body.weights, by=body.group or "row")
+        answer = await asyncio.to_thread(index.search, queries, body.k, options)
+    except SettingsError as error:
+        raise RequestError(400, str(error)) from error
+    except LLM2CompError as error:
+        raise RequestError(500, str(error)) from error
+    hits = [[_to_json(hit) for hit in found] for found in answer.hits]
+    timing = f"encode;dur={1000 * answer.encoding:.2f}, search;dur={1000 * answer.searching:.2f}"
+    return _json(hits[0] if body.queries is None else hits, {"Server-Timing": timing})
+
+
+class MapRequest(BaseModel):
+    """Hits to show among other documents."""
+
+    index: str | None = None
+    ids: Annotated[list[str], Field(max_length=100, description="Ids of hits, of documents or of chunks.")]
+    sample: Annotated[int, Field(ge=2, le=2000, description="Number of other rows.")] = 400
+
+
+@router.post("/v1/map", response_class=Response)
+async def flat_map(body: MapRequest, request: Request) -> Response:
+    """Points (x, y, title) of hits and of a sample of the index along its two principal components."""
+    _, index = _index(request, body.index)
+    return _json(await asyncio.to_thread(index.map, body.ids, body.sample))
+
+
+@router.get("/v1/indexes", response_class=Response)
+async def indexes(request: Request) -> Response:
+    """The indexes: names, models, numbers of documents, fields of metadata."""
+    service = service_of(request)
+    service.check_ready()
+    return _json([index.facts(writable=index.name in service.settings.writable) for index in service.indexes])
+
+
+@router.get("/v1/indexes/{name}/documents/{identifier:path}", response_class=Response)
+async def read(name: str, identifier: str, request: Request) -> Response:
+    """A document, or its chunks in their order."""
+    _, index = _index(request, name)
+    rows = await asyncio.to_thread(index.read, identifier)
+    if not rows:
+        raise RequestError(404, f"{name} holds no document {identifier!r}", code="document_not_found")
+    return _json([_to_json(row) for row in rows])
+
+
+@router.put("/v1/indexes/{name}/documents", response_class=Response)
+async def add(name: str, body: AddRequest, request: Request) -> Response:
+    """Adds documents, or replaces those of their ids, in one commit."""
+    index = _writable(request, name)
+    documents = [document.model_dump() for document in body.documents]
+    report = await _changed(index.add, documents)
+    return _json({"added": report.added, "changed": report.changed, "unchanged": report.unchanged})
+
+
+@router.delete("/v1/indexes/{name}/documents", response_class=Response)
+async def delete(name: str, body: DeleteRequest, request: Request) -> Response:
+    """Deletes documents, in one commit."""
+    index = _writable(request, name)
+    report = await _changed(index.delete, body.ids)
+    return _json({"deleted": report.deleted, "missing": list(report.missing)})
+
+
+def _index(request: Request, name: str | None) -> tuple[Service, ServedIndex]:
+    service = service_of(request)
+    service.check_ready()
+    return service, service.indexes.find(name)
+
+
+def _writable(request: Request, name: str) -> ServedIndex:
+    service, index = _index(request, name)
+    if name not in service.settings.writable:
+        raise RequestError(403, f"{name} is served for reading only (--allow-writes {name})", code="read_only")
+    return index
+
+
+async def _changed(change: Any, argument: Any) -> Any:
+    try:
+        return await asyncio.to_thread(change, argument)
+    except LLM2CompError as error:
+        raise RequestError(400, str(error)) from error
+
+
+def _to_json(hit: Hit) -> dict[str, Any]:
+    return hit._asdict()
+
+
+def _json(content: Any, headers: dict[str, str] | None = None) -> Response:
+    body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+    return Response(body, media_type="application/json", headers=headers)

@@ -1,7 +1,7 @@
 """The application: all routes on one service."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +13,7 @@ from llm2comp import __version__
 from llm2comp_serve import openai_routes, page_routes, search_routes, state_routes, tei_routes
 from llm2comp_serve.errors import RequestError, body_of
 from llm2comp_serve.gate import Gate
+from llm2comp_serve.mcp_server import create_mcp, mcp_application
 from llm2comp_serve.service import Service
 from llm2comp_serve.settings import ServeSettings
 
@@ -29,10 +30,15 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     """
     service = Service(settings or ServeSettings(models=("llm2comp-tiny",)))
 
+    tools = create_mcp(service) if service.settings.indexes else None
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
-        yield
+        async with AsyncExitStack() as running:
+            if tools is not None:
+                await running.enter_async_context(tools.session_manager.run())
+            yield
         service.close()
 
     app = FastAPI(
@@ -44,6 +50,8 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
     app.state.service = service
     for module in (openai_routes, tei_routes, search_routes, state_routes, page_routes):
         app.include_router(module.router)
+    if tools is not None:
+        app.router.routes.extend(mcp_application(tools, service).routes)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

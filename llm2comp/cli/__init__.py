@@ -20,7 +20,21 @@ from typing import Annotated, NoReturn, TextIO, cast
 import typer
 
 from llm2comp import __version__
-from llm2comp.cli import analyze, bench, compare, demo, encode, evaluate, export, index, report, search, serve, train
+from llm2comp.cli import (
+    analyze,
+    bench,
+    compare,
+    demo,
+    encode,
+    evaluate,
+    export,
+    index,
+    mcp,
+    report,
+    search,
+    serve,
+    train,
+)
 from llm2comp.cli.output import printable
 from llm2comp.errors import LLM2CompError
 from llm2comp.streams import LossyStream, on_terminal, open_missing_streams
@@ -33,6 +47,7 @@ _MODULES: tuple[ModuleType, ...] = (
     encode,
     search,
     serve,
+    mcp,
     evaluate,
     compare,
     report,

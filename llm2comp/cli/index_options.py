@@ -242,3 +242,11 @@ def index_options(
     with wrong_usage():
         size = parse_bytes(memory) if memory else None
         return IndexOptions(targets=Targets(memory=size, latency_ms=latency_ms, recall=recall, k=k), **options)
+
+
+def name_and_folder(text: str) -> tuple[str, Path]:
+    """The name and the folder in `NAME=DIR`."""
+    name, separator, folder = text.partition("=")
+    if not separator or not name or not folder:
+        raise typer.BadParameter(f"--index {text}: expected NAME=DIR, such as --index wiki=./wiki-index")
+    return name, Path(folder)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from llm2comp import keep_freed_memory
+from llm2comp.cli.index_options import name_and_folder
 from llm2comp.cli.output import wrong_usage
 from llm2comp.errors import SettingsError
 from llm2comp.optional import optional_import
@@ -72,7 +73,7 @@ def serve(
         raise typer.BadParameter(
             f"{host} can be reached from other machines: give --api-key-file FILE, or --no-auth to serve anyone"
         )
-    folders = dict(map(_name_and_folder, indexes or ()))
+    folders = dict(map(name_and_folder, indexes or ()))
     if len(folders) < len(indexes or ()):
         raise typer.BadParameter("two indexes have one name")
     with wrong_usage():
@@ -92,13 +93,6 @@ def serve(
     keep_freed_memory()
     configure_log()
     run(settings, host=host, port=port, workers=workers)
-
-
-def _name_and_folder(text: str) -> tuple[str, Path]:
-    name, separator, folder = text.partition("=")
-    if not separator or not name or not folder:
-        raise typer.BadParameter(f"--index {text}: expected NAME=DIR, such as --index wiki=./wiki-index")
-    return name, Path(folder)
 
 
 def _keys(path: Path) -> tuple[str, ...]:

@@ -1,0 +1,100 @@
+"""Tools for assistants, by the Model Context Protocol: `search` and `read` over the indexes.
+
+Source: https://modelcontextprotocol.io/specification
+"""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import ToolAnnotations
+from pydantic import Field
+from starlette.applications import Starlette
+
+from llm2comp import __version__
+from llm2comp.errors import LLM2CompError
+from llm2comp_indexes import Hit, SearchOptions
+from llm2comp_serve.errors import RequestError
+from llm2comp_serve.service import Service
+
+__all__ = ["create_mcp", "mcp_application"]
+
+_LOCAL_HOSTS = ["127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[::1]", "[::1]:*"]
+_READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+_MOST_CHARACTERS = 2000
+_Mode = Literal["dense", "bm25", "hybrid"]
+
+
+def create_mcp(service: Service) -> MCPServer:
+    """A server with two tools over the indexes of the service."""
+    names = ", ".join(service.settings.indexes)
+    server = MCPServer(
+        "llm2comp",
+        version=__version__,
+        instructions=f"Search the indexes ({names}) for passages, then read the documents that matter, and cite them.",
+        log_level="WARNING",
+    )
+
+    @server.tool(title="Search documents", annotations=_READS)
+    async def search(
+        query: Annotated[str, Field(description="What to look for, in plain words.", min_length=1)],
+        index: Annotated[str | None, Field(description=f"One of: {names}. May be left out if there is one.")] = None,
+        k: Annotated[int, Field(description="Number of passages.", ge=1, le=50)] = 5,
+        where: Annotated[str | None, Field(description="Filter on metadata, such as: year >= 2020")] = None,
+        mode: Annotated[_Mode, Field(description="By meaning, by words, or by both.")] = "dense",
+    ) -> list[dict[str, Any]]:
+        """Passages that answer a question, best first, with ids to read and places to cite."""
+        options = _checked(lambda: SearchOptions(mode=mode, where=where))
+        answer = await _run(service, index, lambda served: served.search([query], k, options))
+        return [_passage(hit) for hit in answer.hits[0]]
+
+    @server.tool(title="Read a document", annotations=_READS)
+    async def read(
+        id: Annotated[str, Field(description="Id of a document, as search gives it.", min_length=1)],
+        index: Annotated[str | None, Field(description=f"One of: {names}. May be left out if there is one.")] = None,
+    ) -> dict[str, Any]:
+        """A whole document: title, text and metadata."""
+        rows = await _run(service, index, lambda served: served.read(id))
+        if not rows:
+            raise ToolError(f"there is no document {id!r}; search gives the ids that there are")
+        return {"id": id, "title": rows[0].title, "texts": [row.text for row in rows], "metadata": rows[0].metadata}
+
+    return server
+
+
+def mcp_application(server: MCPServer, service: Service) -> Starlette:
+    """The tools over HTTP, at `/mcp`. Without a key only programs on this machine may call them."""
+    security = TransportSecuritySettings(
+        enable_dns_rebinding_protection=not service.settings.api_keys, allowed_hosts=_LOCAL_HOSTS
+    )
+    return server.streamable_http_app(json_response=True, stateless_http=True, transport_security=security)
+
+
+def _passage(hit: Hit) -> dict[str, Any]:
+    return {
+        "id": hit.document_id,
+        "score": round(hit.score, 4),
+        "citation": hit.citation,
+        "title": hit.title,
+        "text": hit.text[:_MOST_CHARACTERS] + ("…" if len(hit.text) > _MOST_CHARACTERS else ""),
+        "metadata": {name: value for name, value in hit.metadata.items() if not name.startswith("llm2comp_")},
+    }
+
+
+async def _run(service: Service, index: str | None, work: Any) -> Any:
+    """What the work returns, in a thread; what is wrong as a message for the assistant."""
+
+    def call() -> Any:
+        service.check_ready()
+        return work(service.indexes.find(index))
+
+    return await asyncio.to_thread(_checked, call)
+
+
+def _checked(call: Any) -> Any:
+    try:
+        return call()
+    except (RequestError, LLM2CompError) as error:
+        raise ToolError(str(error)) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from llm2comp.atomic import write_output
+from llm2comp.corpus.float_ids import drop_fraction, find_float_ids, note_float_ids
 from llm2comp.corpus.text import open_text
 from llm2comp.errors import CorpusError, SettingsError
 
@@ -19,9 +20,12 @@ _FIELDS = "qid Q0 docid rank score tag"
 def read_run(path: str | Path) -> dict[str, dict[str, float]]:
     """Scores by query and document of a run file, compressed or not. Ranks are ignored, as trec_eval ignores them.
 
+    Where all ids of queries or of documents are whole numbers with .0, as pandas writes columns with gaps, these are
+    read as the whole numbers, as in judgements.
+
     Raises:
         CorpusError: The file cannot be read or is empty, a line does not have six fields, a score is not a finite
-            number, or a query has a document twice.
+            number, a query has a document twice, or an id is a floating-point number that may stand for several.
     """
     run: dict[str, dict[str, float]] = {}
     with open_text(path) as lines:
@@ -42,7 +46,26 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
             ranking[document] = score
     if not run:
         raise CorpusError(f"{path}: holds no ranking; expected lines of: {_FIELDS}")
-    return run
+    return _drop_fractions(Path(path), run)
+
+
+def _drop_fractions(path: Path, run: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The run with whole numbers in place of ids such as 1.0, where all ids of a kind are such."""
+    floats = find_float_ids(((query, document) for query, ranking in run.items() for document in ranking), (0, 1))
+    if not floats:
+        return run
+    note_float_ids(path, tuple(name for position, name in enumerate(("qid", "docid")) if position in floats))
+
+    def convert(position: int, identifier: str) -> str:
+        return drop_fraction(identifier) if position in floats else identifier
+
+    try:
+        return {
+            convert(0, query): {convert(1, document): score for document, score in ranking.items()}
+            for query, ranking in run.items()
+        }
+    except ValueError as error:
+        raise CorpusError(f"{path}: an id is {error}") from None
 
 
 def _score(text: str, place: str) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llm2comp.corpus.float_ids import find_float_ids
 from llm2comp.corpus.read import read_corpus, read_qrels, read_queries
+from llm2comp.corpus.trec import read_run
 from llm2comp.errors import CorpusError
 
 NOTE = "1.0 is read as 1"
@@ -90,6 +91,18 @@ def test_large_floats_are_refused_as_in_json_and_parquet(tmp_path: Path, large: 
         read_qrels(path)
     path.write_text(f"q 0 {large} 1\nq 0 d1 1\n")
     assert read_qrels(path) == {"q": {large: 1, "d1": 1}}
+
+
+def test_ids_of_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "run.trec"
+    path.write_text("1.0 Q0 7.0 1 0.5 x\n1.0 Q0 8.0 2 0.25 x\n2.0 Q0 7.0 1 0.5 x\n")
+    assert read_run(path) == {"1": {"7": 0.5, "8": 0.25}, "2": {"7": 0.5}}
+    assert f"{path}: every id in qid and docid" in caplog.text
+    path.write_text("1.0 Q0 7.0 1 0.5 x\n2.0 Q0 v8 2 0.25 x\n")
+    assert read_run(path) == {"1": {"7.0": 0.5}, "2": {"v8": 0.25}}
+    path.write_text("q Q0 1e+16 1 0.5 x\n")
+    with pytest.raises(CorpusError, match=rf"^{path}: an id is the floating-point number"):
+        read_run(path)
 
 
 def test_metadata_stays(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def make_text_of_row(options: IndexOptions, encoder: Any) -> Callable[[Document]
 
     def text(row: Document) -> str:
         if parent_id(row.id, row.metadata) == row.id:
-            return row.content
+            return splitter.whole_text(row.title, row.text)
         return splitter.encoded_text(row.title, row.metadata.get(HEADINGS, ()), row.text)
 
     return text

@@ -20,6 +20,8 @@ __all__ = ["Piece", "Split", "Splitter"]
 _ROUNDS = 12
 _EDGES = 8
 """Number of tokens that a text by itself may have beyond those that it has within another: they differ at its edges."""
+_UNSURE = 8
+"""A text that has this part of the budget left, by the tokens of its words, is not counted exactly."""
 _SHOWN = 2000
 """Number of characters of a piece in which the headings that it begins with are looked for."""
 
@@ -78,6 +80,14 @@ class Splitter:
         """The text that is encoded for a piece with this content."""
         return self._context.text(title, headings, content) if self._context else content
 
+    def whole_text(self, title: str, text: str) -> str:
+        """The text that is encoded for a document of one piece: with the whole title before it, if that fits."""
+        document = Document("", title, text)
+        long_title = text.strip() and len(title.encode("utf-8", "surrogatepass")) > self._limit // 4
+        if long_title and not self._is_one(document, self._tokens.ends(text)):
+            return self.encoded_text(title, (), text)
+        return document.content
+
     def split(self, document: Document) -> Split:
         """The pieces of the document, in order; none overlaps another but by repeated sentences.
 
@@ -98,9 +108,13 @@ class Splitter:
         return Split(pieces, packer.cut)
 
     def _is_one(self, document: Document, ends: TokenEnds) -> bool:
-        if ends.count(0, len(document.text)) > self._limit:
+        """Whether text and title fit; they are tokenised together only if they are near the limit."""
+        title = self._tokens.ends(document.title).count(0, len(document.title)) if document.title else 0
+        tokens = ends.count(0, len(document.text))
+        if tokens > self._limit:
             return False
-        return self._tokens.counts([document.content])[0] <= self._limit
+        near = self._tokens.special + title + tokens + _EDGES > self._limit - self._limit // _UNSURE
+        return not near or self._tokens.counts([document.content])[0] <= self._limit
 
     def _room(self, document: Document, margin: int) -> Callable[[int, tuple[str, ...]], int]:
         """A function that gives the number of tokens for text in a piece, by its beginning and its headings."""
@@ -119,13 +133,39 @@ class Splitter:
         return room
 
     def _measure(self, document: Document, ends: TokenEnds, pieces: Sequence[Piece]) -> int:
-        """Number of tokens of the longest piece, as it is encoded; those that are far from the limit are left out."""
+        """Number of tokens of the longest piece, as it is encoded.
+
+        Pieces near the limit are tokenised for that, and one in any case; all, if its number is not the expected one.
+        """
+        expected = [self._expect(document, ends, piece) for piece in pieces]
+        longest = max(expected, default=0)
+        near = min(longest, self._limit - _EDGES + 1)
+        counts = self._count(
+            [piece for piece, tokens in zip(pieces, expected, strict=True) if tokens >= near], document
+        )
+        if max(counts, default=0) > longest + _EDGES:
+            counts = self._count(pieces, document)
+        return max(counts, default=0)
+
+    def _expect(self, document: Document, ends: TokenEnds, piece: Piece) -> int:
+        """Number of tokens of a piece, by those of the parts that it is made of."""
+        tokens = self._tokens.special + ends.count(piece.begin, piece.end)
+        if piece.repeated:
+            tokens += self._tokens.ends(piece.repeated).count(0, len(piece.repeated))
+        if self._context is None:
+            return tokens
+        content = document.text[piece.begin : piece.begin + _SHOWN]
+        return tokens + self._context.before(document.title, piece.headings, piece.repeated + content)[1]
+
+    def _count(self, pieces: Sequence[Piece], document: Document) -> list[int]:
+        """Number of tokens of each piece, as it is encoded."""
+        text = document.text
+        contents = (piece.repeated + text[piece.begin : piece.end] for piece in pieces)
         texts = [
-            self.encoded_text(document.title, piece.headings, piece.repeated + document.text[piece.begin : piece.end])
-            for piece in pieces
-            if ends.count(piece.begin, piece.end) + len(piece.repeated) + self._limit // 4 > self._limit - _EDGES
+            self.encoded_text(document.title, piece.headings, content)
+            for piece, content in zip(pieces, contents, strict=True)
         ]
-        return max(self._tokens.counts(texts), default=0)
+        return self._tokens.counts(texts)
 
 
 def _units(document: Document) -> list[Unit]:

@@ -1,4 +1,4 @@
-"""LangChain classes: `LLM2CompEmbeddings`, and `LLM2CompRetriever` over an index on disk.
+"""LangChain classes: `LLM2CompEmbeddings`, and `LLM2CompRetriever` and `LLM2CompVectorStore` over an index on disk.
 
 Imports `llm2comp_adapters` and what lies below it, and langchain-core.
 """
@@ -9,5 +9,6 @@ optional_import("langchain_core", extra="langchain", needed_by="langchain_llm2co
 
 from langchain_llm2comp.embeddings import LLM2CompEmbeddings
 from langchain_llm2comp.retriever import LLM2CompRetriever
+from langchain_llm2comp.vector_store import LLM2CompVectorStore
 
-__all__ = ["LLM2CompEmbeddings", "LLM2CompRetriever"]
+__all__ = ["LLM2CompEmbeddings", "LLM2CompRetriever", "LLM2CompVectorStore"]

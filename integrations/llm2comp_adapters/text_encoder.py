@@ -146,7 +146,14 @@ class TextEncoder(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Hash that changes whenever the vectors do, for the key of a cache; without further settings, the model's."""
-        names = ("query_instruction", "text_instruction", "max_length", "truncate_dim", "normalize")
+        return self._hash("query_instruction", "text_instruction", "max_length", "truncate_dim", "normalize")
+
+    @property
+    def document_fingerprint(self) -> str:
+        """As `fingerprint`, of what the direction of a document's vector depends on."""
+        return self._hash("text_instruction", "max_length", "truncate_dim")
+
+    def _hash(self, *names: str) -> str:
         settings = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if not settings:
             return self.model.fingerprint

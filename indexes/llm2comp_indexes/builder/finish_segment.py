@@ -31,12 +31,12 @@ from llm2comp_indexes.tuning.measure import Point, measure_curve
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report, make_report, write_report
 
-__all__ = ["check_feasible", "finish_segment"]
+__all__ = ["SMALL", "check_feasible", "finish_segment", "finish_unmeasured"]
 
 _QUERIES = (32, 300)
 """Minimum and maximum number of queries to measure with; between, one per hundred rows."""
 _QUERY_WORDS = (4, 12)
-_SMALL = 10_000
+SMALL = 10_000
 """Number of rows up to which an added segment gets no structure: comparing all of them takes about a millisecond."""
 
 _EXACT_REASON = "Comparing all vectors is fast enough, so nothing faster was tried."
@@ -119,6 +119,14 @@ def finish_segment(
     return Segment(folder.name, writer.rows, 0, writer.documents, kind.factory, files), report
 
 
+def finish_unmeasured(new: NewSegment) -> Segment:
+    """The finished segment without a structure or a measurement; all its files are on the device."""
+    writer = new.rows
+    files = writer.finish() | (_finish_lexical(new.lexical) if new.lexical else {})
+    sync_folder(writer.folder)
+    return Segment(writer.folder.name, writer.rows, 0, writer.documents, IndexType("Flat").factory, files)
+
+
 def _build_structure(
     kind: IndexType, storage: Storage, folder: Path, device: str, progress: Progress
 ) -> tuple[Structure, FileRecord]:
@@ -131,7 +139,7 @@ def _build_structure(
 def _choose(
     storage: Storage, options: IndexOptions, queries: Queries, device: str, progress: Progress, *, small_exact: bool
 ) -> tuple[IndexType, str]:
-    if small_exact and storage.rows <= _SMALL:
+    if small_exact and storage.rows <= SMALL:
         return IndexType("Flat"), ""
     if options.type != "auto":
         try:

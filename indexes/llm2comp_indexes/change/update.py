@@ -28,6 +28,7 @@ from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_o
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
+from llm2comp_indexes.change.small_segments import merge_small_segments
 from llm2comp_indexes.encoder import Encoder, RowEncoder
 from llm2comp_indexes.format.commits import Change, change_index, with_deleted
 from llm2comp_indexes.format.documents import document_line
@@ -177,10 +178,11 @@ def add_documents(
                     new, options, encoder=index.model, device=device, progress=show, small_exact=True
                 )
             kept = [_without(change, *replaced) for replaced in zip(index.segments, changes.replaced, strict=True)]
-            _commit(change, [*kept, segment], listed)
+            manifest = replace(index.manifest, dimension=encode.dimension)  # an index made empty did not know it
+            _commit(change, manifest, merge_small_segments(change, manifest, [*kept, segment]), listed)
             changes.warn_of_strangers()
         elif not changes.made <= set(known) or any(before.get(one.name, one) != one for one in sources):
-            _commit(change, index.manifest.segments, listed)
+            _commit(change, index.manifest, index.manifest.segments, listed)
     counts = (changes.added, changes.changed, changes.unchanged, skips.count)
     return AddReport(*counts, time.perf_counter() - start, encode.seconds, split.cut, skips.empty)
 
@@ -387,10 +389,15 @@ def _check_names(index: Index, sources: Sequence[Source]) -> None:
             )
 
 
-def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteReport:
+def delete_documents(folder: str | Path, identifiers: Iterable[str], *, wait: float = 0.0) -> DeleteReport:
     """Deletes documents by id, in one commit; ids that the index does not hold are listed in the report.
 
     Searches skip their rows from now on; a merge removes them from the files.
+
+    Args:
+        folder: Folder of the index.
+        identifiers: Ids of the documents.
+        wait: Seconds to wait for another writer.
 
     Raises:
         IndexFolderError: The index is damaged, or being written by another process.
@@ -401,7 +408,7 @@ def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteRe
     unique = list(dict.fromkeys(identifiers))
     if strange := [identifier for identifier in unique if not isinstance(identifier, str)]:
         raise SettingsError(f"identifiers hold {strange[0]!r:.40}, expected strings only")
-    with change_index(Path(folder)) as change:
+    with change_index(Path(folder), wait=wait) as change:
         deleted: set[str] = set()
         kept = []
         for segment in _before(change).segments:
@@ -409,7 +416,7 @@ def delete_documents(folder: str | Path, identifiers: Iterable[str]) -> DeleteRe
                 deletions = _find(opened, unique, deleted)
                 kept.append(_without(change, opened, deletions))
         if deleted:
-            _commit(change, kept)
+            _commit(change, _before(change), kept)
     return DeleteReport(len(deleted), tuple(identifier for identifier in unique if identifier not in deleted))
 
 
@@ -439,8 +446,9 @@ def _without(change: Change, segment: OpenSegment, deletions: _Deletions) -> Seg
     return with_deleted(change, segment.segment, deleted, documents=segment.segment.documents - deletions.documents)
 
 
-def _commit(change: Change, segments: Sequence[Segment], sources: tuple[Source, ...] | None = None) -> None:
+def _commit(
+    change: Change, before: Manifest, segments: Sequence[Segment], sources: tuple[Source, ...] | None = None
+) -> None:
     """Commits the index of these segments, without those in which all rows are deleted, and of these sources."""
-    before = _before(change)
     alive = tuple(segment for segment in segments if segment.deleted < segment.rows)
     change.commit(replace(before, segments=alive, sources=before.sources if sources is None else sources))

@@ -27,6 +27,7 @@ from llm2comp_indexes.format.manifest import (
     Manifest,
     Names,
     Segment,
+    manifest_state,
     read_manifest,
     segment_folder,
     write_manifest,
@@ -65,7 +66,7 @@ class Change:
 
     def __init__(self, folder: Path, before: Manifest | None) -> None:
         self.folder, self.before = folder, before
-        self._identity = _identity(folder)
+        self._identity = manifest_state(folder)
         self._taken = [segment.name for segment in before.segments] if before else []
 
     @property
@@ -90,24 +91,15 @@ class Change:
         for parent in (self.folder / _SEGMENTS, self.folder, self.folder.parent):
             if parent.is_dir():  # an index without documents has no segments
                 sync_folder(parent)
-        if _identity(self.folder) != self._identity:
+        if manifest_state(self.folder) != self._identity:
             raise IndexFolderError(
                 f"{self.folder}: was replaced by another index meanwhile, which was not changed; run this again to "
                 "change it"
             )
         write_manifest(self.folder, numbered)
-        self.before, self._identity = numbered, _identity(self.folder)
+        self.before, self._identity = numbered, manifest_state(self.folder)
         _sweep(self.folder, numbered)
         return numbered
-
-
-def _identity(folder: Path) -> tuple[int, ...] | None:
-    """Device, inode, size and time of the manifest, which no other file shares; None if there is none."""
-    try:
-        status = (folder / MANIFEST).lstat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def with_deleted(change: Change, segment: Segment, deleted: NDArray[np.bool_], *, documents: int) -> Segment:
@@ -211,15 +203,19 @@ def _made_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def change_index(folder: Path) -> Iterator[Change]:
+def change_index(folder: Path, *, wait: float = 0.0) -> Iterator[Change]:
     """A change of an existing index.
+
+    Args:
+        folder: Folder of the index.
+        wait: Seconds to wait for another writer to finish.
 
     Raises:
         IndexFolderError: There is no index, it is damaged, another process is writing it, or the disk is full.
     """
     if not (folder / MANIFEST).is_file():
         read_manifest(folder)  # raises before a lock file is left there
-    with _explained(folder), sole_writer(folder):
+    with _explained(folder), sole_writer(folder, wait=wait):
         _refuse_links(folder)
         change = Change(folder, before := read_manifest(folder))
         _sweep(folder, before, keep_unfinished=True)  # files of a run that was killed after its commit

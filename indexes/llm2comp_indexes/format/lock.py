@@ -22,13 +22,17 @@ LOCK_FILES = frozenset({_LOCK, _OWNER})
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Holds the writer's lock of the index folder. The system releases it when the process ends, even if killed.
+
+    Args:
+        folder: Folder of the index.
+        wait: Seconds to wait for another writer to finish.
 
     Raises:
         IndexFolderError: Another process holds it (the message has its id), or the file system cannot lock files.
     """
-    lock = filelock.FileLock(folder / _LOCK, timeout=0)
+    lock = filelock.FileLock(folder / _LOCK, timeout=wait, poll_interval=_SECONDS_BETWEEN_TRIES / 10)
     try:
         lock.acquire()
     except filelock.Timeout as error:

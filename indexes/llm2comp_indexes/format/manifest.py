@@ -29,6 +29,7 @@ __all__ = [
     "Names",
     "Segment",
     "check_folders",
+    "manifest_state",
     "parse_encoder",
     "parse_sources",
     "read_manifest",
@@ -111,7 +112,7 @@ class Manifest:
         model: Name of a bundled model, absolute path of a folder, or Hub id; None: the model was given as an object, or
             the vectors were made elsewhere.
         fingerprint: The model's fingerprint; only a model with the same one may search. Empty for vectors without one.
-        dimension: Length of a vector.
+        dimension: Length of a vector; 0 in an index without documents, until the first vectors are added.
         options: The options that the index was built with.
         segments: In the order of their documents.
         created_by: Versions of the software that wrote it.
@@ -152,6 +153,15 @@ class Manifest:
 def segment_folder(folder: Path, segment: Segment | str) -> Path:
     """The folder of the segment's files."""
     return folder / "segments" / (segment if isinstance(segment, str) else segment.name)
+
+
+def manifest_state(folder: Path) -> tuple[int, ...] | None:
+    """Device, inode, size and time of the manifest, which differ after every commit; None if there is none."""
+    try:
+        status = (folder / MANIFEST).lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -272,7 +282,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
     if content.get("metric") != _METRIC:
         raise ValueError(f'metric {content.get("metric")!r}, expected "{_METRIC}"')
     model = take(content, "model", dict)
-    dimension = take_count(content, "dimension", 1, _MOST_DIMENSIONS)
+    dimension = take_count(content, "dimension", 1 if content.get("segments") else 0, _MOST_DIMENSIONS)
     options = IndexOptions.from_json(take(content, "options", dict))
     segments = tuple(_parse_segment(segment, dimension, options) for segment in take(content, "segments", list))
     if len({segment.name for segment in segments}) != len(segments):

@@ -209,8 +209,21 @@ class Index:
             self._encoder = self._check(encoder)
         return self._encoder
 
-    def search(self, queries: Sequence[str], k: int = 10, *, options: SearchOptions | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        options: SearchOptions | None = None,
+        vectors: NDArray[np.float32] | None = None,
+    ) -> list[list[Hit]]:
         """The k best documents for each query, best first, equal scores in index order; fewer if fewer match.
+
+        Args:
+            queries: The queries.
+            k: Number of documents per query.
+            options: Mode, filter and more.
+            vectors: Vectors (queries, dimension) of the queries; None: the model of the index encodes them.
 
         Raises:
             SettingsError: k is not from 1 to 1,000, `queries` is not a list of strings, the filter cannot be parsed, or
@@ -224,7 +237,8 @@ class Index:
         chosen = options or _DEFAULTS
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            hits += self._search_block(list(queries[start : start + _QUERIES_AT_ONCE]), k, chosen)
+            block = slice(start, start + _QUERIES_AT_ONCE)
+            hits += self._search_block(list(queries[block]), k, chosen, None if vectors is None else vectors[block])
         return hits
 
     def search_vectors(
@@ -239,7 +253,7 @@ class Index:
             IndexFolderError: The vectors have another dimension.
         """
         _check_k(k)
-        if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
+        if vectors.ndim != 2 or self.manifest.dimension not in (0, vectors.shape[1]):
             raise IndexFolderError(
                 f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})"
             )
@@ -273,14 +287,19 @@ class Index:
                 return [*around[max(0, place - chunks) : place], hit, *around[place + 1 : place + 1 + chunks]]
         return [hit]
 
-    def _search_block(self, queries: list[str], k: int, options: SearchOptions) -> list[list[Hit]]:
+    def _search_block(
+        self, queries: list[str], k: int, options: SearchOptions, vectors: NDArray[np.float32] | None
+    ) -> list[list[Hit]]:
         _check_k(k)
         if not self.manifest.rows:
             return [[] for _ in queries]
         where = self._filter(options.where)
         if options.mode != "dense":
             self._check_lexical()  # before the model is loaded
-        vectors = None if options.mode == "bm25" else encode(self.model.encode_query, queries, self.manifest.dimension)
+        if options.mode == "bm25":
+            vectors = None
+        elif vectors is None:
+            vectors = encode(self.model.encode_query, queries, self.manifest.dimension)
         grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
         depth = min(4 * k if grouped else k, self._starts[-1])
         while True:
@@ -381,7 +400,7 @@ class Index:
                 f"{self.folder}: holds the first {truncated} components of its vectors, the model gives {dimension}: "
                 f"load it with truncate_dim={truncated}, or give its name"
             )
-        if dimension != self.manifest.dimension:
+        if self.manifest.dimension not in (0, dimension):
             raise IndexFolderError(
                 f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; "
                 "name the model it was built with (--model)"

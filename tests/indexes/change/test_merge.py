@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp.errors import SettingsError
 from llm2comp_indexes import (
     IndexOptions,
     SearchOptions,
@@ -24,6 +24,7 @@ from llm2comp_indexes import (
     verify_index,
 )
 from llm2comp_indexes.format.manifest import read_manifest, segment_folder
+from llm2comp_indexes.tuning.queries import QueryKind
 from tests.indexes.clustered import draw_vectors
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, build_of_vectors, identifiers, make_documents
 from tests.indexes.processes import run_python
@@ -282,19 +283,22 @@ def test_queries_that_were_given_stay(tmp_path: Path) -> None:
     np.testing.assert_array_equal(after, queries)
 
 
-def test_an_index_without_queries_to_measure_with_says_so(
+def test_an_index_without_queries_is_measured_with_its_rows(
     live: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = live()
     monkeypatch.setattr("llm2comp_indexes.search.segment.OpenSegment.read_queries", lambda self: None)
-    with pytest.raises(IndexFolderError, match="no queries to measure with"):
-        merge_index(folder)
+    measured = merge_index(folder).measured
+    assert measured is not None
+    assert measured.query_kind is QueryKind.MOVED_ROWS
 
 
 FEW_FILES = """
 import resource
 from llm2comp_indexes import SearchOptions, add_documents, delete_documents, merge_index, open_index
+from llm2comp_indexes.change import small_segments
 from tests.word_encoder import WordEncoder
+small_segments._MERGED_AT_ONCE = 1000
 encoder = WordEncoder()
 index = open_index({folder!r}, model=encoder)  # everything is imported now
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -308,8 +312,9 @@ print(merge_index({folder!r}).segments)
 
 @pytest.mark.skipif(os.name != "posix", reason="limits the open files of a process")
 def test_many_small_additions_need_few_open_files(
-    live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder
+    live: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("llm2comp_indexes.change.small_segments._MERGED_AT_ONCE", 1000)  # all of them stay
     folder = live(hybrid=True)
     for row in range(100, 112):
         add_documents(folder, [write_corpus(make_documents([row]))], model=encoder)

@@ -353,7 +353,7 @@ def test_an_index_of_vectors_made_elsewhere_needs_its_model_named(tmp_path: Path
 def test_a_large_addition_gets_a_structure_and_one_too_small_for_it_none(
     build: Callable[..., Path], write_corpus: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm2comp_indexes.builder.finish_segment._SMALL", 30)
+    monkeypatch.setattr("llm2comp_indexes.builder.finish_segment.SMALL", 30)
     encoder = RecordingEncoder()
     folder = build(make_documents(range(200)), type="IVF60,SQ8")
     for rows in (range(200, 220), range(300, 340), range(400, 480)):

@@ -1,4 +1,4 @@
-"""LlamaIndex classes: `LLM2CompEmbedding`, and `LLM2CompRetriever` over an index on disk.
+"""LlamaIndex classes: `LLM2CompEmbedding`, and `LLM2CompRetriever` and `LLM2CompVectorStore` over an index on disk.
 
 Imports `llm2comp_adapters` and what lies below it, and llama-index-core.
 """
@@ -11,5 +11,6 @@ optional_import(
 
 from llama_index.embeddings.llm2comp.embedding import LLM2CompEmbedding
 from llama_index.embeddings.llm2comp.retriever import LLM2CompRetriever
+from llama_index.embeddings.llm2comp.vector_store import LLM2CompVectorStore
 
-__all__ = ["LLM2CompEmbedding", "LLM2CompRetriever"]
+__all__ = ["LLM2CompEmbedding", "LLM2CompRetriever", "LLM2CompVectorStore"]

@@ -93,7 +93,7 @@ class Tokens:
         return ends
 
     def _learn(self, segments: Iterable[str]) -> None:
-        """Tokenises segments, behind a letter if they begin with white space, as they do but for the first of a text."""
+        """Tokenises segments, behind a letter if they begin with white space, as all but the first of a text do."""
         for segment in segments:  # one by one: threads would cost more than they save
             first = int(segment[0].isspace())
             offsets = self._plain.encode("a" * first + segment, add_special_tokens=False).offsets

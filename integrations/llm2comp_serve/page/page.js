@@ -39,16 +39,16 @@ async function ask(path, body, signal) {
 
 const wordsOf = (text) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
 
+// A word without its English ending: "baking", "bakes" and "bake" are one.
+const stem = (word) => word.replace(/(?<=.{3})(?:ing|ed|es|e|s)$/u, "");
+
 // Parts of the text; words of the question, whatever their ending is, in <mark>.
 function marked(text, words) {
-  const stems = words.filter((word) => word.length > 2).map((word) => word.slice(0, Math.max(3, word.length - 2)));
-  const exact = new Set(words);
+  const stems = new Set(words.map(stem));
   const parts = [];
   let end = 0;
   for (const match of text.matchAll(/[\p{L}\p{N}]+/gu)) {
-    const word = match[0].toLowerCase();
-    const same = exact.has(word) || stems.some((stem) => word.startsWith(stem) && word.length < stem.length + 5);
-    if (!same) continue;
+    if (!stems.has(stem(match[0].toLowerCase()))) continue;
     parts.push(text.slice(end, match.index), make("mark", match[0]));
     end = match.index + match[0].length;
   }
@@ -56,9 +56,9 @@ function marked(text, words) {
 }
 
 function textOf(hit, words) {
-  const paragraph = make("p", marked(hit.text.slice(0, SHOWN), words), { dir: "auto" });
-  if (hit.text.length <= SHOWN) return [paragraph];
-  paragraph.append("…");
+  if (hit.text.length <= SHOWN) return [make("p", marked(hit.text, words), { dir: "auto" })];
+  const beginning = hit.text.slice(0, SHOWN).replace(/\s\S{0,30}$/u, "");
+  const paragraph = make("p", [...marked(beginning, words), " …"], { dir: "auto" });
   const button = make("button", `Show all ${hit.text.length.toLocaleString("en")} characters`, { type: "button" });
   button.addEventListener("click", () => {
     paragraph.replaceChildren(...marked(hit.text, words));
@@ -86,7 +86,8 @@ function articleOf(hit, rank, words) {
 }
 
 function columnOf(mode, hits, timing, words) {
-  const times = [...timing.matchAll(/(\w+);dur=([\d.]+)/g)].map(([, stage, ms]) => `${stage} ${ms} ms`);
+  const stages = [...timing.matchAll(/(\w+);dur=([\d.]+)/g)].filter(([, , ms]) => Number(ms));
+  const times = stages.map(([, stage, ms]) => `${stage} ${Number(ms).toFixed(1)} ms`);
   const name = $("mode").querySelector(`[value=${mode}]`).textContent;
   const list = hits.length ? make("ol", hits.map((hit, place) => articleOf(hit, place + 1, words))) : make("p", "No result.");
   const about = make("p", `Score: ${SCORES[mode]}. ${times.join(", ")}`, { class: "quiet" });
@@ -171,10 +172,14 @@ function toAddress() {
   history.pushState(null, "", `?${address}`);
 }
 
-function fromAddress() {
+function fillFromAddress() {
   const address = new URLSearchParams(location.search);
   for (const [id, name = id] of FIELDS) if (address.has(name)) $(id).value = address.get(name);
-  if (address.get("q")) search();
+}
+
+function searchFromAddress() {
+  fillFromAddress();
+  if ($("query").value) search();
 }
 
 async function listIndexes() {
@@ -205,5 +210,6 @@ $("form").addEventListener("submit", (event) => {
   toAddress();
   search();
 });
-addEventListener("popstate", fromAddress);
-listIndexes().then(fromAddress, (error) => problem(error.message));
+addEventListener("popstate", searchFromAddress);
+fillFromAddress(); // before the indexes are known, because listing them may fail for want of a key
+listIndexes().then(searchFromAddress, (error) => problem(error.message));

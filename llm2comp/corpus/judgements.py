@@ -151,15 +151,17 @@ def _read_judgements(path: Path, quotes: bool | None) -> Iterator[_Judgement]:
     if Path(uncompressed_name(path)).suffix.lower() in (".csv", ".jsonl", ".ndjson", ".json", ".parquet"):
         for record in read_records(path, report, _QRELS_COLUMNS, TableFormat(quotes=quotes)):
             yield _to_judgement(record.fields, record.place)
-    elif _first_line(path).count("\t") and _has_names(_first_line(path).replace('"', "").split("\t")):
+    elif not path.is_fifo() and _is_table(path):  # a pipe can be read once
         for number, fields in read_table(path, "\t", report, _QRELS_COLUMNS, TableFormat(True, quotes)):
             yield _to_judgement(fields, f"{path}:{number}")
     else:
         yield from _drop_fractions(path, list(_read_words(path)))
 
 
-def _first_line(path: Path) -> str:
-    return next((line.decode("utf-8", errors="replace").rstrip("\r\n") for _, line in read_lines(path)), "")
+def _is_table(path: Path) -> bool:
+    """Whether the first line has names of columns between tabs."""
+    first = next((line.decode("utf-8", errors="replace").rstrip("\r\n") for _, line in read_lines(path)), "")
+    return "\t" in first and _has_names(first.replace('"', "").split("\t"))
 
 
 def _has_names(columns: Sequence[str]) -> bool:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import pyarrow
@@ -189,3 +191,16 @@ def test_real_sets_have_the_documented_size(name: str, queries: int, judgements:
     assert len(texts) == queries
     assert sum(map(len, qrels.values())) == judgements
     assert qrels.keys() <= texts.keys()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("content", ["q1 0 d1 1\n", "query-id\tcorpus-id\tscore\nq1\td1\t1\n"])
+def test_judgements_from_a_pipe(tmp_path: Path, content: str) -> None:
+    """It can be read once: to open it again would wait forever."""
+    path, judged = tmp_path / "qrels.tsv", list[object]()
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: judged.append(read_qrels(path)), daemon=True)
+    reader.start()
+    path.write_text(content)
+    reader.join(30)
+    assert judged == [{"q1": {"d1": 1}}]

@@ -90,7 +90,10 @@ def upsert_vectors(
         manifest = _fitting(change, units.shape[1], fingerprint)
         kept = _without(change, manifest, [row.id for row in rows])
         # Given vectors may differ from those of a stopped run, which are therefore never taken up: a header of its own
-        header = {"upsert": uuid.uuid4().hex, **segment_header(manifest.fingerprint, *_form(manifest), manifest.encoder)}
+        header = {
+            "upsert": uuid.uuid4().hex,
+            **segment_header(manifest.fingerprint, *_form(manifest), manifest.encoder),
+        }
         with new_segment(change, *_form(manifest), header=header) as new:
             for start in range(0, len(rows), _BLOCK):
                 new.rows.append(rows[start : start + _BLOCK], units[start : start + _BLOCK])

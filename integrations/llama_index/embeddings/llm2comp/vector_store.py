@@ -178,7 +178,8 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
         """The nodes nearest to the query with their similarities, best first.
 
         Args:
-            query: Modes `default`, `mmr`, and in an index with BM25 `sparse`, `text_search` and `hybrid`.
+            query: Modes `default`, `mmr`, and in an index with BM25 `sparse`, `text_search` and `hybrid`. An empty list
+                of `node_ids` restricts nothing, for LlamaIndex's retriever gives one; an empty one of `doc_ids` does.
             kwargs: `mmr_threshold` (0 for variety alone, 1 for nearness alone) and `mmr_prefetch_k` of mode `mmr`.
 
         Raises:
@@ -191,7 +192,7 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
         if mode is None:
             known = ", ".join(known.value for known in (*_MODES, VectorStoreQueryMode.MMR))
             raise SettingsError(f"the query's mode is {query.mode.value!r}, expected one of {known}")
-        if query.node_ids is not None:
+        if query.node_ids:
             if mode != "dense":
                 raise SettingsError(f"node_ids restrict queries by vectors, not mode {query.mode.value!r}")
             return _result(self._store.rank(query.node_ids, self._vector(query), query.similarity_top_k, where).hits)
@@ -222,7 +223,7 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
     ) -> VectorStoreQueryResult:
         vector, k = self._vector(query), query.similarity_top_k
         depth = max(k, mmr_prefetch_k or _MMR_FACTOR * k)
-        if query.node_ids is None:
+        if not query.node_ids:
             candidates = self._store.find_candidates(vector, depth, where)
         else:
             candidates = self._store.rank(query.node_ids, vector, depth, where)

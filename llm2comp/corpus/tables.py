@@ -28,8 +28,8 @@ def read_tables(
 ) -> Iterator[Record]:
     """Rows of all files in order.
 
-    A folder named `year=2023` between corpus and file is a partition in Hive's way: a field `year` of its rows, unless
-    they have one.
+    A folder named `year=2023` in the path of a file is a partition in Hive's way: a field `year` of its rows, unless they
+    have one. It may be the corpus itself, or stand before it in the path as it was given.
 
     Args:
         corpus: The folder or pattern that the files belong to, or the only file.
@@ -41,11 +41,11 @@ def read_tables(
     root = pattern_root(corpus) if is_pattern(corpus) else corpus
     for file in files:
         records = _check_unchanged(file, read_records(file, report, columns, layout))
-        if file == corpus:
+        partition = rename_fields(_partition(file.parent), columns, corpus)
+        if file == corpus and not partition:
             yield from records
             continue
-        folder = file.relative_to(root).parent
-        partition = rename_fields(_partition(folder), columns, corpus)
+        folder = Path() if file == corpus else Path(file.relative_to(root).parent)
         for record in records:
             position = (folder / record.default_id).as_posix()
             nested = record.fields.get("metadata")

@@ -98,6 +98,18 @@ def test_a_field_of_the_row_goes_before_a_partition(tmp_path: Path) -> None:
     assert [one.metadata for one in read_corpus(tmp_path)] == [{"year": 2}, {"year": 1}]
 
 
+def test_a_corpus_may_be_one_partition(tmp_path: Path) -> None:
+    path = tmp_path / "lake" / "year=2023" / "month=1" / "c.jsonl"
+    jsonl(path, {"text": "t"})
+    expected = {"year": 2023, "month": 1}
+    ids = []
+    for corpus in (path.parents[1], path.parent / "*.jsonl", path):
+        [document] = read_corpus(corpus, name="lake", ids_are_positions=True)
+        assert document.metadata == expected
+        ids.append(document.id)
+    assert ids == ["lake/month=1/c.jsonl:1", "lake/c.jsonl:1", "lake/c.jsonl:1"]
+
+
 def test_a_partition_may_be_a_chosen_field(tmp_path: Path) -> None:
     jsonl(tmp_path / "lang=en" / "c.jsonl", {"id": "1", "text": "t", "page": 3})
     assert list(read_corpus(tmp_path, fields=FieldNames(title="lang", metadata=("page",)))) == [

@@ -1,6 +1,7 @@
 """FAISS indexes on disk: build one from a corpus or from vectors, add, delete, merge, search and verify.
 
-The verbs are `build_index`, `open_index`, `add_documents`, `delete_documents`, `merge_index` and `verify_index`.
+The verbs are `build_index`, `open_index`, `add_documents`, `sync_index`, `delete_documents`, `merge_index` and
+`verify_index`.
 Imports the core (`llm2comp`); no adapter, no benchmark.
 """
 
@@ -10,8 +11,10 @@ from llm2comp_indexes.builder.encode_shard import ShardReport, encode_shard
 from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
 from llm2comp_indexes.builder.index import BuildReport, build_index
 from llm2comp_indexes.builder.shard_file import Part, parse_part
+from llm2comp_indexes.change.delete import DeleteReport, delete_documents
 from llm2comp_indexes.change.merge import MergeReport, merge_index
-from llm2comp_indexes.change.update import AddReport, DeleteReport, add_documents, delete_documents
+from llm2comp_indexes.change.sync import SyncReport, sync_index
+from llm2comp_indexes.change.update import AddReport, add_documents
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.format.verify import verify_index
 from llm2comp_indexes.options import IndexOptions, Targets
@@ -40,6 +43,7 @@ __all__ = [
     "Report",
     "SearchOptions",
     "ShardReport",
+    "SyncReport",
     "VectorFiles",
     "Targets",
     "Wishes",
@@ -51,5 +55,6 @@ __all__ = [
     "merge_index",
     "open_index",
     "parse_part",
+    "sync_index",
     "verify_index",
 ]

@@ -51,6 +51,7 @@ from llm2comp.cli.index_options import (
     field_names,
     index_options,
 )
+from llm2comp.cli.index_sync import print_synced, sync
 from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
 from llm2comp.errors import IndexFolderError, quote_path
@@ -72,6 +73,7 @@ def register(app: typer.Typer) -> None:
     summaries: dict[Callable[..., None], str] = {
         build: "Encode documents and index them.",
         add: "Add new documents, replace changed ones.",
+        sync: "Follow the sources: add, replace, rename, delete.",
         delete: "Delete documents by id.",
         merge: "Rewrite the index as one segment.",
         info: "Show what an index holds and how well it searches.",
@@ -233,6 +235,9 @@ def add(
     csv_strings: CsvStrings = False,
     separator: Separator = None,
     encoding: Encoding = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete documents that their source has no more: the same as `index sync`.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
@@ -240,6 +245,17 @@ def add(
     layout = check_layout(separator, encoding)
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
+    if prune:
+        if ids_are_positions or csv_strings:
+            raise typer.BadParameter("--ids-are-positions and --csv-strings are for new sources, not for --prune")
+        settings = {"model": model, "device": device, "on_error": on_error, "header": header, "quotes": quotes}
+        print_synced(
+            folder,
+            corpora,
+            {**settings, "fields": fields, "source": source, "encoder": encoder, **layout},
+            as_json=as_json,
+        )
+        return
     from llm2comp_indexes import add_documents
     from llm2comp_indexes.format.manifest import read_manifest
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from llm2comp.corpus.column_types import convert_metadata
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import DocumentMaker, FieldNames
-from llm2comp.corpus.files.read import TextFile, read_bare_texts, read_files
+from llm2comp.corpus.files.read import FileDocument, TextFile, read_bare_texts, read_files
 from llm2comp.corpus.files.readers import suffix_of
+from llm2comp.corpus.files.stamp import FileCheck, Stamp
 from llm2comp.corpus.files.summary import FileSummary
 from llm2comp.corpus.hub import read_hub
 from llm2comp.corpus.id_set import IdSet
@@ -47,6 +48,7 @@ __all__ = [
     "Entry",
     "FieldNames",
     "find_records_file",
+    "find_source_files",
     "find_texts",
     "open_text",
     "read_corpus",
@@ -74,10 +76,14 @@ class Entry(NamedTuple):
     Attributes:
         document: With its id.
         earlier_id: The id that version 0.1.0 made for it; None: the corpus gives its id.
+        source: Name of its source.
+        stamp: Size and time of the file that it is; None: it is a row, or the file has to be read again.
     """
 
     document: Document
     earlier_id: str | None
+    source: str = ""
+    stamp: Stamp | None = None
 
 
 def read_corpus(
@@ -177,6 +183,7 @@ def read_entries(
     on_skip: Report | None = None,
     layout: TableFormat,
     types_known: bool = True,
+    check: FileCheck | None = None,
 ) -> Iterator[Entry]:
     """Documents as `read_corpus` gives them, with the fields of this source and ids made for it.
 
@@ -187,6 +194,7 @@ def read_entries(
         on_skip: As for `read_corpus`.
         layout: How CSV and TSV files are read.
         types_known: Whether the source went through `with_types`; otherwise, reading begins with it.
+        check: Decides which files that are a document each are not read, as they are known; None: all are read.
     """
     report = SkipCounter(choose_report(on_error, on_skip))
     name = str(corpus)
@@ -213,7 +221,7 @@ def read_entries(
         return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
     several = _is_several(path)
     if holds_texts(path):
-        return _read_files(path, source, report, layout.encoding, several=several)
+        return _read_files(path, source, report, layout.encoding, check, several=several)
     files = _find_tables(path, several=several)
     records = read_tables(path, files, report, columns, layout)
     make = DocumentMaker(name, chosen, columns, same_fields=len(files) == 1 and is_table(files[0]))
@@ -266,7 +274,7 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
 
 
 def _read_files(
-    path: Path, source: Source, report: SkipCounter, encoding: str | None, *, several: bool
+    path: Path, source: Source, report: SkipCounter, encoding: str | None, check: FileCheck | None, *, several: bool
 ) -> Iterator[Entry]:
     """Documents of files that are one each; the summary is logged at the end.
 
@@ -275,43 +283,56 @@ def _read_files(
     """
     metadata = source.fields.metadata if source.files else None
     _check_no_fields(str(path), replace(source.fields, metadata=None) if source.files else source.fields)
-    root = (pattern_root(path) if is_pattern(path) else path) if several else path.parent
     if several:
         _note_other_files(path, find_tables(path), "read are the texts; the files of rows beside them are not")
-
-    def find() -> Iterator[TextFile]:
-        matches = find_texts(path) if source.files else find_files(path, is_bare_text)
-        files = matches if several else [path]
-        return (TextFile(file, file.relative_to(root).as_posix()) for file in files)
-
     summary = FileSummary()
     if source.files:
-        documents = read_files(find, report, summary, metadata, encoding, single=not several)
+        documents = read_files(
+            lambda: _list_files(path, source), report, summary, metadata, encoding, check, single=not several
+        )
     else:
         _note_bare(path)
-        documents = read_bare_texts(find(), report, summary, encoding)
-    return _with_ids(path, documents, report, summary, IdMaker(source, files=True, single=not several), several=several)
+        documents = read_bare_texts(_list_files(path, source), report, summary, encoding, check)
+    return _to_file_entries(path, documents, report, summary, several=several)
 
 
-def _with_ids(
-    path: Path,
-    documents: Iterator[tuple[TextFile, Document]],
-    report: SkipCounter,
-    summary: FileSummary,
-    ids: IdMaker,
-    *,
-    several: bool,
+def find_source_files(corpus: str | Path | Rows, source: Source) -> Iterator[TextFile] | None:
+    """The files of a source whose files are a document each, with the ids of these; None for another source.
+
+    Raises:
+        CorpusError: The corpus is missing, or cannot be listed.
+    """
+    if isinstance(corpus, Rows) or is_named(corpus):
+        return None
+    path = to_path(corpus)
+    _is_several(path)  # raises if it is missing
+    return _list_files(path, source) if holds_texts(path) else None
+
+
+def _list_files(path: Path, source: Source) -> Iterator[TextFile]:
+    """The files of a source, in order."""
+    several = _is_several(path)
+    root = (pattern_root(path) if is_pattern(path) else path) if several else path.parent
+    matches = find_texts(path) if source.files else find_files(path, is_bare_text)
+    ids = IdMaker(source, files=True, single=not several)
+    for file in matches if several else [path]:
+        position = file.relative_to(root).as_posix()
+        yield TextFile(file, position, ids.name_file(position))
+
+
+def _to_file_entries(
+    path: Path, documents: Iterator[FileDocument], report: SkipCounter, summary: FileSummary, *, several: bool
 ) -> Iterator[Entry]:
-    seen, mixed = IdSet(), MixedTypes(str(path))
-    for file, document in documents:
+    read, mixed = 0, MixedTypes(str(path))
+    for file, document, stamp in documents:
         mixed.check(document.metadata, str(file.path))
-        content = document.title, document.text, document.metadata
-        yield Entry(replace(document, id=ids.make(file.position, content, seen)), file.position)
+        read += 1
+        yield Entry(replace(document, id=file.identifier), file.position, stamp=stamp)
     if several:
         for other in find_files(path, lambda one: not is_document(one, path) and not has_records(one)):
             reason = "kept by Office beside open documents" if is_lock(other) else "of unknown kinds"
             summary.skip(suffix_of(other), reason)
-    if not len(seen):
+    if not read and not summary.unchanged:
         raise CorpusError(f"{path}: an empty corpus: no document in it{summary.skipped() or report.summary()}")
     summary.log_unseen(str(path))
     if several:

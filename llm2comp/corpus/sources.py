@@ -23,7 +23,17 @@ from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.text import uncompressed_name
 from llm2comp.errors import SettingsError
 
-__all__ = ["IdMaker", "Source", "default_name", "find_maker", "is_content_id", "is_named", "name_sources", "source_of"]
+__all__ = [
+    "IdMaker",
+    "Source",
+    "default_name",
+    "find_maker",
+    "is_content_id",
+    "is_named",
+    "name_sources",
+    "root_of",
+    "source_of",
+]
 
 _UNFIT = re.compile(r"[/#\x00-\x1f\x7f]")
 _HASH_BYTES = 8
@@ -97,7 +107,7 @@ def name_sources(
         source = _find_known(corpus, listed, name, positions)
         if source is None:
             made = name or _unique_name(corpus, listed, known)
-            source = Source(made, _root(corpus), positions, fields=fields or FieldNames(), strings=strings)
+            source = Source(made, root_of(corpus), positions, fields=fields or FieldNames(), strings=strings)
         else:
             source = _with_settings(corpus, source, fields, strings)
         if name is None and source.positions and (isinstance(corpus, Rows) or str(corpus) == "-"):
@@ -125,7 +135,7 @@ def _check_name(name: str, corpora: Sequence[str | Path | Rows]) -> None:
 def _find_known(
     corpus: str | Path | Rows, listed: Sequence[Source], name: str | None, positions: bool
 ) -> Source | None:
-    root = _root(corpus)
+    root = root_of(corpus)
     matches = [source for source in listed if (source.root == root if name is None else source.name == name)]
     if not matches:
         return None
@@ -187,7 +197,8 @@ def _unique_name(corpus: str | Path | Rows, listed: Sequence[Source], known: Seq
     return name
 
 
-def _root(corpus: str | Path | Rows) -> str:
+def root_of(corpus: str | Path | Rows) -> str:
+    """What a source of the corpus is known by: the resolved path, or a name such as `hub:NAME`."""
     return (
         str(corpus) if isinstance(corpus, Rows) or is_named(corpus) or is_remote(corpus) else os.path.realpath(corpus)
     )
@@ -272,10 +283,14 @@ class IdMaker:
         """
         if not self._files and not self._positions:
             return self._make_by_content(content, taken)
-        identifier = self._name if self._files and self._single else f"{self._name}/{position}"
+        identifier = self.name_file(position) if self._files else f"{self._name}/{position}"
         if not taken.add(identifier):
             raise ValueError(f"the id {identifier!r:.80} made for it is one that the corpus gives to another document")
         return identifier
+
+    def name_file(self, position: str) -> str:
+        """Id of the document that is the file at this path from the root."""
+        return self._name if self._single else f"{self._name}/{position}"
 
     def _make_by_content(self, content: tuple[str, str, dict[str, Any]], taken: IdSet) -> str:
         """`SOURCE#HASH`; of equal rows, the second one gets `-2` behind it, and so on.

@@ -232,3 +232,34 @@ def test_many_segments_are_reported(
         runs[1].err
         == f"3 segments, and every search visits each of them: `llm2comp index merge {folder}` merges them into one\n"
     )
+
+
+def test_sync_counts_and_says_what_vanished(folder: Path, tmp_path: Path, llm2comp_command: Command) -> None:
+    corpus = write(tmp_path / "corpus.jsonl", [*make_documents(range(2, 12)), *make_documents([20])])
+    planned = llm2comp_command("index", "sync", folder, corpus, "--dry-run")
+    assert re.fullmatch(
+        r"1 new, 0 changed, 10 unchanged, 2 vanished, in [\d.]+ s; nothing was written \(--dry-run\)\n", planned.out
+    )
+    assert "vanished: d0, d1" in planned.err
+    run = llm2comp_command("index", "sync", folder, corpus)
+    assert re.fullmatch(r"1 new, 0 changed, 10 unchanged, 2 vanished, in [\d.]+ s; 11 documents now\n", run.out)
+    again = llm2comp_command("index", "add", folder, corpus, "--prune", "--json")
+    assert json.loads(again.out)["unchanged"] == 11
+
+
+def test_sync_that_would_lose_most_needs_a_yes(folder: Path, tmp_path: Path, llm2comp_command: Command) -> None:
+    corpus = write(tmp_path / "corpus.jsonl", make_documents(range(5)))
+    for command in (["sync", folder, corpus], ["add", folder, corpus, "--prune"]):
+        refused = llm2comp_command("index", *command)
+        assert refused.code == 1
+        assert re.fullmatch(r"llm2comp: .*7 of its 12 documents in the index are not there any more.*\n", refused.err)
+    assert llm2comp_command("index", "sync", folder, corpus, "--yes").code == 0
+    assert verify_index(folder).documents == 5
+
+
+def test_sync_of_another_corpus_is_refused(folder: Path, newer: Path, llm2comp_command: Command) -> None:
+    run = llm2comp_command("index", "sync", folder, newer)
+    assert run.code == 1
+    assert "newer.jsonl: no source of the index" in run.err
+    assert run.err.count("\n") == 1
+    assert verify_index(folder).commit == 1

@@ -85,7 +85,7 @@ class FaultServer:
         self._process.stdout.close()
 
     def run(self, task: str, folder: Path, fault: Fault = Fault(), **arguments: Any) -> Outcome:
-        """Runs the task `build`, `add`, `delete` or `merge` on the folder in a child process."""
+        """Runs the task `build`, `add`, `sync`, `delete` or `merge` on the folder in a child process."""
         assert self._process.stdin
         assert self._process.stdout
         record = folder.with_name(folder.name + ".record")
@@ -209,14 +209,14 @@ class _RecordingEncoder(WordEncoder):
 
 
 def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any]) -> Any:
-    from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index
+    from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index, sync_index
     from llm2comp_indexes.builder import blocks as row_blocks
-    from llm2comp_indexes.change import update
+    from llm2comp_indexes.change import compare
 
     for module, name, value in (
         (row_blocks, "BLOCK", 3),
-        (update, "_IDS_AT_ONCE", 4),
-        (sys.modules["llm2comp_indexes.change.merge"], "_BLOCK", 3),
+        (compare, "IDS_AT_ONCE", 4),
+        (sys.modules["llm2comp_indexes.change.living_rows"], "_BLOCK", 3),
     ):
         assert hasattr(module, name)
         setattr(module, name, value)
@@ -226,6 +226,9 @@ def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any])
         return build_index([arguments.pop("corpus")], folder, model=encoder, options=options, **arguments).documents
     if task == "add":
         return add_documents(folder, [arguments["corpus"]], model=encoder)[:3]
+    if task == "sync":
+        report = sync_index(folder, model=encoder)
+        return [*report[:4], len(report.vanished)]
     if task == "delete":
         return delete_documents(folder, arguments["ids"])
     changed = IndexOptions(**arguments["options"]) if "options" in arguments else None

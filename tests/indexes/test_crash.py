@@ -5,6 +5,7 @@ outside.
 """
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,13 +15,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from llm2comp.errors import IndexFolderError
-from llm2comp_indexes import open_index, verify_index
+from llm2comp_indexes import IndexOptions, build_index, open_index, verify_index
 from llm2comp_indexes.format.manifest import read_manifest, segment_folder
 from tests.indexes.faults import Fault, FaultServer
 from tests.word_encoder import WORDS, WordEncoder
 
 OPTIONS = {"type": "hnsw", "hybrid": True}
-TASKS = ["build", "overwrite", "add", "delete", "merge", "restructure"]
+TASKS = ["build", "overwrite", "add", "delete", "merge", "restructure", "sync"]
 BLOCK = 3  # documents, in the children
 
 
@@ -76,23 +77,55 @@ def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "overwrite": {"corpus": str(second), "options": OPTIONS, "overwrite": True},
         "restructure": {"options": {"type": "IVF2,SQ8"}},
     }
+    arguments["sync"] = {}
     tasks = {"overwrite": "build", "restructure": "merge"}
     jobs: dict[str, Job] = {}
     before: Path | None = None
     for name, options in arguments.items():
         task = tasks.get(name, name)
         start = jobs["add"].after if name in tasks else before
+        if name == "sync":
+            start = build_and_change_sources(root)
         counted = [
             server.run(task, copy(start, root / f"{name}-{kind}"), Fault(kind, 1 << 30), **options)
             for kind in ("kill", "full")
         ]
         assert [run.error for run in counted] == ["", ""]
+        assert name != "sync" or counted[0].result == [6, 4, 2, 13, 5], "new, changed, renamed, unchanged, vanished"
         jobs[name] = Job(
             task, options, start, root / f"{name}-kill", counted[0].encoded, counted[0].gates, counted[1].gates
         )
         assert state(root / f"{name}-kill") == state(root / f"{name}-full"), "the same change gives the same files"
         before = jobs[name].after
     return jobs
+
+
+def build_and_change_sources(root: Path) -> Path:
+    """An index of rows and of files that were then changed; the renamed ones are the last."""
+    rows = write_corpus(root / "rows.jsonl", [*range(12)], seed=3)
+    files = root / "files"
+    files.mkdir()
+    draw = random.Random(4)
+    for row in range(12):
+        write_file(files / f"f{row:02}.md", " ".join(draw.choices(WORDS, k=6)))
+    build_index([rows, files], root / "synced", model=WordEncoder(), options=IndexOptions(**OPTIONS))
+    kept, new = (
+        rows.read_text().splitlines(keepends=True)[3:10],
+        write_corpus(root / "new.jsonl", [1, 2, 20, 21, 22, 23], seed=5),
+    )
+    rows.write_text("".join(kept) + new.read_text())
+    for row in (1, 2):
+        (files / f"f{row:02}.md").unlink()
+    for row in (4, 5, 20, 21):
+        write_file(files / f"f{row:02}.md", " ".join(draw.choices(WORDS, k=7)))
+    for row in (7, 8):
+        (files / f"f{row:02}.md").rename(files / f"z{row:02}.md")
+    return root / "synced"
+
+
+def write_file(path: Path, text: str) -> None:
+    path.write_text(text)
+    os.utime(path, (1e9, 1e9))  # long ago, so that its time says that it is unchanged
 
 
 def copy(folder: Path | None, target: Path) -> Path:

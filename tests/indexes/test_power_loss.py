@@ -33,7 +33,7 @@ KINDS = ["HNSW8", "IVF2,SQ8"]
 
 @pytest.fixture
 def changes(tmp_path: Path, write_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Change]:
-    for name in ("builder.blocks.BLOCK", "change.update._IDS_AT_ONCE", "change.merge._BLOCK"):
+    for name in ("builder.blocks.BLOCK", "change.compare.IDS_AT_ONCE", "change.living_rows._BLOCK"):
         monkeypatch.setattr(f"llm2comp_indexes.{name}", 4)
     first = write_corpus(make_documents(range(10)), "first.jsonl")
     second = write_corpus([*make_documents([3, 4], seed=1), *make_documents(range(10, 17))], "second.jsonl")

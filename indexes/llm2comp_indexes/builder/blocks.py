@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
 from llm2comp.truncation import count_truncated
+from llm2comp_indexes.format.origins import Origin
 from llm2comp_indexes.format.segment_writer import SegmentWriter
 
-__all__ = ["BLOCK", "RowBlock", "split_into_blocks", "write_blocks"]
+__all__ = ["BLOCK", "DocumentRows", "RowBlock", "split_into_blocks", "write_blocks"]
 
 BLOCK = 2048
 """Number of documents in a block, which is read, encoded and written as a whole."""
@@ -24,18 +25,27 @@ _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
+class DocumentRows(NamedTuple):
+    """The rows of a document, and where it came from."""
+
+    rows: Sequence[Document]
+    origin: Origin = Origin()
+
+
 class RowBlock(NamedTuple):
-    """Rows of a number of documents."""
+    """Rows of a number of documents, and where each came from; no origins: unknown."""
 
     rows: list[Document]
     documents: int
+    origins: Sequence[Origin] = ()
 
 
-def split_into_blocks(rows: Iterable[Sequence[Document]]) -> Iterator[RowBlock]:
+def split_into_blocks(documents: Iterable[DocumentRows]) -> Iterator[RowBlock]:
     """Blocks of `BLOCK` documents each; the rows of a document stay together."""
-    remaining = iter(rows)
+    remaining = iter(documents)
     while block := list(islice(remaining, BLOCK)):
-        yield RowBlock([row for document in block for row in document], len(block))
+        rows = [row for document in block for row in document.rows]
+        yield RowBlock(rows, len(block), [document.origin for document in block for _ in document.rows])
 
 
 def write_blocks(
@@ -61,7 +71,7 @@ def write_blocks(
     with count_truncated() as count, ThreadPoolExecutor(1, "write") as disk:
         written = None
         for block in _read_ahead(block for block in blocks if block.rows):
-            if not writer.has(block.rows):
+            if not writer.has(block.rows, block.origins):
                 parts = []
                 for first in range(0, len(block.rows), at_once):
                     parts.append(encode(block.rows[first : first + at_once]))
@@ -69,7 +79,7 @@ def write_blocks(
                         on_block(done + block.documents * (first + at_once) // len(block.rows))
                 if written:
                     written.result()
-                written = disk.submit(writer.append, block.rows, np.concatenate(parts))
+                written = disk.submit(writer.append, block.rows, np.concatenate(parts), block.origins)
             done += block.documents
             if on_block:
                 on_block(done)

@@ -1,7 +1,7 @@
 """Documents of several corpora as one stream, with a count of the rows skipped."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -9,6 +9,7 @@ from typing import Literal
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.files.read import FILE_TIME
+from llm2comp.corpus.files.stamp import FileCheck
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries, with_types
 from llm2comp.corpus.report import Report, SkipCounter, choose_report, count_rows
@@ -16,10 +17,12 @@ from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.sources import Source, find_maker, name_sources
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
+from llm2comp_indexes.builder.blocks import DocumentRows
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, PLACE_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
+from llm2comp_indexes.format.origins import Origin
 
-__all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora", "without_file_time"]
+__all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora", "split_entries", "without_file_time"]
 
 RESERVED_FIELDS = (*CHUNK_FIELDS, *PLACE_FIELDS, "llm2comp_title", "llm2comp_score")
 """Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
@@ -66,6 +69,7 @@ def open_corpora(
     layout: TableFormat,
     known: Sequence[Source] = (),
     keep_empty: bool = False,
+    checks: Sequence[FileCheck] = (),
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
@@ -77,6 +81,7 @@ def open_corpora(
         layout: How .csv and .tsv files are read.
         known: Sources of the index so far.
         keep_empty: Whether rows without title and text are documents too, as for vectors that were made of them.
+        checks: For each corpus, which of its files are not read; empty: all are.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, an id occurs twice or is one that another source may make,
@@ -84,12 +89,13 @@ def open_corpora(
     """
     makers = tuple(dict.fromkeys((*sources, *known)))
     streams = []
-    for corpus, source in zip(corpora, sources, strict=True):
+    for corpus, source, check in zip(corpora, sources, checks or [None] * len(sources), strict=True):
         report = SkipCounter(choose_report(on_error, skip))
-        entries = read_entries(corpus, source, on_error="skip", on_skip=report, layout=layout)
+        entries = read_entries(corpus, source, on_error="skip", on_skip=report, layout=layout, check=check)
         if not keep_empty:
             entries = _without_empty(corpus, entries, report, skip)
-        streams.append((corpus, _check(corpus, entries, report, makers)))
+        checked = _check(corpus, entries, report, makers, source.name, check)
+        streams.append((corpus, checked))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 
 
@@ -110,8 +116,22 @@ def _without_empty(
         _logger.warning('%s: %s without title and text, the first "%.80s": not indexed', source, counted, first)
 
 
+def split_entries(
+    entries: Iterable[Entry], split: Callable[[Document], Sequence[Document]], sources: Sequence[Source]
+) -> Iterator[DocumentRows]:
+    """The rows of each document, with its origin among the sources."""
+    places = {source.name: place for place, source in enumerate(sources)}
+    for entry in entries:
+        yield DocumentRows(split(entry.document), Origin(places[entry.source], entry.stamp))
+
+
 def _check(
-    source: str | Path | Rows, stream: Iterator[Entry], report: SkipCounter, makers: Sequence[Source]
+    source: str | Path | Rows,
+    stream: Iterator[Entry],
+    report: SkipCounter,
+    makers: Sequence[Source],
+    name: str,
+    files: FileCheck | None,
 ) -> Iterator[Entry]:
     """The documents whose ids no source may make for another one, and whose metadata has no name that is refused."""
     kept = 0
@@ -119,10 +139,10 @@ def _check(
         document = entry.document
         if not (fault := _find_taken(entry, makers) or _find_fault(document)):
             kept += 1
-            yield entry
+            yield entry._replace(source=name)
             continue
         report(f'{source}: document "{document.id}": {fault}')
-    if not kept:
+    if not kept and not (files and files.unchanged):
         raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
 
 

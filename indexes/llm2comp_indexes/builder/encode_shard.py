@@ -20,7 +20,7 @@ from llm2comp.corpus.sources import Source, source_of
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError
-from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
+from llm2comp_indexes.builder.blocks import DocumentRows, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.new_segment import segment_header
@@ -213,7 +213,7 @@ def _make(
     with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
         write_blocks(
             writer,
-            split_into_blocks(map(split, corpus)),
+            split_into_blocks(DocumentRows(split(document)) for document in corpus),
             encode,
             on_block=lambda count: progress(Phase.DOCUMENTS, count),
             batch_size=made_by.batch_size,

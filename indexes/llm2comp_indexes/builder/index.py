@@ -13,7 +13,7 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
-from llm2comp_indexes.builder.corpora import find_sources, open_corpora
+from llm2comp_indexes.builder.corpora import find_sources, open_corpora, split_entries
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
@@ -124,7 +124,8 @@ def build_index(
     sources = find_sources(
         listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
-    documents = (entry.document for entry in open_corpora(listed, sources, on_error, skips, layout=layout))
+    entries = open_corpora(listed, sources, on_error, skips, layout=layout)
+    unique = tuple(dict.fromkeys(sources))
     loaded, name = load_encoder(model, encoder)
     recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None
     encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
@@ -136,7 +137,7 @@ def build_index(
         with new_segment(change, encode.dimension, chosen, header=segment_facts) as new:
             write_blocks(
                 new.rows,
-                split_into_blocks(map(split, documents)),
+                split_into_blocks(split_entries(entries, split, unique)),
                 encode,
                 on_block=lambda count: show(Phase.DOCUMENTS, count),
                 batch_size=batch_size,
@@ -144,7 +145,7 @@ def build_index(
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
             segment, measured = finish_segment(new, chosen, encoder=loaded, device=device, progress=show, seconds=spent)
         made = (name, loaded.fingerprint, encode.dimension, chosen, (segment,))
-        manifest = change.commit(Manifest(0, *made, {}, sources=tuple(dict.fromkeys(sources)), encoder=recorded))
+        manifest = change.commit(Manifest(0, *made, {}, sources=unique, encoder=recorded))
     seconds = time.perf_counter() - start
     return BuildReport(
         manifest.documents,

@@ -11,6 +11,7 @@ from llm2comp_indexes.builder.from_vectors import move_queries
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, with_new_fields
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.manifest import Manifest, Names, Segment
+from llm2comp_indexes.format.origins import Origin
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
 
@@ -22,8 +23,8 @@ _DRAWN = 100
 
 def read_living_blocks(
     folder: Path, manifest: Manifest, segments: Sequence[Segment], *, chunk_fields: bool = False
-) -> Iterator[tuple[list[Document], NDArray[np.float32]]]:
-    """Blocks of rows that are not deleted, with their vectors (rows, dimension); one segment is open at a time.
+) -> Iterator[tuple[list[Document], NDArray[np.float32], list[Origin]]]:
+    """Blocks of living rows, their vectors (rows, dimension) and their origins; one segment is open at a time.
 
     Args:
         folder: Folder of the index.
@@ -38,6 +39,7 @@ def read_living_blocks(
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
             # The copy gets a new checksum, which must not cover up an altered file
             check_content(opened.folder / Names.VECTORS, segment.files[Names.VECTORS])
+            origins = opened.read_origins()
             for first in range(0, opened.rows, _BLOCK):
                 rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
                 rows = rows if opened.alive is None else rows[opened.alive[rows]]
@@ -45,7 +47,7 @@ def read_living_blocks(
                     documents = [opened.documents[int(row)] for row in rows]
                     if chunk_fields and manifest.chunk_fields != CHUNK_FIELDS:
                         documents = list(map(with_new_fields, documents))
-                    yield documents, opened.storage.read(rows)
+                    yield documents, opened.storage.read(rows), [origins[int(row)] for row in rows]
 
 
 def read_queries(folder: Path, manifest: Manifest, segments: Sequence[Segment]) -> Queries | None:

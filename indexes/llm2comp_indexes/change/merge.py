@@ -102,9 +102,9 @@ def _rewrite(
     header = {"merge": before.commit, **segment_header(before.fingerprint, before.dimension, options, before.encoder)}
     with new_segment(change, before.dimension, options, header=header) as new:
         writer = new.rows
-        for rows, vectors in read_living_blocks(folder, before, before.segments, chunk_fields=True):
-            if not writer.has(rows):
-                writer.append(rows, vectors)
+        for rows, vectors, origins in read_living_blocks(folder, before, before.segments, chunk_fields=True):
+            if not writer.has(rows, origins):
+                writer.append(rows, vectors, origins)
             progress(Phase.DOCUMENTS, writer.documents)
         segment, measured = finish_segment(new, options, queries=queries, device=device, progress=progress)
     return (segment,), measured

@@ -80,9 +80,9 @@ def _rewrite(change: Change, manifest: Manifest, run: Sequence[Segment]) -> Segm
         **segment_header(manifest.fingerprint, manifest.dimension, manifest.options, manifest.encoder),
     }
     with new_segment(change, manifest.dimension, manifest.options, header=header) as new:
-        for rows, vectors in read_living_blocks(change.folder, manifest, run):
-            if not new.rows.has(rows):
-                new.rows.append(rows, vectors)
+        for rows, vectors, origins in read_living_blocks(change.folder, manifest, run):
+            if not new.rows.has(rows, origins):
+                new.rows.append(rows, vectors, origins)
         queries = read_queries(change.folder, manifest, run)
         if queries is None:
             return finish_unmeasured(new)

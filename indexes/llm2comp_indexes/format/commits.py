@@ -32,6 +32,7 @@ from llm2comp_indexes.format.manifest import (
     segment_folder,
     write_manifest,
 )
+from llm2comp_indexes.format.origins import Origins, write_origins
 from llm2comp_indexes.format.segment_writer import (
     JOURNAL,
     SegmentWriter,
@@ -40,7 +41,7 @@ from llm2comp_indexes.format.segment_writer import (
     new_segment_folder,
 )
 
-__all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted"]
+__all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted", "with_origins"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -119,6 +120,14 @@ def with_deleted(change: Change, segment: Segment, deleted: NDArray[np.bool_], *
         record = file.finish()
     files = {file: kept for file, kept in segment.files.items() if file != segment.deleted_file}
     return replace(segment, deleted=int(deleted.sum()), documents=documents, files={**files, name: record})
+
+
+def with_origins(change: Change, segment: Segment, origins: Origins) -> Segment:
+    """The segment with other origins of its rows; they are written and durable."""
+    name = Names.origins(change.commit_number)
+    record = write_origins(segment_folder(change.folder, segment) / name, origins)
+    files = {file: kept for file, kept in segment.files.items() if file != segment.origins_file}
+    return replace(segment, files={**files, name: record})
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:

@@ -20,6 +20,7 @@ from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, Chunk
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
+from llm2comp_indexes.format.origins import ORIGIN_BYTES
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import IndexOptions
 
@@ -68,11 +69,16 @@ class Names:
         """The bitmap of deleted rows that the commit of this number wrote."""
         return f"deleted-{commit:06d}"
 
+    @staticmethod
+    def origins(commit: int = 0) -> str:
+        """The origins of rows that the commit of this number wrote for the segment; 0: with the segment."""
+        return f"origins-{commit:06d}"
+
 
 _SEGMENT_NAME = re.compile(r"[0-9]{6}")
 _OPTIONAL = re.compile(
     "|".join(map(re.escape, (Names.STRUCTURE, Names.METADATA, Names.REPORT, Names.QUERIES)))
-    + rf"|deleted-[0-9]{{6,13}}|{Names.LEXICAL}/[A-Za-z0-9_][\w.]{{0,99}}",
+    + rf"|(?:deleted|origins)-[0-9]{{6,13}}|{Names.LEXICAL}/[A-Za-z0-9_][\w.]{{0,99}}",
     re.ASCII,
 )
 
@@ -101,6 +107,11 @@ class Segment:
     def deleted_file(self) -> str | None:
         """Name of the bitmap of deleted rows."""
         return next((name for name in self.files if name.startswith("deleted-")), None)
+
+    @property
+    def origins_file(self) -> str | None:
+        """Name of the file of origins; None: older versions, and builds of vectors, recorded none."""
+        return next((name for name in self.files if name.startswith("origins-")), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +426,10 @@ def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segme
         raise ValueError(f"segment {name} has {deleted} deleted rows, which does not fit its files")
     if segment.deleted_file:
         _check_sizes(segment, {segment.deleted_file: -(-rows // 8)})
+    if sum(file.startswith("origins-") for file in files) > 1:
+        raise ValueError(f"segment {name} has two files of origins")
+    if (origins := segment.origins_file) and files[origins].bytes not in [size * rows for size in ORIGIN_BYTES]:
+        raise ValueError(f"{origins} of segment {name} has {files[origins].bytes:,} bytes, which does not fit its rows")
     return segment
 
 

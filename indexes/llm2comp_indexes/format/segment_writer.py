@@ -27,6 +27,7 @@ from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.ids import IdTableWriter
 from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.metadata import MetadataWriter
+from llm2comp_indexes.format.origins import Origin, OriginWriter
 from llm2comp_indexes.format.vectors import StorageWriter, storage_bytes
 from llm2comp_indexes.options import Store
 
@@ -138,6 +139,7 @@ class SegmentWriter:
         self._blocks: list[_Block] = []
         _remove_all_but(folder, {JOURNAL, Names.DOCUMENTS, Names.OFFSETS, Names.VECTORS})
         self._ids, self._metadata = IdTableWriter(), MetadataWriter(folder / Names.METADATA)
+        self._origins = OriginWriter()
         self._followers: list[Callable[[Sequence[Document]], None]] = []
         self._last_parent: str | None = None
         self._files: tuple[DocumentWriter, StorageWriter] | None = None
@@ -154,7 +156,7 @@ class SegmentWriter:
         """Calls `take` with the rows of every block, in order: blocks written now, and those an earlier run wrote."""
         self._followers.append(take)
 
-    def has(self, rows: Sequence[Document]) -> bool:
+    def has(self, rows: Sequence[Document], origins: Sequence[Origin] = ()) -> bool:
         """Whether an earlier run wrote these rows as the next block; they are then counted and need no vectors."""
         done = len(self._blocks)
         self._resuming = (
@@ -164,11 +166,16 @@ class SegmentWriter:
         )
         if self._resuming:
             self._blocks.append(self._earlier[done])
-            self._note(rows)
+            self._note(rows, origins)
         return self._resuming
 
-    def append(self, rows: Sequence[Document], vectors: NDArray[np.float32]) -> None:
+    def append(self, rows: Sequence[Document], vectors: NDArray[np.float32], origins: Sequence[Origin] = ()) -> None:
         """Writes a block of rows with their unit vectors (rows, dimension); it is durable on return.
+
+        Args:
+            rows: Documents or chunks.
+            vectors: Unit vectors, (rows, dimension).
+            origins: Where each row came from; empty: unknown.
 
         Raises:
             CorpusError: JSON cannot hold the metadata.
@@ -178,7 +185,7 @@ class SegmentWriter:
         block = self._block(lines)
         documents.add(lines)
         storage.append(vectors)
-        self._note(rows)
+        self._note(rows, origins)
         documents.sync()
         storage.sync()
         self._blocks.append(block)
@@ -199,6 +206,8 @@ class SegmentWriter:
         }
         if metadata := self._metadata.finish():
             files[Names.METADATA] = metadata
+        if origins := self._origins.write(self.folder / Names.origins()):
+            files[Names.origins()] = origins
         sync_folder(self.folder)
         return files
 
@@ -237,7 +246,8 @@ class SegmentWriter:
         write_file(self.folder / JOURNAL, map(_journal_line, entries), draft=f"{JOURNAL}.new")
         sync_folder(self.folder.parent)
 
-    def _note(self, rows: Sequence[Document]) -> None:
+    def _note(self, rows: Sequence[Document], origins: Sequence[Origin]) -> None:
+        self._origins.add(origins, len(rows))
         parents = [parent_id(row.id, row.metadata) if self._chunked else row.id for row in rows]
         self._ids.add(parents)
         self._metadata.add(rows)

@@ -28,7 +28,7 @@ from llm2comp_indexes.search.options import SearchOptions
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
 
-__all__ = ["Index", "open_index"]
+__all__ = ["Index", "open_index", "open_last_commit"]
 
 _QUERIES_AT_ONCE = 1024
 _OPEN_TRIES = 20
@@ -63,22 +63,34 @@ def open_index(
             does not support on GPUs; or the length or truncation in `encoder` is not that of the index.
     """
     on_gpus = resolve_device(device) == "cuda"
-    index = _open(Path(folder), model, encoder)
+    index = open_last_commit(Path(folder), model, encoder)
     if on_gpus:
         index.use_gpus(required=device == "cuda")
     return index
 
 
-def _open(folder: Path, model: str | Path | Encoder | None, encoder: EncoderOptions | None) -> "Index":
+def open_last_commit(
+    folder: Path,
+    model: str | Path | Encoder | None = None,
+    encoder: EncoderOptions | None = None,
+    *,
+    searchable: bool = True,
+) -> "Index":
+    """The last commit; with `searchable=False`, to compare with: without the files that only searching needs.
+
+    Raises:
+        IndexFolderError: As `open_index`.
+    """
+    settings: dict[str, Any] = {"model": model, "encoder": encoder, "searchable": searchable, "for_queries": searchable}
     manifest = read_manifest(folder)
     for _ in range(_OPEN_TRIES):
         try:
-            return Index(folder, manifest, model=model, encoder=encoder, for_queries=True)
+            return Index(folder, manifest, **settings)
         except (IndexFolderError, OSError):
             if (latest := read_manifest(folder)) == manifest:
                 raise
             manifest = latest  # a writer committed and removed old files while they were being opened
-    return Index(folder, manifest, model=model, encoder=encoder, for_queries=True)
+    return Index(folder, manifest, **settings)
 
 
 class Index:

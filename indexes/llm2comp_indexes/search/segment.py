@@ -19,6 +19,7 @@ from llm2comp_indexes.format.ids import IdTable
 from llm2comp_indexes.format.manifest import Manifest, Names, Segment, segment_folder
 from llm2comp_indexes.format.mapping import Bytes, map_file
 from llm2comp_indexes.format.metadata import Metadata, open_metadata
+from llm2comp_indexes.format.origins import Origins, read_origins
 from llm2comp_indexes.format.vectors import Neighbors, lowest, open_storage
 from llm2comp_indexes.lexical.searcher import Lexical, open_lexical
 from llm2comp_indexes.structures.structure import Effort, Structure, open_structure
@@ -132,6 +133,16 @@ class OpenSegment:
         queries = self._checked(Names.QUERIES, lambda path: map_array(path, "<f4"))
         return None if queries is None else np.asarray(queries, np.float32).reshape(-1, self.storage.dimension)
 
+    def read_origins(self) -> Origins:
+        """Where each row came from; unknown if that was not recorded.
+
+        Raises:
+            IndexFolderError: The file was altered.
+        """
+        name = self.segment.origins_file
+        recorded = None if name is None else self._checked(name, lambda path: read_origins(path, self.rows))
+        return recorded or Origins.unknown(self.rows)
+
     def find_rows(self, identifiers: list[str]) -> list[list[int]]:
         """Rows of each document id that are not deleted, ascending."""
         candidates = self.ids.find(identifiers)
@@ -139,7 +150,7 @@ class OpenSegment:
             [
                 int(row)
                 for row in rows
-                if (self.alive is None or self.alive[row]) and self._parent(int(row)) == identifier
+                if (self.alive is None or self.alive[row]) and self.document_id(int(row)) == identifier
             ]
             for identifier, rows in zip(identifiers, candidates, strict=True)
         ]
@@ -147,12 +158,13 @@ class OpenSegment:
     def find_id_below(self, name: str, mark: str = "/") -> str | None:
         """The first document id that is the name or begins with the name and the mark, and is not deleted."""
         rows = (row for row in self.documents.rows_by_prefix(name) if self.alive is None or self.alive[row])
-        ids = (self._parent(row) for row in rows)
+        ids = (self.document_id(row) for row in rows)
         return next(
             (identifier for identifier in ids if identifier == name or identifier.startswith(f"{name}{mark}")), None
         )
 
-    def _parent(self, row: int) -> str:
+    def document_id(self, row: int) -> str:
+        """Id of the document that the row is, or is a chunk of."""
         document = self.documents[row]
         return parent_id(document.id, document.metadata) if self._chunked else document.id
 

@@ -12,13 +12,14 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.encoding import choose_encoding
 from llm2comp.corpus.files.content import FileContent, Note
 from llm2comp.corpus.files.readers import READERS, Reader, suffix_of
+from llm2comp.corpus.files.stamp import FileCheck, Stamp, stamp_of
 from llm2comp.corpus.files.summary import FileSummary
 from llm2comp.corpus.report import Report, list_names, note_left_out
 from llm2comp.corpus.scalars import to_json
 from llm2comp.corpus.text import NOT_UTF8, read_bytes, readable, uncompressed_name
 from llm2comp.errors import CorpusError
 
-__all__ = ["FILE_FIELDS", "FILE_TIME", "TextFile", "read_bare_texts", "read_files"]
+__all__ = ["FILE_FIELDS", "FILE_TIME", "FileDocument", "TextFile", "read_bare_texts", "read_files"]
 
 FILE_TIME = "file_modified"
 FILE_FIELDS = ("file_path", "file_name", FILE_TIME)
@@ -33,10 +34,26 @@ class TextFile(NamedTuple):
     Attributes:
         path: Where it is.
         position: Its path from the folder of the corpus; of a corpus that is one file, its name.
+        identifier: Id of its document.
     """
 
     path: Path
     position: str
+    identifier: str
+
+
+class FileDocument(NamedTuple):
+    """A file that was read.
+
+    Attributes:
+        file: The file.
+        document: Its document, whose id is empty.
+        stamp: Size and time by which it is known again; None: it has to be read again.
+    """
+
+    file: TextFile
+    document: Document
+    stamp: Stamp | None
 
 
 def read_files(
@@ -45,10 +62,11 @@ def read_files(
     summary: FileSummary,
     metadata: Sequence[str] | None = None,
     encoding: str | None = None,
+    check: FileCheck | None = None,
     *,
     single: bool = False,
-) -> Iterator[tuple[TextFile, Document]]:
-    """Each file with its document, whose id is empty.
+) -> Iterator[FileDocument]:
+    """Each file with its document.
 
     Files of kinds whose libraries are not installed are reported before any is read. A file without text is counted and
     left out; one that is damaged, protected or malformed is reported too.
@@ -59,6 +77,7 @@ def read_files(
         summary: Counts the files.
         metadata: Names of the metadata that is kept, in any case; None: all.
         encoding: Encoding of texts and pages; None: what they show, name or look like.
+        check: Decides which files are not read, as they are known; None: all are read.
         single: Whether there is one file, which then must have all of this metadata.
     """
     missing = {suffix: module for suffix, reader in READERS.items() if (module := reader.missing())}
@@ -68,19 +87,21 @@ def read_files(
     unseen = set(metadata or ())
     for file in files():
         kind = suffix_of(file.path)
+        if check and check.is_unchanged(file.identifier, file.path):
+            summary.unchanged += 1
+            continue
         if module := missing.get(kind):
             summary.skip(kind, f"needing {module}")
+            _note_failed(check, file)
             continue
         try:
-            document, note, fields = _read_file(file, metadata, encoding)
+            document, note, fields, stamp = _read_file(file, metadata, encoding)
             unseen.difference_update(document.metadata)
             if single and unseen:
                 raise ValueError(f"no field {list_names(sorted(unseen))}; the fields are {list_names(fields)}")
-        except RecursionError:
-            report(f"{file.path}: nested too deeply")
-            summary.skip(kind, _FAULTS)
-        except (CorpusError, ValueError) as error:
-            report(str(error) if isinstance(error, CorpusError) else f"{file.path}: {error}")
+        except (CorpusError, ValueError, RecursionError) as error:
+            _note_failed(check, file)
+            report(_describe(error, file))
             summary.skip(kind, _FAULTS)
         else:
             if not document.text.strip():
@@ -89,30 +110,49 @@ def read_files(
             summary.add(kind, note, file.position)
             if unseen:
                 summary.fields.update(dict.fromkeys(fields))
-            yield file, document
-    summary.unseen = sorted(unseen)
+            yield FileDocument(file, document, stamp)
+    summary.unseen = [] if summary.unchanged else sorted(unseen)
+
+
+def _note_failed(check: FileCheck | None, file: TextFile) -> None:
+    if check:
+        check.note_failed(file.identifier)
+
+
+def _describe(error: Exception, file: TextFile) -> str:
+    if isinstance(error, RecursionError):
+        return f"{file.path}: nested too deeply"
+    return str(error) if isinstance(error, CorpusError) else f"{file.path}: {error}"
 
 
 def read_bare_texts(
-    files: Iterable[TextFile], report: Report, summary: FileSummary, encoding: str | None = None
-) -> Iterator[tuple[TextFile, Document]]:
+    files: Iterable[TextFile],
+    report: Report,
+    summary: FileSummary,
+    encoding: str | None = None,
+    check: FileCheck | None = None,
+) -> Iterator[FileDocument]:
     """Text files as 0.1.0 read them: the whole text, empty or not, without title and metadata."""
     for file in files:
+        if check and check.is_unchanged(file.identifier, file.path):
+            summary.unchanged += 1
+            continue
         try:
             _check_name(file)
-            content, _ = _read_content(file.path, READERS[".txt"], encoding)
+            content, _, stamp = _read_content(file.path, READERS[".txt"], encoding)
         except CorpusError as error:
+            _note_failed(check, file)
             report(str(error))
             summary.skip(suffix_of(file.path), _FAULTS)
         else:
             summary.add(suffix_of(file.path))
-            yield file, Document("", "", content.text)
+            yield FileDocument(file, Document("", "", content.text), stamp)
 
 
 def _read_file(
     file: TextFile, metadata: Sequence[str] | None, encoding: str | None
-) -> tuple[Document, Note | None, Sequence[str]]:
-    """The document of a file, a note on it for the summary, and the names of all its metadata.
+) -> tuple[Document, Note | None, Sequence[str], Stamp | None]:
+    """The document of a file, a note on it for the summary, the names of all its metadata, and its stamp.
 
     Raises:
         CorpusError: It cannot be read, is not UTF-8, or changes while it is read; the message names it.
@@ -120,7 +160,7 @@ def _read_file(
     """
     _check_name(file)
     reader = READERS[suffix_of(file.path)]
-    content, modified = _read_content(file.path, reader, encoding)
+    content, modified, stamp = _read_content(file.path, reader, encoding)
     name = Path(uncompressed_name(file.path))
     title = content.title or (name.name if reader.code else name.stem if reader.named else "")
     fields = _join_fields(file, content.metadata, modified)
@@ -132,7 +172,7 @@ def _read_file(
     values = to_json(fields, left_out=left_out)
     if left_out:
         note_left_out(str(file.path), tuple(sorted(left_out)))
-    return Document("", title, content.text, values, content.markup, content.pages), content.note, names
+    return Document("", title, content.text, values, content.markup, content.pages), content.note, names, stamp
 
 
 def _check_name(file: TextFile) -> None:
@@ -142,8 +182,8 @@ def _check_name(file: TextFile) -> None:
         raise CorpusError(f"{file.position!r}: the file's name is not UTF-8; rename it") from None
 
 
-def _read_content(path: Path, reader: Reader, encoding: str | None) -> tuple[FileContent, str]:
-    """Content of a file, and the time of its last change in UTC; an empty one if no calendar has it.
+def _read_content(path: Path, reader: Reader, encoding: str | None) -> tuple[FileContent, str, Stamp | None]:
+    """Content of a file, the time of its last change in UTC (an empty one if no calendar has it), and its stamp.
 
     Raises:
         CorpusError: It cannot be read, is not UTF-8, or changes meanwhile.
@@ -158,9 +198,10 @@ def _read_content(path: Path, reader: Reader, encoding: str | None) -> tuple[Fil
             if S_ISREG(before.st_mode) and (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
                 raise CorpusError(f"{path}: changed while it was read; read it again when nothing writes to it")
     try:
-        return content, datetime.fromtimestamp(after.st_mtime, UTC).isoformat(timespec="seconds")
+        modified = datetime.fromtimestamp(after.st_mtime, UTC).isoformat(timespec="seconds")
     except (OverflowError, OSError, ValueError):
-        return content, ""
+        modified = ""
+    return content, modified, stamp_of(after)
 
 
 def _read_bytes(path: Path, reader: Reader, encoding: str | None) -> bytes:

@@ -20,11 +20,13 @@ class FileSummary:
     Attributes:
         unseen: The user's names of metadata that no file has.
         fields: Names of metadata that files have.
+        unchanged: Number of files that were not read, as they are known.
     """
 
     def __init__(self) -> None:
         self.unseen: Sequence[str] = ()
         self.fields = dict[str, None]()
+        self.unchanged = 0
         self._read = Counter[str]()
         self._notes: dict[str, Counter[str]] = {}
         self._first: dict[str, tuple[Note, str]] = {}  # by message: the first note, and the name of its file
@@ -48,7 +50,10 @@ class FileSummary:
     def log(self, corpus: str) -> None:
         """Logs one line: a warning if files are left out."""
         count = sum(self._read.values())
-        files = f"{count:,} file{'s' * (count != 1)} read ({_kinds(self._read)})"
+        kinds = f" ({_kinds(self._read)})" if count else ""
+        files = f"{count:,} file{'s' * (count != 1)} read{kinds}"
+        if self.unchanged:
+            files += f", {self.unchanged:,} unchanged by size and time"
         notes = f", of which {_list(self._notes, self._first)}" if self._notes else ""
         level = logging.WARNING if self._skipped or self._notes else logging.INFO
         _log(level, f"{corpus}: {files}{notes}{self.skipped()}")

@@ -52,6 +52,7 @@ def test_the_folder_is_laid_out_as_documented(index_folder: Path) -> None:
         "metadata.arrow",
         "report.json",
         "queries.npy",
+        "origins-000000",
     } == set(segment["files"])
     for name, record in segment["files"].items():
         data = (folder / name).read_bytes()

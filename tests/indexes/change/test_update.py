@@ -17,7 +17,7 @@ from llm2comp_indexes import (
     open_index,
     verify_index,
 )
-from llm2comp_indexes.change import update
+from llm2comp_indexes.change import compare
 from tests.indexes.clustered import draw_vectors
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, build_of_vectors, identifiers, make_documents
 from tests.word_encoder import WordEncoder
@@ -181,7 +181,7 @@ def test_an_addition_that_failed_goes_on_where_it_was(
     build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm2comp_indexes.builder.blocks.BLOCK", 4)
-    monkeypatch.setattr(update, "_IDS_AT_ONCE", 4)
+    monkeypatch.setattr(compare, "IDS_AT_ONCE", 4)
     folder = build(make_documents(range(5)))
     new = make_documents(range(10, 22))
     corpus = write_corpus(new)
@@ -201,7 +201,7 @@ def test_what_another_addition_left_is_not_taken_up(
     build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm2comp_indexes.builder.blocks.BLOCK", 4)
-    monkeypatch.setattr(update, "_IDS_AT_ONCE", 4)
+    monkeypatch.setattr(compare, "IDS_AT_ONCE", 4)
     folder = build(make_documents(range(5)))
     corpus = write_corpus(make_documents(range(10, 22)))
     corpus.write_text(corpus.read_text() + "not json\n")
@@ -326,7 +326,7 @@ def test_an_index_that_everything_was_deleted_from_is_empty_and_lives_on(
 def test_ids_over_several_blocks_and_segments(
     build: Callable[..., Path], write_corpus: Write, encoder: RecordingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(update, "_IDS_AT_ONCE", 7)
+    monkeypatch.setattr(compare, "IDS_AT_ONCE", 7)
     folder = build(make_documents(range(50)))
     corpus = write_corpus(
         [*make_documents(range(20, 40), seed=1), *make_documents(range(50, 60)), *make_documents(range(5))]

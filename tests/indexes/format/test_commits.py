@@ -24,7 +24,7 @@ from llm2comp_indexes import (
     open_index,
     verify_index,
 )
-from llm2comp_indexes.change import update
+from llm2comp_indexes.change import compare
 from llm2comp_indexes.format import manifest
 from llm2comp_indexes.format.manifest import read_manifest
 from llm2comp_indexes.format.segment_writer import JOURNAL, new_segment_folder
@@ -87,7 +87,7 @@ def test_a_build_does_not_follow_a_link_that_waits_for_it(
 def unfinished(index_folder: Path, write_corpus: Write, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of a segment that an interrupted addition left, with a finished block."""
     monkeypatch.setattr("llm2comp_indexes.builder.blocks.BLOCK", 2)
-    monkeypatch.setattr(update, "_IDS_AT_ONCE", 2)
+    monkeypatch.setattr(compare, "IDS_AT_ONCE", 2)
     corpus = write_corpus(make_documents(range(10, 16)), "added.jsonl")
     content = corpus.read_text()
     corpus.write_text(content + "not json\n")

@@ -68,7 +68,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(
     """In every file of an index with metadata, deleted rows, a structure and a BM25 index, at sampled places."""
     folder, draw = make_full_index(tmp_path / "idx", kind), random.Random(kind)
     names = files_of(folder)
-    assert len(names) == 17
+    assert len(names) == 18
     for name in names:
         path = folder / name
         good = path.read_bytes()

@@ -39,7 +39,7 @@ def read_living_blocks(
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
             # The copy gets a new checksum, which must not cover up an altered file
             check_content(opened.folder / Names.VECTORS, segment.files[Names.VECTORS])
-            origins = opened.read_origins()
+            origins = opened.read_origins() if segment.origins_file else None
             for first in range(0, opened.rows, _BLOCK):
                 rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
                 rows = rows if opened.alive is None else rows[opened.alive[rows]]
@@ -47,7 +47,7 @@ def read_living_blocks(
                     documents = [opened.documents[int(row)] for row in rows]
                     if chunk_fields and manifest.chunk_fields != CHUNK_FIELDS:
                         documents = list(map(with_new_fields, documents))
-                    yield documents, opened.storage.read(rows), [origins[int(row)] for row in rows]
+                    yield documents, opened.storage.read(rows), [origins[int(row)] for row in rows] if origins else []
 
 
 def read_queries(folder: Path, manifest: Manifest, segments: Sequence[Segment]) -> Queries | None:

@@ -28,8 +28,8 @@ class TrackedRows:
     """The rows of an index with their origins, and which of them belong to documents that were met in the sources.
 
     Attributes:
-        origins: Origins of the rows of each segment. Where none are recorded, they are those of the only source, or of
-            the source that made the id.
+        origins: Origins of the rows of each segment. Where none are recorded, they are those of the source that made
+            the id or, in an index of an earlier version, of its only source.
         changed: Whether the origins of each segment differ from those recorded.
         met: Number of documents met so far, by the place of the source that they had in the index.
     """
@@ -44,7 +44,9 @@ class TrackedRows:
         """
         self._segments, self._compared = index.segments, frozenset(compared)
         self.origins = [segment.read_origins() for segment in self._segments]
-        only = 0 if len(index.manifest.sources or ()) == 1 and not index.manifest.unlisted else None
+        manifest = index.manifest
+        earlier = not any(segment.origins_file for segment in manifest.segments)  # of a version that recorded nothing
+        only = 0 if earlier and len(manifest.sources or ()) == 1 and not manifest.unlisted else None
         self.changed = [
             _fill(segment, origins.sources, listed, only)
             for segment, origins in zip(self._segments, self.origins, strict=True)

@@ -18,6 +18,7 @@ from llm2comp_indexes.change.small_segments import merge_small_segments
 from llm2comp_indexes.format.commits import Change, change_index, create_index, with_deleted
 from llm2comp_indexes.format.manifest import Manifest, Segment
 from llm2comp_indexes.format.metadata import find_shared_name
+from llm2comp_indexes.format.origins import Origin
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.search.segment import OpenSegment
 
@@ -96,7 +97,9 @@ def upsert_vectors(
         }
         with new_segment(change, *_form(manifest), header=header) as new:
             for start in range(0, len(rows), _BLOCK):
-                new.rows.append(rows[start : start + _BLOCK], units[start : start + _BLOCK])
+                block = rows[start : start + _BLOCK]
+                unknown = [Origin()] * len(block) if manifest.sources else []  # of none of the sources
+                new.rows.append(block, units[start : start + _BLOCK], unknown)
             if len(rows) <= SMALL:
                 segment = finish_unmeasured(new)
             else:

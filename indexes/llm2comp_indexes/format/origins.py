@@ -74,10 +74,11 @@ class OriginWriter:
 
     def __init__(self) -> None:
         self._sources, self._sizes, self._times = array("I"), array("Q"), array("q")
-        self._stamped = False
+        self._given = self._stamped = False
 
     def add(self, origins: Sequence[Origin], rows: int) -> None:
-        """Appends the origins of the next rows; an empty list: they are unknown."""
+        """Appends the origins of the next rows; an empty list: nothing is recorded of them."""
+        self._given |= bool(origins)
         self._sources.extend([origin.source for origin in origins] or [UNKNOWN] * rows)
         if not self._stamped and not any(origin.stamp for origin in origins):
             return
@@ -88,11 +89,11 @@ class OriginWriter:
         self._times.extend([0] * missing + [stamp.modified for stamp in stamps])
 
     def write(self, path: Path) -> FileRecord | None:
-        """Record of the new file; None if nothing is known."""
+        """Record of the new file; None if nothing is recorded."""
+        if not self._given:
+            return None
         origins = Origins.unknown(len(self._sources))
         origins.sources[:] = self._sources
-        if (origins.sources == UNKNOWN).all():
-            return None
         if self._stamped:
             origins.sizes[:], origins.times[:] = self._sizes, self._times
         return write_origins(path, origins)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llm2comp.corpus.documents import Document
 from llm2comp.errors import CorpusError, IndexFolderError
 from llm2comp_indexes import (
     IndexOptions,
@@ -21,6 +22,7 @@ from llm2comp_indexes import (
     sync_index,
     verify_index,
 )
+from llm2comp_indexes.change.vectors import upsert_vectors
 from llm2comp_indexes.format.lock import sole_writer
 from llm2comp_indexes.format.manifest import read_manifest, segment_folder, write_manifest
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder, identifiers, make_documents
@@ -338,3 +340,15 @@ def test_rows_in_memory_follow_too(tmp_path: Path, encoder: RecordingEncoder) ->
     assert len(encoder.texts) == 1
     with pytest.raises(CorpusError, match="more than half"):
         sync_index(tmp_path / "rows", make_documents([1]), model=encoder)
+
+
+def test_documents_that_came_with_their_vectors_are_of_no_source(
+    sync: Callable[..., Any], docs: Path, folder: Path, encoder: RecordingEncoder
+) -> None:
+    texts = ["sea light", "stone field"]
+    documents = [Document(f"v{row}", "", text) for row, text in enumerate(texts)]
+    upsert_vectors(folder, documents, encoder.encode_query(texts), fingerprint=encoder.fingerprint)
+    assert sync(docs) == (0, 0, 0, 8, 0)
+    merge_index(folder)
+    assert sync(docs, full=True) == (0, 0, 0, 8, 0)
+    assert {"v0", "v1"} <= identifiers(folder, encoder)

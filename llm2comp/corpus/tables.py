@@ -28,8 +28,8 @@ def read_tables(
 ) -> Iterator[Record]:
     """Rows of all files in order.
 
-    A folder named `year=2023` in the path of a file is a partition in Hive's way: a field `year` of its rows, unless they
-    have one. It may be the corpus itself, or stand before it in the path as it was given.
+    A folder named `year=2023` in the path of a file is a partition in Hive's way: a field `year` of its rows, unless
+    they have one. It may be the corpus itself, or stand before it in the path as it was given.
 
     Args:
         corpus: The folder or pattern that the files belong to, or the only file.

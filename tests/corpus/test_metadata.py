@@ -124,3 +124,11 @@ def test_a_field_of_several_types_is_one_line(tmp_path: Path, caplog: pytest.Log
         f'{path}:3: "tags" is of the type text here, and list {note}',
         f'{path}:3: "open" is of the type number here, and boolean {note}',
     ]
+
+
+def test_names_that_differ_in_case_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": "1", "text": "t", "Year": 1999}\n{"id": "2", "text": "t", "Year": 1}\n')
+    (tmp_path / "b.jsonl").write_text('{"id": "3", "text": "t", "year ": 2000}\n{"id": "4", "text": "t", "year ": 2}\n')
+    assert [list(one.metadata) for one in read_corpus(tmp_path)] == [["Year"], ["Year"], ["year "], ["year "]]
+    message = 'the metadata "year " and "Year" are two fields, and a filter finds the values of one; rename one'
+    assert caplog.messages == [f"{tmp_path}/b.jsonl:1: {message}"]

@@ -152,7 +152,7 @@ def test_shards_are_cut_alike(corpus: Path, index: Path, tmp_path: Path) -> None
         build_from_vectors(
             VectorFiles([tmp_path / "shards"]), tmp_path / "x", options=replace(OPTIONS, chunk_at="tokens")
         )
-    with pytest.raises(IndexFolderError, match="another corpus, model, store or chunking"):
+    with pytest.raises(IndexFolderError, match="another corpus, model, encoding, store or chunking"):
         encode_shard(
             [corpus],
             tmp_path / "shards",

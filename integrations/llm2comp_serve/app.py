@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from llm2comp import __version__
 from llm2comp_serve import openai_routes, page_routes, search_routes, state_routes, tei_routes
-from llm2comp_serve.errors import RequestError, body_of
+from llm2comp_serve.errors import RequestError, body_of, path_of
 from llm2comp_serve.gate import Gate
 from llm2comp_serve.mcp_server import create_mcp, mcp_application
 from llm2comp_serve.service import Service
@@ -23,7 +23,8 @@ __all__ = ["create_app"]
 def create_app(settings: ServeSettings | None = None) -> FastAPI:
     """The ASGI application; its models are loaded in the background when the server starts.
 
-    Mounted within another application, whose server does not start those that are mounted, it loads them at once.
+    Where it is mounted within another application, whose server does not start it, they are loaded by the first request;
+    tools for assistants (`/mcp`) then need `FastAPI(lifespan=app.router.lifespan_context)` in the other one.
 
     Args:
         settings: None: `llm2comp-tiny`, without a key.
@@ -77,7 +78,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     message = f"{place}: {first['msg']}" if place else first["msg"]
-    is_openai = request.url.path.startswith("/v1/")
+    is_openai = path_of(request.scope).startswith("/v1/")
     return _response(request, RequestError(400 if is_openai else 422, message, parameter=place or None))
 
 
@@ -88,4 +89,4 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _response(request: Request, error: RequestError) -> JSONResponse:
-    return JSONResponse(body_of(request.url.path, error.problem), error.problem.status, headers=error.headers)
+    return JSONResponse(body_of(path_of(request.scope), error.problem), error.problem.status, headers=error.headers)

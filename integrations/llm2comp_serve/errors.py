@@ -1,8 +1,9 @@
 """Errors of requests, in the shape that the clients of each route expect."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["RequestError", "body_of"]
+__all__ = ["RequestError", "body_of", "path_of"]
 
 _OPENAI_TYPES = {
     401: "authentication_error",
@@ -44,6 +45,12 @@ class RequestError(Exception):
         super().__init__(message)
         self.problem = _Problem(status, message, parameter, code)
         self.headers = headers or {}
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """The path of a request within the application, which may be mounted in another one."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
 def body_of(path: str, problem: _Problem) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from llm2comp_serve.errors import RequestError, body_of
+from llm2comp_serve.errors import RequestError, body_of, path_of
 from llm2comp_serve.metrics import Metrics
 from llm2comp_serve.settings import ServeSettings
 
@@ -63,7 +63,7 @@ class Gate:
             RequestError: The key is missing or wrong (status 401), or the body is too long (413).
         """
         headers = dict(scope["headers"])
-        is_open = scope["path"] in _OPEN_PATHS and scope["method"] in ("GET", "HEAD")
+        is_open = path_of(scope) in _OPEN_PATHS and scope["method"] in ("GET", "HEAD")
         is_preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
         if self._keys and not is_open and not is_preflight and not _is_known(headers.get(b"authorization"), self._keys):
             raise RequestError(
@@ -120,7 +120,7 @@ def _too_long(most: int) -> RequestError:
 
 
 async def _answer(scope: MutableMapping[str, Any], send: _Send, error: RequestError) -> None:
-    body = orjson.dumps(body_of(scope["path"], error.problem))
+    body = orjson.dumps(body_of(path_of(scope), error.problem))
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
     if error.problem.status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not read

@@ -50,10 +50,15 @@ class Service:
         self.indexes = Indexes()
         self.ready = False
         self.failure: Exception | None = None
+        self._starting = threading.Lock()
+        self._started = False
 
     def start(self) -> None:
-        """Begins to load the models."""
-        threading.Thread(target=self._load, name="llm2comp-loading", daemon=True).start()
+        """Begins to load models and indexes, unless that has begun."""
+        with self._starting:
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._load, name="llm2comp-loading", daemon=True).start()
 
     def load(self) -> None:
         """Loads the models and opens the indexes.
@@ -94,6 +99,7 @@ class Service:
             RequestError: They are not (status 503).
         """
         if not self.ready:
+            self.start()
             reason = f"the models cannot be loaded: {self.failure}" if self.failure else "the models are being loaded"
             raise RequestError(503, reason, code="not_ready", headers={"Retry-After": "2"})
 

@@ -21,6 +21,7 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Whether requests can be served: 503 while models are being loaded."""
     service = service_of(request)
+    service.start()
     return _state(200, "ready") if service.ready else _state(503, "failed" if service.failure else "loading")
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 __all__ = ["Quoting", "are_rows", "find_quoting", "may_be_several_rows", "split_tabs"]
 
 _ID = re.compile(r"\S*\d\S*")
+_WORD = re.compile(r"\S+")
 # One field as a writer with quotes writes it: a field that has a quote is enclosed, and its quotes are doubled
 _FIELD = re.compile(r'(?:"(?P<quoted>[^"]*(?:""[^"]*)*)"|[^"\t\n]*?)(?P<end>\t|\r?\n|\Z)')
 
@@ -24,11 +25,13 @@ def split_tabs(line: str) -> list[str]:
 def are_rows(lines: Sequence[str], columns: int, separator: str) -> bool:
     """Whether several lines of a CSV file, without blank ones, look like rows.
 
-    They fit the columns, as lines of a text do by chance, and all begin or all end with a word with digits, as ids are.
+    They fit the columns, as lines of a text do by chance, and all begin or all end with a word as ids are: one with
+    digits, or any, if there are three lines or more.
     """
     rows = [line.rstrip("\r\n").split(separator) for line in lines if line.strip("\r\n")]
     fitting = len(rows) > 1 and all(len(row) == columns for row in rows)
-    return fitting and any(all(_ID.fullmatch(row[position]) for row in rows) for position in (0, -1))
+    pattern = _ID if len(rows) < 3 else _WORD
+    return fitting and any(all(pattern.fullmatch(row[position]) for row in rows) for position in (0, -1))
 
 
 def may_be_several_rows(lines: Sequence[str], values: Sequence[str], columns: int | None) -> bool:

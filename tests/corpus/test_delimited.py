@@ -184,6 +184,8 @@ def test_a_row_that_only_quotes_would_make_fit_is_refused_with_the_option(tmp_pa
         ("c.tsv", 'id\ttext\n1\tx\n2\t"open\n3\tx\n4\tclose"\n', 4, "3: lines 3 to 5 are read as rows, .*; --quotes "),
         ("c.tsv", 'text\n"a\nb"\n', 2, "2: lines 2 to 3 are read as rows, .*; --quotes "),
         ("c.csv", 'id,text\n1,"open\n2,x\n3,close"\n4,y\n', 2, "2: lines 2 to 4 are read as one row .*; --no-quotes "),
+        ("c.csv", 'id,text\na,"open\nb,x\nc,close"\nd,y\n', 2, "2: lines 2 to 4 are read as one row .*; --no-quotes "),
+        ("c.csv", 'id,text\na,"One\nday, here\nis so, there"\nd,y\n', 2, ""),
         ("c.tsv", 'id\ttext\n1\t"a"\n2\t5" pipe\n', 2, ""),
         ("c.csv", 'id,text\n1,"one\n\ntwo, three"\n2,"a, b"\n', 2, ""),
     ],

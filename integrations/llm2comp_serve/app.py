@@ -23,8 +23,8 @@ __all__ = ["create_app"]
 def create_app(settings: ServeSettings | None = None) -> FastAPI:
     """The ASGI application; its models are loaded in the background when the server starts.
 
-    Where it is mounted within another application, whose server does not start it, they are loaded by the first request;
-    tools for assistants (`/mcp`) then need `FastAPI(lifespan=app.router.lifespan_context)` in the other one.
+    Where it is mounted within another application, whose server does not start it, the first request loads them; tools
+    for assistants (`/mcp`) then need `FastAPI(lifespan=app.router.lifespan_context)` in the other one.
 
     Args:
         settings: None: `llm2comp-tiny`, without a key.

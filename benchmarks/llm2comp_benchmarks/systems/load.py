@@ -39,14 +39,20 @@ def _int8(name: str) -> Encoder:
     return encoder
 
 
+def _hybrid(name: str) -> Encoder:
+    from llm2comp_benchmarks.systems.hybrid import Hybrid
+
+    return Hybrid(load_model(name))
+
+
 _ALONE: dict[str, Callable[[], Encoder]] = {"bm25": Bm25, "random": RandomVectors}
 """Systems without an argument, by name."""
 
 _OF_A_BACKBONE: dict[str, Callable[[str], Encoder]] = {pooling: partial(_pooled, pooling) for pooling in POOLINGS}
 """Systems called PREFIX:BACKBONE, by prefix; BACKBONE is the folder or Hub id of a language model."""
 
-_OF_A_FOLDER: dict[str, Callable[[str], Encoder]] = {"text-mean": _text_mean, "int8": _int8}
-"""Systems called PREFIX:FOLDER, by prefix; FOLDER is a model saved by the MNTP baseline, or one of this package."""
+_OF_A_FOLDER: dict[str, Callable[[str], Encoder]] = {"text-mean": _text_mean, "int8": _int8, "hybrid": _hybrid}
+"""Systems called PREFIX:FOLDER, by prefix; FOLDER is a model saved by the MNTP baseline, or any encoder here."""
 
 _PREFIXED = {**_OF_A_BACKBONE, **_OF_A_FOLDER}
 

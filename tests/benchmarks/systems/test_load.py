@@ -60,7 +60,12 @@ def test_systems_without_a_backbone_are_described() -> None:
 
 def test_a_stand_in_is_described_by_what_it_has(encoder: Any) -> None:
     nothing = dict.fromkeys(("parameters", "backbone", "dimension", "fingerprint", "memory_tokens", "max_tokens"))
-    assert describe_model(encoder, "folder") == {"model": "folder", "system": "WordHashes", **nothing}
+    assert describe_model(encoder, "folder") == {
+        "model": "folder",
+        "system": "WordHashes",
+        "encoder": {},
+        **nothing,
+    }
     encoder.fingerprint = "abc"
     assert describe_model(encoder, None)["fingerprint"] == "abc"
     assert describe_model(encoder, None)["model"] == "llm2comp-tiny (bundled)"

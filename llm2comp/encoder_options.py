@@ -99,12 +99,12 @@ class EncoderOptions:
             ValueError: A field is unknown, of another type, or out of its range.
         """
         check_known(content, _CHANGING, "its encoder")
-        texts = {name: take(content, name, str) for name in ("dtype", "engine") if name in content}
-        numbers = {
-            name: take_count(content, name, 1, _MOST) for name in ("max_length", "truncate_dim") if name in content
-        }
+        values: dict[str, Any] = {name: take(content, name, str) for name in _ROUNDING if name in content}
+        for name in ("max_length", "truncate_dim"):
+            if name in content:
+                values[name] = take_count(content, name, 1, _MOST)
         try:
-            return cls(**texts, **numbers)
+            return cls(**values)
         except SettingsError as error:
             raise ValueError(str(error)) from None
 

@@ -8,6 +8,7 @@ Imports the core (`llm2comp`); no adapter, no benchmark.
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.encode_shard import ShardReport, encode_shard
+from llm2comp_indexes.builder.forecast import Forecast, forecast_build
 from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
 from llm2comp_indexes.builder.index import BuildReport, build_index
 from llm2comp_indexes.builder.shard_file import Part, parse_part
@@ -35,6 +36,7 @@ __all__ = [
     "Encoder",
     "EncoderOptions",
     "FieldNames",
+    "Forecast",
     "Hit",
     "Index",
     "IndexOptions",
@@ -52,6 +54,7 @@ __all__ = [
     "build_index",
     "delete_documents",
     "encode_shard",
+    "forecast_build",
     "merge_index",
     "open_index",
     "parse_part",

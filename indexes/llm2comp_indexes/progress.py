@@ -11,6 +11,8 @@ class Phase(StrEnum):
 
     DOCUMENTS = "documents"
     DOCUMENTS_COMPARED = "documents compared"
+    DOCUMENTS_READ = "documents read"
+    SAMPLE_ENCODED = "rows of the sample encoded"
     SHARDS_VERIFIED = "shards verified"
     FINISHING = "finishing"
     ROWS_WRITTEN = "rows written"

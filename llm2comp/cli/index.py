@@ -30,6 +30,7 @@ from llm2comp.cli.index_options import (
     IdField,
     IdsArePositions,
     Latency,
+    Limit,
     MaxLength,
     Memory,
     MetadataFields,
@@ -51,6 +52,7 @@ from llm2comp.cli.index_options import (
     field_names,
     index_options,
 )
+from llm2comp.cli.index_plan import plan, print_forecast
 from llm2comp.cli.index_sync import print_synced, sync
 from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
@@ -71,6 +73,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, help="Build, change, describe and verify an index.", rich_markup_mode=None
     )
     summaries: dict[Callable[..., None], str] = {
+        plan: "Show what a build will take, before it encodes.",
         build: "Encode documents and index them.",
         add: "Add new documents, replace changed ones.",
         sync: "Follow the sources: add, replace, rename, delete.",
@@ -135,7 +138,11 @@ def build(
     csv_strings: CsvStrings = False,
     separator: Separator = None,
     encoding: Encoding = None,
+    limit: Limit = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index in DIR.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the build will take, as `index plan` does, and write nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode documents and write an index of them.
@@ -147,6 +154,8 @@ def build(
         raise typer.BadParameter("give at least one CORPUS, or --vectors")
     if not vectors and (ids or query_vectors):
         raise typer.BadParameter("--ids and --query-vectors go with --vectors")
+    if vectors and (limit or dry_run):
+        raise typer.BadParameter("--limit and --dry-run do not go with --vectors, with which nothing is encoded")
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
     chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
     options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks)
@@ -166,8 +175,14 @@ def build(
         "csv_strings": csv_strings,
         **check_layout(separator, encoding),
     }
+    if dry_run:
+        from llm2comp_indexes.format.commits import check_output
+
+        check_output(output.resolve(), overwrite=settings.pop("overwrite"))
+        print_forecast(corpora or [], settings | {"limit": limit}, output=output, as_json=as_json)
+        return
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
-    report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, skips, settings)
+    report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, limit, skips, settings)
     skips.summarize()
     note_cut(report.cut)
     if as_json:
@@ -185,6 +200,7 @@ def _build(
     query_vectors: Path | None,
     output: Path,
     shards: bool,
+    limit: int | None,
     skips: Skips,
     settings: dict[str, Any],
 ) -> "BuildReport":
@@ -192,14 +208,16 @@ def _build(
     from llm2comp.corpus.size import estimate_documents
     from llm2comp_indexes import VectorFiles, build_from_vectors, build_index
 
-    with Progress("documents", about=estimate_documents(corpora) if corpora and not shards else None) as progress:
+    about = estimate_documents(corpora) if corpora and not shards else None
+    about = min(about, limit) if about is not None and limit else about
+    with Progress("documents", about=about) as progress:
         settings |= {"on_skip": skips.add, "progress": progress.phase}
         if shards:  # --vectors DIR1 DIR2 …: the second folder is parsed as a corpus
             return build_from_vectors(VectorFiles([*vectors, *corpora], ids, query_vectors), output, **settings)
         if vectors:
             return build_from_vectors(VectorFiles(vectors, ids, query_vectors), output, corpora=corpora, **settings)
         keep_freed_memory()
-        return build_index(corpora, output, **settings)
+        return build_index(corpora, output, limit=limit, **settings)
 
 
 def _print_built(report: "BuildReport", output: Path, *, known_model: bool) -> None:

@@ -58,6 +58,10 @@ ModelDevice = Annotated[
         metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1 and so on.", show_default="a GPU if there is one"
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Read the first N documents only.", show_default="all"),
+]
 OnlyModelDevice = Annotated[
     str | None,
     typer.Option(

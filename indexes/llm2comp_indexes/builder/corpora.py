@@ -22,7 +22,7 @@ from llm2comp_indexes.format.chunks import CHUNK_FIELDS, PLACE_FIELDS
 from llm2comp_indexes.format.metadata import find_shared_name
 from llm2comp_indexes.format.origins import Origin
 
-__all__ = ["RESERVED_FIELDS", "find_sources", "open_corpora", "split_entries", "without_file_time"]
+__all__ = ["RESERVED_FIELDS", "check_limit", "find_sources", "open_corpora", "split_entries", "without_file_time"]
 
 RESERVED_FIELDS = (*CHUNK_FIELDS, *PLACE_FIELDS, "llm2comp_title", "llm2comp_score")
 """Fields of metadata that chunks and the retrievers for LlamaIndex and LangChain add."""
@@ -52,6 +52,12 @@ def find_sources(
         corpora, known, name=name, positions=positions, fields=fields, strings=strings, bare_texts=bare_texts
     )
     return [with_types(corpus, source, layout) for corpus, source in zip(corpora, sources, strict=True)]
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises SettingsError unless the number of documents to read is at least 1, or None for all."""
+    if limit is not None and limit < 1:
+        raise SettingsError(f"limit is {limit}, expected a number of documents of at least 1")
 
 
 def without_file_time(document: Document) -> Document:

@@ -31,7 +31,7 @@ from llm2comp_indexes.tuning.measure import Point, measure_curve
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report, make_report, write_report
 
-__all__ = ["SMALL", "check_feasible", "finish_segment", "finish_unmeasured"]
+__all__ = ["SMALL", "check_feasible", "count_queries", "finish_segment", "finish_unmeasured"]
 
 _QUERIES = (32, 300)
 """Minimum and maximum number of queries to measure with; between, one per hundred rows."""
@@ -50,6 +50,11 @@ def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
     resolve_device(device)
     if options.type != "auto":
         parse_type(options.type, rows=None, dimension=dimension)
+
+
+def count_queries(rows: int) -> int:
+    """Number of queries that an index of so many rows is measured with, if they are drawn from its documents."""
+    return min(rows, max(_QUERIES[0], min(_QUERIES[1], rows // 100)))
 
 
 class _Stopwatch:
@@ -204,7 +209,7 @@ def _draw_queries(documents: DocumentReader, encoder: Encoder | None, dimension:
     """Short passages of random documents, encoded as queries: never vectors of the index."""
     assert encoder is not None, "give queries or an encoder"
     draw = random.Random(0)
-    count = min(len(documents), max(_QUERIES[0], min(_QUERIES[1], len(documents) // 100)))
+    count = count_queries(len(documents))
     texts = [_draw_passage(documents[row], draw) for row in draw.sample(range(len(documents)), count)]
     least, most = _QUERY_WORDS
     source = QueryKind.PASSAGES.describe(count=len(texts), least=least, most=most)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
-from llm2comp_indexes.builder.corpora import find_sources, open_corpora, split_entries
+from llm2comp_indexes.builder.corpora import check_limit, find_sources, open_corpora, split_entries
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
@@ -76,6 +77,7 @@ def build_index(
     separator: str | None = None,
     encoding: str | None = None,
     encoder: EncoderOptions | None = None,
+    limit: int | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
@@ -108,6 +110,7 @@ def build_index(
             other than JSON lines is not UTF-8 and looks like it.
         encoder: Options of the model: dtype, maximum length, truncation, engine, device and batch size. The index keeps
             those that change vectors, and searches with them.
+        limit: Number of documents to index, the first of the corpora; None: all.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -124,7 +127,8 @@ def build_index(
     sources = find_sources(
         listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
-    entries = open_corpora(listed, sources, on_error, skips, layout=layout)
+    check_limit(limit)
+    entries = islice(open_corpora(listed, sources, on_error, skips, layout=layout), limit)
     unique = tuple(dict.fromkeys(sources))
     loaded, name = load_encoder(model, encoder)
     recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None

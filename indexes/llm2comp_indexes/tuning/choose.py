@@ -19,7 +19,7 @@ from llm2comp_indexes.structures.structure import Effort, IndexType
 from llm2comp_indexes.tuning.measure import Point, best_point, rank
 from llm2comp_indexes.tuning.trials import Candidate, Sample, list_candidates
 
-__all__ = ["Choice", "Plan", "choose_type", "decide", "format_choice", "format_effort"]
+__all__ = ["Choice", "Plan", "choose_type", "decide", "format_choice", "format_effort", "format_too_large"]
 
 _NEAR = 1.25
 """Expected latencies within this factor count as equal: timings on a sample are no more precise."""
@@ -102,7 +102,7 @@ def choose_type(
     listed = list_candidates(storage.rows, storage.dimension, storage.store)
     fitting = [candidate for candidate in listed if targets.allows(candidate.memory)]
     if not fitting:
-        raise SettingsError(_format_too_large(listed, storage, targets))
+        raise SettingsError(format_too_large(listed, storage.rows, storage.dimension, targets))
     end = clock() + seconds / 2
     with bounded_threads(threads), ExitStack() as opened:
 
@@ -306,11 +306,12 @@ def _format_conditions(samples: Sequence[Sample], rows: int) -> str:
     )
 
 
-def _format_too_large(candidates: Sequence[Candidate], storage: Storage, targets: Targets) -> str:
+def format_too_large(candidates: Sequence[Candidate], rows: int, dimension: int, targets: Targets) -> str:
+    """The error where no type is within the memory target: the smallest of them, and what it needs."""
     smallest = min(candidates, key=lambda candidate: candidate.memory)
     return (
-        f"memory is {format_bytes(targets.memory or 0)}, too little for any index of {storage.rows:,} vectors of "
-        f"dimension {storage.dimension}: "
+        f"memory is {format_bytes(targets.memory or 0)}, too little for any index of {rows:,} vectors of "
+        f"dimension {dimension}: "
         f"the smallest, {smallest.type.factory}, needs {format_bytes(smallest.memory)}; allow at least "
         f"{smallest.memory} bytes (--memory)"
     )

@@ -22,7 +22,7 @@ from llm2comp_indexes.structures.structure import Structure
 from llm2comp_indexes.structures.types import POINTS_PER_LIST, IndexType, default_type, memory_bytes
 from llm2comp_indexes.tuning.measure import Point, exact_search, measure_curve
 
-__all__ = ["Candidate", "Sample", "growth_exponent", "list_candidates", "scale_point"]
+__all__ = ["Candidate", "Sample", "growth_exponent", "list_candidates", "rows_to_sample", "scale_point"]
 
 _ROWS = (10_000, 50_000)
 """Minimum and maximum number of rows in a sample."""
@@ -203,7 +203,7 @@ class Sample:
         left_out = min(_QUERIES, storage.rows // 10) if queries is None else 0
         self._source, self._targets, self._clock = storage, targets, clock
         self.held_out = left_out > 0
-        rows = order[left_out : left_out + _rows_to_sample(storage.dimension, slow)]
+        rows = order[left_out : left_out + rows_to_sample(storage.dimension, slow)]
         if queries is None:  # with fewer than ten rows, any query does: exact search finds them all
             queries = storage.read(order[:left_out] if left_out else rows[:1])
         self.queries = queries[generator.permutation(len(queries))[:_QUERIES]]
@@ -291,7 +291,8 @@ class _Part:
         )
 
 
-def _rows_to_sample(dimension: int, slow: bool) -> int:
+def rows_to_sample(dimension: int, slow: bool = False) -> int:
+    """Number of rows that types are tried on; fewer for those that are slow to build."""
     (least, most), numbers = (_SLOW_ROWS, _SLOW_NUMBERS) if slow else (_ROWS, _NUMBERS)
     return max(least, min(most, numbers // dimension))
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from llm2comp_indexes import (
     parse_part,
 )
 from llm2comp_indexes.format.manifest import read_manifest
+from tests.word_encoder import WordEncoder
 
 OPTIONS = EncoderOptions("float32", max_length=24, truncate_dim=4, device="cpu", batch_size=2)
 LONG = "bread rises in the oven while the moon pulls the tides over the harbour " * 3
@@ -58,7 +60,9 @@ def test_other_options_are_refused_by_an_addition(built: Path, corpus: Path) -> 
     assert (built / "manifest.json").read_bytes() == before
 
 
-def test_an_addition_encodes_as_the_build_did(built: Path, tmp_path: Path, write_corpus, saved_model: Path) -> None:
+def test_an_addition_encodes_as_the_build_did(
+    built: Path, write_corpus: Callable[..., Path], saved_model: Path
+) -> None:
     new = write_corpus([{"_id": "new", "text": LONG}], "new.jsonl")
     add_documents(built, [new], encoder=EncoderOptions(batch_size=1))
     stored = open_index(built).segments[-1].storage.read(np.array([0]))
@@ -83,7 +87,7 @@ def test_the_truncation_of_a_loaded_model_is_recorded(tmp_path: Path, corpus: Pa
         open_index(tmp_path / "idx", model=llm2comp.load(saved_model))
 
 
-def test_options_for_a_model_that_is_loaded_are_refused(tmp_path: Path, corpus: Path, encoder) -> None:
+def test_options_for_a_model_that_is_loaded_are_refused(tmp_path: Path, corpus: Path, encoder: WordEncoder) -> None:
     with pytest.raises(SettingsError, match="max_length 24, truncate_dim 4 is given with a model that is loaded"):
         build_index([corpus], tmp_path / "idx", model=encoder, encoder=OPTIONS)
     assert not (tmp_path / "idx").exists()

@@ -97,12 +97,17 @@ class Batcher:
 
         Raises:
             QueueFullError: Other texts are waiting, and these would be more tokens than may wait.
+            ValueError: There are no texts.
         """
+        if not texts:
+            raise ValueError("no texts to encode")
         job = _Job(texts)
         tokens = self._count(texts)
         with self._changed:
             if self._closed:
                 raise RuntimeError("the server is shutting down")
+            if self._waiting + tokens > self._queue_tokens:
+                self._drop_cancelled()
             if self._waiting and self._waiting + tokens > self._queue_tokens:
                 raise QueueFullError(max(1.0, self._waiting / self._rate))
             self._jobs.append(job)
@@ -116,6 +121,11 @@ class Batcher:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+
+    def _drop_cancelled(self) -> None:
+        for job in [job for job in self._jobs if job.future.cancelled()]:
+            self._jobs.remove(job)
+            self._waiting -= self._count(job.texts[job.begun :])
 
     def _count(self, texts: Sequence[Sequence[int]]) -> int:
         return sum(map(len, texts)) + self._overhead * len(texts)

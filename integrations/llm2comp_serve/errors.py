@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from starlette.exceptions import HTTPException
+
 __all__ = ["RequestError", "body_of", "path_of"]
 
 _OPENAI_TYPES = {
@@ -11,7 +13,7 @@ _OPENAI_TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-_TEI_TYPES = {413: "Validation", 422: "Tokenizer", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
+_TEI_TYPES = {400: "Empty", 413: "Validation", 422: "Tokenizer", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 _TEI_PATHS = ("/embed", "/tokenize", "/rerank", "/info")
 
 
@@ -22,7 +24,7 @@ class _Problem(NamedTuple):
     code: str | None
 
 
-class RequestError(Exception):
+class RequestError(HTTPException):
     """A request that cannot be served.
 
     Attributes:
@@ -42,9 +44,11 @@ class RequestError(Exception):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message, headers or {})
         self.problem = _Problem(status, message, parameter, code)
-        self.headers = headers or {}
+
+    def __str__(self) -> str:
+        return self.problem.message
 
 
 def path_of(scope: Mapping[str, Any]) -> str:
@@ -54,7 +58,12 @@ def path_of(scope: Mapping[str, Any]) -> str:
 
 
 def body_of(path: str, problem: _Problem) -> dict[str, Any]:
-    """The JSON body of an error: text-embeddings-inference's shape on its routes, OpenAI's elsewhere."""
+    """The JSON body of an error: text-embeddings-inference's shape on its routes, OpenAI's elsewhere.
+
+    Args:
+        path: Path within the application.
+        problem: What is wrong.
+    """
     if path == "/" or path.startswith(_TEI_PATHS):
         return {"error": problem.message, "error_type": _TEI_TYPES.get(problem.status, "Validation")}
     kind = _OPENAI_TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")

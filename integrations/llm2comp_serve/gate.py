@@ -21,7 +21,9 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
 _OPEN_PATHS = frozenset({"/health", "/ready", "/", "/page.css", "/page.js", "/favicon.ico"})
+_CLOSE = {"Connection": "close"}  # the rest of the body is not read
 _logger = logging.getLogger("llm2comp_serve.access")
+_errors = logging.getLogger("llm2comp_serve.errors")
 
 
 class Gate:
@@ -53,6 +55,10 @@ class Gate:
         except RequestError as error:
             if not begun:
                 await _answer(scope, observed, error)
+        except Exception:
+            _errors.exception("%s %s failed", scope["method"], scope["path"])
+            if not begun:
+                await _answer(scope, observed, RequestError(500, "the server failed; its log says why"))
         finally:
             self._record(scope, status, time.perf_counter() - start)
 
@@ -89,7 +95,9 @@ class Gate:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     message = await receive()
             except TimeoutError:
-                raise RequestError(408, "the body of the request did not arrive in time", code="timeout") from None
+                raise RequestError(
+                    408, "the body of the request did not arrive in time", code="timeout", headers=_CLOSE
+                ) from None
             seen += len(message.get("body", b""))
             ended = not message.get("more_body", False)
             if seen > most:
@@ -116,14 +124,13 @@ def _is_known(header: bytes | None, keys: Sequence[bytes]) -> bool:
 
 
 def _too_long(most: int) -> RequestError:
-    return RequestError(413, f"the request has more than {most:,} bytes: send several", code="request_too_large")
+    message = f"the request has more than {most:,} bytes: send several"
+    return RequestError(413, message, code="request_too_large", headers=_CLOSE)
 
 
 async def _answer(scope: MutableMapping[str, Any], send: _Send, error: RequestError) -> None:
     body = orjson.dumps(body_of(path_of(scope), error.problem))
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
-    if error.problem.status in (408, 413):
-        headers["connection"] = "close"  # the rest of the body is not read
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **(error.headers or {})}
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.problem.status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})

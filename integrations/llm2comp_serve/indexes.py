@@ -78,7 +78,11 @@ class _QueueEncoder:
     def _encode(self, texts: list[str], *, query: bool) -> NDArray[np.float32]:
         start = time.perf_counter()
         tokens = self._model.tokenize(texts, query=query, truncate=True)
-        vectors = self._model.submit(tokens).result()
+        future = self._model.submit(tokens)
+        try:
+            vectors = future.result()
+        except Exception as error:
+            raise RequestError(424, f"the model failed: {error}", code="model_failed") from error
         self._spent.seconds = getattr(self._spent, "seconds", 0.0) + time.perf_counter() - start
         return shorten(vectors, self._dimension)
 
@@ -108,7 +112,11 @@ class ServedIndex:
     def current(self) -> Index:
         """The index at its last commit. One that was opened before goes on until its searches are done."""
         with self._opening:
-            if self._stat() != self._state:
+            try:
+                changed = self._stat() != self._state
+            except OSError:  # moved away: what is open goes on
+                changed = False
+            if changed:
                 self._index = self._open()
             return self._index
 
@@ -183,8 +191,10 @@ class ServedIndex:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _open(self) -> Index:
-        self._state = self._stat()  # before the index is opened: a commit in between is seen next time
-        return open_index(self.folder, model=self._encoder)
+        state = self._stat()  # before the index is opened: a commit in between is seen next time
+        index = open_index(self.folder, model=self._encoder)
+        self._state = state
+        return index
 
 
 def _row_of(index: Index, identifier: str) -> int | None:

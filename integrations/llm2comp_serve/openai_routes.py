@@ -7,13 +7,13 @@ import base64
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.models import QUERY_SUFFIX
+from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import check_texts, service_of
 
 __all__ = ["router"]
@@ -68,11 +68,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         "model": body.model or model.name,
         "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
     }
-    return Response(
-        orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY),
-        media_type="application/json",
-        headers={"X-Truncated-Texts": str(embedded.truncated)},
-    )
+    return json_response(answer, headers={"X-Truncated-Texts": str(embedded.truncated)})
 
 
 @router.get("/v1/models", response_class=Response)
@@ -82,15 +78,14 @@ async def models(request: Request) -> Response:
     service.find(None)
     names = [name for model in service.models for name in (model.name, model.name + QUERY_SUFFIX)]
     listed = [{"id": name, "object": "model", "created": 0, "owned_by": "llm2comp"} for name in names]
-    return Response(orjson.dumps({"object": "list", "data": listed}), media_type="application/json")
+    return json_response({"object": "list", "data": listed})
 
 
 @router.get("/v1/models/{name:path}", response_class=Response)
 async def model(name: str, request: Request) -> Response:
     """One model."""
     service_of(request).find(name)
-    found = {"id": name, "object": "model", "created": 0, "owned_by": "llm2comp"}
-    return Response(orjson.dumps(found), media_type="application/json")
+    return json_response({"id": name, "object": "model", "created": 0, "owned_by": "llm2comp"})
 
 
 def _texts(given: str | list[str] | list[int] | list[list[int]]) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
+from llm2comp import keep_freed_memory
 from llm2comp.errors import SettingsError
 from llm2comp_serve.app import create_app
 from llm2comp_serve.settings import ServeSettings
@@ -47,6 +49,7 @@ def run(settings: ServeSettings, *, host: str, port: int, workers: int = 1, grac
 
     Raises:
         SettingsError: Nothing can listen there.
+        LLM2CompError: A model or an index cannot be loaded (one process; of several, the log says so).
     """
     common: dict[str, Any] = {
         "host": host,
@@ -58,7 +61,7 @@ def run(settings: ServeSettings, *, host: str, port: int, workers: int = 1, grac
     }
     _check_free(host, port)
     if workers == 1:
-        uvicorn.run(create_app(settings), **common)
+        _run_one(create_app(settings), common)
         return
     folder = tempfile.mkdtemp(prefix="llm2comp-metrics-")
     os.environ[_SETTINGS] = json.dumps(_to_json(settings))
@@ -70,9 +73,25 @@ def run(settings: ServeSettings, *, host: str, port: int, workers: int = 1, grac
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _run_one(app: FastAPI, common: dict[str, Any]) -> None:
+    """Serves in this process.
+
+    Raises:
+        LLM2CompError: A model or an index cannot be loaded; the server has ended then.
+    """
+    server = uvicorn.Server(uvicorn.Config(app, **common))
+    service = app.state.service
+    service.on_failure = lambda error: setattr(server, "should_exit", True)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if service.failure:
+        raise service.failure
+
+
 def application() -> FastAPI:
     """The application of a worker process, with the settings that its parent left in the environment."""
     torch.set_num_threads(int(os.environ[_THREADS]))
+    keep_freed_memory()
     configure_log()
     return create_app(_from_json(json.loads(os.environ[_SETTINGS])))
 

@@ -3,7 +3,6 @@
 import asyncio
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
@@ -11,6 +10,7 @@ from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_indexes import Hit, SearchOptions
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.indexes import ServedIndex
+from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import Service, check_texts, service_of
 
 __all__ = ["router"]
@@ -85,7 +85,7 @@ async def search(body: SearchRequest, request: Request) -> Response:
         raise RequestError(500, str(error)) from error
     hits = [[_to_json(hit) for hit in found] for found in answer.hits]
     timing = f"encode;dur={1000 * answer.encoding:.2f}, search;dur={1000 * answer.searching:.2f}"
-    return _json(hits[0] if body.queries is None else hits, {"Server-Timing": timing})
+    return json_response(hits[0] if body.queries is None else hits, headers={"Server-Timing": timing})
 
 
 class MapRequest(BaseModel):
@@ -100,7 +100,7 @@ class MapRequest(BaseModel):
 async def flat_map(body: MapRequest, request: Request) -> Response:
     """Points (x, y, title) of hits and of a sample of the index along its two principal components."""
     _, index = _index(request, body.index)
-    return _json(await asyncio.to_thread(index.map, body.ids, body.sample))
+    return json_response(await asyncio.to_thread(index.map, body.ids, body.sample))
 
 
 @router.get("/v1/indexes", response_class=Response)
@@ -108,7 +108,7 @@ async def indexes(request: Request) -> Response:
     """The indexes: names, models, numbers of documents, fields of metadata."""
     service = service_of(request)
     service.check_ready()
-    return _json([index.facts(writable=index.name in service.settings.writable) for index in service.indexes])
+    return json_response([index.facts(writable=index.name in service.settings.writable) for index in service.indexes])
 
 
 @router.get("/v1/indexes/{name}/documents/{identifier:path}", response_class=Response)
@@ -118,7 +118,7 @@ async def read(name: str, identifier: str, request: Request) -> Response:
     rows = await asyncio.to_thread(index.read, identifier)
     if not rows:
         raise RequestError(404, f"{name} holds no document {identifier!r}", code="document_not_found")
-    return _json([_to_json(row) for row in rows])
+    return json_response([_to_json(row) for row in rows])
 
 
 @router.put("/v1/indexes/{name}/documents", response_class=Response)
@@ -127,7 +127,7 @@ async def add(name: str, body: AddRequest, request: Request) -> Response:
     index = _writable(request, name)
     documents = [document.model_dump() for document in body.documents]
     report = await _changed(index.add, documents)
-    return _json({"added": report.added, "changed": report.changed, "unchanged": report.unchanged})
+    return json_response({"added": report.added, "changed": report.changed, "unchanged": report.unchanged})
 
 
 @router.delete("/v1/indexes/{name}/documents", response_class=Response)
@@ -135,7 +135,7 @@ async def delete(name: str, body: DeleteRequest, request: Request) -> Response:
     """Deletes documents, in one commit."""
     index = _writable(request, name)
     report = await _changed(index.delete, body.ids)
-    return _json({"deleted": report.deleted, "missing": list(report.missing)})
+    return json_response({"deleted": report.deleted, "missing": list(report.missing)})
 
 
 def _index(request: Request, name: str | None) -> tuple[Service, ServedIndex]:
@@ -160,8 +160,3 @@ async def _changed(change: Any, argument: Any) -> Any:
 
 def _to_json(hit: Hit) -> dict[str, Any]:
     return hit._asdict()
-
-
-def _json(content: Any, headers: dict[str, str] | None = None) -> Response:
-    body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
-    return Response(body, media_type="application/json", headers=headers)

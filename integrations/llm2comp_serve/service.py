@@ -1,8 +1,9 @@
 """What the routes of a server share: its settings, models and metrics, and the way from texts to vectors."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
+from llm2comp.errors import LLM2CompError
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.indexes import Indexes
 from llm2comp_serve.metrics import Metrics
@@ -19,6 +21,7 @@ from llm2comp_serve.vectors import shorten
 
 __all__ = ["Embedded", "Service", "check_texts", "service_of"]
 
+_logger = logging.getLogger(__name__)
 _LOOP_CHARACTERS = 20_000
 """Texts with more characters are tokenised in a thread, so that other requests go on."""
 
@@ -41,6 +44,7 @@ class Service:
         indexes: The indexes.
         ready: Whether models and indexes are loaded.
         failure: Why loading failed.
+        on_failure: Called then; by default the log says so, and the server goes on, not ready.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -50,6 +54,7 @@ class Service:
         self.indexes = Indexes()
         self.ready = False
         self.failure: Exception | None = None
+        self.on_failure: Callable[[Exception], None] = _log_failure
         self._starting = threading.Lock()
         self._started = False
 
@@ -77,6 +82,7 @@ class Service:
             self.load()
         except Exception as error:
             self.failure = error
+            self.on_failure(error)
 
     def close(self) -> None:
         """Encodes what is waiting, and ends all threads."""
@@ -137,6 +143,10 @@ class Service:
         if sum(map(len, texts)) <= _LOOP_CHARACTERS:
             return model.tokenize(texts, query=query, truncate=truncate)
         return await asyncio.to_thread(model.tokenize, texts, query=query, truncate=truncate)
+
+
+def _log_failure(error: Exception) -> None:
+    _logger.error("not ready: %s", error, exc_info=None if isinstance(error, LLM2CompError) else error)
 
 
 def service_of(request: Request) -> Service:

@@ -1,8 +1,8 @@
 """Routes about the server itself: `/health`, `/ready` and `/metrics`."""
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
+from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import service_of
 
 __all__ = ["router"]
@@ -32,4 +32,4 @@ async def metrics(request: Request) -> Response:
 
 
 def _state(status: int, name: str) -> Response:
-    return Response(orjson.dumps({"status": name}), status_code=status, media_type="application/json")
+    return json_response({"status": name}, status=status)

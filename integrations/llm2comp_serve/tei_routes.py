@@ -7,11 +7,11 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from llm2comp_serve.errors import RequestError
+from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import check_texts, service_of
 
 __all__ = ["router"]
@@ -60,6 +60,8 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
         raise RequestError(422, f"prompt_name is {body.prompt_name!r}, expected query or document")
     if not body.normalize and model.model.normalize:
         raise RequestError(422, f"{model.name} makes vectors of unit length: leave normalize out")
+    if (body.dimensions or 1) > model.dimension:
+        raise RequestError(422, f"dimensions is {body.dimensions}, expected 1 to {model.dimension}")
     embedded = await service.embed(
         request,
         model,
@@ -68,7 +70,7 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
         truncate=body.truncate,
         dimensions=body.dimensions,
     )
-    return _json(np.ascontiguousarray(embedded.vectors))
+    return json_response(np.ascontiguousarray(embedded.vectors))
 
 
 @router.post("/rerank", response_class=Response)
@@ -86,7 +88,7 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     ]
     if body.return_text:
         ranks = [{**rank, "text": body.texts[rank["index"]]} for rank in ranks]
-    return _json(ranks)
+    return json_response(ranks)
 
 
 @router.post("/tokenize", response_class=Response)
@@ -96,7 +98,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     model, _ = service.find(None)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     check_texts(texts, service, "inputs")
-    return _json([model.spell(text, beginning=body.add_special_tokens) for text in texts])
+    return json_response([model.spell(text, beginning=body.add_special_tokens) for text in texts])
 
 
 @router.get("/info", response_class=Response)
@@ -104,7 +106,7 @@ async def info(request: Request) -> Response:
     """The first model and the limits of a request."""
     service = service_of(request)
     model, _ = service.find(None)
-    return _json(
+    return json_response(
         {
             "model_id": model.name,
             "model_sha": model.fingerprint,
@@ -123,7 +125,3 @@ async def info(request: Request) -> Response:
             ],
         }
     )
-
-
-def _json(content: Any) -> Response:
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

@@ -1,0 +1,134 @@
+"""`llm2comp serve` as users start it: one process or several, until SIGTERM; what it refuses."""
+
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+from llm2comp import LLM2Comp
+from llm2comp.cli import main
+from tests.serve.conftest import TEXTS
+from tests.serve.server import ask, free_port, serving_command
+
+_EXACT = ("--dtype", "float32", "--engine", "torch")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Exit status and stderr of the command in this process."""
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["llm2comp", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), capsys.readouterr().err
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for name in ("llm2comp_serve", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_a_host_that_others_reach_needs_a_key(run: Any, host: str) -> None:
+    status, stderr = run("serve", "--host", host)
+    assert status == 2
+    assert "--api-key-file" in " ".join(stderr.replace("│", " ").split())
+
+
+def test_a_file_without_keys(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n \n")
+    status, stderr = run("serve", "--api-key-file", tmp_path / "keys")
+    assert status == 2
+    assert "holds no key" in stderr
+    status, stderr = run("serve", "--api-key-file", tmp_path / "nothing")
+    assert status == 2
+    assert "cannot be read" in stderr
+
+
+def test_a_port_in_use(run: Any) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        status, stderr = run("serve", "--port", str(other.getsockname()[1]))
+    assert status == 1
+    assert "give another --port" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_model_that_is_not_there(run: Any, tmp_path: Path) -> None:
+    status, stderr = run("serve", "--port", str(free_port()), "--model", tmp_path / "nothing")
+    assert status == 1
+    assert str(tmp_path / "nothing") in stderr
+    assert "Traceback" not in stderr
+
+
+def test_an_index_that_is_not_there(run: Any, tmp_path: Path) -> None:
+    status, stderr = run("serve", "--port", str(free_port()), "--index", f"docs={tmp_path / 'nothing'}")
+    assert status == 1
+    assert "nothing" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_sigterm_finishes_what_is_under_way(tmp_path: Path, bundled: LLM2Comp) -> None:
+    replies: list[Any] = []
+    texts = [f"{place} {'word ' * 300}" for place in range(100)]
+    with serving_command(*_EXACT, log=tmp_path / "log") as (url, process):
+        client = threading.Thread(target=lambda: replies.append(ask(f"{url}/v1/embeddings", {"input": texts})))
+        client.start()
+        time.sleep(0.5)  # under way, not done
+        assert not replies
+        process.send_signal(signal.SIGTERM)
+        client.join(60)
+        process.wait(60)
+    assert [reply.status for reply in replies] == [200]
+    vectors = np.array([row["embedding"] for row in replies[0].json["data"]])
+    np.testing.assert_allclose(vectors[[0, 99]], bundled.encode_document([texts[0], texts[99]]), atol=1e-5)
+    assert process.returncode in (0, 128 + signal.SIGTERM)
+    log = (tmp_path / "log").read_text().splitlines()
+    assert "Traceback" not in "".join(log)
+    lines = [json.loads(line) for line in log]  # all of it is JSON
+    [request] = [line for line in lines if line.get("path") == "/v1/embeddings"]
+    assert (request["status"], request["texts"]) == (200, 100)
+    assert request["time"].endswith("Z")
+
+
+def test_two_processes_and_their_summed_numbers(tmp_path: Path, bundled: LLM2Comp) -> None:
+    expected = bundled.encode_document(TEXTS)
+    with serving_command("--workers", "2", *_EXACT, log=tmp_path / "log") as (url, process):
+        _until_all_ready(url)
+        for _ in range(12):
+            rows = ask(f"{url}/v1/embeddings", {"input": TEXTS}).json["data"]
+            np.testing.assert_allclose([row["embedding"] for row in rows], expected, atol=1e-6)
+        for _ in range(3):  # whichever process answers
+            numbers = ask(f"{url}/metrics").body.decode()
+            assert 'llm2comp_texts_total{model="llm2comp-tiny"} 36.0' in numbers
+            assert 'llm2comp_requests_total{route="/v1/embeddings",status="200"} 12.0' in numbers
+        process.terminate()
+        process.wait(60)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def _until_all_ready(url: str) -> None:
+    """Waits until twenty requests in a row, which any of the processes may answer, say so."""
+    end, row = time.monotonic() + 120, 0
+    while row < 20:
+        assert time.monotonic() < end
+        row = row + 1 if ask(f"{url}/ready").status == 200 else 0
+        time.sleep(0.02)

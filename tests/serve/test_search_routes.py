@@ -1,0 +1,202 @@
+"""`/v1/search` and `/v1/indexes`: the hits of the index, at its last commit, and changes where they are allowed."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+from llm2comp import LLM2Comp
+from llm2comp_indexes import SearchOptions, add_documents, delete_documents, open_index
+from llm2comp_serve import ServeSettings, create_app
+from tests.serve.conftest import ROWS
+from tests.serve.server import Reply, ask, serving
+
+QUESTIONS = ["why does bread rise?", "when does the train leave?"]
+
+
+def _search(url: str, **fields: Any) -> Reply:
+    return ask(f"{url}/v1/search", {"index": "corpus", **fields})
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_hits_are_those_of_the_index(url: str, index_dir: Path, bundled: LLM2Comp, mode: Any) -> None:
+    options = SearchOptions(mode=mode)
+    expected = open_index(index_dir, model=bundled).search(QUESTIONS, 3, options=options)
+    found = _search(url, queries=QUESTIONS, k=3, mode=mode).json
+    for hits, rows in zip(expected, found, strict=True):
+        assert [row["id"] for row in rows] == [hit.id for hit in hits]
+        assert [row["score"] for row in rows] == pytest.approx([hit.score for hit in hits], abs=1e-6)
+        for hit, row in zip(hits, rows, strict=True):
+            assert {**hit._asdict(), "score": row["score"]} == row
+    assert _search(url, query=QUESTIONS[0], k=3, mode=mode).json == found[0]
+
+
+def test_the_number_of_hits_and_the_filter(url: str) -> None:
+    assert len(_search(url, query="a").json) == len(ROWS)
+    assert len(_search(url, query="a", k=2).json) == 2
+    hits = _search(url, query="bread", where='year >= 2010 and lang == "de"').json
+    assert {hit["id"] for hit in hits} == {"tides", "primes"}
+
+
+def test_only_the_best_chunk_of_each_document(url: str) -> None:
+    rows = _search(url, index="chunks", query=QUESTIONS[0], k=3).json
+    grouped = _search(url, index="chunks", query=QUESTIONS[0], k=3, group="document").json
+    documents = [row["id"].rpartition("#")[0] for row in grouped]
+    assert len(set(documents)) == 3
+    assert grouped[0] == rows[0]
+
+
+def test_weights_change_the_ranking(url: str) -> None:
+    words = _search(url, query="nine", mode="hybrid", weights=[0, 1], k=1).json
+    assert words[0]["id"] == "train"
+
+
+def test_the_time_of_each_stage(url: str) -> None:
+    timing = _search(url, query="a").headers["server-timing"]
+    assert re.fullmatch(r"encode;dur=\d+\.\d\d, search;dur=\d+\.\d\d", timing)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({}, 400, "give either query or queries"),
+        ({"query": "a", "queries": ["b"]}, 400, "give either query or queries"),
+        ({"query": " "}, 400, "text 0 of query is empty"),
+        ({"queries": []}, 400, "at least one text"),
+        ({"query": "a", "index": "other"}, 404, "there is no index 'other' here; served are: corpus, chunks"),
+        ({"query": "a", "index": None}, 404, "name the index to search"),
+        ({"query": "a", "index": "../corpus"}, 404, "there is no index"),
+        ({"query": "a", "k": 0}, 400, "greater than or equal to 1"),
+        ({"query": "a", "k": 1001}, 400, "less than or equal to 1000"),
+        ({"query": "a", "where": "year >="}, 400, "year >="),
+        ({"query": "a", "where": "colour == 1"}, 400, "colour"),
+        ({"query": "a", "where": "(" * 5000}, 400, ""),
+        ({"query": "a", "mode": "lexical"}, 400, "hybrid"),
+        ({"query": "a", "index": "chunks", "mode": "bm25"}, 400, "hybrid"),
+        ({"query": "a", "weights": [0, 0]}, 400, "weights"),
+        ({"query": "a", "group": "section"}, 400, "document"),
+        ({"queries": ["a"] * 65}, 413, "at most 64"),
+    ],
+)
+def test_what_is_refused(url: str, fields: dict[str, Any], status: int, message: str) -> None:
+    reply = _search(url, **fields)
+    assert reply.status == status, reply.body
+    assert message in reply.json["error"]["message"]
+
+
+def test_indexes_and_documents(url: str) -> None:
+    first, second = ask(f"{url}/v1/indexes").json
+    assert (first["name"], first["documents"], first["model"]) == ("corpus", len(ROWS), "llm2comp-tiny")
+    assert first["modes"] == ["dense", "bm25", "hybrid"]
+    assert second["modes"] == ["dense"]
+    assert not first["writable"]
+    [document] = ask(f"{url}/v1/indexes/corpus/documents/bread").json
+    assert document["text"] == ROWS[0]["text"]
+    assert document["metadata"] == {"year": 2001, "lang": "en"}
+    chunks = ask(f"{url}/v1/indexes/chunks/documents/bread").json
+    assert [chunk["id"] for chunk in chunks] == [f"bread#{place}" for place in range(1, len(chunks) + 1)]
+    assert len(chunks) > 1
+    assert ask(f"{url}/v1/indexes/corpus/documents/nothing").status == 404
+    assert ask(f"{url}/v1/indexes/other/documents/bread").status == 404
+    assert ask(f"{url}/v1/indexes/..%2f..%2fetc/documents/passwd").status == 404
+
+
+def test_the_map_has_the_hits_and_a_sample(url: str) -> None:
+    points = ask(f"{url}/v1/map", {"index": "corpus", "ids": ["bread", "nothing", "train"], "sample": 3}).json
+    assert [title for _, _, title in points["hits"]] == ["Bread", "Train"]
+    assert len(points["sample"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "body"), [("PUT", {"documents": [{"id": "new", "text": "A new text."}]}), ("DELETE", {"ids": ["bread"]})]
+)
+def test_nothing_is_changed_without_leave(url: str, method: str, body: Any) -> None:
+    reply = ask(f"{url}/v1/indexes/corpus/documents", body, method=method)
+    assert reply.status == 403
+    assert "--allow-writes corpus" in reply.json["error"]["message"]
+    assert ask(f"{url}/v1/indexes").json[0]["documents"] == len(ROWS)
+
+
+@pytest.fixture(scope="module")
+def copy(index_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(index_dir, tmp_path_factory.mktemp("writable") / "corpus.index"))
+
+
+@pytest.fixture(scope="module")
+def writable(copy: Path) -> Iterator[str]:
+    """Address of a server whose index may be changed."""
+    settings = ServeSettings(
+        indexes={"corpus": copy}, dtype="float32", engine="torch", device="cpu", writable=frozenset({"corpus"})
+    )
+    with serving(create_app(settings)) as url:
+        yield url
+
+
+def test_documents_are_added_replaced_and_deleted(writable: str, copy: Path, bundled: LLM2Comp) -> None:
+    documents = f"{writable}/v1/indexes/corpus/documents"
+    new = {"id": "violin", "title": "Violin", "text": "A violin has four strings.", "metadata": {"year": 1999}}
+    added = ask(documents, {"documents": [new]}, method="PUT")
+    assert added.json == {"added": 1, "changed": 0, "unchanged": 0}, added.body
+    [hit] = ask(f"{writable}/v1/search", {"query": "how many strings has a violin?", "k": 1}).json
+    assert (hit["id"], hit["metadata"]) == ("violin", {"year": 1999})
+    assert open_index(copy, model=bundled).search(["violin strings"], 1)[0][0].id == "violin"
+    changed = {**new, "text": "A violin is played with a bow."}
+    assert ask(documents, {"documents": [changed]}, method="PUT").json["changed"] == 1
+    assert ask(f"{documents}/violin").json[0]["text"] == changed["text"]
+    gone = ask(documents, {"ids": ["violin", "nothing"]}, method="DELETE")
+    assert gone.json == {"deleted": 1, "missing": ["nothing"]}
+    assert ask(f"{documents}/violin").status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("PUT", {"documents": []}),
+        ("PUT", {"documents": [{"id": "", "text": "a"}]}),
+        ("PUT", {"documents": [{"id": "a"}]}),
+        ("PUT", {"documents": [{"id": "a", "text": "b"}, {"id": "a", "text": "c"}]}),
+        ("PUT", {"documents": "corpus.jsonl"}),
+        ("DELETE", {"ids": []}),
+        ("DELETE", {}),
+    ],
+)
+def test_changes_that_are_refused_change_nothing(writable: str, method: str, body: Any) -> None:
+    before = ask(f"{writable}/v1/indexes").json
+    reply = ask(f"{writable}/v1/indexes/corpus/documents", body, method=method)
+    assert reply.status == 400, reply.body
+    assert ask(f"{writable}/v1/indexes").json == before
+
+
+def test_a_commit_by_another_process_is_seen_by_the_next_request(writable: str, copy: Path, bundled: LLM2Comp) -> None:
+    add_documents(copy, [{"id": "oven", "text": "An oven is hot inside."}], model=bundled)
+    assert ask(f"{writable}/v1/search", {"query": "hot oven", "k": 1}).json[0]["id"] == "oven"
+    delete_documents(copy, ["oven"])
+    assert ask(f"{writable}/v1/search", {"query": "hot oven", "k": 1}).json[0]["id"] != "oven"
+
+
+def test_an_index_that_is_moved_away_goes_on(writable: str, copy: Path) -> None:
+    away = copy.rename(copy.with_name("away"))
+    try:
+        assert ask(f"{writable}/v1/search", {"query": "bread rises", "k": 1}).json[0]["id"] == "bread"
+    finally:
+        away.rename(copy)
+
+
+def test_a_damaged_commit_is_said_at_every_request(writable: str, copy: Path) -> None:
+    manifest = copy / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[: len(whole) // 2])
+    try:
+        for _ in range(2):
+            reply = ask(f"{writable}/v1/search", {"query": "bread", "k": 1})
+            assert reply.status == 500
+            assert "manifest.json" in json.dumps(reply.json)
+    finally:
+        manifest.write_bytes(whole)
+    assert ask(f"{writable}/v1/search", {"query": "bread rises", "k": 1}).json[0]["id"] == "bread"

@@ -147,6 +147,7 @@ class DocumentMaker:
         self._ids, self._titles, self._texts = names.ids(), names.titles(), names.texts()
         self._unseen = set(names.chosen())
         self._recognised = dict[str, str]()  # by role
+        self._row: Mapping[str, Any] = {}  # all fields, for messages
 
     def __call__(self, fields: dict[str, Any]) -> Document:
         """The document of a row's fields; its id is empty if the row has none.
@@ -155,7 +156,7 @@ class DocumentMaker:
             ValueError: The row has no text, lacks a field that all rows must have, or a value does not fit its role.
         """
         self._check_chosen(fields)
-        fields, recognised = dict(fields), len(self._recognised)
+        self._row, fields, recognised = fields, dict(fields), len(self._recognised)
         identifier = self._take_id(fields)
         title = self._take_title(fields)
         text = self._take_text(fields)
@@ -220,7 +221,7 @@ class DocumentMaker:
         name = _first_with_value(self._texts, fields)
         if name is None:
             raise ValueError(
-                f"no text; expected one of the fields {', '.join(self._texts)}, found {self._list(fields)}; "
+                f"no text; expected one of the fields {', '.join(self._texts)}, found {self._list(self._row)}; "
                 "--text-field NAME (fields) chooses another"
             )
         text = fields.pop(name)
@@ -232,7 +233,7 @@ class DocumentMaker:
     def _join_texts(self, fields: dict[str, Any]) -> str:
         present = {name: fields.pop(name) for name in self._names.text if name in fields}
         if not present:
-            raise ValueError(f"no text; expected the field {list_names(self._names.text)}, found {self._list(fields)}")
+            raise ValueError(f"no text; expected the field {list_names(self._names.text)}, found {self._list(self._row)}")
         parts = [
             _as_text(value, "text", self._original(name)) for name, value in present.items() if not is_missing(value)
         ]

@@ -89,7 +89,7 @@ def test_a_field_that_no_row_of_a_table_has(kind: str, tmp_path: Path, caplog: p
 
 def test_errors_name_fields_as_their_files_do(tmp_path: Path) -> None:
     rows = [
-        ("ID,TITLE,Wording\n1,t,x\n", FieldNames(), "no text; .*, found Wording; "),
+        ("ID,TITLE,Wording\n1,t,x\n", FieldNames(), "no text; .*, found ID, TITLE, Wording; "),
         ("ID,Text,Year\n1,t,x\n", FieldNames(metadata=("yaer",)), "no field yaer; the fields are ID, Text, Year$"),
         ("NR,Text,Year\n,t,x\n", FieldNames(id="nr"), 'the id in "NR" is .., expected'),
     ]
@@ -101,7 +101,7 @@ def test_errors_name_fields_as_their_files_do(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r'c\.jsonl:2: the text in "TEXT" is null'):
         list(read_corpus(path))
     path = write(tmp_path, ".jsonl", {"ID": "a", "text": "t"}, {"id": "b", "words": "t"})
-    with pytest.raises(CorpusError, match=r"c\.jsonl:2: no text; .*, found words; "):
+    with pytest.raises(CorpusError, match=r"c\.jsonl:2: no text; .*, found id, words; "):
         list(read_corpus(path))
 
 

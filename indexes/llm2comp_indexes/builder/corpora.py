@@ -95,7 +95,8 @@ def open_corpora(
     """
     makers = tuple(dict.fromkeys((*sources, *known)))
     streams = []
-    for corpus, source, check in zip(corpora, sources, checks or [None] * len(sources), strict=True):
+    chosen: Sequence[FileCheck | None] = checks or [None] * len(sources)
+    for corpus, source, check in zip(corpora, sources, chosen, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
         entries = read_entries(corpus, source, on_error="skip", on_skip=report, layout=layout, check=check)
         if not keep_empty:

@@ -77,8 +77,8 @@ class OriginWriter:
         self._given = self._stamped = False
 
     def add(self, origins: Sequence[Origin], rows: int) -> None:
-        """Appends the origins of the next rows; an empty list: nothing is recorded of them."""
-        self._given |= bool(origins)
+        """Appends the origins of the next rows; an empty list: nothing is recorded of them, as of unknown sources."""
+        self._given = self._given or any(origin.source != UNKNOWN for origin in origins)
         self._sources.extend([origin.source for origin in origins] or [UNKNOWN] * rows)
         if not self._stamped and not any(origin.stamp for origin in origins):
             return

@@ -31,6 +31,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    """The public names, those included that are not imported yet."""
+    return sorted(__all__)
+
+
 @cache
 def _import_model() -> ModuleType:
     from llm2comp.garbage import uncollected

@@ -58,7 +58,13 @@ _MODULES: tuple[ModuleType, ...] = (
 )
 _OUR_LOGGERS = ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks")
 
-app = typer.Typer(name="llm2comp", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    name="llm2comp",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},  # commands inherit it
+)
 for _module in _MODULES:
     _module.register(app)
 
@@ -79,15 +85,24 @@ def _configure(
     ] = False,
 ) -> None:
     """Text embeddings from language models that learned to compress: train, encode, index, search, evaluate."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s") if verbose else _Plain())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in _OUR_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         warnings.simplefilter("ignore", FutureWarning)  # from one dependency about another: no user can fix it
     if not on_terminal():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers draws its bars into log files too
+
+
+class _Plain(logging.Formatter):
+    """Records for people: the message, after `warning:` or `error:` where it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return mark + super().format(record)
 
 
 def main() -> None:

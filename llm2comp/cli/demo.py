@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm2comp import keep_freed_memory
-from llm2comp.cli.output import format_hits, printable
+from llm2comp.cli.documents import format_documents
+from llm2comp.cli.hits import format_hits
+from llm2comp.cli.output import printable
 from llm2comp.cli.progress import Progress
 from llm2comp.errors import quote_path
 from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm2comp.corpus.documents import Document
     from llm2comp_indexes import Index
     from llm2comp_indexes.format.manifest import Manifest
 
@@ -46,7 +51,7 @@ def demo(
     folder = output or _default_folder()
     index = _prepare(folder, overwrite=output is None)
     print(
-        f"Index: {folder} ({len(index):,} documents, dimension {index.manifest.dimension}, "
+        f"Index: {folder} ({format_documents(len(index))}, dimension {index.manifest.dimension}, "
         f"{format_bytes(index.manifest.bytes)})"
     )
     for question in _QUESTIONS:
@@ -66,7 +71,6 @@ def _default_folder() -> Path:
 def _prepare(folder: Path, *, overwrite: bool) -> "Index":
     """The index of this Python's documentation, built unless the folder holds it with the same documents and model."""
     import llm2comp
-    from llm2comp.corpus.read import read_corpus
     from llm2comp_indexes import build_index, open_index
     from llm2comp_indexes.format.documents import digest_documents
 
@@ -79,7 +83,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
     if (
         manifest
         and manifest.fingerprint == model.fingerprint
-        and _holds(manifest, digest_documents(read_corpus(_CORPUS)))
+        and _holds(manifest, digest_documents(_public_documents()))
     ):
         print(
             f"Documents: Python {platform.python_version()} read in {time.perf_counter() - start:.1f} s; unchanged, "
@@ -87,12 +91,21 @@ def _prepare(folder: Path, *, overwrite: bool) -> "Index":
         )
     else:
         with Progress("documents") as progress:
-            report = build_index([_CORPUS], folder, model=model, overwrite=overwrite, progress=progress.phase)
+            report = build_index(_public_documents(), folder, model=model, overwrite=overwrite, progress=progress.phase)
         print(
             f"Documents: Python {platform.python_version()}, {report.documents:,} read, encoded and written in "
             f"{report.seconds:.1f} s ({report.encoded / (report.encode_seconds or 1):,.0f} encoded a second)"
         )
     return open_index(folder, model=model)
+
+
+def _public_documents() -> "Iterator[Document]":
+    """Documentation of everything that has no name with an underscore before it."""
+    from llm2comp.corpus.read import read_corpus
+
+    for document in read_corpus(_CORPUS):
+        if not any(part.startswith("_") and not part.endswith("__") for part in document.id.split(".")):
+            yield document
 
 
 def _read_manifest(folder: Path) -> "Manifest | None":

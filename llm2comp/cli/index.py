@@ -223,7 +223,7 @@ def _build(
 def _print_built(report: "BuildReport", output: Path, *, known_model: bool) -> None:
     rate = format_encoded(report.encoded, report.measured.rows, report.encode_seconds)
     print(
-        f"{report.documents:,} documents, dimension {report.dimension}, {format_bytes(report.bytes)}, in "
+        f"{format_documents(report.documents)}, dimension {report.dimension}, {format_bytes(report.bytes)}, in "
         f"{report.seconds:.1f} s{rate}"
     )
     print(report.measured.reason)
@@ -459,4 +459,7 @@ def verify(folder: Folder) -> None:
     from llm2comp_indexes import verify_index
 
     manifest = verify_index(folder)
-    print(f"{folder}: whole: {manifest.documents:,} documents, {format_bytes(manifest.bytes)}, every checksum matches")
+    print(
+        f"{folder}: whole: {format_documents(manifest.documents)}, {format_bytes(manifest.bytes)}, every checksum "
+        "matches"
+    )

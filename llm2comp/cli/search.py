@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llm2comp import keep_freed_memory
+from llm2comp.cli.hits import describe_score, format_hits, format_times
 from llm2comp.cli.index_options import Engine, Header, ModelDevice, Quotes, encoder_options
-from llm2comp.cli.output import format_hits, print_json, wrong_usage
+from llm2comp.cli.interactive import ask
+from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ def register(app: typer.Typer) -> None:
 
 def search(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")],
-    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Text to search for.")] = None,
+    question: Annotated[
+        str | None,
+        typer.Argument(metavar="QUESTION", help="Text to search for; without it, questions are read one by one."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--top", min=1, max=1000, help="Number of results per question.")] = 10,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON: id, score, title, text, metadata.")
@@ -71,6 +76,9 @@ def search(
         Literal["document"] | None,
         typer.Option(help="In an index of chunks: one result per document, its best chunk.", show_default="chunks"),
     ] = None,
+    show: Annotated[
+        str | None, typer.Option(metavar="FIELD,FIELD", help="Metadata to show with each result.", show_default="none")
+    ] = None,
     neighbours: Annotated[
         int,
         typer.Option(min=0, max=100, help="Chunks to show before and after each result."),
@@ -95,8 +103,10 @@ def search(
     model_device: ModelDevice = None,
 ) -> None:
     """Find the documents that answer a question."""
-    if (question is None) == (queries is None):
+    if question is not None and queries is not None:
         raise typer.BadParameter('give either a question ("what to look for") or --queries FILE')
+    if question is None and queries is None and (as_json or neighbours):
+        raise typer.BadParameter('--json and --neighbours go with a question: llm2comp search DIR "what to look for"')
     if (queries is None) != (run is None) or (run and as_json):
         raise typer.BadParameter(
             "--queries and --run go together, without --json: llm2comp search DIR --queries queries.jsonl --run "
@@ -128,6 +138,7 @@ def search(
         "device": device,
         "encoder": encoder_options(engine=engine, device=model_device),
     }
+    fields = tuple(filter(None, map(str.strip, (show or "").split(","))))
     keep_freed_memory()
     if queries is not None and run is not None:
         from llm2comp.corpus.read import read_queries
@@ -137,12 +148,21 @@ def search(
         return
     with open_index(folder, **opening) as index:
         _report_unused(index, options.effort)
-        [hits] = index.search([question or ""], k, options=options)
+        if question is None:
+            ask(index, options, k, fields=fields, explain_nothing=_explain_nothing)
+            return
+        if options.mode != "bm25" and len(index):
+            index.model  # noqa: B018  # loaded now: its time is not that of the search
+        start = time.perf_counter()
+        [hits] = index.search([question], k, options=options)
+        seconds = time.perf_counter() - start
         around = [index.surrounding(hit, neighbours) for hit in hits] if neighbours else None
     if as_json:
         print_json([hit._asdict() for hit in hits] if around is None else list(map(_to_json, hits, around)))
     elif hits:
-        print(format_hits(hits, around))
+        print(format_hits(hits, around, question=question, fields=fields))
+        if sys.stdout.isatty():
+            print(f"     {format_times(seconds, index.encode_seconds)}; score: {describe_score(mode, options.weights)}")
     else:
         print(_explain_nothing(index, options), file=sys.stderr)
 

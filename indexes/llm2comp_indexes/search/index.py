@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import pickle
+import threading
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -128,6 +130,7 @@ class Index:
         self.manifest = manifest
         self._hit_type = WholeDocument if manifest.options.chunk_tokens is None else Hit
         self._place = folder.absolute()
+        self._spent = threading.local()
         self._device = "cpu"
         self._encoder: Encoder | None = None
         self._model: str | Encoder | None = None  # its name or, if it was given as an object, that object
@@ -247,6 +250,7 @@ class Index:
             if not isinstance(query, str):
                 raise SettingsError(f"query {place} is {type(query).__name__} {str(query)[:40]!r}, expected a string")
         chosen = options or _DEFAULTS
+        self._spent.encoding = 0.0
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             block = slice(start, start + _QUERIES_AT_ONCE)
@@ -273,6 +277,11 @@ class Index:
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
         return self._dense(vectors, min(k, self._starts[-1]), chosen, self._filter(chosen.where))
+
+    @property
+    def encode_seconds(self) -> float:
+        """Seconds that this thread's last `search` has spent in encoding its queries."""
+        return getattr(self._spent, "encoding", 0.0)
 
     def fetch(self, row: int, score: float) -> Hit:
         """The document of a row that `search_vectors` returned, as a hit with this score."""
@@ -311,7 +320,7 @@ class Index:
         if options.mode == "bm25":
             vectors = None
         elif vectors is None:
-            vectors = encode(self.model.encode_query, queries, self.manifest.dimension)
+            vectors = self._encode(queries)
         grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
         depth = min(4 * k if grouped else k, self._starts[-1])
         while True:
@@ -324,6 +333,13 @@ class Index:
             if not grouped or depth >= self._starts[-1] or not too_few:
                 return hits
             depth = min(4 * depth, self._starts[-1])
+
+    def _encode(self, queries: list[str]) -> NDArray[np.float32]:
+        model = self.model  # loaded here at the first search, which is no part of encoding
+        start = time.perf_counter()
+        vectors = encode(model.encode_query, queries, self.manifest.dimension)
+        self._spent.encoding = self.encode_seconds + time.perf_counter() - start
+        return vectors
 
     def _find(
         self,

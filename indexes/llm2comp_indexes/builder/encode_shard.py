@@ -213,7 +213,8 @@ def _make(
     with SegmentWriter(folder / ROWS, encode.dimension, options.store, header=header) as writer:
         write_blocks(
             writer,
-            split_into_blocks(DocumentRows(split(document)) for document in corpus),
+            # a shard keeps no origins: the sources are numbered anew where shards are joined
+            (block._replace(origins=()) for block in split_into_blocks(DocumentRows(split(row)) for row in corpus)),
             encode,
             on_block=lambda count: progress(Phase.DOCUMENTS, count),
             batch_size=made_by.batch_size,

@@ -233,7 +233,9 @@ class DocumentMaker:
     def _join_texts(self, fields: dict[str, Any]) -> str:
         present = {name: fields.pop(name) for name in self._names.text if name in fields}
         if not present:
-            raise ValueError(f"no text; expected the field {list_names(self._names.text)}, found {self._list(self._row)}")
+            raise ValueError(
+                f"no text; expected the field {list_names(self._names.text)}, found {self._list(self._row)}"
+            )
         parts = [
             _as_text(value, "text", self._original(name)) for name, value in present.items() if not is_missing(value)
         ]

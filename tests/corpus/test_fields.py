@@ -129,7 +129,7 @@ def test_a_row_without_the_chosen_text_or_id_is_an_error(tmp_path: Path) -> None
     documents = list(read_corpus(path, fields=names, on_error="skip", on_skip=skipped.append))
     assert [one.id for one in documents] == ["1"]
     assert skipped == [
-        f"{path}:2: no text; expected the field a, found text",
+        f"{path}:2: no text; expected the field a, found nr, text",
         f'{path}:3: no id in the field "nr"; the fields are text, a',
         f'{path}:4: no id in the field "nr"; the fields are nr, a',
     ]

@@ -204,7 +204,7 @@ MALFORMED = [
         "c.jsonl",
         b'{"id": 1, "words": "t"}',
         "1: no text; expected one of the fields text, contents, content, body, document_text, page_text, page_content, "
-        "passage, full_text, found words; --text-field NAME (fields) chooses another",
+        "passage, full_text, found id, words; --text-field NAME (fields) chooses another",
     ),
     (
         "c.jsonl",

@@ -1,6 +1,5 @@
 """`llm2comp index`: builds an index of corpora, changes it, describes it, verifies it."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,11 +55,12 @@ from llm2comp.cli.index_plan import plan, print_forecast
 from llm2comp.cli.index_sync import print_synced, sync
 from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
-from llm2comp.errors import IndexFolderError, quote_path
+from llm2comp.cli.recall_plot import draw_recall
+from llm2comp.errors import quote_path
 from llm2comp.units import format_bytes
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import BuildReport, Report
+    from llm2comp_indexes import BuildReport
 
 __all__ = ["register"]
 
@@ -421,7 +421,11 @@ def info(
     folder: Folder,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Draw recall against latency, as measured by the build, to this file."),
+        typer.Option(
+            metavar="PNG",
+            help="Draw recall against latency, as measured by the build, to this file; of an index that compares all "
+            "vectors, with the types it could have, which are tried now.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -434,24 +438,12 @@ def info(
     measured = largest is not None and Names.REPORT in largest.files
     report = read_report(segment_folder(folder, largest) / Names.REPORT) if largest and measured else None
     if plot is not None:
-        _plot(folder, report, plot)
+        draw_recall(folder, manifest, largest, report, plot)
     if as_json:
         print_json({**list_facts(manifest), "measured": report and report.to_json()})
         return
     for name, text in format_facts(manifest, report).items():
         print(f"{name:<12} {printable(text)}")
-
-
-def _plot(folder: Path, report: "Report | None", png: Path) -> None:
-    from llm2comp_indexes.tuning.plot import plot_curve
-
-    if report is None:
-        raise IndexFolderError(
-            f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index holds "
-            "documents"
-        )
-    plot_curve(report, png)
-    print(f"recall against latency: {png}", file=sys.stderr)
 
 
 def verify(folder: Folder) -> None:

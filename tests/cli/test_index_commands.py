@@ -149,6 +149,26 @@ def test_the_curve_is_drawn(build: Callable[..., Path], llm2comp_command: Callab
     assert "curve.png" in refused.err
 
 
+def test_types_that_were_not_tried_are_measured_for_the_picture(
+    build: Callable[..., Path], llm2comp_command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llm2comp_indexes.tuning import plot
+
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(
+        plot, "plot_curve", lambda report, path, others=(): drawn.append([one.type.factory for one in others])
+    )
+    folder = build()
+    run = llm2comp_command("index", "info", folder, "--plot", tmp_path / "curve.png")
+    assert run.code == 0
+    assert re.search(r"(?m)^type +Flat of 60 rows$", run.out)
+    assert drawn == [[], ["IVF1,SQfp16", "HNSW16", "HNSW32", "IVF1,SQ8", "IVF1,SQ4"]]
+    assert llm2comp_command("index", "verify", folder).code == 0
+    drawn.clear()
+    llm2comp_command("index", "info", build("--type", "hnsw"), "--plot", tmp_path / "curve.png")
+    assert drawn == [[]]
+
+
 def test_verify_names_the_file(build: Callable[..., Path], llm2comp_command: Callable[..., Any]) -> None:
     folder = build("--hybrid")
     whole = llm2comp_command("index", "verify", folder)

@@ -19,7 +19,16 @@ from llm2comp_indexes.structures.structure import Effort, IndexType
 from llm2comp_indexes.tuning.measure import Point, best_point, rank
 from llm2comp_indexes.tuning.trials import Candidate, Sample, list_candidates
 
-__all__ = ["Choice", "Plan", "choose_type", "decide", "format_choice", "format_effort", "format_too_large"]
+__all__ = [
+    "Choice",
+    "Plan",
+    "choose_type",
+    "decide",
+    "format_choice",
+    "format_effort",
+    "format_too_large",
+    "try_alternatives",
+]
 
 _NEAR = 1.25
 """Expected latencies within this factor count as equal: timings on a sample are no more precise."""
@@ -134,6 +143,47 @@ def choose_type(
         choice.met,
         candidates,
     )
+
+
+def try_alternatives(
+    storage: Storage,
+    targets: Targets,
+    queries: NDArray[np.float32],
+    *,
+    threads: int | None = None,
+    seconds: float = 60.0,
+    workdir: Path | None = None,
+    on_trial: Callable[[str], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Candidate, ...]:
+    """Trials of the types that `choose_type` leaves untried where exact search is fast enough.
+
+    Types over the memory target are not among them, nor those for which no time is left.
+
+    Args:
+        storage: The vectors of the index.
+        targets: Memory, latency and recall of the index.
+        queries: Vectors (queries, dimension) that the index was measured with; up to 300 are used.
+        threads: Number of FAISS threads; None for all cores.
+        seconds: Approximate time limit: after half of it, no trial is begun.
+        workdir: Folder for the sample; None for the system's temporary folder.
+        on_trial: Called with the factory string of each type that is tried.
+        clock: Function that returns seconds.
+    """
+    end = clock() + seconds / 2
+    tried: list[Candidate] = []
+    with bounded_threads(threads), ExitStack() as opened:
+
+        def draw_sample(slow: bool) -> Sample:
+            return opened.enter_context(
+                Sample(storage, targets, slow=slow, queries=queries, workdir=workdir, clock=clock)
+            )
+
+        trials = _Trials(draw_sample, device="cpu", threads=threads, seed=0, seconds=seconds / 12, on_trial=on_trial)
+        for candidate in list_candidates(storage.rows, storage.dimension, storage.store):
+            if candidate.type.family != "flat" and targets.allows(candidate.memory) and clock() < end:
+                tried.append(trials(candidate))
+    return tuple(tried)
 
 
 class _Trials:

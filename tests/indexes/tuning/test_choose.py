@@ -15,7 +15,7 @@ from llm2comp_indexes.options import Targets
 from llm2comp_indexes.structures.build import build_structure
 from llm2comp_indexes.structures.structure import Effort, IndexType, memory_bytes
 from llm2comp_indexes.tuning import trials as candidates_module
-from llm2comp_indexes.tuning.choose import choose_type, decide, format_choice
+from llm2comp_indexes.tuning.choose import choose_type, decide, format_choice, try_alternatives
 from llm2comp_indexes.tuning.measure import Point, best_point, measure_curve, search_rows
 from llm2comp_indexes.tuning.trials import Candidate, Sample, growth_exponent, list_candidates, scale_point
 from tests.indexes.clustered import best_rows, draw_clustered, store_vectors
@@ -241,6 +241,21 @@ def test_a_small_corpus_is_searched_exactly(storage: Storage) -> None:
     assert (plan.type, plan.met, plan.point.recall, tried) == (IndexType("Flat"), True, 1.0, ["Flat"])
     assert plan.reason.startswith("Chose exact search: recall@10 1.000, ")
     assert {one.skipped for one in plan.candidates if one.type != plan.type} == {"not needed"}
+
+
+def test_types_that_were_not_needed_are_tried_for_comparison(storage: Storage, tmp_path: Path) -> None:
+    tried: list[str] = []
+    queries = draw_clustered(100, 32, seed=2)
+    options = {"threads": 1, "workdir": tmp_path, "on_trial": tried.append}
+    candidates = try_alternatives(storage, Targets(), queries, seconds=3, clock=Clock(1e-6), **options)
+    listed = list_candidates(storage.rows, 32, "float32")
+    assert [candidate.type for candidate in candidates] == [other.type for other in listed[1:]]
+    assert tried == [candidate.type.factory for candidate in candidates]
+    assert all(max(point.recall for point in candidate.points) > 0.9 for candidate in candidates)
+    assert not list(tmp_path.iterdir())
+    limit = Targets(memory=max(candidate.memory for candidate in candidates) - 1)
+    assert 0 < len(try_alternatives(storage, limit, queries, clock=Clock(1e-6), **options)) < len(candidates)
+    assert try_alternatives(storage, Targets(), queries, seconds=1e-9, **options) == ()
 
 
 @pytest.mark.parametrize("rows", [1, 5, 12, 100])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
 from llm2comp.errors import IndexFolderError, LLM2CompError
 from llm2comp_indexes.options import Targets
@@ -16,6 +17,7 @@ from llm2comp_indexes.tuning.measure import Point
 from llm2comp_indexes.tuning.plot import plot_curve
 from llm2comp_indexes.tuning.queries import QueryKind
 from llm2comp_indexes.tuning.report import Report, make_report, parse_report, read_report, write_report
+from llm2comp_indexes.tuning.trials import Candidate
 
 POINTS = (
     Point(Effort(nprobe=1, rerank=1), 0.4, 0.1, 0.2, 0.02, 300),
@@ -214,6 +216,45 @@ def test_the_picture_of_another_report_is_another(tmp_path: Path) -> None:
         plot_curve(make(targets), tmp_path / f"{number}.png")
         pictures.add((tmp_path / f"{number}.png").read_bytes())
     assert len(pictures) == 3
+
+
+def draw(report: Report, path: Path, alternatives: tuple[Candidate, ...] = ()) -> Axes:
+    """The axes that were drawn."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        figures.append(figure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", keep)
+        plot_curve(report, path, alternatives)
+    [axes] = figures[0].axes
+    return axes
+
+
+def test_the_99th_percentile_is_a_faint_band_over_the_median(tmp_path: Path) -> None:
+    bands = draw(make(), tmp_path / "curve.png").collections
+    assert [len(band.get_paths()) for band in bands] == [1, 1]  # one for each number of candidates re-scored
+    corners = {(float(x), float(y)) for x, y in bands[0].get_paths()[0].vertices}
+    assert {(0.4, 0.1), (0.4, 0.2), (0.93, 0.3), (0.93, 0.6), (0.975, 0.5), (0.975, 0.9)} <= corners
+    assert all(0 < band.get_alpha() < 0.3 for band in bands)
+
+
+def test_of_exact_search_the_other_types_are_drawn(tmp_path: Path) -> None:
+    exact = Point(Effort(), 1.0, 0.9, 1.1, 0.0, 300)
+    report = replace(make(), type="Flat", point=exact, points=(exact,), exact=None)
+    alone = draw(report, tmp_path / "alone.png")
+    assert alone.get_title().endswith("exact search is fast enough, so no other type was tried")
+    slower = Point(Effort(nprobe=9, rerank=1), 0.9, 0.4, 0.5, 0.01, 300)  # beaten by a point of more recall
+    ivf = Candidate(IndexType("IVF512,SQ8"), 6_000_000, (*POINTS, slower))
+    axes = draw(report, tmp_path / "others.png", (ivf,))
+    [line] = [line for line in axes.lines if "IVF512,SQ8" in str(line.get_label())]
+    assert line.get_label() == "IVF512,SQ8, expected: 6 MB of memory"
+    assert list(line.get_xdata()) == [0.4, 0.93, 0.975, 0.99]
+    assert axes.get_title().endswith("other types: expected, by trials on a sample of the vectors")
+    assert 0.7 < axes.get_xlim()[0] < 0.75  # recall 0.4 of another type is no reason to draw the rest small
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from llm2comp_indexes.change.merge import MergeReport, merge_index
 from llm2comp_indexes.change.sync import SyncReport, sync_index
 from llm2comp_indexes.change.update import AddReport, add_documents
 from llm2comp_indexes.encoder import Encoder
+from llm2comp_indexes.export.run import ExportReport, export_index
 from llm2comp_indexes.format.verify import verify_index
 from llm2comp_indexes.options import IndexOptions, Targets
 from llm2comp_indexes.search.hits import Hit
@@ -35,6 +36,7 @@ __all__ = [
     "Effort",
     "Encoder",
     "EncoderOptions",
+    "ExportReport",
     "FieldNames",
     "Forecast",
     "Hit",
@@ -54,6 +56,7 @@ __all__ = [
     "build_index",
     "delete_documents",
     "encode_shard",
+    "export_index",
     "forecast_build",
     "merge_index",
     "open_index",

@@ -13,6 +13,8 @@ class Phase(StrEnum):
     DOCUMENTS_COMPARED = "documents compared"
     DOCUMENTS_READ = "documents read"
     SAMPLE_ENCODED = "rows of the sample encoded"
+    ROWS_EXPORTED = "rows exported"
+    ROWS_READ_BACK = "rows read back"
     SHARDS_VERIFIED = "shards verified"
     FINISHING = "finishing"
     ROWS_WRITTEN = "rows written"

@@ -8,6 +8,7 @@ import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.documents import Skips, format_documents, format_encoded, format_ids, note_cut, read_ids
+from llm2comp.cli.index_export import export
 from llm2comp.cli.index_facts import format_facts, list_facts
 from llm2comp.cli.index_options import (
     CORPUS,
@@ -80,6 +81,7 @@ def register(app: typer.Typer) -> None:
         delete: "Delete documents by id.",
         merge: "Rewrite the index as one segment.",
         info: "Show what an index holds and how well it searches.",
+        export: "Write ids, texts, metadata and vectors for other tools.",
         verify: "Check every file against its checksum.",
     }
     for command, summary in summaries.items():

@@ -65,6 +65,7 @@ class Batcher:
         batch_tokens: Most tokens of a batch; a longer text is encoded alone.
         queue_tokens: Most tokens that wait.
         overhead: Tokens that the model adds to each text.
+        batching: Whether requests share batches; otherwise each is encoded by itself.
         watch: Receives texts, tokens, seconds of waiting for the oldest of them, and seconds of encoding of each batch.
     """
 
@@ -75,10 +76,11 @@ class Batcher:
         batch_tokens: int,
         queue_tokens: int,
         overhead: int = 0,
+        batching: bool = True,
         watch: Callable[[int, int, float, float], None] = lambda texts, tokens, waited, encoded: None,
     ) -> None:
         self._encode, self._watch, self._overhead = encode, watch, overhead
-        self._batch_tokens, self._queue_tokens = batch_tokens, queue_tokens
+        self._batch_tokens, self._queue_tokens, self._batching = batch_tokens, queue_tokens, batching
         self._jobs: deque[_Job] = deque()
         self._waiting = 0  # tokens
         self._rate = _FIRST_RATE
@@ -173,6 +175,8 @@ class Batcher:
             room -= self._count(part.texts)
             self._waiting -= self._count(part.texts)
             yield part
+            if not self._batching:
+                break
         self._jobs.extend(unfinished)
 
     def _fitting(self, texts: Sequence[Sequence[int]], room: int, *, first: bool) -> int:

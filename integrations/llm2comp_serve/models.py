@@ -57,6 +57,7 @@ class Model:
             batch_tokens=settings.batch_tokens,
             queue_tokens=settings.queue_tokens,
             overhead=model.memory_tokens,
+            batching=settings.batching,
             watch=metrics.batch_watcher(name),
         )
         metrics.watch_queue(name, lambda: self.batcher.waiting_tokens)

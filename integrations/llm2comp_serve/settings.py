@@ -27,6 +27,7 @@ class ServeSettings:
         max_body: Bytes of a request.
         body_seconds: Seconds in which the body of a request must arrive.
         batch_tokens: Tokens that are encoded together; the texts of one request are divided where they have more.
+        batching: Whether texts of several requests are encoded together.
         queue_tokens: Tokens that may wait for a model; a request that would make them more is refused (status 429).
 
     Raises:
@@ -46,6 +47,7 @@ class ServeSettings:
     max_body: int = 32 << 20
     body_seconds: float = 60.0
     batch_tokens: int = 8192
+    batching: bool = True
     queue_tokens: int = 1 << 20
 
     def __post_init__(self) -> None:

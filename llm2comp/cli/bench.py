@@ -3,35 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from llm2comp.cli.bench_options import Json, Model, Precision, Threads, Workdir, parse_sizes, report_record
+from llm2comp.cli.bench_serve import serve
 from llm2comp.cli.output import check_target, tell
 
 __all__ = ["register"]
-
-_Json = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="Write all numbers, settings, versions and hardware to this file."),
-]
-_Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", metavar="MODEL", help="Bundled model by name, folder or Hub id.", show_default="llm2comp-tiny"
-    ),
-]
-_Precision = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    typer.Option(help="Precision of llm2comp; auto: float32, and bfloat16 too if the processor supports it natively."),
-]
-_Threads = Annotated[int, typer.Option(min=1, help="Threads of every process.")]
-_Workdir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Folder for models and texts, which are removed at the end.", show_default="a temporary one"
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,6 +28,7 @@ def register(app: typer.Typer) -> None:
         index: "Building and searching indexes beside FAISS and autofaiss.",
         growth: "How time and memory grow with tokens, texts, vocabulary.",
         startup: "Cold starts of commands beside importing torch.",
+        serve: "The server under load, beside the encoder alone.",
     }
     for command, summary in summaries.items():
         group.command(short_help=summary)(command)
@@ -59,7 +40,7 @@ def _only_groups() -> None:
 
 
 def encode(
-    model: _Model = None,
+    model: Model = None,
     shape: Annotated[
         str | None,
         typer.Option(
@@ -105,7 +86,7 @@ def encode(
         Path,
         typer.Option(metavar="DIR", help="Folder in which `npm install node-llama-cpp` put what llama.cpp needs."),
     ] = Path("node_modules"),
-    precision: _Precision = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Batch size of llm2comp; the others use their default.", show_default="its default"),
@@ -114,10 +95,10 @@ def encode(
         str,
         typer.Option(metavar="NAME", help="Device of all systems: cpu, cuda, cuda:1 …; memory is that of the device."),
     ] = "cpu",
-    threads: _Threads = 1,
+    threads: Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every system encodes all texts once.")] = 3,
-    workdir: _Workdir = None,
-    json_file: _Json = None,
+    workdir: Workdir = None,
+    json_file: Json = None,
 ) -> None:
     """Measure encoding beside other libraries and engines, and beside the matmul rate of this machine.
 
@@ -145,7 +126,7 @@ def encode(
             rounds=rounds,
         )
         record = run_encode_benchmark(settings, tell=tell)
-    _report(record, format_encoding, json_file)
+    report_record(record, format_encoding, json_file)
 
 
 def train(
@@ -159,7 +140,7 @@ def train(
     vocabulary: Annotated[int, typer.Option(min=4, help="Size of its vocabulary.")] = 32_000,
     texts: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 4,
     tokens: Annotated[int, typer.Option(min=20, help="Tokens of a text: context and continuation together.")] = 300,
-    precision: _Precision = "auto",
+    precision: Precision = "auto",
     vocabularies: Annotated[
         str,
         typer.Option(metavar="SIZES", help='Vocabulary sizes to measure as well, such as "32000 64000 128000 256000".'),
@@ -172,16 +153,16 @@ def train(
         ),
     ] = "cpu",
     checkpointing: Annotated[bool, typer.Option(help="Recompute activations in the backward pass.")] = False,
-    threads: _Threads = 1,
+    threads: Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every system takes one step.")] = 5,
-    json_file: _Json = None,
+    json_file: Json = None,
 ) -> None:
     """Measure steps of stage 1 beside a plain implementation of the method, on the same tokens.
 
     The plain implementation holds two models, pads its batches and computes the logits of all positions.
     """
     check_target(json_file)
-    sizes = _sizes("--vocabularies", vocabularies)
+    sizes = parse_sizes("--vocabularies", vocabularies)
     from llm2comp_benchmarks.cost.tables import format_training
     from llm2comp_benchmarks.cost.train.run import TrainBenchmark, run_train_benchmark
 
@@ -197,7 +178,7 @@ def train(
         threads=threads,
         rounds=rounds,
     )
-    _report(run_train_benchmark(settings, tell=tell), format_training, json_file)
+    report_record(run_train_benchmark(settings, tell=tell), format_training, json_file)
 
 
 def index(
@@ -209,7 +190,7 @@ def index(
             show_default="synthetic vectors",
         ),
     ] = None,
-    model: _Model = None,
+    model: Model = None,
     rows: Annotated[int, typer.Option(min=1, help="Number of synthetic vectors.")] = 100_000,
     dimension: Annotated[int, typer.Option(min=1, help="Dimension of the synthetic vectors.")] = 256,
     types: Annotated[
@@ -247,7 +228,7 @@ def index(
             show_default="a temporary one",
         ),
     ] = None,
-    json_file: _Json = None,
+    json_file: Json = None,
 ) -> None:
     """Measure building and searching indexes beside plain FAISS and autofaiss, on the same vectors."""
     check_target(json_file)
@@ -274,7 +255,7 @@ def index(
             reading=reading,
         )
         record = run_benchmark(settings, tell=tell)
-    _report(record, format_record, json_file)
+    report_record(record, format_record, json_file)
 
 
 def growth(
@@ -317,10 +298,10 @@ def growth(
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="auto: bfloat16 if the processor supports it natively, else float32."),
     ] = "auto",
-    threads: _Threads = 1,
+    threads: Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every size is measured once.")] = 5,
-    workdir: _Workdir = None,
-    json_file: _Json = None,
+    workdir: Workdir = None,
+    json_file: Json = None,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves to this file.")] = None,
 ) -> None:
     """Measure how costs grow, each beside the law it should follow.
@@ -342,26 +323,26 @@ def growth(
             workdir=workdir or Path(temporary),
             shape=shape,
             model=model,
-            counts=_sizes("--counts", counts),
-            memory_tokens=_sizes("--memory-tokens", memory_tokens),
-            lengths=_sizes("--lengths", lengths),
+            counts=parse_sizes("--counts", counts),
+            memory_tokens=parse_sizes("--memory-tokens", memory_tokens),
+            lengths=parse_sizes("--lengths", lengths),
             texts=texts,
-            corpora=_sizes("--corpora", corpora),
-            vocabularies=_sizes("--vocabularies", vocabularies),
+            corpora=parse_sizes("--corpora", corpora),
+            vocabularies=parse_sizes("--vocabularies", vocabularies),
             precision=precision,
             threads=threads,
             rounds=rounds,
         )
         record = run_growth_benchmark(settings, tell=tell)
-    _report(record, format_growth, json_file)
+    report_record(record, format_growth, json_file)
     if png:
         plot_growth(record, png)
 
 
 def startup(
-    threads: _Threads = 1,
+    threads: Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every process starts once.")] = 5,
-    json_file: _Json = None,
+    json_file: Json = None,
 ) -> None:
     """Measure cold starts: importing llm2comp, loading the bundled model, searching, beside importing torch alone.
 
@@ -373,21 +354,4 @@ def startup(
     from llm2comp_benchmarks.cost.tables import format_startup
 
     record = run_startup_benchmark(StartupBenchmark(threads=threads, rounds=rounds), tell=tell)
-    _report(record, format_startup, json_file)
-
-
-def _sizes(option: str, value: str) -> tuple[int, ...]:
-    """The whole numbers in the value of an option."""
-    if not all(size.isascii() and size.isdigit() for size in value.split()):
-        raise typer.BadParameter(f"{option} {value!r}: give whole numbers separated by spaces")
-    return tuple(map(int, value.split()))
-
-
-def _report(record: dict[str, Any], show: Callable[[dict[str, Any]], str], json_file: Path | None) -> None:
-    import json
-
-    from llm2comp.atomic import write_output
-
-    print(show(record))
-    if json_file:
-        write_output(json_file, [json.dumps(record, indent=2, ensure_ascii=False), "\n"])
+    report_record(record, format_startup, json_file)

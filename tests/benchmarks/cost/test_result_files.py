@@ -8,7 +8,14 @@ import pytest
 
 from tests.paths import RESULTS
 
-PARTS = {"encode": "ratios", "train": "ratios", "index": "settings", "growth": "curves", "stream": "restart"}
+PARTS = {
+    "encode": "ratios",
+    "train": "ratios",
+    "index": "settings",
+    "growth": "curves",
+    "stream": "restart",
+    "serve": "cases",
+}
 FILES = [(file, part) for kind, part in PARTS.items() for file in sorted(RESULTS.glob(f"{kind}-*.json"))]
 
 

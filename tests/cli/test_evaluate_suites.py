@@ -66,7 +66,7 @@ def load_breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def load(times: int, fingerprint: str = "abc") -> None:
         monkeypatch.setattr(
-            "llm2comp_benchmarks.systems.load.load_model", lambda name=None: Breaking(times, fingerprint)
+            "llm2comp_benchmarks.systems.load.load_model", lambda name=None, options=None: Breaking(times, fingerprint)
         )
 
     return load

@@ -60,6 +60,7 @@ def test_build_report_as_json(tmp_path: Path, corpus: Path, llm2comp_command: Ca
         "documents",
         "skipped",
         "cut",
+        "empty",
         "dimension",
         "bytes",
         "seconds",
@@ -197,7 +198,6 @@ def test_a_run_never_replaces_a_device(
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("a question", "--queries", "q"),
         ("--queries", "q"),
         ("a question", "--run", "r"),

@@ -203,7 +203,6 @@ def test_an_empty_index_says_so(
 
 
 WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
-    "no question": ((), 'give either a question ("what to look for") or --queries FILE'),
     "an empty question": ((" ",), "the question is empty"),
     "k too large": (("q", "-k", "1001"), "Invalid value for '-k'"),
     "k of nothing": (("q", "-k", "0"), "Invalid value for '-k'"),

@@ -1,7 +1,7 @@
 """FAISS indexes on disk: build one from a corpus or from vectors, add, delete, merge, search and verify.
 
-The verbs are `build_index`, `open_index`, `add_documents`, `sync_index`, `delete_documents`, `merge_index` and
-`verify_index`.
+The verbs are `build_index`, `open_index`, `add_documents`, `sync_index`, `delete_documents`, `merge_index`,
+`rebuild_index`, `undo_index` and `verify_index`.
 Imports the core (`llm2comp`); no adapter, no benchmark.
 """
 
@@ -14,7 +14,9 @@ from llm2comp_indexes.builder.index import BuildReport, build_index
 from llm2comp_indexes.builder.shard_file import Part, parse_part
 from llm2comp_indexes.change.delete import DeleteReport, delete_documents
 from llm2comp_indexes.change.merge import MergeReport, merge_index
+from llm2comp_indexes.change.rebuild import RebuildReport, rebuild_index
 from llm2comp_indexes.change.sync import SyncReport, sync_index
+from llm2comp_indexes.change.undo import UndoReport, undo_index
 from llm2comp_indexes.change.update import AddReport, add_documents
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.export.run import ExportReport, export_index
@@ -44,10 +46,12 @@ __all__ = [
     "IndexOptions",
     "MergeReport",
     "Part",
+    "RebuildReport",
     "Report",
     "SearchOptions",
     "ShardReport",
     "SyncReport",
+    "UndoReport",
     "VectorFiles",
     "Targets",
     "Wishes",
@@ -61,6 +65,8 @@ __all__ = [
     "merge_index",
     "open_index",
     "parse_part",
+    "rebuild_index",
     "sync_index",
+    "undo_index",
     "verify_index",
 ]

@@ -53,6 +53,7 @@ from llm2comp.cli.index_options import (
     index_options,
 )
 from llm2comp.cli.index_plan import plan, print_forecast
+from llm2comp.cli.index_rebuild import rebuild
 from llm2comp.cli.index_sync import print_synced, sync
 from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
@@ -78,7 +79,9 @@ def register(app: typer.Typer) -> None:
         build: "Encode documents and index them.",
         add: "Add new documents, replace changed ones.",
         sync: "Follow the sources: add, replace, rename, delete.",
-        delete: "Delete documents by id.",
+        delete: "Delete documents by id or by a filter.",
+        rebuild: "Encode all documents again, with other settings.",
+        undo: "Go back to the commit before.",
         merge: "Rewrite the index as one segment.",
         info: "Show what an index holds and how well it searches.",
         export: "Write ids, texts, metadata and vectors for other tools.",
@@ -318,16 +321,23 @@ def delete(
     folder: Folder,
     identifiers: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of documents.")] = None,
     ids: Annotated[Path | None, typer.Option("--ids", metavar="FILE", help="File of ids, one per line.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="FILTER", help="Delete what passes a filter on metadata, as of `search`, instead of ids."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only count.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete documents by id; ids that the index does not hold are reported, the others are deleted."""
-    if not identifiers and ids is None:
-        raise typer.BadParameter("give ids, or --ids FILE with one per line")
+    """Delete documents by id or by a filter; ids that the index does not hold are reported, the others are deleted."""
+    if where is None and not identifiers and ids is None:
+        raise typer.BadParameter("give ids, --ids FILE with one per line, or --where FILTER")
+    if where is not None and (identifiers or ids is not None):
+        raise typer.BadParameter("give ids or --where FILTER, not both")
     identifiers = [*(identifiers or []), *(read_ids(ids) if ids else [])]
     from llm2comp_indexes import delete_documents
     from llm2comp_indexes.format.manifest import read_manifest
 
-    report = delete_documents(folder, identifiers)
+    report = delete_documents(folder, identifiers, where=where, dry_run=dry_run)
     manifest = read_manifest(folder)
     if report.missing:
         chunks = manifest.options.chunk_tokens is not None and any("#" in name for name in report.missing)
@@ -336,10 +346,27 @@ def delete(
     if as_json:
         print_json(report._asdict())
         return
+    if dry_run:
+        print(f"{report.deleted:,} of {format_documents(manifest.documents)} would be deleted; nothing was written")
+        return
     merge_hint = (
         f"; `llm2comp index merge {quote_path(folder)}` frees the space" if report.deleted and manifest.segments else ""
     )
     print(f"{report.deleted:,} deleted, {format_documents(manifest.documents)} left{merge_hint}")
+
+
+def undo(folder: Folder, as_json: AsJson = False) -> None:
+    """Go back to the commit before the last change; run again, undo takes back the undo.
+
+    One commit is kept, until the next change. A merge keeps none.
+    """
+    from llm2comp_indexes import undo_index
+
+    report = undo_index(folder)
+    if as_json:
+        print_json(report._asdict())
+    else:
+        print(f"back at the commit before: {format_documents(report.documents)}, {report.before:,} until now")
 
 
 def merge(

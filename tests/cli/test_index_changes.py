@@ -263,3 +263,17 @@ def test_sync_of_another_corpus_is_refused(folder: Path, newer: Path, llm2comp_c
     assert "newer.jsonl: no source of the index" in run.err
     assert run.err.count("\n") == 1
     assert verify_index(folder).commit == 1
+
+
+def test_delete_where_and_undo(folder: Path, llm2comp_command: Command) -> None:
+    planned = llm2comp_command("index", "delete", folder, "--where", "year < 2003", "--dry-run")
+    assert planned.out == "5 of 12 documents would be deleted; nothing was written\n"
+    done = llm2comp_command("index", "delete", folder, "--where", "year < 2003")
+    assert done.out.startswith("5 deleted, 7 documents left")
+    assert llm2comp_command("index", "undo", folder).out == "back at the commit before: 12 documents, 7 until now\n"
+    wrong = llm2comp_command("index", "delete", folder, "--where", "yaer < 2003")
+    assert wrong.code == 1
+    assert wrong.err.count("\n") == 1
+    assert "yaer" in wrong.err
+    assert llm2comp_command("index", "delete", folder, "d1", "--where", "year < 2003").code == 2
+    assert verify_index(folder).documents == 12

@@ -16,7 +16,7 @@ import pytest
 
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import IndexOptions, build_index, open_index, verify_index
-from llm2comp_indexes.format.manifest import read_manifest, segment_folder
+from llm2comp_indexes.format.manifest import read_manifest, read_previous, segment_folder
 from tests.indexes.faults import Fault, FaultServer
 from tests.word_encoder import WORDS, WordEncoder
 
@@ -200,7 +200,10 @@ def disturb(server: FaultServer, job: Job, folder: Path, faults: list[Fault], ex
     assert run.error == "", f"{faults}: {run}"
     assert run.encoded == ([] if done else job.texts[durable:]), f"{faults}: a finished block was encoded again"
     assert state(folder) == state(job.after), f"{faults}"
-    named = {f"segments/{segment.name}/{name}" for segment in read_manifest(folder).segments for name in segment.files}
+    manifest = read_manifest(folder)
+    commits = [manifest, *filter(None, [read_previous(folder, manifest)])]
+    named = {f"segments/{part.name}/{name}" for commit in commits for part in commit.segments for name in part.files}
+    named |= {"manifest.previous.json"} if commits[1:] else set()
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {
         "LOCK",
         "LOCK.pid",

@@ -152,7 +152,7 @@ def test_what_was_encoded_outlives_a_power_failure(
     verify_index(restored / "idx")
 
 
-def interrupt(*arguments: Any) -> None:
+def interrupt(*arguments: Any, **options: Any) -> None:
     raise KeyboardInterrupt
 
 

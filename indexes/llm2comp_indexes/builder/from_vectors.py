@@ -167,9 +167,8 @@ def build_from_vectors(
         segments, measured = _write(change, origin, queries, device, show)
         made = (origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments))
         sources = origin.sources
-        manifest = change.commit(
-            Manifest(0, *made, {}, sources=sources, unlisted=sources is None, encoder=origin.recorded)
-        )
+        made_of = Manifest(0, *made, {}, sources=sources, unlisted=sources is None, encoder=origin.recorded)
+        manifest = change.commit(made_of, keep=False)
     return BuildReport(
         manifest.documents,
         skips.count,

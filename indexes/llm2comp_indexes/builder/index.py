@@ -149,7 +149,8 @@ def build_index(
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
             segment, measured = finish_segment(new, chosen, encoder=loaded, device=device, progress=show, seconds=spent)
         made = (name, loaded.fingerprint, encode.dimension, chosen, (segment,))
-        manifest = change.commit(Manifest(0, *made, {}, sources=unique, encoder=recorded))
+        made_of = Manifest(0, *made, {}, sources=unique, encoder=recorded)
+        manifest = change.commit(made_of, keep=False)
     seconds = time.perf_counter() - start
     return BuildReport(
         manifest.documents,

@@ -70,7 +70,8 @@ def merge_index(
         segments, measured = (
             _rewrite(path, change, before, chosen, device, progress or silent) if before.segments else ((), None)
         )
-        change.commit(replace(before, options=chosen, segments=segments, chunk_fields=CHUNK_FIELDS))
+        merged = replace(before, options=chosen, segments=segments, chunk_fields=CHUNK_FIELDS)
+        change.commit(merged, keep=False)  # to free the space of what is deleted
     return MergeReport(len(before.segments), dropped, time.perf_counter() - start, measured)
 
 
@@ -78,7 +79,8 @@ def _check(options: IndexOptions, before: Manifest) -> None:
     """Raises SettingsError, before anything is written, if a merge cannot apply the options."""
     if changed := [name for name in _FIXED if getattr(options, name) != getattr(before.options, name)]:
         raise SettingsError(
-            f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again; build the index again"
+            f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again: llm2comp index "
+            "rebuild (rebuild_index)"
         )
     if options.type != "auto" and before.rows:
         parse_type(options.type, rows=before.rows, dimension=before.dimension)

@@ -54,11 +54,13 @@ class TrackedRows:
         self.met: Counter[int] = Counter()
         self._seen = [np.zeros(segment.rows, np.bool_) for segment in self._segments]
 
-    def meet(self, segment: int, rows: list[int]) -> None:
-        """Notes that the document of these rows is in the sources, or was replaced."""
-        if not self._seen[segment][rows[0]]:
-            self.met[int(self.origins[segment].sources[rows[0]])] += 1
+    def meet(self, segment: int, rows: list[int]) -> bool:
+        """Notes that the document of these rows is in the sources, or was replaced; whether it was not noted before."""
+        if self._seen[segment][rows[0]]:
+            return False
+        self.met[int(self.origins[segment].sources[rows[0]])] += 1
         self._seen[segment][rows] = True
+        return True
 
     def record(self, segment: int, rows: list[int], origin: Origin) -> None:
         """Records the origin of a document that is as the index has it, unless it is of a source not compared."""
@@ -72,6 +74,10 @@ class TrackedRows:
             rows = np.flatnonzero(chosen if segment.alive is None else chosen & segment.alive)
             for identifier, its_rows in group_rows(segment, rows.tolist()):
                 yield StoredDocument(place, its_rows, identifier, int(self.origins[place].sources[its_rows[0]]))
+
+    def unmet(self) -> Iterator[StoredDocument]:
+        """Documents of all sources, and of none, that were not met."""
+        return self.find_of((*self._compared, UNKNOWN), self._seen)
 
     def vanished(self) -> Iterator[StoredDocument]:
         """Documents of the sources compared that were not met."""

@@ -55,7 +55,7 @@ def create_empty_index(
     if any(target.glob("segments/*/*")):
         raise IndexFolderError(f"{folder}: holds an unfinished build; continue it, or name another folder")
     with create_index(target, overwrite=False) as change:
-        change.commit(Manifest(0, model, fingerprint, dimension, chosen, (), {}))
+        change.commit(Manifest(0, model, fingerprint, dimension, chosen, (), {}), keep=False)
 
 
 def upsert_vectors(
@@ -117,7 +117,7 @@ def clear_index(folder: str | Path, *, wait: float = 0.0) -> None:
     with change_index(Path(folder), wait=wait) as change:
         assert change.before is not None
         if change.before.segments:
-            change.commit(replace(change.before, segments=()))
+            change.commit(replace(change.before, segments=()), keep=False)  # to free the space at once
 
 
 def _check_names(documents: Sequence[Document]) -> None:

@@ -17,18 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 import llm2comp
-from llm2comp.atomic import sync_folder
+from llm2comp.atomic import sync_folder, write_file
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.files import HashedFile
 from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
 from llm2comp_indexes.format.manifest import (
     MANIFEST,
+    PREVIOUS,
     Manifest,
     Names,
     Segment,
     manifest_state,
     read_manifest,
+    read_previous,
     segment_folder,
     write_manifest,
 )
@@ -63,12 +65,19 @@ class Change:
 
     Attributes:
         before: The commit it starts from; None for a new index.
+        previous: The commit before that; None: it is not kept.
     """
 
     def __init__(self, folder: Path, before: Manifest | None) -> None:
         self.folder, self.before = folder, before
+        self.previous = read_previous(folder, before) if before else None
         self._identity = manifest_state(folder)
-        self._taken = [segment.name for segment in before.segments] if before else []
+        self._taken = list(self.committed)
+
+    @property
+    def committed(self) -> set[str]:
+        """Names of the segments of the commit that this change starts from, and of the one before that."""
+        return {segment.name for manifest in (self.before, self.previous) if manifest for segment in manifest.segments}
 
     @property
     def commit_number(self) -> int:
@@ -84,8 +93,13 @@ class Change:
         self._taken.append(folder.name)
         return SegmentWriter(folder, dimension, store, header=header)
 
-    def commit(self, manifest: Manifest) -> Manifest:
-        """Commits the manifest, with the next number, and removes every file that it does not name."""
+    def commit(self, manifest: Manifest, *, keep: bool = True) -> Manifest:
+        """Commits the manifest, with the next number, and removes every file that no commit needs.
+
+        Args:
+            manifest: What the index is from now on.
+            keep: Whether the commit before, and its files, are kept until the next commit, for `undo_index`.
+        """
         numbered = replace(manifest, commit=self.commit_number, created_by=versions())
         for segment in numbered.segments:
             sync_folder(segment_folder(self.folder, segment))
@@ -97,9 +111,12 @@ class Change:
                 f"{self.folder}: was replaced by another index meanwhile, which was not changed; run this again to "
                 "change it"
             )
+        self.previous = self.before if keep else None
+        if self.previous:
+            write_file(self.folder / PREVIOUS, [(self.folder / MANIFEST).read_bytes()], draft=f"{PREVIOUS}.new")
         write_manifest(self.folder, numbered)
         self.before, self._identity = numbered, manifest_state(self.folder)
-        _sweep(self.folder, numbered)
+        _sweep(self.folder, numbered, self.previous)
         return numbered
 
 
@@ -227,7 +244,7 @@ def change_index(folder: Path, *, wait: float = 0.0) -> Iterator[Change]:
     with _explained(folder), sole_writer(folder, wait=wait):
         _refuse_links(folder)
         change = Change(folder, before := read_manifest(folder))
-        _sweep(folder, before, keep_unfinished=True)  # files of a run that was killed after its commit
+        _sweep(folder, before, change.previous, keep_unfinished=True)  # files of a run that was killed after its commit
         try:
             yield change
         except BaseException:
@@ -260,7 +277,7 @@ def _touch(place: Path, folder: Path) -> bool:
 
 def _remove_empty_segments(change: Change) -> None:
     """Removes segments without a finished block, which no later run could continue."""
-    kept = {segment.name for segment in change.before.segments} if change.before else set()
+    kept = change.committed
     for folder in _segment_folders(change.folder):
         journal = folder / JOURNAL
         if folder.name not in kept and (not journal.is_file() or journal.read_bytes().count(b"\n") < 2):
@@ -284,18 +301,25 @@ def _segment_folders(folder: Path) -> list[Path]:
     return list(filter(is_segment_folder, parent.iterdir())) if parent.is_dir() else []
 
 
-def _sweep(folder: Path, manifest: Manifest, *, keep_unfinished: bool = False) -> None:
-    """Removes what the manifest does not name.
+def _sweep(
+    folder: Path, manifest: Manifest, previous: Manifest | None = None, *, keep_unfinished: bool = False
+) -> None:
+    """Removes what neither of the manifests names.
 
     What cannot be removed now (on some systems, while a reader has it open) is removed the next time.
     """
-    named = {segment.name: segment for segment in manifest.segments}
+    named: dict[str, set[str]] = {}
+    for segment in (*manifest.segments, *(previous.segments if previous else ())):
+        named.setdefault(segment.name, set()).update(segment.files)
+    if previous is None:
+        with suppress(OSError):
+            (folder / PREVIOUS).unlink(missing_ok=True)
     for path in _segment_folders(folder):
         if path.name not in named:
             if not (keep_unfinished and (path / JOURNAL).exists()):
                 shutil.rmtree(path, ignore_errors=True)
             continue
-        files = named[path.name].files
+        files = named[path.name]
         kept = {name.partition("/")[0] for name in files}
         for file in path.iterdir():
             if file.is_dir() and file.name not in kept:

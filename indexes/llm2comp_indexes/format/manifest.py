@@ -26,6 +26,7 @@ from llm2comp_indexes.options import IndexOptions
 
 __all__ = [
     "MANIFEST",
+    "PREVIOUS",
     "Manifest",
     "Names",
     "Segment",
@@ -35,11 +36,14 @@ __all__ = [
     "parse_sources",
     "read_manifest",
     "read_manifest_alone",
+    "read_previous",
     "segment_folder",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
+PREVIOUS = "manifest.previous.json"
+"""The manifest of the commit before, if its files are kept."""
 _METRIC = "inner_product"
 _FORMAT = JsonFormat("index manifest", IndexFolderError, "build the index again in a new folder", version=2)
 _MOST_DIMENSIONS = 1 << 16
@@ -221,6 +225,18 @@ def read_manifest(folder: Path) -> Manifest:
             if _load(folder) == content:
                 raise  # else a writer committed and removed old files meanwhile
     return _check(folder, _load(folder))
+
+
+def read_previous(folder: Path, manifest: Manifest) -> Manifest | None:
+    """The commit before the one of this manifest; None: it is not kept, or some of its files are gone."""
+    path = folder / PREVIOUS
+    if not path.is_file() or path.is_symlink():
+        return None
+    try:
+        previous = _check(folder, _FORMAT.read(path))
+    except IndexFolderError:
+        return None
+    return previous if previous.commit == manifest.commit - 1 else None  # else a killed run left it
 
 
 def read_manifest_alone(folder: Path) -> Manifest:

@@ -7,7 +7,6 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +21,10 @@ from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.manifest import MANIFEST, Manifest, read_manifest
-from llm2comp_indexes.format.mapping import limit_explained
 from llm2comp_indexes.format.vectors import Neighbors
 from llm2comp_indexes.search.fusion import fuse
 from llm2comp_indexes.search.hits import Hit, WholeDocument
+from llm2comp_indexes.search.opened import LazyModel, OpenedCommit, open_segments
 from llm2comp_indexes.search.options import SearchOptions
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
@@ -77,13 +76,15 @@ def open_last_commit(
     encoder: EncoderOptions | None = None,
     *,
     searchable: bool = True,
+    known: Sequence[OpenSegment] = (),
 ) -> "Index":
     """The last commit; with `searchable=False`, to compare with: without the files that only searching needs.
 
     Raises:
         IndexFolderError: As `open_index`.
     """
-    settings: dict[str, Any] = {"model": model, "encoder": encoder, "searchable": searchable, "for_queries": searchable}
+    settings: dict[str, Any] = {"model": model, "encoder": encoder, "known": known}
+    settings |= {"searchable": searchable, "for_queries": searchable}
     manifest = read_manifest(folder)
     for _ in range(_OPEN_TRIES):
         try:
@@ -96,7 +97,7 @@ def open_last_commit(
 
 
 class Index:
-    """An open index; made by `open_index`. It shows one commit while it is open; any number of threads may search it.
+    """An open index; made by `open_index`. It shows one commit until `refresh`; any number of threads may search it.
 
     Its files are closed by `close`, at the end of a `with` block, or when the object is garbage-collected.
 
@@ -115,6 +116,7 @@ class Index:
         encoder: EncoderOptions | None = None,
         searchable: bool = True,
         for_queries: bool = False,
+        known: Sequence[OpenSegment] = (),
     ) -> None:
         """Opens the commit.
 
@@ -125,29 +127,40 @@ class Index:
             encoder: As for `open_index`.
             searchable: Whether to open the files that only searching needs.
             for_queries: Whether the model encodes nothing but queries, and so may run with another dtype or engine.
+            known: Open segments, of which those that the commit has too are used.
         """
         self.folder = folder
-        self.manifest = manifest
-        self._hit_type = WholeDocument if manifest.options.chunk_tokens is None else Hit
         self._place = folder.absolute()
         self._spent = threading.local()
         self._device = "cpu"
-        self._encoder: Encoder | None = None
         self._model: str | Encoder | None = None  # its name or, if it was given as an object, that object
         self._options = encoder
         kept = (encoder or EncoderOptions()).within(manifest.encoder, str(folder), for_queries=for_queries)
-        self._load_with = kept
+        self._opened = OpenedCommit(manifest, [], [], LazyModel(), kept)
         if model is not None:
             loaded, name = load_encoder(model, kept if isinstance(model, str | Path) else encoder)
-            self._encoder, self._model = self._check(loaded), name or loaded
-        with limit_explained(), ExitStack() as opened:
-            self.segments: list[OpenSegment] = []
-            for segment in manifest.segments:
-                self.segments.append(OpenSegment(folder, manifest, segment, searchable=searchable))
-                opened.callback(self.segments[-1].close)
-            opened.pop_all()
-        # First row of each segment, and the end
-        self._starts = list(accumulate((segment.rows for segment in self.segments), initial=0))
+            self._opened.model.encoder, self._model = self._check(loaded), name or loaded
+        segments = open_segments(folder, manifest, known, searchable=searchable)
+        starts = list(accumulate((segment.rows for segment in segments), initial=0))
+        self._opened = self._opened._replace(segments=segments, starts=starts)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The commit that the index shows."""
+        return self._opened.manifest
+
+    @property
+    def segments(self) -> list[OpenSegment]:
+        """The open segments of the commit; none after `close`."""
+        return self._opened.segments
+
+    @property
+    def _starts(self) -> list[int]:
+        return self._opened.starts
+
+    @property
+    def _hit_type(self) -> type[Hit]:
+        return WholeDocument if self.manifest.options.chunk_tokens is None else Hit
 
     def __len__(self) -> int:
         return self.manifest.documents
@@ -169,7 +182,8 @@ class Index:
         return _reopen, (str(self._place), self._model, self._device, *state)
 
     def __copy__(self) -> "Index":
-        model = self._model if self._encoder is None else self._encoder
+        loaded = self._opened.model.encoder
+        model = self._model if loaded is None else loaded
         options = self._options if model is None or isinstance(model, str) else None
         state = (self.manifest.fingerprint, _state(self.manifest), options)
         return _reopen(str(self._place), model, self._device, *state)
@@ -179,9 +193,46 @@ class Index:
 
     def close(self) -> None:
         """Closes the files of the index, which can then no longer be searched."""
-        for segment in self.segments:
+        segments, self._opened = self.segments, self._opened._replace(segments=[])
+        for segment in segments:
             segment.close()
-        self.segments = []
+
+    def refresh(self) -> bool:
+        """Shows the last commit from now on; whether it was another one.
+
+        The model stays loaded, and files that both commits have stay open. Searches of other threads that began before
+        end with the commit that they began with. Rows that `search_vectors` returned before are not those of `fetch`
+        any more.
+
+        Raises:
+            IndexFolderError: The index is gone, damaged, or was built again with another model, while the model was
+                given to `open_index`.
+        """
+        if read_manifest(self._place) == self.manifest:
+            return False
+        latest = open_last_commit(self._place, None, self._options, known=self.segments)
+        opened, before = latest._opened, self._opened
+        if (opened.manifest.fingerprint, opened.manifest.encoder) == (
+            before.manifest.fingerprint,
+            before.manifest.encoder,
+        ):
+            opened = opened._replace(model=before.model, load_with=before.load_with)
+        elif self._model is not None:
+            raise IndexFolderError(
+                f"{self.folder}: built again with another model than the one that it was opened with; open it again "
+                "(open_index)"
+            )
+        if self._device != "cpu":
+            new = [segment for segment in opened.segments if segment not in before.segments]
+            _use_gpus(new, required=self._device == "cuda")
+        self._opened = opened  # at once; the old files are closed when the last search that uses them has ended
+        return True
+
+    def _pinned(self) -> "Index":
+        """This index at its present commit, whatever `refresh` does meanwhile."""
+        pinned = object.__new__(type(self))
+        pinned.__dict__.update(self.__dict__)
+        return pinned
 
     def use_gpus(self, *, required: bool = True) -> None:
         """Copies the index to all GPUs that FAISS sees and searches there; scores still come from the stored vectors.
@@ -194,13 +245,7 @@ class Index:
             SettingsError: A segment's type is not supported, or the GPUs have too little memory.
         """
         self._device = "cuda" if required else "auto"
-        for segment in self.segments:
-            try:
-                segment.use_gpus()
-            except SettingsError as error:
-                if required:
-                    raise
-                _logger.warning("segment %s is searched by the CPU: %s", segment.segment.name, error)
+        _use_gpus(self.segments, required=required)
 
     @property
     def model(self) -> Encoder:
@@ -209,20 +254,21 @@ class Index:
         Raises:
             IndexFolderError: The model cannot be loaded, or is not the one that the index was built with.
         """
-        if self._encoder is None:
+        opened = self._opened
+        if opened.model.encoder is None:
             if not self.manifest.fingerprint:
                 raise IndexFolderError(
                     f"{self.folder}: its vectors were made elsewhere, by a model it does not know; name the model "
                     "(--model), or search_vectors"
                 )
             try:
-                encoder = load_encoder(self.manifest.model, self._load_with)[0]
+                encoder = load_encoder(opened.manifest.model, opened.load_with)[0]
             except LLM2CompError as error:
                 raise IndexFolderError(
                     f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)"
                 ) from error
-            self._encoder = self._check(encoder)
-        return self._encoder
+            opened.model.encoder = self._check(encoder)
+        return opened.model.encoder
 
     def search(
         self,
@@ -252,9 +298,10 @@ class Index:
         chosen = options or _DEFAULTS
         self._spent.encoding = 0.0
         hits: list[list[Hit]] = []
+        pinned = self._pinned()
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             block = slice(start, start + _QUERIES_AT_ONCE)
-            hits += self._search_block(list(queries[block]), k, chosen, None if vectors is None else vectors[block])
+            hits += pinned._search_block(list(queries[block]), k, chosen, None if vectors is None else vectors[block])
         return hits
 
     def search_vectors(
@@ -276,7 +323,8 @@ class Index:
         chosen = options or _DEFAULTS
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
-        return self._dense(vectors, min(k, self._starts[-1]), chosen, self._filter(chosen.where))
+        pinned = self._pinned()
+        return pinned._dense(vectors, min(k, pinned._starts[-1]), chosen, pinned._filter(chosen.where))
 
     @property
     def encode_seconds(self) -> float:
@@ -285,8 +333,9 @@ class Index:
 
     def fetch(self, row: int, score: float) -> Hit:
         """The document of a row that `search_vectors` returned, as a hit with this score."""
-        place = bisect_right(self._starts, row) - 1
-        identifier, title, text, metadata = self.segments[place].documents.fields(row - self._starts[place])
+        opened = self._opened
+        place = bisect_right(opened.starts, row) - 1
+        identifier, title, text, metadata = opened.segments[place].documents.fields(row - opened.starts[place])
         return self._hit_type(identifier, score, title, text, metadata)
 
     def surrounding(self, hit: Hit, chunks: int = 1) -> list[Hit]:
@@ -299,10 +348,11 @@ class Index:
         """
         if chunks < 0:
             raise SettingsError(f"chunks is {chunks}, expected 0 or more")
-        segments = self.segments if chunks and hit.document_id != hit.id else []
-        for start, segment in zip(self._starts, segments, strict=False):
+        pinned = self._pinned()
+        segments = pinned.segments if chunks and hit.document_id != hit.id else []
+        for start, segment in zip(pinned._starts, segments, strict=False):
             [rows] = segment.find_rows([hit.document_id])
-            around = [self.fetch(start + row, 0.0) for row in rows]
+            around = [pinned.fetch(start + row, 0.0) for row in rows]
             place = next((place for place, chunk in enumerate(around) if chunk.id == hit.id), None)
             if place is not None:
                 return [*around[max(0, place - chunks) : place], hit, *around[place + 1 : place + 1 + chunks]]
@@ -437,9 +487,24 @@ class Index:
             raise IndexFolderError(
                 f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), "
                 f"not with this model (fingerprint {actual[:12]}); name the one it was built with (--model), or build "
-                "the index again"
+                "the index again (llm2comp index rebuild)"
             )
         return encoder
+
+
+def _use_gpus(segments: Sequence[OpenSegment], *, required: bool) -> None:
+    for segment in segments:
+        try:
+            segment.use_gpus()
+        except SettingsError as error:
+            if required:
+                raise
+            _logger.warning("segment %s is searched by the CPU: %s", segment.segment.name, error)
+
+
+def _made_with(manifest: Manifest) -> tuple[str, EncoderOptions]:
+    """What the vectors depend on."""
+    return manifest.fingerprint, manifest.encoder
 
 
 class _Nowhere:

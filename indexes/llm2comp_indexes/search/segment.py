@@ -82,7 +82,7 @@ class OpenSegment:
         lexical = searchable and any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
         self.lexical: Lexical | None = open_lexical(self.folder / Names.LEXICAL, self.rows) if lexical else None
         self._columns: Bytes | None = (
-            map_file(self.folder / Names.METADATA) if searchable and Names.METADATA in segment.files else None
+            map_file(self.folder / Names.METADATA) if Names.METADATA in segment.files else None
         )
 
     def __enter__(self) -> Self:

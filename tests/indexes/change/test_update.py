@@ -19,7 +19,15 @@ from llm2comp_indexes import (
 )
 from llm2comp_indexes.change import compare
 from tests.indexes.clustered import draw_vectors
-from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, build_of_vectors, identifiers, make_documents
+from tests.indexes.live import (
+    ChunkingEncoder,
+    RecordingEncoder,
+    answers,
+    build_of_vectors,
+    identifiers,
+    make_documents,
+    names,
+)
 from tests.word_encoder import WordEncoder
 
 Write = Callable[..., Path]
@@ -309,7 +317,7 @@ def test_an_index_that_everything_was_deleted_from_is_empty_and_lives_on(
     folder = build(make_documents(range(10)), hybrid=True)
     assert delete_documents(folder, [f"d{row}" for row in range(10)]) == (10, ())
     assert (verify_index(folder).documents, verify_index(folder).segments) == (0, ())
-    assert not list((folder / "segments").iterdir())
+    assert names(folder / "segments") == {"000001"}, "of the commit before, kept for undo"
     for mode in ("dense", "bm25", "hybrid"):
         assert answers(folder, encoder, mode=mode) == [[]] * 5
     index = open_index(folder, model=encoder)
@@ -318,6 +326,7 @@ def test_an_index_that_everything_was_deleted_from_is_empty_and_lives_on(
     with pytest.raises(IndexFolderError, match="fingerprint"):
         add_documents(folder, [write_corpus(make_documents(range(3)))], model=WordEncoder(fingerprint="others"))
     assert add_documents(folder, [write_corpus(make_documents(range(3)))], model=encoder)[:3] == (3, 0, 0)
+    assert names(folder / "segments") == {"000003"}, "and no longer than until the next change"
     rebuilt = build(make_documents(range(3)), "rebuilt", hybrid=True)
     for mode in ("dense", "bm25", "hybrid"):
         assert answers(folder, encoder, mode=mode) == answers(rebuilt, encoder, mode=mode)

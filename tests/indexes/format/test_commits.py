@@ -58,7 +58,7 @@ def test_segments_that_lie_elsewhere_are_neither_swept_nor_written(
 ) -> None:
     """A manifest without segments and a link in their place: files outside the index would be removed."""
     empty(index_folder)
-    (index_folder / "segments").rmdir()
+    shutil.rmtree(index_folder / "segments")
     (index_folder / "segments").symlink_to(precious)
     changes: list[Callable[[], object]] = [
         lambda: add_documents(index_folder, [corpus], model=encoder),

@@ -10,6 +10,7 @@ __all__ = [
     "IndexFolderError",
     "LLM2CompError",
     "ModelFolderError",
+    "ServerError",
     "SettingsError",
     "TrainingError",
     "one_line",
@@ -35,6 +36,10 @@ class ModelFolderError(LLM2CompError):
 
 class IndexFolderError(LLM2CompError):
     """An index folder that is missing, incomplete, altered, or made with another model."""
+
+
+class ServerError(LLM2CompError):
+    """A server that cannot be reached, or that refuses a request; the message names its address."""
 
 
 class SettingsError(LLM2CompError, ValueError):

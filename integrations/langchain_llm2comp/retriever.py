@@ -8,10 +8,19 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
-from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from llm2comp.errors import SettingsError
-from llm2comp_adapters import Mode, check_query, hit_metadata, open_and_check
+from llm2comp_adapters import (
+    Mode,
+    RemoteIndex,
+    Server,
+    check_folder,
+    check_query,
+    check_url,
+    hit_metadata,
+    open_and_check,
+)
 from llm2comp_indexes import Hit, Index, SearchOptions
 
 __all__ = ["LLM2CompRetriever"]
@@ -26,11 +35,22 @@ class LLM2CompRetriever(BaseRetriever):
     `llm2comp_title` and `llm2comp_score`.
 
     `invoke(question, k=3, where="year >= 2020")` changes `k` and `where` for that question.
+
+    With `url`, a server (`llm2comp serve`) searches its index named `index` at its last commit, and this process loads
+    nothing.
     """
 
     model_config = ConfigDict(extra="forbid", validate_by_name=True)
 
-    index_dir: Path = Field(description="Folder of the index.", frozen=True)
+    index_dir: Path | None = Field(default=None, description="Folder of the index.", frozen=True)
+    url: str | None = Field(
+        default=None, description="Address of `llm2comp serve`, which searches, instead of index_dir.", frozen=True
+    )
+    index: str | None = Field(default=None, description="Name of the server's index; None: its only one.", frozen=True)
+    api_key: SecretStr | None = Field(
+        default=None, exclude=True, repr=False, description="Key that the server wants.", frozen=True
+    )
+    timeout: float = Field(default=60.0, gt=0, description="Seconds until the server must have answered.", frozen=True)
     k: int = Field(
         default=10,
         ge=1,
@@ -55,15 +75,22 @@ class LLM2CompRetriever(BaseRetriever):
         description="Model of the index, loaded, or the folder or Hub id to load it from.",
     )
 
-    _index: Index = PrivateAttr()
+    _index: Index | RemoteIndex = PrivateAttr()
 
-    def __init__(self, index_dir: str | Path, **settings: Any) -> None:
+    def __init__(self, index_dir: str | Path | None = None, **settings: Any) -> None:
         fields: dict[str, Any] = {"index_dir": index_dir, **settings}
         super().__init__(**fields)
 
     @model_validator(mode="after")
     def _open(self) -> Self:
-        self._index = open_and_check(self.index_dir, self.model, self.k, self._search_options(self.where))
+        if self.index_dir is not None:
+            check_folder(url=self.url, index=self.index, api_key=self.api_key)
+            self._index = open_and_check(self.index_dir, self.model, self.k, self._search_options(self.where))
+        else:
+            url = check_url(self.url, model=self.model)
+            key = self.api_key.get_secret_value() if self.api_key else None
+            self._index = RemoteIndex(Server(url, key, self.timeout), self.index, self.mode, self.options)
+            self._index.search("", self.k, self.where)  # so that errors show now
         return self
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -84,8 +111,11 @@ class LLM2CompRetriever(BaseRetriever):
         if k is not None and similarity_top_k is not None:
             raise SettingsError("k and similarity_top_k are the same setting; give one of them")
         top_k = next((number for number in (k, similarity_top_k) if number is not None), self.k)
-        options = self._search_options(self.where if where is None else where)
-        [hits] = self._index.search([check_query(query)], top_k, options=options)
+        where = self.where if where is None else where
+        if isinstance(self._index, RemoteIndex):
+            hits = self._index.search(check_query(query), top_k, where)
+        else:
+            [hits] = self._index.search([check_query(query)], top_k, options=self._search_options(where))
         return [_document(hit) for hit in hits]
 
     def _search_options(self, where: str | None) -> SearchOptions:

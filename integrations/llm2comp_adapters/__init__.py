@@ -1,10 +1,12 @@
-"""Shared base of the LlamaIndex and LangChain classes: encoder settings, and hits as documents of either framework.
+"""Shared base of the LlamaIndex and LangChain classes: encoder settings, hits, servers as models and indexes.
 
 Imports `llm2comp_indexes` and the core; no framework.
 """
 
 from llm2comp_adapters.embedding_name import name_embedding
-from llm2comp_adapters.retrieval import Mode, hit_metadata, open_and_check
+from llm2comp_adapters.remote import RemoteIndex
+from llm2comp_adapters.retrieval import Mode, check_folder, check_url, hit_metadata, open_and_check
+from llm2comp_adapters.server import Server
 from llm2comp_adapters.store import Candidates, DocumentStore, Filter, make_document
 from llm2comp_adapters.text_encoder import BUNDLED, LOADED, TextEncoder, check_query, check_texts
 
@@ -15,9 +17,13 @@ __all__ = [
     "DocumentStore",
     "Filter",
     "Mode",
+    "RemoteIndex",
+    "Server",
     "TextEncoder",
+    "check_folder",
     "check_query",
     "check_texts",
+    "check_url",
     "hit_metadata",
     "make_document",
     "name_embedding",

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from llm2comp.bundled_models import find_bundled
 from llm2comp_adapters.text_encoder import LOADED, TextEncoder
 
 __all__ = ["EmbeddingName", "name_embedding"]
@@ -34,10 +35,11 @@ def name_embedding(embedding: Any, name: str | None = None) -> EmbeddingName:
     if embedding is None:
         return EmbeddingName()
     if isinstance(embedding, TextEncoder):
-        plain = embedding.fingerprint == embedding.model.fingerprint
+        plain = embedding.fingerprint == embedding.plain_fingerprint
         model = embedding.model_name if plain and embedding.model_name != LOADED else None
-        dimension = embedding.truncate_dim or embedding.model.get_embedding_dimension() or 0
-        return EmbeddingName(embedding.document_fingerprint, model, dimension)
+        if embedding.base_url is not None:  # the name is the server's: another model may have it here
+            model = find_bundled(embedding.plain_fingerprint) if plain else None
+        return EmbeddingName(embedding.document_fingerprint, model, embedding.dimension)
     names = (getattr(embedding, field, None) for field in ("model_name", "model"))
     model_name = next((text for text in names if isinstance(text, str) and text != "unknown"), "")
     return EmbeddingName(" ".join(filter(None, (type(embedding).__name__, model_name))))

@@ -6,9 +6,10 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from llm2comp.errors import SettingsError
 from llm2comp_indexes import Encoder, Hit, Index, SearchOptions, open_index
 
-__all__ = ["Mode", "hit_metadata", "open_and_check"]
+__all__ = ["Mode", "check_folder", "check_url", "hit_metadata", "open_and_check"]
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 """Search by vectors, by words, or by both."""
@@ -31,6 +32,35 @@ def open_and_check(folder: str | Path, model: str | Path | Encoder | None, k: in
     if options.mode != "bm25":
         index.model  # noqa: B018  (loads it)
     return index
+
+
+def check_folder(**settings: Any) -> None:
+    """Checks that nothing is given with a folder that is for a server.
+
+    Raises:
+        SettingsError: A setting is not None; the message names it.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            raise SettingsError(f"index_dir is given together with {name}, which is for a server: give either")
+
+
+def check_url(url: str | None, **settings: Any) -> str:
+    """The address of the server.
+
+    Args:
+        url: The address.
+        settings: What is for a folder.
+
+    Raises:
+        SettingsError: There is none, or a setting is not None; the message names it.
+    """
+    if url is None:
+        raise SettingsError("give index_dir, the folder of an index, or url, the address of llm2comp serve")
+    for name, value in settings.items():
+        if value is not None:
+            raise SettingsError(f"url is given together with {name}, which the server decides: leave it out")
+    return url
 
 
 def hit_metadata(hit: Hit) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -13,14 +13,20 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
+    SecretStr,
     computed_field,
     model_validator,
 )
 
 import llm2comp
-from llm2comp import LLM2Comp
 from llm2comp.bundled_models import DEFAULT_MODEL, as_folder
-from llm2comp.encoder import MemoryEncoder
+from llm2comp_adapters.remote import RemoteEncoder
+from llm2comp_adapters.server import Server
+
+if TYPE_CHECKING:
+    from llm2comp import LLM2Comp
+else:
+    LLM2Comp = Any  # checked by `_loaded`: with a server, the process never imports torch
 
 __all__ = ["BUNDLED", "LOADED", "TextEncoder", "check_query", "check_texts"]
 
@@ -40,6 +46,8 @@ def _loaded(value: Any) -> Any:
         raise ValueError(
             f"expected a loaded model (llm2comp.load); give the folder or Hub id {str(value)!r} as model_name"
         )
+    if value is not None and not isinstance(value, llm2comp.LLM2Comp):
+        raise ValueError(f"Input should be an instance of LLM2Comp, not {_show(value)}")
     return value
 
 
@@ -49,6 +57,9 @@ class TextEncoder(BaseModel):
     Without arguments, the encoder is the bundled model as it was saved. Any number of threads may use one object. A
     dump contains the settings and the fingerprint of the model, which is checked when an object is created from it.
     Pickling does the same: it contains weights only if they were passed as `model`.
+
+    With `base_url`, texts are encoded by a server (`llm2comp serve`); no model is loaded in this process, and
+    `model_name` is the name that the server knows it by. The key is not in a dump, but in a pickle.
     """
 
     model_config = ConfigDict(
@@ -92,8 +103,18 @@ class TextEncoder(BaseModel):
         description="Whether vectors are scaled to unit length; None: as the model was saved.",
     )
     show_progress: bool = Field(default=False, description="Show a progress bar when many texts are embedded.")
+    base_url: str | None = Field(
+        default=None, frozen=True, description="Address of `llm2comp serve`, which encodes; None: this process does."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, exclude=True, repr=False, frozen=True, description="Key that the server wants."
+    )
+    timeout: float = Field(default=60.0, gt=0, frozen=True, description="Seconds until the server must have answered.")
+    max_retries: int = Field(
+        default=5, ge=0, frozen=True, description="Further tries when the server is overloaded, when it says to."
+    )
 
-    _encoder: LLM2Comp = PrivateAttr()
+    _encoder: LLM2Comp | RemoteEncoder = PrivateAttr()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -102,6 +123,7 @@ class TextEncoder(BaseModel):
 
         Raises:
             ModelFolderError, BackboneError: As `llm2comp.load`.
+            ServerError: The server cannot be reached, refuses the key, or has no such model.
             ValidationError: Settings contradict each other or the model, or `fingerprint` is that of another model.
         """
         if not isinstance(data, dict):
@@ -112,7 +134,10 @@ class TextEncoder(BaseModel):
             if name != "fingerprint" and not (name == "model" and value is None)
         }
         encoder = handler(settings)
-        encoder._set_model(loaded="model" in settings)
+        if encoder.base_url is not None:
+            encoder._set_server(encoder.base_url)
+        else:
+            encoder._set_model(loaded="model" in settings)
         expected = data.get("fingerprint")
         if expected is not None and expected != encoder.fingerprint:
             raise ValueError(
@@ -121,6 +146,17 @@ class TextEncoder(BaseModel):
                 "leave the fingerprint out"
             )
         return encoder
+
+    def _set_server(self, url: str) -> None:
+        """Sets the encoder: the server's model named `model_name`, or its first one."""
+        for name in ("model", "device", "max_length", "normalize"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"base_url is given together with {name}, which the server decides: give either")
+        key = self.api_key.get_secret_value() if self.api_key else None
+        name = self.model_name if "model_name" in self.model_fields_set else None
+        self._encoder = RemoteEncoder(Server(url, key, self.timeout, self.max_retries), name)
+        self.__dict__["model_name"] = self._encoder.name  # the field is frozen
+        self._check_dimension()
 
     def _set_model(self, *, loaded: bool) -> None:
         """Sets the model and the encoder: the model in `model` if it is `loaded`, else the one named `model_name`."""
@@ -138,7 +174,10 @@ class TextEncoder(BaseModel):
         # Both fields are frozen, so they are set in the dictionary of the object
         self.__dict__.update(model=model, model_name=LOADED if loaded else self.model_name)
         self._encoder = _adapt(model, max_length=self.max_length, normalize=self.normalize)
-        dimension = model.get_embedding_dimension()
+        self._check_dimension()
+
+    def _check_dimension(self) -> None:
+        dimension = self._encoder.get_embedding_dimension()
         if self.truncate_dim is not None and dimension is not None and self.truncate_dim > dimension:
             raise ValueError(f"truncate_dim is {self.truncate_dim}, the model's vectors have {dimension} components")
 
@@ -153,17 +192,30 @@ class TextEncoder(BaseModel):
         """As `fingerprint`, of what the direction of a document's vector depends on."""
         return self._hash("text_instruction", "max_length", "truncate_dim")
 
+    @property
+    def plain_fingerprint(self) -> str:
+        """Fingerprint of the model without the settings."""
+        return self._encoder.fingerprint if self.model is None else self.model.fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector; 0: unknown."""
+        return self.truncate_dim or self._encoder.get_embedding_dimension() or 0
+
     def _hash(self, *names: str) -> str:
         settings = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        fingerprint: str = self.plain_fingerprint
         if not settings:
-            return self.model.fingerprint
-        return hashlib.sha256(f"{self.model.fingerprint} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+            return fingerprint
+        return hashlib.sha256(f"{fingerprint} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Function and settings that create the object in another process; the model is loaded there if it was here."""
         settings = self.model_dump()
         settings.pop("class_name", None)
-        return _restore, (type(self), settings | ({"model": self.model} if self.model_name == LOADED else {}))
+        if self.model_name == LOADED:
+            settings["model"] = self.model
+        return _restore, (type(self), settings | ({"api_key": self.api_key} if self.api_key else {}))
 
     def _encode_query(self, text: str) -> list[float]:
         """The vector of a query.
@@ -230,10 +282,12 @@ def _adapt(model: LLM2Comp, *, max_length: int | None, normalize: bool | None) -
     """
     if max_length is None and normalize is None:
         return model
+    from llm2comp.encoder import MemoryEncoder
+
     encoder = model.encoder
     if max_length is not None:
         encoder = MemoryEncoder(encoder.backbone, encoder.tokenizer, encoder.memory, max_length=max_length)
-    adapted = LLM2Comp(
+    adapted = llm2comp.LLM2Comp(
         encoder,
         pooling=model.pooling,
         normalize=model.normalize if normalize is None else normalize,

@@ -62,13 +62,21 @@ class Model:
         )
         metrics.watch_queue(name, lambda: self.batcher.waiting_tokens)
 
-    def tokenize(self, texts: Sequence[str], *, query: bool = False, truncate: bool | None = None) -> Tokens:
-        """Token ids of texts, after the model's query instruction if they are queries.
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        query: bool = False,
+        truncate: bool | None = None,
+        instruction: str | None = None,
+    ) -> Tokens:
+        """Token ids of texts, after the instruction; None: the model's for queries or for documents, if it has one.
 
         Raises:
             RequestError: A text is longer than the model takes, and is not to be cut (status 413).
         """
-        instruction = self.model.prompts.get("query" if query else "document") or ""
+        if instruction is None:
+            instruction = self.model.prompts.get("query" if query else "document") or ""
         encoder = self.model.encoder
         encoder.pop_truncated()
         ids = encoder.token_ids([instruction + text for text in texts] if instruction else texts)

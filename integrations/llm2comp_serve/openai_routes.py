@@ -44,6 +44,12 @@ class EmbeddingsRequest(BaseModel):
     truncate: Annotated[
         bool | None, Field(description="Whether a text that is too long is cut. None: as the server is set.")
     ] = None
+    instruction: Annotated[
+        str | None, Field(description="Text before each text, in place of the model's instruction.")
+    ] = None
+    allow_empty: Annotated[
+        bool, Field(description="Whether an empty text has a vector like any other; otherwise it is refused.")
+    ] = False
     user: Annotated[str | None, Field(description="Not used.")] = None
 
 
@@ -53,7 +59,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
     service = service_of(request)
     model, is_query = service.find(body.model)
     texts = _texts(body.input)
-    check_texts(texts, service, "input")
+    check_texts(texts, service, "input", allow_empty=body.allow_empty)
     embedded = await service.embed(
         request,
         model,
@@ -61,6 +67,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         query=is_query if body.input_type is None else body.input_type == "query",
         truncate=body.truncate,
         dimensions=body.dimensions,
+        instruction=body.instruction,
     )
     answer = {
         "object": "list",
@@ -68,7 +75,8 @@ async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         "model": body.model or model.name,
         "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
     }
-    return json_response(answer, headers={"X-Truncated-Texts": str(embedded.truncated)})
+    headers = {"X-Truncated-Texts": str(embedded.truncated), "X-Model-Fingerprint": model.fingerprint}
+    return json_response(answer, headers=headers)
 
 
 @router.get("/v1/models", response_class=Response)

@@ -1,6 +1,7 @@
 """Searching and changing indexes: `/v1/search` and `/v1/indexes`."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -8,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_indexes import Hit, SearchOptions
+from llm2comp_indexes.filters.parse import parse_where
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.indexes import ServedIndex
 from llm2comp_serve.responses import json_response
@@ -36,6 +38,12 @@ class SearchRequest(BaseModel):
     weights: Annotated[
         tuple[float, float], Field(description="With hybrid: weights of the rankings by vectors and by words.")
     ] = (1.0, 1.0)
+    allow_empty: Annotated[
+        bool, Field(description="Whether an empty question is one like any other; otherwise it is refused.")
+    ] = False
+    allow_unknown_fields: Annotated[
+        bool, Field(description="Whether the filter may name a field that no document has; otherwise it is refused.")
+    ] = False
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "SearchRequest":
@@ -73,11 +81,12 @@ async def search(body: SearchRequest, request: Request) -> Response:
     """
     service, index = _index(request, body.index)
     queries = [body.query] if body.query is not None else body.queries or []
-    check_texts([query.strip() for query in queries], service, "query" if body.queries is None else "queries")
+    name = "query" if body.queries is None else "queries"
+    check_texts([query.strip() for query in queries], service, name, allow_empty=body.allow_empty)
     if len(queries) > _MOST_QUERIES:
         raise RequestError(413, f"{len(queries)} queries in one request; at most {_MOST_QUERIES} are taken")
     try:
-        options = SearchOptions(mode=body.mode, where=body.where, weights=body.weights, by=body.group or "row")
+        options = _options(body)
         answer = await asyncio.to_thread(index.search, queries, body.k, options)
     except SettingsError as error:
         raise RequestError(400, str(error)) from error
@@ -86,6 +95,14 @@ async def search(body: SearchRequest, request: Request) -> Response:
     hits = [[_to_json(hit) for hit in found] for found in answer.hits]
     timing = f"encode;dur={1000 * answer.encoding:.2f}, search;dur={1000 * answer.searching:.2f}"
     return json_response(hits[0] if body.queries is None else hits, headers={"Server-Timing": timing})
+
+
+def _options(body: SearchRequest) -> SearchOptions:
+    where = body.where
+    if where and body.allow_unknown_fields:
+        filtered = replace(parse_where(where), allow_unknown=True)
+        return SearchOptions(mode=body.mode, where=filtered, weights=body.weights, by=body.group or "row")
+    return SearchOptions(mode=body.mode, where=where, weights=body.weights, by=body.group or "row")
 
 
 class MapRequest(BaseModel):

@@ -118,6 +118,7 @@ class Service:
         query: bool = False,
         truncate: bool | None = None,
         dimensions: int | None = None,
+        instruction: str | None = None,
     ) -> Embedded:
         """Vectors of the texts of a request; shortened ones have unit length again.
 
@@ -130,7 +131,7 @@ class Service:
             raise RequestError(
                 400, f"dimensions is {dimensions}, expected 1 to {model.dimension}", parameter="dimensions"
             )
-        tokens = await self._tokenize(model, texts, query, truncate)
+        tokens = await _tokenize(model, texts, query=query, truncate=truncate, instruction=instruction)
         scope = request.scope.setdefault("llm2comp", {})
         scope.update(texts=len(texts), tokens=tokens.total)
         future = model.submit(tokens)
@@ -138,11 +139,6 @@ class Service:
         if dimensions is not None:
             vectors = shorten(vectors, dimensions, normalize=model.model.normalize)
         return Embedded(vectors, tokens.total, tokens.truncated)
-
-    async def _tokenize(self, model: Model, texts: Sequence[str], query: bool, truncate: bool | None) -> Tokens:
-        if sum(map(len, texts)) <= _LOOP_CHARACTERS:
-            return model.tokenize(texts, query=query, truncate=truncate)
-        return await asyncio.to_thread(model.tokenize, texts, query=query, truncate=truncate)
 
 
 def _log_failure(error: Exception) -> None:
@@ -155,8 +151,8 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def check_texts(texts: Sequence[str], service: Service, parameter: str) -> None:
-    """Checks the number of texts and that none is empty.
+def check_texts(texts: Sequence[str], service: Service, parameter: str, *, allow_empty: bool = False) -> None:
+    """Checks the number of texts and, unless that is allowed, that none is empty.
 
     Raises:
         RequestError: There are none (status 400), too many (413), or one is empty (400).
@@ -170,8 +166,14 @@ def check_texts(texts: Sequence[str], service: Service, parameter: str) -> None:
             parameter=parameter,
         )
     for place, text in enumerate(texts):
-        if not text:
+        if not (text or allow_empty):
             raise RequestError(400, f"text {place} of {parameter} is empty", parameter=parameter)
+
+
+async def _tokenize(model: Model, texts: Sequence[str], **options: Any) -> Tokens:
+    if sum(map(len, texts)) <= _LOOP_CHARACTERS:
+        return model.tokenize(texts, **options)
+    return await asyncio.to_thread(model.tokenize, texts, **options)
 
 
 async def _result(request: Request, future: "Future[NDArray[np.float32]]") -> NDArray[np.float32]:

@@ -6,6 +6,8 @@ from importlib import import_module
 
 import pytest
 
+INDEXES = ["LLM2CompRetriever", "LLM2CompVectorStore"]
+
 
 @pytest.mark.parametrize(
     ("adapter", "framework", "command"),
@@ -25,8 +27,8 @@ def test_the_error_names_the_command(adapter: str, framework: str, command: str)
 @pytest.mark.parametrize(
     ("adapter", "framework", "names"),
     [
-        ("llama_index.embeddings.llm2comp", "llama_index.core", ["LLM2CompEmbedding", "LLM2CompRetriever"]),
-        ("langchain_llm2comp", "langchain_core", ["LLM2CompEmbeddings", "LLM2CompRetriever"]),
+        ("llama_index.embeddings.llm2comp", "llama_index.core", ["LLM2CompEmbedding", *INDEXES]),
+        ("langchain_llm2comp", "langchain_core", ["LLM2CompEmbeddings", *INDEXES]),
     ],
 )
 def test_names(adapter: str, framework: str, names: list[str]) -> None:

@@ -11,12 +11,21 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, QueryType, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
-from llama_index.embeddings.llm2comp.filters import to_filter
+from llama_index.embeddings.llm2comp.filters import to_filter, to_where
 from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
-from llm2comp_adapters import Mode, check_query, hit_metadata, open_and_check
-from llm2comp_indexes import Encoder, Hit, SearchOptions
+from llm2comp_adapters import (
+    Mode,
+    RemoteIndex,
+    Server,
+    check_folder,
+    check_query,
+    check_url,
+    hit_metadata,
+    open_and_check,
+)
+from llm2comp_indexes import Encoder, Hit, Index, SearchOptions
 
 __all__ = ["LLM2CompRetriever"]
 
@@ -31,17 +40,21 @@ class LLM2CompRetriever(BaseRetriever):
     `llm2comp_title` if the metadata has another `title`) of its document or chunk; its source is the document, whose id
     differs in an index of chunks.
 
+    With `url`, a server (`llm2comp serve`) searches its index named `index` at its last commit, and this process loads
+    nothing.
+
     Attributes:
         similarity_top_k: Number of nodes to return; may be changed.
 
     Raises:
         IndexFolderError: There is no index, or its model cannot be loaded or is another one.
         SettingsError: The index does not support the mode, the number of nodes, or the filters.
+        ServerError: The server cannot be reached, refuses the key, or has no such index.
     """
 
     def __init__(
         self,
-        index_dir: str | Path,
+        index_dir: str | Path | None = None,
         similarity_top_k: int = 10,
         mode: Mode = "dense",
         *,
@@ -50,8 +63,12 @@ class LLM2CompRetriever(BaseRetriever):
         model: str | Path | Encoder | None = None,
         callback_manager: CallbackManager | None = None,
         verbose: bool = False,
+        url: str | None = None,
+        index: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 60.0,
     ) -> None:
-        """Opens the index.
+        """Opens the index, or asks the server whether it can be searched like this.
 
         Args:
             index_dir: Folder of the index.
@@ -63,14 +80,23 @@ class LLM2CompRetriever(BaseRetriever):
             model: Model of the index, loaded, or the folder or Hub id to load it from.
             callback_manager: As for every retriever.
             verbose: As for every retriever.
+            url: Address of `llm2comp serve`, which searches, instead of index_dir.
+            index: Name of the server's index; None: its only one.
+            api_key: Key that the server wants.
+            timeout: Seconds until the server must have answered.
         """
         self.similarity_top_k = similarity_top_k
-        where = to_filter(filters)
-        self._options = replace(options or SearchOptions(), mode=mode, where=where)
-        self._index = open_and_check(index_dir, model, similarity_top_k, self._options)
-        if where is not None and not isinstance(where, str):
-            for line in where.find_unknown(segment.metadata for segment in self._index.segments):
-                logger.warning("filters: %s", line)
+        self._options = replace(options or SearchOptions(), mode=mode, where=to_filter(filters))
+        self._where = to_where(filters)
+        self._index: Index | RemoteIndex
+        if index_dir is not None:
+            check_folder(url=url, index=index, api_key=api_key)
+            self._index = _open(index_dir, model, similarity_top_k, self._options)
+        else:
+            server = Server(check_url(url, model=model), api_key, timeout)
+            lenient = isinstance(filters, MetadataFilters)
+            self._index = RemoteIndex(server, index, mode, self._options, allow_unknown_fields=lenient)
+            self._index.search("", similarity_top_k, self._where)  # so that errors show now
         super().__init__(callback_manager=callback_manager, verbose=verbose)
 
     def retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
@@ -86,17 +112,18 @@ class LLM2CompRetriever(BaseRetriever):
         return await super().aretrieve(_check(str_or_query_bundle))
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        vector = self._vector(query_bundle)
-        if vector is None:
+        if isinstance(self._index, RemoteIndex):
+            hits = self._index.search(_without_vector(query_bundle), self.similarity_top_k, self._where)
+        elif (vector := self._vector(self._index, query_bundle)) is None:
             [hits] = self._index.search([query_bundle.query_str], self.similarity_top_k, options=self._options)
         else:
-            hits = list(self._nearest(vector))
+            hits = list(self._nearest(self._index, vector))
         return [NodeWithScore(node=_node(hit), score=hit.score) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
-    def _vector(self, query_bundle: QueryBundle) -> NDArray[np.float32] | None:
+    def _vector(self, index: Index, query_bundle: QueryBundle) -> NDArray[np.float32] | None:
         """Unit vector (1, dim) that the bundle brings instead of its question; None if it brings none.
 
         Either its embedding, or the mean vector of its texts to embed, such as HyDE's.
@@ -104,9 +131,7 @@ class LLM2CompRetriever(BaseRetriever):
         if query_bundle.embedding is not None:
             vectors = np.array([query_bundle.embedding], dtype=np.float32)
         elif query_bundle.custom_embedding_strs:
-            vectors = np.asarray(
-                self._index.model.encode_query(query_bundle.custom_embedding_strs, show_progress_bar=False)
-            )
+            vectors = np.asarray(index.model.encode_query(query_bundle.custom_embedding_strs, show_progress_bar=False))
         else:
             return None
         if self._options.mode != "dense":
@@ -119,16 +144,33 @@ class LLM2CompRetriever(BaseRetriever):
         unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return unit
 
-    def _nearest(self, vector: NDArray[np.float32]) -> Iterator[Hit]:
-        matches = self._index.search_vectors(vector, self.similarity_top_k, options=self._options)
+    def _nearest(self, index: Index, vector: NDArray[np.float32]) -> Iterator[Hit]:
+        matches = index.search_vectors(vector, self.similarity_top_k, options=self._options)
         for row, score in zip(matches.rows[0].tolist(), matches.scores[0].tolist(), strict=True):
             if row >= 0:
-                yield self._index.fetch(row, score)
+                yield index.fetch(row, score)
 
 
 def _check(query: QueryType) -> QueryType:
     check_query(query.query_str if isinstance(query, QueryBundle) else query)
     return query
+
+
+def _open(index_dir: str | Path, model: str | Path | Encoder | None, k: int, options: SearchOptions) -> Index:
+    """The index; fields of LlamaIndex's filters that no document has are logged."""
+    index = open_and_check(index_dir, model, k, options)
+    if options.where is not None and not isinstance(options.where, str):
+        for line in options.where.find_unknown(segment.metadata for segment in index.segments):
+            logger.warning("filters: %s", line)
+    return index
+
+
+def _without_vector(query_bundle: QueryBundle) -> str:
+    if query_bundle.embedding is not None or query_bundle.custom_embedding_strs:
+        raise SettingsError(
+            "the query brings a vector or texts to embed, which a server cannot search by; open the index (index_dir)"
+        )
+    return query_bundle.query_str
 
 
 def _node(hit: Hit) -> TextNode:

@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Self
 
+from llm2comp.corpus.documents import Document
 from tests.paths import ROOT
 from tests.word_encoder import WordEncoder
 
@@ -85,7 +86,7 @@ class FaultServer:
         self._process.stdout.close()
 
     def run(self, task: str, folder: Path, fault: Fault = Fault(), **arguments: Any) -> Outcome:
-        """Runs the task `build`, `add`, `sync`, `delete` or `merge` on the folder in a child process."""
+        """Runs the task `build`, `add`, `sync`, `upsert`, `delete` or `merge` on the folder in a child process."""
         assert self._process.stdin
         assert self._process.stdout
         record = folder.with_name(folder.name + ".record")
@@ -211,12 +212,13 @@ class _RecordingEncoder(WordEncoder):
 def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any]) -> Any:
     from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index, sync_index
     from llm2comp_indexes.builder import blocks as row_blocks
-    from llm2comp_indexes.change import compare
+    from llm2comp_indexes.change import compare, living_rows, vectors
 
     for module, name, value in (
         (row_blocks, "BLOCK", 3),
         (compare, "IDS_AT_ONCE", 4),
-        (sys.modules["llm2comp_indexes.change.living_rows"], "_BLOCK", 3),
+        (living_rows, "_BLOCK", 3),
+        (vectors, "_BLOCK", 3),
     ):
         assert hasattr(module, name)
         setattr(module, name, value)
@@ -229,6 +231,9 @@ def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any])
     if task == "sync":
         report = sync_index(folder, model=encoder)
         return [*report[:4], len(report.vanished)]
+    if task == "upsert":
+        documents = [Document(name, "", text) for name, text in arguments["texts"].items()]
+        return vectors.upsert_vectors(folder, documents, WordEncoder().encode_document([*arguments["texts"].values()]))
     if task == "delete":
         return delete_documents(folder, arguments["ids"])
     changed = IndexOptions(**arguments["options"]) if "options" in arguments else None

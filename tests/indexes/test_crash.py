@@ -21,7 +21,10 @@ from tests.indexes.faults import Fault, FaultServer
 from tests.word_encoder import WORDS, WordEncoder
 
 OPTIONS = {"type": "hnsw", "hybrid": True}
-TASKS = ["build", "overwrite", "add", "delete", "merge", "restructure", "sync"]
+TASKS = [
+    *("build", "overwrite", "add", "delete", "merge", "restructure", "sync"),
+    *("upsert", "eleventh", "eleventh upsert"),
+]
 BLOCK = 3  # documents, in the children
 
 
@@ -78,12 +81,23 @@ def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "restructure": {"options": {"type": "IVF2,SQ8"}},
     }
     arguments["sync"] = {}
-    tasks = {"overwrite": "build", "restructure": "merge"}
+    eleventh = write_corpus(root / "eleventh.jsonl", [40], seed=3)
+    arguments |= {
+        "upsert": {"texts": {"d4": "bread", "new": "moon tides", **{f"v{row}": f"rain {row}" for row in range(4)}}},
+        "eleventh": {"corpus": str(eleventh)},
+        "eleventh upsert": {"texts": {"d4": "bread"}},
+    }
+    tasks = {"overwrite": "build", "restructure": "merge", "eleventh": "add", "eleventh upsert": "upsert"}
+    ten = root / "ten"  # with ten segments of a row each
     jobs: dict[str, Job] = {}
     before: Path | None = None
     for name, options in arguments.items():
         task = tasks.get(name, name)
-        start = jobs["add"].after if name in tasks else before
+        if name == "upsert":
+            copy(jobs["add"].after, ten)
+            for row in range(10):
+                server.run("upsert", ten, texts={f"u{row}": WORDS[row]})
+        start = ten if name.startswith("eleventh") else jobs["add"].after if name in (*tasks, "upsert") else before
         if name == "sync":
             start = build_and_change_sources(root)
         counted = [
@@ -194,8 +208,8 @@ def disturb(server: FaultServer, job: Job, folder: Path, faults: list[Fault], ex
         )
     else:
         done = False
-    if done and job.task == "build":
-        return  # run again, it refuses to overwrite, or overwrites all anew
+    if done and job.task in ("build", "upsert"):
+        return  # run again, a build refuses to overwrite, or does all anew, and so does an upsert
     run = server.run(job.task, folder, **job.arguments)
     assert run.error == "", f"{faults}: {run}"
     assert run.encoded == ([] if done else job.texts[durable:]), f"{faults}: a finished block was encoded again"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import (
     IndexOptions,
@@ -22,6 +23,7 @@ from llm2comp_indexes import (
     open_index,
     verify_index,
 )
+from llm2comp_indexes.change.vectors import upsert_vectors
 from tests.indexes.live import QUERIES, RecordingEncoder, answers, make_documents
 from tests.indexes.power import Disk, Tree, lay_out
 
@@ -33,7 +35,12 @@ KINDS = ["HNSW8", "IVF2,SQ8"]
 
 @pytest.fixture
 def changes(tmp_path: Path, write_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Change]:
-    for name in ("builder.blocks.BLOCK", "change.compare.IDS_AT_ONCE", "change.living_rows._BLOCK"):
+    for name in (
+        "builder.blocks.BLOCK",
+        "change.compare.IDS_AT_ONCE",
+        "change.living_rows._BLOCK",
+        "change.vectors._BLOCK",
+    ):
         monkeypatch.setattr(f"llm2comp_indexes.{name}", 4)
     first = write_corpus(make_documents(range(10)), "first.jsonl")
     second = write_corpus([*make_documents([3, 4], seed=1), *make_documents(range(10, 17))], "second.jsonl")
@@ -54,7 +61,16 @@ def changes(tmp_path: Path, write_corpus: Callable[..., Path], monkeypatch: pyte
         "add": lambda folder, encoder: add_documents(folder, [second], model=encoder),
         "delete": lambda folder, encoder: delete_documents(folder, ["d1", "d4", "d12"]),
         "merge": lambda folder, encoder: merge_index(folder),
+        "upsert": lambda folder, encoder: upsert(folder, ["d3", *(f"u{row}" for row in range(6))]),
+        "ten": lambda folder, encoder: [upsert(folder, [f"n{row}"]) for row in range(10)],
+        "eleventh": lambda folder, encoder: upsert(folder, ["d3"]),
     }
+
+
+def upsert(folder: Path, names: list[str]) -> None:
+    texts = [f"bread {name}" for name in names]
+    documents = [Document(name, "", text) for name, text in zip(names, texts, strict=True)]
+    upsert_vectors(folder, documents, RecordingEncoder().encode_document(texts))
 
 
 def prepare(root: Path, changes: dict[str, Change], task: str, kind: str) -> Path:
@@ -67,6 +83,8 @@ def prepare(root: Path, changes: dict[str, Change], task: str, kind: str) -> Pat
         "add": ["build"],
         "delete": ["build", "add"],
         "merge": ["build", "add", "delete"],
+        "upsert": ["build"],
+        "eleventh": ["build", "ten"],
     }[task]:
         changes[name](root / "idx", RecordingEncoder())
     return root
@@ -101,7 +119,7 @@ def check(tree: Tree, folder: Path, before: bytes | None, after: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("task", ["build", "overwrite", "add", "delete", "merge"])
+@pytest.mark.parametrize("task", ["build", "overwrite", "add", "delete", "merge", "upsert", "eleventh"])
 def test_the_power_fails(tmp_path: Path, changes: dict[str, Change], task: str, kind: str) -> None:
     root = prepare(tmp_path / "disk", changes, task, kind)
     states, certain, before, after = follow(root, changes[task])

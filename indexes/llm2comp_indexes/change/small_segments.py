@@ -21,15 +21,16 @@ _MOST_REWRITTEN = 100_000
 
 
 def merge_small_segments(change: Change, manifest: Manifest, segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The segments of the next commit: small ones are merged where ten neighbours of one size are.
+    """The segments that the commit before left, small ones merged where ten neighbours of one size are.
 
     Rows keep their order, deleted ones are left out, nothing is encoded. A commit rewrites fewer than 100,000 rows, and
     on average an added row is rewritten at most four times. The files of the merged segments are removed by the commit.
+    A new segment is merged by a later commit, so that a killed one, whose merge is made again, keeps what was encoded.
 
     Args:
         change: The change of the index.
         manifest: The commit before, for options and dimension.
-        segments: The segments of the index, with the new one; their files are durable.
+        segments: Its segments, without the rows that the change deletes.
     """
     alive = [segment for segment in segments if segment.deleted < segment.rows]
     return tuple(
@@ -74,15 +75,11 @@ def _is_mostly_deleted(segment: Segment) -> bool:
 
 def _rewrite(change: Change, manifest: Manifest, run: Sequence[Segment]) -> Segment:
     """One segment of the rows that are not deleted, without a structure."""
-    header = {
-        "merged": [segment.name for segment in run],
-        "commit": change.commit_number,
-        **segment_header(manifest.fingerprint, manifest.dimension, manifest.options, manifest.encoder),
-    }
+    header = segment_header(manifest.fingerprint, manifest.dimension, manifest.options, manifest.encoder)
+    header |= {"merged": [segment.name for segment in run], "commit": change.commit_number}
     with new_segment(change, manifest.dimension, manifest.options, header=header) as new:
         for rows, vectors, origins in read_living_blocks(change.folder, manifest, run):
-            if not new.rows.has(rows, origins):
-                new.rows.append(rows, vectors, origins)
+            new.rows.append(rows, vectors, origins, resumable=False)
         queries = read_queries(change.folder, manifest, run)
         if queries is None:
             return finish_unmeasured(new)

@@ -302,7 +302,7 @@ def _commit(change: Change, index: Index, found: _Found, segment: Segment | None
         kept = without_rows(change, opened, deletions)
         segments.append(with_origins(change, kept, origins) if is_new and kept.deleted < kept.rows else kept)
     if segment is not None:
-        segments = list(merge_small_segments(change, index.manifest, [*segments, segment]))
+        segments = [*merge_small_segments(change, index.manifest, segments), segment]
     commit(change, index.manifest, segments, inputs.listed)
 
 

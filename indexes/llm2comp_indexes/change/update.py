@@ -139,7 +139,7 @@ def add_documents(
         )
         if segment is not None:
             kept = [without_rows(change, *replaced) for replaced in zip(index.segments, changes.replaced, strict=True)]
-            commit(change, manifest, merge_small_segments(change, manifest, [*kept, segment]), listed)
+            commit(change, manifest, [*merge_small_segments(change, manifest, kept), segment], listed)
             changes.warn_of_strangers()
         elif not changes.made <= set(known) or any(before.get(one.name, one) != one for one in sources):
             commit(change, index.manifest, index.manifest.segments, listed)

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,9 @@ from llm2comp_indexes.builder.from_vectors import move_queries
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.small_segments import merge_small_segments
 from llm2comp_indexes.format.commits import Change, change_index, create_index, with_deleted
-from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.files import check_content
+from llm2comp_indexes.format.ids import IdTable
+from llm2comp_indexes.format.manifest import Manifest, Names, Segment, segment_folder
 from llm2comp_indexes.format.metadata import find_shared_name
 from llm2comp_indexes.format.origins import Origin
 from llm2comp_indexes.options import IndexOptions
@@ -97,15 +98,15 @@ def upsert_vectors(
         }
         with new_segment(change, *_form(manifest), header=header) as new:
             for start in range(0, len(rows), _BLOCK):
-                block = rows[start : start + _BLOCK]
-                unknown = [Origin()] * len(block) if manifest.sources else []  # of none of the sources
-                new.rows.append(block, units[start : start + _BLOCK], unknown)
+                block = slice(start, start + _BLOCK)
+                unknown = [Origin()] * len(rows[block]) if manifest.sources else []  # of none of the sources
+                new.rows.append(rows[block], units[block], unknown, resumable=False)
             if len(rows) <= SMALL:
                 segment = finish_unmeasured(new)
             else:
                 queries = move_queries(units[:: len(units) // _MEASURED_WITH][:_MEASURED_WITH])
                 segment, _ = finish_segment(new, manifest.options, queries=queries, small_exact=True)
-        change.commit(replace(manifest, segments=merge_small_segments(change, manifest, [*kept, segment])))
+        change.commit(replace(manifest, segments=(*merge_small_segments(change, manifest, kept), segment)))
 
 
 def clear_index(folder: str | Path, *, wait: float = 0.0) -> None:
@@ -176,14 +177,21 @@ def _fitting(change: Change, dimension: int, fingerprint: str) -> Manifest:
 def _without(change: Change, manifest: Manifest, identifiers: list[str]) -> list[Segment]:
     """The segments without the documents of these ids."""
     kept = []
-    with ExitStack() as opened:
-        for segment in manifest.segments:
-            part = opened.enter_context(OpenSegment(change.folder, manifest, segment, searchable=False))
+    for segment in manifest.segments:
+        if not _may_hold(change.folder, segment, identifiers):
+            kept.append(segment)
+            continue
+        with OpenSegment(change.folder, manifest, segment, searchable=False) as part:
             matches = [rows for rows in part.find_rows(identifiers) if rows]
-            if not matches:
-                kept.append(segment)
-                continue
             deleted = np.zeros(part.rows, np.bool_) if part.alive is None else ~part.alive
-            deleted[[row for rows in matches for row in rows]] = True
-            kept.append(with_deleted(change, segment, deleted, documents=segment.documents - len(matches)))
+        deleted[[row for rows in matches for row in rows]] = True
+        documents = segment.documents - len(matches)
+        kept.append(with_deleted(change, segment, deleted, documents=documents) if matches else segment)
     return kept
+
+
+def _may_hold(folder: Path, segment: Segment, identifiers: list[str]) -> bool:
+    """Whether the segment may hold one of the ids, by its table of ids alone."""
+    path = segment_folder(folder, segment) / Names.IDS
+    check_content(path, segment.files[Names.IDS])
+    return any(len(rows) for rows in IdTable(path, segment.rows).find(identifiers))

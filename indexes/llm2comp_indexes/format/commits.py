@@ -101,8 +101,10 @@ class Change:
             keep: Whether the commit before, and its files, are kept until the next commit, for `undo_index`.
         """
         numbered = replace(manifest, commit=self.commit_number, created_by=versions())
+        before = {segment.name: segment for segment in self.before.segments} if self.before else {}
         for segment in numbered.segments:
-            sync_folder(segment_folder(self.folder, segment))
+            if before.get(segment.name) != segment:
+                sync_folder(segment_folder(self.folder, segment))
         for parent in (self.folder / _SEGMENTS, self.folder, self.folder.parent):
             if parent.is_dir():  # an index without documents has no segments
                 sync_folder(parent)

@@ -169,13 +169,21 @@ class SegmentWriter:
             self._note(rows, origins)
         return self._resuming
 
-    def append(self, rows: Sequence[Document], vectors: NDArray[np.float32], origins: Sequence[Origin] = ()) -> None:
+    def append(
+        self,
+        rows: Sequence[Document],
+        vectors: NDArray[np.float32],
+        origins: Sequence[Origin] = (),
+        *,
+        resumable: bool = True,
+    ) -> None:
         """Writes a block of rows with their unit vectors (rows, dimension); it is durable on return.
 
         Args:
             rows: Documents or chunks.
             vectors: Unit vectors, (rows, dimension).
             origins: Where each row came from; empty: unknown.
+            resumable: Whether a later run may continue after the block. Otherwise it is durable after `finish` only.
 
         Raises:
             CorpusError: JSON cannot hold the metadata.
@@ -186,9 +194,11 @@ class SegmentWriter:
         documents.add(lines)
         storage.append(vectors)
         self._note(rows, origins)
+        self._blocks.append(block)
+        if not resumable:
+            return
         documents.sync()
         storage.sync()
-        self._blocks.append(block)
         with (self.folder / JOURNAL).open("ab") as journal:
             journal.write(_journal_line(block._asdict()))
             journal.flush()

@@ -155,9 +155,7 @@ class LLM2CompVectorStore(VectorStore):
         """
         if (ids is None) == (not filter):
             raise SettingsError("delete takes ids or a filter, one of the two; to delete all documents, call clear()")
-        if ids is None:
-            ids = [hit.id for hit in self._store.select(to_filter(filter))]
-        self._store.delete(ids)
+        self._store.delete(ids or (), where=to_filter(filter or None))
         return True
 
     async def adelete(self, ids: Sequence[str] | None = None, *, filter: MetadataFilter | None = None) -> bool:

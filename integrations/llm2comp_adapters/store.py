@@ -14,10 +14,11 @@ from llm2comp.corpus.scalars import to_json
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_adapters.embedding_name import EmbeddingName
 from llm2comp_adapters.retrieval import Mode
-from llm2comp_indexes import Hit, Index, IndexOptions, SearchOptions, delete_documents, open_index
+from llm2comp_indexes import Hit, Index, IndexOptions, SearchOptions, delete_documents
 from llm2comp_indexes.change.vectors import clear_index, create_empty_index, upsert_vectors
 from llm2comp_indexes.filters.parse import Where
 from llm2comp_indexes.format.manifest import manifest_state
+from llm2comp_indexes.search.index import open_last_commit
 from llm2comp_indexes.search.lookup import find_rows, read_vectors, select_rows
 
 __all__ = ["Candidates", "DocumentStore", "Filter", "make_document"]
@@ -75,7 +76,8 @@ class DocumentStore:
         with self._lock:
             state = manifest_state(self.folder)
             if self._index is None or state != self._state:
-                index = open_index(self.folder)
+                known = self._index.segments if self._index else ()
+                index = open_last_commit(self.folder, known=known)  # files that both commits have stay open
                 self._check(index)
                 self._index, self._state = index, state  # threads that still search the one before keep it open
             return self._index
@@ -97,9 +99,12 @@ class DocumentStore:
             wait=self.timeout,
         )
 
-    def delete(self, identifiers: Sequence[str]) -> None:
-        """Deletes the documents of these ids, in one commit; ids that are not there are no error."""
-        delete_documents(self.folder, identifiers, wait=self.timeout)
+    def delete(self, identifiers: Sequence[str] = (), *, where: Filter = None) -> None:
+        """Deletes the documents of these ids, or those that match the filter, in one commit.
+
+        Ids that are not there are no error.
+        """
+        delete_documents(self.folder, identifiers, where=where, wait=self.timeout)
 
     def clear(self) -> None:
         """Deletes all documents, in one commit."""
@@ -192,6 +197,11 @@ class DocumentStore:
             raise IndexFolderError(
                 f"{self.folder}: an index of chunks, which LLM2CompRetriever searches and `llm2comp index add` "
                 "extends; a vector store needs one of whole documents"
+            )
+        if manifest.encoder.max_length or manifest.encoder.truncate_dim:
+            raise IndexFolderError(
+                f"{self.folder}: encoded with {manifest.encoder.describe()}, which an embedding does not follow; "
+                "search it with LLM2CompRetriever, and extend it with `llm2comp index add`"
             )
         if name.fingerprint and manifest.fingerprint and name.fingerprint != manifest.fingerprint:
             raise IndexFolderError(

@@ -129,7 +129,7 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Deletes the nodes that come from the document of this id, in one commit."""
-        self._delete(None, _from_sources([ref_doc_id]))
+        self._store.delete(where=_from_sources([ref_doc_id]))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """As `delete`, in a thread."""
@@ -146,7 +146,10 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
         where = to_filter(filters)
         if node_ids is None and where is None:
             raise SettingsError("delete_nodes takes node_ids or filters; to delete all nodes, call clear()")
-        self._delete(node_ids, where)
+        if where is None or node_ids is None:
+            self._store.delete(node_ids or (), where=where)
+        else:
+            self._store.delete([hit.id for hit in self._select(node_ids, where)])
 
     async def adelete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
@@ -234,9 +237,6 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
             mmr_threshold=mmr_threshold if mmr_threshold is not None else query.mmr_threshold,
         )
         return _result([candidates.hits[place] for place in places])
-
-    def _delete(self, node_ids: list[str] | None, where: Filter) -> None:
-        self._store.delete([hit.id for hit in self._select(node_ids, where)])
 
     def _select(self, node_ids: list[str] | None, where: Filter) -> list[Hit]:
         if node_ids is None:

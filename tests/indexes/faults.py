@@ -86,7 +86,7 @@ class FaultServer:
         self._process.stdout.close()
 
     def run(self, task: str, folder: Path, fault: Fault = Fault(), **arguments: Any) -> Outcome:
-        """Runs the task `build`, `add`, `sync`, `upsert`, `delete` or `merge` on the folder in a child process."""
+        """Runs a task of `_change` on the folder in a child process."""
         assert self._process.stdin
         assert self._process.stdout
         record = folder.with_name(folder.name + ".record")
@@ -210,7 +210,15 @@ class _RecordingEncoder(WordEncoder):
 
 
 def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any]) -> Any:
-    from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, merge_index, sync_index
+    from llm2comp_indexes import (
+        IndexOptions,
+        add_documents,
+        build_index,
+        delete_documents,
+        merge_index,
+        rebuild_index,
+        sync_index,
+    )
     from llm2comp_indexes.builder import blocks as row_blocks
     from llm2comp_indexes.change import compare, living_rows, vectors
 
@@ -234,6 +242,8 @@ def _change(task: str, folder: Path, record: _Record, arguments: dict[str, Any])
     if task == "upsert":
         documents = [Document(name, "", text) for name, text in arguments["texts"].items()]
         return vectors.upsert_vectors(folder, documents, WordEncoder().encode_document([*arguments["texts"].values()]))
+    if task == "rebuild":
+        return rebuild_index(folder, model=encoder, options=IndexOptions(**arguments["options"]))[:3]
     if task == "delete":
         return delete_documents(folder, arguments["ids"])
     changed = IndexOptions(**arguments["options"]) if "options" in arguments else None

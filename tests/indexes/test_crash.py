@@ -22,7 +22,7 @@ from tests.word_encoder import WORDS, WordEncoder
 
 OPTIONS = {"type": "hnsw", "hybrid": True}
 TASKS = [
-    *("build", "overwrite", "add", "delete", "merge", "restructure", "sync"),
+    *("build", "overwrite", "add", "delete", "merge", "restructure", "rebuild", "sync"),
     *("upsert", "eleventh", "eleventh upsert"),
 ]
 BLOCK = 3  # documents, in the children
@@ -80,6 +80,7 @@ def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "overwrite": {"corpus": str(second), "options": OPTIONS, "overwrite": True},
         "restructure": {"options": {"type": "IVF2,SQ8"}},
     }
+    arguments["rebuild"] = {"options": {"type": "IVF2,SQ8"}}
     arguments["sync"] = {}
     eleventh = write_corpus(root / "eleventh.jsonl", [40], seed=3)
     arguments |= {
@@ -97,7 +98,13 @@ def jobs(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
             copy(jobs["add"].after, ten)
             for row in range(10):
                 server.run("upsert", ten, texts={f"u{row}": WORDS[row]})
-        start = ten if name.startswith("eleventh") else jobs["add"].after if name in (*tasks, "upsert") else before
+        start = (
+            ten
+            if name.startswith("eleventh")
+            else jobs["add"].after
+            if name in (*tasks, "upsert", "rebuild")
+            else before
+        )
         if name == "sync":
             start = build_and_change_sources(root)
         counted = [
@@ -208,8 +215,8 @@ def disturb(server: FaultServer, job: Job, folder: Path, faults: list[Fault], ex
         )
     else:
         done = False
-    if done and job.task in ("build", "upsert"):
-        return  # run again, a build refuses to overwrite, or does all anew, and so does an upsert
+    if done and job.task in ("build", "upsert", "rebuild"):
+        return  # run again, a build refuses to overwrite, or does all anew, and so do an upsert and a rebuild
     run = server.run(job.task, folder, **job.arguments)
     assert run.error == "", f"{faults}: {run}"
     assert run.encoded == ([] if done else job.texts[durable:]), f"{faults}: a finished block was encoded again"

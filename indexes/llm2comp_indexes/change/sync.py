@@ -8,10 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
+from llm2comp.corpus.kinds import is_pattern
 from llm2comp.corpus.read import find_source_files
+from llm2comp.corpus.remote import to_path
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import Rows, as_corpora
-from llm2comp.corpus.sources import Source, root_of
+from llm2comp.corpus.sources import Source, is_named, root_of
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import CorpusError, quote_path
@@ -215,6 +217,7 @@ def _find_inputs(
     known = index.manifest.sources or ()
     again = [source.root for source in known if source.root is not None and source.root not in _ONCE]
     inputs = as_corpora(corpora) or list(again)
+    inputs = list({root_of(corpus): corpus for corpus in inputs}.values())  # each once
     _check_known(index, inputs, known, name)
     unlisted = index.manifest.unlisted
     sources = find_sources(
@@ -237,6 +240,12 @@ def _check_known(index: Index, corpora: Sequence[str | Path | Rows], known: Sequ
         raise CorpusError(f"{index.folder}: none of its sources can be read again: {names}; give the corpora")
     if name is not None and name not in {source.name for source in known}:
         raise CorpusError(f'{index.folder}: has no source "{name}"; its sources are {names}')
+    for corpus in corpora:
+        if not isinstance(corpus, Rows) and not is_named(corpus) and not _is_there(to_path(corpus)):
+            raise CorpusError(
+                f"{corpus}: not there any more, which is no reason to delete all of its documents; bring it back, say "
+                "where it is now (--source NAME), or delete them with llm2comp index delete"
+            )
     roots = {source.root for source in known}
     for corpus in corpora if name is None else ():
         if root_of(corpus) not in roots:
@@ -244,6 +253,10 @@ def _check_known(index: Index, corpora: Sequence[str | Path | Rows], known: Sequ
                 f"{corpus}: no source of the index, whose sources are {names}; if it is one of them in a new place, "
                 f"say which (--source NAME); if it is a new one: llm2comp index add {place} {quote_path(str(corpus))}"
             )
+
+
+def _is_there(path: Path) -> bool:
+    return is_pattern(path) or path.exists()
 
 
 def _compare(index: Index, inputs: _Inputs, split: RowMaker, skips: SkipCounter) -> _Found:

@@ -481,13 +481,13 @@ class Index:
         if self.manifest.dimension not in (0, dimension):
             raise IndexFolderError(
                 f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; "
-                "name the model it was built with (--model)"
+                "name the model it was built with (--model), or go over to this one: llm2comp index rebuild"
             )
         if expected and actual != expected:
             raise IndexFolderError(
                 f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), "
                 f"not with this model (fingerprint {actual[:12]}); name the one it was built with (--model), or build "
-                "the index again (llm2comp index rebuild)"
+                "the index again: llm2comp index rebuild"
             )
         return encoder
 

@@ -80,6 +80,7 @@ def test_an_index_of_a_folder_as_it_was_is_left_alone(
     monkeypatch.setattr("llm2comp.corpus.files.read._read_content", fail)
     assert sync(docs) == (0, 0, 0, 8, 0), "read by size and time alone"
     assert encoder.texts == []
+    assert sync(docs, docs) == (0, 0, 0, 8, 0), "a corpus that is given twice is one"
     assert commit_of(folder) == 1
 
 

@@ -295,7 +295,8 @@ class LLM2Comp(SentenceTransformer):
         embeddings = super().encode(texts, *args, **kwargs)
         count, truncated = 1 if isinstance(texts, str) else len(texts), self.encoder.pop_truncated()
         if not add_truncated(count, truncated, self.encoder.max_seq_length) and truncated:
-            _logger.warning("%d of %d texts were cut to their first %d tokens", truncated, count, self.max_seq_length)
+            cut = "the text was cut to its" if count == 1 else f"{truncated} of {count} texts were cut to their"
+            _logger.warning("%s first %d tokens", cut, self.max_seq_length)
         return embeddings
 
     def encode_memory(

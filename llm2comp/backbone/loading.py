@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -179,7 +179,10 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences transformers' load reports, which this package sums up, and progress bars outside a terminal."""
+    """Silences transformers' load reports, which this package sums up, and its progress bars.
+
+    Bars of downloads remain on a terminal.
+    """
     verbosity = transformers_logging.get_verbosity()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -187,28 +190,30 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", "Cannot (en|dis)able progress bars", UserWarning)
         transformers_logging.set_verbosity_error()
         try:
-            with nullcontext() if on_terminal() else _without_bars():
+            with _without_bars(downloads=on_terminal()):
                 yield
         finally:
             transformers_logging.set_verbosity(verbosity)
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def _without_bars(*, downloads: bool) -> Iterator[None]:
+    """Switches off the bars that count loaded weights, and those of downloads unless `downloads`."""
     transformers_bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # the Hub's too
+    if downloads and hub_bars:
+        enable_progress_bars()
     try:
         yield
     finally:
         if transformers_bars:
-            transformers_logging.enable_progress_bar()
-            if not hub_bars:
-                disable_progress_bars()
+            transformers_logging.enable_progress_bar()  # the Hub's too
+        (enable_progress_bars if hub_bars else disable_progress_bars)()
 
 
 def _without_gguf_bar(source: Source) -> AbstractContextManager[object]:
-    """Drops the progress bar of dequantisation outside a terminal, which no setting of transformers switches off."""
-    return nullcontext() if source.gguf is None or on_terminal() else redirect_stderr(StringIO())
+    """Drops the progress bar of dequantisation, which no setting of transformers switches off."""
+    return nullcontext() if source.gguf is None else redirect_stderr(StringIO())
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Search results as text."""
 
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from llm2comp.cli.output import printable
 from llm2comp.units import format_ms
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from llm2comp_indexes import Hit
 
 __all__ = ["describe_score", "format_hits", "format_times", "mark_words"]
+
+_Mark = Callable[[str], str]
 
 _MAX_COLUMNS = 100
 _INDENT = 12
@@ -26,6 +30,10 @@ _SCORES = {
 }
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[22m"
 _WORD = re.compile(r"\w+")
+_FUNCTION_WORDS = re.compile(
+    "an?|and|are|as|at|be|by|can|do(es)?|for|from|how|i[ns]?|it|o[fnr]|that|the|this|to|was|what|wh(en|ere|ich|o|y)|will|"
+    "with|you"
+)
 _ENDING = re.compile(r"(?<=.{3})(?:ing|ed|es|e|s)$")
 
 
@@ -59,56 +67,75 @@ def format_hits(
     Args:
         hits: The results.
         around: For each, the chunks before and after it, itself among them; None: only the results.
-        question: On a terminal, its words are bold in the results.
+        question: On a terminal, its words are bold in titles and texts, unless NO_COLOR is set or TERM is `dumb`.
         fields: Names of metadata to show.
     """
     width = min(shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns, _MAX_COLUMNS)
     groups = around or [[hit] for hit in hits]
-    text = "\n".join(
-        _format_hit(rank, hit, group, width, fields)
+    mark: _Mark = partial(mark_words, question=question) if _has_styles() else str
+    return "\n".join(
+        _format_hit(rank, hit, group, width, fields, mark)
         for rank, (hit, group) in enumerate(zip(hits, groups, strict=True), start=1)
     )
-    return mark_words(text, question) if sys.stdout.isatty() else text
+
+
+def _has_styles() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def mark_words(text: str, question: str) -> str:
-    """The text with the words of the question in bold, whatever their English ending is."""
-    stems = {_stem(word) for word in _WORD.findall(question)}
+    """The text with the words of the question in bold, whatever their English ending is.
+
+    Words such as "the" and "how" are bold only if the question has no other.
+    """
+    words = {word.casefold() for word in _WORD.findall(question)}
+    stems = {_stem(word) for word in words if not _FUNCTION_WORDS.fullmatch(word)} or words
 
     def mark(match: re.Match[str]) -> str:
         word = match.group()
         return f"{_BOLD}{word}{_PLAIN}" if _stem(word) in stems else word
 
-    return _WORD.sub(mark, text) if stems else text
+    return _WORD.sub(mark, text)
 
 
 def _stem(word: str) -> str:
     return _ENDING.sub("", word.casefold())
 
 
-def _format_hit(rank: int, hit: "Hit", group: Sequence["Hit"], width: int, fields: Sequence[str]) -> str:
+def _format_hit(rank: int, hit: "Hit", group: Sequence["Hit"], width: int, fields: Sequence[str], mark: _Mark) -> str:
     identifier = printable(hit.id)
     title = printable(hit.title)
     place = f" ({printable(hit.location)})" if hit.location else ""
-    lines = [_cut(title or identifier + place, width - _INDENT)]
+    lines = [mark(_cut(title or identifier + place, width - _INDENT))]
     if title and (not title.startswith(identifier) or place):
         lines.append(_cut(identifier + place, width - _INDENT))
-    if shown := [f"{printable(name)}: {_value(hit.metadata[name])}" for name in fields if name in hit.metadata]:
-        lines.append(_cut(", ".join(shown), width - _INDENT))
+    values = {name: value for name in fields if (value := _look_up(hit.metadata, name)) is not None}
+    if values:
+        shown = ", ".join(f"{printable(name)}: {_format_value(value)}" for name, value in values.items())
+        lines.append(_cut(shown, width - _INDENT))
     for chunk in group:
-        mark = "" if len(group) == 1 else "> " if chunk is hit else "  "
-        lines += _wrap(chunk.text, mark, max(width - _INDENT, 20))
+        arrow = "" if len(group) == 1 else "> " if chunk is hit else "  "
+        lines += map(mark, _wrap(chunk.text, arrow, max(width - _INDENT, 20)))
     return f"{rank:3d}  {hit.score:6.3f} " + ("\n" + " " * _INDENT).join(lines)
 
 
-def _value(value: object) -> str:
+def _look_up(metadata: Mapping[str, Any], name: str) -> Any:
+    """The value of the field, or within the object that the part of the name before a dot names; None without one."""
+    if name in metadata:
+        return metadata[name]
+    outer, dot, inner = name.partition(".")
+    within = metadata.get(outer) if dot else None
+    return _look_up(within, inner) if isinstance(within, Mapping) else None
+
+
+def _format_value(value: object) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _wrap(text: str, mark: str, width: int) -> list[str]:
-    """The first two lines of the text; the mark stands before the first."""
-    lines = textwrap.wrap(printable(text[:_SNIPPET_CHARACTERS]), width - len(mark), max_lines=2, placeholder=" …")
-    return [(mark if not number else " " * len(mark)) + line for number, line in enumerate(lines)]
+def _wrap(text: str, arrow: str, width: int) -> list[str]:
+    """The first two lines of the text; the arrow stands before the first."""
+    lines = textwrap.wrap(printable(text[:_SNIPPET_CHARACTERS]), width - len(arrow), max_lines=2, placeholder=" …")
+    return [(arrow if not number else " " * len(arrow)) + line for number, line in enumerate(lines)]
 
 
 def _cut(text: str, width: int) -> str:

@@ -1,41 +1,33 @@
 """`llm2comp search DIR` without a question: one question after another, the model loaded once."""
 
-import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import typer
+
 from llm2comp.cli.documents import format_documents
+from llm2comp.cli.history import keep_history
 from llm2comp.cli.hits import describe_score, format_hits, format_times
-from llm2comp.cli.output import printable
-from llm2comp.errors import LLM2CompError
+from llm2comp.cli.output import printable, tell
+from llm2comp.errors import LLM2CompError, SettingsError
 
 if TYPE_CHECKING:
     from llm2comp_indexes import Index, SearchOptions
 
-__all__ = ["ask"]
+__all__ = ["ask", "check_fields"]
 
 _HELP = """\
 /mode dense|bm25|hybrid   by vectors, by words, or by both
 /where FILTER             only documents that fit, such as: /where year >= 2020 (without a filter: all)
 /k N                      number of results
-/show FIELD,FIELD         metadata to show with each result
+/show FIELD,FIELD         metadata to show with each result (without a field: none)
 /read N                   the whole text of result N
 /quit                     or Ctrl-D
 Anything else is a question."""
-
-
-@dataclass
-class _State:
-    """What the next question is asked with."""
-
-    options: "SearchOptions"
-    k: int
-    fields: tuple[str, ...]
-    texts: tuple[str, ...] = ()
+_MOST_RESULTS = 1000
 
 
 def ask(
@@ -48,83 +40,166 @@ def ask(
 ) -> None:
     """Answers the questions on standard input until it ends.
 
+    Each question searches the last commit. On a terminal Ctrl-C leaves a line or stops a search, and the next question
+    may follow.
+
     Args:
         index: The index.
         options: Options of the searches, until a command changes them.
         k: Number of results.
         fields: Names of metadata to show.
         explain_nothing: Why there is no result.
+
+    Raises:
+        SettingsError: The index cannot be searched with the options.
+        typer.Exit: With 1, at the end of questions from a pipe or file, if one of them failed.
     """
+    _check(index, options)
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if on_terminal:
-        _keep_history()
+        keep_history()
         print(f"{format_documents(len(index))}. Ask, or /help.")
     if options.mode != "bm25" and len(index):
         index.model  # noqa: B018  # loaded before the first question
-    state = _State(options, k, fields)
+    session, failed = _Session(index, options, k, fields, explain_nothing), False
     while True:
         try:
-            line = input("> " if on_terminal else "").strip()
+            line = _read_typed() if on_terminal else _read_piped()
+            if line in ("/quit", "/exit", "/q"):
+                break
+            if line:
+                print(session.reply(line), flush=True)
         except EOFError:
             break
-        if line in ("/quit", "/exit", "/q"):
-            break
-        try:
-            if line.startswith("/"):
-                print(_command(line, state))
-            elif line:
-                print(_answer(index, line, state, explain_nothing))
         except LLM2CompError as error:
-            print(f"error: {error}", file=sys.stderr)
+            tell(f"error: {error}")
+            failed = True
+        except KeyboardInterrupt:
+            if not on_terminal:
+                raise
+            print()
+    if failed and not on_terminal:
+        raise typer.Exit(1)
 
 
-def _answer(index: "Index", question: str, state: _State, explain: Callable[..., str]) -> str:
-    start = time.perf_counter()
-    [hits] = index.search([question], state.k, options=state.options)
-    times = format_times(time.perf_counter() - start, index.encode_seconds)
-    state.texts = tuple(hit.text for hit in hits)
-    if not hits:
-        return explain(index, state.options)
-    score = describe_score(state.options.mode, state.options.weights)
-    return f"{format_hits(hits, question=question, fields=state.fields)}\n     {times}; score: {score}"
+def _read_typed() -> str:
+    try:
+        line = input("> ").strip()
+        line.encode()  # bytes that are no text may come as lone surrogates
+    except UnicodeError as error:
+        raise SettingsError("the line has bytes that are no text; type it again") from error
+    except EOFError:
+        print()  # what the shell prints next begins on a line of its own
+        raise
+    return line
 
 
-def _command(line: str, state: _State) -> str:
-    """Does what the command says, and returns what to print."""
-    name, _, value = line.partition(" ")
-    value = value.strip()
-    if name == "/mode":
-        state.options = replace(state.options, mode=value)
+def _read_piped() -> str:
+    line = sys.stdin.buffer.readline()
+    if not line:
+        raise EOFError
+    try:
+        return line.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"a question that is not UTF-8: {line[:40]!r}") from error
+
+
+class _Session:
+    """The index, and what the next question is asked with."""
+
+    def __init__(
+        self,
+        index: "Index",
+        options: "SearchOptions",
+        k: int,
+        fields: tuple[str, ...],
+        explain_nothing: Callable[["Index", "SearchOptions"], str],
+    ) -> None:
+        self._index, self._options, self._k, self._fields = index, options, k, fields
+        self._explain_nothing = explain_nothing
+        self._texts: list[str] = []  # of the last results
+
+    def reply(self, line: str) -> str:
+        """The answer to a question, or what a command changed."""
+        if not line.startswith("/"):
+            return self._answer(line)
+        name, _, value = line.partition(" ")
+        commands = {
+            "/mode": self._set_mode,
+            "/where": self._set_filter,
+            "/k": self._set_results,
+            "/show": self._set_fields,
+            "/read": self._read,
+            "/help": lambda _: _HELP,
+        }
+        if name not in commands:
+            raise SettingsError(f"{name[:40]}: no such command; /help lists them")
+        return commands[name](value.strip())
+
+    def _answer(self, question: str) -> str:
+        if self._index.refresh():
+            tell(f"the index has changed: {format_documents(len(self._index))}")
+        start = time.perf_counter()
+        [hits] = self._index.search([question], self._k, options=self._options)
+        times = format_times(time.perf_counter() - start, self._index.encode_seconds)
+        self._texts = [hit.text for hit in hits]
+        if not hits:
+            return printable(self._explain_nothing(self._index, self._options))
+        score = describe_score(self._options.mode, self._options.weights)
+        return f"{format_hits(hits, question=question, fields=self._fields)}\n     {times}; score: {score}"
+
+    def _set_mode(self, value: str) -> str:
+        self._options = _check(self._index, replace(self._options, mode=value))
         return f"mode: {value}"
-    if name == "/where":
-        state.options = replace(state.options, where=value or None)
-        return f"filter: {value or 'none'}"
-    if name == "/k" and value.isdigit() and 1 <= int(value) <= 1000:
-        state.k = int(value)
-        return f"results: {value}"
-    if name == "/show":
-        state.fields = tuple(filter(None, map(str.strip, value.split(","))))
-        return f"metadata shown: {', '.join(state.fields) or 'none'}"
-    if name == "/read" and value.isdigit() and 1 <= int(value) <= len(state.texts):
-        return "\n".join(map(printable, state.texts[int(value) - 1].splitlines()))
-    return _HELP if name == "/help" else f"{printable(line)}: no such command; /help lists them"
+
+    def _set_filter(self, value: str) -> str:
+        self._options = _check(self._index, replace(self._options, where=value or None))
+        return f"filter: {printable(value) or 'none'}"
+
+    def _set_results(self, value: str) -> str:
+        self._k = _parse_number("/k", value, _MOST_RESULTS)
+        return f"results: {self._k}"
+
+    def _set_fields(self, value: str) -> str:
+        names = tuple(filter(None, map(str.strip, value.split(","))))
+        check_fields(self._index, names)
+        self._fields = names
+        return f"metadata shown: {', '.join(names) or 'none'}"
+
+    def _read(self, value: str) -> str:
+        if not self._texts:
+            raise SettingsError("/read: there is no result to read yet")
+        text = self._texts[_parse_number("/read", value, len(self._texts)) - 1]
+        return "\n".join(map(printable, text.splitlines()))
 
 
-def _keep_history() -> None:
-    """Arrow keys bring back earlier questions, those of earlier sessions too."""
-    import atexit
+def _parse_number(name: str, value: str, most: int) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and 1 <= int(value) <= most):
+        raise SettingsError(f"{name} is {value[:40]!r}, expected a number from 1 to {most:,}")
+    return int(value)
 
-    try:
-        import readline
-    except ImportError:  # Windows
-        return
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "llm2comp"
-    file = folder / "search-history"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            readline.read_history_file(file)
-    except OSError:
-        return
-    readline.set_history_length(1000)
-    atexit.register(readline.write_history_file, file)
+
+def check_fields(index: "Index", names: Sequence[str]) -> None:
+    """Checks that there is metadata of these names.
+
+    Raises:
+        SettingsError: No document has one of them; the message lists those there are.
+    """
+    from llm2comp_indexes import SearchOptions
+    from llm2comp_indexes.filters.names import quote_name
+    from llm2comp_indexes.filters.parse import parse_where
+
+    for name in names:
+        _check(index, SearchOptions(where=replace(parse_where(quote_name(name)), name="show")))
+
+
+def _check(index: "Index", options: "SearchOptions") -> "SearchOptions":
+    """The options, after a search with them that encodes nothing.
+
+    Raises:
+        SettingsError: The index has no such fields, or no BM25 index.
+    """
+    import numpy as np
+
+    index.search(["?"], 1, options=options, vectors=np.zeros((1, index.manifest.dimension), np.float32))
+    return options

@@ -12,7 +12,7 @@ import typer
 from llm2comp import keep_freed_memory
 from llm2comp.cli.hits import describe_score, format_hits, format_times
 from llm2comp.cli.index_options import Engine, Header, ModelDevice, Quotes, encoder_options
-from llm2comp.cli.interactive import ask
+from llm2comp.cli.interactive import ask, check_fields
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
@@ -148,6 +148,7 @@ def search(
         return
     with open_index(folder, **opening) as index:
         _report_unused(index, options.effort)
+        check_fields(index, fields)
         if question is None:
             ask(index, options, k, fields=fields, explain_nothing=_explain_nothing)
             return

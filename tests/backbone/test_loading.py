@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from llm2comp.backbone import loading
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.errors import BackboneError
@@ -46,6 +47,23 @@ class TestLoading:
         before = logging.get_verbosity(), logging.is_progress_bar_enabled()
         Backbone.load(backbone_folder)
         assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+    @pytest.mark.parametrize("bars", [True, False])
+    def test_no_bar_counts_weights_on_a_terminal(
+        self, backbone_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], bars: bool
+    ) -> None:
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+        monkeypatch.setattr(loading, "on_terminal", lambda: True)
+        (enable_progress_bars if bars else disable_progress_bars)()
+        try:
+            Backbone.load(backbone_folder).add_adapter(AdapterSettings())
+            with loading.quiet():  # bars of downloads remain
+                assert are_progress_bars_disabled() is not bars
+            assert are_progress_bars_disabled() is not bars
+        finally:
+            enable_progress_bars()
+        assert capfd.readouterr() == ("", "")
 
     def test_no_such_folder(self, tmp_path: Path) -> None:
         assert "no such folder" in self.refused(tmp_path / "nothing")

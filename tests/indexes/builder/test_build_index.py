@@ -415,7 +415,7 @@ class TestWithARealModel:
         with caplog.at_level(logging.WARNING):
             build_index([corpus], tmp_path / "chunked", model=model, options=IndexOptions(chunk_tokens=32))
             model.encode(["word " * 200])  # warnings of other calls stay as they were
-        assert [record.getMessage() for record in caplog.records] == ["1 of 1 texts were cut to their first 64 tokens"]
+        assert [record.getMessage() for record in caplog.records] == ["the text was cut to its first 64 tokens"]
 
     @pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 3), (1, 0)])
     def test_long_documents_become_chunks(

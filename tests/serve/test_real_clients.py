@@ -72,6 +72,7 @@ async def test_langchain_openai(url: str, bundled: LLM2Comp) -> None:
     expected = bundled.encode_document(TEXTS)
     np.testing.assert_allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
     np.testing.assert_allclose(await embeddings.aembed_documents(TEXTS), expected, atol=1e-6)
+    await embeddings.async_client._client.close()
     np.testing.assert_allclose(embeddings.embed_query(QUESTION), bundled.encode_query(QUESTION), atol=1e-6)
 
 
@@ -83,6 +84,7 @@ async def test_openai_like_of_llama_index(url: str, bundled: LLM2Comp) -> None:
     expected = bundled.encode_document(PLAIN)
     np.testing.assert_allclose(embedding.get_text_embedding_batch(PLAIN), expected, atol=1e-6)
     np.testing.assert_allclose(await embedding.aget_text_embedding_batch(PLAIN), expected, atol=1e-6)
+    await embedding._get_aclient().close()
     np.testing.assert_allclose(embedding.get_query_embedding(QUESTION), bundled.encode_query(QUESTION), atol=1e-6)
 
 

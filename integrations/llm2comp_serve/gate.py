@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -113,7 +112,7 @@ class Gate:
         if _logger.isEnabledFor(logging.INFO):
             facts = {"method": scope["method"], "path": scope["path"], "status": status}
             facts |= {"milliseconds": round(1000 * seconds, 1), **scope.get("llm2comp", {})}
-            _logger.info("%s", json.dumps(facts))
+            _logger.info("%s", orjson.dumps(facts).decode())
 
 
 def _is_known(header: bytes | None, keys: Sequence[bytes]) -> bool:

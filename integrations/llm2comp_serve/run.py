@@ -110,10 +110,10 @@ class _JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
-        facts: dict[str, Any] = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))}
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         if record.name == "llm2comp_serve.access":
-            return json.dumps(facts | json.loads(message))
-        facts |= {"level": record.levelname.lower(), "logger": record.name, "message": message}
+            return f'{{"time":"{moment}",{message[1:]}'
+        facts = {"time": moment, "level": record.levelname.lower(), "logger": record.name, "message": message}
         if record.exc_info:
             facts["exception"] = self.formatException(record.exc_info)
         return json.dumps(facts)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import LLM2CompError
 from llm2comp_serve.errors import RequestError
+from llm2comp_serve.handover import Handover
 from llm2comp_serve.indexes import Indexes
 from llm2comp_serve.metrics import Metrics
 from llm2comp_serve.models import Model, Models, Tokens
@@ -55,6 +56,7 @@ class Service:
         self.ready = False
         self.failure: Exception | None = None
         self.on_failure: Callable[[Exception], None] = _log_failure
+        self._results: Handover | None = None
         self._starting = threading.Lock()
         self._started = False
 
@@ -134,11 +136,34 @@ class Service:
         tokens = await _tokenize(model, texts, query=query, truncate=truncate, instruction=instruction)
         scope = request.scope.setdefault("llm2comp", {})
         scope.update(texts=len(texts), tokens=tokens.total)
-        future = model.submit(tokens)
-        vectors = await _result(request, future)
+        vectors = await self._result(request, model.submit(tokens))
         if dimensions is not None:
             vectors = shorten(vectors, dimensions, normalize=model.model.normalize)
         return Embedded(vectors, tokens.total, tokens.truncated)
+
+    async def _result(self, request: Request, future: "Future[NDArray[np.float32]]") -> NDArray[np.float32]:
+        """The result, unless the client goes away before: then the work is taken from the queue."""
+        waiter = self._handover().when_done(future)
+        watcher = asyncio.ensure_future(_cancel_when_gone(request, waiter))
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if watcher.done():
+                raise RequestError(499, "the client has gone") from None
+            raise
+        finally:
+            watcher.cancel()
+            future.cancel()  # which does nothing to one that is done
+        try:
+            return future.result()
+        except Exception as error:
+            raise RequestError(424, f"the model failed: {error}", code="model_failed") from error
+
+    def _handover(self) -> Handover:
+        loop = asyncio.get_running_loop()
+        if self._results is None or self._results.loop is not loop:
+            self._results = Handover(loop)
+        return self._results
 
 
 def _log_failure(error: Exception) -> None:
@@ -176,25 +201,8 @@ async def _tokenize(model: Model, texts: Sequence[str], **options: Any) -> Token
     return await asyncio.to_thread(model.tokenize, texts, **options)
 
 
-async def _result(request: Request, future: "Future[NDArray[np.float32]]") -> NDArray[np.float32]:
-    """The result, unless the client goes away before: then the work is taken from the queue."""
-    waiting: asyncio.Future[Any] = asyncio.wrap_future(future)
-    gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        gone.cancel()
-        if not waiting.done():
-            waiting.cancel()
-    if waiting.cancelled():
-        raise RequestError(499, "the client has gone")
-    try:
-        vectors: NDArray[np.float32] = waiting.result()
-    except Exception as error:
-        raise RequestError(424, f"the model failed: {error}", code="model_failed") from error
-    return vectors
-
-
-async def _disconnected(request: Request) -> None:
+async def _cancel_when_gone(request: Request, waiter: "asyncio.Future[None]") -> None:
+    """Cancels the waiter when the client goes away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    waiter.cancel()

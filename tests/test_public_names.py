@@ -18,6 +18,12 @@ def test_names() -> None:
     assert llm2comp.LLM2Comp is LLM2Comp
 
 
+def test_names_complete_before_they_are_imported() -> None:
+    script = "import llm2comp, sys; print(dir(llm2comp), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "['LLM2Comp', '__version__', 'keep_freed_memory', 'load'] False\n"
+
+
 def test_methods_of_the_model() -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -1,6 +1,7 @@
 """The promises every command keeps: light help, one line per error, exit codes, a version."""
 
 import errno
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -62,6 +63,32 @@ def test_help_names_the_commands_and_loads_nothing_heavy() -> None:
     assert "Usage: llm2comp" in out
     assert "--install-completion" in out
     assert not set(HEAVY) & set(modules)
+
+
+@pytest.mark.parametrize("command", [(), ("search",), ("index",), ("index", "build"), ("train", "recipe")])
+def test_help_has_a_short_name(llm2comp_command: Callable[..., Any], command: tuple[str, ...]) -> None:
+    short = llm2comp_command(*command, "-h")
+    assert short.code == 0
+    assert short.out.startswith(f"Usage: {' '.join(['llm2comp', *command])} ")
+    assert short == llm2comp_command(*command, "--help")
+
+
+def test_warnings_are_for_people_and_verbose_ones_for_developers(
+    llm2comp_command: Callable[..., Any],
+) -> None:
+    def log() -> None:
+        logger = logging.getLogger("llm2comp.model")
+        logger.warning("%d texts were cut", 3)
+        logger.info("done")
+
+    app.command("log")(log)
+    try:
+        assert llm2comp_command("log").err == "warning: 3 texts were cut\ndone\n"
+        assert llm2comp_command("--verbose", "log").err == (
+            "WARNING llm2comp.model: 3 texts were cut\nINFO llm2comp.model: done\n"
+        )
+    finally:
+        app.registered_commands.pop()
 
 
 def test_completion_names_the_commands_and_loads_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import llm2comp
-from llm2comp.errors import IndexFolderError
+from llm2comp.errors import CorpusError, IndexFolderError
 from llm2comp_indexes import (
     SearchOptions,
     add_documents,
@@ -18,6 +18,9 @@ from llm2comp_indexes import (
     delete_documents,
     merge_index,
     open_index,
+    rebuild_index,
+    sync_index,
+    undo_index,
     verify_index,
 )
 from llm2comp_indexes import encoder as index_encoder
@@ -129,3 +132,25 @@ def test_a_manifest_of_format_1_is_refused_in_one_line(copied: Callable[[str], P
     with pytest.raises(IndexFolderError, match="build the index again") as caught:
         open_index(path.parent)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_an_old_index_is_rebuilt_and_follows_what_is_added_now(
+    copied: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    folder = copied(name)
+    with pytest.raises(CorpusError, match="records no sources to compare with"):
+        sync_index(folder, [OLD / "first.jsonl"])
+    new = tmp_path / "new.jsonl"
+    new.write_text("".join(f'{{"_id": "n{row}", "text": "bread {row}"}}\n' for row in range(4)))
+    assert add_documents(folder, [new])[0] == 4
+    new.write_text(new.read_text().replace("n3", "n4"))
+    report = sync_index(folder, [new])
+    assert (report.added, report.unchanged, report.vanished) == (1, 3, ("n3",))
+    undo_index(folder)
+    delete_documents(folder, [f"n{row}" for row in range(4)])
+    assert rebuild_index(folder).documents == EXPECTED[name]["documents"]
+    with open_index(folder) as index:
+        best = [hits[0].document_id for hits in index.search(EXPECTED["queries"])]
+    assert best == [answers[0][0].partition("#")[0] for answers in EXPECTED[name]["dense"]]
+    verify_index(folder)

@@ -166,6 +166,10 @@ class _Documents:
         for unmet in self._tracked.unmet():
             self.stored += 1
             document = join_chunks([self._row(unmet.segment, row) for row in unmet.rows])
+            if not document.content.strip() and not self._index.manifest.fingerprint:
+                raise CorpusError(
+                    f'document "{document.id}": the index was made of vectors and has no text to encode; build it again'
+                )
             yield DocumentRows(self.split(document), self._tracked.origins[unmet.segment][unmet.rows[0]])
 
     def _row(self, segment: int, row: int) -> Document:

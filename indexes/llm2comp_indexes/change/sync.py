@@ -240,18 +240,19 @@ def _check_known(index: Index, corpora: Sequence[str | Path | Rows], known: Sequ
         raise CorpusError(f"{index.folder}: none of its sources can be read again: {names}; give the corpora")
     if name is not None and name not in {source.name for source in known}:
         raise CorpusError(f'{index.folder}: has no source "{name}"; its sources are {names}')
+    roots = {source.root for source in known}
+    for corpus in corpora if name is None else ():
+        if root_of(corpus) not in roots:
+            quoted = corpus if is_named(corpus) else quote_path(str(corpus))
+            raise CorpusError(
+                f"{corpus}: no source of the index, whose sources are {names}; if it is one of them in a new place, "
+                f"say which (--source NAME); if it is a new one: llm2comp index add {place} {quoted}"
+            )
     for corpus in corpora:
         if not isinstance(corpus, Rows) and not is_named(corpus) and not _is_there(to_path(corpus)):
             raise CorpusError(
                 f"{corpus}: not there any more, which is no reason to delete all of its documents; bring it back, say "
                 "where it is now (--source NAME), or delete them with llm2comp index delete"
-            )
-    roots = {source.root for source in known}
-    for corpus in corpora if name is None else ():
-        if root_of(corpus) not in roots:
-            raise CorpusError(
-                f"{corpus}: no source of the index, whose sources are {names}; if it is one of them in a new place, "
-                f"say which (--source NAME); if it is a new one: llm2comp index add {place} {quote_path(str(corpus))}"
             )
 
 

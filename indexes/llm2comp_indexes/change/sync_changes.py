@@ -7,6 +7,7 @@ from pathlib import Path
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.files.stamp import find_stamp
 from llm2comp.corpus.read import Entry
+from llm2comp.corpus.report import count_rows
 from llm2comp.corpus.sources import Source
 from llm2comp.errors import CorpusError
 from llm2comp_indexes.builder.chunks import RowMaker
@@ -87,9 +88,9 @@ class SyncChanges(Changes):
                 )
         if self.vanished and (unreadable := skipped - self.failed) > 0:
             raise CorpusError(
-                f"{', '.join(corpora.values())}: {unreadable:,} rows could not be read, and {len(self.vanished):,} "
-                "documents of the index are not there any more, which may be the same; nothing was changed: correct "
-                "the rows, or run this again with --yes (yes=True)"
+                f"{', '.join(corpora.values())}: {count_rows(unreadable)} could not be read, and as documents of the "
+                f"index {len(self.vanished):,} are not there any more, which may be the same; nothing was changed: "
+                "correct the rows, or run this again with --yes (yes=True)"
             )
 
     def _take_new(self, entry: Entry, rows: Sequence[Document]) -> None:

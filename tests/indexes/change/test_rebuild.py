@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm2comp.corpus.documents import Document
-from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
 from llm2comp_indexes import (
     IndexOptions,
     add_documents,
@@ -24,7 +24,7 @@ from llm2comp_indexes import (
 from llm2comp_indexes.builder.chunks import make_splitter
 from llm2comp_indexes.change import rebuild
 from llm2comp_indexes.change.stored import join_chunks
-from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, identifiers, make_documents
+from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, build_of_vectors, identifiers, make_documents
 
 Write = Callable[..., Path]
 CHUNKS = IndexOptions(chunk_tokens=3, chunk_at="tokens")
@@ -169,3 +169,12 @@ def test_chunks_at_sentences_are_joined_to_the_text() -> None:
         assert joined.text == text
         assert (joined.id, joined.metadata) == ("a", {"year": 1})
         assert json.dumps(joined.metadata)
+
+
+def test_an_index_of_vectors_without_texts(tmp_path: Path) -> None:
+    vectors = RecordingEncoder().encode_query(["bread", "moon"])
+    folder = build_of_vectors(tmp_path, vectors, vectors, IndexOptions())
+    before = (folder / "manifest.json").read_bytes()
+    with pytest.raises(CorpusError, match='"v0": the index was made of vectors and has no text'):
+        rebuild_index(folder, model=RecordingEncoder())
+    assert (folder / "manifest.json").read_bytes() == before

@@ -320,7 +320,7 @@ def test_rows_that_cannot_be_read_are_not_taken_for_vanished(tmp_path: Path, enc
     corpus.write_text("".join(lines))
     build_index([corpus], tmp_path / "rows", model=encoder)
     corpus.write_text("".join([*lines[:8], lines[8][:20] + "\n", lines[9]]))
-    with pytest.raises(CorpusError, match=r"1 rows could not be read, and 1 documents"):
+    with pytest.raises(CorpusError, match="1 row could not be read, and as documents of the index 1 are"):
         sync_index(tmp_path / "rows", [corpus], model=encoder, on_error="skip", on_skip=print)
     report = sync_index(tmp_path / "rows", [corpus], model=encoder, on_error="skip", on_skip=print, yes=True)
     assert report.vanished == ("d8",)

@@ -39,9 +39,9 @@ def read_tables(
         layout: How CSV and TSV files are read.
     """
     root = pattern_root(corpus) if is_pattern(corpus) else corpus
-    for file in files:
+    for file, fields in zip(files, _partitions(files), strict=True):
         records = _check_unchanged(file, read_records(file, report, columns, layout))
-        partition = rename_fields(_partition(file.parent), columns, corpus)
+        partition = rename_fields(fields, columns, corpus)
         if file == corpus and not partition:
             yield from records
             continue
@@ -69,15 +69,26 @@ def _check_unchanged(file: Path, records: Iterator[Record]) -> Iterator[Record]:
         raise CorpusError(f"{file}: changed while it was read; read it again when nothing writes to it")
 
 
-def _partition(folder: Path) -> dict[str, Any]:
-    """Fields that the names of the folders give: whole numbers and texts."""
+def _partitions(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Fields that the folders of each file name: whole numbers where all files have such, so that one field has one type.
+
+    `month=01` to `month=12` are texts, all of them.
+    """
+    partitions = [_partition(file.parent) for file in files]
+    texts = {name for fields in partitions for name, value in fields.items() if not _is_number(value)}
+    return [
+        {name: value if value is None or name in texts else int(value) for name, value in fields.items()}
+        for fields in partitions
+    ]
+
+
+def _partition(folder: Path) -> dict[str, str | None]:
+    """Names and values in the names of the folders."""
     named = (part.partition("=") for part in folder.parts)
-    return {unquote(name): _value(unquote(value)) for name, separator, value in named if name and separator}
+    pairs = ((unquote(name), unquote(value)) for name, separator, value in named if name and separator)
+    return {name: None if value == _NULL_PARTITION else value for name, value in pairs}
 
 
-def _value(text: str) -> int | str | None:
-    """A whole number where its text is the usual one, so that `007` stays as it is."""
-    if text == _NULL_PARTITION:
-        return None
-    is_number = text.isascii() and text.removeprefix("-").isdigit() and str(int(text)) == text
-    return int(text) if is_number else text
+def _is_number(text: str | None) -> bool:
+    """Whether the text is the usual one of a whole number, as `007` is not; no value speaks against one."""
+    return text is None or (text.isascii() and text.removeprefix("-").isdigit() and str(int(text)) == text)

@@ -93,6 +93,20 @@ def test_values_of_partitions(folder: str, metadata: dict[str, Any], tmp_path: P
     assert list(read_corpus(tmp_path)) == [Document("1", "", "t", metadata)]
 
 
+@pytest.mark.parametrize(
+    ("folders", "values"),
+    [
+        (["month=01", "month=09", "month=10"], ["01", "09", "10"]),
+        (["month=1", "month=10", "month=__HIVE_DEFAULT_PARTITION__"], [1, 10, None]),
+        (["month=10", "month=unknown"], ["10", "unknown"]),
+    ],
+)
+def test_values_of_a_partition_are_of_one_type(folders: list[str], values: list[Any], tmp_path: Path) -> None:
+    for folder in folders:
+        jsonl(tmp_path / folder / "c.jsonl", {"id": folder, "text": "t"})
+    assert [one.metadata["month"] for one in read_corpus(tmp_path)] == values
+
+
 def test_a_field_of_the_row_goes_before_a_partition(tmp_path: Path) -> None:
     jsonl(tmp_path / "year=1" / "c.jsonl", {"id": "1", "text": "t", "year": 2}, {"id": "2", "text": "t"})
     assert [one.metadata for one in read_corpus(tmp_path)] == [{"year": 2}, {"year": 1}]
@@ -157,7 +171,7 @@ def test_texts_beside_rows_are_read_and_the_rows_are_named(tmp_path: Path, caplo
     assert list(texts(tmp_path).values()) == ["text"]
     [line] = caplog.messages
     assert line == (
-        f"{tmp_path}: read are the texts; the files of rows beside them are not (rows.jsonl): name them, or a pattern"
+        f"{tmp_path}: only the texts are read, not the files of rows beside them (rows.jsonl): name them, or a pattern"
     )
     assert texts(tmp_path / "*.jsonl") == {"1": "t"}
 

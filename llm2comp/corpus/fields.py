@@ -168,7 +168,7 @@ class DocumentMaker:
     def finish(self) -> None:
         """Logs one line for the user's names that no row has, beside those that rows have."""
         if self._unseen:
-            missing, there = list_names(sorted(self._unseen)), list_names(self._seen)
+            missing, there = list_names(sorted(self._unseen)), list_names(self._seen, _MOST_SEEN)
             _logger.warning("%s: no row has the field %s; the fields are %s", self._source, missing, there)
 
     def _check_chosen(self, fields: dict[str, Any]) -> None:
@@ -188,7 +188,7 @@ class DocumentMaker:
         return self._originals.get(name, name)
 
     def _list(self, fields: Iterable[str]) -> str:
-        return list_names(map(self._original, fields))
+        return list_names(map(self._original, fields), _MOST_SEEN)
 
     def _take_id(self, fields: dict[str, Any]) -> str:
         """The id, which is taken out of the fields; empty if there is none."""
@@ -263,7 +263,7 @@ class DocumentMaker:
 def _note_roles(source: str, names: tuple[tuple[str, str], ...]) -> None:
     if names:
         roles = ", ".join(f'{role} from "{name}"' for role, name in names)
-        _logger.warning("%s: read are %s (--id-field, --title-field, --text-field choose others)", source, roles)
+        _logger.warning("%s: fields recognised: %s (--id-field, --title-field, --text-field choose others)", source, roles)
 
 
 def _first_with_value(names: Iterable[str], fields: Mapping[str, Any]) -> str | None:

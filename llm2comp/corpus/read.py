@@ -269,7 +269,7 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
         what = "no file of a known kind matches the pattern"
         missing = what if is_pattern(path) else "a folder without files of a known kind"
         raise CorpusError(f"{path}: {missing}; expected {_EXPECTED}")
-    _note_other_files(path, find_texts(path), "read are the files of rows; the texts beside them are not")
+    _note_other_files(path, find_texts(path), "only the files of rows are read, not the texts beside them")
     return files
 
 
@@ -284,7 +284,7 @@ def _read_files(
     metadata = source.fields.metadata if source.files else None
     _check_no_fields(str(path), replace(source.fields, metadata=None) if source.files else source.fields)
     if several:
-        _note_other_files(path, find_tables(path), "read are the texts; the files of rows beside them are not")
+        _note_other_files(path, find_tables(path), "only the texts are read, not the files of rows beside them")
     summary = FileSummary()
     if source.files:
         documents = read_files(

@@ -56,10 +56,10 @@ def choose_report(on_error: OnError, on_skip: Report | None) -> Report:
     return on_skip or _logger.warning
 
 
-def list_names(names: Iterable[str]) -> str:
-    """The first eight names on one line, for a message."""
-    shown = list(islice((" ".join(str(name).split())[:40] for name in names), 9))
-    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
+def list_names(names: Iterable[str], most: int = 8) -> str:
+    """The first names on one line, for a message."""
+    shown = list(islice((" ".join(str(name).split())[:40] for name in names), most + 1))
+    return ", ".join(shown[:most] + ["..."] * (len(shown) > most)) or "none"
 
 
 @cache  # a corpus may be read several times

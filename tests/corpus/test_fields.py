@@ -87,6 +87,15 @@ def test_a_field_that_no_row_of_a_table_has(kind: str, tmp_path: Path, caplog: p
             assert caplog.messages[-1] == f"{path}: no row has the field {absent}; {there}"
 
 
+def test_errors_list_all_fields(tmp_path: Path) -> None:
+    names = [f"Column {letter}" for letter in "ABCDEFGHIJKL"]
+    path = write(tmp_path, ".csv", dict.fromkeys(["id", *names], "x"))
+    with pytest.raises(CorpusError, match=f"no field Colum; the fields are id, {', '.join(names)}$"):
+        list(read_corpus(path, fields=FieldNames(text=("Colum",), metadata=())))
+    with pytest.raises(CorpusError, match=f", found id, {', '.join(names)}; --text-field"):
+        list(read_corpus(path))
+
+
 def test_errors_name_fields_as_their_files_do(tmp_path: Path) -> None:
     rows = [
         ("ID,TITLE,Wording\n1,t,x\n", FieldNames(), "no text; .*, found ID, TITLE, Wording; "),
@@ -157,7 +166,7 @@ def test_recognised_names_are_said_in_one_line(tmp_path: Path, caplog: pytest.Lo
     for _ in range(2):
         assert list(read_corpus(path))[2] == Document("2", "T", "t")
     assert caplog.messages == [
-        f'{path}: read are id from "page_id", title from "page_title", text from "body" (--id-field, --title-field, '
+        f'{path}: fields recognised: id from "page_id", title from "page_title", text from "body" (--id-field, --title-field, '
         "--text-field choose others)"
     ]
 

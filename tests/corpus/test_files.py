@@ -225,7 +225,7 @@ def test_rows_beside_texts_of_other_kinds_are_read_as_before(tmp_path: Path, cap
     (tmp_path / "README.html").write_text("<p>page")
     assert list(read_corpus(tmp_path)) == [Document("1", "", "row")]
     assert caplog.messages == [
-        f"{tmp_path}: read are the files of rows; the texts beside them are not (README.html): name them, or a pattern"
+        f"{tmp_path}: only the files of rows are read, not the texts beside them (README.html): name them, or a pattern"
     ]
     (tmp_path / "a.md").write_text("text")
     assert [one.text for one in read_corpus(tmp_path)] == ["page", "text"]

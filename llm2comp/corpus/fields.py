@@ -263,7 +263,7 @@ class DocumentMaker:
 def _note_roles(source: str, names: tuple[tuple[str, str], ...]) -> None:
     if names:
         roles = ", ".join(f'{role} from "{name}"' for role, name in names)
-        _logger.warning("%s: fields recognised: %s (--id-field, --title-field, --text-field choose others)", source, roles)
+        _logger.warning("%s: recognised: %s (--id-field, --title-field, --text-field choose others)", source, roles)
 
 
 def _first_with_value(names: Iterable[str], fields: Mapping[str, Any]) -> str | None:

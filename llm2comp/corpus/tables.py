@@ -70,9 +70,9 @@ def _check_unchanged(file: Path, records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _partitions(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Fields that the folders of each file name: whole numbers where all files have such, so that one field has one type.
+    """Fields that the folders of each file name, with one type for all values of a field.
 
-    `month=01` to `month=12` are texts, all of them.
+    They are whole numbers if all of them are; `month=01` to `month=12` are texts.
     """
     partitions = [_partition(file.parent) for file in files]
     texts = {name for fields in partitions for name, value in fields.items() if not _is_number(value)}

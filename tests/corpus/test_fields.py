@@ -166,7 +166,7 @@ def test_recognised_names_are_said_in_one_line(tmp_path: Path, caplog: pytest.Lo
     for _ in range(2):
         assert list(read_corpus(path))[2] == Document("2", "T", "t")
     assert caplog.messages == [
-        f'{path}: fields recognised: id from "page_id", title from "page_title", text from "body" (--id-field, --title-field, '
+        f'{path}: recognised: id from "page_id", title from "page_title", text from "body" (--id-field, --title-field, '
         "--text-field choose others)"
     ]
 

@@ -51,6 +51,30 @@ def test_other_names_are_no_attributes() -> None:
         llm2comp.nothing  # noqa: B018
 
 
+def test_names_of_the_server() -> None:
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    import llm2comp_serve
+
+    assert llm2comp_serve.__all__ == ["ServeSettings", "create_app"]
+
+
+def test_errors() -> None:
+    from llm2comp import errors
+
+    classes = {name for name in errors.__all__ if name.endswith("Error")}
+    assert classes == {
+        "BackboneError",
+        "CorpusError",
+        "IndexFolderError",
+        "LLM2CompError",
+        "ModelFolderError",
+        "ServerError",
+        "SettingsError",
+        "TrainingError",
+    }
+    assert all(issubclass(getattr(errors, name), errors.LLM2CompError) for name in classes)
+
+
 def test_importing_is_light() -> None:
     heavy = ("torch", "transformers", "sentence_transformers", "faiss", "datasets")
     script = f"import llm2comp, sys; print([name for name in {heavy} if name in sys.modules])"

@@ -158,4 +158,5 @@ def _steps(count: int, step: int, *, show: bool) -> Iterable[int]:
         return starts
     from tqdm.auto import tqdm
 
-    return tqdm(starts, desc="Requests")
+    bar: Iterable[int] = tqdm(starts, desc="Requests")
+    return bar

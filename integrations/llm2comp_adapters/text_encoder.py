@@ -153,8 +153,8 @@ class TextEncoder(BaseModel):
             if getattr(self, name) is not None:
                 raise ValueError(f"base_url is given together with {name}, which the server decides: give either")
         key = self.api_key.get_secret_value() if self.api_key else None
-        name = self.model_name if "model_name" in self.model_fields_set else None
-        self._encoder = RemoteEncoder(Server(url, key, self.timeout, self.max_retries), name)
+        chosen = self.model_name if "model_name" in self.model_fields_set else None
+        self._encoder = RemoteEncoder(Server(url, key, self.timeout, self.max_retries), chosen)
         self.__dict__["model_name"] = self._encoder.name  # the field is frozen
         self._check_dimension()
 

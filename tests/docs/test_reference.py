@@ -19,6 +19,7 @@ OLDER_NAMES = {"Wishes", "__version__"}
         ("benchmarks", "llm2comp_benchmarks"),
         ("llamaindex", "llama_index.embeddings.llm2comp"),
         ("langchain", "langchain_llm2comp"),
+        ("serve", "llm2comp_serve"),
     ],
 )
 def test_every_public_name_has_an_entry(page: str, package: str) -> None:

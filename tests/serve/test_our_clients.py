@@ -291,10 +291,10 @@ def test_hits_are_those_of_the_index_in_process(
     changes = {"k": 1, "where": "year == 2001"}
     assert _langchain(remote, "bread", **changes) == _langchain(local, "bread", **changes)
     made = for_llama_index.LLM2CompRetriever
-    remote = made(url=url, index="corpus", similarity_top_k=3, mode=mode, filters=where, options=options)
-    local = made(index_dir, 3, mode, filters=where, options=options, model=bundled)
+    remote_nodes = made(url=url, index="corpus", similarity_top_k=3, mode=mode, filters=where, options=options)
+    local_nodes = made(index_dir, 3, mode, filters=where, options=options, model=bundled)
     for question in QUESTIONS:
-        assert _llama_index(remote, question) == _llama_index(local, question)
+        assert _llama_index(remote_nodes, question) == _llama_index(local_nodes, question)
 
 
 def test_chunks_name_their_document(url: str, chunk_dir: Path, bundled: LLM2Comp) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.paths import ROOT
 
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-PACKAGES = ("llm2comp", "indexes/llm2comp_indexes", "benchmarks/llm2comp_benchmarks")
+PACKAGES = ("llm2comp", "indexes/llm2comp_indexes", "integrations/llm2comp_serve", "benchmarks/llm2comp_benchmarks")
 DRAWING, ROOMS = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -28,9 +28,9 @@ def _rooms() -> dict[str, list[str]]:
 
 
 def _file(path: str) -> Path:
-    """The file of a path in the two tables, where the folder of the index package is left out."""
-    file = ROOT / path
-    return file if file.exists() else ROOT / "indexes" / "llm2comp_indexes" / path
+    """The file of a path in the tables, where the folder of the index package or of the server is left out."""
+    folders = (ROOT, ROOT / "indexes" / "llm2comp_indexes", ROOT / "integrations" / "llm2comp_serve")
+    return next((folder / path for folder in folders if (folder / path).exists()), ROOT / path)
 
 
 def _imports(file: Path) -> set[str]:
@@ -76,8 +76,10 @@ def test_every_room_is_named() -> None:
 
 def test_rooms_stand_in_the_order_of_the_import_contracts() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    layers = {contract.get("containers", [""])[0]: contract["layers"] for contract in settings["contracts"][:3]}
-    for package, prefix in zip(PACKAGES, ("", "llm2comp_indexes", "llm2comp_benchmarks"), strict=True):
+    layers = {contract.get("containers", [""])[0]: contract["layers"] for contract in settings["contracts"][:4]}
+    for package, prefix in zip(
+        PACKAGES, ("", "llm2comp_indexes", "llm2comp_serve", "llm2comp_benchmarks"), strict=True
+    ):
         ranks = {
             module.strip().removeprefix("llm2comp."): rank
             for rank, layer in enumerate(layers[prefix])
@@ -98,4 +100,5 @@ def test_every_arrow_between_files_is_an_import() -> None:
             modules = _imports(_file(f"{importers[0]}.py"))
             for path in imported:
                 module = path.replace("/", ".")
-                assert {module, f"llm2comp_indexes.{module}"} & modules, f"{importers[0]} does not import {path}"
+                names = {module, f"llm2comp_indexes.{module}", f"llm2comp_serve.{module}"}
+                assert names & modules, f"{importers[0]} does not import {path}"

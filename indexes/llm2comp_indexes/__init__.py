@@ -16,6 +16,7 @@ from llm2comp_indexes.change.delete import DeleteReport, delete_documents
 from llm2comp_indexes.change.merge import MergeReport, merge_index
 from llm2comp_indexes.change.rebuild import RebuildReport, rebuild_index
 from llm2comp_indexes.change.sync import SyncReport, sync_index
+from llm2comp_indexes.change.tune import TuneReport, tune_index
 from llm2comp_indexes.change.undo import UndoReport, undo_index
 from llm2comp_indexes.change.update import AddReport, add_documents
 from llm2comp_indexes.encoder import Encoder
@@ -51,6 +52,7 @@ __all__ = [
     "SearchOptions",
     "ShardReport",
     "SyncReport",
+    "TuneReport",
     "UndoReport",
     "VectorFiles",
     "Targets",
@@ -67,6 +69,7 @@ __all__ = [
     "parse_part",
     "rebuild_index",
     "sync_index",
+    "tune_index",
     "undo_index",
     "verify_index",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llm2comp import keep_freed_memory
+from llm2comp.cli.evaluate_index import evaluate_index_command
 from llm2comp.cli.index_options import (
     Dtype,
     Engine,
@@ -120,6 +121,28 @@ ModelName = Annotated[
 ]
 
 
+IndexFolder = Annotated[
+    Path | None,
+    typer.Option("--index", metavar="DIR", help="Score the answers of this index to --queries, by --qrels."),
+]
+Queries = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="With --index: questions, JSON lines with _id and text, or .csv, .tsv, .parquet."
+    ),
+]
+QrelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--qrels", metavar="FILE", help="With --index: judgements, as BEIR's qrels/test.tsv or in TREC's form."
+    ),
+]
+Mode = Annotated[
+    Literal["dense", "bm25", "hybrid"] | None,
+    typer.Option(help="With --index: by vectors, by words, or by both.", show_default="dense"),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds `eval` to the app."""
     app.command("eval", short_help="Score a model, or a TREC run, on test sets.")(evaluate)
@@ -133,6 +156,10 @@ def evaluate(
     suite: SuiteName = None,
     data: Data = None,
     mteb_names: MtebNames = None,
+    index: IndexFolder = None,
+    queries: Queries = None,
+    qrels: QrelsFile = None,
+    mode: Mode = None,
     model: Model = None,
     run: RunFile = None,
     split: Split = "test",
@@ -155,8 +182,21 @@ def evaluate(
 ) -> None:
     """Score a model on test sets: retrieval, similarity, classification, clustering, reranking, or a suite of them.
 
-    With --run, score a ranking made elsewhere.
+    With --run, score a ranking made elsewhere. With --index, score an index on disk by your own questions: chunks count
+    as their documents.
     """
+    running: dict[str, Any] = {"engine": engine, "device": device}
+    encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
+    if index:
+        if beir or sts or python_docs or local or suite or mteb_names or run:
+            raise typer.BadParameter("--index takes --queries and --qrels, and no other task and no --run")
+        for file in (json_file, run_out):
+            check_target(file)
+        reading: dict[str, Any] = {"header": header, "quotes": quotes, "overwrite": overwrite}
+        evaluate_index_command(index, queries, qrels, mode or "dense", model, encoder, json_file, run_out, **reading)
+        return
+    if queries or qrels or mode:
+        raise typer.BadParameter("--queries, --qrels and --mode belong to --index")
     mteb_options = bool(instructions or output_folder or model_name)
     _check_mteb_options(bool(mteb_names), suite, languages, mteb_options)
     if overwrite and not (mteb_names or suite or json_file):
@@ -169,8 +209,6 @@ def evaluate(
     _check_tasks(len(beir or []), retrieval, bool(sts or mteb_names), run, run_out, model)
     for file in (json_file, run_out):
         check_target(file)
-    running: dict[str, Any] = {"engine": engine, "device": device}
-    encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
     if run and any((dtype, max_length, truncate_dim, engine, device)):
         raise typer.BadParameter("--run scores a ranking made elsewhere; options of a model have no use with it")
 
@@ -220,7 +258,7 @@ def _check_tasks(
     """
     if not (retrieval or others):
         raise typer.BadParameter(
-            "nothing to evaluate on; give --beir, --sts, --python-docs, --local, --suite or --tasks"
+            "nothing to evaluate on; give --beir, --sts, --python-docs, --local, --suite, --tasks or --index"
         )
     if run and (beir != 1 or retrieval != 1 or others or model or run_out):
         raise typer.BadParameter("--run takes one --beir folder, and no model, no other task and no --run-out")

@@ -55,6 +55,7 @@ from llm2comp.cli.index_options import (
 from llm2comp.cli.index_plan import plan, print_forecast
 from llm2comp.cli.index_rebuild import rebuild
 from llm2comp.cli.index_sync import print_synced, sync
+from llm2comp.cli.index_tune import tune
 from llm2comp.cli.output import print_json, printable, wrong_usage
 from llm2comp.cli.progress import Progress, note
 from llm2comp.cli.recall_plot import draw_recall
@@ -84,6 +85,7 @@ def register(app: typer.Typer) -> None:
         undo: "Go back to the commit before.",
         merge: "Rewrite the index as one segment.",
         info: "Show what an index holds and how well it searches.",
+        tune: "Set the effort of searches by your own questions.",
         export: "Write ids, texts, metadata and vectors for other tools.",
         verify: "Check every file against its checksum.",
     }
@@ -459,13 +461,13 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what an index holds, which model made it, and how well it searches."""
-    from llm2comp_indexes.format.manifest import Names, read_manifest, segment_folder
+    from llm2comp_indexes.format.manifest import read_manifest, segment_folder
     from llm2comp_indexes.tuning.report import read_report
 
     manifest = read_manifest(folder)
     largest = max(manifest.segments, key=lambda segment: segment.rows, default=None)
-    measured = largest is not None and Names.REPORT in largest.files
-    report = read_report(segment_folder(folder, largest) / Names.REPORT) if largest and measured else None
+    file = largest.report_file if largest else None
+    report = read_report(segment_folder(folder, largest) / file) if largest and file else None
     if plot is not None:
         draw_recall(folder, manifest, largest, report, plot)
     if as_json:

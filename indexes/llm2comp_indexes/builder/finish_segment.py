@@ -31,7 +31,15 @@ from llm2comp_indexes.tuning.measure import Point, measure_curve
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report, make_report, write_report
 
-__all__ = ["SMALL", "check_feasible", "count_queries", "finish_segment", "finish_unmeasured"]
+__all__ = [
+    "SMALL",
+    "check_feasible",
+    "count_queries",
+    "finish_segment",
+    "finish_unmeasured",
+    "measure_exact",
+    "write_queries",
+]
 
 _QUERIES = (32, 300)
 """Minimum and maximum number of queries to measure with; between, one per hundred rows."""
@@ -116,8 +124,8 @@ def finish_segment(
     progress(Phase.MEASURING, 0)
     with watch.phase("measure"):
         points = measure_curve(structure, storage, queries.vectors, k=options.targets.k, recall=options.targets.recall)
-        exact = _measure_exact(structure, storage, queries.vectors, options.targets.k)
-    files[Names.QUERIES] = _write_queries(folder / Names.QUERIES, queries.vectors)
+        exact = measure_exact(structure, storage, queries.vectors, options.targets.k)
+    files[Names.QUERIES] = write_queries(folder / Names.QUERIES, queries.vectors)
     report = _report(kind, points, exact, options, storage, files, watch, queries, planned)
     files[Names.REPORT] = write_report(folder / Names.REPORT, report)
     sync_folder(folder)
@@ -158,7 +166,7 @@ def _choose(
     return plan.type, _EXACT_REASON if plan.type.family == "flat" and plan.met else plan.reason
 
 
-def _measure_exact(
+def measure_exact(
     structure: Structure | Storage, storage: Storage, queries: NDArray[np.float32], k: int
 ) -> Point | None:
     """Exact search for comparison with the structure; None if there is no structure or it would take long."""
@@ -195,7 +203,8 @@ def _report(
     )
 
 
-def _write_queries(path: Path, vectors: NDArray[np.float32]) -> FileRecord:
+def write_queries(path: Path, vectors: NDArray[np.float32]) -> FileRecord:
+    """Writes the vectors (queries, dimension) that a segment was measured with; returns the record of the file."""
     file = ArrayFile(path, "<f4", vectors.size)
     file.append(vectors.ravel())
     return file.finish()

@@ -78,11 +78,22 @@ class Names:
         """The origins of rows that the commit of this number wrote for the segment; 0: with the segment."""
         return f"origins-{commit:06d}"
 
+    @staticmethod
+    def report(commit: int) -> str:
+        """The report that the commit of this number wrote, with new measurements of an old segment."""
+        return f"report-{commit:06d}.json"
+
+    @staticmethod
+    def queries(commit: int) -> str:
+        """The queries of these measurements."""
+        return f"queries-{commit:06d}.npy"
+
 
 _SEGMENT_NAME = re.compile(r"[0-9]{6}")
 _OPTIONAL = re.compile(
     "|".join(map(re.escape, (Names.STRUCTURE, Names.METADATA, Names.REPORT, Names.QUERIES)))
-    + rf"|(?:deleted|origins)-[0-9]{{6,13}}|{Names.LEXICAL}/[A-Za-z0-9_][\w.]{{0,99}}",
+    + r"|(?:deleted|origins)-[0-9]{6,13}|report-[0-9]{6,13}\.json|queries-[0-9]{6,13}\.npy"
+    + rf"|{Names.LEXICAL}/[A-Za-z0-9_][\w.]{{0,99}}",
     re.ASCII,
 )
 
@@ -111,6 +122,19 @@ class Segment:
     def deleted_file(self) -> str | None:
         """Name of the bitmap of deleted rows."""
         return next((name for name in self.files if name.startswith("deleted-")), None)
+
+    @property
+    def report_file(self) -> str | None:
+        """Name of the file of measurements."""
+        return self._one_of("report")
+
+    @property
+    def queries_file(self) -> str | None:
+        """Name of the file of the queries of these measurements."""
+        return self._one_of("queries")
+
+    def _one_of(self, kind: str) -> str | None:
+        return next((name for name in self.files if name.startswith((f"{kind}.", f"{kind}-"))), None)
 
     @property
     def origins_file(self) -> str | None:
@@ -444,6 +468,9 @@ def _parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segme
         _check_sizes(segment, {segment.deleted_file: -(-rows // 8)})
     if sum(file.startswith("origins-") for file in files) > 1:
         raise ValueError(f"segment {name} has two files of origins")
+    for kind in ("report", "queries"):
+        if sum(file.startswith((f"{kind}.", f"{kind}-")) for file in files) > 1:
+            raise ValueError(f"segment {name} has two files of {kind}")
     if (origins := segment.origins_file) and files[origins].bytes not in [size * rows for size in ORIGIN_BYTES]:
         raise ValueError(f"{origins} of segment {name} has {files[origins].bytes:,} bytes, which does not fit its rows")
     return segment

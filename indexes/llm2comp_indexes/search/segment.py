@@ -78,7 +78,7 @@ class OpenSegment:
         if not searchable:
             check_content(self.folder / Names.IDS, segment.files[Names.IDS])  # a writer adds ids that it does not find
         self.ids = IdTable(self.folder / Names.IDS, self.rows)
-        self.report: Report | None = self._checked(Names.REPORT, read_report)
+        self.report: Report | None = self._checked(segment.report_file, read_report)
         lexical = searchable and any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
         self.lexical: Lexical | None = open_lexical(self.folder / Names.LEXICAL, self.rows) if lexical else None
         self._columns: Bytes | None = (
@@ -130,7 +130,7 @@ class OpenSegment:
         Raises:
             IndexFolderError: The file was altered.
         """
-        queries = self._checked(Names.QUERIES, lambda path: map_array(path, "<f4"))
+        queries = self._checked(self.segment.queries_file, lambda path: map_array(path, "<f4"))
         return None if queries is None else np.asarray(queries, np.float32).reshape(-1, self.storage.dimension)
 
     def read_origins(self) -> Origins:
@@ -247,9 +247,9 @@ class OpenSegment:
         bits = np.fromfile(self.folder / name, np.uint8)
         return ~np.unpackbits(bits, count=self.rows, bitorder="little").astype(np.bool_)
 
-    def _checked(self, name: str, read: Callable[[Path], _T]) -> _T | None:
-        record = self.segment.files.get(name)
-        if record is None:
+    def _checked(self, name: str | None, read: Callable[[Path], _T]) -> _T | None:
+        record = None if name is None else self.segment.files.get(name)
+        if name is None or record is None:
             return None
         check_content(self.folder / name, record)
         return read(self.folder / name)

@@ -15,6 +15,8 @@ class QueryKind(StrEnum):
 
     PASSAGES = "passages"
     """A few words in a row from random documents, encoded as queries."""
+    QUESTIONS = "questions"
+    """Questions of the user, encoded."""
     FILE = "file"
     """Vectors from a file."""
     HELD_OUT = "held_out"
@@ -38,6 +40,7 @@ class QueryKind(StrEnum):
 
 _TEXTS = {
     QueryKind.PASSAGES: "{count} passages of {least} to {most} words from the documents, encoded as queries",
+    QueryKind.QUESTIONS: "{count} of the {total:,} questions in {file}, encoded as queries",
     QueryKind.FILE: "{count} of the {total:,} vectors in {file}",
     QueryKind.HELD_OUT: "{count} random documents that are held out of the rows measured (they are in a segment of "
     "their own)",

@@ -149,7 +149,7 @@ def _format_result(kind: IndexType, point: Point, targets: Targets, memory: int,
     measured = (
         f"The finished index of {rows:,} vectors, {format_effort(kind, point.effort)}, measures recall@{targets.k} "
         f"{point.recall:.3f} "
-        f"at {format_ms(point.median_ms)} per query (99 of 100 within {format_ms(point.p99_ms)})"
+        f"at {format_ms(point.median_ms)} per query (finding and scoring; 99 of 100 within {format_ms(point.p99_ms)})"
     )
     if met:
         return f"{measured}, as asked."

@@ -91,7 +91,7 @@ def test_it_is_set_to_the_best_point() -> None:
     assert report.reason == (
         "Chose IVF512,SQ8. The finished index of 20,000 vectors, IVF512,SQ8 (nprobe 16), measures recall@10 0.975 at "
         "0.5 ms per query "
-        "(99 of 100 within 0.9 ms), as asked."
+        "(finding and scoring; 99 of 100 within 0.9 ms), as asked."
     )
 
 

@@ -76,6 +76,11 @@ class LLM2CompVectorStore(VectorStore):
         Raises:
             IndexFolderError: The folder holds something else, an index of chunks, or one of another embedding.
         """
+        if embedding is not None and (isinstance(embedding, type) or not hasattr(embedding, "embed_documents")):
+            raise TypeError(
+                f"embedding is {embedding!r:.80}, expected embeddings of LangChain, such as "
+                "LLM2CompEmbeddings(model_name=…); the folder comes first"
+            )
         self._embedding = LLM2CompEmbeddings() if embedding is None else embedding
         self._store = DocumentStore(
             index_dir, name_embedding(self._embedding, embedding_name), options=options, timeout=timeout
@@ -97,9 +102,9 @@ class LLM2CompVectorStore(VectorStore):
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
         batch_size: int | None = None,
     ) -> list[str]:
         """Ids of the texts, which are embedded and added in one commit. Of the same id twice, the last text stays.
@@ -121,9 +126,9 @@ class LLM2CompVectorStore(VectorStore):
     async def aadd_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
         batch_size: int | None = None,
     ) -> list[str]:
         """As `add_texts`."""
@@ -135,9 +140,9 @@ class LLM2CompVectorStore(VectorStore):
     def add_embeddings(
         self,
         text_embeddings: Iterable[tuple[str, Sequence[float]]],
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
     ) -> list[str]:
         """As `add_texts`, for texts with vectors that the embedding made before."""
         pairs = list(text_embeddings)
@@ -301,9 +306,9 @@ class LLM2CompVectorStore(VectorStore):
         cls,
         texts: Iterable[str],
         embedding: Embeddings | None = None,
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
         index_dir: str | Path | None = None,
         **settings: Any,
     ) -> Self:
@@ -315,9 +320,9 @@ class LLM2CompVectorStore(VectorStore):
         cls,
         texts: Iterable[str],
         embedding: Embeddings | None = None,
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Iterable[str | None] | None = None,
         index_dir: str | Path | None = None,
         **settings: Any,
     ) -> Self:
@@ -327,7 +332,7 @@ class LLM2CompVectorStore(VectorStore):
         return store
 
     def _with(
-        self, texts: Iterable[str], metadatas: Sequence[Mapping[str, Any]] | None, ids: Sequence[str | None] | None
+        self, texts: Iterable[str], metadatas: Iterable[Mapping[str, Any]] | None, ids: Iterable[str | None] | None
     ) -> Self:
         self.add_texts(texts, metadatas, ids=ids)
         return self
@@ -340,18 +345,20 @@ def _check_folder(index_dir: str | Path | None) -> str | Path:
 
 
 def _make_documents(
-    texts: Iterable[str], metadatas: Sequence[Mapping[str, Any]] | None, ids: Sequence[str | None] | None
+    texts: Iterable[str], metadatas: Iterable[Mapping[str, Any]] | None, ids: Iterable[str | None] | None
 ) -> list[Any]:
     """Documents of an index; those without an id get a new one."""
     listed = check_texts(texts)  # type: ignore[arg-type]
-    for name, values in (("metadatas", metadatas), ("ids", ids)):
-        if values is not None and len(values) != len(listed):
+    fields = [{}] * len(listed) if metadatas is None else list(metadatas)
+    if isinstance(ids, str):
+        raise SettingsError(f"ids is a string, expected a list: [{ids[:40]!r}]")
+    names = [None] * len(listed) if ids is None else list(ids)
+    for name, values in (("metadatas", fields), ("ids", names)):
+        if len(values) != len(listed):
             raise SettingsError(f"{name} has {len(values):,} entries for {len(listed):,} texts; give one for each")
     return [
-        make_document(identifier or str(uuid.uuid4()), text, dict(metadata or {}))
-        for text, metadata, identifier in zip(
-            listed, metadatas or [{}] * len(listed), ids or [None] * len(listed), strict=True
-        )
+        make_document(identifier or str(uuid.uuid4()), text, metadata or {})
+        for text, metadata, identifier in zip(listed, fields, names, strict=True)
     ]
 
 

@@ -1,7 +1,8 @@
 """What the vector stores of both frameworks share: an index on disk that takes documents with their vectors."""
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +23,8 @@ from llm2comp_indexes.search.index import open_last_commit
 from llm2comp_indexes.search.lookup import find_rows, read_vectors, select_rows
 
 __all__ = ["Candidates", "DocumentStore", "Filter", "make_document"]
+
+_logger = logging.getLogger(__name__)
 
 Filter: TypeAlias = str | Where | None
 
@@ -59,7 +62,12 @@ class DocumentStore:
         Raises:
             IndexFolderError: The folder holds something else, an index of chunks, or of another embedding.
         """
+        if not isinstance(folder, str | Path):
+            raise TypeError(
+                f"index_dir is {type(folder).__name__}, expected a folder; the embedding is the second argument"
+            )
         self.folder, self.embedding, self.timeout = Path(folder).absolute(), embedding, timeout
+        self._warned: set[str] = set()
         self._lock = threading.Lock()
         if manifest_state(self.folder) is None:
             self._create(options)
@@ -104,7 +112,7 @@ class DocumentStore:
 
         Ids that are not there are no error.
         """
-        delete_documents(self.folder, identifiers, where=where, wait=self.timeout)
+        delete_documents(self.folder, _check_ids(identifiers), where=where, wait=self.timeout)
 
     def clear(self) -> None:
         """Deletes all documents, in one commit."""
@@ -114,17 +122,15 @@ class DocumentStore:
         """The documents of these ids, in their order, each once; their score is 0. Ids that are not there are left out.
 
         Raises:
-            SettingsError: `identifiers` is a single string.
+            SettingsError: `identifiers` is no list of strings.
         """
-        if isinstance(identifiers, str):
-            raise SettingsError(f"ids is a string, expected a list: [{identifiers[:40]!r}]")
         index = self.index
-        rows = find_rows(index, list(dict.fromkeys(identifiers)))
+        rows = find_rows(index, list(dict.fromkeys(_check_ids(identifiers))))
         return [index.fetch(row, 0.0) for known in rows for row in known]
 
     def select(self, where: Filter) -> list[Hit]:
         """The documents that match the filter, in their order; all of them for None. Their score is 0."""
-        index = self.index
+        index = self._index_for(where)
         return [index.fetch(row, 0.0) for row in select_rows(index, where).tolist()]
 
     def search(
@@ -151,7 +157,7 @@ class DocumentStore:
             SettingsError: k is not from 1 to 1,000, the vector has another dimension or is not finite, the filter
                 cannot be parsed or match any document, or the mode needs a BM25 index and there is none.
         """
-        index = self.index
+        index = self._index_for(where)
         chosen = replace(options or SearchOptions(), mode=mode, where=where)
         vectors = None if mode == "bm25" else _to_query(vector, index)
         [hits] = index.search([query], k, options=chosen, vectors=vectors)
@@ -159,7 +165,7 @@ class DocumentStore:
 
     def find_candidates(self, vector: Sequence[float], k: int, where: Filter = None) -> Candidates:
         """The k best documents with their vectors, for a choice among them."""
-        index = self.index
+        index = self._index_for(where)
         matches = index.search_vectors(_to_query(vector, index), k, options=SearchOptions(where=where))
         pairs = [
             (row, score)
@@ -179,6 +185,16 @@ class DocumentStore:
         scores = (vectors @ _to_query(vector, index)[0]).tolist() if rows else []
         best = sorted(range(len(rows)), key=lambda place: (-scores[place], rows[place]))[:k]
         return Candidates([index.fetch(rows[place], scores[place]) for place in best], vectors[best])
+
+    def _index_for(self, where: Filter) -> Index:
+        """The index; fields of the filter that no document has are logged, once each."""
+        index = self.index
+        if isinstance(where, Where) and where.allow_unknown and len(index):
+            for line in where.find_unknown(segment.metadata for segment in index.segments):
+                if line not in self._warned and '"llm2comp_' not in line[:40]:
+                    self._warned.add(line)
+                    _logger.warning("%s: %s", where.name, line)
+        return index
 
     def _create(self, options: IndexOptions | None) -> None:
         name = self.embedding
@@ -215,7 +231,7 @@ class DocumentStore:
             )
 
 
-def make_document(identifier: str, text: str, metadata: dict[str, Any]) -> Document:
+def make_document(identifier: str, text: str, metadata: Mapping[str, Any]) -> Document:
     """A document with its metadata as JSON values: dates and times as ISO text, NaN as null.
 
     Raises:
@@ -223,9 +239,11 @@ def make_document(identifier: str, text: str, metadata: dict[str, Any]) -> Docum
     """
     if not isinstance(identifier, str):
         raise SettingsError(f"the id {identifier!r:.60} is {type(identifier).__name__}, expected a string")
+    if not isinstance(metadata, Mapping):
+        raise SettingsError(f'document "{identifier}": metadata is {metadata!r:.60}, expected a dict')
     left_out: set[str] = set()
     try:
-        values = to_json(metadata, left_out=left_out)
+        values = to_json(dict(metadata), left_out=left_out)
     except ValueError as error:
         raise SettingsError(f'document "{identifier}": metadata {error}') from None
     if left_out:
@@ -234,6 +252,23 @@ def make_document(identifier: str, text: str, metadata: dict[str, Any]) -> Docum
             "truth values, dates, lists and dicts of these"
         )
     return Document(identifier, "", text, values)
+
+
+def _check_ids(identifiers: Sequence[str]) -> list[str]:
+    """The ids as a list.
+
+    Raises:
+        SettingsError: They are a single string, a filter, or hold anything but strings.
+    """
+    if isinstance(identifiers, str | Mapping):
+        hint = "give a list" if isinstance(identifiers, str) else "give a filter as filter=…"
+        raise SettingsError(
+            f"ids is {type(identifiers).__name__} {identifiers!r:.60}, expected a list of strings; {hint}"
+        )
+    listed = list(identifiers)
+    if strange := [identifier for identifier in listed if not isinstance(identifier, str)]:
+        raise SettingsError(f"ids hold {strange[0]!r:.40}, expected strings only")
+    return listed
 
 
 def _to_array(vectors: Sequence[Any]) -> NDArray[np.float32]:

@@ -163,7 +163,7 @@ def test_get_by_ids(store: LLM2CompVectorStore) -> None:
     store.add_texts(["bread", "moon", "tides"], ids=["a", "b", "c"])
     assert ids(store.get_by_ids(["c", "nowhere", "a", "c"])) == ["c", "a"]
     assert store.get_by_ids([]) == []
-    with pytest.raises(SettingsError, match="ids is a string"):
+    with pytest.raises(SettingsError, match="ids is str 'abc', expected a list of strings"):
         store.get_by_ids("abc")
 
 
@@ -264,6 +264,49 @@ def test_delete_of_nothing_named_deletes_nothing(filtered: LLM2CompVectorStore, 
     assert len(filtered) == 4
 
 
+def test_a_filter_in_the_place_of_ids_deletes_nothing(filtered: LLM2CompVectorStore) -> None:
+    filtered.add_texts(["x"], ids=["lang"])
+    with pytest.raises(SettingsError, match="ids is dict .* give a filter as filter="):
+        filtered.delete({"lang": "en"})
+    assert len(filtered) == 5
+
+
+def test_fields_that_no_document_has_are_logged_once(
+    filtered: LLM2CompVectorStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        assert filtered.similarity_search("x", filter={"yaer": 2020}) == []
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith('filter: no document has the field "yaer"; did you mean "year"?')
+
+
+def test_texts_metadata_and_ids_may_be_read_once(store: LLM2CompVectorStore) -> None:
+    names = store.add_texts(iter(["bread", "moon"]), ({"n": n} for n in range(2)), ids=(name for name in "ab"))
+    assert names == ["a", "b"]
+    assert [one.metadata for one in store.get_by_ids(names)] == [{"n": 0}, {"n": 1}]
+
+
+@pytest.mark.parametrize("embedding", ["all-MiniLM-L6-v2", WordEmbeddings])
+def test_what_is_no_embedding(folder: Path, embedding: Any) -> None:
+    with pytest.raises(TypeError, match="expected embeddings of LangChain"):
+        LLM2CompVectorStore(folder, embedding)
+    with pytest.raises(TypeError, match="index_dir is WordEmbeddings, expected a folder"):
+        LLM2CompVectorStore(WordEmbeddings(), WordEmbeddings())
+    assert not folder.exists()
+
+
+class FailingEmbeddings(WordEmbeddings):
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return super().embed_documents(texts)[:-1]
+
+
+def test_an_embedding_that_loses_a_text_adds_nothing(folder: Path) -> None:
+    store = LLM2CompVectorStore(folder, FailingEmbeddings())
+    with pytest.raises(SettingsError, match=r"vectors of shape \(1, 32\) for 2 documents"):
+        store.add_texts(["bread", "moon"])
+    assert len(store) == 0
+
+
 def test_clear(filtered: LLM2CompVectorStore, folder: Path) -> None:
     filtered.clear()
     assert len(filtered) == 0
@@ -331,6 +374,8 @@ def test_from_documents_and_from_texts(folder: Path) -> None:
     [
         ({"texts": ["a"], "metadatas": [{}, {}]}, "metadatas has 2 entries for 1 texts"),
         ({"texts": ["a", "b"], "ids": ["x"]}, "ids has 1 entries for 2 texts"),
+        ({"texts": ["a", "b"], "ids": "xy"}, "ids is a string"),
+        ({"texts": ["a"], "ids": ["x"], "metadatas": ["y"]}, "document \"x\": metadata is 'y', expected a dict"),
         ({"texts": ["a"], "ids": [7]}, "the id 7 is int, expected a string"),
         ({"texts": ["a"], "ids": ["x"], "metadatas": [{"f": float("inf")}]}, "document \"x\": metadata 'f' is inf"),
         ({"texts": ["a"], "ids": ["x"], "metadatas": [{"f": {1, 2}}]}, r'document "x": metadata cannot hold f \(set\)'),
@@ -349,8 +394,8 @@ def test_what_is_no_text(store: LLM2CompVectorStore) -> None:
             store.add_texts(texts)
     with pytest.raises(TypeError, match="the query is NoneType"):
         store.similarity_search(None)
-    for k in (0, 1001):
-        with pytest.raises(SettingsError, match=f"k is {k}, expected 1 to 1,000"):
+    for k in (0, 1001, "3", None, 2.5):
+        with pytest.raises(SettingsError, match=f"k is {k!r}, expected 1 to 1,000"):
             store.similarity_search("bread", k=k)
     with pytest.raises(TypeError, match="fliter"):
         store.similarity_search("bread", fliter={"n": 1})
@@ -385,6 +430,9 @@ def test_another_embedding_is_refused(store: LLM2CompVectorStore, folder: Path) 
 
 
 def test_folders_that_are_no_store(tmp_path: Path, chunk_dir: Path, own: LLM2CompEmbeddings) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(IndexFolderError, match="a file, expected a folder"):
+        LLM2CompVectorStore(tmp_path / "file", WordEmbeddings())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("keep me")
     with pytest.raises(IndexFolderError, match="holds something other than an index"):

@@ -198,7 +198,7 @@ def manifest_state(folder: Path) -> tuple[int, ...] | None:
     """Device, inode, size and time of the manifest, which differ after every commit; None if there is none."""
     try:
         status = (folder / MANIFEST).lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -565,5 +565,5 @@ def _reopen(
 
 
 def _check_k(k: int) -> None:
-    if not 1 <= k <= _MOST_ANSWERS:
-        raise SettingsError(f"k is {k}, expected 1 to {_MOST_ANSWERS:,}")
+    if not isinstance(k, int | np.integer) or not 1 <= k <= _MOST_ANSWERS:
+        raise SettingsError(f"k is {k!r}, expected 1 to {_MOST_ANSWERS:,}")

@@ -95,7 +95,10 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
         Raises:
             IndexFolderError: The folder holds something else, an index of chunks, or one of another embedding.
         """
-        settings = {"index_dir": str(index_dir), "embedding_name": embedding_name, "timeout": timeout, **fields}
+        if embed_model is not None and not isinstance(embed_model, BaseEmbedding):
+            raise TypeError(f"embed_model is {embed_model!r:.80}, expected an embedding such as LLM2CompEmbedding()")
+        folder = str(index_dir) if isinstance(index_dir, Path) else index_dir
+        settings = {"index_dir": folder, "embedding_name": embedding_name, "timeout": timeout, **fields}
         super().__init__(**settings)
         self._embed_model = embed_model
         name = name_embedding(embed_model, embedding_name)

@@ -219,6 +219,14 @@ def index(
             "splitter alone.",
         ),
     ] = 0,
+    forecast: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Instead: forecast and build indexes of three corpora made of N docstrings, and compare the two.",
+        ),
+    ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of FAISS and BLAS in every process.")] = 1,
     workdir: Annotated[
         Path | None,
@@ -232,6 +240,16 @@ def index(
 ) -> None:
     """Measure building and searching indexes beside plain FAISS and autofaiss, on the same vectors."""
     check_target(json_file)
+    if forecast:
+        from llm2comp_benchmarks.cost.index.forecasts import (
+            ForecastBenchmark,
+            format_forecasts,
+            run_forecast_benchmark,
+        )
+
+        made = run_forecast_benchmark(ForecastBenchmark(documents=forecast, model=model), tell=tell)
+        report_record(made, format_forecasts, json_file)
+        return
     from llm2comp.units import parse_bytes
     from llm2comp_benchmarks.cost.index.ratios import format_record
     from llm2comp_benchmarks.cost.index.run import IndexBenchmark, run_benchmark

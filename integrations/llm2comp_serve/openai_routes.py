@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from llm2comp_serve.errors import RequestError
+from llm2comp_serve.lists import List
 from llm2comp_serve.models import QUERY_SUFFIX
 from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import check_texts, service_of
@@ -25,7 +26,7 @@ class EmbeddingsRequest(BaseModel):
     """Texts to encode."""
 
     input: Annotated[
-        str | list[str] | list[int] | list[list[int]],
+        str | List[str] | List[int] | List[List[int]],
         Field(description="One text or several. Token ids are refused: they belong to another tokenizer."),
     ]
     model: Annotated[

@@ -12,6 +12,7 @@ from llm2comp_indexes import Hit, SearchOptions
 from llm2comp_indexes.filters.parse import parse_where
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.indexes import ServedIndex
+from llm2comp_serve.lists import List
 from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import Service, check_texts, service_of
 
@@ -26,7 +27,7 @@ class SearchRequest(BaseModel):
 
     index: Annotated[str | None, Field(description="Name of the index; None: the only one.")] = None
     query: Annotated[str | None, Field(description="The question.")] = None
-    queries: Annotated[list[str] | None, Field(description="Several questions; give these or `query`.")] = None
+    queries: Annotated[List[str] | None, Field(description="Several questions; give these or `query`.")] = None
     k: Annotated[int, Field(ge=1, le=1000, description="Number of hits of each question.")] = 10
     where: Annotated[str | None, Field(description="Filter on metadata, such as `year >= 2020`.")] = None
     mode: Annotated[Literal["dense", "bm25", "hybrid"], Field(description="By vectors, by words, or by both.")] = (
@@ -64,13 +65,13 @@ class DocumentBody(BaseModel):
 class AddRequest(BaseModel):
     """Documents to add."""
 
-    documents: Annotated[list[DocumentBody], Field(min_length=1)]
+    documents: Annotated[List[DocumentBody], Field(min_length=1)]
 
 
 class DeleteRequest(BaseModel):
     """Ids of documents to delete."""
 
-    ids: Annotated[list[str], Field(min_length=1)]
+    ids: Annotated[List[str], Field(min_length=1)]
 
 
 @router.post("/v1/search", response_class=Response)
@@ -109,7 +110,7 @@ class MapRequest(BaseModel):
     """Hits to show among other documents."""
 
     index: str | None = None
-    ids: Annotated[list[str], Field(max_length=100, description="Ids of hits, of documents or of chunks.")]
+    ids: Annotated[List[str], Field(max_length=100, description="Ids of hits, of documents or of chunks.")]
     sample: Annotated[int, Field(ge=2, le=2000, description="Number of other rows.")] = 400
 
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from llm2comp_serve.errors import RequestError
+from llm2comp_serve.lists import List
 from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import check_texts, service_of
 
@@ -22,7 +23,7 @@ router = APIRouter(tags=["text-embeddings-inference"])
 class EmbedRequest(BaseModel):
     """Texts to encode with the first model."""
 
-    inputs: Annotated[str | list[str], Field(description="One text or several.")]
+    inputs: Annotated[str | List[str], Field(description="One text or several.")]
     truncate: Annotated[
         bool | None, Field(description="Whether a text that is too long is cut. None: as the server is set.")
     ] = None
@@ -35,7 +36,7 @@ class RerankRequest(BaseModel):
     """A query, and texts to put in the order of their similarity to it."""
 
     query: str
-    texts: list[str]
+    texts: List[str]
     truncate: bool | None = None
     raw_scores: Annotated[bool, Field(description="No difference: scores are cosines.")] = False
     return_text: bool = False
@@ -44,7 +45,7 @@ class RerankRequest(BaseModel):
 class TokenizeRequest(BaseModel):
     """Texts to tokenise."""
 
-    inputs: str | list[str]
+    inputs: str | List[str]
     add_special_tokens: Annotated[bool, Field(description="Whether the beginning token is given too.")] = True
 
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,8 +111,8 @@ async def measure_load(port: int, requests: Sequence[bytes], clients: int, secon
     opened: list[_Client] = []
     try:
         for number in range(clients):
-            offset = number * len(requests) // clients
-            _, client = await loop.create_connection(lambda o=offset: _Client(_endless(requests, o)), "127.0.0.1", port)
+            turns = _endless(requests, number * len(requests) // clients)
+            _, client = await loop.create_connection(partial(_Client, turns), "127.0.0.1", port)
             opened.append(client)
         start = time.perf_counter()
         for client in opened:

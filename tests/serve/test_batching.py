@@ -147,6 +147,7 @@ def test_a_failed_batch_fails_its_requests_only(model: _Model) -> None:
     assert fine.result(30).tolist() == [[5]]
     assert first.result(30).tolist() == [[1]]
     assert batcher.submit(_texts(6)).result(30).tolist() == [[6]]
+    assert {text[0] for batch in model.batches for text in batch} == {1, -1, 2, 5, 6}  # its rest is not encoded
     assert batcher.waiting_tokens == 0
     batcher.close()
 

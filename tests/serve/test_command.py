@@ -92,8 +92,9 @@ def test_sigterm_finishes_what_is_under_way(tmp_path: Path, bundled: LLM2Comp) -
     with serving_command(*_EXACT, log=tmp_path / "log") as (url, process):
         client = threading.Thread(target=lambda: replies.append(ask(f"{url}/v1/embeddings", {"input": texts})))
         client.start()
-        time.sleep(0.5)  # under way, not done
-        assert not replies
+        while b'queue_tokens{model="llm2comp-tiny"} 0.0' in ask(f"{url}/metrics").body and not replies:
+            time.sleep(0.01)
+        assert not replies  # under way, not done
         process.send_signal(signal.SIGTERM)
         client.join(60)
         process.wait(60)

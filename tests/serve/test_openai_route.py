@@ -66,6 +66,21 @@ def test_usage_counts_tokens_and_truncation_is_said(url: str, bundled: LLM2Comp)
     assert _post(url, TEXTS).headers["x-truncated-texts"] == "0"
 
 
+def test_an_answer_names_the_model_that_made_it(url: str, bundled: LLM2Comp, model: LLM2Comp) -> None:
+    assert _post(url, "a").headers["x-model-fingerprint"] == bundled.fingerprint
+    assert _post(url, "a", model="model").headers["x-model-fingerprint"] == model.fingerprint
+
+
+def test_an_instruction_replaces_the_models(url: str, model: LLM2Comp) -> None:
+    vectors = _vectors(_post(url, TEXTS, model="model:query", instruction="answer: "))
+    np.testing.assert_allclose(vectors, model.encode_query(TEXTS, prompt="answer: "), atol=1e-6)
+
+
+def test_an_empty_text_has_a_vector_where_that_is_asked_for(url: str, bundled: LLM2Comp) -> None:
+    vectors = _vectors(_post(url, ["", "a"], allow_empty=True))
+    np.testing.assert_allclose(vectors, bundled.encode_document(["", "a"]), atol=1e-6)
+
+
 def test_models_are_listed_with_their_names_for_queries(url: str) -> None:
     listed = ask(f"{url}/v1/models").json
     assert listed["object"] == "list"

@@ -100,7 +100,8 @@ class Progress:
         notes = [f"{_format_rate(rate)} a second"] if rate else []
         notes += [f"about {_format_duration((total - count) / rate)} left"] if rate and known and total > count else []
         of = f" of {about}{total:,}" if known else ""
-        line = f"{count:,}{of} {self._what} after {_format_duration(now - self._started)}"
+        what = self._what if of or count != 1 else self._what.removesuffix("s")
+        line = f"{count:,}{of} {what} after {_format_duration(now - self._started)}"
         return f"{line} ({', '.join(notes)})" if notes else line
 
 

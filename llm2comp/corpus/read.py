@@ -243,10 +243,15 @@ def _is_several(path: Path) -> bool:
         if path.is_dir() or is_pattern(path):
             return True
         if not path.exists():
-            raise CorpusError(f"{path}: no such file or folder; expected {_EXPECTED}")
-    if not is_document(path, path) and not has_records(path):
-        raise CorpusError(f"{path}: unknown kind of file; expected {_EXPECTED}")
+            raise CorpusError(f"{path}: no such file or folder{_expect_kind(path)}")
+    if kinds := _expect_kind(path):
+        raise CorpusError(f"{path}: unknown kind of file{kinds}")
     return False
+
+
+def _expect_kind(path: Path) -> str:
+    """All kinds of corpora, for a message, if the name is of none of them."""
+    return "" if is_document(path, path) or has_records(path) else f"; expected {_EXPECTED}"
 
 
 def _find_tables(path: Path, *, several: bool) -> list[Path]:
@@ -266,9 +271,10 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
             "documents itself"
         )
     if not files:
-        what = "no file of a known kind matches the pattern"
+        kinds = _expect_kind(path)
+        what = "no file of a known kind matches the pattern" if kinds else "no file matches the pattern"
         missing = what if is_pattern(path) else "a folder without files of a known kind"
-        raise CorpusError(f"{path}: {missing}; expected {_EXPECTED}")
+        raise CorpusError(f"{path}: {missing}{kinds}")
     _note_other_files(path, find_texts(path), "only the files of rows are read, not the texts beside them")
     return files
 

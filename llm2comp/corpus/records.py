@@ -85,7 +85,7 @@ _parse_json = json.JSONDecoder(object_pairs_hook=_unique_keys).decode  # no slow
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:
-    fields = _parse_json(line.decode("utf-8"))
+    fields = _parse_json(line.decode("utf-8").rstrip("\r\n"))  # an error at its end is on this line, not the next
     if not isinstance(fields, dict):
         raise ValueError(
             f"a JSON {type(fields).__name__}, expected one object {{...}} per line (`jq -c '.[]'` converts an array)"
@@ -102,7 +102,9 @@ def _describe(error: ValueError | RecursionError) -> str:
     if isinstance(error, UnicodeEncodeError):
         return f"half a surrogate pair (\\u{ord(error.object[error.start]):04x}) in a string, expected whole characters"
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON ({error.msg} at column {error.colno}), expected one whole object {{...}} per line"
+        ends_early = error.pos >= len(error.doc)  # as every first line of an object on several lines does
+        hint = "; `jq -c .` writes each object on a line of its own" if ends_early else ""
+        return f"not JSON ({error.msg} at column {error.colno}), expected one whole object {{...}} per line{hint}"
     return "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 

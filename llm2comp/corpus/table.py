@@ -86,7 +86,8 @@ def read_table(
             yield number, _drop_nameless(path, fields, nameless, values) if nameless else fields
         else:
             hint = _QUOTES if unsure and '"' in "".join(previous + values) else _SPACED if spaced else ""
-            report(f"{path}:{number}: {len(values)} fields, expected {len(names)} as {source}{hint}")
+            count = f"{len(values)} field{'s' * (len(values) != 1)}"
+            report(f"{path}:{number}: {count}, expected {len(names)} as {source}{hint}")
         previous = values
 
 

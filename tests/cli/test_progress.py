@@ -89,6 +89,12 @@ def test_an_estimate_that_was_too_low_is_dropped(clock: SimpleNamespace, capsys:
     assert capsys.readouterr().err == "100 documents after 20 s (5 a second)\n"
 
 
+def test_one_document_is_no_plural(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("documents") as progress:
+        run(progress, clock, [(20, "documents", 1)])
+    assert capsys.readouterr().err.startswith("1 document after 20 s")
+
+
 def test_the_rows_written_are_the_total_of_the_structure(
     clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -192,6 +192,12 @@ MALFORMED = [
         b'{"id": 1, "text": "cut',
         "1: not JSON (Unterminated string starting at at column 19), expected one whole object",
     ),
+    (
+        "c.jsonl",
+        b'{"id": 1, "text":\r\n{"id": 2, "text": "b"}\n',
+        "1: not JSON (Expecting value at column 18), expected one whole object {...} per line; `jq -c .` writes",
+    ),
+    ("c.csv", b"id,text\n1\n", "2: 1 field, expected 2 as in the header: id, text"),
     ("c.jsonl", b'[{"id": 1, "text": "a"}]', "1: a JSON list, expected one object"),
     ("c.jsonl", b'\n{"id": 1, "text": "\xff"}', "2: not UTF-8 (byte 0xff at position 20); convert the file with iconv"),
     ("c.jsonl", rb'{"id": 1, "text": "\ud800"}', "1: half a surrogate pair (\\ud800) in a string"),
@@ -298,11 +304,17 @@ def test_damaged_parquet(tmp_path: Path) -> None:
         read(write(tmp_path / "c.parquet", "no parquet"))
 
 
-@pytest.mark.parametrize("source", ["absent.jsonl", "absent", "python-docs", "python-docs:everything"])
+@pytest.mark.parametrize("source", ["absent", "python-docs", "python-docs:everything"])
 def test_missing_source_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorpusError, match=f"^{source}: no such file or folder; expected a BEIR folder"):
         read_corpus(source)
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "absent.csv.gz", "absent.pdf"])
+def test_a_missing_file_of_a_known_kind(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CorpusError, match=f"^{tmp_path / name}: no such file or folder$"):
+        read_corpus(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["corpus.png", "corpus", "corpus.parquet.gz", "corpus.zip"])

@@ -180,7 +180,11 @@ def test_texts_beside_rows_are_read_and_the_rows_are_named(tmp_path: Path, caplo
 def test_nothing_that_can_be_read(corpus: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "code.py").write_text("pass")
-    message = "a folder without files of a known kind" if corpus == "empty" else "no file of a known kind matches"
+    message = {
+        "*.parquet": "no file matches the pattern$",
+        "empty": "a folder without files of a known kind; expected a BEIR folder",
+        "**": "no file of a known kind matches the pattern; expected a BEIR folder",
+    }[corpus]
     with pytest.raises(CorpusError, match=message):
         texts(tmp_path / corpus)
 

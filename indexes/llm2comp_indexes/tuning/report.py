@@ -147,8 +147,8 @@ def make_report(
 
 def _format_result(kind: IndexType, point: Point, targets: Targets, memory: int, met: bool, rows: int) -> str:
     measured = (
-        f"The finished index of {rows:,} vectors, {format_effort(kind, point.effort)}, measures recall@{targets.k} "
-        f"{point.recall:.3f} "
+        f"The finished index of {rows:,} vector{'s' * (rows != 1)}, {format_effort(kind, point.effort)}, "
+        f"measures recall@{targets.k} {point.recall:.3f} "
         f"at {format_ms(point.median_ms)} per query (finding and scoring; 99 of 100 within {format_ms(point.p99_ms)})"
     )
     if met:

@@ -22,14 +22,15 @@ def fill(folder: Path, work: Path, embedding: LLM2CompEmbedding) -> LLM2CompVect
     """The store, holding what the folder holds now."""
     store = LLM2CompVectorStore(work / "handbook.index", embedding)
     known = work / "docstore.json"
+    docstore = SimpleDocumentStore.from_persist_path(str(known)) if known.exists() else SimpleDocumentStore()
     pipeline = IngestionPipeline(
         transformations=[MarkdownNodeParser(), embedding],
         vector_store=store,
-        docstore=SimpleDocumentStore.from_persist_path(str(known)) if known.exists() else SimpleDocumentStore(),
+        docstore=docstore,
         docstore_strategy=DocstoreStrategy.UPSERTS_AND_DELETE,  # files that are gone leave the store
     )
     nodes = pipeline.run(documents=SimpleDirectoryReader(folder, filename_as_id=True).load_data())
-    pipeline.docstore.persist(str(known))
+    docstore.persist(str(known))
     print(f"{len(nodes)} nodes embedded")
     return store
 

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -124,7 +124,7 @@ class _Session:
         if not line.startswith("/"):
             return self._answer(line)
         name, _, value = line.partition(" ")
-        commands = {
+        commands: dict[str, Callable[[str], str]] = {
             "/mode": self._set_mode,
             "/where": self._set_filter,
             "/k": self._set_results,
@@ -149,7 +149,8 @@ class _Session:
         return f"{format_hits(hits, question=question, fields=self._fields)}\n     {times}; score: {score}"
 
     def _set_mode(self, value: str) -> str:
-        self._options = _check(self._index, replace(self._options, mode=value))
+        mode = cast("Any", value)  # SearchOptions refuses what is none
+        self._options = _check(self._index, replace(self._options, mode=mode))
         return f"mode: {value}"
 
     def _set_filter(self, value: str) -> str:

@@ -49,7 +49,8 @@ class Terminal:
         import struct
         import termios
 
-        self.output, self.code = "", None
+        self.output = ""
+        self.code: int | None = None
         self._pid, self._file = pty.fork()
         if not self._pid:
             fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, _COLUMNS, 0, 0))
@@ -96,8 +97,8 @@ class Terminal:
         """The exit status, once the command has ended."""
         while chunk := self._read():
             self.output += chunk.decode(errors="replace")
-        self.code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        return self.code
+        self.code = code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return code
 
     def _read(self) -> bytes:
         ready, _, _ = select.select([self._file], [], [], _SECONDS)

@@ -110,6 +110,8 @@ def test_the_demo_answers_and_is_quicker_the_second_time(tmp_path: Path) -> None
     for out in (first, second):
         assert out.count("\nQ: ") == 3
         assert len(re.findall(r"^  [123]  +0\.\d{3} ", out, re.MULTILINE)) == 9
+        assert re.findall(r"(?m)^     from  (\S+?):\d+", out) == ["heapq.py", "random.py", "shutil.py"]
+        assert "\n            _" not in out  # no names with an underscore
     assert "encoded a second" in first
     assert "unchanged" in second
     assert "encoded a second" not in second

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
@@ -237,7 +238,7 @@ def draw(report: Report, path: Path, alternatives: tuple[Candidate, ...] = ()) -
 def test_the_99th_percentile_is_a_faint_band_over_the_median(tmp_path: Path) -> None:
     bands = draw(make(), tmp_path / "curve.png").collections
     assert [len(band.get_paths()) for band in bands] == [1, 1]  # one for each number of candidates re-scored
-    corners = {(float(x), float(y)) for x, y in bands[0].get_paths()[0].vertices}
+    corners = {(float(x), float(y)) for x, y in np.asarray(bands[0].get_paths()[0].vertices)}
     assert {(0.4, 0.1), (0.4, 0.2), (0.93, 0.3), (0.93, 0.6), (0.975, 0.5), (0.975, 0.9)} <= corners
     assert all(0 < band.get_alpha() < 0.3 for band in bands)
 

@@ -185,7 +185,8 @@ def build(
     if dry_run:
         from llm2comp_indexes.format.commits import check_output
 
-        check_output(output.resolve(), overwrite=settings.pop("overwrite"))
+        check_output(output.resolve(), overwrite=overwrite)
+        del settings["overwrite"]
         print_forecast(corpora or [], settings | {"limit": limit}, output=output, as_json=as_json)
         return
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])

@@ -80,7 +80,7 @@ def _parse(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 2 if error.problem_mark else 1
         raise ValueError(f"the front matter is not YAML: line {line}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a character that YAML does not allow; a date such as 2024-13-45
+    except (yaml.YAMLError, ValueError) as error:  # a character that YAML does not allow
         raise ValueError(f"the front matter is not YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise ValueError("the front matter is nested too deeply") from None
@@ -105,10 +105,17 @@ def _loader() -> Any:
             names.add(name)
         return fields
 
+    def construct_timestamp(self: Any, node: Any) -> Any:
+        try:
+            return yaml.SafeLoader.construct_yaml_timestamp(self, node)
+        except ValueError:  # no date, such as 2024-02-30: text, as in columns of CSV
+            return node.value
+
     fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # compiled where it is, ten times as fast
     loader: Any = type(
         "FrontMatterLoader", (fastest,), {"yaml_implicit_resolvers": {}, "construct_mapping": construct_mapping}
     )
+    loader.add_constructor("tag:yaml.org,2002:timestamp", construct_timestamp)
     for tag, texts, first in _VALUES:
         loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{texts})\Z"), first)
     return loader

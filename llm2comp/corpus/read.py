@@ -11,7 +11,7 @@ from llm2comp.corpus.column_types import convert_metadata
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import DocumentMaker, FieldNames
 from llm2comp.corpus.files.read import FileDocument, TextFile, read_bare_texts, read_files
-from llm2comp.corpus.files.readers import suffix_of
+from llm2comp.corpus.files.readers import READERS, suffix_of
 from llm2comp.corpus.files.stamp import FileCheck, Stamp
 from llm2comp.corpus.files.summary import FileSummary
 from llm2comp.corpus.hub import read_hub
@@ -249,6 +249,16 @@ def _is_several(path: Path) -> bool:
     return False
 
 
+def _describe_nothing(path: Path) -> str:
+    """What is wrong with a folder or pattern in which there is nothing to read, and what to do."""
+    kinds = _expect_kind(path)
+    if is_pattern(path):
+        return f"no file of a known kind matches the pattern{kinds}" if kinds else "no file matches the pattern"
+    if code := next(find_files(path, lambda file: suffix_of(file) in READERS), None):
+        return f"a folder without texts and rows; a pattern reads its code: '{path}/**/*{suffix_of(code)}'"
+    return f"a folder without files of a known kind{kinds}"
+
+
 def _expect_kind(path: Path) -> str:
     """All kinds of corpora, for a message, if the name is of none of them."""
     return "" if is_document(path, path) or has_records(path) else f"; expected {_EXPECTED}"
@@ -271,10 +281,7 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
             "documents itself"
         )
     if not files:
-        kinds = _expect_kind(path)
-        what = "no file of a known kind matches the pattern" if kinds else "no file matches the pattern"
-        missing = what if is_pattern(path) else "a folder without files of a known kind"
-        raise CorpusError(f"{path}: {missing}{kinds}")
+        raise CorpusError(f"{path}: {_describe_nothing(path)}")
     _note_other_files(path, find_texts(path), "only the files of rows are read, not the texts beside them")
     return files
 

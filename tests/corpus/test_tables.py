@@ -176,12 +176,14 @@ def test_texts_beside_rows_are_read_and_the_rows_are_named(tmp_path: Path, caplo
     assert texts(tmp_path / "*.jsonl") == {"1": "t"}
 
 
-@pytest.mark.parametrize("corpus", ["*.parquet", "empty", "**"])
+@pytest.mark.parametrize("corpus", ["*.parquet", "source", "empty", "**"])
 def test_nothing_that_can_be_read(corpus: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "code.py").write_text("pass")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "code.py").write_text("pass")
     message = {
         "*.parquet": "no file matches the pattern$",
+        "source": "a folder without texts and rows; a pattern reads its code: '.*source/\\*\\*/\\*.py'$",
         "empty": "a folder without files of a known kind; expected a BEIR folder",
         "**": "no file of a known kind matches the pattern; expected a BEIR folder",
     }[corpus]

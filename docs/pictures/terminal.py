@@ -4,27 +4,50 @@
 `llm2comp index build python-docs: -o INDEX` wrote.
 """
 
+import fcntl
 import os
-import subprocess
+import pty
+import re
+import struct
 import sys
+import termios
 from html import escape
 from pathlib import Path
 
 QUESTIONS = ("How do I parse a date from a string?", "sort by several keys")
-"""What is asked; a question of `llm2comp demo`, and one in other words than the documentation's."""
+"""What is asked: the question of README.md, and one in other words than the documentation's."""
 
 _COLUMNS = 92
 _CHARACTER, _LINE, _MARGIN, _BAR = 8.0, 19, 18, 34  # pixels
 _FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-_BACKGROUND, _TEXT, _PROMPT, _BEST = "#0d1117", "#c9d1d9", "#7ee787", "#79c0ff"
+_BACKGROUND, _TEXT, _PROMPT, _BEST, _BOLD = "#0d1117", "#c9d1d9", "#7ee787", "#79c0ff", "#ffffff"
 
 
 def search(index: Path, question: str) -> list[str]:
-    """Lines that `llm2comp search` prints for the question, the command before them."""
+    """Lines that `llm2comp search` prints for the question on a terminal, the command before them."""
     command = [sys.executable, "-m", "llm2comp", "search", str(index), question, "-k", "3"]
-    environment = {**os.environ, "COLUMNS": str(_COLUMNS)}
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    return [f'$ llm2comp search python.index "{question}" -k 3', *output.splitlines(), ""]
+    return [f'$ llm2comp search python.index "{question}" -k 3', *_run_on_terminal(command), ""]
+
+
+def _run_on_terminal(command: list[str]) -> list[str]:
+    """Lines of output, bold words between escape sequences."""
+    child, file = pty.fork()
+    if not child:
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 50, _COLUMNS, 0, 0))
+        os.execve(command[0], command, {**os.environ, "TERM": "xterm"})
+    output = b""
+    while chunk := _read(file):
+        output += chunk
+    if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise SystemExit(f"{' '.join(command)}: status {status}\n{output.decode()}")
+    return output.decode().splitlines()
+
+
+def _read(file: int) -> bytes:
+    try:
+        return os.read(file, 1 << 16)
+    except OSError:  # Linux, at the end
+        return b""
 
 
 def draw(lines: list[str]) -> str:
@@ -35,7 +58,7 @@ def draw(lines: list[str]) -> str:
         for place, colour in enumerate(("#ff5f56", "#ffbd2e", "#27c93f"))
     )
     texts = "\n".join(
-        f'<text x="{_MARGIN}" y="{_BAR + _LINE * (row + 1)}" fill="{_colour(line)}">{escape(line)}</text>'
+        f'<text x="{_MARGIN}" y="{_BAR + _LINE * (row + 1)}" fill="{_colour(line)}">{_style(line)}</text>'
         for row, line in enumerate(lines)
         if line
     )
@@ -45,6 +68,11 @@ def draw(lines: list[str]) -> str:
         f'<style>text {{ white-space: pre; }}</style>\n<rect width="100%" height="100%" rx="8" fill="{_BACKGROUND}"/>\n'
         f"{dots}\n{texts}\n</svg>\n"
     )
+
+
+def _style(line: str) -> str:
+    """The line as the content of an SVG text."""
+    return re.sub("\x1b\\[1m(.*?)\x1b\\[22m", rf'<tspan font-weight="bold" fill="{_BOLD}">\1</tspan>', escape(line))
 
 
 def _colour(line: str) -> str:

@@ -29,7 +29,7 @@ _SCORES = {
     "hybrid": "sum of reciprocal ranks by vectors and by words (at most 0.033)",
 }
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[22m"
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 _FUNCTION_WORDS = re.compile(
     "an?|and|are|as|at|be|by|can|do(es)?|for|from|how|i[ns]?|it|o[fnr]|that|the|this|to|was|what|wh(en|ere|ich|o|y)|will|"
     "with|you"

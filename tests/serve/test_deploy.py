@@ -70,9 +70,9 @@ def test_commands_of_the_image_in_a_fresh_environment(tmp_path_factory: pytest.T
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     environment = {"PATH": f"{folder / 'venv' / 'bin'}:/usr/bin:/bin", "HOME": str(folder)}
-    for command in _of("RUN"):
-        if command.startswith("pip"):
-            subprocess.run(command, shell=True, check=True, cwd=folder, env=environment)
+    for step in _of("RUN"):
+        if step.startswith("pip"):
+            subprocess.run(step, shell=True, check=True, cwd=folder, env=environment)
     keys = folder / "keys"
     keys.write_text("secret\n")
     [entry] = _of("ENTRYPOINT")

@@ -102,6 +102,22 @@ def test_a_name_that_is_none_lists_those_that_are(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
+def test_no_bar_counts_weights_on_a_terminal(tmp_path: Path, llm2comp_command: Callable[..., Any]) -> None:
+    from tests.cli.terminal import Terminal
+
+    corpus, folder = tmp_path / "corpus.jsonl", tmp_path / "idx"
+    corpus.write_text("".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in DOCUMENTS.items()))
+    assert llm2comp_command("index", "build", corpus, "-o", folder).code == 0
+    for command in (("search", folder, QUESTIONS["tides"], "-k", "1"), ("encode", corpus, "-o", tmp_path / "vectors")):
+        with Terminal(*command, code="from llm2comp.cli import main; main()") as terminal:
+            assert terminal.wait() == 0
+        assert "Loading weights" not in terminal.output
+        if command[0] == "search":
+            assert terminal.output.startswith("  1   0.")
+
+
+@pytest.mark.slow
 def test_the_demo_answers_and_is_quicker_the_second_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from llm2comp.cli import main; main()", "demo", "-o", str(tmp_path / "demo")]
     first, second = (

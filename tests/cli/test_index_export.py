@@ -47,3 +47,24 @@ def test_a_format_without_its_package_names_the_command(
     run = llm2comp_command("index", "export", folder, "-o", tmp_path / "out.lance", "--format", "lance")
     assert (run.code, 'pip install "llm2comp[lance]"' in run.err, run.err.count("\n")) == (1, True, 1)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_name_decides_the_format(folder: Path, tmp_path: Path, llm2comp_command: Command) -> None:
+    run = llm2comp_command("index", "export", folder, "-o", tmp_path / "out.jsonl")
+    assert run.code == 0
+    assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["a", "b"]
+    assert llm2comp_command("index", "export", folder, "-o", tmp_path / "out").code == 0
+    assert (tmp_path / "out").read_bytes()[:4] == b"PAR1"
+    forced = ("index", "export", folder, "-o", tmp_path / "out.data", "--format", "npy")
+    assert llm2comp_command(*forced).code == 0
+    assert (tmp_path / "out.data" / "vectors.npy").is_file()
+
+
+def test_a_name_of_another_format_is_refused(folder: Path, tmp_path: Path, llm2comp_command: Command) -> None:
+    run = llm2comp_command("index", "export", folder, "-o", tmp_path / "out.csv")
+    assert (run.code, run.err) == (
+        1,
+        f"llm2comp: error: {tmp_path / 'out.csv'}: .csv is no format of an export; choose parquet, npy, jsonl or lance "
+        "with --format\n",
+    )
+    assert not (tmp_path / "out.csv").exists()

@@ -1,7 +1,8 @@
 """The application: all routes on one service."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -76,10 +77,26 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """One line about the first field that is wrong: 422 on text-embeddings-inference's routes, 400 elsewhere."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = f"{place}: {first['msg']}" if place else first["msg"]
+    place = "" if first["type"] == "json_invalid" else ".".join(str(part) for part in first["loc"] if part != "body")
+    message = _described(first, place)
     is_openai = path_of(request.scope).startswith("/v1/")
     return _response(request, RequestError(400 if is_openai else 422, message, parameter=place or None))
+
+
+def _described(error: Mapping[str, Any], place: str) -> str:
+    """What is wrong with a body, in one line."""
+    if error["type"] == "json_invalid":
+        return f"the body is not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"
+    if not place and error["type"] == "missing":
+        return "the request has no body; send JSON"
+    if not place and error["type"] == "model_attributes_type":
+        return "the body is not a JSON object; send one, with the header Content-Type: application/json"
+    if error["type"] == "extra_forbidden":
+        return f"there is no field {place!r}; /docs lists those of this route"
+    if error["loc"][1:2] in (("input",), ("inputs",)) and error["type"] == "string_type":
+        return f"{error['loc'][1]}: expected a text or a list of texts"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -148,31 +148,36 @@ class Models:
         self._by_name: dict[str, Model] = {}
 
     def __iter__(self) -> Iterator[Model]:
-        return iter(self._by_name.values())
+        return iter(dict.fromkeys(self._by_name.values()))
+
+    @property
+    def names(self) -> list[str]:
+        """Names that requests may give, several of one model included."""
+        return list(self._by_name)
 
     def load(self, name: str, *, max_length: int | None = None) -> Model:
-        """The model of a name, folder or Hub id, loaded if no other of the same fingerprint is.
+        """The model of a name, folder or Hub id; one of its fingerprint that is loaded gets this name too.
 
         Args:
             name: Name, folder or Hub id.
-            max_length: Maximum length of a text in tokens; None: the model's own.
+            max_length: Maximum length of a text in tokens, which its name then ends in; None: the model's own.
 
         Raises:
             LLM2CompError: As `llm2comp.load`.
         """
-        if name in self._by_name and max_length is None:
-            return self._by_name[name]
         settings = self._settings
         loaded = llm2comp.load(
             name, device=settings.device, dtype=settings.dtype, engine=settings.engine, max_length=max_length
         )
-        for model in self:
-            if model.fingerprint == loaded.fingerprint:
-                return model
-        shown = Path(name).name if "/" in name and Path(name).exists() else name
+        shown = Path(name).resolve().name if "/" in name and Path(name).exists() else name
+        if max_length is not None:  # the plain name is that of the model with its own length
+            shown += f"-{max_length}"
+        same = next((model for model in self if model.fingerprint == loaded.fingerprint), None)
+        if same is not None and self._by_name.get(shown) is same:
+            return same
         while shown in self._by_name:  # two folders of one name
             shown += "-2"
-        self._by_name[shown] = Model(shown, loaded, settings, self._metrics)
+        self._by_name[shown] = same or Model(shown, loaded, settings, self._metrics)
         return self._by_name[shown]
 
     def of_index(self, manifest: Manifest, place: str) -> Model:

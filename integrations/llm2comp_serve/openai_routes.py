@@ -85,7 +85,7 @@ async def models(request: Request) -> Response:
     """Names of the models, each with a second one for queries."""
     service = service_of(request)
     service.find(None)
-    names = [name for model in service.models for name in (model.name, model.name + QUERY_SUFFIX)]
+    names = [name for served in service.models.names for name in (served, served + QUERY_SUFFIX)]
     listed = [{"id": name, "object": "model", "created": 0, "owned_by": "llm2comp"} for name in names]
     return json_response({"object": "list", "data": listed})
 

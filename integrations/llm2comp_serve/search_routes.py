@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_indexes import Hit, SearchOptions
@@ -22,7 +22,13 @@ router = APIRouter(tags=["search"])
 _MOST_QUERIES = 256
 
 
-class SearchRequest(BaseModel):
+class _Exact(BaseModel):
+    """A body whose misspelt fields are refused: without its filter a search would answer with the wrong documents."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchRequest(_Exact):
     """A question, or several, to an index."""
 
     index: Annotated[str | None, Field(description="Name of the index; None: the only one.")] = None
@@ -53,7 +59,7 @@ class SearchRequest(BaseModel):
         return self
 
 
-class DocumentBody(BaseModel):
+class DocumentBody(_Exact):
     """A document to add; it replaces the one of its id."""
 
     id: Annotated[str, Field(min_length=1)]
@@ -62,13 +68,13 @@ class DocumentBody(BaseModel):
     metadata: dict[str, Any] = {}
 
 
-class AddRequest(BaseModel):
+class AddRequest(_Exact):
     """Documents to add."""
 
     documents: Annotated[List[DocumentBody], Field(min_length=1)]
 
 
-class DeleteRequest(BaseModel):
+class DeleteRequest(_Exact):
     """Ids of documents to delete."""
 
     ids: Annotated[List[str], Field(min_length=1)]
@@ -106,7 +112,7 @@ def _options(body: SearchRequest) -> SearchOptions:
     return SearchOptions(mode=body.mode, where=where, weights=body.weights, by=body.group or "row")
 
 
-class MapRequest(BaseModel):
+class MapRequest(_Exact):
     """Hits to show among other documents."""
 
     index: str | None = None

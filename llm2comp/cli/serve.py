@@ -96,10 +96,20 @@ def serve(
 
 
 def _keys(path: Path) -> tuple[str, ...]:
+    """The keys of a file, one a line; blank lines and lines that begin with # are left out.
+
+    Raises:
+        SettingsError: The file cannot be read, holds no key, or a line is more than a key.
+    """
     try:
-        lines = path.read_text("utf-8").split()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: the keys cannot be read: {error}") from error
-    if not lines:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{path}: the keys cannot be read: {reason}") from error
+    keys = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != "#"}
+    for number, key in keys.items():
+        if len(key.split()) > 1:
+            raise SettingsError(f"{path}: line {number} has a space in its key; write one key a line, comments after #")
+    if not keys:
         raise SettingsError(f"{path}: holds no key; write one a line, such as from `openssl rand -hex 32`")
-    return tuple(lines)
+    return tuple(keys.values())

@@ -18,6 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from llm2comp import LLM2Comp
 from llm2comp.cli import main
+from llm2comp.cli.serve import _keys
 from tests.serve.conftest import TEXTS
 from tests.serve.server import ask, free_port, serving_command
 
@@ -60,6 +61,19 @@ def test_a_file_without_keys(run: Any, tmp_path: Path) -> None:
     status, stderr = run("serve", "--api-key-file", tmp_path / "nothing")
     assert status == 2
     assert "cannot be read" in stderr
+
+
+def test_comments_and_blank_lines_are_not_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes("\ufefffirst\r\n\r\n# of the second client\r\n  second  \r\n".encode())
+    assert _keys(path) == ("first", "second")
+
+
+def test_a_line_of_more_than_a_key(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("first\nsecond # of Ann\n")
+    status, stderr = run("serve", "--api-key-file", tmp_path / "keys")
+    assert status == 2
+    assert "line 2" in stderr
 
 
 def test_a_port_in_use(run: Any) -> None:

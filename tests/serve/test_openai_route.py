@@ -1,6 +1,7 @@
 """`/v1/embeddings` and `/v1/models`: what OpenAI's clients send and expect."""
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from llm2comp import LLM2Comp
+from llm2comp_serve import ServeSettings, create_app
 from tests.serve.conftest import TEXTS
-from tests.serve.server import Reply, ask
+from tests.serve.server import Reply, ask, serving
 
 
 def _post(url: str, given: Any, **fields: Any) -> Reply:
@@ -129,3 +131,15 @@ def test_bodies_that_are_no_request(url: str, body: bytes) -> None:
     reply = ask(f"{url}/v1/embeddings", body)
     assert reply.status == 400
     assert reply.json["error"]["message"]
+
+
+def test_a_model_of_two_names_is_loaded_once_and_answers_to_both(bundled: LLM2Comp, tmp_path: Path) -> None:
+    bundled.save_pretrained(str(tmp_path / "twin"))
+    models = ("llm2comp-tiny", str(tmp_path / "twin"))
+    app = create_app(ServeSettings(models=models, dtype="float32", engine="torch", device="cpu"))
+    with serving(app) as url:
+        listed = [row["id"] for row in ask(f"{url}/v1/models").json["data"]]
+        vectors = [_vectors(_post(url, TEXTS, model=name)) for name in ("llm2comp-tiny", "twin")]
+    assert listed == ["llm2comp-tiny", "llm2comp-tiny:query", "twin", "twin:query"]
+    assert len(list(app.state.service.models)) == 1
+    np.testing.assert_allclose(*vectors, atol=1e-6)

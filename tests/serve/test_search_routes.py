@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from llm2comp import LLM2Comp
-from llm2comp_indexes import SearchOptions, add_documents, delete_documents, open_index
+from llm2comp import LLM2Comp, load
+from llm2comp_indexes import IndexOptions, SearchOptions, add_documents, build_index, delete_documents, open_index
 from llm2comp_serve import ServeSettings, create_app
 from tests.serve.conftest import ROWS
 from tests.serve.server import Reply, ask, serving
@@ -82,12 +83,50 @@ def test_the_time_of_each_stage(url: str) -> None:
         ({"query": "a", "weights": [0, 0]}, 400, "weights"),
         ({"query": "a", "group": "section"}, 400, "document"),
         ({"queries": ["a"] * 65}, 413, "at most 64"),
+        ({"query": "a", "filter": "year >= 2010"}, 400, "there is no field 'filter'"),
     ],
 )
 def test_what_is_refused(url: str, fields: dict[str, Any], status: int, message: str) -> None:
     reply = _search(url, **fields)
     assert reply.status == status, reply.body
     assert message in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"query=a", "the body is not JSON: Expecting value at character 0"),
+        (b"", "the request has no body; send JSON"),
+        (b'["a"]', "the body is not a JSON object; send one, with the header Content-Type: application/json"),
+        (b"{}", "give either query or queries"),
+    ],
+)
+def test_bodies_that_are_no_object(url: str, body: bytes, message: str) -> None:
+    reply = ask(f"{url}/v1/search", body, method="POST")
+    assert (reply.status, reply.json["error"]["message"]) == (400, message)
+
+
+def test_indexes_of_one_model_with_two_lengths(
+    corpus: Path, index_dir: Path, bundled: LLM2Comp, tmp_path: Path
+) -> None:
+    short = load(device="cpu", dtype="float32", engine="torch", max_length=16)
+    build_index([corpus], tmp_path / "short.index", model=short, options=IndexOptions())
+    settings = ServeSettings(
+        indexes={"short": tmp_path / "short.index", "corpus": index_dir}, dtype="float32", engine="torch", device="cpu"
+    )
+    text = "Bread rises because yeast makes gas, and butter is churned from cream."
+    with serving(create_app(settings)) as url:
+        names = [row["model"] for row in ask(f"{url}/v1/indexes").json]
+        replies = [ask(f"{url}/v1/embeddings", {"input": text, "model": name}) for name in names]
+        hits = [ask(f"{url}/v1/search", {"index": name, "query": text}).json for name in ("short", "corpus")]
+    assert names == ["llm2comp-tiny-16", "llm2comp-tiny"]
+    assert [reply.headers["x-truncated-texts"] for reply in replies] == ["1", "0"]
+    for model, reply, folder, found in zip(
+        (short, bundled), replies, (tmp_path / "short.index", index_dir), hits, strict=True
+    ):
+        np.testing.assert_allclose(reply.json["data"][0]["embedding"], model.encode_document(text), atol=1e-5)
+        expected = open_index(folder, model=model).search([text], 10)[0]
+        assert [row["score"] for row in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
 
 
 def test_indexes_and_documents(url: str) -> None:
@@ -162,6 +201,7 @@ def test_documents_are_added_replaced_and_deleted(writable: str, copy: Path, bun
         ("PUT", {"documents": [{"id": "a"}]}),
         ("PUT", {"documents": [{"id": "a", "text": "b"}, {"id": "a", "text": "c"}]}),
         ("PUT", {"documents": "corpus.jsonl"}),
+        ("PUT", {"documents": [{"id": "a", "text": "b", "year": 2020}]}),
         ("DELETE", {"ids": []}),
         ("DELETE", {}),
     ],

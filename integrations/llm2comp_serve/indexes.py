@@ -57,6 +57,16 @@ class _QueueEncoder:
         """The model's fingerprint."""
         return self._model.fingerprint
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, by whose tokens documents are split into chunks."""
+        return self._model.model.tokenizer
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest chunk in tokens; memory tokens are not among them."""
+        return self._model.max_length - self._model.model.memory_tokens
+
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
         return self._dimension

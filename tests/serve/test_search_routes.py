@@ -13,7 +13,16 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from llm2comp import LLM2Comp, load
-from llm2comp_indexes import IndexOptions, SearchOptions, add_documents, build_index, delete_documents, open_index
+from llm2comp_indexes import (
+    EncoderOptions,
+    IndexOptions,
+    SearchOptions,
+    add_documents,
+    build_index,
+    delete_documents,
+    open_index,
+)
+from llm2comp_indexes.search.lookup import find_rows
 from llm2comp_serve import ServeSettings, create_app
 from tests.serve.conftest import ROWS
 from tests.serve.server import Reply, ask, serving
@@ -110,7 +119,8 @@ def test_indexes_of_one_model_with_two_lengths(
     corpus: Path, index_dir: Path, bundled: LLM2Comp, tmp_path: Path
 ) -> None:
     short = load(device="cpu", dtype="float32", engine="torch", max_length=16)
-    build_index([corpus], tmp_path / "short.index", model=short, options=IndexOptions())
+    encoder = EncoderOptions(max_length=16, dtype="float32")
+    build_index([corpus], tmp_path / "short.index", model="llm2comp-tiny", encoder=encoder)
     settings = ServeSettings(
         indexes={"short": tmp_path / "short.index", "corpus": index_dir}, dtype="float32", engine="torch", device="cpu"
     )
@@ -191,6 +201,27 @@ def test_documents_are_added_replaced_and_deleted(writable: str, copy: Path, bun
     gone = ask(documents, {"ids": ["violin", "nothing"]}, method="DELETE")
     assert gone.json == {"deleted": 1, "missing": ["nothing"]}
     assert ask(f"{documents}/violin").status == 404
+
+
+def test_chunks_of_added_documents_are_those_of_the_model(corpus: Path, bundled: LLM2Comp, tmp_path: Path) -> None:
+    text = "A violin has four strings. It is played with a bow. " * 80
+    folders = [tmp_path / "served", tmp_path / "local"]
+    options = IndexOptions(chunk_tokens=1000)
+    for folder in folders:
+        build_index([corpus], folder, model=bundled, options=options)
+    settings = ServeSettings(
+        indexes={"corpus": folders[0]}, dtype="float32", engine="torch", device="cpu", writable=frozenset({"corpus"})
+    )
+    with serving(create_app(settings)) as url:
+        documents = f"{url}/v1/indexes/corpus/documents"
+        reply = ask(documents, {"documents": [{"id": "violin", "text": text}]}, method="PUT")
+        assert reply.status == 200, reply.body
+        rows = ask(f"{documents}/violin").json
+    add_documents(folders[1], [{"id": "violin", "text": text}], model=bundled)
+    index = open_index(folders[1], model=bundled)
+    [expected] = find_rows(index, ["violin"])
+    assert [row["text"] for row in rows] == [index.fetch(row, 0.0).text for row in expected]
+    assert len(rows) > 1
 
 
 @pytest.mark.parametrize(

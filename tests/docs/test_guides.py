@@ -30,6 +30,9 @@ def corpus_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("queries.jsonl", [{"_id": "q1", "text": "free travel"}]),
     ):
         (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    (tmp_path / "handbook").mkdir()
+    (tmp_path / "handbook" / "travel.md").write_text("# Travel\n\nTrains are free for children.\n", encoding="utf-8")
+    (tmp_path / "tickets.csv").write_text("id,text\nt1,The lamp does not burn.\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -54,7 +54,7 @@ def to_filter(filter: Mapping[str, AnyValue] | str | None) -> Where | str | None
 
 def _to_condition(filter: AnyValue) -> Condition:
     if not isinstance(filter, Mapping):
-        raise SettingsError(f"filter: {filter!r:.60} is no dict of conditions")
+        raise SettingsError(f"filter: {filter!r:.60} is not a dict of conditions")
     return All(tuple(_to_part(str(name), value) for name, value in filter.items()) or (Not(_never("")),))
 
 

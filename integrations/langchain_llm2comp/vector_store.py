@@ -355,7 +355,7 @@ def _make_documents(
     names = [None] * len(listed) if ids is None else list(ids)
     for name, values in (("metadatas", fields), ("ids", names)):
         if len(values) != len(listed):
-            raise SettingsError(f"{name} has {len(values):,} entries for {len(listed):,} texts; give one for each")
+            raise SettingsError(f"{name} has length {len(values):,}, texts {len(listed):,}; give one for each text")
     return [
         make_document(identifier or str(uuid.uuid4()), text, metadata or {})
         for text, metadata, identifier in zip(listed, fields, names, strict=True)

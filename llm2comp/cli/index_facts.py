@@ -88,7 +88,7 @@ def _format_columns(manifest: "Manifest") -> str:
 
 
 def _format_segment(segment: "Segment") -> str:
-    return f"{segment.type} of {segment.rows:,} rows" + (
+    return f"{segment.type} of {segment.rows:,} row{'s' * (segment.rows != 1)}" + (
         f", {segment.deleted:,} of them deleted" if segment.deleted else ""
     )
 

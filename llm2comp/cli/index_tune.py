@@ -125,7 +125,7 @@ def _print_tuned(report: "TuneReport", folder: Path) -> None:
         "loaded"
     )
     if report.questions < _FEW:
-        print(f"{report.questions} questions are few: others may find less; give {_FEW} or more", file=sys.stderr)
+        print(f"fewer than {_FEW} questions: others like them may find less", file=sys.stderr)
     if not report.committed:
         print("nothing was changed (--dry-run)", file=sys.stderr)
     elif not measured.met:

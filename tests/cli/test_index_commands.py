@@ -120,6 +120,14 @@ def test_info_names_the_types_of_columns(llm2comp_command: Callable[..., Any], t
     assert re.search(r"(?m)^columns +c\.csv: number: year, price; text: zip$", out)
 
 
+def test_info_of_one_row(llm2comp_command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("id,text\na,bread\n")
+    llm2comp_command("index", "build", tmp_path / "c.csv", "-o", tmp_path / "idx")
+    out = llm2comp_command("index", "info", tmp_path / "idx").out
+    assert re.search(r"(?m)^documents +1 in 1 segment$", out)
+    assert re.search(r"(?m)^type +Flat of 1 row$", out)
+
+
 def test_info_of_an_index_that_all_was_deleted_from(
     build: Callable[..., Path], llm2comp_command: Callable[..., Any], tmp_path: Path
 ) -> None:

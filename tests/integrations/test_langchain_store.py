@@ -231,7 +231,7 @@ def test_filters(filtered: LLM2CompVectorStore, filter: Any, expected: str) -> N
         ({"$nor": []}, r"'\$nor' is no field"),
         ({"year": {"$near": 2}}, r"the operator '\$near'"),
         ({"$and": {}}, r"\$and takes a list"),
-        ({"$and": [1]}, "1 is no dict of conditions"),
+        ({"$and": [1]}, "1 is not a dict of conditions"),
         ({"year": {"$gt": None}}, "expected a number, a text or a date"),
         ({"year": {"$gt": 1, "name": 2}}, "operators and fields at once"),
         ({"lang": {"$in": "en"}}, r"\$in of 'lang' takes a list"),
@@ -372,8 +372,8 @@ def test_from_documents_and_from_texts(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"texts": ["a"], "metadatas": [{}, {}]}, "metadatas has 2 entries for 1 texts"),
-        ({"texts": ["a", "b"], "ids": ["x"]}, "ids has 1 entries for 2 texts"),
+        ({"texts": ["a"], "metadatas": [{}, {}]}, "metadatas has length 2, texts 1"),
+        ({"texts": ["a", "b"], "ids": ["x"]}, "ids has length 1, texts 2"),
         ({"texts": ["a", "b"], "ids": "xy"}, "ids is a string"),
         ({"texts": ["a"], "ids": ["x"], "metadatas": ["y"]}, "document \"x\": metadata is 'y', expected a dict"),
         ({"texts": ["a"], "ids": [7]}, "the id 7 is int, expected a string"),

@@ -186,7 +186,8 @@ def _parse(text: str) -> Condition:
             expression = parse_expression(text)
         return _to_condition(expression, 0)
     except SyntaxError as error:
-        raise SettingsError(f"{error.msg} at character {error.offset or 1}") from error
+        place = f"character {error.offset}" if error.offset else "the end"  # 0: more was expected
+        raise SettingsError(f"{error.msg} at {place}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, SettingsError):
             raise

@@ -318,6 +318,14 @@ def test_what_is_nearly_a_filter_is_answered_with_the_way_it_is_written(text: st
     assert message in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"), [("year <", "the end"), ("(year < 3", "character 1"), ("year = 3", "character 6")]
+)
+def test_a_mistake_is_placed_where_it_is(text: str, place: str) -> None:
+    with pytest.raises(SettingsError, match=f" at {place}; "):
+        parse_where(text)
+
+
 def test_names_of_fields_follow_a_full_stop(opened: Open) -> None:
     with pytest.raises(SettingsError, match='no document has the field "nope". The fields are: year$'):
         parse_where("nope == 3").check([opened([{"year": 3}])])

@@ -40,6 +40,7 @@ def create_app(settings: ServeSettings | None = None) -> FastAPI:
         async with AsyncExitStack() as running:
             if tools is not None:
                 await running.enter_async_context(tools.session_manager.run())
+                service.tools_run = True
             yield
         service.close()
 

@@ -12,6 +12,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
 from pydantic import Field
 from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llm2comp import __version__
 from llm2comp.errors import LLM2CompError
@@ -69,7 +71,26 @@ def mcp_application(server: MCPServer, service: Service) -> Starlette:
     security = TransportSecuritySettings(
         enable_dns_rebinding_protection=not service.settings.api_keys, allowed_hosts=_LOCAL_HOSTS
     )
-    return server.streamable_http_app(json_response=True, stateless_http=True, transport_security=security)
+    application = server.streamable_http_app(json_response=True, stateless_http=True, transport_security=security)
+    for route in application.routes:
+        if isinstance(route, Route):
+            route.app = _when_running(route.app, service)
+    return application
+
+
+def _when_running(app: ASGIApp, service: Service) -> ASGIApp:
+    """The application; within another one, whose server did not start the tools, it refuses requests."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        if not service.tools_run:
+            raise RequestError(
+                503,
+                "the tools do not run: give the outer application lifespan=app.router.lifespan_context of this one",
+                code="not_running",
+            )
+        await app(scope, receive, send)
+
+    return checked
 
 
 def _passage(hit: Hit) -> dict[str, Any]:

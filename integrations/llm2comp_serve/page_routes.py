@@ -2,7 +2,8 @@
 
 from importlib.resources import files
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 
 __all__ = ["router"]
 
@@ -20,8 +21,11 @@ _HEADERS = {
 
 
 @router.get("/")
-async def page() -> Response:
-    """The page."""
+async def page(request: Request) -> Response:
+    """The page; within another application at the path that ends in a slash, from which its files are found."""
+    path = request.url.path
+    if not path.endswith("/"):
+        return RedirectResponse(f"{path}/")
     return _file("index.html")
 
 

@@ -27,6 +27,7 @@ __all__ = ["application", "is_loopback", "run"]
 _SETTINGS = "LLM2COMP_SERVE"
 _THREADS = "LLM2COMP_SERVE_THREADS"
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
+_WORKERS = "LLM2COMP_SERVE_WORKERS"
 
 
 def is_loopback(host: str) -> bool:
@@ -67,6 +68,7 @@ def run(settings: ServeSettings, *, host: str, port: int, workers: int = 1, grac
     os.environ[_SETTINGS] = json.dumps(_to_json(settings))
     os.environ[_THREADS] = str(max(1, torch.get_num_threads() // workers))
     os.environ[_METRICS] = folder
+    os.environ[_WORKERS] = str(workers)
     try:
         uvicorn.run("llm2comp_serve.run:application", factory=True, workers=workers, **common)
     finally:
@@ -93,7 +95,19 @@ def application() -> FastAPI:
     torch.set_num_threads(int(os.environ[_THREADS]))
     keep_freed_memory()
     configure_log()
-    return create_app(_from_json(json.loads(os.environ[_SETTINGS])))
+    app = create_app(_from_json(json.loads(os.environ[_SETTINGS])))
+    service, folder, workers = app.state.service, Path(os.environ[_METRICS]), int(os.environ[_WORKERS])
+    service.on_ready = (folder / f"{os.getpid()}.ready").touch
+    service.others_ready = lambda: sum(_lives(int(path.stem)) for path in folder.glob("*.ready")) >= workers
+    return app
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
 
 
 def configure_log() -> None:

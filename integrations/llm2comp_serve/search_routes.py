@@ -151,7 +151,8 @@ async def add(name: str, body: AddRequest, request: Request) -> Response:
     index = _writable(request, name)
     documents = [document.model_dump() for document in body.documents]
     report = await _changed(index.add, documents)
-    return json_response({"added": report.added, "changed": report.changed, "unchanged": report.unchanged})
+    counts = {"added": report.added, "changed": report.changed, "unchanged": report.unchanged}
+    return json_response({**counts, "empty": report.empty})  # those without title and text are not indexed
 
 
 @router.delete("/v1/indexes/{name}/documents", response_class=Response)

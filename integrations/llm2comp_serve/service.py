@@ -46,6 +46,9 @@ class Service:
         ready: Whether models and indexes are loaded.
         failure: Why loading failed.
         on_failure: Called then; by default the log says so, and the server goes on, not ready.
+        on_ready: Called when models and indexes are loaded.
+        others_ready: Whether the other processes of the server have loaded theirs.
+        tools_run: Whether the tools for assistants can be called over HTTP.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -56,6 +59,9 @@ class Service:
         self.ready = False
         self.failure: Exception | None = None
         self.on_failure: Callable[[Exception], None] = _log_failure
+        self.on_ready: Callable[[], None] = lambda: None
+        self.others_ready: Callable[[], bool] = lambda: True
+        self.tools_run = False
         self._results: Handover | None = None
         self._starting = threading.Lock()
         self._started = False
@@ -78,6 +84,7 @@ class Service:
         for name, folder in self.settings.indexes.items():
             self.indexes.open(name, folder, self.models)
         self.ready = True
+        self.on_ready()
 
     def _load(self) -> None:
         try:

@@ -19,10 +19,14 @@ async def health(request: Request) -> Response:
 
 @router.get("/ready", response_class=Response)
 async def ready(request: Request) -> Response:
-    """Whether requests can be served: 503 while models are being loaded."""
+    """Whether requests can be served: 503 while a process of the server is loading models."""
     service = service_of(request)
     service.start()
-    return _state(200, "ready") if service.ready else _state(503, "failed" if service.failure else "loading")
+    return (
+        _state(200, "ready")
+        if service.ready and service.others_ready()
+        else _state(503, "failed" if service.failure else "loading")
+    )
 
 
 @router.get("/metrics", response_class=Response)

@@ -6,7 +6,10 @@ import re
 import socket
 import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -270,6 +273,23 @@ def test_mounted_in_another_application(locked: str) -> None:
         assert ask(f"{url}/embeddings/embed", {"inputs": 7}, key="key").status == 422
         assert ask(f"{url}/embeddings/v1/embeddings", {"input": 7}, key="key").status == 400
         assert isinstance(ask(f"{url}/embeddings/embed", {"inputs": "a"}).json["error"], str)
+
+
+def test_the_page_of_a_mounted_application_finds_its_files() -> None:
+    outer = FastAPI()
+    outer.mount("/embeddings", create_app(ServeSettings(**_LOADED)))
+    with serving(outer, ready=False) as url, urllib.request.urlopen(f"{url}/embeddings") as page:
+        assert page.url == f"{url}/embeddings/"
+        assert ask(urllib.parse.urljoin(page.url, "page.js")).status == 200
+
+
+def test_tools_that_a_mounted_application_does_not_run(index_dir: Path) -> None:
+    outer = FastAPI()
+    outer.mount("/tools", create_app(ServeSettings(indexes={"corpus": index_dir})))
+    with serving(outer, ready=False) as url:
+        reply = ask(f"{url}/tools/mcp", {})
+    assert reply.status == 503
+    assert "lifespan=app.router.lifespan_context" in reply.json["error"]["message"]
 
 
 def _numbers(url: str) -> dict[str, float]:

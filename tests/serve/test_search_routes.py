@@ -191,7 +191,7 @@ def test_documents_are_added_replaced_and_deleted(writable: str, copy: Path, bun
     documents = f"{writable}/v1/indexes/corpus/documents"
     new = {"id": "violin", "title": "Violin", "text": "A violin has four strings.", "metadata": {"year": 1999}}
     added = ask(documents, {"documents": [new]}, method="PUT")
-    assert added.json == {"added": 1, "changed": 0, "unchanged": 0}, added.body
+    assert added.json == {"added": 1, "changed": 0, "unchanged": 0, "empty": 0}, added.body
     [hit] = ask(f"{writable}/v1/search", {"query": "how many strings has a violin?", "k": 1}).json
     assert (hit["id"], hit["metadata"]) == ("violin", {"year": 1999})
     assert open_index(copy, model=bundled).search(["violin strings"], 1)[0][0].id == "violin"

@@ -52,9 +52,10 @@ def evaluate_index_command(
     store.add(result)
     print(format_tables([result]))
     details = result.details
+    asked = f"{details['queries']:,} question{'s' * (details['queries'] != 1)}"
     spent = f"{format_ms(details['ms_per_query'])} each for {details['ms_contain']}"
     print(
-        f"{mode}: {details['queries']:,} questions, {spent}; loading the model is not counted",
+        f"{mode}: {asked}, {spent}; loading the model is not counted",
         file=sys.stderr,
     )
     if run_out:

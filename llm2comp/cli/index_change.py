@@ -243,7 +243,7 @@ def merge(
     else:
         what = f"{report.segments} segments merged into one" if report.segments > 1 else "rewritten"
         print(
-            f"{what}, {report.dropped:,} deleted rows dropped, in {report.seconds:.1f} s; "
+            f"{what}, {report.dropped:,} deleted row{'s' * (report.dropped != 1)} dropped, in {report.seconds:.1f} s; "
             f"{format_documents(before.documents)}"
         )
         print(report.measured.reason)

@@ -72,6 +72,7 @@ def test_judgements_of_documents_that_are_not_there(
     run = llm2comp_command("eval", "--index", folder, "--queries", queries, "--qrels", some)
     assert run.code == 0
     assert "1 of 2 judged questions have no text or no relevant document" in run.err
+    assert "dense: 1 question, " in run.err
     assert "1 of 2 documents judged relevant are not in the index and count as not found ('z')" in run.err
     assert run.out.splitlines()[1].split()[1] == "0.6131"  # 1 / (1 + 1 / log2(3))
     none = write_lines(tmp_path / "none.tsv", ["q1 0 z 1"])

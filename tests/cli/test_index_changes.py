@@ -158,6 +158,8 @@ def test_merge_says_what_it_did(folder: Path, newer: Path, llm2comp_command: Com
     )
     options = verify_index(folder).options
     assert (options.type, options.hybrid) == ("hnsw", True)
+    llm2comp_command("index", "delete", folder, "d2")
+    assert llm2comp_command("index", "merge", folder).out.startswith("rewritten, 1 deleted row dropped, in ")
     assert (options.targets.memory, options.targets.latency_ms, options.targets.recall, options.targets.k) == (
         10**9,
         7.0,

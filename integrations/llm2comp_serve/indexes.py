@@ -87,7 +87,7 @@ class _QueueEncoder:
 
     def _encode(self, texts: list[str], *, query: bool) -> NDArray[np.float32]:
         start = time.perf_counter()
-        tokens = self._model.tokenize(texts, query=query, truncate=True)
+        tokens = self._model.tokenize(texts, query=query, truncate=None if query else True)
         future = self._model.submit(tokens)
         try:
             vectors = future.result()

@@ -4,10 +4,10 @@ import logging
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from llm2comp_indexes.search.options import SearchOptions
 from llm2comp_indexes.search.ranking import rank, rank_by_vectors
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
+
+if TYPE_CHECKING:
+    from llm2comp_indexes.change.sync import SyncReport
 
 __all__ = ["Index", "open_index", "open_last_commit"]
 
@@ -223,6 +226,22 @@ class Index:
             _use_gpus(new, required=self._device == "cuda")
         self._opened = opened  # at once; the old files are closed when the last search that uses them has ended
         return True
+
+    def sync(self, corpora: str | Path | Iterable[Any] = (), **options: Any) -> "SyncReport":
+        """Makes the index hold what its sources hold now, in one commit, and shows that commit from now on.
+
+        Args:
+            corpora: Sources of the index; empty: all that can be read again.
+            options: As for `sync_index`.
+
+        Raises:
+            CorpusError, IndexFolderError: As `sync_index`.
+        """
+        from llm2comp_indexes.change.sync import sync_index
+
+        report = sync_index(self._place, corpora, **{"model": self._opened.model.encoder or self._model, **options})
+        self.refresh()
+        return report
 
     def _pinned(self) -> "Index":
         """This index at its present commit, whatever `refresh` does meanwhile."""

@@ -63,7 +63,6 @@ def sync(folder: Path, encoder: RecordingEncoder) -> Callable[..., tuple[Any, ..
     """Syncs; numbers of new, changed, renamed, unchanged and vanished documents."""
 
     def run(*corpora: Path, **options: Any) -> tuple[int, ...]:
-        encoder.texts.clear()
         report = sync_index(folder, list(corpora), model=encoder, **options)
         return (*report[:4], len(report.vanished))
 
@@ -353,3 +352,18 @@ def test_documents_that_came_with_their_vectors_are_of_no_source(
     merge_index(folder)
     assert sync(docs, full=True) == (0, 0, 0, 8, 0)
     assert {"v0", "v1"} <= identifiers(folder, encoder)
+
+
+def test_an_open_index_syncs_itself_and_shows_the_commit(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    for name, text in TEXTS.items():
+        write(notes, name, text)
+    encoder = RecordingEncoder()
+    build_index([notes], tmp_path / "idx", model=encoder)
+    with open_index(tmp_path / "idx", model=encoder) as index:
+        write(notes, "new.md", "a harbour with tides")
+        report = index.sync()
+        assert (report.added, report.changed, report.vanished) == (1, 0, ())
+        assert len(index) == len(TEXTS) + 1
+        assert index.search(["harbour tides"], k=1)[0][0].text == "a harbour with tides"
+        assert index.sync(dry_run=True).unchanged == len(TEXTS) + 1

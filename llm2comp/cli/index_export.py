@@ -64,7 +64,8 @@ def _format_by_name(target: Path) -> FileFormat:
         SettingsError: The ending is that of no format, such as .csv.
     """
     ending = target.suffix.removeprefix(".")
-    for known in get_args(FileFormat):
+    formats: tuple[FileFormat, ...] = get_args(FileFormat)
+    for known in formats:
         if ending.lower() in (known, ""):
             return known
     raise SettingsError(

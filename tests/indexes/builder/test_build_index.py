@@ -71,7 +71,11 @@ def test_an_index_that_has_everything_names_every_file_of_it(
 ) -> None:
     folder = make_full_index(tmp_path / "idx")
     [segment] = json.loads((folder / "manifest.json").read_text())["segments"]
-    assert {f"segments/000001/{name}" for name in segment["files"]} == set(contents(folder)) - {"manifest.json", *LOCK}
+    assert {f"segments/000001/{name}" for name in segment["files"]} == set(contents(folder)) - {
+        "manifest.json",
+        "manifest.previous.json",
+        *LOCK,
+    }
     assert {name.partition("-")[0] for name in segment["files"]} >= {
         "index.faiss",
         "metadata.arrow",

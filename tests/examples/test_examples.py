@@ -27,6 +27,7 @@ def run(script: str, *arguments: object, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_rag_with_llama_index_embeds_only_what_changed(tmp_path: Path) -> None:
     pytest.importorskip("llama_index.core")
     question = "How many days of leave do I have?"
@@ -36,6 +37,7 @@ def test_rag_with_llama_index_embeds_only_what_changed(tmp_path: Path) -> None:
     assert run("rag_llama_index.py", HANDBOOK, question, cwd=tmp_path).startswith("0 nodes embedded\n")
 
 
+@pytest.mark.slow
 def test_rag_with_langchain_cites_its_chunks(tmp_path: Path) -> None:
     pytest.importorskip("langchain_core")
     out = run("rag_langchain.py", HANDBOOK, "What may a hotel cost?", cwd=tmp_path)

@@ -34,7 +34,7 @@ def test_fewer_dimensions(url: str) -> None:
         ("/embed", {"inputs": "word " * 5000, "truncate": False}, 413, "1 of 1 texts have more than the"),
         ("/embed", {"inputs": []}, 400, "at least one text"),
         ("/embed", {"inputs": ""}, 400, "text 0 of inputs is empty"),
-        ("/embed", {"inputs": 7}, 422, "string"),
+        ("/embed", {"inputs": 7}, 422, "expected a text or a list of texts"),
         ("/embed", {}, 422, "inputs: Field required"),
         ("/", {}, 422, "inputs: Field required"),
         ("/embed", {"inputs": "a", "normalize": False}, 422, "leave normalize out"),

@@ -106,7 +106,7 @@ def test_models_are_listed_with_their_names_for_queries(url: str) -> None:
         ("a", {"encoding_format": "int8"}, 400, "base64", "encoding_format"),
         ("a", {"input_type": "passage"}, 400, "query", "input_type"),
         ("word " * 5000, {"truncate": False}, 413, "1 of 1 texts have more than the", None),
-        ({"text": "a"}, {}, 400, "string", None),
+        ({"text": "a"}, {}, 400, "expected a text or a list of texts", None),
         ([1.5], {}, 400, "", None),
         (None, {}, 400, "", None),
     ],

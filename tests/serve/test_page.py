@@ -241,6 +241,8 @@ def test_no_accessibility_violation(visit: Callable[..., Any], scheme: str) -> N
 def test_phone_needs_no_scrolling_sideways(visit: Callable[..., Any]) -> None:
     page = visit(q="bread", beside="bm25", k=3, options={"viewport": {"width": 360, "height": 740}})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.wait_for_selector("#map:not([hidden])")
+    assert page.locator("svg text").first.evaluate("element => element.getBoundingClientRect().height") >= 10
 
 
 def test_key_is_asked_for(browser: Any, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ function columnOf(mode, hits, timing, words) {
 }
 
 function plotOf({ sample, hits }) {
+  const width = innerWidth < 600 ? 400 : 800; // on a phone, so that numbers can be read
   const all = [...sample, ...hits];
   const [xs, ys] = [0, 1].map((axis) => all.map((point) => point[axis]));
   const scale = (value, values, size) => {
@@ -107,12 +108,12 @@ function plotOf({ sample, hits }) {
     if (content) element.append(content);
     return element;
   };
-  const svg = node("svg", { viewBox: "0 0 800 400", role: "img", "aria-label": `Map: ${hits.length} results among ${sample.length} documents` });
+  const svg = node("svg", { viewBox: `0 0 ${width} 400`, role: "img", "aria-label": `Map: ${hits.length} results among ${sample.length} documents` });
   for (const [x, y, title] of sample) {
-    svg.append(node("circle", { class: "other", r: 3, cx: scale(x, xs, 800), cy: scale(y, ys, 400) }, node("title", {}, title)));
+    svg.append(node("circle", { class: "other", r: 3, cx: scale(x, xs, width), cy: scale(y, ys, 400) }, node("title", {}, title)));
   }
   hits.forEach(([x, y, title], place) => {
-    const [left, top] = [scale(x, xs, 800), scale(y, ys, 400)];
+    const [left, top] = [scale(x, xs, width), scale(y, ys, 400)];
     svg.append(node("circle", { class: "hit", r: 6, cx: left, cy: top }, node("title", {}, title)));
     svg.append(node("text", { x: left + 8, y: top + 4 }, String(place + 1)));
   });

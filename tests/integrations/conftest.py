@@ -1,12 +1,13 @@
 """The bundled model, loaded once, a small corpus and indexes of it; tests here cannot open a connection."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_socket
+
+from tests.small_indexes import build_chunks, build_hybrid, write_corpus
 
 if TYPE_CHECKING:
     from llm2comp import LLM2Comp
@@ -101,26 +102,16 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    return path
+    return write_corpus(tmp_path_factory.mktemp("corpus"), ROWS)
 
 
 @pytest.fixture(scope="session")
 def index_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hybrid index of the corpus, built with the bundled model; tests must not change it."""
-    from llm2comp_indexes import IndexOptions, build_index
-
-    folder = tmp_path_factory.mktemp("indexes") / "corpus.index"
-    build_index([corpus], folder, model=bundled, options=IndexOptions(hybrid=True))
-    return folder
+    return build_hybrid(tmp_path_factory.mktemp("indexes"), corpus, bundled)
 
 
 @pytest.fixture(scope="session")
 def chunk_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Index of chunks of the corpus; tests must not change it."""
-    from llm2comp_indexes import IndexOptions, build_index
-
-    folder = tmp_path_factory.mktemp("indexes") / "chunks.index"
-    build_index([corpus], folder, model=bundled, options=IndexOptions(chunk_tokens=8, chunk_overlap=0))
-    return folder
+    return build_chunks(tmp_path_factory.mktemp("indexes"), corpus, bundled)

@@ -1,6 +1,5 @@
 """One server for all tests here: the bundled model in float32 and an index of a few documents, over a real socket."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.serve.server import serving
+from tests.small_indexes import build_chunks, build_hybrid, write_corpus
 
 if TYPE_CHECKING:
     from llm2comp import LLM2Comp
@@ -38,29 +38,19 @@ def bundled() -> "LLM2Comp":
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    return path
+    return write_corpus(tmp_path_factory.mktemp("corpus"), ROWS)
 
 
 @pytest.fixture(scope="session")
 def index_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hybrid index of the corpus; tests must not change it."""
-    from llm2comp_indexes import IndexOptions, build_index
-
-    folder = tmp_path_factory.mktemp("indexes") / "corpus.index"
-    build_index([corpus], folder, model=bundled, options=IndexOptions(hybrid=True))
-    return folder
+    return build_hybrid(tmp_path_factory.mktemp("indexes"), corpus, bundled)
 
 
 @pytest.fixture(scope="session")
 def chunk_dir(corpus: Path, bundled: "LLM2Comp", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Index of chunks of the corpus; tests must not change it."""
-    from llm2comp_indexes import IndexOptions, build_index
-
-    folder = tmp_path_factory.mktemp("indexes") / "chunks.index"
-    build_index([corpus], folder, model=bundled, options=IndexOptions(chunk_tokens=8, chunk_overlap=0))
-    return folder
+    return build_chunks(tmp_path_factory.mktemp("indexes"), corpus, bundled)
 
 
 @pytest.fixture(scope="session")

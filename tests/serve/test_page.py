@@ -2,9 +2,6 @@
 """The search page in a real browser: Debian's chromium, driven by playwright."""
 
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,10 @@ pytest.importorskip("fastapi")
 playwright = pytest.importorskip("playwright.sync_api")
 
 import httpx
-import uvicorn
 
 from llm2comp_indexes import IndexOptions, build_index
 from llm2comp_serve import ServeSettings, create_app
+from tests.serve.server import serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LONG = "bread and butter " * 6_200
@@ -41,23 +38,8 @@ pytestmark = [
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page") / "notes"
     build_index(DOCUMENTS, folder, options=IndexOptions(hybrid=True))
-    server, thread, port = _serve(create_app(ServeSettings(indexes={"notes": folder})))
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
-
-
-def _serve(app: Any) -> tuple[uvicorn.Server, threading.Thread, int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not (server.started and app.state.service.ready):
-        assert app.state.service.failure is None
-        time.sleep(0.02)
-    return server, thread, port
+    with serving(create_app(ServeSettings(indexes={"notes": folder}))) as url:
+        yield f"{url}/"
 
 
 @pytest.fixture(scope="module")
@@ -248,18 +230,16 @@ def test_phone_needs_no_scrolling_sideways(visit: Callable[..., Any]) -> None:
 def test_key_is_asked_for(browser: Any, tmp_path: Path) -> None:
     build_index(DOCUMENTS[:2], tmp_path / "notes")
     app = create_app(ServeSettings(indexes={"notes": tmp_path / "notes"}, api_keys=("secret",)))
-    server, thread, port = _serve(app)
-    page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{port}/?q=bread")
-    page.wait_for_selector("#problem:not([hidden])")
-    assert "a key is needed" in page.locator("#problem").inner_text()
-    page.fill("#key", "secret")
-    page.press("#query", "Enter")
-    page.wait_for_selector("#status:has-text('2 results')")
-    assert page.input_value("#query") == "bread"
-    page.close()
-    server.should_exit = True
-    thread.join()
+    with serving(app) as url:
+        page = browser.new_page()
+        page.goto(f"{url}/?q=bread")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert "a key is needed" in page.locator("#problem").inner_text()
+        page.fill("#key", "secret")
+        page.press("#query", "Enter")
+        page.wait_for_selector("#status:has-text('2 results')")
+        assert page.input_value("#query") == "bread"
+        page.close()
 
 
 def test_page_is_small_and_loads_nothing_from_elsewhere(browser: Any, address: str) -> None:

@@ -313,7 +313,9 @@ class LLM2CompVectorStore(VectorStore):
         **settings: Any,
     ) -> Self:
         """A store in the folder `index_dir`, with the texts added to what it holds; settings as for the constructor."""
-        return cls(_check_folder(index_dir), embedding, **settings)._with(texts, metadatas, ids)
+        store = cls(_check_folder(index_dir), embedding, **settings)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
 
     @classmethod
     async def afrom_texts(
@@ -330,12 +332,6 @@ class LLM2CompVectorStore(VectorStore):
         store = await run_in_executor(None, lambda: cls(_check_folder(index_dir), embedding, **settings))
         await store.aadd_texts(texts, metadatas, ids=ids)
         return store
-
-    def _with(
-        self, texts: Iterable[str], metadatas: Iterable[Mapping[str, Any]] | None, ids: Iterable[str | None] | None
-    ) -> Self:
-        self.add_texts(texts, metadatas, ids=ids)
-        return self
 
 
 def _check_folder(index_dir: str | Path | None) -> str | Path:

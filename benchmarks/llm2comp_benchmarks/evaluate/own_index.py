@@ -9,6 +9,7 @@ from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.metrics import Qrels, Run, load_pytrec_eval, score_rankings
 from llm2comp_benchmarks.results.record import Samples, TaskResult
 from llm2comp_indexes import Index, SearchOptions
+from llm2comp_indexes.search.lookup import find_rows
 
 __all__ = ["Mode", "check_judged", "evaluate_index"]
 
@@ -109,7 +110,4 @@ def check_judged(index: Index, queries: dict[str, str], qrels: Qrels) -> Qrels:
 
 
 def _find_absent(index: Index, names: list[str]) -> list[str]:
-    present: set[str] = set()
-    for segment in index.segments:
-        present.update(name for name, rows in zip(names, segment.find_rows(names), strict=True) if rows)
-    return [name for name in names if name not in present]
+    return [name for name, rows in zip(names, find_rows(index, names), strict=True) if not rows]

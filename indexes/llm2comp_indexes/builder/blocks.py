@@ -13,6 +13,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.truncation import count_truncated
 from llm2comp_indexes.format.origins import Origin
 from llm2comp_indexes.format.segment_writer import SegmentWriter
+from llm2comp_indexes.progress import Phase, Progress, silent
 
 __all__ = ["BLOCK", "DocumentRows", "RowBlock", "split_into_blocks", "write_blocks"]
 
@@ -53,7 +54,7 @@ def write_blocks(
     blocks: Iterable[RowBlock],
     encode: Callable[[Sequence[Document]], NDArray[np.float32]],
     *,
-    on_block: Callable[[int], None] | None = None,
+    progress: Progress = silent,
     batch_size: int | None = None,
 ) -> None:
     """Writes all blocks except those that an earlier run wrote.
@@ -64,7 +65,7 @@ def write_blocks(
         writer: Writer of the segment.
         blocks: The blocks; empty ones are left out.
         encode: Returns unit vectors (rows, dimension) of rows.
-        on_block: Called several times per block with the number of documents encoded, by this run or an earlier one.
+        progress: Called several times per block with the number of documents encoded, by this run or an earlier one.
         batch_size: Number of texts in a batch of the model, if it was given: so many rows are encoded at once, or more.
     """
     done, at_once = 0, max(_PIECE, batch_size or 0)
@@ -75,14 +76,13 @@ def write_blocks(
                 parts = []
                 for first in range(0, len(block.rows), at_once):
                     parts.append(encode(block.rows[first : first + at_once]))
-                    if on_block and first + at_once < len(block.rows):
-                        on_block(done + block.documents * (first + at_once) // len(block.rows))
+                    if first + at_once < len(block.rows):
+                        progress(Phase.DOCUMENTS, done + block.documents * (first + at_once) // len(block.rows))
                 if written:
                     written.result()
                 written = disk.submit(writer.append, block.rows, np.concatenate(parts), block.origins)
             done += block.documents
-            if on_block:
-                on_block(done)
+            progress(Phase.DOCUMENTS, done)
         if written:
             written.result()
     if count.cut:

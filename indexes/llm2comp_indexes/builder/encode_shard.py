@@ -216,7 +216,7 @@ def _make(
             # a shard keeps no origins: the sources are numbered anew where shards are joined
             (block._replace(origins=()) for block in split_into_blocks(DocumentRows(split(row)) for row in corpus)),
             encode,
-            on_block=lambda count: progress(Phase.DOCUMENTS, count),
+            progress=progress,
             batch_size=made_by.batch_size,
         )
         progress(Phase.FINISHING, 0)

@@ -22,7 +22,7 @@ from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.options import IndexOptions
-from llm2comp_indexes.progress import Phase, Progress, silent
+from llm2comp_indexes.progress import Progress, silent
 from llm2comp_indexes.tuning.report import Report
 
 __all__ = ["BuildReport", "build_index"]
@@ -143,7 +143,7 @@ def build_index(
                 new.rows,
                 split_into_blocks(split_entries(entries, split, unique)),
                 encode,
-                on_block=lambda count: show(Phase.DOCUMENTS, count),
+                progress=show,
                 batch_size=batch_size,
             )
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}

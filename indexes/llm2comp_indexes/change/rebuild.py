@@ -28,7 +28,7 @@ from llm2comp_indexes.format.commits import change_index
 from llm2comp_indexes.format.manifest import Manifest, Segment
 from llm2comp_indexes.format.origins import UNKNOWN, Origin
 from llm2comp_indexes.options import IndexOptions
-from llm2comp_indexes.progress import Phase, Progress, silent
+from llm2comp_indexes.progress import Progress, silent
 from llm2comp_indexes.search.index import Index
 from llm2comp_indexes.tuning.report import Report
 
@@ -113,7 +113,7 @@ def rebuild_index(
                     new.rows,
                     chain([first], blocks),
                     encode,
-                    on_block=lambda count: show(Phase.DOCUMENTS, count),
+                    progress=show,
                     batch_size=batch_size,
                 )
                 segment, measured = finish_segment(new, chosen, encoder=loaded, device=device, progress=show)

@@ -15,7 +15,7 @@ from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.compare import Deletions
 from llm2comp_indexes.format.commits import Change, with_deleted
 from llm2comp_indexes.format.manifest import Manifest, Segment
-from llm2comp_indexes.progress import Phase, Progress
+from llm2comp_indexes.progress import Progress
 from llm2comp_indexes.search.index import Index
 from llm2comp_indexes.search.segment import OpenSegment
 
@@ -58,7 +58,7 @@ def write_segment(
             new.rows,
             chain([first], blocks),
             encode,
-            on_block=lambda count: progress(Phase.DOCUMENTS, count),
+            progress=progress,
             batch_size=batch_size,
         )
         segment, _ = finish_segment(

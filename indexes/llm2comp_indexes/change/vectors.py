@@ -13,8 +13,10 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.builder.finish_segment import SMALL, finish_segment, finish_unmeasured
 from llm2comp_indexes.builder.from_vectors import move_queries
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
+from llm2comp_indexes.change.compare import Deletions
+from llm2comp_indexes.change.segments import before_change, without_rows
 from llm2comp_indexes.change.small_segments import merge_small_segments
-from llm2comp_indexes.format.commits import Change, change_index, create_index, with_deleted
+from llm2comp_indexes.format.commits import Change, change_index, create_index
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.ids import IdTable
 from llm2comp_indexes.format.manifest import Manifest, Names, Segment, segment_folder
@@ -116,9 +118,9 @@ def clear_index(folder: str | Path, *, wait: float = 0.0) -> None:
         IndexFolderError: The index is damaged, or still being written by another process.
     """
     with change_index(Path(folder), wait=wait) as change:
-        assert change.before is not None
-        if change.before.segments:
-            change.commit(replace(change.before, segments=()), keep=False)  # to free the space at once
+        before = before_change(change)
+        if before.segments:
+            change.commit(replace(before, segments=()), keep=False)  # to free the space at once
 
 
 def _check_names(documents: Sequence[Document]) -> None:
@@ -157,8 +159,7 @@ def _fitting(change: Change, dimension: int, fingerprint: str) -> Manifest:
     Raises:
         IndexFolderError: The index is of another model, dimension or form.
     """
-    before = change.before
-    assert before is not None
+    before = before_change(change)
     if before.options.chunk_tokens is not None:
         raise IndexFolderError(
             f"{change.folder}: an index of chunks, to which only `llm2comp index add` adds documents"
@@ -182,11 +183,10 @@ def _without(change: Change, manifest: Manifest, identifiers: list[str]) -> list
             kept.append(segment)
             continue
         with OpenSegment(change.folder, manifest, segment, searchable=False) as part:
-            matches = [rows for rows in part.find_rows(identifiers) if rows]
-            deleted = np.zeros(part.rows, np.bool_) if part.alive is None else ~part.alive
-        deleted[[row for rows in matches for row in rows]] = True
-        documents = segment.documents - len(matches)
-        kept.append(with_deleted(change, segment, deleted, documents=documents) if matches else segment)
+            deletions = Deletions()
+            for rows in filter(None, part.find_rows(identifiers)):
+                deletions.add(rows)
+            kept.append(without_rows(change, part, deletions))
     return kept
 
 

@@ -164,10 +164,14 @@ class MemoryEncoder(InputModule):
                 raise TypeError(
                     f"input {position} of this batch is {type(text).__name__} {str(text)[:40]!r}; texts must be strings"
                 )
-        ids = self.token_ids([(prompt or "") + text for text in inputs], self.task_limits.get(kwargs.get("task") or ""))
+        limit = self.task_limits.get(kwargs.get("task") or "")
+        return self.pad(self.token_ids([(prompt or "") + text for text in inputs], limit))
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, both (texts, tokens), of token ids, padded on the right."""
         width = max(map(len, ids))
         return {
-            "input_ids": torch.tensor([row + [self.beginning] * (width - len(row)) for row in ids]),
+            "input_ids": torch.tensor([[*row, *[self.beginning] * (width - len(row))] for row in ids]),
             "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
         }
 

@@ -17,8 +17,9 @@ from llm2comp_indexes import (
     SearchOptions,
     add_documents,
     delete_documents,
-    open_index,
 )
+from llm2comp_indexes.format.manifest import manifest_state, read_manifest
+from llm2comp_indexes.search.index import open_last_commit
 from llm2comp_indexes.search.lookup import find_rows, read_vectors, select_rows
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.map import project
@@ -26,8 +27,6 @@ from llm2comp_serve.models import Model, Models
 from llm2comp_serve.vectors import shorten
 
 __all__ = ["Answer", "Indexes", "ServedIndex"]
-
-_MANIFEST = "manifest.json"
 
 
 class Answer(NamedTuple):
@@ -50,7 +49,6 @@ class _QueueEncoder:
 
     def __init__(self, model: Model, dimension: int) -> None:
         self._model, self._dimension = model, dimension
-        self._spent = threading.local()
 
     @property
     def fingerprint(self) -> str:
@@ -79,21 +77,13 @@ class _QueueEncoder:
         """Vectors (texts, dimension) of documents."""
         return self._encode(inputs, query=False)
 
-    def take_seconds(self) -> float:
-        """Seconds that this thread has waited for vectors since the last call."""
-        seconds: float = getattr(self._spent, "seconds", 0.0)
-        self._spent.seconds = 0.0
-        return seconds
-
     def _encode(self, texts: list[str], *, query: bool) -> NDArray[np.float32]:
-        start = time.perf_counter()
         tokens = self._model.tokenize(texts, query=query, truncate=None if query else True)
         future = self._model.submit(tokens)
         try:
             vectors = future.result()
         except Exception as error:
             raise RequestError(424, f"the model failed: {error}", code="model_failed") from error
-        self._spent.seconds = getattr(self._spent, "seconds", 0.0) + time.perf_counter() - start
         return shorten(vectors, self._dimension)
 
 
@@ -113,21 +103,20 @@ class ServedIndex:
         self.name, self.folder = name, folder
         self._opening = threading.Lock()
         self._writing = threading.Lock()
-        with open_index(folder) as index:
-            self.model = models.of_index(index.manifest, str(folder))
-            self._encoder = _QueueEncoder(self.model, index.manifest.dimension)
-        self._state: tuple[int, ...] = ()
-        self._index = self._open()
+        manifest = read_manifest(folder)
+        self.model = models.of_index(manifest, str(folder))
+        self._encoder = _QueueEncoder(self.model, manifest.dimension)
+        self._state = manifest_state(folder)  # before the index is opened: a commit in between is seen next time
+        self._index = open_last_commit(folder, self._encoder)
 
     def current(self) -> Index:
         """The index at its last commit. One that was opened before goes on until its searches are done."""
         with self._opening:
-            try:
-                changed = self._stat() != self._state
-            except OSError:  # moved away: what is open goes on
-                changed = False
-            if changed:
-                self._index = self._open()
+            state = manifest_state(self.folder)
+            if state not in (None, self._state):  # None: moved away, and what is open goes on
+                # files that both commits have stay open
+                self._index = open_last_commit(self.folder, self._encoder, known=self._index.segments)
+                self._state = state
             return self._index
 
     def search(self, queries: Sequence[str], k: int, options: SearchOptions) -> Answer:
@@ -136,10 +125,9 @@ class ServedIndex:
         Raises:
             LLM2CompError: As `Index.search`.
         """
-        start = time.perf_counter()
-        self._encoder.take_seconds()
-        hits = self.current().search(queries, k, options=options)
-        encoding = self._encoder.take_seconds()
+        start, index = time.perf_counter(), self.current()
+        hits = index.search(queries, k, options=options)
+        encoding = index.encode_seconds
         return Answer(hits, encoding, time.perf_counter() - start - encoding)
 
     def read(self, identifier: str) -> list[Hit]:
@@ -194,17 +182,6 @@ class ServedIndex:
         """
         with self._writing:
             return delete_documents(self.folder, identifiers)
-
-    def _stat(self) -> tuple[int, ...]:
-        """What differs between two commits: a commit is a new file in the place of the manifest."""
-        status = (self.folder / _MANIFEST).stat()
-        return status.st_ino, status.st_mtime_ns, status.st_size
-
-    def _open(self) -> Index:
-        state = self._stat()  # before the index is opened: a commit in between is seen next time
-        index = open_index(self.folder, model=self._encoder)
-        self._state = state
-        return index
 
 
 def _row_of(index: Index, identifier: str) -> int | None:

@@ -1,7 +1,7 @@
 """The models of a server: each loaded once, with a queue."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,15 +125,9 @@ class Model:
 
     def _vectors(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Vectors (texts, dimension) of token ids."""
-        width = max(map(len, ids))
-        beginning = self.model.encoder.beginning
-        features: dict[str, Any] = {
-            "input_ids": torch.tensor([[*row, *[beginning] * (width - len(row))] for row in ids]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
-        }
         device = self.model.device
         with torch.inference_mode():
-            output = self.model({name: tensor.to(device) for name, tensor in features.items()})
+            output = self.model({name: tensor.to(device) for name, tensor in self.model.encoder.pad(ids).items()})
         vectors: NDArray[np.float32] = output["sentence_embedding"].float().cpu().numpy()
         if not np.isfinite(vectors).all():
             raise RuntimeError("a vector is not finite; serve the model with --dtype float32, or check its weights")
@@ -213,8 +207,7 @@ class Models:
             )
         return model, is_query
 
-    def close(self, done: Callable[[Model], None] = lambda model: None) -> None:
+    def close(self) -> None:
         """Encodes what is waiting for each model, and ends their threads."""
         for model in self:
             model.batcher.close()
-            done(model)

@@ -35,7 +35,7 @@ from llm2comp.cli.index_options import (
     encoder_options,
     field_names,
 )
-from llm2comp.cli.index_sync import print_synced
+from llm2comp.cli.index_sync import DryRun, Full, Yes, print_synced
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress, note
 from llm2comp.errors import quote_path
@@ -71,6 +71,9 @@ def add(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete documents that their source has no more: the same as `index sync`.")
     ] = False,
+    dry_run: DryRun = False,
+    full: Full = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Add new documents and replace changed ones; unchanged documents are not encoded again."""
@@ -78,10 +81,19 @@ def add(
     layout = check_layout(separator, encoding)
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
+    if not prune and (dry_run or full or yes):
+        raise typer.BadParameter("--dry-run, --full and --yes go with --prune")
     if prune:
         if ids_are_positions or csv_strings:
             raise typer.BadParameter("--ids-are-positions and --csv-strings are for new sources, not for --prune")
-        settings = {"model": model, "device": device, "on_error": on_error, "header": header, "quotes": quotes}
+        settings: dict[str, Any] = {
+            "model": model,
+            "device": device,
+            "on_error": on_error,
+            "header": header,
+            "quotes": quotes,
+        }
+        settings |= {"dry_run": dry_run, "full": full, "yes": yes}
         print_synced(
             folder,
             corpora,

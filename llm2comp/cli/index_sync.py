@@ -38,7 +38,14 @@ from llm2comp.cli.progress import Progress, note
 if TYPE_CHECKING:
     from llm2comp_indexes import SyncReport
 
-__all__ = ["print_synced", "sync"]
+__all__ = ["DryRun", "Full", "Yes", "print_synced", "sync"]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Only count; nothing is encoded, written or deleted.")]
+Full = Annotated[bool, typer.Option("--full", help="Read all files, also those with the size and time that they had.")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Delete even more than half of a source, and even if rows of it were skipped."),
+]
 
 
 def sync(
@@ -47,18 +54,9 @@ def sync(
         list[str] | None,
         typer.Argument(metavar="CORPUS", help=f"{CORPUS}; none: all sources of the index.", show_default=False),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Only count; nothing is encoded, written or deleted.")
-    ] = False,
-    full: Annotated[
-        bool, typer.Option("--full", help="Read all files, also those with the size and time that they had.")
-    ] = False,
-    yes: Annotated[
-        bool,
-        typer.Option(
-            "--yes", "-y", help="Delete even more than half of a source, and even if rows of it were skipped."
-        ),
-    ] = False,
+    dry_run: DryRun = False,
+    full: Full = False,
+    yes: Yes = False,
     source: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The source of the index that CORPUS is, in a new place."),

@@ -259,6 +259,22 @@ def test_sync_that_would_lose_most_needs_a_yes(folder: Path, tmp_path: Path, llm
     assert verify_index(folder).documents == 5
 
 
+def test_add_with_prune_counts_and_takes_the_yes_that_its_error_names(
+    folder: Path, tmp_path: Path, llm2comp_command: Command
+) -> None:
+    corpus = write(tmp_path / "corpus.jsonl", make_documents(range(5)))
+    add = ("index", "add", folder, corpus)
+    planned = llm2comp_command(*add, "--prune", "--dry-run")
+    assert "7 vanished" in planned.out
+    assert verify_index(folder).documents == 12
+    assert "with --yes" in llm2comp_command(*add, "--prune").err
+    assert llm2comp_command(*add, "--prune", "--yes").code == 0
+    assert verify_index(folder).documents == 5
+    for option in ("--dry-run", "--full", "--yes"):
+        wrong = llm2comp_command(*add, option)
+        assert (wrong.code, "go with --prune" in wrong.err) == (2, True)
+
+
 def test_sync_of_another_corpus_is_refused(folder: Path, newer: Path, llm2comp_command: Command) -> None:
     run = llm2comp_command("index", "sync", folder, newer)
     assert run.code == 1

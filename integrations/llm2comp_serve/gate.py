@@ -5,6 +5,7 @@ import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -20,7 +21,9 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
 _OPEN_PATHS = frozenset({"/health", "/ready", "/", "/page.css", "/page.js", "/favicon.ico"})
-_CLOSE = {"Connection": "close"}  # the rest of the body is not read
+_CLOSE = {"Connection": "close"}  # no other request comes after a body that was not taken whole
+_QUIET_SECONDS = 2.0
+"""How long a client may pause while the rest of a refused body is thrown away."""
 _logger = logging.getLogger("llm2comp_serve.access")
 _errors = logging.getLogger("llm2comp_serve.errors")
 
@@ -41,16 +44,21 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status, begun = time.perf_counter(), 499, False
+        body = _Body(scope, receive, self._settings)
 
         async def observed(message: _Message) -> None:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
+            elif not message.get("more_body", False) and not body.is_whole:
+                await send({**message, "more_body": True})
+                await body.throw_away()  # before the answer's end, at which the server may close the connection
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
             self._check(scope)
-            await self._app(scope, self._limited(receive), observed)
+            await self._app(scope, body.receive, observed)
         except RequestError as error:
             if not begun:
                 await _answer(scope, observed, error)
@@ -81,30 +89,6 @@ class Gate:
         if length.isdigit() and int(length) > self._settings.max_body:
             raise _too_long(self._settings.max_body)
 
-    def _limited(self, receive: _Receive) -> _Receive:
-        """The body's parts, as long as they are within the limits of bytes and time."""
-        most, seen, ended = self._settings.max_body, 0, False
-        deadline = time.monotonic() + self._settings.body_seconds
-
-        async def limited() -> _Message:
-            nonlocal seen, ended
-            if ended:  # what comes now is that the client has gone
-                return await receive()
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    message = await receive()
-            except TimeoutError:
-                raise RequestError(
-                    408, "the body of the request did not arrive in time", code="timeout", headers=_CLOSE
-                ) from None
-            seen += len(message.get("body", b""))
-            ended = not message.get("more_body", False)
-            if seen > most:
-                raise _too_long(most)
-            return message
-
-        return limited
-
     def _record(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")  # not the path, of which there are any number
         self._metrics.requests.labels(route, str(status)).inc()
@@ -125,6 +109,57 @@ def _is_known(header: bytes | None, keys: Sequence[bytes]) -> bool:
 def _too_long(most: int) -> RequestError:
     message = f"the request has more than {most:,} bytes: send several"
     return RequestError(413, message, code="request_too_large", headers=_CLOSE)
+
+
+class _Body:
+    """The parts of a request's body, as long as they are within the limits of bytes and time.
+
+    Args:
+        scope: The request.
+        receive: The server's source of messages.
+        settings: Settings with the limits.
+    """
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: _Receive, settings: ServeSettings) -> None:
+        self._receive, self._most = receive, settings.max_body
+        self._deadline = time.monotonic() + settings.body_seconds
+        headers = dict(scope["headers"])
+        self._waits = b"expect" in headers
+        self.is_whole = headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
+        self._bytes, self._ended = 0, False
+
+    async def receive(self) -> _Message:
+        """The next message.
+
+        Raises:
+            RequestError: The body is too long (status 413) or slow (408).
+        """
+        if self._ended:  # what comes now is that the client has gone
+            return await self._receive()
+        try:
+            message = await self._next(self._deadline - time.monotonic())
+        except TimeoutError:
+            reason = "the body of the request did not arrive in time"
+            raise RequestError(408, reason, code="timeout", headers=_CLOSE) from None
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > self._most:
+            raise _too_long(self._most)
+        return message
+
+    async def throw_away(self) -> None:
+        """Takes the rest of the body and forgets it: a client that is still sending would not read the answer."""
+        if self._waits:  # to be told to send
+            return
+        with suppress(TimeoutError):
+            while not self.is_whole and (left := self._deadline - time.monotonic()) > 0:
+                await self._next(min(left, _QUIET_SECONDS))
+
+    async def _next(self, seconds: float) -> _Message:
+        async with asyncio.timeout(seconds):
+            message = await self._receive()
+        self._waits, self._ended = False, not message.get("more_body", False)
+        self.is_whole |= self._ended
+        return message
 
 
 async def _answer(scope: MutableMapping[str, Any], send: _Send, error: RequestError) -> None:

@@ -110,6 +110,26 @@ def test_bodies_have_a_most_of_bytes(url: str) -> None:
     assert reply.json["error"]["code"] == "request_too_large"
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/nowhere"])
+def test_a_client_that_sends_slowly_and_whole_reads_the_refusal(url: str, path: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n".encode()
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+        connection.sendall(head)
+        for _ in range(8):
+            connection.sendall(b" " * (1 << 20))
+            time.sleep(0.05)
+        status = connection.recv(65536).split(b"\r\n")[0]
+    assert status.startswith(b"HTTP/1.1 413 "), status
+
+
+def test_a_refusal_does_not_ask_for_the_body(url: str) -> None:
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 8388608\r\n\r\n"
+    answer = _raw(url, head)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"100 Continue" not in answer
+
+
 def test_the_most_holds_for_bodies_that_hide_their_length(url: str) -> None:
     chunk = b"10000\r\n" + b"a" * 65536 + b"\r\n"
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

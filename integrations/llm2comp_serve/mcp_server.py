@@ -10,7 +10,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
-from pydantic import Field
+from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,7 +32,7 @@ _Mode = Literal["dense", "bm25", "hybrid"]
 def create_mcp(service: Service) -> MCPServer:
     """A server with two tools over the indexes of the service."""
     names = ", ".join(service.settings.indexes)
-    server = MCPServer(
+    server = _Server(
         "llm2comp",
         version=__version__,
         instructions=f"Search the indexes ({names}) for passages, then read the documents that matter, and cite them.",
@@ -64,6 +64,30 @@ def create_mcp(service: Service) -> MCPServer:
         return {"id": id, "title": rows[0].title, "texts": [row.text for row in rows], "metadata": rows[0].metadata}
 
     return server
+
+
+class _Server(MCPServer):
+    """The SDK's server, whose messages on wrong arguments are one line each."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """The result of a tool.
+
+        Raises:
+            ToolError: There is no such tool, an argument is wrong, or the tool cannot answer.
+        """
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError("; ".join(map(_wrong_argument, error.__cause__.errors()))) from error
+            raise
+
+
+def _wrong_argument(error: Any) -> str:
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"the argument {name} is missing"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}, not {error['input']!r:.80}"
 
 
 def mcp_application(server: MCPServer, service: Service) -> Starlette:

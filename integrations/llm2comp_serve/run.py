@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -18,7 +19,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from llm2comp import keep_freed_memory
-from llm2comp.errors import SettingsError
+from llm2comp.atomic import write_file
+from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp_serve.app import create_app
 from llm2comp_serve.settings import ServeSettings
 
@@ -28,6 +30,7 @@ _SETTINGS = "LLM2COMP_SERVE"
 _THREADS = "LLM2COMP_SERVE_THREADS"
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _WORKERS = "LLM2COMP_SERVE_WORKERS"
+_FAILURE = "failure"
 
 
 def is_loopback(host: str) -> bool:
@@ -50,7 +53,7 @@ def run(settings: ServeSettings, *, host: str, port: int, workers: int = 1, grac
 
     Raises:
         SettingsError: Nothing can listen there.
-        LLM2CompError: A model or an index cannot be loaded (one process; of several, the log says so).
+        LLM2CompError: A model or an index cannot be loaded.
     """
     common: dict[str, Any] = {
         "host": host,
@@ -65,13 +68,20 @@ def run(settings: ServeSettings, *, host: str, port: int, workers: int = 1, grac
         _run_one(create_app(settings), common)
         return
     folder = tempfile.mkdtemp(prefix="llm2comp-metrics-")
-    os.environ[_SETTINGS] = json.dumps(_to_json(settings))
-    os.environ[_THREADS] = str(max(1, torch.get_num_threads() // workers))
-    os.environ[_METRICS] = folder
-    os.environ[_WORKERS] = str(workers)
+    shared = {
+        _SETTINGS: json.dumps(_to_json(settings)),
+        _THREADS: str(max(1, torch.get_num_threads() // workers)),
+        _METRICS: folder,
+        _WORKERS: str(workers),
+    }
+    os.environ.update(shared)
     try:
         uvicorn.run("llm2comp_serve.run:application", factory=True, workers=workers, **common)
+        if (failure := Path(folder, _FAILURE)).exists():
+            raise LLM2CompError(failure.read_text("utf-8"))
     finally:
+        for name in shared:
+            os.environ.pop(name, None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -98,8 +108,23 @@ def application() -> FastAPI:
     app = create_app(_from_json(json.loads(os.environ[_SETTINGS])))
     service, folder, workers = app.state.service, Path(os.environ[_METRICS]), int(os.environ[_WORKERS])
     service.on_ready = (folder / f"{os.getpid()}.ready").touch
-    service.others_ready = lambda: sum(_lives(int(path.stem)) for path in folder.glob("*.ready")) >= workers
+    service.others_ready = lambda: _ready_workers(folder) >= workers
+    log_failure = service.on_failure
+
+    def end_or_log(error: Exception) -> None:
+        """Ends the whole server, unless other workers serve and this one was to replace one that died."""
+        if not isinstance(error, LLM2CompError) or _ready_workers(folder):
+            log_failure(error)
+        if not _ready_workers(folder):
+            write_file(folder / _FAILURE, [str(error)], draft=f"{os.getpid()}.part")
+            os.kill(os.getppid(), signal.SIGTERM)
+
+    service.on_failure = end_or_log
     return app
+
+
+def _ready_workers(folder: Path) -> int:
+    return sum(_lives(int(path.stem)) for path in folder.glob("*.ready"))
 
 
 def _lives(process: int) -> bool:

@@ -93,6 +93,15 @@ def test_a_model_that_is_not_there(run: Any, tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
+def test_a_model_that_none_of_two_processes_can_load(run: Any, tmp_path: Path) -> None:
+    start = time.monotonic()
+    status, stderr = run("serve", "--port", str(free_port()), "--workers", "2", "--model", tmp_path / "nothing")
+    assert status == 1
+    assert str(tmp_path / "nothing") in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+    assert time.monotonic() - start < 60
+
+
 def test_an_index_that_is_not_there(run: Any, tmp_path: Path) -> None:
     status, stderr = run("serve", "--port", str(free_port()), "--index", f"docs={tmp_path / 'nothing'}")
     assert status == 1

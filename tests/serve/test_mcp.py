@@ -42,13 +42,19 @@ async def _try(client: Any) -> None:
         ({"query": "a", "index": "other"}, "served are: corpus"),
         ({"query": "a", "index": "corpus", "where": "year >="}, "year >="),
         ({"query": "a", "index": "corpus", "where": "colour == 1"}, "colour"),
-        ({"query": "", "index": "corpus"}, ""),
-        ({"query": "a", "index": "corpus", "k": 1000}, "50"),
+        ({"query": "", "index": "corpus"}, "query: String should have at least 1 character, not ''"),
+        ({"query": "a", "index": "corpus", "k": 1000}, "k: Input should be less than or equal to 50, not 1000"),
+        (
+            {"query": "a", "index": "corpus", "mode": "fuzzy"},
+            "mode: Input should be 'dense', 'bm25' or 'hybrid', not 'fuzzy'",
+        ),
+        ({"index": "corpus"}, "the argument query is missing"),
     ):
         failed = await client.call_tool("search", arguments)
         assert failed.is_error
         assert message in failed.content[0].text
         assert "Traceback" not in failed.content[0].text
+        assert "\n" not in failed.content[0].text
     missing = await client.call_tool("read", {"id": "nothing", "index": "corpus"})
     assert missing.is_error
     assert "no document 'nothing'" in missing.content[0].text

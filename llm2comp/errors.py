@@ -12,6 +12,7 @@ __all__ = [
     "ModelFolderError",
     "ServerError",
     "SettingsError",
+    "StoreError",
     "TrainingError",
     "one_line",
     "quote_path",
@@ -40,6 +41,10 @@ class IndexFolderError(LLM2CompError):
 
 class ServerError(LLM2CompError):
     """A server that cannot be reached, or that refuses a request; the message names its address."""
+
+
+class StoreError(LLM2CompError):
+    """A database that cannot be reached, refuses, or holds something else; the message names its address."""
 
 
 class SettingsError(LLM2CompError, ValueError):

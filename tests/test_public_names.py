@@ -70,6 +70,7 @@ def test_errors() -> None:
         "ModelFolderError",
         "ServerError",
         "SettingsError",
+        "StoreError",
         "TrainingError",
     }
     assert all(issubclass(getattr(errors, name), errors.LLM2CompError) for name in classes)

@@ -1,7 +1,7 @@
 """FAISS indexes on disk: build one from a corpus or from vectors, add, delete, merge, search and verify.
 
 The verbs are `build_index`, `open_index`, `add_documents`, `sync_index`, `delete_documents`, `merge_index`,
-`rebuild_index`, `undo_index` and `verify_index`.
+`rebuild_index`, `undo_index`, `push_index` and `verify_index`.
 Imports the core (`llm2comp`); no adapter, no benchmark.
 """
 
@@ -26,6 +26,8 @@ from llm2comp_indexes.options import IndexOptions, Targets
 from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.search.index import Index, open_index
 from llm2comp_indexes.search.options import SearchOptions
+from llm2comp_indexes.stores.push import PushReport, push_index
+from llm2comp_indexes.stores.search import StoreIndex, open_store_index
 from llm2comp_indexes.structures.structure import Effort
 from llm2comp_indexes.tuning.report import Report
 
@@ -47,10 +49,12 @@ __all__ = [
     "IndexOptions",
     "MergeReport",
     "Part",
+    "PushReport",
     "RebuildReport",
     "Report",
     "SearchOptions",
     "ShardReport",
+    "StoreIndex",
     "SyncReport",
     "TuneReport",
     "UndoReport",
@@ -66,7 +70,9 @@ __all__ = [
     "forecast_build",
     "merge_index",
     "open_index",
+    "open_store_index",
     "parse_part",
+    "push_index",
     "rebuild_index",
     "sync_index",
     "tune_index",

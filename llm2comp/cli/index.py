@@ -53,6 +53,7 @@ from llm2comp.cli.index_options import (
     index_options,
 )
 from llm2comp.cli.index_plan import plan, print_forecast
+from llm2comp.cli.index_push import push
 from llm2comp.cli.index_rebuild import rebuild
 from llm2comp.cli.index_sync import sync
 from llm2comp.cli.index_tune import tune
@@ -85,6 +86,7 @@ def register(app: typer.Typer) -> None:
         info: "Show what an index holds and how well it searches.",
         tune: "Set the effort of searches by your own questions.",
         export: "Write ids, texts, metadata and vectors for other tools.",
+        push: "Write them to a table of a database.",
         verify: "Check every file against its checksum.",
     }
     for command, summary in summaries.items():

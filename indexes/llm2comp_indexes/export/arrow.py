@@ -1,8 +1,8 @@
 """Rows of an index as Arrow record batches, and back: metadata as a struct whose fields have types of their own."""
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,6 +34,13 @@ class MetadataTypes:
     def __init__(self) -> None:
         self._fields: dict[str, str] = {}
         self._large: set[str] = set()
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> Self:
+        """The types that `fields` gave before."""
+        types = cls()
+        types._fields = dict(fields)
+        return types
 
     def add(self, rows: Iterable[Document]) -> None:
         """Takes the metadata of rows into account."""
@@ -95,12 +102,15 @@ def _join(one: str, other: str) -> str:
     return _JSON
 
 
-def make_schema(types: MetadataTypes, dimension: int) -> Any:
-    """The Arrow schema: id, title, text, metadata unless no row has any, and vector."""
+def make_schema(types: MetadataTypes | None, dimension: int) -> Any:
+    """The Arrow schema: id, title, text, metadata unless no row has any, and vector.
+
+    Without types, the metadata is one JSON text.
+    """
     import pyarrow as pa
 
     columns = [pa.field(name, pa.string(), nullable=False) for name in ("id", "title", "text")]
-    if types.is_json:
+    if types is None or types.is_json:
         columns.append(pa.field("metadata", pa.string(), metadata=_IS_JSON))
     elif types.fields:
         fields = [

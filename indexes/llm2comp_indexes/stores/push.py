@@ -1,0 +1,315 @@
+"""Makes a table of a store hold the rows of an index: what is there already stays, and all is compared at the end."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llm2comp.errors import SettingsError, StoreError
+from llm2comp_indexes.export.arrow import MetadataTypes
+from llm2comp_indexes.export.rows import check_vectors, read_blocks
+from llm2comp_indexes.format.columns import Kind
+from llm2comp_indexes.progress import Phase, Progress, silent
+from llm2comp_indexes.search.index import Index, open_index
+from llm2comp_indexes.stores.contract import Store
+from llm2comp_indexes.stores.header import StoreHeader, VectorType
+from llm2comp_indexes.stores.open import open_store
+from llm2comp_indexes.stores.rows import StoreRows, hash_ids, join_rows, make_rows
+from llm2comp_indexes.stores.url import StoreUrl, parse_store_url
+
+__all__ = ["PushReport", "push_index", "push_to"]
+
+_MOST_BYTES = 1 << 27
+_IDS_AT_ONCE = 10_000
+
+
+class PushReport(NamedTuple):
+    """Result of a push.
+
+    Attributes:
+        store: Address of the table, without a password.
+        rows: Number of rows of the index: documents, or chunks of them.
+        dimension: Length of a vector.
+        added: Number of rows written that the table did not have.
+        changed: Number of rows written that it had otherwise.
+        deleted: Number of rows deleted that the index does not have.
+        others: Number of rows left in the table that the index does not have.
+        indexed: Whether the table's index was made or updated.
+        write_seconds: Duration of reading the index and writing rows.
+        check_seconds: Duration of comparing the table with the index.
+        index_seconds: Duration of making the table's index.
+        seconds: Duration of all.
+    """
+
+    store: str
+    rows: int
+    dimension: int
+    added: int
+    changed: int
+    deleted: int
+    others: int
+    indexed: bool
+    write_seconds: float
+    check_seconds: float
+    index_seconds: float
+    seconds: float
+
+
+def push_index(
+    folder: str | Path,
+    to: str | StoreUrl,
+    *,
+    sync: bool = False,
+    truncate_dim: int | None = None,
+    float16: bool = False,
+    progress: Progress | None = None,
+) -> PushReport:
+    """Report of the rows written to the table of a store, so that it holds what the index holds.
+
+    Rows are keyed by their ids. Those that the table holds already, equal, are not written again: a second push changes
+    nothing, and one that was killed goes on. At the end every vector is compared with that of the index, by a hash that
+    is computed of the stored ones, and the rows are counted.
+
+    Needs 24 bytes of memory for each row, and some blocks.
+
+    Args:
+        folder: Folder of the index.
+        to: Address of the table, as of `parse_store_url`. A table that is not there is made.
+        sync: Delete rows from the table that the index does not have.
+        truncate_dim: Number of components that vectors keep, their first; they have unit length again. None: all.
+        float16: Store numbers as float16; an index whose store is float16 has that anyway.
+        progress: Called with the phase and the number of its rows done.
+
+    Raises:
+        IndexFolderError: There is no index, or it was altered.
+        SettingsError: The address is of no store, its client is not installed, it cannot index vectors of this
+            dimension, or the index is empty.
+        StoreError: The store cannot be reached or refuses, the table is another one's or of other vectors, or what it
+            holds at the end is not what was written.
+    """
+    url = parse_store_url(to) if isinstance(to, str) else to
+    with open_index(folder) as index:
+        if not index.manifest.rows:
+            raise SettingsError(f"{folder}: holds no documents, so there is nothing to push")
+        header = _header(index, truncate_dim, float16=float16)
+        store = open_store(url)
+        try:
+            store.check_vectors(header.dimension, header.vector_type)
+            return push_to(store, index, header, sync=sync, progress=progress or silent)
+        finally:
+            store.close()
+
+
+def _header(index: Index, truncate_dim: int | None, *, float16: bool) -> StoreHeader:
+    """What a table of the index's rows holds."""
+    manifest = index.manifest
+    dimension, encoder = manifest.dimension, manifest.encoder
+    if truncate_dim is not None:
+        if not 1 <= truncate_dim <= dimension:
+            raise SettingsError(
+                f"truncate_dim is {truncate_dim}, and vectors of {index.folder} have {dimension} numbers"
+            )
+        if truncate_dim < dimension:
+            dimension, encoder = truncate_dim, replace(encoder, truncate_dim=truncate_dim)
+    fields: dict[str, tuple[Kind, ...]] = {}
+    columns = [segment.metadata for segment in index.segments if segment.metadata]
+    for metadata in columns:
+        for name, kinds in metadata.fields.items():
+            fields[name] = tuple(sorted({*fields.get(name, ()), *kinds}))
+    vector_type: VectorType = "float16" if float16 or manifest.options.store == "float16" else "float32"
+    return StoreHeader(
+        manifest.fingerprint,
+        manifest.model,
+        dimension,
+        vector_type,
+        manifest.options.chunk_tokens is not None,
+        encoder,
+        fields,
+        all_fields=not any(metadata.left_out for metadata in columns),
+    )
+
+
+def push_to(store: Store, index: Index, header: StoreHeader, *, sync: bool, progress: Progress) -> PushReport:
+    """As `push_index`, to an open store."""
+    start = time.perf_counter()
+    known = store.read_header()
+    check_vectors(index)
+    if known is not None:
+        known.check_same(header, str(store.url))
+        header = header.joined(known)
+    header = _with_types(index, header, store, known)
+    if known != header:
+        store.create(header)
+    held = _Held() if known is None else _read_held(store, progress)
+    began = time.perf_counter()
+    pushed = _Pushed()
+    _write(store, _make_rows(index, header), held, pushed, progress)
+    wrote = time.perf_counter()
+    deleted, others = _compare(store, pushed, sync=sync, progress=progress)
+    checked = time.perf_counter()
+    progress(Phase.INDEXING, 0)
+    indexed = store.finish()
+    end = time.perf_counter()
+    return PushReport(
+        str(store.url),
+        index.manifest.rows,
+        header.dimension,
+        pushed.added,
+        pushed.changed,
+        deleted,
+        others,
+        indexed,
+        wrote - began,
+        checked - wrote + began - start,
+        end - checked,
+        end - start,
+    )
+
+
+def _with_types(index: Index, header: StoreHeader, store: Store, known: StoreHeader | None) -> StoreHeader:
+    """The header with the types of metadata columns, of the rows there and of the index, if it has such."""
+    if not store.typed or (known is not None and known.types is None):
+        return header
+    types = MetadataTypes.of(known.types if known is not None and known.types is not None else {})
+    for block in read_blocks(index):
+        types.add(block.rows)
+    return replace(header, types=None if types.is_json else types.fields)
+
+
+class _Held:
+    """What a table holds: digests by id, both as 64 bits, found by binary search."""
+
+    def __init__(self, ids: Sequence[NDArray[np.int64]] = (), digests: Sequence[NDArray[np.int64]] = ()) -> None:
+        numbers = np.concatenate([np.empty(0, np.int64), *ids])
+        order = np.argsort(numbers)
+        self._ids = numbers[order]
+        self._digests = np.concatenate([np.empty(0, np.int64), *digests])[order]
+
+    def find(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Of each id, whether it is there, and its digest."""
+        if not len(self._ids):
+            return np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.int64)
+        places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        return self._ids[places] == ids, self._digests[places]
+
+
+class _Pushed:
+    """What the index holds: hashes of its ids and vectors; and how many rows were written."""
+
+    def __init__(self) -> None:
+        self.ids: list[NDArray[np.int64]] = []
+        self.hashes: list[NDArray[np.int64]] = []
+        self.added = self.changed = self.rows = 0
+
+
+def _read_held(store: Store, progress: Progress) -> _Held:
+    ids, digests, done = [], [], 0
+    for part in store.scan(vectors=False):
+        ids.append(hash_ids(part.ids))
+        digests.append(np.array(part.digests, np.int64))
+        progress(Phase.ROWS_FOUND, done := done + len(part.ids))
+    return _Held(ids, digests)
+
+
+def _make_rows(index: Index, header: StoreHeader) -> Iterator[StoreRows]:
+    for block in read_blocks(index):
+        yield make_rows(block.rows, block.vectors, header)
+
+
+def _write(store: Store, parts: Iterator[StoreRows], held: _Held, pushed: _Pushed, progress: Progress) -> None:
+    """Writes the rows that the table does not hold, or holds otherwise."""
+    new, changed = _Buffer(store, new=True), _Buffer(store, new=False)
+    for rows in parts:
+        ids = hash_ids([row.id for row in rows.rows])
+        there, digests = held.find(ids)
+        pushed.ids.append(ids)
+        pushed.hashes.append(np.array(rows.hashes, np.int64))
+        new.add(_take(rows, ~there))
+        changed.add(_take(rows, there & (digests != np.array(rows.digests, np.int64))))
+        pushed.rows += len(rows.rows)
+        progress(Phase.ROWS_PUSHED, pushed.rows)
+    pushed.added, pushed.changed = new.flush(), changed.flush()
+
+
+class _Buffer:
+    """Collects rows until there are as many as the store writes best at once."""
+
+    def __init__(self, store: Store, *, new: bool) -> None:
+        self._store, self._new = store, new
+        self._parts: list[StoreRows] = []
+        self._rows = self._bytes = self._written = 0
+
+    def add(self, rows: StoreRows) -> None:
+        """Takes rows, and writes those collected if they are enough."""
+        if not rows.rows:
+            return
+        self._parts.append(rows)
+        self._rows += len(rows.rows)
+        self._bytes += rows.vectors.nbytes + sum(len(row.text) for row in rows.rows)
+        if self._rows >= self._store.rows_per_write or self._bytes >= _MOST_BYTES:
+            self.flush()
+
+    def flush(self) -> int:
+        """Writes what is collected; the number of rows written so far."""
+        if self._parts:
+            self._store.write(join_rows(self._parts), new=self._new)
+            self._written += self._rows
+            self._parts, self._rows, self._bytes = [], 0, 0
+        return self._written
+
+
+def _take(rows: StoreRows, mask: NDArray[np.bool_]) -> StoreRows:
+    if mask.all():
+        return rows
+    places = np.flatnonzero(mask).tolist()
+    return StoreRows(
+        [rows.rows[place] for place in places],
+        rows.vectors[mask],
+        [rows.digests[place] for place in places],
+        [rows.hashes[place] for place in places],
+    )
+
+
+def _compare(store: Store, pushed: _Pushed, *, sync: bool, progress: Progress) -> tuple[int, int]:
+    """Compares the vectors that the table holds with those of the index; deletes or counts the rows beyond them.
+
+    Returns:
+        Number of rows deleted, and of rows left that the index does not have.
+
+    Raises:
+        StoreError: A row is missing, or its vector is another one; such vectors are deleted, so that the next push
+            writes them again.
+    """
+    order = np.argsort(ids := np.concatenate(pushed.ids))
+    ids, hashes = ids[order], np.concatenate(pushed.hashes)[order]
+    extra: list[str] = []
+    wrong: list[str] = []
+    same = seen = others = 0
+    for part in store.scan(vectors=True):
+        numbers = hash_ids(part.ids)
+        places = np.minimum(np.searchsorted(ids, numbers), len(ids) - 1)
+        ours = ids[places] == numbers
+        equal = ours & (hashes[places] == np.array(part.hashes, np.int64))
+        same += int(np.count_nonzero(equal))
+        others += int(np.count_nonzero(~ours))
+        extra += [part.ids[place] for place in np.flatnonzero(~ours)] if sync else []
+        wrong += [part.ids[place] for place in np.flatnonzero(ours & ~equal)]
+        progress(Phase.ROWS_CHECKED, seen := seen + len(part.ids))
+    for doomed in (wrong, extra):
+        for start in range(0, len(doomed), _IDS_AT_ONCE):
+            store.delete(doomed[start : start + _IDS_AT_ONCE])
+    if wrong:
+        raise StoreError(
+            f"{store.url}: {len(wrong):,} of {pushed.rows:,} vectors are not those that were written, such as that of "
+            f"{wrong[0]!r:.60}; their rows were deleted: run this again to write them anew"
+        )
+    if same != pushed.rows:
+        raise StoreError(
+            f"{store.url}: holds {same:,} of {pushed.rows:,} rows of the index; something else deletes from it: run "
+            "this again"
+        )
+    return len(extra), others - len(extra)

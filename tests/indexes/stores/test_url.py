@@ -1,0 +1,72 @@
+"""Addresses of stores: what they mean, and that no password is shown."""
+
+import pickle
+
+import pytest
+
+from llm2comp.errors import SettingsError
+from llm2comp_indexes.stores.url import parse_store_url
+
+SECRET = "pa55/w@rd:#"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "table", "shown", "path"),
+    [
+        ("postgresql://host/db", "postgresql", "llm2comp", "postgresql://host/db?table=llm2comp", ""),
+        ("postgres://h:5/db?table=s.docs", "postgresql", "s.docs", "postgresql://h:5/db?table=s.docs", ""),
+        ("qdrant://h?collection=a-b", "qdrant", "a-b", "qdrant://h?table=a-b", ""),
+        ("qdrant+https://h:1", "qdrant+https", "llm2comp", "qdrant+https://h:1?table=llm2comp", ""),
+        ("qdrant+file:///a/b%20c", "qdrant+file", "llm2comp", "qdrant+file:///a/b c?table=llm2comp", "/a/b c"),
+        ("lancedb://here", "lancedb", "llm2comp", "lancedb://here?table=llm2comp", "here"),
+        ("lancedb://./x/y?table=t", "lancedb", "t", "lancedb://./x/y?table=t", "./x/y"),
+        ("milvus:///f.db", "milvus", "llm2comp", "milvus:///f.db?table=llm2comp", "/f.db"),
+    ],
+)
+def test_addresses(text: str, kind: str, table: str, shown: str, path: str) -> None:
+    url = parse_store_url(text)
+    assert (url.kind, url.table, url.shown, url.path, str(url)) == (kind, table, shown, path, shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:pa55%2Fw%40rd%3A%23@host/db",
+        "postgresql:///db?host=h&user=me&password=pa55%2Fw%40rd%3A%23&sslpassword=pa55%2Fw%40rd%3A%23",
+        "qdrant://:pa55%2Fw%40rd%3A%23@host",
+        "qdrant+https://pa55%2Fw%40rd%3A%23@host",
+    ],
+)
+def test_no_password_is_shown(text: str) -> None:
+    url = parse_store_url(text)
+    for shown in (str(url), repr(url), url.shown, url.scrub(f"no such user {SECRET}, {text}")):
+        assert "pa55" not in shown
+    assert pickle.loads(pickle.dumps(url)) == url
+    assert "pa55" in url.address
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mysql://me:pa55@host/db", "mysql:// is no store; expected postgresql://"),
+        ("docs.db", "an address without a scheme is no store"),
+        ("postgresql:db", "an address without a scheme is no store"),
+        ("", "an address without a scheme is no store"),
+        ("postgresql://me:pa55@w@host/db", "write @ as %40"),
+        ("postgresql://me:pa55#w@host/db", "write @ as %40"),
+        ("qdrant://[pa55", "the address of the store cannot be read"),
+        ("qdrant://", "qdrant:// names no host"),
+        ("lancedb://", "lancedb:// names no folder or file"),
+        ("lancedb:///x?mode=pa55", "has the parameter 'mode'; it takes only table="),
+        ("lancedb:///x?table=a&collection=b", "names two tables"),
+        ("lancedb:///x?table=", "expected letters, digits"),
+        ("lancedb:///x?table=a;b", "expected letters, digits"),
+        ("lancedb:///x?table=a.b.c", "expected letters, digits"),
+        (f"lancedb:///x?table={'a' * 49}", "at most 48"),
+    ],
+)
+def test_what_is_no_address(text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as failure:
+        parse_store_url(text)
+    assert message in str(failure.value)
+    assert "pa55" not in str(failure.value)

@@ -73,6 +73,12 @@ class TestRows:
         """Scales below and above float16's range too."""
         assert self.error(size * torch.randn(20, 64, generator=torch.Generator().manual_seed(0))).max() < 1 / 64
 
+    def test_large_numbers_leave_the_small_ones_of_other_groups_their_steps(self) -> None:
+        rows = torch.randn(10, 576, generator=torch.Generator().manual_seed(0))
+        rows[:, 64:] *= 10
+        rounded = round_to_int8(rows)[:, :64]
+        assert (rounded - rows[:, :64]).norm() / rows[:, :64].norm() < 0.01
+
     def test_zeros_stay_zeros(self) -> None:
         assert torch.equal(round_to_int8(torch.zeros(3, 5)), torch.zeros(3, 5))
 
@@ -206,6 +212,7 @@ class TestDamage:
         [
             ({"scale": None}, "up_proj.weight.int8_scale is missing"),
             ({"exact_rows": None}, "up_proj.weight.int8_exact_rows is missing"),
+            ({"scale": torch.ones(128, 2).half()}, r"shape \(128, 2\) .* or per 64 numbers of a row"),
             ({"scale": torch.ones(5).half()}, r"shape \(5,\) .*, int8 weights of shape \(128, 64\) need one float16"),
             ({"scale": torch.ones(128)}, r"shape \(128,\) \(torch.float32\), .* need one float16 per row"),
             ({"scale": torch.full((128,), torch.nan).half()}, "scales that are negative or not finite"),
@@ -235,6 +242,14 @@ class TestDamage:
         write_config(folder, {})
         with pytest.raises(ModelFolderError, match="model.int8.safetensors: .*copy the model folder again"):
             load(folder)
+
+    def test_a_model_with_one_scale_for_each_row(self, folder: Path) -> None:
+        """As models were saved before groups of numbers had scales."""
+        values = torch.randint(-127, 128, (128, 64), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+        scale = torch.linspace(0.001, 0.002, 128).half()
+        replace(folder, values=values, scale=scale, exact=torch.zeros(0, 64), exact_rows=torch.zeros(0).long())
+        projection = load(folder).encoder.backbone.language_model.get_parameter(PROJECTION)
+        assert torch.equal(projection, values.float() * scale.float()[:, None])
 
     def test_the_backbone_alone_loads(self, int8_model: Path) -> None:
         assert Backbone.load(int8_model / "backbone").vocabulary_size == 320

@@ -37,6 +37,7 @@ from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.remote import to_path
 from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
 from llm2comp.corpus.rows import Rows, read_rows
+from llm2comp.corpus.share import Share, cut_files
 from llm2comp.corpus.sources import IdMaker, Source, default_name, is_named
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.corpus.tables import read_tables
@@ -47,6 +48,7 @@ from llm2comp.errors import CorpusError, SettingsError
 __all__ = [
     "Entry",
     "FieldNames",
+    "cut_corpus",
     "find_records_file",
     "find_source_files",
     "find_texts",
@@ -184,6 +186,7 @@ def read_entries(
     layout: TableFormat,
     types_known: bool = True,
     check: FileCheck | None = None,
+    share: Share | None = None,
 ) -> Iterator[Entry]:
     """Documents as `read_corpus` gives them, with the fields of this source and ids made for it.
 
@@ -195,9 +198,10 @@ def read_entries(
         layout: How CSV and TSV files are read.
         types_known: Whether the source went through `with_types`; otherwise, reading begins with it.
         check: Decides which files that are a document each are not read, as they are known; None: all are read.
+        share: The part of the corpus that is read; one that is not the whole may be empty. None: all of it.
     """
     report = SkipCounter(choose_report(on_error, on_skip))
-    name = str(corpus)
+    name, partial = str(corpus), share is not None and not share.whole
     if not name:
         raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
     chosen = source.fields
@@ -205,7 +209,8 @@ def read_entries(
         columns = chosen.columns()
         make = DocumentMaker(name, chosen, columns, same_fields=False)
         records = read_rows(corpus, report, columns, make.left_out)
-        return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
+        maker = IdMaker(source, files=False, single=True)
+        return _to_entries(name, records, report, maker, make, partial=partial)
     if name in ("python-docs:", "python-docs:all"):
         _check_no_fields(name, chosen)
         return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))
@@ -221,14 +226,15 @@ def read_entries(
         return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
     several = _is_several(path)
     if holds_texts(path):
-        return _read_files(path, source, report, layout.encoding, check, several=several)
+        return _read_files(path, source, report, layout.encoding, check, several=several, share=share)
     files = _find_tables(path, several=several)
-    records = read_tables(path, files, report, columns, layout)
+    records = read_tables(path, files, report, columns, layout, share)
     make = DocumentMaker(name, chosen, columns, same_fields=len(files) == 1 and is_table(files[0]))
 
     def read_typed() -> Iterator[Entry]:
         typed = source if types_known else decide_types(name, files, source, layout)
-        yield from _to_entries(name, records, report, IdMaker(source, files=False, single=not several), make, typed)
+        maker = IdMaker(source, files=False, single=not several)
+        yield from _to_entries(name, records, report, maker, make, typed, partial=partial)
 
     return read_typed()
 
@@ -287,7 +293,14 @@ def _find_tables(path: Path, *, several: bool) -> list[Path]:
 
 
 def _read_files(
-    path: Path, source: Source, report: SkipCounter, encoding: str | None, check: FileCheck | None, *, several: bool
+    path: Path,
+    source: Source,
+    report: SkipCounter,
+    encoding: str | None,
+    check: FileCheck | None,
+    *,
+    several: bool,
+    share: Share | None,
 ) -> Iterator[Entry]:
     """Documents of files that are one each; the summary is logged at the end.
 
@@ -296,17 +309,43 @@ def _read_files(
     """
     metadata = source.fields.metadata if source.files else None
     _check_no_fields(str(path), replace(source.fields, metadata=None) if source.files else source.fields)
-    if several:
+    partial = share is not None and not share.whole
+    if several and not partial:
         _note_other_files(path, find_tables(path), "only the texts are read, not the files of rows beside them")
     summary = FileSummary()
+
+    def list_files() -> Iterator[TextFile]:
+        return _list_files(path, source) if share is None else share.take(_list_files(path, source))
+
     if source.files:
-        documents = read_files(
-            lambda: _list_files(path, source), report, summary, metadata, encoding, check, single=not several
-        )
+        documents = read_files(list_files, report, summary, metadata, encoding, check, single=not several)
     else:
         _note_bare(path)
-        documents = read_bare_texts(_list_files(path, source), report, summary, encoding, check)
-    return _to_file_entries(path, documents, report, summary, several=several)
+        documents = read_bare_texts(list_files(), report, summary, encoding, check)
+    return _to_file_entries(path, documents, report, summary, several=several, partial=partial)
+
+
+def cut_corpus(corpus: str | Path, source: Source, least: int, most: int) -> list[Share]:
+    """Shares that several processes read at the same time; one of all files if it cannot be cut.
+
+    Args:
+        corpus: As for `read_corpus`.
+        source: Its source.
+        least: Minimum size of a share in bytes.
+        most: Maximum number of shares.
+
+    Raises:
+        CorpusError: The corpus is missing, or cannot be listed.
+    """
+    if is_named(corpus):
+        return [Share(0, 1, 1)]
+    path = to_path(corpus)
+    several = _is_several(path)
+    files = (
+        [file.path for file in _list_files(path, source)] if holds_texts(path) else _find_tables(path, several=several)
+    )
+    with readable(path):
+        return cut_files([file.stat().st_size for file in files], least, most)
 
 
 def find_source_files(corpus: str | Path | Rows, source: Source) -> Iterator[TextFile] | None:
@@ -334,13 +373,22 @@ def _list_files(path: Path, source: Source) -> Iterator[TextFile]:
 
 
 def _to_file_entries(
-    path: Path, documents: Iterator[FileDocument], report: SkipCounter, summary: FileSummary, *, several: bool
+    path: Path,
+    documents: Iterator[FileDocument],
+    report: SkipCounter,
+    summary: FileSummary,
+    *,
+    several: bool,
+    partial: bool,
 ) -> Iterator[Entry]:
     read, mixed = 0, MixedTypes(str(path))
     for file, document, stamp in documents:
         mixed.check(document.metadata, str(file.path))
         read += 1
         yield Entry(replace(document, id=file.identifier), file.position, stamp=stamp)
+    if partial:
+        summary.log_notes(str(path))
+        return
     if several:
         for other in find_files(path, lambda one: not is_document(one, path) and not has_records(one)):
             reason = "kept by Office beside open documents" if is_lock(other) else "of unknown kinds"
@@ -385,6 +433,8 @@ def _to_entries(
     ids: IdMaker,
     make: DocumentMaker,
     typed: Source | None = None,
+    *,
+    partial: bool = False,
 ) -> Iterator[Entry]:
     seen = IdSet()
     types = None if typed is None or typed.strings else types_of(typed)
@@ -411,6 +461,8 @@ def _to_entries(
             report(f"{record.place}: {error}")
         else:
             yield Entry(document, record.default_id if made else None)
+    if partial:
+        return
     if not len(seen):
         raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
     make.finish()

@@ -10,6 +10,7 @@ from llm2comp.corpus.columns import Columns, rename_fields
 from llm2comp.corpus.kinds import is_pattern, pattern_root
 from llm2comp.corpus.records import Record, read_records
 from llm2comp.corpus.report import Report
+from llm2comp.corpus.share import Share
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.corpus.text import readable
 from llm2comp.errors import CorpusError
@@ -25,6 +26,7 @@ def read_tables(
     report: Report,
     columns: Columns,
     layout: TableFormat,
+    share: Share | None = None,
 ) -> Iterator[Record]:
     """Rows of all files in order.
 
@@ -37,9 +39,15 @@ def read_tables(
         report: As for `read_records`, as are the others.
         columns: Known names.
         layout: How CSV and TSV files are read.
+        share: The files that are read; None: all.
+
+    Raises:
+        CorpusError: The share is one of another number of files.
     """
+    share = share or Share()
+    share.check(corpus, files)
     root = pattern_root(corpus) if is_pattern(corpus) else corpus
-    for file, fields in zip(files, _partitions(files), strict=True):
+    for file, fields in share.take(zip(files, _partitions(files), strict=True)):
         records = _check_unchanged(file, read_records(file, report, columns, layout))
         partition = rename_fields(fields, columns, corpus)
         if file == corpus and not partition:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
@@ -14,6 +14,7 @@ from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.read import Entry, read_entries, with_types
 from llm2comp.corpus.report import Report, SkipCounter, choose_report, count_rows
 from llm2comp.corpus.rows import Rows
+from llm2comp.corpus.share import Share
 from llm2comp.corpus.sources import Source, find_maker, name_sources
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.errors import CorpusError, SettingsError
@@ -76,6 +77,7 @@ def open_corpora(
     known: Sequence[Source] = (),
     keep_empty: bool = False,
     checks: Sequence[FileCheck] = (),
+    share: Share | None = None,
 ) -> Iterator[Entry]:
     """Documents of all corpora. Each is opened at once, so that a missing one is reported before anything is loaded.
 
@@ -88,26 +90,28 @@ def open_corpora(
         known: Sources of the index so far.
         keep_empty: Whether rows without title and text are documents too, as for vectors that were made of them.
         checks: For each corpus, which of its files are not read; empty: all are.
+        share: The part that is read of a single corpus; one that is not the whole may be empty. None: all.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, an id occurs twice or is one that another source may make,
             or a field is reserved.
     """
     makers = tuple(dict.fromkeys((*sources, *known)))
-    streams = []
+    streams, partial = [], share is not None and not share.whole
     chosen: Sequence[FileCheck | None] = checks or [None] * len(sources)
     for corpus, source, check in zip(corpora, sources, chosen, strict=True):
         report = SkipCounter(choose_report(on_error, skip))
-        entries = read_entries(corpus, source, on_error="skip", on_skip=report, layout=layout, check=check)
+        reading: dict[str, Any] = {"layout": layout, "check": check, "share": share}
+        entries = read_entries(corpus, source, on_error="skip", on_skip=report, **reading)
         if not keep_empty:
-            entries = _without_empty(corpus, entries, report, skip)
-        checked = _check(corpus, entries, report, makers, source.name, check)
+            entries = _without_empty(corpus, entries, report, skip, note=share is None)
+        checked = _check(corpus, entries, report, makers, source.name, check, partial=partial)
         streams.append((corpus, checked))
     return streams[0][1] if len(streams) == 1 else _join(streams, choose_report(on_error, skip))
 
 
 def _without_empty(
-    source: str | Path | Rows, entries: Iterator[Entry], report: SkipCounter, skip: SkipCounter
+    source: str | Path | Rows, entries: Iterator[Entry], report: SkipCounter, skip: SkipCounter, *, note: bool
 ) -> Iterator[Entry]:
     """The documents that have a title or a text; at the end, one line counts the others."""
     first = ""
@@ -118,7 +122,7 @@ def _without_empty(
         first = first or entry.document.id
         report.empty += 1
         skip.empty += 1
-    if report.empty:
+    if report.empty and note:  # else whoever reads all shares says it, once
         counted = count_rows(report.empty)
         _logger.warning('%s: %s without title and text, the first "%.80s": not indexed', source, counted, first)
 
@@ -139,6 +143,8 @@ def _check(
     makers: Sequence[Source],
     name: str,
     files: FileCheck | None,
+    *,
+    partial: bool,
 ) -> Iterator[Entry]:
     """The documents whose ids no source may make for another one, and whose metadata has no name that is refused."""
     kept = 0
@@ -149,7 +155,7 @@ def _check(
             yield entry._replace(source=name)
             continue
         report(f'{source}: document "{document.id}": {fault}')
-    if not kept and not (files and files.unchanged):
+    if not kept and not partial and not (files and files.unchanged):
         raise CorpusError(f"{source}: an empty corpus: no document in it{report.summary()}")
 
 

@@ -1,16 +1,12 @@
 """Encoding of one shard, a part of a corpus, block by block: a killed run loses at most one block."""
 
-import errno
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from llm2comp.atomic import sync_folder
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.read import Entry
@@ -25,19 +21,17 @@ from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_o
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
+from llm2comp_indexes.builder.shard_folder import check_shard_folder, clear_shard, writing_shard
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import versions
 from llm2comp_indexes.format.documents import document_line
-from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
 from llm2comp_indexes.format.segment_writer import JOURNAL, SegmentWriter
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Phase, Progress, silent
 
 __all__ = ["ShardReport", "encode_shard"]
 
-_OURS = {ROWS, SHARD, f"{SHARD}.new"}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _logger = logging.getLogger(__name__)
 
 
@@ -169,16 +163,16 @@ def encode_shard(
         listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
     corpus = _Corpus(open_corpora(listed, sources, on_error, skips, layout=layout), part, sources)
-    _check_folder(folder, overwrite=overwrite)
+    check_shard_folder(folder, overwrite=overwrite)
     loaded, name = load_encoder(model, encoder)
     recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None
     start = time.perf_counter()
     encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
     split = make_splitter(chosen, loaded)
-    with _writing(folder):
-        _check_folder(folder, overwrite=overwrite)
+    with writing_shard(folder):
+        check_shard_folder(folder, overwrite=overwrite)
         if overwrite:
-            _clear(folder)
+            clear_shard(folder)
         if (folder / SHARD).exists():
             shard = _check_same(folder, read_shard(folder), corpus, loaded.fingerprint, chosen, recorded, show)
         else:
@@ -188,12 +182,6 @@ def encode_shard(
     counts = (shard.documents, shard.corpus_documents, shard.rows, shard.dimension, size, skips.count)
     spent = (time.perf_counter() - start, encode.seconds)
     return ShardReport(folder, *counts, *spent, encode.rows, split.cut, skips.empty)
-
-
-def _clear(folder: Path) -> None:
-    (folder / SHARD).unlink(missing_ok=True)  # first: it must never name files that are gone
-    sync_folder(folder)
-    shutil.rmtree(folder / ROWS, ignore_errors=True)
 
 
 def _make(
@@ -251,55 +239,3 @@ def _check_same(
         f"{folder}: already holds this shard of another corpus, model, encoding, store or chunking; name another "
         "folder with -o, or --overwrite it"
     )
-
-
-def _check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raises IndexFolderError unless a shard may be written there: no folder, an empty one, or one of such a run."""
-    for path in (folder, folder / ROWS):
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise IndexFolderError(f"{path}: a link or a file, expected a folder; name another with -o")
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if names - LOCK_FILES and not names & _OURS:
-        raise IndexFolderError(
-            f"{folder}: a folder that holds something other than a shard, and is kept; name another with -o"
-        )
-    if SHARD in names and not overwrite:
-        read_shard(folder)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Locks the shard's folder. After an error without a finished block, folders that this run made are removed."""
-    made = [path for path in folder.parents if not path.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        folder.mkdir()
-        made.insert(0, folder)
-    except FileExistsError:
-        made = []  # another run may be writing there
-    for path in made:
-        sync_folder(path.parent)
-    try:
-        with sole_writer(folder):
-            yield
-    except BaseException as error:
-        if made and not _has_block(folder):
-            _remove_made(made)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise IndexFolderError(
-                f"{folder}: no space left ({error.strerror}); what was encoded is kept: free some space and run this "
-                "again"
-            ) from error
-        raise
-
-
-def _has_block(folder: Path) -> bool:
-    journal = folder / ROWS / JOURNAL
-    return (folder / SHARD).exists() or (journal.is_file() and journal.read_bytes().count(b"\n") > 1)
-
-
-def _remove_made(made: Sequence[Path]) -> None:
-    shutil.rmtree(made[0], ignore_errors=True)
-    for path in made:
-        with suppress(OSError):
-            path.rmdir()

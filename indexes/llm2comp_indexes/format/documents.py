@@ -17,7 +17,7 @@ from llm2comp.errors import CorpusError, IndexFolderError
 from llm2comp_indexes.format.files import FileRecord, HashedFile
 from llm2comp_indexes.format.mapping import map_file
 
-__all__ = ["ROW_BYTES", "DocumentReader", "DocumentWriter", "digest_documents", "document_line"]
+__all__ = ["ROW_BYTES", "DocumentReader", "DocumentWriter", "digest_documents", "document_line", "parse_line"]
 
 _OFFSET = struct.Struct("<QI")  # where the line ends, its CRC-32
 _TWO_OFFSETS = struct.Struct("<QIQI")
@@ -42,7 +42,13 @@ def document_line(document: Document) -> bytes:
     return line.encode("utf-8", "surrogatepass")  # JSON may escape half a surrogate pair, which Python accepts as text
 
 
-def _parse(line: bytes) -> tuple[str, str, str, dict[str, Any]]:
+def parse_line(line: bytes) -> tuple[str, str, str, dict[str, Any]]:
+    """Id, title, text and metadata of the document of a line that `document_line` made.
+
+    Raises:
+        ValueError: It is not such a line.
+        KeyError: It lacks a field.
+    """
     content = line.decode("utf-8", "surrogatepass")
     fields, end = _scan(content)
     if content[end:] != "\n" or len(fields) != 4:
@@ -158,7 +164,7 @@ class DocumentReader:
             IndexFolderError: Its bytes are not those that were written.
         """
         try:
-            return _parse(self.line(row))
+            return parse_line(self.line(row))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IndexFolderError(
                 f"{self._path}: document {row + 1} is not one that this package wrote: {error}; build the index again"

@@ -6,6 +6,7 @@ import sys
 
 __all__ = [
     "BackboneError",
+    "ClusterError",
     "CorpusError",
     "IndexFolderError",
     "LLM2CompError",
@@ -45,6 +46,10 @@ class ServerError(LLM2CompError):
 
 class StoreError(LLM2CompError):
     """A database that cannot be reached, refuses, or holds something else; the message names its address."""
+
+
+class ClusterError(LLM2CompError):
+    """A cluster that cannot be reached, cannot give what was asked, or failed; the message has the numbers."""
 
 
 class SettingsError(LLM2CompError, ValueError):

@@ -64,6 +64,7 @@ def test_errors() -> None:
     classes = {name for name in errors.__all__ if name.endswith("Error")}
     assert classes == {
         "BackboneError",
+        "ClusterError",
         "CorpusError",
         "IndexFolderError",
         "LLM2CompError",

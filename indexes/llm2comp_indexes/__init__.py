@@ -19,6 +19,10 @@ from llm2comp_indexes.change.sync import SyncReport, sync_index
 from llm2comp_indexes.change.tune import TuneReport, tune_index
 from llm2comp_indexes.change.undo import UndoReport, undo_index
 from llm2comp_indexes.change.update import AddReport, add_documents
+from llm2comp_indexes.distributed.dataset import encode_dataset
+from llm2comp_indexes.distributed.encode import encode_on_ray
+from llm2comp_indexes.distributed.report import ClusterReport
+from llm2comp_indexes.distributed.run import ClusterOptions
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.export.run import ExportReport, export_index
 from llm2comp_indexes.format.verify import verify_index
@@ -37,6 +41,8 @@ Wishes = Targets
 __all__ = [
     "AddReport",
     "BuildReport",
+    "ClusterOptions",
+    "ClusterReport",
     "DeleteReport",
     "Effort",
     "Encoder",
@@ -65,6 +71,8 @@ __all__ = [
     "build_from_vectors",
     "build_index",
     "delete_documents",
+    "encode_dataset",
+    "encode_on_ray",
     "encode_shard",
     "export_index",
     "forecast_build",

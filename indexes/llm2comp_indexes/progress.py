@@ -7,7 +7,7 @@ __all__ = ["Phase", "Progress", "silent"]
 
 
 class Phase(StrEnum):
-    """Phases of a build, an addition, a merge or a shard. Each is a string that people can read."""
+    """Phases of a build, an addition, a merge or an encoding. Each is a string that people can read."""
 
     DOCUMENTS = "documents"
     DOCUMENTS_COMPARED = "documents compared"
@@ -20,6 +20,7 @@ class Phase(StrEnum):
     ROWS_CHECKED = "rows compared"
     INDEXING = "the store makes its index"
     SHARDS_VERIFIED = "shards verified"
+    ROWS_JOINED = "rows joined"
     FINISHING = "finishing"
     ROWS_WRITTEN = "rows written"
     """Passed once, with the number of all rows, which is the total of `STRUCTURE_ROWS`."""

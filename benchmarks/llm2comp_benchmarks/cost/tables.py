@@ -4,7 +4,7 @@ from typing import Any
 
 from llm2comp_benchmarks.results.tables import aligned_table
 
-__all__ = ["format_encoding", "format_growth", "format_startup", "format_training"]
+__all__ = ["format_cluster", "format_encoding", "format_growth", "format_startup", "format_training"]
 
 _OPERATIONS = 6  # shown for each system
 
@@ -124,6 +124,38 @@ def _point_rows(name: str, curve: dict[str, Any]) -> list[list[str]]:
 def _unit(curve: dict[str, Any]) -> float:
     """Divisor of the costs of a curve: bytes are shown in MB, seconds unchanged."""
     return 1e6 if curve["cost"] == "bytes" else 1.0
+
+
+def format_cluster(record: dict[str, Any]) -> str:
+    """One row for each system, and the forecast that was computed."""
+    rows = [["", "documents/s", "seconds over one process", "least-most", "start s", "join s", "actor MB", "driver MB"]]
+    rows += [
+        _cluster_row(name, entry)
+        for name, entry in record.items()
+        if isinstance(entry, dict) and "seconds_of_start" in entry
+    ]
+    computed = [["computed, not run", "workers", "hours", "encoding", "joining", "cost per million", "then longest"]]
+    for name, entry in record["forecast"].items():
+        for workers, values in entry.items():
+            if isinstance(values, dict):
+                hours = [f"{values[key]:.1f}" for key in ("hours", "hours_of_encoding", "hours_of_joining")]
+                cost = f"{values['cost_per_million']:.2f}"
+                title = f"{entry['documents']:,} documents, by {name}"
+                computed.append([title, workers.split()[0], *hours, cost, values["longest_after_encoding"]])
+    return "\n\n".join(map(aligned_table, (rows, computed)))
+
+
+def _cluster_row(name: str, entry: dict[str, Any]) -> list[str]:
+    ratio = entry["seconds_ratio"]
+    return [
+        name,
+        f"{entry['documents_per_second']['median']:,.0f}",
+        f"{ratio['median']:.2f}x",
+        f"{ratio['least']:.2f}-{ratio['most']:.2f}",
+        f"{entry['seconds_of_start']['median']:.1f}",
+        f"{entry['seconds_of_joining']['median']:.1f}",
+        *(f"{entry[field] / 1e6:,.0f}" for field in ("actor_bytes", "driver_bytes")),
+    ]
 
 
 def format_startup(record: dict[str, Any]) -> str:

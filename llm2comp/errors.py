@@ -53,7 +53,15 @@ class ClusterError(LLM2CompError):
 
 
 class SettingsError(LLM2CompError, ValueError):
-    """Settings that contradict each other or the data; the message names the fields."""
+    """Settings that contradict each other or the data; the message names the fields.
+
+    Args:
+        problems: All that is wrong, one sentence each; the command line prints several on a line each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class TrainingError(LLM2CompError):

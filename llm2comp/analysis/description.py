@@ -34,6 +34,7 @@ class Description:
         spectrum_uncentred: Singular values of the vectors as they are.
         similarity: Mean cosines between a text's memory tokens, (k, k); None for a model without memory tokens.
         alignment: Alignment of positive pairs; None without pairs.
+        vectors: The document vectors, (texts, dim), where they are kept.
     """
 
     figures: VectorFigures
@@ -41,6 +42,7 @@ class Description:
     spectrum_uncentred: NDArray[np.float64]
     similarity: NDArray[np.float64] | None
     alignment: float | None
+    vectors: NDArray[np.floating[Any]] | None = None
 
     def numbers(self) -> dict[str, Any]:
         """The figures by name, as JSON values, without the spectra."""
@@ -81,11 +83,16 @@ def describe_embeddings(
 
 
 def describe(
-    model: DocumentEncoder, texts: Sequence[str], *, pairs: Sequence[tuple[str, str]] = (), progress: bool = False
+    model: DocumentEncoder,
+    texts: Sequence[str],
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
+    progress: bool = False,
+    keep_vectors: bool = False,
 ) -> Description:
     """The figures of `describe_embeddings`, with spectra and arrays.
 
-    `progress` shows sentence-transformers' progress bar.
+    `progress` shows sentence-transformers' progress bar; `keep_vectors` keeps the document vectors.
     """
     if len(texts) < 2:
         raise SettingsError(f"{len(texts)} text{'s' if len(texts) != 1 else ''} to analyse; give at least 2")
@@ -96,6 +103,7 @@ def describe(
         spectrum_uncentred=singular_values(vectors, centred=False),
         similarity=similarity,
         alignment=_alignment(model, pairs) if pairs else None,
+        vectors=vectors if keep_vectors else None,
     )
 
 

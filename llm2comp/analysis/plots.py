@@ -1,6 +1,7 @@
-"""Plots of an analysis: spectra of one or two models, and the similarity of their memory tokens."""
+"""Plots of an analysis: spectra of models, and the similarity of their memory tokens."""
 
 import math
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from llm2comp.analysis.report import Analysis, ModelAnalysis
 
 __all__ = ["plot_memory", "plot_spectra"]
 
-_COLOURS = ("#0072B2", "#D55E00")  # blue and vermilion of Okabe and Ito, distinct for all kinds of colour vision
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of Okabe and Ito, distinct for all kinds of colour vision; more models take them again."""
+_PANELS_BESIDE = 3
 _MARKED_TOKENS = 12
 _NAME_CHARACTERS = 45
 
@@ -23,7 +26,7 @@ def plot_spectra(analysis: Analysis, path: Path) -> None:
 
     figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
     axes = figure.subplots()
-    for model, colour in zip(analysis.models, _COLOURS, strict=False):
+    for model, colour in zip(analysis.models, cycle(_COLOURS), strict=False):
         _draw_spectrum(axes, model, colour)
     axes.set_yscale("log")
     axes.set_xlim(left=0)
@@ -66,11 +69,15 @@ def plot_memory(analysis: Analysis, path: Path) -> bool:
     panels = [(model, similarity) for model, similarity in similarities if similarity is not None]
     if not panels:
         return False
-    figure = Figure(figsize=(1.5 + 5.2 * len(panels), 6.2), dpi=100, layout="constrained")
+    columns = min(_PANELS_BESIDE, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(1.5 + 5.2 * columns, 6.2 * rows), dpi=100, layout="constrained")
     lowest = min(0.9, *(math.floor(10 * similarity.min()) / 10 for _, similarity in panels))
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (model, similarity) in zip(axes, panels, strict=True):
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (model, similarity) in zip(axes, panels, strict=False):
         image = _draw_similarity(axis, model, similarity, lowest)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
     bar = figure.colorbar(image, ax=list(axes), shrink=0.85)
     bar.set_label(f"mean cosine over {analysis.texts:,} texts", fontsize=12)
     _save(figure, path)

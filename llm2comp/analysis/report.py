@@ -25,6 +25,7 @@ from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
 from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.bundled_models import DEFAULT_MODEL, resolve_name
+from llm2comp.corpus.documents import Document
 from llm2comp.corpus.read import read_corpus
 from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import CorpusError, ModelFolderError, SettingsError, one_line
@@ -50,6 +51,8 @@ class AnalysisSettings:
     """File of query/positive rows for the alignment, as `llm2comp.corpus.triples.read_rows` takes it.
 
     The first `limit` rows are used."""
+    labels: str | None = None
+    """Metadata field whose values colour the map of the texts; None: no map."""
     reader: str | None = None
     """Folder or Hub id of the language model that reads memory tokens; None: each model's own, if it has one."""
     reader_texts: int = 128
@@ -114,12 +117,14 @@ class Analysis:
         texts: Number of texts.
         empty: Number of empty texts that were left out.
         models: One analysis per model.
+        labels: Label of each text; empty without a field of labels.
     """
 
     settings: AnalysisSettings
     texts: int
     empty: int
     models: list[ModelAnalysis]
+    labels: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Settings, versions and the numbers of all models."""
@@ -153,14 +158,14 @@ def analyze(
     """
     for name in models:
         _check_exists(name)
-    texts, empty = _read_texts(settings)
+    texts, labels, empty = _read_texts(settings)
     pairs = _read_pairs(settings.pairs, settings.limit) if settings.pairs else []
     analyses = []
     for name in models:
         model = _load(name, settings)
         tell(f"{name}: encoding {len(texts):,} texts")
         analyses.append(_analyze_model(name, model, texts, pairs, settings, tell, progress))
-    return Analysis(settings, len(texts), empty, analyses)
+    return Analysis(settings, len(texts), empty, analyses, labels)
 
 
 def _analyze_model(
@@ -178,12 +183,12 @@ def _analyze_model(
                 f"{name} has no memory tokens that the reader {settings.reader} could read: leave the reader out, or "
                 "give models of llm2comp"
             )
-        description = describe(model, texts, pairs=pairs, progress=progress)
+        description = describe(model, texts, pairs=pairs, progress=progress, keep_vectors=bool(settings.labels))
         return ModelAnalysis(name, None, [], description, no_reading="it has no memory tokens")
     encoder = model.encoder
     if settings.reader:  # first, so that a reader that does not match fails before hours of encoding
         _set_reader(model, settings.reader)
-    description = describe(model, texts, pairs=pairs, progress=progress)
+    description = describe(model, texts, pairs=pairs, progress=progress, keep_vectors=bool(settings.labels))
     identity = name, model.fingerprint, list(model.stages), description
     if reason := find_own_reader(model):
         return ModelAnalysis(*identity, no_reading=reason)
@@ -204,20 +209,35 @@ def _analyze_model(
     )
 
 
-def _read_texts(settings: AnalysisSettings) -> tuple[list[str], int]:
-    """Texts that are not empty, and the number of empty ones."""
-    documents = [
-        document.content for document in islice(read_corpus(settings.corpus, csv_strings=True), settings.limit)
-    ]
-    texts = [text for text in documents if text.strip()]
+def _read_texts(settings: AnalysisSettings) -> tuple[list[str], list[str], int]:
+    """Texts that are not empty, their labels where a field of labels is named, and the number of empty texts."""
+    documents = list(islice(read_corpus(settings.corpus, csv_strings=True), settings.limit))
+    used = [document for document in documents if document.content.strip()]
+    texts = [document.content for document in used]
     if len(texts) >= 2:
-        return texts, len(documents) - len(texts)
+        return texts, _labels(used, settings) if settings.labels else [], len(documents) - len(texts)
     content = f"{len(documents)} text{'s' if len(documents) != 1 else ''}" + (
         ", all of them empty" if not texts else f", {len(texts)} of them not empty"
     )
     if len(documents) == 1 and texts:
         content = "one text (a .txt or .md file is one; a folder of them, or a .jsonl file, is many)"
     raise CorpusError(f"{settings.corpus}: {content}; an analysis compares at least 2")
+
+
+def _labels(documents: Sequence[Document], settings: AnalysisSettings) -> list[str]:
+    """Values of the field of labels.
+
+    Raises:
+        CorpusError: If no document has it, naming the fields that they have.
+    """
+    field = settings.labels
+    known = sorted({name for document in documents for name in document.metadata})
+    if field not in known:
+        raise CorpusError(
+            f"{settings.corpus}: no document has the field {field!r} for --labels; they have "
+            f"{', '.join(known) or 'no metadata'}"
+        )
+    return [str(document.metadata.get(field, "(none)")) for document in documents]
 
 
 def _read_pairs(file: str, limit: int) -> list[tuple[str, str]]:

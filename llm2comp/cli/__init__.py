@@ -30,13 +30,14 @@ from llm2comp.cli import (
     export,
     index,
     mcp,
+    push,
     report,
     search,
     serve,
     train,
 )
 from llm2comp.cli.output import printable
-from llm2comp.errors import LLM2CompError
+from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.streams import LossyStream, on_terminal, open_missing_streams
 
 __all__ = ["app", "main"]
@@ -55,6 +56,7 @@ _MODULES: tuple[ModuleType, ...] = (
     bench,
     analyze,
     export,
+    push,
 )
 _OUR_LOGGERS = ("llm2comp", "llm2comp_indexes", "llm2comp_benchmarks")
 
@@ -142,5 +144,11 @@ def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 def _fail(message: str, error: BaseException) -> NoReturn:
     logging.getLogger("llm2comp").debug("traceback", exc_info=error)
-    print(f"llm2comp: error: {printable(message)}", file=sys.stderr)
+    problems = error.problems if isinstance(error, SettingsError) else ()
+    if len(problems) > 1:
+        print(f"llm2comp: error: {len(problems)} mistakes", file=sys.stderr)
+        for problem in problems:
+            print(f"  {printable(problem)}", file=sys.stderr)
+    else:
+        print(f"llm2comp: error: {printable(message)}", file=sys.stderr)
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""`llm2comp analyze`: description of the embeddings of a model, or of two side by side."""
+"""`llm2comp analyze`: description of the embeddings of a model, or of several side by side."""
 
 import sys
 from pathlib import Path
@@ -42,17 +42,28 @@ def analyze(
             "--out",
             "-o",
             metavar="DIR",
-            help="Folder for analysis.json, spectrum.png and memory.png; created if it does not exist.",
+            help="Folder for analysis.json, spectrum.png, memory.png and map.png; created if it does not exist.",
         ),
     ],
     against: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Second model, shown beside the first in every picture and table."),
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Further model, shown beside the first in every picture and table; may be repeated.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Number of texts, from the beginning of the corpus.")] = 2000,
     pairs: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help='JSON lines {"query", "positive"}; needed for the alignment.'),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Metadata field of the texts; its values colour a map of them, map.png, in which near texts are "
+            "similar.",
+        ),
     ] = None,
     reader: Annotated[
         str | None,
@@ -92,6 +103,7 @@ def analyze(
         corpus=texts,
         limit=limit,
         pairs=str(pairs) if pairs else None,
+        labels=labels,
         reader=reader,
         reader_texts=reader_texts,
         reader_tokens=reader_tokens,
@@ -102,7 +114,7 @@ def analyze(
         dtype=dtype,
     )
     keep_freed_memory()
-    models = [model] if against is None else [model, against]
+    models = [model, *(against or [])]
     analysis = analyze_models(models, settings, tell=tell, progress=on_terminal())
     print(format_analysis(analysis))
     for analyzed in analysis.models:
@@ -134,6 +146,7 @@ def _make_folder(folder: Path) -> None:
 def _write(analysis: "Analysis", folder: Path) -> list[Path]:
     import json
 
+    from llm2comp.analysis.map import plot_map
     from llm2comp.analysis.plots import plot_memory, plot_spectra
     from llm2comp.atomic import write_output
 
@@ -141,7 +154,14 @@ def _write(analysis: "Analysis", folder: Path) -> list[Path]:
     plot_spectra(analysis, spectrum)
     has_memory = plot_memory(analysis, memory)
     write_output(numbers, [json.dumps(analysis.to_json(), indent=2, ensure_ascii=False, allow_nan=False), "\n"])
-    return [numbers, spectrum, *([memory] if has_memory else [])]
+    pictures = [spectrum, *([memory] if has_memory else [])]
+    if analysis.labels:
+        vectors = [(model.name, model.description.vectors) for model in analysis.models]
+        known = [(name, rows) for name, rows in vectors if rows is not None]
+        field, seed = str(analysis.settings.labels), analysis.settings.seed
+        pictures.append(folder / "map.png")
+        plot_map(known, analysis.labels, pictures[-1], field=field, seed=seed)
+    return [numbers, *pictures]
 
 
 def _print_notes(analysis: "Analysis") -> None:

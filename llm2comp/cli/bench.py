@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from llm2comp.cli.bench_ablation import ablation
 from llm2comp.cli.bench_options import Json, Model, Precision, Threads, Workdir, parse_sizes, report_record
 from llm2comp.cli.bench_ray import ray
 from llm2comp.cli.bench_serve import serve
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
         startup: "Cold starts of commands beside importing torch.",
         ray: "Encoding on a cluster of Ray beside one process.",
         serve: "The server under load, beside the encoder alone.",
+        ablation: "Which pretext of stage 1 makes the better encoder.",
     }
     for command, summary in summaries.items():
         group.command(short_help=summary)(command)

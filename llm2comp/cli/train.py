@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.mine_negatives import NegativesFromLabel, mine_negatives
+from llm2comp.cli.train_stage import Start, read_stage
 
 if TYPE_CHECKING:
     from llm2comp.training.settings import ModelSettings, StageSettings
@@ -20,7 +21,10 @@ __all__ = ["register"]
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", metavar="DIR", help="Folder for checkpoints, metrics.jsonl and the finished model/."
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder for checkpoints, metrics.jsonl, loss.png and the finished model/.",
     ),
 ]
 Model = Annotated[
@@ -30,33 +34,55 @@ Model = Annotated[
         help="Model to train further, or language model to start from: bundled one by name, folder, Hub id, GGUF file.",
     ),
 ]
+Corpus = Annotated[
+    list[str],
+    typer.Option(
+        "--corpus", "-c", metavar="CORPUS", help="Running text: any corpus that `index build` reads; may be repeated."
+    ),
+]
+Heldout = Annotated[
+    str | None, typer.Option(metavar="CORPUS", help="Texts for the held-out loss, which are not trained on.")
+]
 Settings = Annotated[
     Path | None,
     typer.Option(
-        "--settings", metavar="FILE", help="YAML file with fields of the stage; the others have the paper's values."
+        "--settings",
+        metavar="FILE",
+        help="YAML file with fields of the stage; the others follow from the model, the memory and `steps`.",
     ),
 ]
 Field = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Field of the stage, such as steps=1000; may be repeated."),
 ]
+Paper = Annotated[
+    bool, typer.Option("--paper", help="Take the paper's values (recipe llama-2-7b-paper) for fields not given.")
+]
 Memory = Annotated[
     int, typer.Option("--memory-tokens", help="Number of memory tokens, when starting from a language model.")
 ]
 Length = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--max-length", help="Maximum input in tokens, memory tokens included, when starting from a language model."
+        "--max-length",
+        help="Maximum input in tokens, memory tokens included, when starting from a language model.",
+        show_default="1024, or the language model's own if it is shorter",
     ),
 ]
 Rank = Annotated[
     int,
     typer.Option("--rank", help="Rank of the LoRA adapter, when starting from a language model; 0 trains all weights."),
 ]
-
 Layers = Annotated[
     int | None,
     typer.Option("--layers", help="Layers of the encoder, when starting from a language model; by default all."),
+]
+Weights = Annotated[
+    Literal["float32", "bfloat16", "int8"], typer.Option(help="Precision of the weights in the finished model/.")
+]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Train nothing: read the data, run a few small steps, estimate time and memory."),
 ]
 
 
@@ -65,6 +91,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Train one stage, or a whole recipe.", rich_markup_mode=None)
     summaries: dict[Callable[..., None], str] = {
         compress: "Stage 1: learn to compress texts into memory tokens.",
+        mntp: "LLM2Vec's stage 1 (MNTP), to compare with.",
         unsupervised: "Stage 2: learn from sentences without labels (SimCSE).",
         supervised: "Stage 3: learn from queries, positives and negatives.",
         recipe: "All stages of a recipe in order, resumable.",
@@ -78,34 +105,50 @@ def register(app: typer.Typer) -> None:
 def compress(
     model: Model,
     output: Output,
-    corpus: Annotated[
-        list[str],
-        typer.Option(
-            "--corpus",
-            "-c",
-            metavar="CORPUS",
-            help="Running text: any corpus that `index build` reads; may be repeated.",
-        ),
-    ],
-    heldout: Annotated[
-        str | None, typer.Option(metavar="CORPUS", help="Texts for the held-out loss, which are not trained on.")
-    ] = None,
+    corpus: Corpus,
+    heldout: Heldout = None,
     settings: Settings = None,
     field: Field = None,
+    paper: Paper = False,
     memory_tokens: Memory = 8,
     rank: Rank = 16,
     layers: Layers = None,
-    max_length: Length = 1024,
+    max_length: Length = None,
+    weights: Weights = "float32",
+    check: Check = False,
 ) -> None:
     """Stage 1: memory tokens learn to stand for a text, so that the frozen language model can continue it."""
+    start = Start(model, memory_tokens, rank, layers, max_length, weights)
+    sources = {"corpora": corpus, "heldout": heldout}
     _stage(
         "compression",
-        _model_settings(model, memory_tokens, rank, layers, max_length),
+        start,
+        read_stage("compression", start, settings, field or [], sources, paper=paper),
         output,
-        settings,
-        field,
-        {"corpora": corpus, "heldout": heldout},
+        check,
     )
+
+
+def mntp(
+    model: Model,
+    output: Output,
+    corpus: Corpus,
+    heldout: Heldout = None,
+    settings: Settings = None,
+    field: Field = None,
+    paper: Paper = False,
+    rank: Rank = 16,
+    max_length: Length = None,
+    check: Check = False,
+) -> None:
+    """LLM2Vec's stage 1: the state before a masked token predicts it; texts are then the mean of their tokens.
+
+    The fields are those of stage 1, and mask_share, treatment and mask_token. Stages 2 and 3 train the model further as
+    they do others, and `llm2comp eval text-mean:DIR/model` scores it.
+    """
+    start = Start(model, 1, rank, None, max_length, "float32")
+    sources = {"corpora": corpus, "heldout": heldout}
+    _stage("mntp", start, read_stage("mntp", start, settings, field or [], sources, paper=paper), output, check)
 
 
 def unsupervised(
@@ -119,20 +162,18 @@ def unsupervised(
     ],
     settings: Settings = None,
     field: Field = None,
+    paper: Paper = False,
     memory_tokens: Memory = 8,
     rank: Rank = 16,
     layers: Layers = None,
-    max_length: Length = 1024,
+    max_length: Length = None,
+    weights: Weights = "float32",
+    check: Check = False,
 ) -> None:
     """Stage 2: two encodings of a sentence under different dropout are drawn together (SimCSE)."""
-    _stage(
-        "unsupervised",
-        _model_settings(model, memory_tokens, rank, layers, max_length),
-        output,
-        settings,
-        field,
-        {"corpora": corpus},
-    )
+    start = Start(model, memory_tokens, rank, layers, max_length, weights)
+    read = read_stage("unsupervised", start, settings, field or [], {"corpora": corpus}, paper=paper)
+    _stage("unsupervised", start, read, output, check)
 
 
 def supervised(
@@ -150,20 +191,19 @@ def supervised(
     negatives_from_label: NegativesFromLabel = False,
     settings: Settings = None,
     field: Field = None,
+    paper: Paper = False,
     memory_tokens: Memory = 8,
     rank: Rank = 16,
     layers: Layers = None,
-    max_length: Length = 1024,
+    max_length: Length = None,
+    weights: Weights = "float32",
+    check: Check = False,
 ) -> None:
     """Stage 3: queries are drawn to their positives, away from hard negatives and other texts of the batch."""
-    _stage(
-        "supervised",
-        _model_settings(model, memory_tokens, rank, layers, max_length),
-        output,
-        settings,
-        field,
-        {"pairs": pairs, "negatives_from_label": negatives_from_label or None},
-    )
+    start = Start(model, memory_tokens, rank, layers, max_length, weights)
+    sources = {"pairs": pairs, "negatives_from_label": negatives_from_label}
+    read = read_stage("supervised", start, settings, field or [], sources, paper=paper)
+    _stage("supervised", start, read, output, check)
 
 
 def recipe(
@@ -173,19 +213,34 @@ def recipe(
             metavar="NAME|FILE", help="Bundled recipe (llama-2-7b-paper, qwen3-0.6b, llm2comp-tiny) or YAML file."
         ),
     ],
-    output: Output,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for a folder of each stage, and the finished model/."
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that the recipe calls {data}.")] = None,
+    check: Check = False,
 ) -> None:
-    """Run all stages of a recipe in order; after an interruption, run it again to continue."""
-    from llm2comp.training.recipe_file import read_recipe
-    from llm2comp.training.sources import check_sources
+    """Run all stages of a recipe in order; after an interruption, run it again to continue.
 
-    pairs = output / "pairs"
-    checked = read_recipe(name, data=data, pairs=pairs)  # before anything heavy is imported
-    check_sources(checked, made={str(pairs), str(output / "long_pairs")})
+    `--check` finds the mistakes of all stages without training, and estimates time and memory from a few small steps.
+    """
+    if output is None and not check:
+        raise typer.BadParameter("give the folder of the run with -o DIR, or --check to train nothing")
+    from llm2comp.training.recipe_file import read_recipe
+
+    pairs = (output or Path("run")) / "pairs"
+    checked = read_recipe(name, data=data, pairs=pairs, sources=True)  # before anything heavy is imported
+    keep_freed_memory()
+    if check:
+        from llm2comp.cli.train_check import check_recipe
+
+        check_recipe(checked)
+        return
     from llm2comp.training.recipe import run_recipe
 
-    keep_freed_memory()
+    assert output is not None
     _report_to_stdout()
     _print_once(run_recipe(checked, output))
 
@@ -196,62 +251,52 @@ def _print_once(folder: Path) -> None:
         print(folder)
 
 
+class _AboveTheBar(logging.Handler):
+    """Prints records on stdout, above the progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the record's message."""
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
 def _report_to_stdout() -> None:
     """Sends the log of training to stdout, because it is the result of the command."""
     logger = logging.getLogger("llm2comp.training.loop")
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _AboveTheBar()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers, logger.propagate = [handler], False
 
 
-def _model_settings(model: str, memory_tokens: int, rank: int, layers: int | None, max_length: int) -> "ModelSettings":
-    from llm2comp.training.settings import AdapterSettings, ModelSettings
+def _stage(name: str, start: Start, read: "tuple[StageSettings, ModelSettings]", output: Path, check: bool) -> None:
+    """Trains a stage, or checks it."""
+    settings, model = read
+    keep_freed_memory()
+    if check:
+        from llm2comp.cli.train_check import check_stage
 
-    adapter = AdapterSettings(rank=rank, alpha=2 * rank) if rank else None
-    return ModelSettings(
-        backbone=model, layers=layers, memory_tokens=memory_tokens, adapter=adapter, max_length=max_length
-    )
+        check_stage(name, settings, model)
+        return
+    from llm2comp.training.recipe import check_trainable
+
+    check_trainable({name: settings})
+    _report_to_stdout()
+    _print_once(_trainer(name, start, settings, model)(output))
 
 
-def _stage(
-    name: str,
-    model: "ModelSettings",
-    output: Path,
-    file: Path | None,
-    fields: list[str] | None,
-    sources: dict[str, Any],
-) -> None:
-    from llm2comp.training.sources import check_sources
-
-    settings = _stage_settings(name, file, fields, sources)  # before anything heavy is imported
-    check_sources(settings)
+def _trainer(name: str, start: Start, settings: Any, model: "ModelSettings") -> Callable[[Path], Path]:
+    """Function that trains the stage in a folder: with memory tokens, or the baseline without."""
     from llm2comp.model_folder import find_trained
     from llm2comp.training.recipe import run_stage, starting_point
 
-    keep_freed_memory()
-    _report_to_stdout()
-    assert model.backbone is not None
-    trained = find_trained(model.backbone)
-    _print_once(run_stage(name, settings, output, starting_point(model, model.backbone, trained, settings), model))
+    text_mean = Path(start.model) / "text_mean.json"
+    if name == "mntp" or text_mean.is_file():
+        from llm2comp_benchmarks.systems.mntp.train import train_mntp, train_text_mean
 
-
-def _stage_settings(name: str, file: Path | None, fields: list[str] | None, sources: dict[str, Any]) -> "StageSettings":
-    """The paper's settings of the stage, changed by the file, then by single fields, then by the sources."""
-    from llm2comp.errors import SettingsError
-    from llm2comp.training.recipe_file import stage_values
-    from llm2comp.training.settings import CompressionSettings, ContrastiveSettings
-    from llm2comp.training.settings_file import parse_yaml, read_fields, read_text_file, to_settings
-
-    values = stage_values("llama-2-7b-paper", name)
-    if file is not None:
-        if not file.is_file():
-            raise SettingsError(f"no settings file {file}")
-        values |= read_fields(read_text_file(file), str(file))
-    for field in fields or []:
-        key, separator, value = field.partition("=")
-        if not separator or not key:
-            raise typer.BadParameter(f"{field!r}: give FIELD=VALUE, such as steps=1000", param_hint="--set")
-        values[key] = parse_yaml(value, f"--set {field}")
-    values |= {key: value for key, value in sources.items() if value is not None}
-    kind = CompressionSettings if name == "compression" else ContrastiveSettings
-    return to_settings(kind, values, where=f"{name} settings")
+        train: Any = train_mntp if name == "mntp" else train_text_mean
+        previous = start.model if name == "mntp" else Path(start.model)
+        return lambda output: train(previous, output, settings, model)
+    first = starting_point(model, start.model, find_trained(start.model), settings)
+    return lambda output: run_stage(name, settings, output, first, model, final=True)

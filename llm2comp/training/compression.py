@@ -12,35 +12,42 @@ Source: Zhang et al., "Learning to Compress", AAAI 2026, section 3.2, and the ro
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import TrainerCallback
 
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.batches import RunRows
 from llm2comp.training.fresh_layers import restart_encoder
-from llm2comp.training.loop import train_in_float32, training_mode
+from llm2comp.training.loop import rows_at_once, train_in_float32, training_mode
+from llm2comp.training.memory import BatchMemory, fit, step_memory
 from llm2comp.training.objectives import cross_entropy, distillation
 from llm2comp.training.settings import CompressionSettings, Objective
-from llm2comp.training.splits import read_splits
+from llm2comp.training.splits import Splits, read_splits
 from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, concatenate, token_arguments
 
-__all__ = ["ContextGain", "compression_loss", "context_gain", "train_compression"]
+__all__ = ["ContextGain", "batch_memory", "compression_loss", "context_gain", "train_compression"]
 
 _Tokens = Sequence[Sequence[int]]
+_MEASURED_TEXTS = 256
 
 
-def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Path) -> LLM2Comp:
+def train_compression(
+    model: LLM2Comp, settings: CompressionSettings, output: Path, *, callbacks: Sequence[TrainerCallback] = ()
+) -> LLM2Comp:
     """Trains the adapter (or all weights) and the memory tokens; an interrupted run resumes from its last checkpoint.
 
     Args:
         model: Changed in place.
         settings: See `CompressionSettings`.
         output: Folder of checkpoints and `metrics.jsonl`.
+        callbacks: Callbacks of the transformers trainer, to observe the model during training.
 
     Returns:
         The same model.
@@ -64,6 +71,7 @@ def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Pa
     train_in_float32(model)
     encoder.backbone.check_head()
     texts, heldout = read_splits(encoder, settings)
+    settings = fit(settings, batch_memory(encoder, settings, texts, bfloat16=arguments.bf16))
     with training_mode(model, settings):
         TokenTrainer(
             settings,
@@ -71,10 +79,28 @@ def train_compression(model: LLM2Comp, settings: CompressionSettings, output: Pa
             args=arguments,
             train_dataset=RunRows(texts, length=settings.steps * settings.batch_size, seed=settings.seed),
             eval_dataset=heldout,
+            callbacks=list(callbacks),
             measure=lambda trainer: _measure_gain(encoder, trainer.eval_dataset),
         ).run()
     model.changed(f"compression:{settings.objective}")
     return model
+
+
+def batch_memory(
+    encoder: MemoryEncoder, settings: CompressionSettings, texts: Splits, *, bfloat16: bool
+) -> BatchMemory:
+    """What the memory of this stage's updates depends on; measured on the longest of some texts."""
+    rows = [texts[row] for row in range(min(len(texts), _MEASURED_TEXTS))]
+    longest = max(rows, key=lambda row: len(row["context"]) + len(row["continuation"]))
+    tokens = len(longest["context"]) + len(longest["continuation"])
+    loss = _CompressionLoss(encoder, settings)
+
+    def forward(copies: int) -> Tensor:
+        result: Tensor = loss([longest["context"]] * copies, [longest["continuation"]] * copies)
+        return result
+
+    measure = cache(lambda: step_memory(loss, encoder.backbone, forward, tokens, bfloat16=bfloat16))
+    return BatchMemory(encoder.backbone, measure, rows_at_once(settings) * tokens)
 
 
 def compression_loss(

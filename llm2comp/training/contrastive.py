@@ -3,18 +3,14 @@
 Source: Zhang et al., AAAI 2026, section 3.3 (SimCSE, then query/positive/hard-negative triples of the E5 mixture).
 """
 
-import logging
-import random
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from hashlib import blake2b
-from itertools import islice
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
@@ -25,19 +21,15 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from llm2comp.backbone.adapter import AdapterSettings
-from llm2comp.corpus.triples import TripleSet, dataset_name, read_triples
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.training.batches import RunBatches, enough_rows
-from llm2comp.training.loop import StageMixin, train_in_float32, trainer_arguments, training_mode
-from llm2comp.training.pairs.sentences import split_sentences
+from llm2comp.training.batches import RunBatches
+from llm2comp.training.contrastive_data import ContrastiveData, read_data, sample_texts
+from llm2comp.training.loop import StageMixin, rows_at_once, train_in_float32, trainer_arguments, training_mode
+from llm2comp.training.memory import BatchMemory, fit, most_tokens, step_memory
 from llm2comp.training.settings import ContrastiveSettings
-from llm2comp.training.sources import training_documents
 
-__all__ = ["contrastive_loss", "train_contrastive"]
-
-_SENTENCE_WORDS = (5, 60)
-_logger = logging.getLogger(__name__)
+__all__ = ["batch_memory", "contrastive_loss", "train_contrastive"]
 
 
 def train_contrastive(
@@ -65,7 +57,7 @@ def train_contrastive(
         SettingsError: If there are fewer rows than a batch, or the settings do not fit the model.
         TrainingError: If the loss is not finite.
     """
-    data = _sentences(settings) if settings.corpora else _pairs(settings, model.prompts.get("query") or "")
+    data = read_data(settings, model.prompts.get("query") or "")
     limits = _length_limits(model, settings)
     backbone = model.encoder.backbone
     if settings.embedding_learning_rate is not None and backbone.has_adapter:
@@ -85,6 +77,8 @@ def train_contrastive(
     train_in_float32(model)
     backbone.set_attention_dropout(settings.attention_dropout)
     model.encoder.task_limits = limits
+    if "auto" in (settings.micro_batch, settings.gradient_checkpointing):
+        settings = fit(settings, batch_memory(model, settings, data, bfloat16=arguments.bf16))
     try:
         with training_mode(model, settings):
             _trainer(model, settings, arguments, data, callbacks).run()
@@ -140,15 +134,7 @@ def _similarity(temperature: float, similarity: str) -> dict[str, Any]:
     return {"scale": 1 / temperature, "similarity_fct": cos_sim if similarity == "cosine" else dot_score}
 
 
-class _Data(NamedTuple):
-    """Rows of each data set by name, and the instructions of its queries."""
-
-    training: DatasetDict
-    heldout: DatasetDict | None
-    prompts: dict[str, dict[str, str]]
-
-
-def _arguments(settings: ContrastiveSettings, output: Path, data: _Data, model: LLM2Comp) -> Any:
+def _arguments(settings: ContrastiveSettings, output: Path, data: ContrastiveData, model: LLM2Comp) -> Any:
     negatives = [f"negative_{number}" for number in range(1, settings.max_negatives + 1)]
     rate = settings.embedding_learning_rate
     return trainer_arguments(
@@ -165,6 +151,26 @@ def _arguments(settings: ContrastiveSettings, output: Path, data: _Data, model: 
     )
 
 
+def batch_memory(
+    model: LLM2Comp, settings: ContrastiveSettings, data: ContrastiveData, *, bfloat16: bool
+) -> BatchMemory:
+    """What the memory of a stage's updates depends on; measured by the lengths of some rows and a pass over a text."""
+    samples = sample_texts(model, data, seed=settings.seed)
+    backbone = model.encoder.backbone
+    padded = backbone.attention == "padded"
+    most = max(most_tokens(sample.lengths, rows_at_once(settings), padded=padded) for sample in samples)
+    longest = max(samples, key=lambda sample: int(sample.lengths.max()))
+    tokens = int(longest.lengths.max())  # memory tokens included
+
+    def forward(copies: int) -> Tensor:
+        features = model.encoder.preprocess([longest.longest] * copies, task=longest.task)
+        states: Tensor = model({name: value.to(model.device) for name, value in features.items()})["sentence_embedding"]
+        return states
+
+    measure = cache(lambda: step_memory(model, backbone, forward, tokens, bfloat16=bfloat16))
+    return BatchMemory(backbone, measure, most, tokens)
+
+
 def _embedding_name(model: LLM2Comp) -> str:
     """Regular expression for the name of the token embeddings in the trained model."""
     embeddings = model.encoder.backbone.language_model.get_input_embeddings().weight
@@ -172,7 +178,11 @@ def _embedding_name(model: LLM2Comp) -> str:
 
 
 def _trainer(
-    model: LLM2Comp, settings: ContrastiveSettings, arguments: Any, data: _Data, callbacks: Sequence[TrainerCallback]
+    model: LLM2Comp,
+    settings: ContrastiveSettings,
+    arguments: Any,
+    data: ContrastiveData,
+    callbacks: Sequence[TrainerCallback],
 ) -> "_ContrastiveTrainer":
     shared = {
         **_similarity(settings.temperature, settings.similarity),
@@ -184,99 +194,6 @@ def _trainer(
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.micro_batch, **shared)
     sets = {"train_dataset": data.training, "eval_dataset": data.heldout}
     return _ContrastiveTrainer(settings, model=model, args=arguments, loss=loss, callbacks=list(callbacks), **sets)
-
-
-def _pairs(settings: ContrastiveSettings, query_instruction: str) -> _Data:
-    """Pairs of each data set; queries of a set without an instruction get the model's, as they do in use."""
-    training, heldout, prompts = {}, {}, {}
-    options: dict[str, Any] = {
-        "max_negatives": settings.max_negatives,
-        "negatives_from_label": settings.negatives_from_label,
-    }
-    triples = [each for source in settings.pairs for each in read_triples(source, **options)]
-    paths = sorted({each.path for each in triples})
-    files = [dataset_name(path) for path in paths]
-    if repeated := sorted({name for name in files if files.count(name) > 1}):
-        raise SettingsError(
-            f"pairs hold two files named {', '.join(repeated)}; data sets are told apart by this name, so rename one"
-        )
-    if unknown := sorted(set(settings.mixture) - set(files)):
-        raise SettingsError(f"mixture names {', '.join(unknown)}, but pairs hold {', '.join(files)}")
-    for each in triples:
-        if not (share := settings.mixture.get(dataset_name(each.path), 1.0)):
-            continue
-        rows = each.load()
-        kept = settings.heldout_rows if len(rows) >= 10 * settings.heldout_rows else 0
-        training[each.name] = _repeat(rows.select(range(kept, len(rows))), share, settings.seed)
-        if kept:
-            heldout[each.name] = rows.select(range(kept))
-        if instruction := each.instruction or query_instruction:
-            prompts[each.name] = {"anchor": instruction}
-    return _Data(_large_enough(training, settings, _descriptions(triples)), DatasetDict(heldout) or None, prompts)
-
-
-def _descriptions(triples: list[TripleSet]) -> dict[str, tuple[str, str]]:
-    """By data set, the name of its file and which of the file's pairs it has: all of them, or some by negatives."""
-    sets = Counter(each.path for each in triples)
-    described = {}
-    for each in triples:
-        count = each.negatives
-        which = f" with {count} negative{'s' * (count > 1)}" if count else " without a negative"
-        described[each.name] = dataset_name(each.path), which if sets[each.path] > 1 else ""
-    return described
-
-
-def _large_enough(
-    training: dict[str, Dataset], settings: ContrastiveSettings, descriptions: dict[str, tuple[str, str]]
-) -> DatasetDict:
-    """The data sets that fill at least one batch, because every batch is drawn from one set."""
-    enough_rows(max(map(len, training.values()), default=0), settings.batch_size, settings.pairs)
-    for name, rows in training.items():
-        file, which = descriptions[name]
-        if len(rows) < settings.batch_size:
-            _logger.warning(
-                "%s is not trained on%s: its %d pairs%s do not fill a batch of %d",
-                file,
-                " as a whole" if which else "",
-                len(rows),
-                which,
-                settings.batch_size,
-            )
-    return DatasetDict({name: rows for name, rows in training.items() if len(rows) >= settings.batch_size})
-
-
-def _repeat(rows: Dataset, share: float, seed: int) -> Dataset:
-    """The rows `share` times; a fraction is a random sample."""
-    whole, part = divmod(share, 1.0)
-    indices = list(range(len(rows))) * int(whole)
-    indices += random.Random(seed).sample(range(len(rows)), int(part * len(rows)))
-    return rows.select(indices)
-
-
-def _sentences(settings: ContrastiveSettings) -> _Data:
-    limit = settings.steps * settings.batch_size + settings.heldout_rows
-    sentences = list(islice(distinct_sentences(settings.corpora), limit))
-    enough_rows(len(sentences) - settings.heldout_rows, settings.batch_size, settings.corpora)
-    rows = Dataset.from_dict({"anchor": sentences, "positive": sentences})
-    kept = settings.heldout_rows
-    return _Data(
-        DatasetDict(sentences=rows.select(range(kept, len(rows)))),
-        DatasetDict(sentences=rows.select(range(kept))) if kept else None,
-        {},
-    )
-
-
-def distinct_sentences(corpora: Sequence[str]) -> Iterator[str]:
-    """Sentences of 5 to 60 words, each once, without held-out docstrings."""
-    least, most = _SENTENCE_WORDS
-    seen: set[bytes] = set()
-    for source in corpora:
-        for document in training_documents(source):
-            for sentence in split_sentences(document.text):
-                digest = blake2b(sentence.encode(), digest_size=8).digest()
-                if least <= len(sentence.split()) <= most and digest not in seen:
-                    seen.add(digest)
-                    yield sentence
 
 
 class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):

@@ -34,13 +34,27 @@ from llm2comp.training.checkpoints import (
     step_of,
     trained_weights,
 )
-from llm2comp.training.metrics import append_metrics, rewind_metrics
+from llm2comp.training.divergence import divergence
+from llm2comp.training.loss_plot import draw_loss
+from llm2comp.training.metrics import append_metrics, read_metrics, rewind_metrics
+from llm2comp.training.progress import ProgressBar, format_entry
 from llm2comp.training.run_folder import processes
 from llm2comp.training.settings import StageSettings
 
-__all__ = ["StageMixin", "learning_rate", "train_in_float32", "trainer_arguments", "training_mode"]
+__all__ = [
+    "StageMixin",
+    "division_problems",
+    "learning_rate",
+    "rows_at_once",
+    "tracker_problems",
+    "train_in_float32",
+    "trainer_arguments",
+    "training_mode",
+]
 
+_TRACKER_EXTRAS = ("tensorboard", "wandb")
 _UNREPORTED = ("epoch", "samples_per_second", "steps_per_second", "total_flos", "model_preparation_time")
+_SECONDS_BETWEEN_PICTURES = 60.0
 _logger = logging.getLogger(__name__)
 
 
@@ -58,18 +72,9 @@ def trainer_arguments(
     Raises:
         SettingsError: If a batch cannot be divided among the devices, or a tracker is not installed.
     """
-    devices = max(1, int(os.environ.get("WORLD_SIZE", "1")))
-    per_device, rest = divmod(settings.batch_size, devices * settings.accumulation)
-    if rest:
-        raise SettingsError(
-            f"batch_size {settings.batch_size} is not a multiple of {devices} devices x {settings.accumulation} "
-            "accumulation steps"
-        )
-    if missing := sorted(set(settings.report_to) - set(available := get_available_reporting_integrations())):
-        raise SettingsError(
-            f"report_to names {', '.join(missing)}; installed here: "
-            f"{', '.join(available) or 'none (pip install the tracker)'}"
-        )
+    if problems := [*division_problems(settings), *tracker_problems(settings)]:
+        raise SettingsError(*problems)
+    per_device = rows_at_once(settings)
     extra.setdefault("per_device_eval_batch_size", per_device)
     processes()  # first, so that the trainer gets process groups with this package's timeout
     result = arguments(
@@ -96,6 +101,37 @@ def trainer_arguments(
         # Several devices need torchrun: the trainer's threads would have to split batches that are lists of texts.
         result._n_gpu = 1
     return result
+
+
+def _devices() -> int:
+    """Number of processes of this run."""
+    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def rows_at_once(settings: StageSettings) -> int:
+    """Rows of a batch on one device, of one of its passes if it is accumulated."""
+    return max(1, settings.batch_size // (_devices() * settings.accumulation))
+
+
+def division_problems(settings: StageSettings) -> list[str]:
+    """A message if a batch cannot be divided among the devices."""
+    if settings.batch_size % (_devices() * settings.accumulation) == 0:
+        return []
+    return [
+        f"batch_size {settings.batch_size} is not a multiple of {_devices()} devices x {settings.accumulation} "
+        "accumulation steps"
+    ]
+
+
+def tracker_problems(settings: StageSettings) -> list[str]:
+    """Messages about trackers in `report_to` that are not installed."""
+    available = get_available_reporting_integrations()
+    return [
+        f"report_to names {name}; installed here: {', '.join(available) or 'none'}. To install it: pip install "
+        + (f'"llm2comp[{name}]"' if name in _TRACKER_EXTRAS else name)
+        for name in settings.report_to
+        if name not in available
+    ]
 
 
 def learning_rate(update: int, *, total: int, warmup: int, peak: float, floor: float) -> float:
@@ -134,6 +170,11 @@ class _Pace:
         if self.since is not None:
             self.since += seconds
 
+    @property
+    def seconds(self) -> float:
+        """Time spent training since the last report."""
+        return time.perf_counter() - self.since if self.since is not None else 0.0
+
 
 class _CurrentIntervals(TrainerCallback):
     """Intervals of the current settings; the trainer would resume with those stored in the checkpoint."""
@@ -158,22 +199,34 @@ class StageMixin(Trainer):
         self._pace = _Pace()
         self._batches: list[dict[str, Any]] = []  # of the current update, or of the last one
         self._updated = False
+        self._reported = 0  # step of the last report of a loss
+        self._drawn = time.monotonic()
+        self._losses: list[dict[str, Any]] = []
+        self._bar = ProgressBar()
         self.remove_callback(PrinterCallback)  # it would print what `log` reports
         self.add_callback(_CurrentIntervals())
+        self.add_callback(self._bar)
 
     def run(self) -> None:
         """Trains to the last step, from the last complete checkpoint if there is one; then puts the model in eval mode.
 
         Raises:
-            TrainingError: If the loss, its gradient or a weight is not finite, or a checkpoint cannot be written.
+            TrainingError: If the loss, its gradient or a weight is not finite, if the run diverges, or if a checkpoint
+                cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint = last_checkpoint(self.folder)
         if self.is_world_process_zero():
             rewind_metrics(self.folder, step_of(checkpoint) if checkpoint else None)
+        self.accelerator.wait_for_everyone()
+        self._losses = read_metrics(self.folder) if checkpoint else []
+        self._reported = step_of(checkpoint) if checkpoint else 0
         if checkpoint is None:
             self.begin()
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            self._bar.close()
         self._check_weights()
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self._trained.zero_grad()
@@ -247,20 +300,30 @@ class StageMixin(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds tokens per second and writes the entry to `metrics.jsonl` and to the log."""
+        """Adds tokens per second and writes the entry to `metrics.jsonl` and to the log.
+
+        Raises:
+            TrainingError: If the run diverges.
+        """
+        left: float | None = None
         evaluation = (value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_runtime"))
         self._pace.pause(sum(evaluation))
         if "loss" in logs and self._pace.since is not None:
             tokens = self.accelerator.reduce(torch.tensor(float(self._pace.tokens), device=self.args.device))
-            logs["tokens_per_second"] = round(float(tokens) / (time.perf_counter() - self._pace.since), 1)
+            seconds = self._pace.seconds
+            logs["tokens_per_second"] = round(float(tokens) / seconds, 1)
+            updates = max(1, self.state.global_step - self._reported)
+            left = seconds / updates * (self.stage.steps - self.state.global_step)
+            self._reported = self.state.global_step
             self._pace = _Pace(0, time.perf_counter())
         super().log(logs, start_time)
+        entry = {"step": self.state.global_step, **_without_times(logs)}
         # the trainer's last entry has `train_runtime` and covers only the updates since the last interruption
         if self.is_world_process_zero() and "train_runtime" not in logs:
-            reported = {name: value for name, value in logs.items() if not name.endswith(_UNREPORTED)}
-            entry = {"step": self.state.global_step, **reported}
             append_metrics(self.folder, entry)
-            _logger.info("%s", "  ".join(f"{name} {_short(value)}" for name, value in entry.items()))
+            _logger.info("%s", format_entry(entry, self.stage.steps, left))
+        if "loss" in logs:
+            self._check_divergence(entry)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -276,11 +339,23 @@ class StageMixin(Trainer):
 
     def _stop(self, reason: str, step: int) -> NoReturn:
         texts = [text for batch in self._batches for text in self.texts_of(batch)]
-        checkpoint = last_checkpoint(self.folder)
-        kept = f"{checkpoint} is whole and untouched" if checkpoint else "no checkpoint had been written"
         raise TrainingError(
-            f"{reason} at step {step} on texts {texts}; {kept}. Lower learning_rate or set precision: float32"
+            f"{reason} at step {step} on texts {texts}; {self._kept()}. Lower learning_rate or set precision: float32"
         )
+
+    def _kept(self) -> str:
+        """What remains of the run."""
+        checkpoint = last_checkpoint(self.folder)
+        return f"{checkpoint} is whole and untouched" if checkpoint else "no checkpoint had been written"
+
+    def _check_divergence(self, entry: dict[str, Any]) -> None:
+        """Raises if the loss is far above its start; all processes have the same losses."""
+        self._losses.append(entry)
+        if self.stage.stop_diverged and (reason := divergence(self._losses)):
+            raise TrainingError(
+                f"{reason}; {self._kept()}. Lower learning_rate, or raise warmup_steps or batch_size, in another "
+                "folder; stop_diverged: false trains on"
+            )
 
     def _check_weights(self) -> None:
         """Raises if a weight is not finite; called before the weights are written anywhere."""
@@ -327,6 +402,9 @@ class StageMixin(Trainer):
                 f"{folder} could not be written: {reason}. Free space there and start again: it goes on from the last "
                 "checkpoint"
             ) from error
+        if self.args.should_save and time.monotonic() - self._drawn > _SECONDS_BETWEEN_PICTURES:
+            draw_loss(self.folder)
+            self._drawn = time.monotonic()
         self._pace.pause(time.perf_counter() - started)
 
 
@@ -334,12 +412,12 @@ class StageMixin(Trainer):
 def training_mode(model: LLM2Comp, settings: StageSettings) -> Iterator[None]:
     """Recomputes activations inside the block if the settings say so; afterwards the model is in eval mode."""
     backbone = model.encoder.backbone
-    if settings.gradient_checkpointing:
+    if settings.gradient_checkpointing is True:
         backbone.enable_checkpointing()
     try:
         yield
     finally:
-        if settings.gradient_checkpointing:
+        if settings.gradient_checkpointing is True:
             language_model: Any = backbone.language_model
             # the name depends on the version of transformers
             disable = getattr(language_model, "activation_checkpointing_disable", None)
@@ -353,5 +431,5 @@ def train_in_float32(model: torch.nn.Module) -> None:
         parameter.data = parameter.data.float()
 
 
-def _short(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+def _without_times(logs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in logs.items() if not name.endswith(_UNREPORTED)}

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
 from llm2comp.atomic import staged_folder
 from llm2comp.corpus.triples import read_rows
@@ -39,12 +39,13 @@ _logger = logging.getLogger(__name__)
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
-def pretrain(settings: PretrainSettings, output: Path) -> Path:
+def pretrain(settings: PretrainSettings, output: Path, *, callbacks: Sequence[TrainerCallback] = ()) -> Path:
     """Trains tokenizer and model unless they are finished; an interrupted run resumes from its last checkpoint.
 
     Args:
         settings: See `PretrainSettings`.
         output: Folder of tokenizer, tokenized texts, checkpoints, `metrics.jsonl` and the finished `backbone/`.
+        callbacks: Callbacks of the transformers trainer, to observe the model during training.
 
     Returns:
         Folder of the finished backbone, in bfloat16, loadable by transformers.
@@ -81,6 +82,7 @@ def pretrain(settings: PretrainSettings, output: Path) -> Path:
             args=arguments,
             train_dataset=RunRows(rows, length=settings.steps * settings.batch_size, seed=settings.seed),
             eval_dataset=Subset(heldout, range(min(HELDOUT_ROWS, len(heldout)))),
+            callbacks=list(callbacks),
         ).run()
         with main_process_first() as main:
             if main:

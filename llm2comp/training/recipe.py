@@ -8,7 +8,7 @@ import gc
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,9 @@ from llm2comp.backbone.hardware import multiplies_bfloat16
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
 from llm2comp.model_folder import CONFIG_FILE
+from llm2comp.training.checkpoints import last_checkpoint
+from llm2comp.training.loop import division_problems, tracker_problems
+from llm2comp.training.loss_plot import draw_loss
 from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.run_folder import (
@@ -28,12 +31,13 @@ from llm2comp.training.run_folder import (
     remember_settings,
     settings_values,
     sole_user,
+    updates_before,
     write_run_file,
 )
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 from llm2comp.training.vocabulary import trim_vocabulary
 
-__all__ = ["run_recipe", "run_stage", "starting_point", "train_once"]
+__all__ = ["check_trainable", "first_model", "run_recipe", "run_stage", "starting_point", "train_once"]
 
 _Model = TypeVar("_Model", bound=LLM2Comp)
 
@@ -57,6 +61,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         SettingsError: If a stage there was begun with other settings.
         LLM2CompError: As the stages.
     """
+    check_trainable({name: stage for name in ("pretrain", *_STAGES) if (stage := getattr(recipe, name)) is not None})
     with sole_user(output):
         _check_begun(recipe, output)
         if processes().is_main_process:
@@ -66,19 +71,44 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         for field, name in _DERIVED:
             _derive(field, getattr(recipe, field), output / name)
         previous: Path | None = None
-        for name in _STAGES:
-            settings: StageSettings | None = getattr(recipe, name)
-            if settings is not None:
-                start = starting_point(recipe.model, backbone, previous, settings)
-                previous = run_stage(name, settings, output / name, start, recipe.model)
+        stages = [name for name in _STAGES if getattr(recipe, name) is not None]
+        for name in stages:
+            settings: StageSettings = getattr(recipe, name)
+            start = starting_point(recipe.model, backbone, previous, settings)
+            is_last = name == stages[-1]
+            if is_last:
+                _keep_shorter(output, updates_before(output / name, _begun_with(settings, recipe.model)))
+            previous = run_stage(name, settings, output / name, start, recipe.model, final=is_last)
         assert previous is not None  # a recipe has a stage
         return _finish(previous, output / "model", recipe.model)
 
 
+def check_trainable(stages: Mapping[str, StageSettings]) -> None:
+    """Checks what stages need of this machine, before the first of them is trained.
+
+    Raises:
+        SettingsError: Naming all stages whose batches cannot be divided among the devices, or whose trackers are not
+            installed.
+    """
+    problems = [
+        f"{name}: {problem}"
+        for name, settings in stages.items()
+        for problem in (*division_problems(settings), *tracker_problems(settings))
+    ]
+    if problems:
+        raise SettingsError(*problems)
+
+
 def run_stage(
-    name: str, settings: StageSettings, folder: Path, start: Callable[[], LLM2Comp], model_settings: ModelSettings
+    name: str,
+    settings: StageSettings,
+    folder: Path,
+    start: Callable[[], LLM2Comp],
+    model_settings: ModelSettings,
+    *,
+    final: bool = False,
 ) -> Path:
-    """Trains one stage, unless its model exists.
+    """Trains one stage, unless its model exists; with more `steps` than before, a finished one is trained further.
 
     Args:
         name: Name of the stage, for the log.
@@ -86,6 +116,8 @@ def run_stage(
         folder: Folder of checkpoints, `metrics.jsonl` and the finished `model/`.
         start: Loads the model that the stage starts from; see `starting_point`.
         model_settings: Remembered with the stage's settings; their adapter is the new one of `adapter: merge`.
+        final: Whether no stage follows, so that the model is saved in the precision of the settings; else it is saved
+            as it was trained.
 
     Returns:
         Folder of the finished model.
@@ -104,7 +136,8 @@ def run_stage(
             assert isinstance(settings, ContrastiveSettings)
             train_contrastive(model, settings, folder, fresh_adapter=model_settings.adapter)
 
-    return train_once(name, settings, folder, start, model_settings, train)
+    weights = model_settings.weights if final else None
+    return train_once(name, settings, folder, start, model_settings, train, weights=weights)
 
 
 def train_once(
@@ -116,8 +149,12 @@ def train_once(
     train: Callable[[_Model], object],
     *,
     mark: str = CONFIG_FILE,
+    weights: str | None = None,
 ) -> Path:
     """Trains a model and saves it, unless the finished model exists.
+
+    With more `steps` than before the run goes on from its last checkpoint; the model that it had made is kept beside
+    the new one as `model-UPDATES`.
 
     Args:
         name: Name of the stage, for the log.
@@ -127,6 +164,7 @@ def train_once(
         model_settings: Remembered with the stage's settings.
         train: Trains the model in place.
         mark: File by which a finished model is recognized.
+        weights: Precision of the saved weights; None saves them as they were trained.
 
     Returns:
         Folder of the finished model.
@@ -138,21 +176,42 @@ def train_once(
     finished = folder / "model"
     begun = _begun_with(settings, model_settings)
     _check_trained(folder, begun)
-    if (finished / mark).is_file():
+    shorter = updates_before(folder, begun)
+    if (finished / mark).is_file() and shorter is None:
         _logger.info("%s: finished before", name)
         return finished
+    if (finished / mark).is_file() and last_checkpoint(folder) is None:
+        raise SettingsError(
+            f"{folder} was finished after {shorter} updates, and has no checkpoint to go on from to {settings.steps}; "
+            "train its model further in another folder"
+        )
     with sole_user(folder):
+        _keep_shorter(folder, shorter)
         if processes().is_main_process:
             remember_settings(folder, begun)
         set_seed(settings.seed)  # a fresh adapter is drawn at random
         model = start()
-        train(model)
+        try:
+            train(model)
+        finally:
+            if processes().is_main_process:
+                draw_loss(folder)
         with main_process_first() as main:
             if main:
-                model.save(finished)
+                model.save(finished, **({"weights_dtype": weights} if weights is not None else {}))
     del model
     gc.collect()  # trainer and model refer to each other, and the next stage needs the memory
     return finished
+
+
+def _keep_shorter(folder: Path, updates: int | None) -> None:
+    """Renames the model of a shorter run, which is about to be trained further."""
+    if updates is None or not processes().is_main_process or not (folder / "model").is_dir():
+        return
+    kept = folder / f"model-{updates}"
+    shutil.rmtree(kept, ignore_errors=True)
+    (folder / "model").rename(kept)
+    _logger.info("trained further from update %d; the model so far is %s", updates, kept)
 
 
 def starting_point(
@@ -160,7 +219,7 @@ def starting_point(
 ) -> Callable[[], LLM2Comp]:
     """Function that loads a stage's first model: that of the previous stage, or an untrained encoder."""
     if previous is None:
-        return lambda: _first_model(settings, backbone, stage.precision)
+        return lambda: first_model(settings, backbone, stage.precision)
     dtype = "bfloat16" if _weights(settings, stage.precision) is torch.bfloat16 else "float32"
     return lambda: load(previous, dtype=dtype)
 
@@ -207,7 +266,8 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
     )
     missing: Path | None = None
     for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):
-        _check_trained(output / name, _begun_with(getattr(recipe, name), recipe.model))
+        is_last = not any((output / later).is_dir() for later in _STAGES[_STAGES.index(name) + 1 :])
+        _check_trained(output / name, _begun_with(getattr(recipe, name), recipe.model), may_grow=is_last)
         if missing is not None and (output / name).is_dir():
             raise SettingsError(
                 f"{output / name} was made from {missing}, which is not finished: delete {output / name} too, so that "
@@ -217,21 +277,23 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
             missing = output / name / "model"
 
 
-def _check_trained(folder: Path, settings: dict[str, Any]) -> None:
+def _check_trained(folder: Path, settings: dict[str, Any], *, may_grow: bool = True) -> None:
     """Compares settings with those the folder was begun with, once it contains a checkpoint or a model.
+
+    `may_grow` allows more `steps` than before.
 
     Raises:
         SettingsError: Naming the fields that differ.
     """
     if (folder / "model").is_dir() or any(folder.glob("checkpoint-*")):
-        check_settings(folder, settings)
+        check_settings(folder, settings, may_grow=may_grow)
 
 
 def _begun_with(settings: StageSettings, model: ModelSettings) -> dict[str, Any]:
     return {**settings_values(settings), "model": settings_values(model)}
 
 
-def _first_model(settings: ModelSettings, backbone: str | Path, precision: str) -> LLM2Comp:
+def first_model(settings: ModelSettings, backbone: str | Path, precision: str) -> LLM2Comp:
     """The untrained encoder a recipe starts from."""
     model = LLM2Comp.from_backbone(
         backbone,

@@ -1,15 +1,17 @@
 """Recipes: YAML files that describe how a model is made, from its backbone to its last stage."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from llm2comp.errors import SettingsError
+from llm2comp.training.defaults import fill_recipe
 from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
-from llm2comp.training.settings_file import parse_yaml, read_text_file, to_settings
+from llm2comp.training.settings_file import build_settings, parse_yaml, read_text_file
+from llm2comp.training.sources import missing_sources
 
 __all__ = ["Recipe", "read_recipe", "shipped_recipes", "stage_values"]
 
@@ -40,28 +42,28 @@ class Recipe:
     """Stage 3 again, on longer passages: a small model trained on short passages alone is poor on long ones."""
 
     def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise SettingsError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        """Contradictions between the stages, one sentence each."""
         if (self.model.backbone is None) == (self.pretrain is None):
-            raise SettingsError(
-                "give either model.backbone or pretrain: a recipe starts from a language model or makes one"
-            )
+            yield "give either model.backbone or pretrain: a recipe starts from a language model or makes one"
         for name in ("unsupervised", "supervised", "lengthen"):
             stage: ContrastiveSettings | None = getattr(self, name)
             if stage is not None and bool(stage.corpora) != (name == "unsupervised"):
-                raise SettingsError(f"{name} needs {'corpora' if name == 'unsupervised' else 'pairs'}")
+                yield f"{name} needs {'corpora' if name == 'unsupervised' else 'pairs'}"
         if self.lengthen and not self.supervised:
-            raise SettingsError("lengthen continues supervised, which is not given")
+            yield "lengthen continues supervised, which is not given"
         if not (self.compression or self.unsupervised or self.supervised):
-            raise SettingsError(
-                "give compression, unsupervised or supervised: a recipe without a stage makes no encoder"
-            )
+            yield "give compression, unsupervised or supervised: a recipe without a stage makes no encoder"
         if self.compression and self.compression.max_tokens + self.model.memory_tokens > self.model.max_length:
-            raise SettingsError(
+            yield (
                 f"compression.max_tokens {self.compression.max_tokens} and model.memory_tokens "
-                f"{self.model.memory_tokens} "
-                f"exceed model.max_length {self.model.max_length}"
+                f"{self.model.memory_tokens} exceed model.max_length {self.model.max_length}"
             )
         if self.pretrain and self.model.max_length > self.pretrain.shape.max_positions:
-            raise SettingsError(
+            yield (
                 f"model.max_length {self.model.max_length} exceeds pretrain.shape.max_positions "
                 f"{self.pretrain.shape.max_positions}"
             )
@@ -76,28 +78,44 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def read_recipe(name_or_file: str | Path, *, data: Path | None = None, pairs: Path | None = None) -> Recipe:
-    """A recipe, with every field checked.
+def read_recipe(
+    name_or_file: str | Path, *, data: Path | None = None, pairs: Path | None = None, sources: bool = False
+) -> Recipe:
+    """A recipe, with every field checked; fields that are left out get the defaults of single stages.
 
     Args:
         name_or_file: Name of a shipped recipe, or a YAML file.
         data: Folder that replaces `{data}` in the recipe.
         pairs: Folder that replaces `{pairs}`, where derived pairs are written; `{long_pairs}` is beside it.
+        sources: Whether the files and folders of texts that it names must exist.
 
     Raises:
-        SettingsError: Naming the file and the field that is unknown, missing, of the wrong type or in contradiction to
-            another field.
+        SettingsError: All fields that are unknown, missing, of the wrong type or in contradiction to others, of all
+            stages, and missing files; each with the name of the recipe's file.
     """
+    where = str(name_or_file)
     places = {"{data}": data, "{pairs}": pairs, "{long_pairs}": pairs.with_name("long_pairs") if pairs else None}
-    recipe = to_settings(Recipe, _values(name_or_file, places), where=str(name_or_file))
-    for stage, derived, place in (("supervised", "derive", "{pairs}"), ("lengthen", "derive_long", "{long_pairs}")):
-        settings: ContrastiveSettings | None = getattr(recipe, stage)
-        if settings is not None and str(places[place]) in settings.pairs and getattr(recipe, derived) is None:
-            raise SettingsError(
-                f"{name_or_file}: {stage}.pairs reads {place}, which only {derived} makes; add {derived} or name the "
-                "files"
-            )
+    values = _values(name_or_file, places)
+    problems: list[str] = []
+    if isinstance(values, Mapping):
+        values, lengths = fill_recipe(values)
+        problems += [f"{where}: {problem}" for problem in (*lengths, *_pairs_problems(values, places))]
+        if sources:
+            missing = missing_sources(values, made=map(str, places.values()))
+            problems += [f"{where}: {missing}"] if missing else []
+    recipe = build_settings(Recipe, values, where, problems)
+    if recipe is None or problems:
+        raise SettingsError(*problems)
     return recipe
+
+
+def _pairs_problems(values: Mapping[str, Any], places: Mapping[str, Path | None]) -> Iterator[str]:
+    """Stages that read derived pairs which nothing in the recipe derives."""
+    for stage, derived, place in (("supervised", "derive", "{pairs}"), ("lengthen", "derive_long", "{long_pairs}")):
+        fields = values.get(stage)
+        pairs = fields.get("pairs") if isinstance(fields, Mapping) else None
+        if isinstance(pairs, list) and str(places[place]) in pairs and values.get(derived) is None:
+            yield f"{stage}.pairs reads {place}, which only {derived} makes; add {derived} or name the files"
 
 
 def _values(name_or_file: str | Path, places: Mapping[str, Path | None], above: tuple[str, ...] = ()) -> Any:

@@ -28,6 +28,7 @@ __all__ = [
     "remember_settings",
     "settings_values",
     "sole_user",
+    "updates_before",
     "write_run_file",
 ]
 
@@ -43,8 +44,12 @@ _MAY_CHANGE = (
     "micro_batch",
     "report_to",
     "save_steps",
+    "stop_diverged",
 )
 """Fields of a stage that affect memory, checkpoints and reports, but not the trained weights."""
+
+_LENGTH = ("decay_steps", "steps", "warmup_steps")
+"""Fields that change when a run is continued with more updates."""
 
 
 def processes() -> "PartialState":
@@ -115,11 +120,16 @@ def remember_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     write_run_file(folder / SETTINGS_FILE, [json.dumps(content, indent=2), "\n"])
 
 
-def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(folder: Path, settings: Mapping[str, Any], *, may_grow: bool = False) -> None:
     """Compares settings with those a folder was begun with, if it was begun.
 
     Settings of memory, checkpoints and reports may change, and the folder may have moved together with the files
     beside it.
+
+    Args:
+        folder: The folder.
+        settings: The present settings.
+        may_grow: Whether `steps` may be more than before; warm-up and decay, which follow from it, may then change.
 
     Raises:
         SettingsError: Naming the fields that differ, with both values.
@@ -129,13 +139,21 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         return
     before = _FORMAT.read(path)
     then, now = Path(before.get("folder", folder)).parent, folder.resolve().parent
-    compared = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
+    may_change = (*_MAY_CHANGE, *(_LENGTH if may_grow and updates_before(folder, settings) else ()))
+    compared = {name: value for name, value in settings.items() if name not in may_change}
     changed = changed_fields(before, compared, moved=lambda text: text.replace(f"{then}{os.sep}", f"{now}{os.sep}", 1))
     if changed:
         raise SettingsError(
             f"{folder} was begun with other settings: {'; '.join(changed)}. Give those again, or another output "
             f"folder, or delete {folder} to train again"
         )
+
+
+def updates_before(folder: Path, settings: Mapping[str, Any]) -> int | None:
+    """Updates that a folder was begun with, if those of the settings are more; None otherwise."""
+    path = folder / SETTINGS_FILE
+    before = _FORMAT.read(path).get("steps") if path.is_file() else None
+    return before if isinstance(before, int) and before < settings.get("steps", 0) else None
 
 
 def changed_fields(

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -33,32 +33,36 @@ def check_fields(settings: Any, *, least: Mapping[float, Sequence[str]]) -> None
         least: Names of fields by their smallest allowed value.
 
     Raises:
-        SettingsError: Naming the field.
+        SettingsError: Naming the fields.
     """
+    _report(_field_problems(settings, least))
+
+
+def _report(problems: Iterator[str]) -> None:
+    """Raises a SettingsError with all problems, if there are any."""
+    if listed := list(problems):
+        raise SettingsError(*listed)
+
+
+def _field_problems(settings: Any, least: Mapping[float, Sequence[str]]) -> Iterator[str]:
+    """What `check_fields` finds, one sentence per field."""
+    bounds = {name: bound for bound, names in least.items() for name in names}
     for name, hint in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
         if isinstance(value, float) and not math.isfinite(value):
-            raise SettingsError(f"{name} is {value}; give a finite number")
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise SettingsError(f"{name} is {value!r}; give {' or '.join(map(str, get_args(hint)))}")
-    for bound, names in least.items():
-        for name in names:
-            if (value := getattr(settings, name)) is not None and value < bound:
-                raise SettingsError(f"{name} is {value}; it must be at least {bound:g}")
+            yield f"{name} is {value}; give a finite number"
+        elif get_origin(hint) is Literal and value not in get_args(hint):
+            yield f"{name} is {value!r}; give {' or '.join(map(str, get_args(hint)))}"
+        elif name in bounds and value is not None and value < bounds[name]:
+            yield f"{name} is {value}; it must be at least {bounds[name]:g}"
 
 
-def _check_corpora(corpora: Sequence[str], heldout: str | None) -> None:
-    """Checks the sources of running text.
-
-    Raises:
-        SettingsError: If there is none, or the held-out texts would be trained on.
-    """
+def _corpora_problems(corpora: Sequence[str], heldout: str | None) -> Iterator[str]:
+    """Whether there is a source of running text, and the held-out texts are not trained on."""
     if not corpora:
-        raise SettingsError("corpora is empty; name at least one source of running text")
+        yield "corpora is empty; name at least one source of running text"
     if heldout in corpora:
-        raise SettingsError(
-            f"heldout {heldout!r} is also in corpora: the held-out loss would be measured on training text"
-        )
+        yield f"heldout {heldout!r} is also in corpora: the held-out loss would be measured on training text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +90,8 @@ class StageSettings:
     one pass; `micro_batch` saves memory and keeps the candidates of the whole batch."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Arithmetic of matrix products; auto is bfloat16 on hardware with native bfloat16 products, else float32."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Recompute activations in the backward pass: less memory, more time. auto does so where they would not fit."""
     seed: int = 0
     """Seed of the order of the data, of dropout and of new weights."""
     log_steps: int = 10
@@ -96,31 +100,37 @@ class StageSettings:
     """Updates between checkpoints; an interrupted run loses at most this many."""
     eval_steps: int = 200
     """Updates between measurements of the held-out loss."""
-    report_to: tuple[str, ...] = ()
-    """Experiment trackers supported by transformers, such as wandb or tensorboard."""
+    report_to: tuple[str, ...] | str = ()
+    """Experiment trackers supported by transformers, such as wandb or tensorboard; one may be given as a text."""
+    stop_diverged: bool = True
+    """End the run once its loss is far above what it began with: twice as high, and by more than one nat."""
 
     def __post_init__(self) -> None:
-        check_fields(
-            self,
-            least={
-                1: ("steps", "batch_size", "accumulation", "log_steps", "save_steps", "eval_steps"),
-                0: ("warmup_steps", "weight_decay", "clip", "seed"),
-            },
-        )
+        if isinstance(self.report_to, str):
+            object.__setattr__(self, "report_to", (self.report_to,))
+        _report(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        """What is wrong, one sentence each."""
+        least = {
+            1: ("steps", "batch_size", "accumulation", "log_steps", "save_steps", "eval_steps"),
+            0: ("warmup_steps", "weight_decay", "clip", "seed"),
+        }
+        yield from _field_problems(self, least)
         if not 0 <= self.learning_rate_floor <= self.learning_rate or self.learning_rate == 0:
-            raise SettingsError(
+            yield (
                 f"learning_rate_floor {self.learning_rate_floor} and learning_rate {self.learning_rate}: give 0 <= "
                 "floor <= rate and a rate above 0"
             )
-        if self.warmup_steps >= (self.decay_steps or self.steps):
-            raise SettingsError(
+        if self.steps >= 1 and self.warmup_steps >= (self.decay_steps or self.steps):
+            yield (
                 f"warmup_steps {self.warmup_steps} must be below {'decay_steps' if self.decay_steps else 'steps'} "
                 f"{self.decay_steps or self.steps}"
             )
         if self.decay_steps is not None and self.decay_steps < self.steps:
-            raise SettingsError(f"decay_steps {self.decay_steps} must not be below steps {self.steps}")
-        if self.batch_size % self.accumulation:
-            raise SettingsError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
+            yield f"decay_steps {self.decay_steps} must not be below steps {self.steps}"
+        if self.accumulation >= 1 and self.batch_size % self.accumulation:
+            yield f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +145,14 @@ class VocabularySettings:
     """File of the tokens to keep instead, one per line as in the tokenizer's vocabulary, single bytes included."""
 
     def __post_init__(self) -> None:
-        check_fields(self, least={1: ("tokens",)})
+        _report(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from _field_problems(self, {1: ("tokens",)})
         if bool(self.corpora) == (self.file is not None):
-            raise SettingsError("give either corpora or file: the texts whose tokens are kept, or the tokens")
+            yield "give either corpora or file: the texts whose tokens are kept, or the tokens"
         if self.file is not None and self.tokens is not None:
-            raise SettingsError("tokens limits the tokens of corpora; a file names the tokens themselves")
+            yield "tokens limits the tokens of corpora; a file names the tokens themselves"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,21 +185,20 @@ class ModelSettings:
     as int8 with a float16 scale per row."""
 
     def __post_init__(self) -> None:
-        check_fields(self, least={1: ("memory_tokens", "layers")})
+        _report(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from _field_problems(self, {1: ("memory_tokens", "layers")})
         if self.backbone_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.backbone_sha256):
-            raise SettingsError(f"backbone_sha256 is {self.backbone_sha256!r}; give the 64 hex digits of a SHA-256")
+            yield f"backbone_sha256 is {self.backbone_sha256!r}; give the 64 hex digits of a SHA-256"
         if self.max_length < self.memory_tokens + 2:
-            raise SettingsError(
-                f"max_length {self.max_length} leaves no room for a text beside memory_tokens {self.memory_tokens}"
-            )
+            yield f"max_length {self.max_length} leaves no room for a text beside memory_tokens {self.memory_tokens}"
         mode, threshold = self.pooling.get("mode"), self.pooling.get("threshold")
         if not (
             dict(self.pooling) == {"mode": "mean"}
             or (mode == "cluster" and isinstance(threshold, float) and len(self.pooling) == 2)
         ):
-            raise SettingsError(
-                f"pooling is {dict(self.pooling)}; give {{mode: mean}} or {{mode: cluster, threshold: 0.9}}"
-            )
+            yield f"pooling is {dict(self.pooling)}; give {{mode: mean}} or {{mode: cluster, threshold: 0.9}}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +219,14 @@ class BackboneShape:
     """Longest input in tokens."""
 
     def __post_init__(self) -> None:
-        check_fields(self, least={1: ("hidden", "layers", "heads", "intermediate", "max_positions")})
+        _report(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from _field_problems(self, {1: ("hidden", "layers", "heads", "intermediate", "max_positions")})
         if not 259 <= self.vocabulary <= 65_536:
-            raise SettingsError(
-                f"vocabulary is {self.vocabulary}; give between 259 (256 bytes and 3 special tokens) and 65536"
-            )
-        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
-            raise SettingsError(
+            yield f"vocabulary is {self.vocabulary}; give between 259 (256 bytes and 3 special tokens) and 65536"
+        if self.heads >= 1 and (self.hidden % self.heads or (self.hidden // self.heads) % 2):
+            yield (
                 f"hidden {self.hidden} / heads {self.heads} must be an even whole number: rotary positions turn pairs "
                 "of dimensions"
             )
@@ -233,16 +246,15 @@ class PretrainSettings(StageSettings):
     tokenizer_share: float = 0.3
     """Share of the texts, selected by hash, that the tokenizer is trained on; above 0, at most 1."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, least={2: ("sequence_length",)})
-        _check_corpora(self.corpora, self.heldout)
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        if self.sequence_length < 2:
+            yield f"sequence_length is {self.sequence_length}; it must be at least 2"
+        yield from _corpora_problems(self.corpora, self.heldout)
         if not 0 < self.tokenizer_share <= 1:
-            raise SettingsError(f"tokenizer_share is {self.tokenizer_share}; give a share above 0, at most 1")
+            yield f"tokenizer_share is {self.tokenizer_share}; give a share above 0, at most 1"
         if self.sequence_length > self.shape.max_positions:
-            raise SettingsError(
-                f"sequence_length {self.sequence_length} exceeds shape.max_positions {self.shape.max_positions}"
-            )
+            yield f"sequence_length {self.sequence_length} exceeds shape.max_positions {self.shape.max_positions}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,14 +279,14 @@ class CompressionSettings(StageSettings):
     """If all weights are trained: keep the token embeddings and start from new layers, of which the first and the last
     average over the tokens; teacher and reader keep the original layers. For small backbones (see `fresh_layers`)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, least={1: ("margin", "chunk_rows"), 0: ("min_characters",)})
-        _check_corpora(self.corpora, self.heldout)
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
+        for bound, name in ((1, "margin"), (1, "chunk_rows"), (0, "min_characters")):
+            if (value := getattr(self, name)) is not None and value < bound:
+                yield f"{name} is {value}; it must be at least {bound}"
+        yield from _corpora_problems(self.corpora, self.heldout)
         if self.max_tokens < 2 * self.margin + 1:
-            raise SettingsError(
-                f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides"
-            )
+            yield f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,8 +314,9 @@ class ContrastiveSettings(StageSettings):
     """Divisor of the similarities."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """Similarity of two embeddings: cosine or dot product."""
-    micro_batch: int | None = None
-    """Texts per forward pass (GradCache): memory does not grow with batch_size. None takes a batch in one pass."""
+    micro_batch: int | Literal["auto"] | None = "auto"
+    """Rows per forward pass (GradCache): memory does not grow with batch_size. None takes a batch in one pass; auto
+    does so where it fits, else the largest number of rows that does."""
     max_query_tokens: int | None = None
     """Longest query in training, in tokens, memory tokens included; None is the model's maximum."""
     max_passage_tokens: int | None = None
@@ -318,22 +331,22 @@ class ContrastiveSettings(StageSettings):
     freeze_memory: bool = False
     """Do not train the memory tokens, as in the published stage 2."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
         if bool(self.corpora) == bool(self.pairs):
-            raise SettingsError(
-                "give either corpora (stage 2, unsupervised) or pairs (stage 3, supervised), not both and not neither"
-            )
-        check_fields(self, least={0: ("max_negatives", "heldout_rows", "attention_dropout")})
+            yield "give either corpora (stage 2, unsupervised) or pairs (stage 3, supervised), not both and not neither"
+        for name in ("max_negatives", "heldout_rows", "attention_dropout"):
+            if (value := getattr(self, name)) < 0:
+                yield f"{name} is {value}; it must be at least 0"
         if self.embedding_learning_rate is not None and self.embedding_learning_rate <= 0:
-            raise SettingsError(f"embedding_learning_rate is {self.embedding_learning_rate}; it must be above 0")
+            yield f"embedding_learning_rate is {self.embedding_learning_rate}; it must be above 0"
         if self.temperature <= 0:
-            raise SettingsError(f"temperature is {self.temperature}; it must be above 0")
+            yield f"temperature is {self.temperature}; it must be above 0"
         if self.attention_dropout >= 1:
-            raise SettingsError(f"attention_dropout is {self.attention_dropout}; it must be below 1")
+            yield f"attention_dropout is {self.attention_dropout}; it must be below 1"
         if wrong := [name for name, share in self.mixture.items() if not 0 <= share < math.inf]:
-            raise SettingsError(f"mixture of {', '.join(wrong)} must be a finite number of at least 0")
+            yield f"mixture of {', '.join(wrong)} must be a finite number of at least 0"
         if self.corpora and self.mixture:
-            raise SettingsError("mixture weighs the data sets of pairs; corpora take none")
-        if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch_size:
-            raise SettingsError(f"micro_batch {self.micro_batch} must be between 1 and batch_size {self.batch_size}")
+            yield "mixture weighs the data sets of pairs; corpora take none"
+        if isinstance(self.micro_batch, int) and not 1 <= self.micro_batch <= self.batch_size:
+            yield f"micro_batch {self.micro_batch} must be between 1 and batch_size {self.batch_size}"

@@ -3,6 +3,7 @@
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -10,7 +11,7 @@ import yaml
 
 from llm2comp.errors import SettingsError, one_line
 
-__all__ = ["parse_yaml", "read_fields", "read_text_file", "to_settings"]
+__all__ = ["build_settings", "parse_yaml", "read_fields", "read_text_file", "to_settings"]
 
 _Settings = TypeVar("_Settings")
 
@@ -78,54 +79,99 @@ def to_settings(kind: type[_Settings], values: Any, *, where: str) -> _Settings:
         where: File and field that error messages begin with.
 
     Raises:
-        SettingsError: If a field is unknown, missing or of the wrong type, or the settings contradict each other.
+        SettingsError: All fields that are unknown (with the nearest known one), missing or of the wrong type, and all
+            settings that contradict each other.
     """
+    problems: list[str] = []
+    settings = build_settings(kind, values, where, problems)
+    if settings is None:
+        raise SettingsError(*problems)
+    return settings
+
+
+def build_settings(kind: type[_Settings], values: Any, where: str, problems: list[str]) -> _Settings | None:
+    """A settings object as `to_settings` makes it; None if it has problems, which are appended."""
     if not isinstance(values, Mapping):
-        raise SettingsError(f"{where}: expected fields with values, found {type(values).__name__}")
+        problems.append(f"{where}: expected fields with values, found {type(values).__name__}")
+        return None
+    before = len(problems)
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := [name for name in values if name not in known]:
-        raise SettingsError(f"{where}: unknown field {', '.join(map(str, unknown))}; known: {', '.join(known)}")
+    problems += [_unknown(str(name), list(known), where) for name in values if name not in known]
     needed = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
     if missing := sorted(needed - set(values)):
-        raise SettingsError(f"{where}: {', '.join(missing)} must be given")
-    converted = {name: _convert(value, hints[name], f"{where}: {name}") for name, value in values.items()}
+        problems.append(f"{where}: {', '.join(missing)} must be given")
+    converted = {
+        name: _convert(value, hints[name], f"{where}: {name}", problems)
+        for name, value in values.items()
+        if name in known
+    }
+    if len(problems) > before:
+        return None
     try:
         return kind(**converted)
     except SettingsError as error:
-        raise SettingsError(error.args[0] if str(error).startswith(where) else f"{where}: {error}") from error
+        problems += [each if each.startswith(where) else f"{where}: {each}" for each in error.problems]
+        return None
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _unknown(name: str, known: list[str], where: str) -> str:
+    """Message about an unknown field, with the nearest known one, or all if none is near."""
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    return f"{where}: unknown field {name}; {hint}"
+
+
+def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
+    """The value as the type of its field; None, with a problem appended, if it is of another type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(value, next(argument for argument in arguments if argument is not type(None)), where)
+        return _convert_to_one(value, [kind for kind in arguments if kind is not type(None)], where, problems)
     if is_dataclass(hint) and isinstance(hint, type):
-        return to_settings(hint, value, where=where)
+        return build_settings(hint, value, where, problems)
     if origin is Literal:
         if value not in arguments:
-            raise SettingsError(f"{where} is {value!r}; give {' or '.join(map(str, arguments))}")
+            problems.append(f"{where} is {value!r}; give {' or '.join(map(str, arguments))}")
         return value
     if origin is tuple and isinstance(value, list) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
-        return tuple(_convert(entry, arguments[0], f"{where}[{place}]") for place, entry in enumerate(value))
+        return tuple(_convert(entry, arguments[0], f"{where}[{place}]", problems) for place, entry in enumerate(value))
     if origin in (Mapping, dict) and isinstance(value, Mapping):
-        return {str(name): _convert(entry, arguments[1], f"{where}.{name}") for name, entry in value.items()}
+        return {str(name): _convert(entry, arguments[1], f"{where}.{name}", problems) for name, entry in value.items()}
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as text
         except ValueError:
             pass
-    if hint is Any or (
-        isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    ):
+    if _fits(value, hint):
         return value
-    raise SettingsError(f"{where} is {value!r}; expected {_kind(hint)}")
+    problems.append(f"{where} is {value!r}; expected {_kind(hint)}")
+    return None
+
+
+def _convert_to_one(value: Any, kinds: list[Any], where: str, problems: list[str]) -> Any:
+    """The value as the first of several types that it fits."""
+    for kind in kinds:
+        misfits: list[str] = []
+        converted = _convert(value, kind, where, misfits)
+        if not misfits:
+            return converted
+    problems += misfits if len(kinds) == 1 else [f"{where} is {value!r}; expected {' or '.join(map(_kind, kinds))}"]
+    return None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a plain type."""
+    return hint is Any or (
+        isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    )
 
 
 def _kind(hint: Any) -> str:
     """Description of a type for error messages."""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
     if get_origin(hint) is tuple:
         arguments = get_args(hint)
         return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"

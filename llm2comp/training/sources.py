@@ -1,7 +1,7 @@
 """Sources of training text: whether the files that settings name exist, and which documents may be trained on."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from llm2comp.corpus.python_docs import is_held_out
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError
 
-__all__ = ["SOURCE_FIELDS", "check_sources", "training_documents"]
+__all__ = ["SOURCE_FIELDS", "check_sources", "missing_sources", "training_documents"]
 
 SOURCE_FIELDS = ("articles", "corpora", "docstrings", "excluded", "heldout", "pairs", "ready")
 """Fields of settings that name texts."""
 _DOCSTRINGS = "python-docs:"
+_NAMED = 3
 _NOT_FILES = ("hub:", _DOCSTRINGS)
 
 
@@ -26,12 +27,25 @@ def check_sources(settings: Any, *, made: Collection[str] = ()) -> None:
         made: Sources that an earlier stage will write; they need not exist yet.
 
     Raises:
-        SettingsError: Naming the first field whose file or folder is missing.
+        SettingsError: Naming the first field whose file or folder is missing, and the other missing ones.
     """
-    for field, source in _sources(settings, ""):
+    if problem := missing_sources(asdict(settings), made=made):
+        raise SettingsError(problem)
+
+
+def missing_sources(values: Mapping[str, Any], *, made: Iterable[str] = ()) -> str:
+    """Message about the files and folders of texts that do not exist, for plain values; empty if all exist."""
+    exempt, missing = set(made), dict[str, str]()
+    for field, source in _sources(values, ""):
         path = source.removeprefix("pairs:")
-        if path not in made and not path.startswith(_NOT_FILES) and not Path(path).exists():
-            raise SettingsError(f"{field}: no file or folder {path!r}")
+        if path not in exempt and not path.startswith(_NOT_FILES) and not Path(path).exists():
+            missing.setdefault(path, field)
+    if not missing:
+        return ""
+    (first, field), *others = missing.items()
+    named = ", ".join(repr(path) for path, _ in others[:_NAMED])
+    more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return f"{field}: no file or folder {first!r}" + (f"; also missing: {named}{more}" if others else "")
 
 
 def training_documents(source: str) -> Iterator[Document]:
@@ -50,13 +64,13 @@ def training_documents(source: str) -> Iterator[Document]:
             yield document
 
 
-def _sources(settings: Any, prefix: str) -> Iterator[tuple[str, str]]:
+def _sources(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """Names and values of all source fields, such as `heldout`, `corpora[0]` or `compression.corpora[0]`."""
-    for field in fields(settings):
-        value, name = getattr(settings, field.name), f"{prefix}{field.name}"
-        if is_dataclass(value):
+    for field, value in values.items():
+        name = f"{prefix}{field}"
+        if isinstance(value, Mapping):
             yield from _sources(value, f"{name}.")
-        elif field.name in SOURCE_FIELDS and isinstance(value, str):
+        elif field in SOURCE_FIELDS and isinstance(value, str):
             yield name, value
-        elif field.name in SOURCE_FIELDS and value:
-            yield from ((f"{name}[{place}]", entry) for place, entry in enumerate(value))
+        elif field in SOURCE_FIELDS and isinstance(value, (list, tuple)):
+            yield from ((f"{name}[{place}]", entry) for place, entry in enumerate(value) if isinstance(entry, str))

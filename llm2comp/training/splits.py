@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from llm2comp.training.sources import training_documents
 __all__ = ["Split", "Splits", "cut_in_two", "passages", "read_splits"]
 
 _TEXTS_PER_BLOCK = 256
+_DOCUMENTS, _TOO_SHORT, _FEW_TOKENS, _CUT = "documents", "too short", "few tokens", "cut"
 _logger = logging.getLogger(__name__)
 
 
@@ -43,15 +45,24 @@ def cut_in_two(tokens: list[int], *, margin: int, seed: int, row: int) -> Split:
     return Split(tokens[:place], tokens[place:])
 
 
-def passages(documents: Iterable[Document], min_characters: int) -> Iterator[tuple[str, str]]:
-    """Pairs (document id, text): paragraphs joined until they reach the length; a shorter rest is dropped."""
+def passages(
+    documents: Iterable[Document], min_characters: int, counts: Counter[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Pairs (document id, text): paragraphs joined until they reach the length; a shorter rest is dropped.
+
+    `counts` gets the number of documents read, and of those too short for a single text.
+    """
     for document in documents:
         paragraphs: list[str] = []
+        made = 0
         for line in document.text.splitlines():
             paragraphs.append(line)
             if sum(map(len, paragraphs)) >= min_characters:
                 yield document.id, "\n".join(paragraphs)
-                paragraphs = []
+                paragraphs, made = [], made + 1
+        if counts is not None:
+            counts[_DOCUMENTS] += 1
+            counts[_TOO_SHORT] += not made
 
 
 class Splits(Dataset[dict[str, Any]]):
@@ -76,21 +87,40 @@ class Splits(Dataset[dict[str, Any]]):
     ) -> None:
         self._settings = settings
         documents = (document for source in corpora for document in training_documents(source))
-        texts = list(islice(self._long_enough(encoder, documents), limit))
+        counts: Counter[str] = Counter()
+        texts = list(islice(self._long_enough(encoder, documents, counts), limit))
         if not texts:
             raise SettingsError(
                 f"no text of at least {settings.min_characters} characters and {2 * settings.margin + 1} tokens in "
-                f"{', '.join(corpora)}"
+                f"{', '.join(corpora)}: {'; '.join(self._left_out(counts)) or 'nothing to train on'}; lower "
+                "min_characters or margin"
             )
         self._ids, self._tokens = zip(*texts, strict=True)
-        _logger.info("%d texts, %d tokens", len(texts), sum(map(len, self._tokens)))
+        enough = f"; no more are needed for {settings.steps} updates" if len(texts) == limit else ""
+        used = f"{len(texts):,} texts, {sum(map(len, self._tokens)):,} tokens"
+        _logger.info("%s", "; ".join([f"{', '.join(corpora)}: {used}", *self._left_out(counts)]) + enough)
 
-    def _long_enough(self, encoder: MemoryEncoder, documents: Iterable[Document]) -> Iterator[tuple[str, np.ndarray]]:
+    def _left_out(self, counts: Counter[str]) -> Iterator[str]:
+        """Why documents and texts are not used, or not as they are."""
+        settings, documents = self._settings, f"{counts[_DOCUMENTS]:,}"
+        if number := counts[_TOO_SHORT]:
+            yield f"too short: {number:,} of {documents} documents, min_characters {settings.min_characters}"
+        if number := counts[_FEW_TOKENS]:
+            yield f"texts of fewer than {2 * settings.margin + 1} tokens (margin {settings.margin}): {number:,}"
+        if number := counts[_CUT]:
+            yield f"cut after {settings.max_tokens} tokens (max_tokens): {number:,}"
+
+    def _long_enough(
+        self, encoder: MemoryEncoder, documents: Iterable[Document], counts: Counter[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """Pairs (document id, token ids as int32) of the texts that can be cut in two, shortened to `max_tokens`."""
-        texts = passages(documents, self._settings.min_characters)
+        texts = passages(documents, self._settings.min_characters, counts)
         while block := list(islice(texts, _TEXTS_PER_BLOCK)):
             for (identity, _), tokens in zip(block, encoder.token_ids([text for _, text in block]), strict=True):
-                if len(tokens) >= 2 * self._settings.margin + 1:
+                counts[_CUT] += len(tokens) > self._settings.max_tokens
+                if len(tokens) < 2 * self._settings.margin + 1:
+                    counts[_FEW_TOKENS] += 1
+                else:
                     yield identity, np.array(tokens[: self._settings.max_tokens], dtype=np.int32)
 
     def __len__(self) -> int:

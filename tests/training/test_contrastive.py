@@ -20,7 +20,8 @@ from llm2comp.errors import CorpusError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training import sources
 from llm2comp.training.checkpoints import trained_weights
-from llm2comp.training.contrastive import contrastive_loss, distinct_sentences, train_contrastive
+from llm2comp.training.contrastive import contrastive_loss, train_contrastive
+from llm2comp.training.contrastive_data import distinct_sentences
 from llm2comp.training.loop import StageMixin
 from llm2comp.training.metrics import read_metrics
 from tests.training.tiny import LORA, small_model, supervised, text, unsupervised, weights_of, write_corpus, write_pairs

@@ -173,12 +173,12 @@ SMALL: dict[str, Any] = {
             "r.yaml: model: adapter: rank is 'x'; expected a whole number",
         ),
         (
-            {"model": {"backbone": "b", "max_length": 100}},
+            {"model": {"backbone": "b", "max_length": 100}, "compression": {**SMALL["compression"], "max_tokens": 512}},
             "r.yaml: compression.max_tokens 512 and model.memory_tokens 8 exceed model.max_length 100",
         ),
         ({"compression": {**SMALL["compression"], "steps": -1}}, "r.yaml: compression: steps is -1"),
         (
-            {"compression": {**SMALL["compression"], "max_tokens": 9}},
+            {"compression": {**SMALL["compression"], "max_tokens": 9, "margin": 10}},
             "r.yaml: compression: max_tokens 9 leaves no room",
         ),
         ({"compression": None}, "r.yaml: give compression, unsupervised or supervised"),
@@ -288,8 +288,8 @@ def edited(recipe: Path, **sections: dict[str, Any]) -> Path:
         ),
         ({"derive": {"seed": 5}}, "run was begun with other settings: derive.seed was 0, now 5"),
         (
-            {"supervised": {"mixture": {"title-lead": 2.0}, "steps": 20}},
-            "supervised was begun with other settings: steps was 13, now 20",
+            {"supervised": {"mixture": {"title-lead": 2.0}, "steps": 9}},
+            "supervised was begun with other settings: steps was 13, now 9",
         ),
     ],
 )

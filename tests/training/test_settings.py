@@ -133,7 +133,7 @@ def test_adapter(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("step: 3", "here: unknown field step; known: steps, batch_size"),
+        ("step: 3", "here: unknown field step; did you mean steps?"),
         ("1: 3", "here: unknown field 1"),
         ("steps: 10", "here: batch_size, corpora, learning_rate must be given"),
         ("steps: ten", "here: steps is 'ten'; expected a whole number"),

@@ -1,13 +1,13 @@
 """Which pretext makes the better encoder: all pretexts from one backbone, on the same texts, updates and seeds.
 
-`python -m llm2comp_benchmarks.ablation.run tiny -o runs/ablation --data DATA --results benchmarks/results/ablation`
-runs it; after an interruption the same command continues. Each model is measured after its pretext, after stage 2, and
-at several numbers of updates of stage 3, into its own result file (see `benchmarks/results/README.md`). Two processes
-can share the work if each has its own seeds or pretexts.
+`llm2comp bench ablation tiny -o runs/ablation --data DATA --results benchmarks/results/ablation` runs it; after an
+interruption the same command continues. Each model is measured after its pretext, after stage 2, and at several numbers
+of updates of stage 3, into its own result file (see `benchmarks/results/README.md`). Two processes can share the work
+if each has its own seeds or pretexts.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import islice
@@ -21,6 +21,7 @@ from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError
 from llm2comp.training.recipe_file import Recipe, read_recipe
 from llm2comp.training.settings_file import read_fields, read_text_file, to_settings
+from llm2comp.training.sources import check_sources
 from llm2comp.training.splits import passages
 from llm2comp_benchmarks.ablation.lineages import Lineage, train_lineage
 from llm2comp_benchmarks.ablation.measure import Measurer
@@ -29,7 +30,7 @@ from llm2comp_benchmarks.evaluate.suites import read_suite
 _HELDOUT_TEXTS = 1000
 _logger = logging.getLogger(__name__)
 
-__all__ = ["AblationPlan", "lineages", "read_plan", "run_ablation"]
+__all__ = ["AblationPlan", "ablate", "lineages", "read_plan", "run_ablation"]
 
 Pretext = Literal["distillation", "continuation", "reconstruction", "mntp", "none"]
 
@@ -129,6 +130,57 @@ def run_ablation(plan: AblationPlan, recipe: Recipe, output: Path, measurer: Mea
                 )
 
 
+def ablate(
+    ablation: str,
+    output: Path,
+    results: Path,
+    data: Path,
+    *,
+    seeds: Sequence[int] = (),
+    pretexts: Sequence[str] = (),
+    analysis: bool = True,
+    memory: bool | None = None,
+) -> None:
+    """Trains and measures what an ablation compares; after an interruption the same call continues.
+
+    Args:
+        ablation: Name of a shipped ablation, or a YAML file.
+        output: Folder of the models.
+        results: Folder of the result files.
+        data: Folder with the texts of the recipe and the sets to measure on, in `eval/`.
+        seeds: Only these; empty: all.
+        pretexts: Only these; empty: all.
+        analysis: Whether the embeddings of each model are described too.
+        memory: Only the numbers of memory tokens that are compared, or none of them; None: all.
+
+    Raises:
+        SettingsError: A name that the plan does not have, or a mistake in the plan or its recipe.
+    """
+    plan, recipe = read_plan(ablation, data=data, pairs=output / "pairs")
+    _check_chosen("seeds", seeds, (*plan.seeds, *plan.memory_seeds))
+    _check_chosen("pretexts", pretexts, plan.pretexts)
+    check_sources(recipe, made={str(output / "pairs"), str(output / "long_pairs")})
+    results.mkdir(parents=True, exist_ok=True)
+    k = recipe.model.memory_tokens
+    chosen = [
+        one
+        for one in lineages(plan, k)
+        if (not seeds or one.seed in seeds)
+        and (not pretexts or one.pretext in pretexts)
+        and (memory is None or memory == (one.memory_tokens not in (0, k)))
+    ]
+    tasks = read_suite(plan.suite).read_own(data / "eval")
+    measurer = Measurer(
+        results, tasks, _budgets(plan, recipe), _heldout(recipe) if analysis else [], end_only=plan.end_only
+    )
+    run_ablation(plan, recipe, output, measurer, chosen)
+
+
+def _check_chosen(field: str, chosen: Sequence[Any], known: Sequence[Any]) -> None:
+    if unknown := [str(one) for one in chosen if one not in known]:
+        raise SettingsError(f"{field} {', '.join(unknown)}: the plan has {', '.join(map(str, dict.fromkeys(known)))}")
+
+
 def main(
     ablation: Annotated[str, typer.Argument(help="Name of a shipped ablation (tiny), or a YAML file.")],
     output: Annotated[Path, typer.Option("-o", help="Folder of the models.")],
@@ -146,21 +198,8 @@ def main(
     """Train and measure what the ablation compares; after an interruption the same command continues."""
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    plan, recipe = read_plan(ablation, data=data, pairs=output / "pairs")
-    results.mkdir(parents=True, exist_ok=True)
-    k = recipe.model.memory_tokens
-    chosen = [
-        one
-        for one in lineages(plan, k)
-        if (not seeds or one.seed in seeds)
-        and (not pretexts or one.pretext in pretexts)
-        and (memory is None or memory == (one.memory_tokens not in (0, k)))
-    ]
-    tasks = read_suite(plan.suite).read_own(data / "eval")
-    measurer = Measurer(
-        results, tasks, _budgets(plan, recipe), _heldout(recipe) if analysis else [], end_only=plan.end_only
-    )
-    run_ablation(plan, recipe, output, measurer, chosen)
+    chosen: dict[str, Any] = {"seeds": seeds or (), "pretexts": pretexts or ()}
+    ablate(ablation, output, results, data, **chosen, analysis=analysis, memory=memory)
 
 
 def _budgets(plan: AblationPlan, recipe: Recipe) -> dict[str, Any]:

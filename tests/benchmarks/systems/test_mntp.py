@@ -271,8 +271,8 @@ def test_stages_2_and_3_train_it_and_are_not_repeated(tmp_path: Path, settings: 
     written = (third / "text_mean.json").stat().st_mtime_ns
     assert train_text_mean(second, tmp_path / "3", supervised(pairs, steps=2, micro_batch=2), settings) == third
     assert (third / "text_mean.json").stat().st_mtime_ns == written
-    with pytest.raises(SettingsError, match="steps was 2, now 3"):
-        train_text_mean(second, tmp_path / "3", supervised(pairs, steps=3, micro_batch=2), settings)
+    with pytest.raises(SettingsError, match=r"temperature was 0.05, now 0.1"):
+        train_text_mean(second, tmp_path / "3", supervised(pairs, steps=2, temperature=0.1), settings)
 
 
 @pytest.mark.parametrize("settings", [FULL, ADAPTED])

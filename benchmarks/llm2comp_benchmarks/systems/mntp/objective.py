@@ -8,8 +8,9 @@ Source: BehnamGhader et al., "LLM2Vec: Large Language Models Are Secretly Powerf
 (arXiv 2404.05961), section 2, and its published training configurations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -17,13 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import TrainerCallback
 
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.batches import RunRows
 from llm2comp.training.fresh_layers import restart_encoder
-from llm2comp.training.loop import train_in_float32, training_mode
+from llm2comp.training.loop import rows_at_once, train_in_float32, training_mode
+from llm2comp.training.memory import BatchMemory, fit, step_memory
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.settings import CompressionSettings
 from llm2comp.training.splits import read_splits
@@ -32,6 +35,7 @@ from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, conca
 __all__ = ["Masked", "MaskedTexts", "MntpSettings", "mask", "mask_token_of", "mntp_like", "mntp_loss", "train_masked"]
 
 _HELDOUT_SEED = 0
+_MEASURED_TEXTS = 256
 _MASKED, _REPLACED = 0.8, 0.1
 _Rows = Sequence[Sequence[int]]
 
@@ -49,10 +53,10 @@ class MntpSettings(CompressionSettings):
     mask_token: str = "_"
     """Token used as the mask if the tokenizer has no mask token."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _problems(self) -> Iterator[str]:
+        yield from super()._problems()
         if not 0 < self.mask_share <= 1:
-            raise SettingsError(f"mask_share is {self.mask_share}; give a share above 0, at most 1")
+            yield f"mask_share is {self.mask_share}; give a share above 0, at most 1"
 
 
 def mntp_like(stage: CompressionSettings, **changes: Any) -> MntpSettings:
@@ -164,13 +168,16 @@ def mntp_loss(
     )
 
 
-def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2Comp:
+def train_masked(
+    model: LLM2Comp, settings: MntpSettings, output: Path, *, callbacks: Sequence[TrainerCallback] = ()
+) -> LLM2Comp:
     """Trains the adapter, or all weights; an interrupted run resumes from its last checkpoint.
 
     Args:
         model: Changed in place.
         settings: See `MntpSettings`.
         output: Folder of checkpoints and `metrics.jsonl`.
+        callbacks: Callbacks of the transformers trainer, to observe the model during training.
 
     Returns:
         The same model.
@@ -190,6 +197,8 @@ def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2C
     encoder.backbone.check_head()
     texts, heldout = read_splits(encoder, settings)
     rows = RunRows(texts, length=settings.steps * settings.batch_size, seed=settings.seed)
+    masked = MaskedTexts(texts, encoder, settings, seed=settings.seed)
+    settings = fit(settings, batch_memory(encoder, settings, masked, bfloat16=arguments.bf16))
     with training_mode(model, settings):
         TokenTrainer(
             settings,
@@ -198,9 +207,25 @@ def train_masked(model: LLM2Comp, settings: MntpSettings, output: Path) -> LLM2C
             train_dataset=MaskedTexts(rows, encoder, settings, seed=settings.seed),
             eval_dataset=MaskedTexts(heldout, encoder, settings, seed=_HELDOUT_SEED) if heldout else None,
             measure=lambda trainer: {"untrained_loss": trainer.heldout_loss()},
+            callbacks=list(callbacks),
         ).run()
     model.changed("mntp")
     return model
+
+
+def batch_memory(encoder: MemoryEncoder, settings: MntpSettings, texts: MaskedTexts, *, bfloat16: bool) -> BatchMemory:
+    """What the memory of an update depends on; measured on the longest of some texts."""
+    rows = (texts[row] for row in range(min(len(texts), _MEASURED_TEXTS)))
+    longest = max(rows, key=lambda row: len(row["shown"]))
+    loss = _MntpLoss(encoder, settings)
+
+    def forward(copies: int) -> Tensor:
+        result: Tensor = loss(*([longest[name]] * copies for name in loss.columns))
+        return result
+
+    tokens = len(longest["shown"])
+    measure = cache(lambda: step_memory(loss, encoder.backbone, forward, tokens, bfloat16=bfloat16))
+    return BatchMemory(encoder.backbone, measure, rows_at_once(settings) * tokens)
 
 
 class _MntpLoss(TextLoss):

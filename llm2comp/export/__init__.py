@@ -1,7 +1,7 @@
 """Export of a model as a plain sentence-transformers folder, which gives the same vectors without this package.
 
 The exported folder is loaded again and compared with the original before it appears. Receives the model as an argument
-and imports what lies below `llm2comp.model`; only `LLM2Comp.export` imports this package.
+and imports what lies below `llm2comp.model`; only `LLM2Comp.export` imports this package. `push` uploads a folder.
 """
 
 import logging

@@ -7,6 +7,7 @@ run at the first loss, gradient or weight that is not finite.
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ from llm2comp.training.metrics import append_metrics, read_metrics, rewind_metri
 from llm2comp.training.progress import ProgressBar, format_entry
 from llm2comp.training.run_folder import processes
 from llm2comp.training.settings import StageSettings
+from llm2comp.units import format_bytes
 
 __all__ = [
     "StageMixin",
@@ -54,6 +56,7 @@ __all__ = [
 
 _TRACKER_EXTRAS = ("tensorboard", "wandb")
 _UNREPORTED = ("epoch", "samples_per_second", "steps_per_second", "total_flos", "model_preparation_time")
+_LEAST_FREE = 2**20
 _SECONDS_BETWEEN_PICTURES = 60.0
 _logger = logging.getLogger(__name__)
 
@@ -396,8 +399,12 @@ class StageMixin(Trainer):
                 seal(folder)
                 prune(folder.parent)
         except (OSError, RuntimeError, SafetensorError) as error:
+            written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            free = shutil.disk_usage(self.folder).free
             discard(folder)
-            reason = one_line(error)
+            # torch reports a full disk as a position in its file that it did not expect
+            full = f"the disk is full ({format_bytes(free)} free)" if free < max(written, _LEAST_FREE) else ""
+            reason = full or one_line(error)
             raise TrainingError(
                 f"{folder} could not be written: {reason}. Free space there and start again: it goes on from the last "
                 "checkpoint"

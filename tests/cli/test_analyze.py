@@ -233,3 +233,44 @@ class TestMistakes:
         assert message in done.err
         assert done.err.splitlines()[-1].startswith("llm2comp: error: ")
         assert "Traceback" not in done.err
+
+
+def test_several_models_and_a_map_of_labels(
+    llm2comp_command: Command,
+    saved_model: Path,
+    exported_model: Path,
+    write_lines: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"id": f"{place}", "text": f"{text} {place}", "queue": f"queue {place % 12}"}
+        for place, text in enumerate(TEXTS * 8)
+    ]
+    corpus, out = write_lines(tmp_path / "tickets.jsonl", [*rows, {"id": "x", "text": "no queue"}]), tmp_path / "out"
+    others = ("--against", exported_model, "--against", saved_model, "--against", "llm2comp-tiny")
+    arguments = ("--samples", 0, "--device", "cpu", "--labels", "queue")
+    done = llm2comp_command("analyze", saved_model, corpus, "-o", out, *others, *arguments)
+    assert done.code == 0, done.err
+    assert len(json.loads((out / "analysis.json").read_text())["models"]) == 4
+    for name in ("spectrum.png", "memory.png", "map.png"):
+        assert (out / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    wrong = llm2comp_command("analyze", saved_model, corpus, "-o", out, "--labels", "team")
+    assert (wrong.code, wrong.err.count("\n")) == (1, 1)
+    assert "no document has the field 'team' for --labels; they have queue" in wrong.err
+
+
+def test_a_map_keeps_groups_together() -> None:
+    from llm2comp.analysis.map import label_agreement, lay_out
+    from llm2comp.errors import SettingsError
+
+    chance = np.random.default_rng(0)
+    centres = np.repeat(np.eye(3, 20), 15, axis=0)
+    vectors, labels = centres + 0.05 * chance.normal(size=centres.shape), [f"{row // 15}" for row in range(45)]
+    points = lay_out(vectors, seed=1)
+    assert points.shape == (45, 2)
+    np.testing.assert_array_equal(points, lay_out(vectors, seed=1))
+    assert label_agreement(points - points.mean(0), labels) > 0.9
+    assert label_agreement(vectors, labels) == 1.0
+    assert label_agreement(np.eye(2)[[0, 0, 1, 1]], ["a", "b", "a", "b"]) == 0.0
+    with pytest.raises(SettingsError, match="a map of 3 texts: give at least 4"):
+        lay_out(vectors[:3])

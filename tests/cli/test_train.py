@@ -294,3 +294,78 @@ def test_python_m_llm2comp_is_the_command(tmp_path: Path) -> None:
         check=True,
     )
     assert "recipe" in ran.stdout
+
+
+def test_mistakes_are_all_named_each_on_its_line(
+    llm2comp_command: Command, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = ("--set", "warmup=3", "--set", "batch_size=0", "--max-length", 5000, "--heldout", "nowhere.jsonl")
+    ran = llm2comp_command(*compress(*wrong))
+    assert ran.code == 1
+    lines = ran.err.splitlines()
+    assert lines[0] == f"llm2comp: error: {len(lines) - 1} mistakes"
+    assert sorted(line.split(";")[0] for line in lines[1:]) == [
+        "  compression settings: unknown field warmup",
+        "  heldout: no file or folder 'nowhere.jsonl'",
+        "  model: max_length 5000 exceeds the language model's own maximum, 1024",
+    ]
+    assert not Path("out").exists()
+
+
+def test_first_attempts_with_few_steps_succeed(llm2comp_command: Command, corpus: Path, tmp_path: Path) -> None:
+    """`steps` alone is given: warm-up, lengths and micro-batches fit by themselves."""
+    steps = ("--set", "steps=3", "--set", "batch_size=4")
+    first = llm2comp_command(
+        "train", "compress", BACKBONE, "-o", tmp_path / "1", "-c", corpus, *steps, "--max-length", 64
+    )
+    assert first.code == 0, first.err
+    assert (tmp_path / "1" / "loss.png").is_file()
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 12)
+    model = tmp_path / "1" / "model"
+    second = llm2comp_command(
+        "train", "supervised", model, "-o", tmp_path / "2", "-p", pairs, *steps, "--weights", "bfloat16"
+    )
+    assert second.code == 0, second.err
+    assert "12 pairs in 1 data set" in second.err
+    config = json.loads((tmp_path / "2" / "model" / "backbone" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+
+
+def test_check_trains_nothing(llm2comp_command: Command, corpus: Path, tmp_path: Path) -> None:
+    arguments = ("-o", tmp_path / "out", "-c", corpus, "--set", "steps=50", "--max-length", 64, "--check")
+    ran = llm2comp_command("train", "compress", BACKBONE, *arguments)
+    assert ran.code == 0, ran.err
+    header, row = ran.out.splitlines()
+    assert header.split() == ["stage", "updates", "rows", "each", "passes", "s/update", "time", "memory"]
+    assert row.split()[:3] == ["compression", "50", "4"]
+    recipe = {"name": "a", "about": "", "model": {"backbone": str(BACKBONE), "max_length": 64}}
+    recipe["compression"] = {"corpora": [str(corpus)], "steps": 20}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    ran = llm2comp_command("train", "recipe", tmp_path / "r.yaml", "--check")
+    assert ran.code == 0, ran.err
+    assert "of training here" in ran.out
+    assert not (tmp_path / "out").exists()
+    ran = llm2comp_command("train", "recipe", tmp_path / "r.yaml")
+    assert (ran.code, "-o DIR, or --check" in " ".join(ran.err.replace("│", " ").split())) == (2, True)
+
+
+def test_mntp_and_the_stages_after_it(llm2comp_command: Command, corpus: Path, tmp_path: Path) -> None:
+    few = ("--set", "steps=2", "--set", "batch_size=4")
+    arguments = ("-o", tmp_path / "1", "-c", corpus, *few, "--rank", 2, "--max-length", 64)
+    first = llm2comp_command("train", "mntp", BACKBONE, *arguments, "--set", "mask_share=0.5")
+    assert first.code == 0, first.err
+    model, pairs = tmp_path / "1" / "model", write_pairs(tmp_path / "pairs.jsonl", 12)
+    second = llm2comp_command("train", "supervised", model, "-o", tmp_path / "2", "-p", pairs, *few)
+    assert second.code == 0, second.err
+    assert json.loads((tmp_path / "2" / "model" / "text_mean.json").read_text())["stages"] == ["mntp", "supervised"]
+
+
+def test_the_ablation_is_a_command(llm2comp_command: Command, tmp_path: Path) -> None:
+    arguments = ("-o", tmp_path / "a", "--results", tmp_path / "b", "--data", tmp_path)
+    ran = llm2comp_command("bench", "ablation", "tiny", *arguments)
+    assert (ran.code, "pretrain.corpora[0]: no file or folder" in ran.err) == (1, True)
+    ran = llm2comp_command("bench", "ablation", "tiny", *arguments, "--pretexts", "mlm")
+    assert "pretexts mlm: the plan has distillation, continuation" in ran.err
+    ran = llm2comp_command("bench", "ablation", "huge", *arguments)
+    assert "no ablation 'huge'" in ran.err

@@ -91,3 +91,19 @@ def _without_fractions(text: str) -> str:
 def test_every_example_is_listed() -> None:
     listed = set(re.findall(r"\]\((\w+\.(?:py|ipynb))\)", (EXAMPLES / "README.md").read_text(encoding="utf-8")))
     assert listed == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
+
+
+def test_the_training_notebook_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a backbone of a few thousand weights, for a few updates: its outputs are those of SmolLM2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLM2COMP_BACKBONE", str(BACKBONE))
+    monkeypatch.setenv("LLM2COMP_STEPS", "3")
+    out = io.StringIO()
+    space: dict[str, Any] = {}
+    for cell in json.loads((EXAMPLES / "train.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            with contextlib.redirect_stdout(out):
+                exec(compile("".join(cell["source"]), f"cell {cell['execution_count']}", "exec"), space)
+    assert re.search(r"loss \d+\.\d+ -> \d+\.\d+; curves in my-encoder/supervised/loss.png", out.getvalue())
+    assert "update 4, no update twice: True" in out.getvalue()
+    assert (tmp_path / "my-encoder" / "model" / "llm2comp.json").is_file()

@@ -1,0 +1,80 @@
+"""`--check`: mistakes that only the data show, and time and memory, without training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.training.check import estimate_recipe, estimate_stage
+from llm2comp.training.recipe_file import Recipe, read_recipe
+from tests.paths import BACKBONE
+from tests.training.tiny import compression, small_model, supervised, text, write_corpus, write_pairs, write_recipe
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "corpus.jsonl", [text(number, 40) for number in range(30)])
+
+
+def test_a_stage_of_texts(corpus: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    settings = compression(corpus, steps=500, batch_size=8, accumulation=2, save_steps=1, warmup_steps=50)
+    estimate = estimate_stage("compression", small_model(), settings)
+    assert (estimate.updates, estimate.batch_size, estimate.more_rows) == (500, 8, False)
+    assert 30 <= estimate.rows <= 200
+    assert 0 < estimate.seconds < 20
+    assert estimate.total_seconds == pytest.approx(500 * estimate.seconds)
+    assert 0 < estimate.memory < estimate.available
+    assert sorted(tmp_path.iterdir()) == before, "nothing is left behind"
+
+
+def test_the_time_of_an_update_is_that_of_its_rows(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 600)
+    small, large = (
+        estimate_stage("supervised", small_model(), supervised(pairs, steps=10, batch_size=size)) for size in (32, 256)
+    )
+    assert 4 < large.seconds / small.seconds < 16
+    assert (large.rows, large.more_rows) == (600, False)
+
+
+def test_too_few_texts_are_found(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(LLM2CompError, match="rows for training, fewer than one batch of 5000"):
+        estimate_stage("compression", small_model(), compression(corpus, batch_size=5000))
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 20)
+    with pytest.raises(LLM2CompError, match="20 rows for training, fewer than one batch of 64"):
+        estimate_stage("supervised", small_model(), supervised(pairs, batch_size=64))
+
+
+def recipe(tmp_path: Path, **sections: Any) -> Recipe:
+    file = write_recipe(tmp_path, **sections)
+    return read_recipe(file, data=tmp_path / "data", pairs=tmp_path / "run" / "pairs", sources=True)
+
+
+def test_a_recipe_from_its_backbone_to_its_last_stage(tmp_path: Path) -> None:
+    estimates = {estimate.name: estimate for estimate in estimate_recipe(recipe(tmp_path))}
+    assert list(estimates) == ["pretrain", "compression", "unsupervised", "supervised"]
+    assert all(estimate.seconds > 0 for estimate in estimates.values())
+    assert estimates["supervised"].notes == (
+        "the pairs are still to be derived: at most, with the longest texts allowed",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_of_all_stages_are_found_in_the_data(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "empty.jsonl", ["short"])
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 5)
+    stages = {
+        "compression": {"corpora": [str(tmp_path / "empty.jsonl")], "min_characters": 1000, "steps": 5},
+        "supervised": {"pairs": [str(pairs)], "batch_size": 32, "steps": 5},
+    }
+    file = tmp_path / "r.yaml"
+    model = {"backbone": str(BACKBONE), "max_length": 64}
+    file.write_text(yaml.safe_dump({"name": "mine", "about": "", "model": model, **stages}))
+    with pytest.raises(SettingsError) as refused:
+        list(estimate_recipe(read_recipe(file)))
+    first, second = refused.value.problems
+    assert first.startswith("compression: no text of at least 1000 characters")
+    assert second.startswith("supervised: ")
+    assert "5 rows for training, fewer than one batch of 32" in second

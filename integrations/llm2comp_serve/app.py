@@ -102,8 +102,12 @@ def _described(error: Mapping[str, Any], place: str) -> str:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    return _response(request, RequestError(error.status_code, str(error.detail), headers=headers))
+    headers, reason = dict(error.headers or {}), str(error.detail)
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        reason = "the body is not text in UTF-8; send JSON in UTF-8"
+    elif error.status_code == 400 and isinstance(error.__cause__, RecursionError | ValueError):
+        reason = "the body cannot be read as JSON: it is nested too deeply, or a number has too many digits"
+    return _response(request, RequestError(error.status_code, reason, headers=headers))
 
 
 def _response(request: Request, error: RequestError) -> JSONResponse:

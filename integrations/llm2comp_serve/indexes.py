@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.errors import LLM2CompError
 from llm2comp_indexes import (
     AddReport,
     DeleteReport,
@@ -48,7 +50,7 @@ class _QueueEncoder:
     """
 
     def __init__(self, model: Model, dimension: int) -> None:
-        self._model, self._dimension = model, dimension
+        self._model, self.dimension = model, dimension
 
     @property
     def fingerprint(self) -> str:
@@ -67,7 +69,7 @@ class _QueueEncoder:
 
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
-        return self._dimension
+        return self.dimension
 
     def encode_query(self, inputs: list[str], /, **_: Any) -> NDArray[np.float32]:
         """Vectors (texts, dimension) of queries."""
@@ -84,7 +86,7 @@ class _QueueEncoder:
             vectors = future.result()
         except Exception as error:
             raise RequestError(424, f"the model failed: {error}", code="model_failed") from error
-        return shorten(vectors, self._dimension)
+        return shorten(vectors, self.dimension)
 
 
 class ServedIndex:
@@ -95,14 +97,19 @@ class ServedIndex:
         folder: Folder of the index.
         models: The models of the server, to which that of the index is added.
 
+    Attributes:
+        writer: The only thread that changes the index. Changes wait here for one another, not in the threads that all
+            requests share.
+
     Raises:
         LLM2CompError: The index or its model cannot be opened.
     """
 
     def __init__(self, name: str, folder: Path, models: Models) -> None:
         self.name, self.folder = name, folder
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix=f"llm2comp-writing-{name}")
         self._opening = threading.Lock()
-        self._writing = threading.Lock()
+        self._models = models
         manifest = read_manifest(folder)
         self.model = models.of_index(manifest, str(folder))
         self._encoder = _QueueEncoder(self.model, manifest.dimension)
@@ -110,14 +117,33 @@ class ServedIndex:
         self._index = open_last_commit(folder, self._encoder)
 
     def current(self) -> Index:
-        """The index at its last commit. One that was opened before goes on until its searches are done."""
+        """The index at its last commit. One that was opened before goes on until its searches are done.
+
+        Raises:
+            RequestError: The commit is damaged (status 500), or of a model that the server has not loaded (503).
+        """
         with self._opening:
             state = manifest_state(self.folder)
             if state not in (None, self._state):  # None: moved away, and what is open goes on
-                # files that both commits have stay open
-                self._index = open_last_commit(self.folder, self._encoder, known=self._index.segments)
+                try:
+                    self._open_again()
+                except LLM2CompError as error:
+                    raise RequestError(500, str(error), code="index_unavailable") from error
                 self._state = state
             return self._index
+
+    def _open_again(self) -> None:
+        manifest = read_manifest(self.folder)
+        model, encoder = self.model, self._encoder
+        if (manifest.fingerprint, manifest.dimension) != (self._index.manifest.fingerprint, encoder.dimension):
+            loaded = next((model for model in self._models if model.fingerprint == manifest.fingerprint), None)
+            if loaded is None:
+                reason = f"{self.name} was built again with a model that this server has not loaded: restart the server"
+                raise RequestError(503, reason, code="index_unavailable")
+            model, encoder = loaded, _QueueEncoder(loaded, manifest.dimension)
+        # files that both commits have stay open
+        self._index = open_last_commit(self.folder, encoder, known=self._index.segments)
+        self.model, self._encoder = model, encoder
 
     def search(self, queries: Sequence[str], k: int, options: SearchOptions) -> Answer:
         """The k best hits of each query.
@@ -137,8 +163,13 @@ class ServedIndex:
         return [index.fetch(row, 0.0) for row in rows]
 
     def facts(self, *, writable: bool) -> dict[str, Any]:
-        """Name, model, size and fields of the index, as JSON."""
-        manifest = self.current().manifest
+        """Name, model and size of the index, as JSON; `problem` is why its last commit cannot be searched."""
+        problem = {}
+        try:
+            manifest = self.current().manifest
+        except RequestError as error:
+            problem = {"problem": str(error)}
+            manifest = self._index.manifest
         return {
             "name": self.name,
             "documents": manifest.documents,
@@ -148,6 +179,7 @@ class ServedIndex:
             "modes": ["dense", "bm25", "hybrid"] if manifest.options.hybrid else ["dense"],
             "commit": manifest.commit,
             "writable": writable,
+            **problem,
         }
 
     def map(self, identifiers: Sequence[str], sample: int) -> dict[str, list[tuple[float, float, str]]]:
@@ -170,9 +202,10 @@ class ServedIndex:
 
         Raises:
             LLM2CompError: As `add_documents`.
+            RequestError: As `current`.
         """
-        with self._writing:
-            return add_documents(self.folder, documents, model=self._encoder, source="http")
+        self.current()  # whose model encodes the documents
+        return add_documents(self.folder, documents, model=self._encoder, source="http")
 
     def delete(self, identifiers: list[str]) -> DeleteReport:
         """Deletes documents, in one commit.
@@ -180,8 +213,7 @@ class ServedIndex:
         Raises:
             LLM2CompError: As `delete_documents`.
         """
-        with self._writing:
-            return delete_documents(self.folder, identifiers)
+        return delete_documents(self.folder, identifiers)
 
 
 def _row_of(index: Index, identifier: str) -> int | None:

@@ -1,6 +1,7 @@
 """The models of a server: each loaded once, with a queue."""
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -52,6 +53,7 @@ class Model:
         self.max_length = model.encoder.max_seq_length
         self.fingerprint = model.fingerprint
         self._truncate = settings.truncate
+        self._spelling = threading.Lock()
         self.batcher = Batcher(
             self._vectors,
             batch_tokens=settings.batch_tokens,
@@ -94,9 +96,11 @@ class Model:
     def spell(self, text: str, *, beginning: bool) -> list[dict[str, Any]]:
         """Tokens of a text: id, text, whether it is special, and where it begins and ends in characters."""
         encoder = self.model.encoder
-        encoding = encoder.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-        )
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # as `token_ids` does
+        with self._spelling:  # calls of transformers' tokenizer fail in two threads at once
+            encoding = encoder.tokenizer(
+                text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+            )
         tokens: list[dict[str, Any]] = [
             {"id": token, "text": text[start:stop], "special": False, "start": start, "stop": stop}
             for token, (start, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
@@ -181,7 +185,8 @@ class Models:
             LLM2CompError: The model cannot be loaded, is not the one of the index, or is not known.
         """
         for model in self:
-            if model.fingerprint == manifest.fingerprint or not manifest.fingerprint:
+            # vectors made elsewhere: by the model that the command names, not by one that another index brought
+            if model.fingerprint == manifest.fingerprint or (not manifest.fingerprint and self._settings.models):
                 return model
         if manifest.model is None:
             raise SettingsError(f"{place}: does not say which model made its vectors; name it (--model)")

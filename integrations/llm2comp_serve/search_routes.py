@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes import Hit, SearchOptions
 from llm2comp_indexes.filters.parse import parse_where
 from llm2comp_serve.errors import RequestError
@@ -16,10 +16,12 @@ from llm2comp_serve.lists import List
 from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import Service, check_texts, service_of
 
-__all__ = ["router"]
+__all__ = ["MOST_FILTER", "router"]
 
 router = APIRouter(tags=["search"])
 _MOST_QUERIES = 256
+MOST_FILTER = 1 << 16
+"""Characters of a filter; longer ones take seconds to parse."""
 
 
 class _Exact(BaseModel):
@@ -35,7 +37,9 @@ class SearchRequest(_Exact):
     query: Annotated[str | None, Field(description="The question.")] = None
     queries: Annotated[List[str] | None, Field(description="Several questions; give these or `query`.")] = None
     k: Annotated[int, Field(ge=1, le=1000, description="Number of hits of each question.")] = 10
-    where: Annotated[str | None, Field(description="Filter on metadata, such as `year >= 2020`.")] = None
+    where: Annotated[
+        str | None, Field(max_length=MOST_FILTER, description="Filter on metadata, such as `year >= 2020`.")
+    ] = None
     mode: Annotated[Literal["dense", "bm25", "hybrid"], Field(description="By vectors, by words, or by both.")] = (
         "dense"
     )
@@ -129,10 +133,14 @@ async def flat_map(body: MapRequest, request: Request) -> Response:
 
 @router.get("/v1/indexes", response_class=Response)
 async def indexes(request: Request) -> Response:
-    """The indexes: names, models, numbers of documents, fields of metadata."""
+    """The indexes: names, models, numbers of documents; `problem` where the last commit cannot be searched."""
     service = service_of(request)
     service.check_ready()
-    return json_response([index.facts(writable=index.name in service.settings.writable) for index in service.indexes])
+
+    def listed() -> list[dict[str, Any]]:
+        return [index.facts(writable=index.name in service.settings.writable) for index in service.indexes]
+
+    return json_response(await asyncio.to_thread(listed))
 
 
 @router.get("/v1/indexes/{name}/documents/{identifier:path}", response_class=Response)
@@ -150,7 +158,7 @@ async def add(name: str, body: AddRequest, request: Request) -> Response:
     """Adds documents, or replaces those of their ids, in one commit."""
     index = _writable(request, name)
     documents = [document.model_dump() for document in body.documents]
-    report = await _changed(index.add, documents)
+    report = await _changed(index, index.add, documents)
     counts = {"added": report.added, "changed": report.changed, "unchanged": report.unchanged}
     return json_response({**counts, "empty": report.empty})  # those without title and text are not indexed
 
@@ -159,7 +167,7 @@ async def add(name: str, body: AddRequest, request: Request) -> Response:
 async def delete(name: str, body: DeleteRequest, request: Request) -> Response:
     """Deletes documents, in one commit."""
     index = _writable(request, name)
-    report = await _changed(index.delete, body.ids)
+    report = await _changed(index, index.delete, body.ids)
     return json_response({"deleted": report.deleted, "missing": list(report.missing)})
 
 
@@ -176,9 +184,11 @@ def _writable(request: Request, name: str) -> ServedIndex:
     return index
 
 
-async def _changed(change: Any, argument: Any) -> Any:
+async def _changed(index: ServedIndex, change: Any, argument: Any) -> Any:
     try:
-        return await asyncio.to_thread(change, argument)
+        return await asyncio.get_running_loop().run_in_executor(index.writer, change, argument)
+    except IndexFolderError as error:  # another process is writing, or the index or its disk is not in order
+        raise RequestError(503, str(error), code="index_unavailable", headers={"Retry-After": "2"}) from error
     except LLM2CompError as error:
         raise RequestError(400, str(error)) from error
 

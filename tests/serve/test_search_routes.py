@@ -3,7 +3,12 @@
 import json
 import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from llm2comp import LLM2Comp, load
+from llm2comp.errors import SettingsError
 from llm2comp_indexes import (
+    DeleteReport,
     EncoderOptions,
     IndexOptions,
     SearchOptions,
@@ -22,8 +29,12 @@ from llm2comp_indexes import (
     delete_documents,
     open_index,
 )
+from llm2comp_indexes.format.lock import sole_writer
+from llm2comp_indexes.format.manifest import read_manifest
 from llm2comp_indexes.search.lookup import find_rows
 from llm2comp_serve import ServeSettings, create_app
+from llm2comp_serve.metrics import Metrics
+from llm2comp_serve.models import Models
 from tests.serve.conftest import ROWS
 from tests.serve.server import Reply, ask, serving
 
@@ -87,6 +98,7 @@ def test_the_time_of_each_stage(url: str) -> None:
         ({"query": "a", "where": "year >="}, 400, "year >="),
         ({"query": "a", "where": "colour == 1"}, 400, "colour"),
         ({"query": "a", "where": "(" * 5000}, 400, ""),
+        ({"query": "a", "where": "year > 1" + " or year > 1" * 6000}, 400, "at most 65536 characters"),
         ({"query": "a", "mode": "lexical"}, 400, "hybrid"),
         ({"query": "a", "index": "chunks", "mode": "bm25"}, 400, "hybrid"),
         ({"query": "a", "weights": [0, 0]}, 400, "weights"),
@@ -108,6 +120,8 @@ def test_what_is_refused(url: str, fields: dict[str, Any], status: int, message:
         (b"", "the request has no body; send JSON"),
         (b'["a"]', "the body is not a JSON object; send one, with the header Content-Type: application/json"),
         (b"{}", "give either query or queries"),
+        ('{"query": "caf\xe9"}'.encode("latin-1"), "the body is not text in UTF-8; send JSON in UTF-8"),
+        (b"[" * 100_000, "the body cannot be read as JSON: it is nested too deeply, or a number has too many digits"),
     ],
 )
 def test_bodies_that_are_no_object(url: str, body: bytes, message: str) -> None:
@@ -271,3 +285,94 @@ def test_a_damaged_commit_is_said_at_every_request(writable: str, copy: Path) ->
     finally:
         manifest.write_bytes(whole)
     assert ask(f"{writable}/v1/search", {"query": "bread rises", "k": 1}).json[0]["id"] == "bread"
+
+
+def test_a_damaged_index_is_listed_and_leaves_the_others_alone(index_dir: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(index_dir, tmp_path / "damaged.index"))
+    settings = ServeSettings(
+        indexes={"damaged": damaged, "corpus": index_dir}, dtype="float32", engine="torch", device="cpu"
+    )
+    with serving(create_app(settings)) as url:
+        (damaged / "manifest.json").write_text("{")
+        first, second = ask(f"{url}/v1/indexes").json
+        document = ask(f"{url}/v1/indexes/damaged/documents/bread")
+        points = ask(f"{url}/v1/map", {"index": "damaged", "ids": ["bread"]})
+        hits = ask(f"{url}/v1/search", {"index": "corpus", "query": "bread", "k": 1})
+    assert (first["name"], first["documents"], second["name"]) == ("damaged", len(ROWS), "corpus")
+    assert "manifest.json" in first["problem"]
+    assert "problem" not in second
+    for reply in (document, points):
+        assert reply.status == 500
+        assert "manifest.json" in reply.json["error"]["message"]
+    assert hits.status == 200
+
+
+def test_an_index_that_was_built_again_with_another_model(corpus: Path, index_dir: Path, tmp_path: Path) -> None:
+    folders = {name: Path(shutil.copytree(index_dir, tmp_path / name)) for name in ("fewer", "other")}
+    settings = ServeSettings(indexes=folders, dtype="float32", engine="torch", device="cpu")
+    with serving(create_app(settings)) as url:
+        for name, encoder in (
+            ("fewer", EncoderOptions(truncate_dim=64, dtype="float32")),
+            ("other", EncoderOptions(max_length=16, dtype="float32")),
+        ):
+            shutil.rmtree(folders[name])
+            build_index([corpus], folders[name], model="llm2comp-tiny", encoder=encoder)
+        hits = ask(f"{url}/v1/search", {"index": "fewer", "query": "bread rises", "k": 1})
+        refused = ask(f"{url}/v1/search", {"index": "other", "query": "bread rises", "k": 1})
+        fewer, other = ask(f"{url}/v1/indexes").json
+    assert hits.json[0]["id"] == "bread"
+    assert fewer["dimension"] == 64
+    assert refused.status == 503
+    assert "restart the server" in refused.json["error"]["message"]
+    assert "restart the server" in other["problem"]
+
+
+def test_changes_that_wait_for_one_another_hold_up_no_search(
+    index_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(index_dir, tmp_path / "copy.index"))
+    settings = ServeSettings(
+        indexes={"copy": copy, "corpus": index_dir},
+        dtype="float32",
+        engine="torch",
+        device="cpu",
+        writable=frozenset({"copy"}),
+    )
+    finish = threading.Event()
+
+    def wait(*_: Any, **__: Any) -> DeleteReport:
+        assert finish.wait(60)
+        return DeleteReport(0, ())
+
+    monkeypatch.setattr("llm2comp_serve.indexes.delete_documents", wait)
+    writers = 40  # more than the threads that requests share
+    with serving(create_app(settings)) as url, ThreadPoolExecutor(writers + 1) as pool:
+        try:
+            body = {"ids": ["nothing"]}
+            path = f"{url}/v1/indexes/copy/documents"
+            changes = [pool.submit(ask, path, body, method="DELETE") for _ in range(writers)]
+            time.sleep(0.5)
+            search = pool.submit(ask, f"{url}/v1/indexes")
+            assert wait_for([search], timeout=10).done == {search}
+        finally:
+            finish.set()
+        assert {change.result().status for change in changes} == {200}
+
+
+def test_an_index_that_another_process_writes_is_to_be_tried_again(writable: str, copy: Path) -> None:
+    with sole_writer(copy):
+        reply = ask(f"{writable}/v1/indexes/corpus/documents", {"ids": ["bread"]}, method="DELETE")
+    assert reply.status == 503
+    assert "retry-after" in reply.headers
+    assert "being written" in reply.json["error"]["message"]
+
+
+def test_vectors_made_elsewhere_are_not_searched_with_the_model_of_another_index(index_dir: Path) -> None:
+    manifest = replace(read_manifest(index_dir), model=None, fingerprint="")
+    models = Models(ServeSettings(), Metrics())
+    try:
+        models.load("llm2comp-tiny")
+        with pytest.raises(SettingsError, match="does not say which model"):
+            models.of_index(manifest, "vectors")
+    finally:
+        models.close()

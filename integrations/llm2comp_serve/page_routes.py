@@ -20,6 +20,7 @@ _HEADERS = {
 }
 
 
+@router.head("/")
 @router.get("/")
 async def page(request: Request) -> Response:
     """The page; within another application at the path that ends in a slash, from which its files are found."""

@@ -10,6 +10,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["state"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_class=Response)
 async def health(request: Request) -> Response:
     """Whether the process lives: always 200, unless a model could not be loaded."""
@@ -17,6 +18,7 @@ async def health(request: Request) -> Response:
     return _state(503 if failure else 200, "failed" if failure else "ok")
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", response_class=Response)
 async def ready(request: Request) -> Response:
     """Whether requests can be served: 503 while a process of the server is loading models."""

@@ -3,8 +3,9 @@
 Source: https://huggingface.github.io/text-embeddings-inference
 """
 
+import asyncio
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -13,11 +14,14 @@ from pydantic import BaseModel, Field
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.lists import List
 from llm2comp_serve.responses import json_response
-from llm2comp_serve.service import check_texts, service_of
+from llm2comp_serve.service import Embedded, check_texts, service_of
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["text-embeddings-inference"])
+_MOST_CHARACTERS = 1 << 18
+"""Characters that `/tokenize` takes: its answer, with a line for each token, is 40 times as long."""
+_Side = Literal["Left", "Right", "left", "right"]
 
 
 class EmbedRequest(BaseModel):
@@ -26,6 +30,9 @@ class EmbedRequest(BaseModel):
     inputs: Annotated[str | List[str], Field(description="One text or several.")]
     truncate: Annotated[
         bool | None, Field(description="Whether a text that is too long is cut. None: as the server is set.")
+    ] = None
+    truncation_direction: Annotated[
+        _Side | None, Field(description="Texts are cut at their end; Left is refused where one is too long.")
     ] = None
     normalize: Annotated[bool, Field(description="The vectors have unit length; false is refused.")] = True
     prompt_name: Annotated[str | None, Field(description="query or document.")] = None
@@ -38,6 +45,9 @@ class RerankRequest(BaseModel):
     query: str
     texts: List[str]
     truncate: bool | None = None
+    truncation_direction: Annotated[
+        _Side | None, Field(description="Texts are cut at their end; Left is refused where one is too long.")
+    ] = None
     raw_scores: Annotated[bool, Field(description="No difference: scores are cosines.")] = False
     return_text: bool = False
 
@@ -71,7 +81,8 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
         truncate=body.truncate,
         dimensions=body.dimensions,
     )
-    return json_response(np.ascontiguousarray(embedded.vectors))
+    headers = _counted(body.truncation_direction, embedded)
+    return json_response(np.ascontiguousarray(embedded.vectors), headers=headers)
 
 
 @router.post("/rerank", response_class=Response)
@@ -83,13 +94,14 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     check_texts(body.texts, service, "texts")
     query = await service.embed(request, model, [body.query], query=True, truncate=body.truncate)
     texts = await service.embed(request, model, body.texts, truncate=body.truncate)
+    headers = _counted(body.truncation_direction, query, texts)
     scores = texts.vectors @ query.vectors[0]
     ranks: list[dict[str, Any]] = [
         {"index": int(place), "score": float(scores[place])} for place in np.argsort(-scores, kind="stable")
     ]
     if body.return_text:
         ranks = [{**rank, "text": body.texts[rank["index"]]} for rank in ranks]
-    return json_response(ranks)
+    return json_response(ranks, headers=headers)
 
 
 @router.post("/tokenize", response_class=Response)
@@ -99,7 +111,16 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     model, _ = service.find(None)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     check_texts(texts, service, "inputs")
-    return json_response([model.spell(text, beginning=body.add_special_tokens) for text in texts])
+    if (characters := sum(map(len, texts))) > _MOST_CHARACTERS:
+        raise RequestError(
+            413,
+            f"{characters:,} characters in one request; at most {_MOST_CHARACTERS:,} are taken: send several requests",
+        )
+
+    def spelt() -> list[list[dict[str, Any]]]:
+        return [model.spell(text, beginning=body.add_special_tokens) for text in texts]
+
+    return json_response(await asyncio.to_thread(spelt))
 
 
 @router.get("/info", response_class=Response)
@@ -126,3 +147,16 @@ async def info(request: Request) -> Response:
             ],
         }
     )
+
+
+def _counted(side: _Side | None, *embedded: Embedded) -> dict[str, str]:
+    """The header that says how many texts were cut.
+
+    Raises:
+        RequestError: One was, and is to keep its end (status 422).
+    """
+    truncated = sum(part.truncated for part in embedded)
+    if truncated and side in ("Left", "left"):
+        reason = f"{truncated} texts are too long, and only ends of texts are cut here, truncation_direction Right"
+        raise RequestError(422, f"{reason}: cut them yourself")
+    return {"X-Truncated-Texts": str(truncated)}

@@ -361,3 +361,9 @@ def test_the_log_has_a_line_of_json_a_request_without_its_texts(url: str, caplog
 
 def _access(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "llm2comp_serve.access"]
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready"])
+def test_supervisors_may_ask_for_the_head_only(url: str, path: str) -> None:
+    reply = ask(url + path, method="HEAD")
+    assert (reply.status, reply.body) == (200, b"")

@@ -32,6 +32,14 @@ def test_fewer_dimensions(url: str) -> None:
     [
         ("/embed", {"inputs": ["a"] * 65}, 413, "at most 64"),
         ("/embed", {"inputs": "word " * 5000, "truncate": False}, 413, "1 of 1 texts have more than the"),
+        ("/embed", {"inputs": "word " * 5000, "truncation_direction": "Left"}, 422, "cut them yourself"),
+        (
+            "/rerank",
+            {"query": "a", "texts": ["word " * 5000], "truncation_direction": "left"},
+            422,
+            "cut them yourself",
+        ),
+        ("/tokenize", {"inputs": ["word " * 50_000, "word " * 50_000]}, 413, "at most 262,144"),
         ("/embed", {"inputs": []}, 400, "at least one text"),
         ("/embed", {"inputs": ""}, 400, "text 0 of inputs is empty"),
         ("/embed", {"inputs": 7}, 422, "expected a text or a list of texts"),
@@ -64,6 +72,19 @@ def test_tokens_have_their_places_in_the_text(url: str, bundled: LLM2Comp) -> No
         assert token["text"] == TEXTS[1][token["start"] : token["stop"]]
         assert not token["special"]
     assert ask(f"{url}/tokenize", {"inputs": TEXTS[1], "add_special_tokens": False}).json == [rest]
+
+
+def test_tokens_of_half_a_surrogate_pair(url: str) -> None:
+    [tokens] = ask(f"{url}/tokenize", {"inputs": "a\ud800b", "add_special_tokens": False}).json
+    assert tokens == ask(f"{url}/tokenize", {"inputs": "a\ufffdb", "add_special_tokens": False}).json[0]
+
+
+def test_texts_that_were_cut_are_counted(url: str) -> None:
+    long = "word " * 5000
+    embedded = ask(f"{url}/embed", {"inputs": [long, "a"]})
+    ranked = ask(f"{url}/rerank", {"query": long, "texts": [long, "a"]})
+    short = ask(f"{url}/embed", {"inputs": "a", "truncation_direction": "Left"})
+    assert [reply.headers["x-truncated-texts"] for reply in (embedded, ranked, short)] == ["1", "2", "0"]
 
 
 def test_special_words_in_a_text_are_text(url: str, bundled: LLM2Comp) -> None:

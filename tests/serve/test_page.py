@@ -157,6 +157,25 @@ def test_address_is_the_search(visit: Callable[..., Any]) -> None:
     assert other.locator("article h3").inner_text() == "1. Baking bread"
 
 
+def test_back_goes_to_the_search_before(visit: Callable[..., Any]) -> None:
+    page = visit(q="bread", index="notes", k=3)
+    page.fill("#where", "year == 2001")
+    page.press("#where", "Enter")
+    page.wait_for_selector("#status:has-text('1 result')")
+    page.go_back()
+    page.wait_for_selector("#status:has-text('3 results')")
+    assert page.input_value("#where") == ""
+
+
+@pytest.mark.parametrize("field", ["index", "mode"])
+def test_an_address_of_what_is_not_served(visit: Callable[..., Any], field: str) -> None:
+    page = visit(wait="#problem:not([hidden])", q="bread", **{field: "gone"})
+    assert page.locator("#problem").inner_text() == f"There is no {field} gone here: choose another."
+    assert page.locator("article").count() == 0
+    page.press("#query", "Enter")
+    page.wait_for_selector("#status:has-text('10 results')")
+
+
 def test_keyboard(visit: Callable[..., Any]) -> None:
     page = visit(q="bread", k=3)
     page.locator("#query").evaluate("element => element.blur()")

@@ -133,6 +133,26 @@ function problem(text) {
   $("problem").hidden = !text;
 }
 
+function clear() {
+  running?.abort();
+  document.body.classList.remove("busy");
+  problem();
+  $("status").textContent = "";
+  $("columns").replaceChildren();
+  $("map").hidden = true;
+  document.title = "Search";
+}
+
+// What the address names and this server has not, such as an index that is no longer served.
+function unknown() {
+  const address = new URLSearchParams(location.search);
+  for (const id of ["index", "mode", "beside"]) {
+    const values = [...$(id).options].map(({ value }) => value);
+    if (address.has(id) && !values.includes(address.get(id))) return `There is no ${id} ${address.get(id)} here: choose another.`;
+  }
+  return null;
+}
+
 async function search() {
   const query = $("query").value.trim();
   if (!query) return;
@@ -147,7 +167,8 @@ async function search() {
   document.body.classList.add("busy");
   document.title = `${query} – Search`;
   try {
-    if (!$("index").value) await listIndexes();
+    if (!$("index").options.length) await listIndexes();
+    if (unknown()) throw new Error(unknown());
     body.index = $("index").value;
     const answers = [];
     for (const mode of modes) answers.push(await ask("v1/search", { ...body, mode }, signal));
@@ -170,12 +191,21 @@ const FIELDS = ["query:q", "index", "mode", "beside", "k", "where"].map((field) 
 function toAddress() {
   const address = new URLSearchParams();
   for (const [id, name = id] of FIELDS) if ($(id).value) address.set(name, $(id).value);
+  const index = new URLSearchParams(location.search).get("index");
+  if (index && !$("index").length) address.set("index", index); // the list is not there yet: it needs a key
   history.pushState(null, "", `?${address}`);
 }
 
 function fillFromAddress() {
   const address = new URLSearchParams(location.search);
   for (const [id, name = id] of FIELDS) if (address.has(name)) $(id).value = address.get(name);
+}
+
+// Back or forward: fields that the address does not name are as on a new page.
+function goToAddress() {
+  $("form").reset();
+  searchFromAddress();
+  if (!$("query").value) clear();
 }
 
 function searchFromAddress() {
@@ -188,9 +218,11 @@ async function listIndexes() {
   if (!data.length) throw new Error("No index is served. Start the server with: llm2comp serve --index NAME=DIR");
   const chosen = new URLSearchParams(location.search).get("index");
   $("index").replaceChildren(
-    ...data.map(({ name, documents }) => make("option", `${name} (${documents.toLocaleString("en")})`, { value: name })),
+    ...data.map(({ name, documents, problem }) =>
+      make("option", `${name} (${problem ? "not available" : documents.toLocaleString("en")})`, { value: name }),
+    ),
   );
-  if (data.some(({ name }) => name === chosen)) $("index").value = chosen;
+  if (chosen !== null) $("index").value = chosen; // none, where it is not served
 }
 
 function move(step) {
@@ -208,9 +240,10 @@ document.addEventListener("keydown", (event) => {
 });
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
+  for (const list of $("form").querySelectorAll("select")) if (list.value === "" && list.length) list.selectedIndex = 0;
   toAddress();
   search();
 });
-addEventListener("popstate", searchFromAddress);
+addEventListener("popstate", goToAddress);
 fillFromAddress(); // before the indexes are known, because listing them may fail for want of a key
 listIndexes().then(searchFromAddress, (error) => problem(error.message));

@@ -4,6 +4,7 @@ Source: https://modelcontextprotocol.io/specification
 """
 
 import asyncio
+import json
 from typing import Annotated, Any, Literal
 
 from mcp.server import MCPServer
@@ -19,6 +20,7 @@ from llm2comp import __version__
 from llm2comp.errors import LLM2CompError
 from llm2comp_indexes import Hit, SearchOptions
 from llm2comp_serve.errors import RequestError
+from llm2comp_serve.search_routes import MOST_FILTER
 from llm2comp_serve.service import Service
 
 __all__ = ["create_mcp", "mcp_application"]
@@ -44,13 +46,15 @@ def create_mcp(service: Service) -> MCPServer:
         query: Annotated[str, Field(description="What to look for, in plain words.", min_length=1)],
         index: Annotated[str | None, Field(description=f"One of: {names}. May be left out if there is one.")] = None,
         k: Annotated[int, Field(description="Number of passages.", ge=1, le=50)] = 5,
-        where: Annotated[str | None, Field(description="Filter on metadata, such as: year >= 2020")] = None,
+        where: Annotated[
+            str | None, Field(description="Filter on metadata, such as: year >= 2020", max_length=MOST_FILTER)
+        ] = None,
         mode: Annotated[_Mode, Field(description="By meaning, by words, or by both.")] = "dense",
     ) -> list[dict[str, Any]]:
         """Passages that answer a question, best first, with ids to read and places to cite."""
         options = _checked(lambda: SearchOptions(mode=mode, where=where))
         answer = await _run(service, index, lambda served: served.search([query], k, options))
-        return [_passage(hit) for hit in answer.hits[0]]
+        return [_readable(_passage(hit)) for hit in answer.hits[0]]
 
     @server.tool(title="Read a document", annotations=_READS)
     async def read(
@@ -61,7 +65,8 @@ def create_mcp(service: Service) -> MCPServer:
         rows = await _run(service, index, lambda served: served.read(id))
         if not rows:
             raise ToolError(f"there is no document {id!r}; search gives the ids that there are")
-        return {"id": id, "title": rows[0].title, "texts": [row.text for row in rows], "metadata": rows[0].metadata}
+        texts = [row.text for row in rows]
+        return _readable({"id": id, "title": rows[0].title, "texts": texts, "metadata": rows[0].metadata})
 
     return server
 
@@ -75,6 +80,9 @@ class _Server(MCPServer):
         Raises:
             ToolError: There is no such tool, an argument is wrong, or the tool cannot answer.
         """
+        known = next((tool.input_schema["properties"] for tool in await self.list_tools() if tool.name == name), None)
+        if known is not None and (others := sorted(arguments.keys() - known.keys())):
+            raise ToolError(f"there is no argument {others[0]!r}; there are: {', '.join(known)}")
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
@@ -126,6 +134,13 @@ def _passage(hit: Hit) -> dict[str, Any]:
         "text": hit.text[:_MOST_CHARACTERS] + ("…" if len(hit.text) > _MOST_CHARACTERS else ""),
         "metadata": {name: value for name, value in hit.metadata.items() if not name.startswith("llm2comp_")},
     }
+
+
+def _readable(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, with U+FFFD for half a surrogate pair, which the protocol's UTF-8 cannot hold."""
+    written = json.dumps(answer, ensure_ascii=False)
+    readable: dict[str, Any] = json.loads(written.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return readable
 
 
 async def _run(service: Service, index: str | None, work: Any) -> Any:

@@ -13,8 +13,10 @@ pytest.importorskip("mcp", reason="needs the extra serve")
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+from llm2comp_indexes import build_index
+from llm2comp_serve import ServeSettings, create_app
 from tests.serve.conftest import ROWS
-from tests.serve.server import ask
+from tests.serve.server import ask, serving
 
 
 async def _try(client: Any) -> None:
@@ -49,6 +51,10 @@ async def _try(client: Any) -> None:
             "mode: Input should be 'dense', 'bm25' or 'hybrid', not 'fuzzy'",
         ),
         ({"index": "corpus"}, "the argument query is missing"),
+        (
+            {"query": "a", "index": "corpus", "filter": "year >= 2020"},
+            "there is no argument 'filter'; there are: query,",
+        ),
     ):
         failed = await client.call_tool("search", arguments)
         assert failed.is_error
@@ -84,6 +90,18 @@ async def test_the_chunks_of_a_document_are_read_together(url: str) -> None:
         read = await client.call_tool("read", {"id": passage["id"], "index": "chunks"})
     assert passage["id"] == "bread"
     assert len(read.structured_content["texts"]) > 1
+
+
+async def test_half_a_surrogate_pair_in_a_document(tmp_path: Path) -> None:
+    rows = [{"id": "half", "text": "Bread \ud800 rises.", "metadata": {"note": "\udc00"}}, {"id": "b", "text": "Bread"}]
+    build_index(rows, tmp_path / "odd.index")
+    with serving(create_app(ServeSettings(indexes={"odd": tmp_path / "odd.index"}))) as url:
+        async with Client(f"{url}/mcp") as client:
+            found = await client.call_tool("search", {"query": "bread rises"})
+            read = await client.call_tool("read", {"id": "half"})
+    assert {passage["id"] for passage in found.structured_content["result"]} == {"half", "b"}
+    assert read.structured_content["texts"] == ["Bread \ufffd rises."]
+    assert read.structured_content["metadata"] == {"note": "\ufffd"}
 
 
 def test_another_host_is_refused_without_a_key(url: str) -> None:

@@ -149,7 +149,11 @@ class RemoteIndex:
             ServerError: The server cannot be reached, has no such index, or the index cannot be searched like this.
         """
         rows = self._server.json("/v1/search", {**self._body, "query": query, "k": k, "where": where})
-        return [Hit(**row) for row in rows]
+        try:
+            return [Hit(**row) for row in rows]
+        except TypeError as error:
+            reason = f"{self._server.url} does not answer as llm2comp serve does; check the address"
+            raise ServerError(reason) from error
 
 
 def _steps(count: int, step: int, *, show: bool) -> Iterable[int]:

@@ -1,5 +1,6 @@
 """Runs a server until it is told to stop: `llm2comp serve`."""
 
+import errno
 import ipaddress
 import json
 import logging
@@ -164,13 +165,21 @@ def _check_free(host: str, port: int) -> None:
     Raises:
         SettingsError: It cannot.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise SettingsError(
+            f"--host is {host!r}, expected a name or an address of this machine, such as 127.0.0.1 or ::1"
+        ) from error
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; give another --port") from error
+            other = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+            raise SettingsError(
+                f"cannot listen on {host}, port {port}: {error.strerror}; give another {other}"
+            ) from error
 
 
 def _to_json(settings: ServeSettings) -> dict[str, Any]:

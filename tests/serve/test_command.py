@@ -86,6 +86,21 @@ def test_a_port_in_use(run: Any) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("[::1]", "expected a name or an address of this machine"),
+        ("no-such-host.invalid", "expected a name or an address of this machine"),
+        ("192.0.2.1", "give another --host"),
+    ],
+)
+def test_a_host_that_is_not_this_machine(run: Any, host: str, message: str) -> None:
+    status, stderr = run("serve", "--no-auth", "--host", host, "--port", str(free_port()))
+    assert status == 1
+    assert message in stderr
+    assert "Traceback" not in stderr
+
+
 def test_a_model_that_is_not_there(run: Any, tmp_path: Path) -> None:
     status, stderr = run("serve", "--port", str(free_port()), "--model", tmp_path / "nothing")
     assert status == 1

@@ -245,6 +245,14 @@ def test_a_server_of_another_kind(make: Make, answers: Any) -> None:
         make(base_url=url)
 
 
+@pytest.mark.parametrize("body", [None, {"data": []}, [{"id": "a", "score": 1.0, "payload": {}}]])
+def test_search_of_a_server_of_another_kind(answers: Any, body: Any) -> None:
+    url, handler = answers
+    handler.answers = [(200, {}, body)]
+    with pytest.raises(ServerError, match="does not answer as llm2comp serve does"):
+        for_langchain.LLM2CompRetriever(url=url, index="a").invoke("bread")
+
+
 @CLASSES
 def test_texts_that_are_cut_are_said(make: Make, url: str, caplog: pytest.LogCaptureFixture) -> None:
     _texts(make(base_url=url), ["word " * 5000, "a"])

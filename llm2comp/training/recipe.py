@@ -15,13 +15,17 @@ from typing import Any, TypeVar
 import torch
 from transformers import set_seed
 
+from llm2comp.atomic import write_file
 from llm2comp.backbone.hardware import multiplies_bfloat16
+from llm2comp.corpus.triples import dataset_name
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
 from llm2comp.model_folder import CONFIG_FILE
 from llm2comp.training.checkpoints import last_checkpoint
 from llm2comp.training.loop import division_problems, tracker_problems
 from llm2comp.training.loss_plot import draw_loss
+from llm2comp.training.negatives.files import mine_hard_negatives
+from llm2comp.training.negatives.settings import RecipeMiningSettings
 from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.run_folder import (
@@ -43,6 +47,7 @@ _Model = TypeVar("_Model", bound=LLM2Comp)
 
 _STAGES = ("compression", "unsupervised", "supervised", "lengthen")
 _DERIVED = (("derive", "pairs"), ("derive_long", "long_pairs"))
+_MINED = ("mine", "mined_pairs")
 _logger = logging.getLogger(__name__)
 
 
@@ -51,8 +56,8 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
 
     Args:
         recipe: From `read_recipe`.
-        output: Folder that gets a folder for each stage, `pairs/` and `long_pairs/` if they are derived, and the
-            finished `model/`.
+        output: Folder that gets a folder for each stage, `pairs/`, `long_pairs/` and `mined_pairs/` if the recipe
+            makes them, and the finished `model/`.
 
     Returns:
         Folder of the finished model.
@@ -66,7 +71,8 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         _check_begun(recipe, output)
         if processes().is_main_process:
             write_run_file(output / "recipe.json", [json.dumps(settings_values(recipe), indent=2), "\n"])
-            remember_settings(output, {field: settings_values(getattr(recipe, field)) for field, _ in _DERIVED})
+            made = {field: settings_values(getattr(recipe, field)) for field, _ in (*_DERIVED, _MINED)}
+            remember_settings(output, made)
         backbone = _backbone(recipe, output)
         for field, name in _DERIVED:
             _derive(field, getattr(recipe, field), output / name)
@@ -79,6 +85,8 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
             if is_last:
                 _keep_shorter(output, updates_before(output / name, _begun_with(settings, recipe.model)))
             previous = run_stage(name, settings, output / name, start, recipe.model, final=is_last)
+            if name == "supervised" and recipe.mine is not None:
+                _mine(recipe.mine, previous, output / "pairs", output / _MINED[1])
         assert previous is not None  # a recipe has a stage
         return _finish(previous, output / "model", recipe.model)
 
@@ -253,6 +261,22 @@ def _derive(field: str, settings: PairSettings | None, pairs: Path) -> None:
             _logger.info("%s: %s", field, counts)
 
 
+def _mine(settings: RecipeMiningSettings, model: Path, pairs: Path, mined: Path) -> None:
+    """Writes the derived pairs again, those of some kinds with negatives that the model finds; once."""
+    kinds = {dataset_name(path): path for path in sorted(pairs.glob("*.jsonl.gz"))}
+    if unknown := sorted(set(settings.kinds) - set(kinds)):
+        raise SettingsError(f"mine: derive made no pairs of the kinds {', '.join(unknown)}, but of {', '.join(kinds)}")
+    with main_process_first() as main:
+        if not main or all((mined / path.name).is_file() for path in kinds.values()):
+            return
+        encoder = load(model, max_length=settings.max_length)
+        counts = mine_hard_negatives(encoder, [kinds[kind] for kind in settings.kinds], mined, settings)
+        for kind, path in kinds.items():
+            if kind not in settings.kinds:
+                write_file(mined / path.name, [path.read_bytes()])
+    _logger.info("mine: %s", {name: count.mined for name, count in counts.items()})
+
+
 def _check_begun(recipe: Recipe, output: Path) -> None:
     """Compares the recipe with the settings that each stage was begun with, before any stage is trained further.
 
@@ -262,7 +286,12 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
     if recipe.pretrain is not None:
         check_settings(output / "pretrain", settings_values(recipe.pretrain))
     check_settings(
-        output, {field: settings_values(getattr(recipe, field)) for field, name in _DERIVED if (output / name).is_dir()}
+        output,
+        {
+            field: settings_values(getattr(recipe, field))
+            for field, name in (*_DERIVED, _MINED)
+            if (output / name).is_dir()
+        },
     )
     missing: Path | None = None
     for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):

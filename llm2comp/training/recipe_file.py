@@ -8,12 +8,20 @@ from typing import Any
 
 from llm2comp.errors import SettingsError
 from llm2comp.training.defaults import fill_recipe
+from llm2comp.training.negatives.settings import RecipeMiningSettings
 from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
 from llm2comp.training.settings_file import build_settings, parse_yaml, read_text_file
 from llm2comp.training.sources import missing_sources
 
 __all__ = ["Recipe", "read_recipe", "shipped_recipes", "stage_values"]
+
+_MADE_PAIRS = (
+    ("supervised", "derive", "{pairs}"),
+    ("lengthen", "derive_long", "{long_pairs}"),
+    ("lengthen", "mine", "{mined_pairs}"),
+)
+"""Stages that read pairs, the fields that make them, and their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +44,13 @@ class Recipe:
     """Stage 2, on sentences of corpora."""
     supervised: ContrastiveSettings | None = None
     """Stage 3, on pairs."""
+    mine: RecipeMiningSettings | None = None
+    """Hard negatives that the model of stage 3 finds for derived pairs; `lengthen` reads the pairs of all kinds, mined
+    and others, as `{mined_pairs}`."""
     derive_long: PairSettings | None = None
     """Further derived pairs, with longer passages; `lengthen` reads them as `{long_pairs}`."""
     lengthen: ContrastiveSettings | None = None
-    """Stage 3 again, on longer passages: a small model trained on short passages alone is poor on long ones."""
+    """Stage 3 again, on longer passages or with mined negatives."""
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -53,6 +64,8 @@ class Recipe:
             stage: ContrastiveSettings | None = getattr(self, name)
             if stage is not None and bool(stage.corpora) != (name == "unsupervised"):
                 yield f"{name} needs {'corpora' if name == 'unsupervised' else 'pairs'}"
+        if self.mine and not (self.derive and self.supervised and self.lengthen):
+            yield "mine takes the pairs of derive and the model of supervised, for lengthen; give all three"
         if self.lengthen and not self.supervised:
             yield "lengthen continues supervised, which is not given"
         if not (self.compression or self.unsupervised or self.supervised):
@@ -86,7 +99,8 @@ def read_recipe(
     Args:
         name_or_file: Name of a shipped recipe, or a YAML file.
         data: Folder that replaces `{data}` in the recipe.
-        pairs: Folder that replaces `{pairs}`, where derived pairs are written; `{long_pairs}` is beside it.
+        pairs: Folder that replaces `{pairs}`, where derived pairs are written; `{long_pairs}` and `{mined_pairs}` are
+            beside it.
         sources: Whether the files and folders of texts that it names must exist.
 
     Raises:
@@ -94,7 +108,8 @@ def read_recipe(
             stages, and missing files; each with the name of the recipe's file.
     """
     where = str(name_or_file)
-    places = {"{data}": data, "{pairs}": pairs, "{long_pairs}": pairs.with_name("long_pairs") if pairs else None}
+    places = {"{data}": data, "{pairs}": pairs}
+    places |= {f"{{{name}}}": pairs.with_name(name) if pairs else None for name in ("long_pairs", "mined_pairs")}
     values = _values(name_or_file, places)
     problems: list[str] = []
     if isinstance(values, Mapping):
@@ -111,7 +126,7 @@ def read_recipe(
 
 def _pairs_problems(values: Mapping[str, Any], places: Mapping[str, Path | None]) -> Iterator[str]:
     """Stages that read derived pairs which nothing in the recipe derives."""
-    for stage, derived, place in (("supervised", "derive", "{pairs}"), ("lengthen", "derive_long", "{long_pairs}")):
+    for stage, derived, place in _MADE_PAIRS:
         fields = values.get(stage)
         pairs = fields.get("pairs") if isinstance(fields, Mapping) else None
         if isinstance(pairs, list) and str(places[place]) in pairs and values.get(derived) is None:

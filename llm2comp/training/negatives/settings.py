@@ -6,7 +6,7 @@ from typing import Literal
 from llm2comp.errors import SettingsError
 from llm2comp.training.settings import check_fields
 
-__all__ = ["MiningSettings"]
+__all__ = ["MiningSettings", "RecipeMiningSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +54,20 @@ class MiningSettings:
                 f"from_rank {self.from_rank} to to_rank {self.to_rank} are fewer passages than negatives "
                 f"{self.negatives}; raise to_rank"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeMiningSettings(MiningSettings):
+    """Hard negatives in a recipe: which of its derived pairs get some, found by the model of stage 3."""
+
+    kinds: tuple[str, ...]
+    """Kinds of derived pairs that are mined; pairs of other kinds are used as they are."""
+
+    max_length: int | None = None
+    """Longest text in tokens when mining, memory tokens included; None: the model's."""
+
+    def __post_init__(self) -> None:
+        MiningSettings.__post_init__(self)
+        check_fields(self, least={1: ["max_length"]})
+        if not self.kinds:
+            raise SettingsError("kinds is empty; name the kinds of pairs that get negatives")

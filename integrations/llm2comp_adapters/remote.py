@@ -139,7 +139,9 @@ class RemoteIndex:
             raise SettingsError("options has effort or threads, which a server decides: leave them out with url")
         self._server = server
         group: Literal["document"] | None = "document" if options.by == "document" else None
-        self._body: dict[str, Any] = {"index": name, "mode": mode, "weights": options.weights, "group": group}
+        self._body: dict[str, Any] = {"index": name, "mode": mode, "group": group}
+        if mode == "hybrid":
+            self._body["weights"] = options.weights
         self._body |= {"allow_empty": True, "allow_unknown_fields": allow_unknown_fields}
 
     def search(self, query: str, k: int, where: str | None) -> list[Hit]:

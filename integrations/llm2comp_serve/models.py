@@ -75,16 +75,20 @@ class Model:
         """Token ids of texts, after the instruction; None: the model's for queries or for documents, if it has one.
 
         Raises:
-            RequestError: A text is longer than the model takes, and is not to be cut (status 413).
+            RequestError: A text is longer than the model takes, and is not to be cut (status 413), or the instruction
+                leaves no room for a text (400).
         """
+        encoder, room = self.model.encoder, self.max_length - self.model.memory_tokens
+        encoder.pop_truncated()
         if instruction is None:
             instruction = self.model.prompts.get("query" if query else "document") or ""
-        encoder = self.model.encoder
-        encoder.pop_truncated()
+        elif len(encoder.token_ids([instruction])[0]) >= room:
+            raise RequestError(
+                400, f"instruction takes all of the {room} tokens that {self.name} takes", parameter="instruction"
+            )
         ids = encoder.token_ids([instruction + text for text in texts] if instruction else texts)
         truncated = encoder.pop_truncated()
         if truncated and not (self._truncate if truncate is None else truncate):
-            room = self.max_length - self.model.memory_tokens
             raise RequestError(
                 413,
                 f"{truncated} of {len(texts)} texts have more than the {room} tokens that {self.name} takes; shorten "

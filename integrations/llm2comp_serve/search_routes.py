@@ -47,8 +47,8 @@ class SearchRequest(_Exact):
         Literal["document"] | None, Field(description="document: only the best chunk of each document.")
     ] = None
     weights: Annotated[
-        tuple[float, float], Field(description="With hybrid: weights of the rankings by vectors and by words.")
-    ] = (1.0, 1.0)
+        tuple[float, float] | None, Field(description="With hybrid: weights of the rankings by vectors and by words.")
+    ] = None
     allow_empty: Annotated[
         bool, Field(description="Whether an empty question is one like any other; otherwise it is refused.")
     ] = False
@@ -60,6 +60,8 @@ class SearchRequest(_Exact):
     def _one_of_two(self) -> "SearchRequest":
         if (self.query is None) == (self.queries is None):
             raise ValueError("give either query or queries")
+        if self.weights is not None and self.mode != "hybrid":
+            raise ValueError("weights go with the mode hybrid")
         return self
 
 
@@ -112,8 +114,8 @@ def _options(body: SearchRequest) -> SearchOptions:
     where = body.where
     if where and body.allow_unknown_fields:
         filtered = replace(parse_where(where), allow_unknown=True)
-        return SearchOptions(mode=body.mode, where=filtered, weights=body.weights, by=body.group or "row")
-    return SearchOptions(mode=body.mode, where=where, weights=body.weights, by=body.group or "row")
+        return SearchOptions(mode=body.mode, where=filtered, weights=body.weights or (1.0, 1.0), by=body.group or "row")
+    return SearchOptions(mode=body.mode, where=where, weights=body.weights or (1.0, 1.0), by=body.group or "row")
 
 
 class MapRequest(_Exact):

@@ -73,6 +73,13 @@ def test_an_answer_names_the_model_that_made_it(url: str, bundled: LLM2Comp, mod
     assert _post(url, "a", model="model").headers["x-model-fingerprint"] == model.fingerprint
 
 
+def test_an_instruction_that_leaves_no_room_for_a_text(url: str) -> None:
+    reply = _post(url, TEXTS, instruction="word " * 2000)
+    assert reply.status == 400
+    assert "instruction takes all of the" in reply.json["error"]["message"]
+    assert reply.json["error"]["param"] == "instruction"
+
+
 def test_an_instruction_replaces_the_models(url: str, model: LLM2Comp) -> None:
     vectors = _vectors(_post(url, TEXTS, model="model:query", instruction="answer: "))
     np.testing.assert_allclose(vectors, model.encode_query(TEXTS, prompt="answer: "), atol=1e-6)

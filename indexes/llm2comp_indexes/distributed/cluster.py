@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from llm2comp.errors import ClusterError, one_line
 from llm2comp.optional import optional_import
@@ -22,6 +24,7 @@ __all__ = ["connected", "free_nodes", "spilled_bytes"]
 _OBJECT_STORE = 256 << 20
 """Bytes of the object store of a cluster that is started here: it holds blocks of text on their way only."""
 
+_CONNECT_SECONDS = 10.0
 _tokens: list[str] = []
 """The token of the clusters that this process starts, which Ray keeps from the first of them on."""
 
@@ -61,6 +64,7 @@ def connected(address: str | None, *, object_store: int = _OBJECT_STORE) -> Iter
         folder = opened.enter_context(_temporary_folder()) if address is None else None
         with _sigterm_kept():
             try:
+                _check_answers(address)
                 with _stderr_closed():  # Ray writes there which level its log has
                     _start(ray, address, folder, object_store)
             except Exception as error:  # Ray raises errors of many classes
@@ -75,6 +79,20 @@ def connected(address: str | None, *, object_store: int = _OBJECT_STORE) -> Iter
         finally:
             with _sigterm_kept():
                 ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """Raises OSError unless something accepts connections there: Ray itself would try for minutes.
+
+    Raises:
+        ValueError: The address has no port.
+    """
+    if address is None or address == "auto":
+        return
+    place = urlsplit(address if "://" in address else f"ray://{address}")
+    if place.hostname is None or place.port is None:
+        raise ValueError("expected auto, HOST:PORT or ray://HOST:PORT")
+    socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
 
 
 def _start(ray: Any, address: str | None, folder: Path | None, object_store: int) -> None:

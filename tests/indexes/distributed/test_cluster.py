@@ -1,0 +1,39 @@
+"""Connecting: an address that nobody answers, or that is none, is one line and at once."""
+
+import socket
+import sys
+
+import pytest
+
+from llm2comp.errors import ClusterError
+from llm2comp_indexes.distributed.cluster import connected
+
+pytest.importorskip("ray.data", reason="needs the extra ray")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_nobody_answers(form: str) -> None:
+    address = form.format(free_port())
+    with pytest.raises(
+        ClusterError, match=rf"the cluster {address} cannot be reached \(.*Connection refused.*--ray-addr"
+    ):
+        connected(address).__enter__()
+
+
+@pytest.mark.parametrize("address", ["", "somewhere", "http//x", "host:port", "local"])
+def test_no_address(address: str) -> None:
+    with pytest.raises(ClusterError, match=r"expected auto, HOST:PORT or ray://HOST:PORT|Port could not be cast"):
+        connected(address).__enter__()
+
+
+def test_ray_was_imported_before() -> None:
+    assert "ray" in sys.modules
+    with pytest.raises(ClusterError, match=r"Ray was imported before.*call ray.init\(\) first"):
+        connected(None).__enter__()

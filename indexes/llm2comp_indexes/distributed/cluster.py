@@ -75,7 +75,8 @@ def connected(address: str | None, *, object_store: int = _OBJECT_STORE) -> Iter
                     "(RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or name another one with --ray-address"
                 ) from error
         try:
-            yield ray
+            with _messages_hidden(ray):
+                yield ray
         finally:
             with _sigterm_kept():
                 ray.shutdown()
@@ -194,6 +195,17 @@ def _sigterm_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def _messages_hidden(ray: Any) -> Iterator[None]:
+    """Ray prints on standard output, where results go, that a process ended and is begun again; the report says so."""
+    worker = ray._private.worker
+    before, worker._worker_logs_enabled = worker._worker_logs_enabled, False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = before
 
 
 @contextmanager

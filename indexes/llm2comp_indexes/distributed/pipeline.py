@@ -158,7 +158,7 @@ def find_cause(error: BaseException) -> LLM2CompError:
             current,
         ):  # an error of Ray holds the task's, and may be of its class
             if isinstance(one, LLM2CompError):
-                return one
+                return type(one)(str(one).partition("\n")[0])  # without the lines that Ray Data puts behind it
         following = getattr(current, "cause", None) or current.__cause__
         current = following if isinstance(following, BaseException) else current
     last = [line.strip() for line in str(error).splitlines() if line.strip()]

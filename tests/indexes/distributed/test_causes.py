@@ -16,11 +16,11 @@ class _Wrapped(Exception):
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_our_error_is_found_within_those_of_ray(depth: int) -> None:
-    ours = CorpusError("corpus.jsonl:3: not JSON")
-    error: BaseException = ours
+    error: BaseException = CorpusError("corpus.jsonl:3: not JSON\nFailed to apply UDF transform after 1/1 attempts")
     for _ in range(depth):
         error = _Wrapped(error)
-    assert find_cause(error) is ours
+    cause = find_cause(error)
+    assert (type(cause), str(cause)) == (CorpusError, "corpus.jsonl:3: not JSON")
 
 
 def test_an_error_that_is_of_both_classes_gives_ours() -> None:
@@ -28,7 +28,7 @@ def test_an_error_that_is_of_both_classes_gives_ours() -> None:
         """As Ray makes an error that can be caught as that of the task."""
 
     ours = CorpusError("corpus.jsonl:3: not JSON")
-    assert find_cause(Both(ours, "a long traceback")) is ours
+    assert type(find_cause(Both(ours, "a long traceback"))) is CorpusError
 
 
 def test_other_errors_become_one_line() -> None:

@@ -315,7 +315,11 @@ def _read_files(
     summary = FileSummary()
 
     def list_files() -> Iterator[TextFile]:
-        return _list_files(path, source) if share is None else share.take(_list_files(path, source))
+        if share is None:
+            return _list_files(path, source)
+        files = list(_list_files(path, source))
+        share.check(path, files)
+        return share.take(files)
 
     if source.files:
         documents = read_files(list_files, report, summary, metadata, encoding, check, single=not several)

@@ -151,13 +151,35 @@ def test_parts_of_another_run_are_kept(tmp_path: Path) -> None:
         open_parts(tmp_path / "parts", {"kind": "corpora", "fingerprint": "b"})
 
 
-def test_files_that_come_or_go_meanwhile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["rows", "texts"])
+def test_files_that_come_or_go_meanwhile(tmp_path: Path, kind: str) -> None:
     corpus = write_corpus(tmp_path / "corpus")
+    if kind == "texts":
+        for file in list(corpus.iterdir()):
+            file.rename(file.with_suffix(".txt"))
     reading = make_reading(corpus)
     tasks = cut_into_tasks(reading, task_bytes=1)
-    (corpus / "part9.jsonl").write_text('{"text": "late"}\n')
+    name, text = ("part9.jsonl", '{"text": "late"}\n') if kind == "rows" else ("part9.txt", "late")
+    (corpus / name).write_text(text)
     with pytest.raises(CorpusError, match="5 files, expected 4 as when reading began"):
         list(read_all(tasks, reading))
+
+
+def test_a_folder_of_texts_equals_one_process(tmp_path: Path, model: WordEncoder) -> None:
+    for number in range(30):
+        path = tmp_path / "corpus" / f"folder{number % 3}" / f"note{number}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# Title {number}\n\nbread and moon {number}\n")
+    encode_shard(tmp_path / "corpus", tmp_path / "plain", model=model)
+    reading = make_reading(tmp_path / "corpus")
+    tasks = cut_into_tasks(reading, task_bytes=100)
+    assert len(tasks) > 3
+    run(make_job(tmp_path / "parts", model), list(read_all(tasks, reading)))
+    joined = JoinedParts(ordered_parts(tmp_path / "parts", tasks), model.dimension, pytest.fail)
+    rows = [row for block in joined.blocks() for row in block.rows]
+    assert [row.id for row in rows] == sorted(row.id for row in rows)
+    shard = json.loads((tmp_path / "plain" / "shard-1-of-1" / "shard.json").read_text())
+    assert (joined.documents, joined.sha256) == (30, shard["corpus"]["sha256"])
 
 
 def test_rows_of_a_dataset_in_other_blocks(tmp_path: Path, model: WordEncoder) -> None:

@@ -74,9 +74,9 @@ def connected(address: str | None, *, object_store: int = _OBJECT_STORE) -> Iter
                     f"{where} cannot be reached ({one_line(error)}); see that it runs and admits this host "
                     "(RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH), or name another one with --ray-address"
                 ) from error
+        opened.enter_context(_messages_hidden(ray))  # also those that are held back until the end
         try:
-            with _messages_hidden(ray):
-                yield ray
+            yield ray
         finally:
             with _sigterm_kept():
                 ray.shutdown()

@@ -17,11 +17,13 @@ from llm2comp_adapters import (
     Server,
     check_folder,
     check_query,
+    check_store,
     check_url,
     hit_metadata,
     open_and_check,
+    open_store_and_check,
 )
-from llm2comp_indexes import Hit, Index, SearchOptions
+from llm2comp_indexes import Hit, Index, SearchOptions, StoreIndex
 
 __all__ = ["LLM2CompRetriever"]
 
@@ -37,7 +39,7 @@ class LLM2CompRetriever(BaseRetriever):
     `invoke(question, k=3, where="year >= 2020")` changes `k` and `where` for that question.
 
     With `url`, a server (`llm2comp serve`) searches its index named `index` at its last commit, and this process loads
-    nothing.
+    nothing. With `store`, it searches a table of a database that `llm2comp index push` wrote, as the table is then.
     """
 
     model_config = ConfigDict(extra="forbid", validate_by_name=True)
@@ -45,6 +47,13 @@ class LLM2CompRetriever(BaseRetriever):
     index_dir: Path | None = Field(default=None, description="Folder of the index.", frozen=True)
     url: str | None = Field(
         default=None, description="Address of `llm2comp serve`, which searches, instead of index_dir.", frozen=True
+    )
+    store: SecretStr | None = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Address of a table that `llm2comp index push` wrote, instead of index_dir.",
+        frozen=True,
     )
     index: str | None = Field(default=None, description="Name of the server's index; None: its only one.", frozen=True)
     api_key: SecretStr | None = Field(
@@ -75,7 +84,7 @@ class LLM2CompRetriever(BaseRetriever):
         description="Model of the index, loaded, or the folder or Hub id to load it from.",
     )
 
-    _index: Index | RemoteIndex = PrivateAttr()
+    _index: Index | RemoteIndex | StoreIndex = PrivateAttr()
 
     def __init__(self, index_dir: str | Path | None = None, **settings: Any) -> None:
         fields: dict[str, Any] = {"index_dir": index_dir, **settings}
@@ -83,7 +92,11 @@ class LLM2CompRetriever(BaseRetriever):
 
     @model_validator(mode="after")
     def _open(self) -> Self:
-        if self.index_dir is not None:
+        if self.store is not None:
+            check_store(index_dir=self.index_dir, url=self.url, index=self.index, api_key=self.api_key)
+            address = self.store.get_secret_value()
+            self._index = open_store_and_check(address, self.model, self.k, self._search_options(self.where))
+        elif self.index_dir is not None:
             check_folder(url=self.url, index=self.index, api_key=self.api_key)
             self._index = open_and_check(self.index_dir, self.model, self.k, self._search_options(self.where))
         else:

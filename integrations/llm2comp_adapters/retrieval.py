@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes import Encoder, Hit, Index, SearchOptions, open_index
+from llm2comp_indexes import Encoder, Hit, Index, SearchOptions, StoreIndex, open_index, open_store_index
 
-__all__ = ["Mode", "check_folder", "check_url", "hit_metadata", "open_and_check"]
+__all__ = ["Mode", "check_folder", "check_store", "check_url", "hit_metadata", "open_and_check", "open_store_and_check"]
 
 Mode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 """Search by vectors, by words, or by both."""
@@ -34,6 +34,32 @@ def open_and_check(folder: str | Path, model: str | Path | Encoder | None, k: in
     return index
 
 
+def open_store_and_check(url: str, model: str | Path | Encoder | None, k: int, options: SearchOptions) -> StoreIndex:
+    """The table of a store, opened and searched once with a vector of zeros, so that errors show now.
+
+    Its model is loaded.
+
+    Raises:
+        StoreError: The store cannot be reached, has no such table, or its model is another one.
+        SettingsError: The address is of no store, or the table cannot be searched with this k or these options.
+    """
+    index = open_store_index(url, model=model)
+    index.search([""], k, options=options, vectors=np.zeros((1, index.dimension), dtype=np.float32))
+    index.model  # noqa: B018  (loads it)
+    return index
+
+
+def check_store(**settings: Any) -> None:
+    """Checks that nothing is given with a store that is for a folder or a server.
+
+    Raises:
+        SettingsError: A setting is not None; the message names it.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            raise SettingsError(f"store is given together with {name}: give either")
+
+
 def check_folder(**settings: Any) -> None:
     """Checks that nothing is given with a folder that is for a server.
 
@@ -56,7 +82,10 @@ def check_url(url: str | None, **settings: Any) -> str:
         SettingsError: There is none, or a setting is not None; the message names it.
     """
     if url is None:
-        raise SettingsError("give index_dir, the folder of an index, or url, the address of llm2comp serve")
+        raise SettingsError(
+            "give index_dir, the folder of an index, url, the address of llm2comp serve, or store, the address of a "
+            "table that llm2comp index push wrote"
+        )
     for name, value in settings.items():
         if value is not None:
             raise SettingsError(f"url is given together with {name}, which the server decides: leave it out")

@@ -9,6 +9,7 @@ import typer
 
 from llm2comp.cli.bench_ablation import ablation
 from llm2comp.cli.bench_options import Json, Model, Precision, Threads, Workdir, parse_sizes, report_record
+from llm2comp.cli.bench_push import push
 from llm2comp.cli.bench_ray import ray
 from llm2comp.cli.bench_serve import serve
 from llm2comp.cli.output import check_target, tell
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
         index: "Building and searching indexes beside FAISS and autofaiss.",
         growth: "How time and memory grow with tokens, texts, vocabulary.",
         startup: "Cold starts of commands beside importing torch.",
+        push: "Indexes pushed to stores beside their own loaders.",
         ray: "Encoding on a cluster of Ray beside one process.",
         serve: "The server under load, beside the encoder alone.",
         ablation: "Which pretext of stage 1 makes the better encoder.",

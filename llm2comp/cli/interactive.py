@@ -15,7 +15,7 @@ from llm2comp.cli.output import printable, tell
 from llm2comp.errors import LLM2CompError, SettingsError
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import Index, SearchOptions
+    from llm2comp_indexes import Index, SearchOptions, StoreIndex
 
 __all__ = ["ask", "check_fields"]
 
@@ -31,12 +31,12 @@ _MOST_RESULTS = 1000
 
 
 def ask(
-    index: "Index",
+    index: "Index | StoreIndex",
     options: "SearchOptions",
     k: int,
     *,
     fields: tuple[str, ...] = (),
-    explain_nothing: Callable[["Index", "SearchOptions"], str],
+    explain_nothing: Callable[["Index | StoreIndex", "SearchOptions"], str],
 ) -> None:
     """Answers the questions on standard input until it ends.
 
@@ -109,11 +109,11 @@ class _Session:
 
     def __init__(
         self,
-        index: "Index",
+        index: "Index | StoreIndex",
         options: "SearchOptions",
         k: int,
         fields: tuple[str, ...],
-        explain_nothing: Callable[["Index", "SearchOptions"], str],
+        explain_nothing: Callable[["Index | StoreIndex", "SearchOptions"], str],
     ) -> None:
         self._index, self._options, self._k, self._fields = index, options, k, fields
         self._explain_nothing = explain_nothing
@@ -180,7 +180,7 @@ def _parse_number(name: str, value: str, most: int) -> int:
     return int(value)
 
 
-def check_fields(index: "Index", names: Sequence[str]) -> None:
+def check_fields(index: "Index | StoreIndex", names: Sequence[str]) -> None:
     """Checks that there is metadata of these names.
 
     Raises:
@@ -194,7 +194,7 @@ def check_fields(index: "Index", names: Sequence[str]) -> None:
         _check(index, SearchOptions(where=replace(parse_where(quote_name(name)), name="show")))
 
 
-def _check(index: "Index", options: "SearchOptions") -> "SearchOptions":
+def _check(index: "Index | StoreIndex", options: "SearchOptions") -> "SearchOptions":
     """The options, after a search with them that encodes nothing.
 
     Raises:
@@ -202,5 +202,5 @@ def _check(index: "Index", options: "SearchOptions") -> "SearchOptions":
     """
     import numpy as np
 
-    index.search(["?"], 1, options=options, vectors=np.zeros((1, index.manifest.dimension), np.float32))
+    index.search(["?"], 1, options=options, vectors=np.zeros((1, index.dimension), np.float32))
     return options

@@ -17,7 +17,7 @@ from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import Effort, Hit, Index, SearchOptions
+    from llm2comp_indexes import Effort, Hit, Index, SearchOptions, StoreIndex
 
 __all__ = ["register"]
 
@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `index build` wrote.")],
+    folder: Annotated[
+        str | None, typer.Argument(metavar="DIR", help="Folder that `index build` wrote; not with --store.")
+    ] = None,
     question: Annotated[
         str | None,
         typer.Argument(metavar="QUESTION", help="Text to search for; without it, questions are read one by one."),
@@ -99,10 +101,23 @@ def search(
         Literal["auto", "cpu", "cuda"],
         typer.Option(help="Where FAISS searches; cuda: on all GPUs, to which the index is copied."),
     ] = "cpu",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Search a table that `index push` wrote, instead of DIR: postgresql://HOST/DATABASE …"
+        ),
+    ] = None,
     engine: Engine = None,
     model_device: ModelDevice = None,
 ) -> None:
     """Find the documents that answer a question."""
+    if store is not None:
+        if question is not None:
+            raise typer.BadParameter('give either DIR or --store: llm2comp search --store URL "what to look for"')
+        question, folder = folder, None
+        _check_for_store(mode=mode, nprobe=nprobe, rerank=rerank, threads=threads, device=device, neighbours=neighbours)
+    elif folder is None:
+        raise typer.BadParameter("Missing argument 'DIR': the folder of an index, or --store URL")
     if question is not None and queries is not None:
         raise typer.BadParameter('give either a question ("what to look for") or --queries FILE')
     if question is None and queries is None and (as_json or neighbours):
@@ -122,7 +137,7 @@ def search(
         raise typer.BadParameter("--weights goes with --mode hybrid")
     if mode == "bm25" and (nprobe or ef_search or rerank):
         raise typer.BadParameter("--nprobe, --ef-search and --rerank are for vectors, which --mode bm25 does not use")
-    from llm2comp_indexes import Effort, SearchOptions, open_index
+    from llm2comp_indexes import Effort, SearchOptions
 
     with wrong_usage():
         options = SearchOptions(
@@ -133,20 +148,16 @@ def search(
             by=group_by or "row",
             threads=threads,
         )
-    opening: dict[str, Any] = {
-        "model": model,
-        "device": device,
-        "encoder": encoder_options(engine=engine, device=model_device),
-    }
+    open_it = _opener(store, folder, device, model=model, encoder=encoder_options(engine=engine, device=model_device))
     fields = tuple(filter(None, map(str.strip, (show or "").split(","))))
     keep_freed_memory()
     if queries is not None and run is not None:
         from llm2comp.corpus.read import read_queries
 
         texts = read_queries(queries, header=header, quotes=quotes)
-        _write_run(lambda: open_index(folder, **opening), texts, run, k, options)
+        _write_run(open_it, texts, run, k, options)
         return
-    with open_index(folder, **opening) as index:
+    with open_it() as index:
         _report_unused(index, options.effort)
         check_fields(index, fields)
         if question is None:
@@ -157,7 +168,7 @@ def search(
         start = time.perf_counter()
         [hits] = index.search([question], k, options=options)
         seconds = time.perf_counter() - start
-        around = [index.surrounding(hit, neighbours) for hit in hits] if neighbours else None
+        around = [index.surrounding(hit, neighbours) for hit in hits] if neighbours else None  # type: ignore[union-attr]
     if as_json:
         print_json([hit._asdict() for hit in hits] if around is None else list(map(_to_json, hits, around)))
     elif hits:
@@ -168,6 +179,38 @@ def search(
         print(_explain_nothing(index, options), file=sys.stderr)
 
 
+def _check_for_store(*, mode: str, device: str, neighbours: int, **numbers: int | None) -> None:
+    """Checks that no option is given that only an index on disk has.
+
+    Raises:
+        typer.BadParameter: One is.
+    """
+    if mode != "dense":
+        raise typer.BadParameter(f"--mode {mode}: a store is searched by vectors; words are searched in an index (DIR)")
+    unfit = [f"--{name}" for name, value in numbers.items() if value is not None]
+    unfit += ["--device"] * (device != "cpu") + ["--neighbours"] * (neighbours > 0)
+    if unfit:
+        raise typer.BadParameter(f"{unfit[0]} is for an index (DIR), not for --store")
+
+
+def _opener(
+    store: str | None, folder: str | None, device: "Literal['auto', 'cpu', 'cuda']", **opening: Any
+) -> "Callable[[], Index | StoreIndex]":
+    """Function that opens the table of a store, or the index in a folder.
+
+    Raises:
+        typer.BadParameter: The address is of no store.
+    """
+    from llm2comp_indexes import open_index, open_store_index
+    from llm2comp_indexes.stores.url import parse_store_url
+
+    if store is None:
+        return lambda: open_index(str(folder), device=device, **opening)
+    with wrong_usage():
+        url = parse_store_url(store)
+    return lambda: open_store_index(url, **opening)
+
+
 def _to_json(hit: "Hit", around: "list[Hit]") -> dict[str, Any]:
     """The result with the chunks before and after it, as lists of id, title, text and metadata."""
     place = next(place for place, chunk in enumerate(around) if chunk is hit)
@@ -175,10 +218,13 @@ def _to_json(hit: "Hit", around: "list[Hit]") -> dict[str, Any]:
     return hit._asdict() | {"before": others[:place], "after": others[place + 1 :]}
 
 
-def _report_unused(index: "Index", effort: "Effort") -> None:
+def _report_unused(index: "Index | StoreIndex", effort: "Effort") -> None:
     """Prints on stderr which of the given options has no effect on an index of this type."""
+    from llm2comp_indexes import StoreIndex
     from llm2comp_indexes.structures.types import IndexType
 
+    if isinstance(index, StoreIndex):
+        return
     kinds = {IndexType(segment.type) for segment in index.manifest.segments}
     unused = ["--nprobe"] if effort.nprobe and not any(kind.lists for kind in kinds) else []
     unused += ["--ef-search"] if effort.ef_search and not any(kind.walks_graph for kind in kinds) else []
@@ -188,7 +234,7 @@ def _report_unused(index: "Index", effort: "Effort") -> None:
         print(f"{' and '.join(unused)}: without effect, as the index is {types}", file=sys.stderr)
 
 
-def _explain_nothing(index: "Index", options: "SearchOptions") -> str:
+def _explain_nothing(index: "Index | StoreIndex", options: "SearchOptions") -> str:
     if not len(index):
         return "nothing found: the index is empty"
     if options.where is not None:
@@ -199,13 +245,17 @@ def _explain_nothing(index: "Index", options: "SearchOptions") -> str:
 
 
 def _write_run(
-    open_index: "Callable[[], Index]", texts: dict[str, str], run: Path, k: int, options: "SearchOptions"
+    open_it: "Callable[[], Index | StoreIndex]",
+    texts: dict[str, str],
+    run: Path,
+    k: int,
+    options: "SearchOptions",
 ) -> None:
     from llm2comp.corpus.trec import check_run_id, write_run
 
     for name in texts:
         check_run_id("query", name)
-    with open_index() as index, Progress("queries", total=len(texts)) as progress:
+    with open_it() as index, Progress("queries", total=len(texts)) as progress:
         _report_unused(index, options.effort)
         if options.mode != "bm25" and len(index):
             index.model  # noqa: B018  # loaded now: its time is not that of the queries
@@ -218,7 +268,7 @@ def _write_run(
 
 
 def _answers(
-    index: "Index", texts: dict[str, str], k: int, options: "SearchOptions", progress: Progress
+    index: "Index | StoreIndex", texts: dict[str, str], k: int, options: "SearchOptions", progress: Progress
 ) -> Iterator[tuple[str, "list[Hit]"]]:
     names = list(texts)
     for start in range(0, len(names), _QUERIES_PER_BATCH):

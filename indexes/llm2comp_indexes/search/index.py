@@ -149,6 +149,11 @@ class Index:
         return self._opened.manifest
 
     @property
+    def dimension(self) -> int:
+        """Length of a vector; 0 in an index without documents."""
+        return self.manifest.dimension
+
+    @property
     def segments(self) -> list[OpenSegment]:
         """The open segments of the commit; none after `close`."""
         return self._opened.segments

@@ -81,6 +81,9 @@ class Store(Protocol):
     def finish(self) -> bool:
         """Makes the index for searching if the table has none yet, or updates it; whether there was anything to do."""
 
+    def count(self) -> int:
+        """Number of rows."""
+
     def nearest(
         self, queries: NDArray[np.float32], k: int, *, where: Where | None = None, effort: int | None = None
     ) -> list[list[Hit]]:

@@ -128,6 +128,11 @@ class LanceStore:
             table.create_index("vector", config=self._lancedb.index.HnswFlat(distance_type="dot"))
             return True
 
+    def count(self) -> int:
+        """As `Store`."""
+        with self._errors():
+            return int(self._latest().count_rows())
+
     def nearest(
         self, queries: NDArray[np.float32], k: int, *, where: Where | None = None, effort: int | None = None
     ) -> list[list[Hit]]:
@@ -163,8 +168,10 @@ class LanceStore:
 
     def _find_table(self) -> Any:
         """The table at its last version; None: there is none."""
-        if not Path(self.url.path).exists():
+        if not (folder := Path(self.url.path)).exists():
             return None
+        if not folder.is_dir():
+            raise StoreError(f"{self.url}: a file, expected a folder; name another")
         with self._errors():
             try:
                 self._opened = self._database().open_table(self.url.table)
@@ -228,7 +235,7 @@ def _read_rows(batches: Any, header: StoreHeader) -> Iterator[StoreRows]:
     for batch in batches:
         if batch.num_rows:
             vectors = _vectors(batch)
-            yield StoreRows(_documents(batch, header), vectors, batch.column(_DIGEST).to_pylist(), [])
+            yield StoreRows(_documents(batch, header), vectors, [], batch.column(_DIGEST).to_pylist(), [])
 
 
 def _documents(batch: Any, header: StoreHeader) -> list[Document]:

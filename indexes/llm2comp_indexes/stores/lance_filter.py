@@ -90,6 +90,10 @@ def _truth(column: str, kind: str) -> str:
 
 
 def _compare(test: FieldTest, column: str, kind: str, operator: str, value: Value) -> str:
+    if kind == "int64" and isinstance(value, float) and math.isfinite(value) and not value.is_integer():
+        if operator == "=":
+            return _NEVER
+        operator, value = ("<=", math.floor(value)) if operator.startswith("<") else (">=", math.ceil(value))
     literal = _literal(test, kind, value)
     return _NEVER if literal is None else f"({column} {operator} {literal})"
 

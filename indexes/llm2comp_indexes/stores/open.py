@@ -2,6 +2,7 @@
 
 from llm2comp_indexes.stores.contract import Store
 from llm2comp_indexes.stores.lance import LanceStore
+from llm2comp_indexes.stores.milvus import MilvusStore
 from llm2comp_indexes.stores.postgres import PostgresStore
 from llm2comp_indexes.stores.qdrant import QdrantStore
 from llm2comp_indexes.stores.url import StoreUrl, parse_store_url
@@ -19,6 +20,8 @@ def open_store(url: str | StoreUrl) -> Store:
     match parsed.kind:
         case "postgresql":
             return PostgresStore(parsed)
+        case "milvus":
+            return MilvusStore(parsed)
         case "lancedb":
             return LanceStore(parsed)
         case _:

@@ -120,17 +120,16 @@ class PostgresStore:
         """As `Store`."""
         if not rows.rows:
             return
-        content = encode_rows(rows)
         with self._errors():
             if new:
                 try:
-                    self._copy(self._table, content)
+                    self._copy(self._table, rows)
                     return
                 except self._psycopg.errors.UniqueViolation:
                     pass  # another process wrote some of them meanwhile
-            self._upsert(content)
+            self._upsert(rows)
 
-    def _upsert(self, content: bytes) -> None:
+    def _upsert(self, rows: StoreRows) -> None:
         sql = self._psycopg.sql
         draft = sql.Identifier("pg_temp", "llm2comp_draft")
         names = sql.SQL(", ").join(map(sql.Identifier, COPIED_COLUMNS))
@@ -139,7 +138,7 @@ class PostgresStore:
         )
         with self._connection().transaction():
             self._execute(sql.SQL("CREATE TEMPORARY TABLE llm2comp_draft (LIKE {}) ON COMMIT DROP").format(self._table))
-            self._copy(draft, content)
+            self._copy(draft, rows)
             self._execute(
                 sql.SQL(
                     "INSERT INTO {} AS stored ({}) SELECT {} FROM {} ORDER BY id ON CONFLICT (id) DO UPDATE SET {} "
@@ -147,12 +146,13 @@ class PostgresStore:
                 ).format(self._table, names, names, draft, changes)
             )
 
-    def _copy(self, table: Any, content: bytes) -> None:
+    def _copy(self, table: Any, rows: StoreRows) -> None:
         sql = self._psycopg.sql
         names = sql.SQL(", ").join(map(sql.Identifier, COPIED_COLUMNS))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table, names)
         with self._connection().cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(content)
+            for piece in encode_rows(rows):
+                copy.write(piece)
 
     def delete(self, ids: Sequence[str]) -> None:
         """As `Store`."""
@@ -217,6 +217,13 @@ class PostgresStore:
             for setting in settings:
                 self._execute(setting)
             self._execute(statement)
+
+    def count(self) -> int:
+        """As `Store`."""
+        with self._errors():
+            return int(
+                self._execute(self._psycopg.sql.SQL("SELECT count(*) FROM {}").format(self._table)).fetchone()[0]
+            )
 
     def nearest(
         self, queries: NDArray[np.float32], k: int, *, where: Where | None = None, effort: int | None = None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -223,7 +224,7 @@ def _make_rows(index: Index, header: StoreHeader) -> Iterator[StoreRows]:
 def _write(store: Store, parts: Iterator[StoreRows], held: _Held, pushed: _Pushed, progress: Progress) -> None:
     """Writes the rows that the table does not hold, or holds otherwise."""
     new, changed = _Buffer(store, new=True), _Buffer(store, new=False)
-    for rows in parts:
+    for rows in _ahead(parts):
         ids = hash_ids([row.id for row in rows.rows])
         there, digests = held.find(ids)
         pushed.ids.append(ids)
@@ -233,6 +234,15 @@ def _write(store: Store, parts: Iterator[StoreRows], held: _Held, pushed: _Pushe
         pushed.rows += len(rows.rows)
         progress(Phase.ROWS_PUSHED, pushed.rows)
     pushed.added, pushed.changed = new.flush(), changed.flush()
+
+
+def _ahead(parts: Iterator[StoreRows]) -> Iterator[StoreRows]:
+    """The parts, each made in a thread while the one before is written."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, parts, None)
+        while (rows := following.result()) is not None:
+            following = pool.submit(next, parts, None)
+            yield rows
 
 
 class _Buffer:
@@ -269,6 +279,7 @@ def _take(rows: StoreRows, mask: NDArray[np.bool_]) -> StoreRows:
     return StoreRows(
         [rows.rows[place] for place in places],
         rows.vectors[mask],
+        [rows.metadata[place] for place in places],
         [rows.digests[place] for place in places],
         [rows.hashes[place] for place in places],
     )

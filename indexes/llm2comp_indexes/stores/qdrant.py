@@ -22,7 +22,7 @@ from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.qdrant_filter import to_filter
-from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, to_json
+from llm2comp_indexes.stores.rows import StoreRows, hash_vectors
 from llm2comp_indexes.stores.url import StoreUrl
 
 __all__ = ["QdrantStore"]
@@ -112,10 +112,12 @@ class QdrantStore:
                         "id": row.id,
                         "title": row.title,
                         "text": row.text,
-                        "metadata": json.loads(to_json(row.metadata)),
+                        "metadata": json.loads(metadata),
                         "llm2comp_digest": digest,
                     }
-                    for row, digest in zip(rows.rows[part], rows.digests[part], strict=True)
+                    for row, metadata, digest in zip(
+                        rows.rows[part], rows.metadata[part], rows.digests[part], strict=True
+                    )
                 ]
                 points = self._models.Batch(
                     ids=[_point(row.id) for row in rows.rows[part]],
@@ -186,6 +188,11 @@ class QdrantStore:
             client.update_collection(self.url.table, optimizers_config=threshold)
         return True
 
+    def count(self) -> int:
+        """As `Store`."""
+        with self._errors() as client:
+            return int(client.count(self.url.table).count)
+
     def nearest(
         self, queries: NDArray[np.float32], k: int, *, where: Where | None = None, effort: int | None = None
     ) -> list[list[Hit]]:
@@ -250,7 +257,11 @@ class QdrantStore:
                     ) from None
                 reason = one_line(Exception(error.content.decode(errors="replace") or error.reason_phrase))
                 raise StoreError(f"{self.url}: {self.url.scrub(reason)}") from None
-            except (ResponseHandlingException, ApiException, OSError) as error:
+            except OSError as error:
+                if self._local:
+                    raise StoreError(f"{self.url}: cannot be opened ({one_line(error)})") from error
+                raise StoreError(f"{self.url}: cannot be reached ({one_line(error)})") from None
+            except (ResponseHandlingException, ApiException) as error:
                 raise StoreError(
                     f"{self.url}: cannot be reached ({self.url.scrub(one_line(error))}); what was written is kept: "
                     "run this again"

@@ -44,7 +44,9 @@ def to_filter(where: Where, fields: Mapping[str, tuple[Kind, ...]] | None, model
         SettingsError: Qdrant has no condition of the same meaning.
     """
     if fields is None:
-        raise SettingsError("the table does not say which types its fields have; push the index to it to filter")
+        raise SettingsError(
+            "where: Qdrant cannot filter a table that does not say which types its fields have; push the index to it"
+        )
     return models.Filter(must=[_Translator(fields, models).condition(where.condition)])
 
 
@@ -121,8 +123,8 @@ class _Translator:
 
     def _contains(self, test: FieldTest, kinds: set[Kind], value: Value) -> Anything:
         if kinds - _LISTS:
-            if kinds == {"text"} and isinstance(value, str) and value:
-                return self._field(test.field, match=self._models.MatchText(text=encodable(value)))
+            if "text" in kinds and isinstance(value, str):
+                raise _refused(test, "Qdrant finds words in texts, not any part of them to the letter")
             raise _refused(test, "it holds other values than lists, in which Qdrant would look too")
         if isinstance(value, str):
             return self._match(test.field, value)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import StoreError
 from llm2comp_indexes.format.columns import encodable
-from llm2comp_indexes.format.documents import document_line
 from llm2comp_indexes.stores.header import StoreHeader
 
 __all__ = ["StoreRows", "hash_ids", "hash_vectors", "join_rows", "make_rows", "to_json", "to_stored"]
+
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps would make one for each row
 
 
 class StoreRows(NamedTuple):
@@ -23,12 +24,14 @@ class StoreRows(NamedTuple):
     Attributes:
         rows: Documents, or chunks of them.
         vectors: Vectors (rows, dimension), float32 or float16.
+        metadata: The metadata of each row as JSON, `to_json`.
         digests: Of each row, 64 bits of a hash over its fields and its vector, as a signed number.
         hashes: Of each vector, as `hash_vectors`.
     """
 
     rows: list[Document]
     vectors: NDArray[np.floating]
+    metadata: list[bytes]
     digests: list[int]
     hashes: list[int]
 
@@ -46,12 +49,17 @@ def make_rows(rows: Sequence[Document], vectors: NDArray[np.floating], header: S
         StoreError: A vector is too short, not finite, or too large for the precision.
     """
     stored = to_stored(vectors, header)
-    hashes = hash_vectors(stored)
-    digests = [
-        _signed(hashlib.blake2b(document_line(row) + number.to_bytes(8, "big", signed=True), digest_size=8).digest())
-        for row, number in zip(rows, hashes, strict=True)
-    ]
-    return StoreRows(list(rows), stored, digests, hashes)
+    hashes, metadata = hash_vectors(stored), [to_json(row.metadata) for row in rows]
+    digests = list(map(_digest, rows, metadata, hashes))
+    return StoreRows(list(rows), stored, metadata, digests, hashes)
+
+
+def _digest(row: Document, metadata: bytes, vector: int) -> int:
+    """64 bits of a hash over all of a row, as a signed number."""
+    texts = [text.encode("utf-8", "surrogatepass") for text in (row.id, row.title, row.text)]
+    parts = [*texts, metadata, vector.to_bytes(8, "big", signed=True)]
+    lengths = b"%d %d %d " % tuple(map(len, texts))  # so that no two rows run into the same bytes
+    return _signed(hashlib.blake2b(lengths + b"".join(parts), digest_size=8).digest())
 
 
 def to_stored(vectors: NDArray[np.floating], header: StoreHeader) -> NDArray[np.floating]:
@@ -79,6 +87,7 @@ def join_rows(parts: Sequence[StoreRows]) -> StoreRows:
     return StoreRows(
         [row for part in parts for row in part.rows],
         np.concatenate([part.vectors for part in parts]),
+        [content for part in parts for content in part.metadata],
         [digest for part in parts for digest in part.digests],
         [number for part in parts for number in part.hashes],
     )
@@ -87,7 +96,7 @@ def join_rows(parts: Sequence[StoreRows]) -> StoreRows:
 def to_json(value: Any) -> bytes:
     """The metadata as JSON that every store takes: without null characters, half surrogate pairs, NaN and infinity."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = _to_json(value)
     except ValueError:
         text = json.dumps(_plain(value), ensure_ascii=False)
     if "\\u0000" in text:

@@ -105,6 +105,18 @@ class StoreIndex:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.url, self._given, self._options)
 
+    def __len__(self) -> int:
+        return self._store.count()
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self.header.dimension
+
+    def refresh(self) -> bool:
+        """False: every search sees what the table holds."""
+        return False
+
     def close(self) -> None:
         """Closes the connection; the next search opens it again."""
         self._store.close()

@@ -12,7 +12,7 @@ from llm2comp_indexes import build_index
 from tests.postgres_server import PostgresServer, running_postgres
 from tests.word_encoder import WORDS, WordEncoder
 
-STORES = ["postgresql", "qdrant+file", "lancedb"]
+STORES = ["postgresql", "qdrant+file", "lancedb", "milvus"]
 _tables = count()
 
 
@@ -24,7 +24,11 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Address of a table that is not there yet."""
+    return new_url(request, tmp_path)
+
+
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of a table that is not there yet, in the store that is the fixture's parameter."""
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres")
         return server.url(table=f"docs{next(_tables)}")

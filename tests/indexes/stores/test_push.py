@@ -165,7 +165,7 @@ def test_a_push_that_stops_half_way_goes_on(store_url: str, make_index: Make, mo
         push_index(folder, store_url)
     assert len(contents(store_url)) == 50
     report = push_index(folder, store_url)
-    assert (report.added, report.changed, report.indexed) == (70, 0, True)
+    assert (report.added, report.changed, report.indexed) == (70, 0, store_url.startswith(("postgresql", "milvus")))
     assert len(contents(store_url)) == 120
 
 
@@ -179,7 +179,7 @@ def test_vectors_that_the_store_altered_are_found_and_written_anew(
     part = next(iter(store.scan(vectors=True)))
     rows = _rows(folder)[:2]
     digests = [part.digests[part.ids.index(row.id)] for row in rows]
-    altered = StoreRows(rows, np.full((2, 32), 0.125, np.float32), digests, [0, 0])
+    altered = StoreRows(rows, np.full((2, 32), 0.125, np.float32), [b"{}"] * 2, digests, [0, 0])
     store.delete([row.id for row in altered.rows])
     store.write(altered)
     store.close()

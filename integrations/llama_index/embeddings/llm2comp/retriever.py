@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -21,11 +22,13 @@ from llm2comp_adapters import (
     Server,
     check_folder,
     check_query,
+    check_store,
     check_url,
     hit_metadata,
     open_and_check,
+    open_store_and_check,
 )
-from llm2comp_indexes import Encoder, Hit, Index, SearchOptions
+from llm2comp_indexes import Encoder, Hit, Index, SearchOptions, StoreIndex
 
 __all__ = ["LLM2CompRetriever"]
 
@@ -41,7 +44,7 @@ class LLM2CompRetriever(BaseRetriever):
     differs in an index of chunks.
 
     With `url`, a server (`llm2comp serve`) searches its index named `index` at its last commit, and this process loads
-    nothing.
+    nothing. With `store`, it searches a table of a database that `llm2comp index push` wrote, as the table is then.
 
     Attributes:
         similarity_top_k: Number of nodes to return; may be changed.
@@ -50,6 +53,7 @@ class LLM2CompRetriever(BaseRetriever):
         IndexFolderError: There is no index, or its model cannot be loaded or is another one.
         SettingsError: The index does not support the mode, the number of nodes, or the filters.
         ServerError: The server cannot be reached, refuses the key, or has no such index.
+        StoreError: The store cannot be reached, or has no such table.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class LLM2CompRetriever(BaseRetriever):
         index: str | None = None,
         api_key: str | None = None,
         timeout: float = 60.0,
+        store: str | None = None,
     ) -> None:
         """Opens the index, or asks the server whether it can be searched like this.
 
@@ -84,12 +89,17 @@ class LLM2CompRetriever(BaseRetriever):
             index: Name of the server's index; None: its only one.
             api_key: Key that the server wants.
             timeout: Seconds until the server must have answered.
+            store: Address of a table that `llm2comp index push` wrote, instead of index_dir.
         """
         self.similarity_top_k = similarity_top_k
         self._options = replace(options or SearchOptions(), mode=mode, where=to_filter(filters))
         self._where = to_where(filters)
-        self._index: Index | RemoteIndex
-        if index_dir is not None:
+        self._index: Index | RemoteIndex | StoreIndex
+        if store is not None:
+            check_store(index_dir=index_dir, url=url, index=index, api_key=api_key)
+            self._index = open_store_and_check(store, model, similarity_top_k, self._options)
+            _log_unknown(self._options, [self._index.known_fields])
+        elif index_dir is not None:
             check_folder(url=url, index=index, api_key=api_key)
             self._index = _open(index_dir, model, similarity_top_k, self._options)
         else:
@@ -114,16 +124,18 @@ class LLM2CompRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if isinstance(self._index, RemoteIndex):
             hits = self._index.search(_without_vector(query_bundle), self.similarity_top_k, self._where)
-        elif (vector := self._vector(self._index, query_bundle)) is None:
-            [hits] = self._index.search([query_bundle.query_str], self.similarity_top_k, options=self._options)
-        else:
+        elif (vector := self._vector(self._index, query_bundle)) is not None and isinstance(self._index, Index):
             hits = list(self._nearest(self._index, vector))
+        else:
+            [hits] = self._index.search(
+                [query_bundle.query_str], self.similarity_top_k, options=self._options, vectors=vector
+            )
         return [NodeWithScore(node=_node(hit), score=hit.score) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)
 
-    def _vector(self, index: Index, query_bundle: QueryBundle) -> NDArray[np.float32] | None:
+    def _vector(self, index: Index | StoreIndex, query_bundle: QueryBundle) -> NDArray[np.float32] | None:
         """Unit vector (1, dim) that the bundle brings instead of its question; None if it brings none.
 
         Either its embedding, or the mean vector of its texts to embed, such as HyDE's.
@@ -159,10 +171,14 @@ def _check(query: QueryType) -> QueryType:
 def _open(index_dir: str | Path, model: str | Path | Encoder | None, k: int, options: SearchOptions) -> Index:
     """The index; fields of LlamaIndex's filters that no document has are logged."""
     index = open_and_check(index_dir, model, k, options)
-    if options.where is not None and not isinstance(options.where, str):
-        for line in options.where.find_unknown(segment.metadata for segment in index.segments):
-            logger.warning("filters: %s", line)
+    _log_unknown(options, (segment.metadata for segment in index.segments))
     return index
+
+
+def _log_unknown(options: SearchOptions, columns: Iterable[Any]) -> None:
+    if options.where is not None and not isinstance(options.where, str):
+        for line in options.where.find_unknown(columns):
+            logger.warning("filters: %s", line)
 
 
 def _without_vector(query_bundle: QueryBundle) -> str:

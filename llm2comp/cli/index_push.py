@@ -58,4 +58,8 @@ def push(
         f"{written}{rate}, in {report.seconds:.1f} s; counted and compared"
     )
     if report.others:
-        print(f"{report.others:,} rows are in the table and not in the index; --sync deletes them")
+        one = report.others == 1
+        print(
+            f"{report.others:,} row{'' if one else 's'} {'is' if one else 'are'} in the table and not in the index; "
+            f"--sync deletes {'it' if one else 'them'}"
+        )

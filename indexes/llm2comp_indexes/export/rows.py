@@ -36,13 +36,17 @@ def check_vectors(index: Index) -> None:
         check_content(segment.folder / Names.VECTORS, segment.segment.files[Names.VECTORS])
 
 
-def read_blocks(index: Index) -> Iterator[Block]:
+def read_blocks(index: Index, most_rows: int | None = None) -> Iterator[Block]:
     """All rows that are not deleted, in order; the size of a block is bounded in rows, numbers and characters.
+
+    Args:
+        index: The index.
+        most_rows: Most rows of a block; None: 4,096.
 
     Raises:
         IndexFolderError: A row was altered.
     """
-    most = max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, index.manifest.dimension)))
+    most = max(1, min(most_rows or _MOST_ROWS, _MOST_NUMBERS // max(1, index.manifest.dimension)))
     for segment in index.segments:
         numbers: list[int] = []
         rows: list[Document] = []

@@ -1,6 +1,6 @@
 """What a store does: the one protocol of PostgreSQL, Qdrant, LanceDB and Milvus."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,16 +33,15 @@ class Store(Protocol):
     """A table of vectors in a database, which one process or several may write.
 
     Made by `open_store`. To write from several processes: one calls `create`; each opens the store for itself and calls
-    `write` with rows of its own; at last one calls `finish`. Every `write` is whole or not there at all where the
-    store has transactions (not in Qdrant), and writing rows again changes nothing, so a killed writer is just run
-    again.
+    `write` with rows of its own; at last one calls `finish`. Writing rows again changes nothing, so a killed writer is
+    just run again.
 
     Every method raises StoreError if the store cannot be reached, refuses, or the connection is lost. Its message has
     no password.
 
     Attributes:
         url: Address of the table.
-        rows_per_write: Number of rows at which `write` is fastest.
+        rows_per_write: Number of rows that `write` puts into one transaction, version or request.
         typed: Whether there is a column for each metadata field, so that the header that `create` gets has `types` of
             all rows to come; without, the metadata is one JSON text, and cannot be filtered by.
     """
@@ -64,11 +63,11 @@ class Store(Protocol):
     def create(self, header: StoreHeader) -> None:
         """Makes the table, or gives the one that is there this header."""
 
-    def write(self, rows: StoreRows, *, new: bool = False) -> None:
+    def write(self, parts: Iterable[StoreRows], *, new: bool = False) -> None:
         """Writes rows; those of the same ids are replaced, and rows with the same digest stay as they are.
 
         Args:
-            rows: Rows of different ids.
+            parts: Rows of different ids, in parts of any size, each of which is asked for once the one before is sent.
             new: Whether the table is known to have none of the ids, which is faster.
         """
 

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.lance_filter import quote_text, to_sql
-from llm2comp_indexes.stores.rows import StoreRows, hash_vectors
+from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
 
 __all__ = ["LanceStore"]
@@ -88,13 +88,14 @@ class LanceStore:
         reader = pa.RecordBatchReader.from_batches(_schema(header), parts)
         self._opened = self._database().create_table(self.url.table, data=reader, mode="overwrite")
 
-    def write(self, rows: StoreRows, *, new: bool = False) -> None:
+    def write(self, parts: Iterable[StoreRows], *, new: bool = False) -> None:
         """As `Store`."""
-        batch = _to_batch(rows, self._known_header())
-        with self._errors():
-            if new:
-                self._table().add(batch)
-            else:
+        for rows in in_groups(parts, self.rows_per_write):
+            batch = _to_batch(rows, self._known_header())
+            with self._errors():
+                if new:
+                    self._table().add(batch)
+                    continue
                 changed = f"target.{_DIGEST} <> source.{_DIGEST}"
                 merge = self._table().merge_insert("id").when_matched_update_all(where=changed)
                 merge.when_not_matched_insert_all().execute(batch)

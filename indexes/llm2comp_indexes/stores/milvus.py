@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.milvus_filter import to_expression
-from llm2comp_indexes.stores.rows import StoreRows, hash_vectors
+from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
 
 __all__ = ["MilvusStore"]
@@ -90,26 +90,25 @@ class MilvusStore:
                 client.create_collection(self.url.table, schema=schema, properties=properties)
         self._header = header
 
-    def write(self, rows: StoreRows, *, new: bool = False) -> None:
+    def write(self, parts: Iterable[StoreRows], *, new: bool = False) -> None:
         """As `Store`."""
-        vectors = rows.vectors.astype(np.float32)
-        with self._errors() as client:
-            for start in range(0, len(rows.rows), self.rows_per_write):
-                part = slice(start, start + self.rows_per_write)
-                content = [
-                    {
-                        "id": row.id,
-                        "title": row.title,
-                        "text": row.text,
-                        "metadata": _to_metadata(metadata),
-                        "vector": vector,
-                        "llm2comp_digest": digest,
-                    }
-                    for row, vector, metadata, digest in zip(
-                        rows.rows[part], vectors[part], rows.metadata[part], rows.digests[part], strict=True
-                    )
-                ]
+        for rows in in_groups(parts, self.rows_per_write):
+            content = [
+                {
+                    "id": row.id,
+                    "title": row.title,
+                    "text": row.text,
+                    "metadata": _to_metadata(metadata),
+                    "vector": vector,
+                    "llm2comp_digest": digest,
+                }
+                for row, vector, metadata, digest in zip(
+                    rows.rows, rows.vectors.astype(np.float32), rows.metadata, rows.digests, strict=True
+                )
+            ]
+            with self._errors() as client:
                 client.upsert(self.url.table, content)
+        with self._errors() as client:
             client.flush(self.url.table)
 
     def delete(self, ids: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """PostgreSQL with pgvector: rows by binary COPY, an HNSW index after the load, `halfvec` for float16."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,8 @@ from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.postgres_filter import to_sql
-from llm2comp_indexes.stores.postgres_rows import COPIED_COLUMNS, encode_rows
-from llm2comp_indexes.stores.rows import StoreRows
+from llm2comp_indexes.stores.postgres_rows import BEGIN, COPIED_COLUMNS, END, encode_rows
+from llm2comp_indexes.stores.rows import StoreRows, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
 
 __all__ = ["PostgresStore"]
@@ -38,7 +38,7 @@ class PostgresStore:
     its comment is the header.
     """
 
-    rows_per_write = 4096
+    rows_per_write = 1 << 14
     typed = False
 
     def __init__(self, url: StoreUrl) -> None:
@@ -116,20 +116,32 @@ class PostgresStore:
             self._version = tuple(int(part) for part in row[0].split(".")[:2]) if row else ()
         return self._version
 
-    def write(self, rows: StoreRows, *, new: bool = False) -> None:
-        """As `Store`."""
-        if not rows.rows:
-            return
+    def write(self, parts: Iterable[StoreRows], *, new: bool = False) -> None:
+        """As `Store`; rows go to the server while the next ones are made, and are committed in groups."""
+        source = iter(parts)
         with self._errors():
-            if new:
+            if not new:
+                for rows in in_groups(source, self.rows_per_write):
+                    self._upsert([rows])
+                return
+            while (first := next(source, None)) is not None:
+                sent: list[StoreRows] = []
                 try:
-                    self._copy(self._table, rows)
-                    return
+                    self._copy(self._table, self._group(first, source, sent))
                 except self._psycopg.errors.UniqueViolation:
-                    pass  # another process wrote some of them meanwhile
-            self._upsert(rows)
+                    self._upsert(sent)  # another process wrote some of them meanwhile
 
-    def _upsert(self, rows: StoreRows) -> None:
+    def _group(self, first: StoreRows, source: Iterator[StoreRows], sent: list[StoreRows]) -> Iterator[StoreRows]:
+        """The parts of one transaction, noted as they are sent."""
+        part: StoreRows | None = first
+        rows = 0
+        while part is not None:
+            sent.append(part)
+            yield part
+            rows += len(part.rows)
+            part = next(source, None) if rows < self.rows_per_write else None
+
+    def _upsert(self, parts: Sequence[StoreRows]) -> None:
         sql = self._psycopg.sql
         draft = sql.Identifier("pg_temp", "llm2comp_draft")
         names = sql.SQL(", ").join(map(sql.Identifier, COPIED_COLUMNS))
@@ -138,7 +150,7 @@ class PostgresStore:
         )
         with self._connection().transaction():
             self._execute(sql.SQL("CREATE TEMPORARY TABLE llm2comp_draft (LIKE {}) ON COMMIT DROP").format(self._table))
-            self._copy(draft, rows)
+            self._copy(draft, parts)
             self._execute(
                 sql.SQL(
                     "INSERT INTO {} AS stored ({}) SELECT {} FROM {} ORDER BY id ON CONFLICT (id) DO UPDATE SET {} "
@@ -146,13 +158,16 @@ class PostgresStore:
                 ).format(self._table, names, names, draft, changes)
             )
 
-    def _copy(self, table: Any, rows: StoreRows) -> None:
+    def _copy(self, table: Any, parts: Iterable[StoreRows]) -> None:
         sql = self._psycopg.sql
         names = sql.SQL(", ").join(map(sql.Identifier, COPIED_COLUMNS))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table, names)
         with self._connection().cursor() as cursor, cursor.copy(statement) as copy:
-            for piece in encode_rows(rows):
-                copy.write(piece)
+            copy.write(BEGIN)
+            for rows in parts:
+                for piece in encode_rows(rows):
+                    copy.write(piece)
+            copy.write(END)
 
     def delete(self, ids: Sequence[str]) -> None:
         """As `Store`."""

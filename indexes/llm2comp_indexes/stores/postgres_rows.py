@@ -7,10 +7,10 @@ from llm2comp.errors import StoreError
 from llm2comp_indexes.format.columns import encodable
 from llm2comp_indexes.stores.rows import StoreRows
 
-__all__ = ["COPIED_COLUMNS", "encode_rows"]
+__all__ = ["BEGIN", "COPIED_COLUMNS", "END", "encode_rows"]
 
 COPIED_COLUMNS = ("id", "title", "text", "metadata", "embedding", "llm2comp_digest")
-_BEGIN, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+BEGIN, END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 _FIRST = struct.Struct(">hi").pack
 _JSON = struct.Struct(">ib").pack
 _LENGTH = struct.Struct(">i").pack
@@ -20,17 +20,17 @@ _ROWS_OF_PIECE = 128
 
 
 def encode_rows(rows: StoreRows) -> Iterator[bytes]:
-    """The rows as the input of `COPY … FROM STDIN (FORMAT BINARY)`, in pieces: the server reads one meanwhile.
+    """The rows as `COPY … FROM STDIN (FORMAT BINARY)` takes them between `BEGIN` and `END`, in pieces.
+
+    The server reads a piece while the next one is made.
 
     PostgreSQL has no text with a null character: in texts and metadata it becomes U+FFFD.
 
     Raises:
         StoreError: An id has a null character, or a text is of a gigabyte or more.
     """
-    yield _BEGIN
     for start in range(0, len(rows.rows), _ROWS_OF_PIECE):
         yield _encode_piece(rows, slice(start, start + _ROWS_OF_PIECE))
-    yield _END
 
 
 def _encode_piece(rows: StoreRows, part: slice) -> bytes:

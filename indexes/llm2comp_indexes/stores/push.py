@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +18,13 @@ from llm2comp_indexes.search.index import Index, open_index
 from llm2comp_indexes.stores.contract import Store
 from llm2comp_indexes.stores.header import StoreHeader, VectorType
 from llm2comp_indexes.stores.open import open_store
-from llm2comp_indexes.stores.rows import StoreRows, hash_ids, join_rows, make_rows
+from llm2comp_indexes.stores.rows import StoreRows, hash_ids, make_rows
 from llm2comp_indexes.stores.url import StoreUrl, parse_store_url
 
 __all__ = ["PushReport", "push_index", "push_to"]
 
-_MOST_BYTES = 1 << 27
+_ROWS_AT_ONCE = 256
+"""Rows that are read, hashed and sent at once; the store takes them in while the next ones are read."""
 _IDS_AT_ONCE = 10_000
 
 
@@ -147,8 +147,7 @@ def push_to(store: Store, index: Index, header: StoreHeader, *, sync: bool, prog
         store.create(header)
     held = _Held() if known is None else _read_held(store, progress)
     began = time.perf_counter()
-    pushed = _Pushed()
-    _write(store, _make_rows(index, header), held, pushed, progress)
+    pushed = _write(store, index, header, held, progress)
     wrote = time.perf_counter()
     deleted, others = _compare(store, pushed, sync=sync, progress=progress)
     checked = time.perf_counter()
@@ -206,6 +205,14 @@ class _Pushed:
         self.hashes: list[NDArray[np.int64]] = []
         self.added = self.changed = self.rows = 0
 
+    def note(self, ids: NDArray[np.int64], hashes: Sequence[int], *, new: int, changed: int) -> None:
+        """Adds rows of the index."""
+        self.ids.append(ids)
+        self.hashes.append(np.array(hashes, np.int64))
+        self.added += new
+        self.changed += changed
+        self.rows += len(ids)
+
 
 def _read_held(store: Store, progress: Progress) -> _Held:
     ids, digests, done = [], [], 0
@@ -216,60 +223,38 @@ def _read_held(store: Store, progress: Progress) -> _Held:
     return _Held(ids, digests)
 
 
-def _make_rows(index: Index, header: StoreHeader) -> Iterator[StoreRows]:
-    for block in read_blocks(index):
-        yield make_rows(block.rows, block.vectors, header)
+def _write(store: Store, index: Index, header: StoreHeader, held: _Held, progress: Progress) -> _Pushed:
+    """Writes the rows that the table does not hold, then those that it holds otherwise."""
+    pushed = _Pushed()
+    store.write(_new_rows(index, header, held, pushed, progress), new=True)
+    if pushed.changed:
+        store.write(_changed_rows(index, header, held, pushed))
+    return pushed
 
 
-def _write(store: Store, parts: Iterator[StoreRows], held: _Held, pushed: _Pushed, progress: Progress) -> None:
-    """Writes the rows that the table does not hold, or holds otherwise."""
-    new, changed = _Buffer(store, new=True), _Buffer(store, new=False)
-    for rows in _ahead(parts):
+def _new_rows(
+    index: Index, header: StoreHeader, held: _Held, pushed: _Pushed, progress: Progress
+) -> Iterator[StoreRows]:
+    """The rows that the table does not hold; all are noted in `pushed`."""
+    for block in read_blocks(index, _ROWS_AT_ONCE):
+        rows = make_rows(block.rows, block.vectors, header)
         ids = hash_ids([row.id for row in rows.rows])
         there, digests = held.find(ids)
-        pushed.ids.append(ids)
-        pushed.hashes.append(np.array(rows.hashes, np.int64))
-        new.add(_take(rows, ~there))
-        changed.add(_take(rows, there & (digests != np.array(rows.digests, np.int64))))
-        pushed.rows += len(rows.rows)
+        changed = there & (digests != np.array(rows.digests, np.int64))
+        pushed.note(ids, rows.hashes, new=int(np.count_nonzero(~there)), changed=int(np.count_nonzero(changed)))
+        if not there.all():
+            yield _take(rows, ~there)
         progress(Phase.ROWS_PUSHED, pushed.rows)
-    pushed.added, pushed.changed = new.flush(), changed.flush()
 
 
-def _ahead(parts: Iterator[StoreRows]) -> Iterator[StoreRows]:
-    """The parts, each made in a thread while the one before is written."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, parts, None)
-        while (rows := following.result()) is not None:
-            following = pool.submit(next, parts, None)
-            yield rows
-
-
-class _Buffer:
-    """Collects rows until there are as many as the store writes best at once."""
-
-    def __init__(self, store: Store, *, new: bool) -> None:
-        self._store, self._new = store, new
-        self._parts: list[StoreRows] = []
-        self._rows = self._bytes = self._written = 0
-
-    def add(self, rows: StoreRows) -> None:
-        """Takes rows, and writes those collected if they are enough."""
-        if not rows.rows:
-            return
-        self._parts.append(rows)
-        self._rows += len(rows.rows)
-        self._bytes += rows.vectors.nbytes + sum(len(row.text) for row in rows.rows)
-        if self._rows >= self._store.rows_per_write or self._bytes >= _MOST_BYTES:
-            self.flush()
-
-    def flush(self) -> int:
-        """Writes what is collected; the number of rows written so far."""
-        if self._parts:
-            self._store.write(join_rows(self._parts), new=self._new)
-            self._written += self._rows
-            self._parts, self._rows, self._bytes = [], 0, 0
-        return self._written
+def _changed_rows(index: Index, header: StoreHeader, held: _Held, pushed: _Pushed) -> Iterator[StoreRows]:
+    """The rows that the table holds otherwise."""
+    for block in read_blocks(index, _ROWS_AT_ONCE):
+        rows = make_rows(block.rows, block.vectors, header)
+        there, digests = held.find(hash_ids([row.id for row in rows.rows]))
+        changed = there & (digests != np.array(rows.digests, np.int64))
+        if changed.any():
+            yield _take(rows, changed)
 
 
 def _take(rows: StoreRows, mask: NDArray[np.bool_]) -> StoreRows:

@@ -6,7 +6,7 @@ import os
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.qdrant_filter import to_filter
-from llm2comp_indexes.stores.rows import StoreRows, hash_vectors
+from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
 
 __all__ = ["QdrantStore"]
@@ -101,29 +101,26 @@ class QdrantStore:
                 f"{self.url}: this Qdrant does not keep what a collection holds; it has to be 1.16 or newer"
             ) from None
 
-    def write(self, rows: StoreRows, *, new: bool = False) -> None:
-        """As `Store`; points are written one request after another, of which each is whole."""
-        with self._errors() as client:
-            self._commit_quickly(client)
-            for start in range(0, len(rows.rows), self.rows_per_write):
-                part = slice(start, start + self.rows_per_write)
-                payloads = [
-                    {
-                        "id": row.id,
-                        "title": row.title,
-                        "text": row.text,
-                        "metadata": json.loads(metadata),
-                        "llm2comp_digest": digest,
-                    }
-                    for row, metadata, digest in zip(
-                        rows.rows[part], rows.metadata[part], rows.digests[part], strict=True
-                    )
-                ]
-                points = self._models.Batch(
-                    ids=[_point(row.id) for row in rows.rows[part]],
-                    vectors=rows.vectors[part].astype(np.float32).tolist(),
-                    payloads=payloads,
-                )
+    def write(self, parts: Iterable[StoreRows], *, new: bool = False) -> None:
+        """As `Store`; each request is whole."""
+        for rows in in_groups(parts, self.rows_per_write):
+            payloads = [
+                {
+                    "id": row.id,
+                    "title": row.title,
+                    "text": row.text,
+                    "metadata": json.loads(metadata),
+                    "llm2comp_digest": digest,
+                }
+                for row, metadata, digest in zip(rows.rows, rows.metadata, rows.digests, strict=True)
+            ]
+            points = self._models.Batch(
+                ids=[_point(row.id) for row in rows.rows],
+                vectors=rows.vectors.astype(np.float32).tolist(),
+                payloads=payloads,
+            )
+            with self._errors() as client:
+                self._commit_quickly(client)
                 client.upsert(self.url.table, points, wait=True)
 
     def _commit_quickly(self, client: Any) -> None:

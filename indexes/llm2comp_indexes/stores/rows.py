@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,9 @@ from llm2comp.errors import StoreError
 from llm2comp_indexes.format.columns import encodable
 from llm2comp_indexes.stores.header import StoreHeader
 
-__all__ = ["StoreRows", "hash_ids", "hash_vectors", "join_rows", "make_rows", "to_json", "to_stored"]
+__all__ = ["StoreRows", "hash_ids", "hash_vectors", "in_groups", "make_rows", "to_json", "to_stored"]
 
+_MOST_BYTES = 1 << 27
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps would make one for each row
 
 
@@ -80,8 +81,22 @@ def to_stored(vectors: NDArray[np.floating], header: StoreHeader) -> NDArray[np.
     return stored
 
 
-def join_rows(parts: Sequence[StoreRows]) -> StoreRows:
-    """The rows of all parts, in order."""
+def in_groups(parts: Iterable[StoreRows], most: int) -> Iterator[StoreRows]:
+    """The rows of the parts in groups of about this number, fewer if they take much memory."""
+    group: list[StoreRows] = []
+    rows = size = 0
+    for part in parts:
+        group.append(part)
+        rows += len(part.rows)
+        size += part.vectors.nbytes + sum(len(row.text) for row in part.rows)
+        if rows >= most or size >= _MOST_BYTES:
+            yield _join(group)
+            group, rows, size = [], 0, 0
+    if rows:
+        yield _join(group)
+
+
+def _join(parts: Sequence[StoreRows]) -> StoreRows:
     if len(parts) == 1:
         return parts[0]
     return StoreRows(

@@ -1,6 +1,6 @@
 """What only PostgreSQL has: its index and types, rights, a server that goes away, and texts that it cannot hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,11 @@ import pytest
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import SettingsError, StoreError
 from llm2comp_indexes import SearchOptions, open_store_index, push_index
+from llm2comp_indexes.stores import push as pushing
 from llm2comp_indexes.stores.header import StoreHeader
 from llm2comp_indexes.stores.open import open_store
 from llm2comp_indexes.stores.postgres import PostgresStore
-from llm2comp_indexes.stores.rows import make_rows
+from llm2comp_indexes.stores.rows import StoreRows, make_rows
 from tests.indexes.stores.conftest import documents
 from tests.postgres_server import PASSWORD, PostgresServer, running_postgres
 from tests.word_encoder import WordEncoder
@@ -136,14 +137,18 @@ def test_a_connection_that_is_lost_half_way(make_index: Make, monkeypatch: pytes
         folder = make_index(documents(100))
         url = server.url(table="docs")
         monkeypatch.setattr(PostgresStore, "rows_per_write", 10)
-        monkeypatch.setattr("llm2comp_indexes.export.rows._MOST_ROWS", 10)
+        monkeypatch.setattr(pushing, "_ROWS_AT_ONCE", 10)
         write, calls = PostgresStore.write, []
 
-        def write_and_die(self: PostgresStore, rows: object, *, new: bool = False) -> None:
-            calls.append(1)
-            if len(calls) == 5:
-                server.stop()
-            write(self, rows, new=new)  # type: ignore[arg-type]
+        def write_and_die(self: PostgresStore, parts: Iterable[StoreRows], *, new: bool = False) -> None:
+            write(self, stop_after_some(parts), new=new)
+
+        def stop_after_some(parts: Iterable[StoreRows]) -> Iterator[StoreRows]:
+            for part in parts:
+                calls.append(1)
+                if len(calls) == 5:
+                    server.stop()
+                yield part
 
         monkeypatch.setattr(PostgresStore, "write", write_and_die)
         with pytest.raises(StoreError, match="the connection was lost.*run this again") as failure:
@@ -171,14 +176,14 @@ def test_texts_that_postgresql_cannot_hold(postgres: PostgresServer) -> None:
     ]
     store = open_store(postgres.url(table="odd"))
     store.create(header)
-    store.write(make_rows(rows, np.eye(2, dtype=np.float32), header), new=True)
-    store.write(make_rows(rows, np.eye(2, dtype=np.float32), header))
+    store.write([make_rows(rows, np.eye(2, dtype=np.float32), header)], new=True)
+    store.write([make_rows(rows, np.eye(2, dtype=np.float32), header)])
     [[first, second]] = store.nearest(np.array([[1, 0.1]], np.float32), 2)
     assert (first.title, first.text) == ("ti\ufffdtle", "te\ufffdxt")
     assert first.metadata == {"k\ufffd": "v\ufffd", "nan": None, "list": [None, "\ufffd"], "b": "\\u0000"}
     assert (second.id, second.text, second.metadata) == ("b ?", "?", {"?": "?"})
     with pytest.raises(StoreError, match="the id .* has a null character"):
-        store.write(make_rows([Document("x\0", "", "t")], np.ones((1, 2), np.float32), header))
+        store.write([make_rows([Document("x\0", "", "t")], np.ones((1, 2), np.float32), header)])
     with pytest.raises(StoreError, match="not finite"):
         make_rows(rows, np.full((2, 2), np.nan, np.float32), header)
     with pytest.raises(StoreError, match="not finite as float16"):
@@ -196,7 +201,7 @@ def test_a_narrow_filter_finds_all_its_rows(postgres: PostgresServer) -> None:
     rows = [Document(f"d{row}", "", "t", {"far": row >= 3000}) for row in range(3012)]
     store = open_store(postgres.url(table="narrow"))
     store.create(header)
-    store.write(make_rows(rows, vectors, header), new=True)
+    store.write([make_rows(rows, vectors, header)], new=True)
     store.finish()
     from llm2comp_indexes.filters.parse import parse_where
 
@@ -213,9 +218,10 @@ def test_two_pushes_at_once_leave_a_whole_table(
     folder, url = make_index(documents(50)), postgres.url(table="twice")
     write = PostgresStore.write
 
-    def write_twice(self: PostgresStore, rows: object, *, new: bool = False) -> None:
-        write(self, rows, new=new)  # type: ignore[arg-type]
-        write(self, rows, new=new)  # type: ignore[arg-type]  # as if another push had been faster
+    def write_twice(self: PostgresStore, parts: Iterable[StoreRows], *, new: bool = False) -> None:
+        rows = list(parts)
+        write(self, rows, new=new)
+        write(self, rows, new=new)  # as if another push had been faster
 
     monkeypatch.setattr(PostgresStore, "write", write_twice)
     assert push_index(folder, url).added == 50

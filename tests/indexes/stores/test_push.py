@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +151,18 @@ def test_a_push_that_stops_half_way_goes_on(store_url: str, make_index: Make, mo
     folder = make_index(documents(120))
     kind = type(open_store(store_url))
     monkeypatch.setattr(kind, "rows_per_write", 10)
-    monkeypatch.setattr("llm2comp_indexes.export.rows._MOST_ROWS", 10)
+    monkeypatch.setattr(pushing, "_ROWS_AT_ONCE", 10)
     write, calls = kind.write, []
 
-    def write_some(self: Any, rows: StoreRows, *, new: bool = False) -> None:
-        calls.append(len(rows.rows))
-        if len(calls) == 6:
-            raise StoreError("the network is gone")
-        write(self, rows, new=new)
+    def write_some(self: Any, parts: Iterable[StoreRows], *, new: bool = False) -> None:
+        write(self, some(parts), new=new)
+
+    def some(parts: Iterable[StoreRows]) -> Iterator[StoreRows]:
+        for part in parts:
+            calls.append(len(part.rows))
+            if len(calls) == 6:
+                raise StoreError("the network is gone")
+            yield part
 
     monkeypatch.setattr(kind, "write", write_some)
     with pytest.raises(StoreError, match="the network is gone"):
@@ -181,7 +185,7 @@ def test_vectors_that_the_store_altered_are_found_and_written_anew(
     digests = [part.digests[part.ids.index(row.id)] for row in rows]
     altered = StoreRows(rows, np.full((2, 32), 0.125, np.float32), [b"{}"] * 2, digests, [0, 0])
     store.delete([row.id for row in altered.rows])
-    store.write(altered)
+    store.write([altered])
     store.close()
     with pytest.raises(StoreError, match="2 of 30 vectors are not those that were written.*run this again") as failure:
         push_index(folder, store_url)
@@ -219,7 +223,7 @@ def test_several_writers_write_rows_of_their_own(store_url: str, make_index: Mak
     try:
         first.create(header)
         for part in (slice(0, 30), slice(20, 60), slice(20, 40)):
-            first.write(pushing.make_rows(block.rows[part], block.vectors[part], header))
+            first.write([pushing.make_rows(block.rows[part], block.vectors[part], header)])
         assert first.finish() in (True, False)
     finally:
         first.close()
@@ -232,7 +236,7 @@ def test_several_writers_write_rows_of_their_own(store_url: str, make_index: Mak
 def test_killed_pushes_go_on(store_url: str, make_index: Make, tmp_path: Path) -> None:
     folder = make_index(documents(3000))
     script = (
-        "import sys\nfrom llm2comp_indexes.export import rows\nrows._MOST_ROWS = 50\n"
+        "import sys\nfrom llm2comp_indexes.stores import push\npush._ROWS_AT_ONCE = 50\n"
         "from llm2comp_indexes.stores.open import open_store\n"
         "url = sys.argv[2]\ntype(open_store(url)).rows_per_write = 50\n"
         "from llm2comp_indexes import push_index\nprint('ready', flush=True)\npush_index(sys.argv[1], url)"

@@ -101,7 +101,7 @@ def test_rows_written_without_their_types(store_url: str, make_index: Make) -> N
         [block] = read_blocks(index)
     store = open_store(store_url)
     store.create(header)
-    store.write(make_rows(block.rows, block.vectors, header))
+    store.write([make_rows(block.rows, block.vectors, header)])
     store.finish()
     found = StoreIndex(store, header, model=WordEncoder())
     [[hit]] = found.search([f"{documents(20)[7]['title']} {documents(20)[7]['text']}"], k=1)

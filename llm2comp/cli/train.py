@@ -247,8 +247,13 @@ def recipe(
 
 def _print_once(folder: Path) -> None:
     """Prints the folder, in one of the processes that torchrun started."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_main_process():
         print(folder)
+
+
+def _is_main_process() -> bool:
+    """Whether this is the first of the processes that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _AboveTheBar(logging.Handler):
@@ -268,6 +273,8 @@ def _report_to_stdout() -> None:
     handler = _AboveTheBar()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers, logger.propagate = [handler], False
+    if not _is_main_process():
+        logging.getLogger("llm2comp").setLevel(logging.WARNING)  # what is said once is said by the main process
 
 
 def _stage(name: str, start: Start, read: "tuple[StageSettings, ModelSettings]", output: Path, check: bool) -> None:

@@ -47,7 +47,7 @@ def check_stage(name: str, settings: "StageSettings", model: "ModelSettings") ->
         from llm2comp_benchmarks.systems.mntp.encoder import text_mean_of
         from llm2comp_benchmarks.systems.mntp.objective import train_masked as train
 
-        start = text_mean_of(model.backbone, model, precision=settings.precision)
+        start: Any = text_mean_of(model.backbone, model, precision=settings.precision)
     else:
         start = starting_point(model, model.backbone, find_trained(model.backbone), settings)()
     estimate = estimate_stage(name, start, settings, train=train)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 
 from llm2comp.errors import LLM2CompError, ModelFolderError, SettingsError, one_line
 from llm2comp.model_folder import CONFIG_FILE, check_folder, find_folder

@@ -143,19 +143,19 @@ def estimate_stage(
     Raises:
         LLM2CompError: The data cannot be read, or do not fill a batch.
     """
-    counted = _shortened(settings, max(1, min(settings.steps, _COUNTED_ROWS // settings.batch_size)))
+    steps = max(1, min(settings.steps, _COUNTED_ROWS // settings.batch_size))
     train_in_float32(model)
     bfloat16 = settings.precision == "bfloat16"
     if isinstance(settings, ContrastiveSettings):
-        data = read_data(counted, model.prompts.get("query") or "")
+        data = read_data(_shortened(settings, steps), model.prompts.get("query") or "")
         rows, more = sum(map(len, data.training.values())), bool(settings.corpora)
         memory = contrastive_memory(model, settings, data, bfloat16=bfloat16)
     else:
-        texts, _ = read_splits(model.encoder, counted)
+        texts, _ = read_splits(model.encoder, _shortened(settings, steps))
         rows, more = len(texts), True
         enough_rows(rows, settings.batch_size, settings.corpora)
         memory = compression_memory(model.encoder, settings, texts, bfloat16=bfloat16)
-    more = more and rows >= counted.steps * counted.batch_size
+    more = more and rows >= steps * settings.batch_size
     chosen, needed = _decided(settings, memory)
     small = min(settings.batch_size, _ROWS.get(name, _MOST_ROWS))
     seconds = _measure(model, _small(chosen, small), train) * settings.batch_size / small
@@ -275,7 +275,7 @@ def _without_derived(
         return settings, ()
     folder.mkdir()
     count = max(settings.batch_size, _MOST_ROWS) * 2 + settings.heldout_rows
-    limits = [limit or model.max_seq_length for limit in (settings.max_query_tokens, settings.max_passage_tokens)]
+    limits = [int(limit or model.max_seq_length) for limit in (settings.max_query_tokens, settings.max_passage_tokens)]
     queries, passages = ([f"{row} " + "word " * limit for row in range(count)] for limit in limits)
     with (folder / "made-up.jsonl").open("w", encoding="utf-8") as file:
         for query, passage in islice(zip(queries, passages, strict=True), count):

@@ -188,7 +188,7 @@ def _trainer(
         **_similarity(settings.temperature, settings.similarity),
         "gather_across_devices": arguments.world_size > 1,
     }
-    if settings.micro_batch is None:
+    if not isinstance(settings.micro_batch, int):
         loss: torch.nn.Module = MultipleNegativesRankingLoss(model, **shared)
     else:
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.micro_batch, **shared)

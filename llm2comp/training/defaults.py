@@ -16,7 +16,7 @@ LONGEST_INPUT = 1024
 """Longest input in tokens where the model has room for it, as in the paper."""
 _SHORTEST_TEXT, _LONGEST_TEXT, _LEAST_CHARACTERS, _MARGIN, _LONGEST_QUERY = 3, 512, 1000, 10, 512
 _WARMUP = _FLOOR = 0.1
-_STAGES = {
+_STAGES: dict[str, dict[str, Any]] = {
     "compression": {"steps": 8000, "batch_size": 4, "learning_rate": 1e-4, "weight_decay": 1e-5, "clip": 2.0},
     "unsupervised": {
         "steps": 1000,

@@ -226,9 +226,12 @@ class StageMixin(Trainer):
         self._reported = step_of(checkpoint) if checkpoint else 0
         if checkpoint is None:
             self.begin()
+        resuming = logging.getLogger("transformers.trainer_utils")
+        resuming.addFilter(_is_no_comparison)
         try:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
+            resuming.removeFilter(_is_no_comparison)
             self._bar.close()
         self._check_weights()
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
@@ -413,6 +416,11 @@ class StageMixin(Trainer):
             draw_loss(self.folder)
             self._drawn = time.monotonic()
         self._pace.pause(time.perf_counter() - started)
+
+
+def _is_no_comparison(record: logging.LogRecord) -> bool:
+    """False for transformers' warning about intervals that differ from the checkpoint's: the present ones are taken."""
+    return "do not match the ones in the `trainer_state.json`" not in record.getMessage()
 
 
 @contextmanager

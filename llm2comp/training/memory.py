@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,7 +123,7 @@ def step_memory(
     module.train()
     try:
         with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
-            one, two = (kept_for_backward(lambda count=count: forward(count), parameters) for count in (1, 2))
+            one, two = (kept_for_backward(partial(forward, count), parameters) for count in (1, 2))
     finally:
         for part, training in modes.items():
             part.training = training

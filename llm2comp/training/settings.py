@@ -112,7 +112,7 @@ class StageSettings:
 
     def _problems(self) -> Iterator[str]:
         """What is wrong, one sentence each."""
-        least = {
+        least: dict[float, Sequence[str]] = {
             1: ("steps", "batch_size", "accumulation", "log_steps", "save_steps", "eval_steps"),
             0: ("warmup_steps", "weight_decay", "clip", "seed"),
         }

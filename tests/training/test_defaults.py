@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from llm2comp.errors import SettingsError
+from llm2comp.training import recipe_file
 from llm2comp.training.defaults import fill_model, fill_stage
 from llm2comp.training.limits import TrainedLimits, longest_input, trained_limits
-from llm2comp.training.recipe_file import read_recipe
+from llm2comp.training.recipe_file import Recipe, read_recipe, shipped_recipes
+from llm2comp.training.run_folder import settings_values
+from llm2comp.training.settings_file import to_settings
 from tests.paths import BACKBONE
 from tests.training.tiny import write_corpus
 
@@ -117,6 +120,20 @@ def test_a_recipe_of_ones_own_needs_no_rates(tmp_path: Path) -> None:
     assert recipe.supervised is not None
     assert (recipe.compression.learning_rate, recipe.supervised.learning_rate) == (1e-4, 1e-4)
     assert recipe.compression.max_tokens + recipe.model.memory_tokens <= recipe.model.max_length
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_name_every_field_that_a_default_would_change(name: str) -> None:
+    """Their models stay the same: what decides the weights does not depend on the defaults."""
+    folders = {"data": Path("/data"), "pairs": Path("/run/pairs")}
+    places = {"{data}": folders["data"], "{pairs}": folders["pairs"], "{long_pairs}": Path("/run/long_pairs")}
+    named = settings_values(to_settings(Recipe, recipe_file._values(name, places), where=name))
+    filled = settings_values(read_recipe(name, **folders))
+    reports = ("eval_steps", "log_steps", "save_steps")
+    for stage in ("pretrain", "compression", "unsupervised", "supervised", "lengthen"):
+        differing = {field for field, value in (filled[stage] or {}).items() if named[stage][field] != value}
+        assert differing <= set(reports), (stage, differing)
+    assert filled["model"] == named["model"]
 
 
 def test_trackers_are_a_text_or_a_list(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,6 +144,17 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     assert "\n" not in str(stopped.value)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
     assert not (tmp_path / "checkpoint-4").exists()
+
+
+def test_a_disk_without_space_is_named(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 90304 vs 90196")
+
+    monkeypatch.setattr(loop, "seal", fail)
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(TrainingError, match=r"checkpoint-2 could not be written: the disk is full \(4.1 kB free\)"):
+        train_compression(small_model(), compression(corpus, save_steps=2), tmp_path)
+    assert not (tmp_path / "checkpoint-2").exists()
 
 
 def test_too_little_memory_is_one_line(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ class PostgresServer:
         """Starts the server and waits until it answers."""
         import psycopg
 
-        options = ["-k", self.sockets, "-h", "127.0.0.1", "-p", str(self.port), "-c", "fsync=off"]
+        options: list[str | Path] = ["-k", self.sockets, "-h", "127.0.0.1", "-p", str(self.port), "-c", "fsync=off"]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._data, *options],

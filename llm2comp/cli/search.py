@@ -169,6 +169,7 @@ def search(
         [hits] = index.search([question], k, options=options)
         seconds = time.perf_counter() - start
         around = [index.surrounding(hit, neighbours) for hit in hits] if neighbours else None  # type: ignore[union-attr]
+        nothing = "" if hits else _explain_nothing(index, options)
     if as_json:
         print_json([hit._asdict() for hit in hits] if around is None else list(map(_to_json, hits, around)))
     elif hits:
@@ -176,7 +177,7 @@ def search(
         if sys.stdout.isatty():
             print(f"     {format_times(seconds, index.encode_seconds)}; score: {describe_score(mode, options.weights)}")
     else:
-        print(_explain_nothing(index, options), file=sys.stderr)
+        print(nothing, file=sys.stderr)
 
 
 def _check_for_store(*, mode: str, device: str, neighbours: int, **numbers: int | None) -> None:

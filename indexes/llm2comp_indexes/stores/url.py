@@ -1,7 +1,7 @@
 """Addresses of stores. A password or key in one is in no message and in no representation of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from llm2comp.errors import SettingsError
@@ -64,8 +64,9 @@ def parse_store_url(text: str) -> StoreUrl:
         parameters = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
         raise SettingsError(f"the address of the store cannot be read; expected {STORE_URLS}") from None
-    kind = {"postgres": "postgresql", "qdrant+http": "qdrant"}.get(parts.scheme, parts.scheme)
-    if kind not in get_args(StoreKind) or "://" not in text:
+    scheme = {"postgres": "postgresql", "qdrant+http": "qdrant"}.get(parts.scheme, parts.scheme)
+    kind = cast("StoreKind", scheme)
+    if scheme not in get_args(StoreKind) or "://" not in text:
         shown = f"{parts.scheme}:// is" if "://" in text else "an address without a scheme is"
         raise SettingsError(f"{shown} no store; expected {STORE_URLS}")
     if parts.netloc.count("@") > 1 or parts.fragment:

@@ -129,7 +129,6 @@ class TwoNodes:
             stderr=log,
             text=True,
         )
-        self._ended = set[int]()
 
     def __enter__(self) -> "TwoNodes":
         self.address = self._line()
@@ -139,7 +138,7 @@ class TwoNodes:
     def __exit__(self, *error: object) -> None:
         below = set(descendants(self._process.pid))
         end_all({self._process.pid, *below})
-        self._process.wait()
+        self._process.communicate()
 
     def _line(self) -> str:
         assert self._process.stdout is not None

@@ -49,7 +49,7 @@ import json, sys
 import ray
 from llm2comp_indexes import ClusterOptions, EncoderOptions, encode_dataset
 corpus, output, blocks, block_tokens = sys.argv[1:5]
-ray.init(num_cpus=3, object_store_memory=200 << 20, include_dashboard=False)
+ray.init("local", num_cpus=3, object_store_memory=200 << 20, include_dashboard=False)
 dataset = ray.data.read_json(corpus + "/*.jsonl", override_num_blocks=int(blocks))
 cluster = ClusterOptions(actors=2, block_tokens=int(block_tokens))
 encoder = EncoderOptions(dtype="float32")
@@ -153,7 +153,7 @@ def test_two_nodes_and_twenty_kills(tmp_path: Path) -> None:
                     cluster.kill_second_node()
                 if kind == "driver":
                     driver.kill()
-                    driver.wait()
+                    driver.communicate()
                     driver = start_driver(corpus, output, log, cluster.address)
                 kills[kind] += 1
             printed, _ = driver.communicate(timeout=600)
@@ -187,7 +187,7 @@ def test_dataset_whose_driver_was_killed(tmp_path: Path) -> None:
     try:
         wait_for(lambda: len(list(output.glob(".parts/*/*.parquet"))) > 10, 300, driver)
         end_all({driver.pid, *descendants(driver.pid)})
-        driver.wait()
+        driver.communicate()
         driver = start(3)  # other blocks: documents are known by their ids
         printed, _ = driver.communicate(timeout=400)
     finally:

@@ -152,6 +152,15 @@ def test_a_plan_that_makes_no_sense_is_refused(folder: Path, changed: dict[str, 
         _run(folder, [_task("similar")], **{"pretexts": ["none"], "seeds": [0], **changed})
 
 
+def test_the_plan_of_smollm2_gives_every_pretext_the_same_texts_and_updates(tmp_path: Path) -> None:
+    ablation, recipe = read_plan("smollm2", data=tmp_path, pairs=tmp_path / "pairs")
+    assert {*ablation.pretexts} == {"distillation", "mntp", "continuation", "reconstruction", "none"}
+    assert recipe.compression is not None
+    assert recipe.supervised is not None
+    assert recipe.compression.steps >= 1000
+    assert [updates * recipe.supervised.batch_size for updates in ablation.curve] == [2560, 10240]
+
+
 def test_the_shipped_ablation_reads(tmp_path: Path) -> None:
     ablation, recipe = read_plan("tiny", data=tmp_path, pairs=tmp_path / "pairs")
     assert isinstance(ablation, AblationPlan)

@@ -30,7 +30,7 @@ def test_there_is_a_recipe_for_each_framework_and_store() -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("block", RECIPES, ids=lambda block: re.search(r"from (\S*(?:qdrant|postgres)\S*)", block)[1])
+@pytest.mark.parametrize("block", RECIPES, ids=lambda block: re.findall(r"from (\S*(?:qdrant|postgres)\S*)", block)[0])
 def test_recipes(
     block: str,
     request: pytest.FixtureRequest,

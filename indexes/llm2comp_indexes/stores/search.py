@@ -222,7 +222,7 @@ class StoreIndex:
             return None
         parsed = parse_where(where) if isinstance(where, str) else where
         if (fields := self.known_fields) is not None:
-            parsed.check([fields])  # type: ignore[list-item]
+            parsed.check([fields])
         return parsed
 
     @property

@@ -54,14 +54,20 @@ def test_a_header_that_is_altered(change: dict[str, Any], message: str) -> None:
     ("change", "message"),
     [
         ({"dimension": 9}, "holds vectors of dimension 9, these have 8"),
-        ({"fingerprint": "e" * 64}, r"of tiny \(fingerprint eeeeeeeeeeee, truncate_dim 8\), these are of tiny"),
-        ({"encoder": EncoderOptions()}, r"of tiny \(fingerprint ffffffffffff\), these are of tiny .*truncate_dim 8"),
+        (
+            {"fingerprint": "e" * 64},
+            r"holds vectors of tiny \(fingerprint e{12}, truncate_dim 8\), these are of tiny",
+        ),
+        (
+            {"encoder": EncoderOptions()},
+            r"holds vectors of tiny \(fingerprint f{12}\), these are .*truncate_dim 8",
+        ),
         ({"vector_type": "float32"}, "holds vectors of float32, these: float16"),
         ({"chunked": False}, "holds rows that are chunks: False, these: True"),
     ],
 )
 def test_what_does_not_fit_a_table(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(StoreError, match=f"here: {message}.*name another table"):
+    with pytest.raises(StoreError, match=rf"here: {message}.*name another table"):
         replace(HEADER, **change).check_same(HEADER, "here")
 
 

@@ -60,13 +60,15 @@ def _load_postgres(url: StoreUrl, made: MadeRows) -> float:
         info = TypeInfo.fetch(connection, "vector")
         assert info is not None
         info.register(connection)
+        number = info.oid
 
         class VectorDumper(Dumper):
-            oid = info.oid
+            oid = number
             format = Format.BINARY
 
             def dump(self, obj: Any) -> bytes:
-                return struct.pack(">HH", len(obj), 0) + obj.astype(">f4").tobytes()
+                numbers: bytes = obj.astype(">f4").tobytes()
+                return struct.pack(">HH", len(obj), 0) + numbers
 
         connection.adapters.register_dumper(np.ndarray, VectorDumper)
         table = sql.Identifier(url.table)

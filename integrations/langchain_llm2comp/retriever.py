@@ -42,7 +42,8 @@ class LLM2CompRetriever(BaseRetriever):
     nothing. With `store`, it searches a table of a database that `llm2comp index push` wrote, as the table is then.
     """
 
-    model_config = ConfigDict(extra="forbid", validate_by_name=True)
+    # errors must not show the password in an address, or a key
+    model_config = ConfigDict(extra="forbid", validate_by_name=True, hide_input_in_errors=True)
 
     index_dir: Path | None = Field(default=None, description="Folder of the index.", frozen=True)
     url: str | None = Field(

@@ -121,6 +121,8 @@ def test_a_table_that_is_not_ours_is_left_alone(store_url: str, make_index: Call
     assert count() == 1
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the client leaves its lock file to the collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_folder_that_another_process_has_open(tmp_path: Path, make_index: Callable[..., Path]) -> None:
     qdrant = pytest.importorskip("qdrant_client")
     client = qdrant.QdrantClient(path=str(tmp_path / "q"))

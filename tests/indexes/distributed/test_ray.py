@@ -50,7 +50,7 @@ import ray
 from llm2comp_indexes import ClusterOptions, EncoderOptions, encode_dataset
 corpus, output, blocks, block_tokens = sys.argv[1:5]
 ray.init("local", num_cpus=3, object_store_memory=200 << 20, include_dashboard=False)
-dataset = ray.data.read_json(corpus + "/*.jsonl", override_num_blocks=int(blocks))
+dataset = ray.data.read_json(corpus, override_num_blocks=int(blocks))
 cluster = ClusterOptions(actors=2, block_tokens=int(block_tokens))
 encoder = EncoderOptions(dtype="float32")
 report = encode_dataset(dataset, output, cluster=cluster, model="llm2comp-tiny", encoder=encoder)

@@ -5,6 +5,8 @@ STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 # Tests left out of `make test`: long ones, and ones that need a GPU or the network.
 MARKERS ?= not slow and not gpu and not network
+# Files of tests that run side by side, each on one thread; a process takes 2 to 4 GB.
+PROCESSES ?= 2
 
 .PHONY: setup demo test check wheel docs test-oldest
 
@@ -22,7 +24,7 @@ demo: setup
 	$(BIN)/llm2comp demo
 
 test: setup
-	$(BIN)/python -m pytest -m "$(MARKERS)"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "$(MARKERS)"
 
 check: setup
 	$(BIN)/ruff check .

@@ -275,7 +275,9 @@ def _without_derived(
         return settings, ()
     folder.mkdir()
     count = max(settings.batch_size, _MOST_ROWS) * 2 + settings.heldout_rows
-    limits = [int(limit or model.max_seq_length) for limit in (settings.max_query_tokens, settings.max_passage_tokens)]
+    limits = [
+        limit or model.encoder.max_seq_length for limit in (settings.max_query_tokens, settings.max_passage_tokens)
+    ]
     queries, passages = ([f"{row} " + "word " * limit for row in range(count)] for limit in limits)
     with (folder / "made-up.jsonl").open("w", encoding="utf-8") as file:
         for query, passage in islice(zip(queries, passages, strict=True), count):

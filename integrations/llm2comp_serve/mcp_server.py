@@ -20,7 +20,7 @@ from llm2comp import __version__
 from llm2comp.errors import LLM2CompError
 from llm2comp_indexes import Hit, SearchOptions
 from llm2comp_serve.errors import RequestError
-from llm2comp_serve.search_routes import MOST_FILTER
+from llm2comp_serve.lists import MOST_FILTER
 from llm2comp_serve.service import Service
 
 __all__ = ["create_mcp", "mcp_application"]

@@ -12,16 +12,14 @@ from llm2comp_indexes import Hit, SearchOptions
 from llm2comp_indexes.filters.parse import parse_where
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.indexes import ServedIndex
-from llm2comp_serve.lists import List
+from llm2comp_serve.lists import MOST_FILTER, List
 from llm2comp_serve.responses import json_response
 from llm2comp_serve.service import Service, check_texts, service_of
 
-__all__ = ["MOST_FILTER", "router"]
+__all__ = ["router"]
 
 router = APIRouter(tags=["search"])
 _MOST_QUERIES = 256
-MOST_FILTER = 1 << 16
-"""Characters of a filter; longer ones take seconds to parse."""
 
 
 class _Exact(BaseModel):

@@ -197,7 +197,8 @@ def _groups(columns: int) -> int:
 def _rescaled(values: Tensor, scale: Tensor) -> Tensor:
     """Numbers in float32 of int8 values, (rows, columns), and their scales, (rows,) or (rows, groups)."""
     groups = scale.float().view(len(scale), -1, 1)
-    return values.unflatten(1, (groups.shape[1], -1)).float().mul_(groups).flatten(1)
+    rescaled: Tensor = values.unflatten(1, (groups.shape[1], -1)).float().mul_(groups).flatten(1)
+    return rescaled
 
 
 def _relative_error(numbers: Tensor, rounded: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -224,9 +225,8 @@ def _quiet() -> Iterator[None]:
 
 def free_nodes(ray: Any) -> list[NodeFree]:
     """What is free on each node of the cluster."""
-    from ray._private.state import available_resources_per_node
-
-    free = available_resources_per_node()
+    state: Any = import_module("ray._private.state")
+    free = state.available_resources_per_node()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return [
         NodeFree(
@@ -243,10 +243,10 @@ def free_nodes(ray: Any) -> list[NodeFree]:
 
 def spilled_bytes(ray: Any) -> int | None:
     """Bytes that the object stores of the cluster have written to disk so far; None if it does not say."""
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-
+    internal: Any = import_module("ray._private.internal_api")
     try:
-        reply = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address))
+        address = ray.get_runtime_context().gcs_address
+        reply = internal.get_memory_info_reply(internal.get_state_from_address(address))
         return int(reply.store_stats.spilled_bytes_total)
     except Exception:  # a private function of Ray, whose number is a nicety
         return None

@@ -48,7 +48,7 @@ def blocks_of_corpora(tasks: Sequence[ReadTask], reading: Reading, tokens: int) 
     context = ray.data.DataContext.get_current().copy()
     with ray.data.DataContext.current(context):
         _set(context, tokens)
-        numbers = ray.data.from_items([{"task": task.number} for task in tasks], override_num_blocks=len(tasks))
+        numbers: Any = ray.data.from_items([{"task": task.number} for task in tasks], override_num_blocks=len(tasks))
         return numbers.map_batches(
             _read,
             batch_size=1,

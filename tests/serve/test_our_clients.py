@@ -348,7 +348,7 @@ def test_errors_of_retrievers_show_when_they_are_made(make: Make, url: str, inde
     with pytest.raises(ServerError, match="cannot be reached"):
         make(url=f"http://127.0.0.1:{free_port()}", index="corpus")
     for settings, message in (
-        ({}, "give index_dir, the folder of an index, or url"),
+        ({}, "give index_dir, the folder of an index, url, the address of llm2comp serve, or store"),
         ({"index_dir": index_dir, "url": url}, "index_dir is given together with url"),
         ({"index_dir": index_dir, "index": "corpus"}, "index_dir is given together with index"),
         ({"url": url, "index": "corpus", "model": "llm2comp-tiny"}, "url is given together with model"),

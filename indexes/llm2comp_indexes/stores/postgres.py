@@ -14,7 +14,7 @@ from llm2comp_indexes.filters.parse import Where
 from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
-from llm2comp_indexes.stores.postgres_filter import to_sql
+from llm2comp_indexes.stores.postgres_filter import Sql, to_sql
 from llm2comp_indexes.stores.postgres_rows import BEGIN, COPIED_COLUMNS, END, encode_rows
 from llm2comp_indexes.stores.rows import StoreRows, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
@@ -28,6 +28,8 @@ _MOST_EFFORT = 1000
 _EFFORT = 100
 _BUILD_MEMORY = 1 << 20  # kilobytes
 _ITERATIVE_SCAN = (0, 8)  # since this version of pgvector
+_COMPARED_ROWS = 10_000
+"""If at most this many rows pass a filter, all are compared: the graph's order is poor far from the question."""
 _HASH = "('x' || left(md5(substr({send}(embedding), 5)), 16))::bit(64)::bigint"
 
 
@@ -243,7 +245,7 @@ class PostgresStore:
     def nearest(
         self, queries: NDArray[np.float32], k: int, *, where: Where | None = None, effort: int | None = None
     ) -> list[list[Hit]]:
-        """As `Store`. If the index finds too few rows, as with a very narrow filter, all of them are compared."""
+        """As `Store`. If few rows pass the filter, or the index finds too few of them, all of them are compared."""
         condition = to_sql(where) if where else None
         sql = self._psycopg.sql
         query = sql.SQL(
@@ -257,18 +259,31 @@ class PostgresStore:
         parameters = condition.parameters if condition else []
         chosen = min(_MOST_EFFORT, effort or max(_EFFORT, 2 * k))
         with self._errors():
+            narrow = condition is not None and self._passing(condition) <= _COMPARED_ROWS
             return [
-                self._nearest(query, [text, *parameters, text, k], k, chosen, filtered=condition is not None)
+                self._nearest(query, [text, *parameters, text, k], k, chosen, filtered=bool(condition), narrow=narrow)
                 for text in map(_to_text, queries)
             ]
 
-    def _nearest(self, query: Any, parameters: list[Any], k: int, effort: int, *, filtered: bool) -> list[Hit]:
+    def _passing(self, condition: Sql) -> int:
+        """Number of rows that pass a filter, counted as far as it matters."""
+        sql = self._psycopg.sql
+        statement = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} LIMIT %s) AS passing").format(
+            self._table, sql.SQL(condition.text)
+        )
+        return int(self._execute(statement, [*condition.parameters, _COMPARED_ROWS + 1]).fetchone()[0])
+
+    def _nearest(
+        self, query: Any, parameters: list[Any], k: int, effort: int, *, filtered: bool, narrow: bool
+    ) -> list[Hit]:
         with self._lock, self._connection().transaction():
             self._execute(f"SET LOCAL hnsw.ef_search = {effort:d}")
             if filtered and self._find_version() >= _ITERATIVE_SCAN:
                 self._execute("SET LOCAL hnsw.iterative_scan = strict_order")
+            if narrow:
+                self._execute("SET LOCAL enable_indexscan = off")
             rows = self._execute(query, parameters).fetchall()
-            if len(rows) < k:
+            if len(rows) < k and not narrow:
                 self._execute("SET LOCAL enable_indexscan = off")
                 rows = self._execute(query, parameters).fetchall()
         return [Hit(*row) for row in rows]

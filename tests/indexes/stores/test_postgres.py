@@ -212,6 +212,25 @@ def test_a_narrow_filter_finds_all_its_rows(postgres: PostgresServer) -> None:
     store.close()
 
 
+def test_a_filter_that_few_rows_pass_gives_the_exact_answers(postgres: PostgresServer) -> None:
+    """A graph's order is poor far from the question: rows of random vectors, of which one in a hundred passes."""
+    draw, header = np.random.default_rng(0), StoreHeader("f", None, 64)
+    vectors = draw.normal(size=(6000, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    store = open_store(postgres.url(table="few"))
+    store.create(header)
+    rows = [Document(f"d{row}", "", "t", {"passes": row % 100 == 0}) for row in range(6000)]
+    store.write([make_rows(rows, vectors, header)], new=True)
+    store.finish()
+    from llm2comp_indexes.filters.parse import parse_where
+
+    questions = vectors[1:21]
+    for question, hits in zip(questions, store.nearest(questions, 10, where=parse_where("passes")), strict=True):
+        best = 100 * np.argsort(-(vectors[::100] @ question), kind="stable")[:10]
+        assert [hit.id for hit in hits] == [f"d{row}" for row in best]
+    store.close()
+
+
 def test_two_pushes_at_once_leave_a_whole_table(
     postgres: PostgresServer, make_index: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ from llm2comp.training.loop import train_in_float32
 from llm2comp.training.memory import BatchMemory, fit
 from llm2comp.training.pretrain import pretrain, training_texts
 from llm2comp.training.recipe import check_trainable, first_model
-from llm2comp.training.recipe_file import Recipe
+from llm2comp.training.recipe_file import STAGES, Recipe
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, PretrainSettings, StageSettings
 from llm2comp.training.splits import read_splits
 
@@ -39,7 +39,6 @@ _UPDATES, _UNTIMED = 4, 1
 _ROWS = {"compression": 4, "mntp": 4}
 _MOST_ROWS = 16
 _COUNTED_ROWS = 5000
-_STAGES = ("compression", "unsupervised", "supervised", "lengthen")
 _logger = logging.getLogger(__name__)
 _Settings = TypeVar("_Settings", bound=StageSettings)
 
@@ -102,7 +101,7 @@ def estimate_recipe(recipe: Recipe) -> Iterator[StageEstimate]:
         SettingsError: All mistakes of all stages that can be found without training.
         LLM2CompError: The backbone cannot be loaded.
     """
-    stages = {name: stage for name in _STAGES if (stage := getattr(recipe, name)) is not None}
+    stages = {name: stage for name in STAGES if (stage := getattr(recipe, name)) is not None}
     check_trainable({**({"pretrain": recipe.pretrain} if recipe.pretrain else {}), **stages})
     problems: list[str] = []
     with TemporaryDirectory(prefix="llm2comp-check-") as folder:

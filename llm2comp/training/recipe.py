@@ -27,7 +27,7 @@ from llm2comp.training.loss_plot import draw_loss
 from llm2comp.training.negatives.files import mine_hard_negatives
 from llm2comp.training.negatives.settings import RecipeMiningSettings
 from llm2comp.training.pairs.settings import PairSettings
-from llm2comp.training.recipe_file import Recipe
+from llm2comp.training.recipe_file import STAGES, Recipe
 from llm2comp.training.run_folder import (
     check_settings,
     main_process_first,
@@ -45,7 +45,6 @@ __all__ = ["check_trainable", "first_model", "run_recipe", "run_stage", "startin
 
 _Model = TypeVar("_Model", bound=LLM2Comp)
 
-_STAGES = ("compression", "unsupervised", "supervised", "lengthen")
 _DERIVED = (("derive", "pairs"), ("derive_long", "long_pairs"))
 _MINED = ("mine", "mined_pairs")
 _logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         SettingsError: If a stage there was begun with other settings.
         LLM2CompError: As the stages.
     """
-    check_trainable({name: stage for name in ("pretrain", *_STAGES) if (stage := getattr(recipe, name)) is not None})
+    check_trainable({name: stage for name in ("pretrain", *STAGES) if (stage := getattr(recipe, name)) is not None})
     with sole_user(output):
         _check_begun(recipe, output)
         if processes().is_main_process:
@@ -77,7 +76,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         for field, name in _DERIVED:
             _derive(field, getattr(recipe, field), output / name)
         previous: Path | None = None
-        stages = [name for name in _STAGES if getattr(recipe, name) is not None]
+        stages = [name for name in STAGES if getattr(recipe, name) is not None]
         for name in stages:
             settings: StageSettings = getattr(recipe, name)
             start = starting_point(recipe.model, backbone, previous, settings)
@@ -294,8 +293,8 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
         },
     )
     missing: Path | None = None
-    for name in (stage for stage in _STAGES if getattr(recipe, stage) is not None):
-        is_last = not any((output / later).is_dir() for later in _STAGES[_STAGES.index(name) + 1 :])
+    for name in (stage for stage in STAGES if getattr(recipe, stage) is not None):
+        is_last = not any((output / later).is_dir() for later in STAGES[STAGES.index(name) + 1 :])
         _check_trained(output / name, _begun_with(getattr(recipe, name), recipe.model), may_grow=is_last)
         if missing is not None and (output / name).is_dir():
             raise SettingsError(

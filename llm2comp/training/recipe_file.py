@@ -14,7 +14,10 @@ from llm2comp.training.settings import CompressionSettings, ContrastiveSettings,
 from llm2comp.training.settings_file import build_settings, parse_yaml, read_text_file
 from llm2comp.training.sources import missing_sources
 
-__all__ = ["Recipe", "read_recipe", "shipped_recipes", "stage_values"]
+__all__ = ["STAGES", "Recipe", "read_recipe", "shipped_recipes", "stage_values"]
+
+STAGES = ("compression", "unsupervised", "supervised", "lengthen")
+"""Fields of a recipe that are stages of an encoder, in the order they run."""
 
 _MADE_PAIRS = (
     ("supervised", "derive", "{pairs}"),

@@ -12,11 +12,8 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import typer
-
-from llm2comp import keep_freed_memory
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError
 from llm2comp.training.recipe_file import Recipe, read_recipe
@@ -181,27 +178,6 @@ def _check_chosen(field: str, chosen: Sequence[Any], known: Sequence[Any]) -> No
         raise SettingsError(f"{field} {', '.join(unknown)}: the plan has {', '.join(map(str, dict.fromkeys(known)))}")
 
 
-def main(
-    ablation: Annotated[str, typer.Argument(help="Name of a shipped ablation (tiny), or a YAML file.")],
-    output: Annotated[Path, typer.Option("-o", help="Folder of the models.")],
-    results: Annotated[Path, typer.Option(help="Folder of the result files.")],
-    data: Annotated[
-        Path, typer.Option(help="Folder with the texts of the recipe and the sets to measure on, in eval/.")
-    ],
-    seeds: Annotated[list[int] | None, typer.Option(help="Only these; may be repeated.")] = None,
-    pretexts: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
-    analysis: Annotated[bool, typer.Option(help="Describe the embeddings of each model too.")] = True,
-    memory: Annotated[
-        bool | None, typer.Option(help="Only the numbers of memory tokens that are compared, or none of them.")
-    ] = None,
-) -> None:
-    """Train and measure what the ablation compares; after an interruption the same command continues."""
-    keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    chosen: dict[str, Any] = {"seeds": seeds or (), "pretexts": pretexts or ()}
-    ablate(ablation, output, results, data, **chosen, analysis=analysis, memory=memory)
-
-
 def _budgets(plan: AblationPlan, recipe: Recipe) -> dict[str, Any]:
     """Name of the ablation and samples of each stage, for the result files."""
     stages = {"pretext": recipe.compression, "unsupervised": recipe.unsupervised, "supervised": recipe.supervised}
@@ -218,7 +194,3 @@ def _heldout(recipe: Recipe) -> list[str]:
         return []
     texts = passages(read_corpus(recipe.compression.heldout), recipe.compression.min_characters)
     return [text for _, text in islice(texts, _HELDOUT_TEXTS)]
-
-
-if __name__ == "__main__":
-    typer.run(main)

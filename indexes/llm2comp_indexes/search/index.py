@@ -21,7 +21,7 @@ from llm2comp_indexes.format.vectors import Neighbors
 from llm2comp_indexes.search.checks import check_model, check_pickles, commit_digest
 from llm2comp_indexes.search.hits import Hit, WholeDocument
 from llm2comp_indexes.search.opened import LazyModel, OpenedCommit, open_segments
-from llm2comp_indexes.search.options import SearchOptions
+from llm2comp_indexes.search.options import SearchOptions, check_k, check_queries
 from llm2comp_indexes.search.ranking import rank, rank_by_vectors
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
@@ -33,7 +33,6 @@ __all__ = ["Index", "open_index", "open_last_commit"]
 
 _QUERIES_AT_ONCE = 1024
 _OPEN_TRIES = 20
-_MOST_ANSWERS = 1000
 _logger = logging.getLogger(__name__)
 
 
@@ -310,11 +309,7 @@ class Index:
             SettingsError: k is not from 1 to 1,000, `queries` is not a list of strings, the filter cannot be parsed, or
                 the mode needs a BM25 index and there is none.
         """
-        if isinstance(queries, str):
-            raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
-        for place, query in enumerate(queries):
-            if not isinstance(query, str):
-                raise SettingsError(f"query {place} is {type(query).__name__} {str(query)[:40]!r}, expected a string")
+        check_queries(queries)
         chosen = options or _DEFAULTS
         self._spent.encoding = 0.0
         hits: list[list[Hit]] = []
@@ -335,7 +330,7 @@ class Index:
             SettingsError: k is not from 1 to 1,000, the mode is not `dense`, or the filter cannot be parsed.
             IndexFolderError: The vectors have another dimension.
         """
-        _check_k(k)
+        check_k(k)
         if vectors.ndim != 2 or self.manifest.dimension not in (0, vectors.shape[1]):
             raise IndexFolderError(
                 f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})"
@@ -383,7 +378,7 @@ class Index:
     def _search_block(
         self, queries: list[str], k: int, options: SearchOptions, vectors: NDArray[np.float32] | None
     ) -> list[list[Hit]]:
-        _check_k(k)
+        check_k(k)
         if not self.manifest.rows:
             return [[] for _ in queries]
         where = self._filter(options.where)
@@ -488,8 +483,3 @@ def _reopen(
             index.manifest.commit,
         )
     return index
-
-
-def _check_k(k: int) -> None:
-    if not isinstance(k, int | np.integer) or not 1 <= k <= _MOST_ANSWERS:
-        raise SettingsError(f"k is {k!r}, expected 1 to {_MOST_ANSWERS:,}")

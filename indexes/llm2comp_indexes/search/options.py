@@ -1,16 +1,20 @@
-"""Options of a search: mode, filter, effort and fusion."""
+"""What is asked in a search: queries, their number of answers, mode, filter, effort and fusion."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
 
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.structures.structure import Effort
 
-__all__ = ["Mode", "SearchOptions"]
+__all__ = ["Mode", "SearchOptions", "check_k", "check_queries"]
 
 Mode = Literal["dense", "bm25", "hybrid"]
+_MOST_ANSWERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +59,18 @@ class SearchOptions:
             )
         if isinstance(self.where, str):
             parse_where(self.where)
+
+
+def check_k(k: int) -> None:
+    """Raises SettingsError unless so many answers may be asked for."""
+    if not isinstance(k, int | np.integer) or not 1 <= k <= _MOST_ANSWERS:
+        raise SettingsError(f"k is {k!r}, expected 1 to {_MOST_ANSWERS:,}")
+
+
+def check_queries(queries: Sequence[str]) -> None:
+    """Raises SettingsError unless the queries are several strings, naming the first that is none."""
+    if isinstance(queries, str):
+        raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
+    for place, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise SettingsError(f"query {place} is {type(query).__name__} {str(query)[:40]!r}, expected a string")

@@ -1,7 +1,7 @@
 """What a store keeps about its table: whose vectors it holds. Read before anything is written or searched."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -10,7 +10,7 @@ from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import StoreError
 from llm2comp_indexes.format.columns import Kind
 
-__all__ = ["StoreHeader", "VectorType", "parse_header"]
+__all__ = ["StoreHeader", "VectorType", "join_kinds", "parse_header"]
 
 VectorType = Literal["float32", "float16"]
 _FORMAT = 1
@@ -76,12 +76,18 @@ class StoreHeader:
         """This header with the fields of both."""
         if self.fields is None or other.fields is None:
             return replace(self, fields=None, model=other.model or self.model)
-        names = dict.fromkeys([*self.fields, *other.fields])
-        fields: dict[str, tuple[Kind, ...]] = {
-            name: tuple(sorted({*self.fields.get(name, ()), *other.fields.get(name, ())})) for name in names
-        }
         both = self.all_fields and other.all_fields
+        fields = join_kinds([self.fields, other.fields])
         return replace(self, fields=fields, all_fields=both, model=other.model or self.model)
+
+
+def join_kinds(fields: Iterable[Mapping[str, Iterable[Kind]]]) -> dict[str, tuple[Kind, ...]]:
+    """Types of the values of each metadata field, of several sets of rows."""
+    joined: dict[str, set[Kind]] = {}
+    for each in fields:
+        for name, kinds in each.items():
+            joined.setdefault(name, set()).update(kinds)
+    return {name: tuple(sorted(kinds)) for name, kinds in joined.items()}
 
 
 def parse_header(text: str | bytes | None, place: str) -> StoreHeader:

@@ -21,6 +21,7 @@ from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.lance_filter import quote_text, to_sql
+from llm2comp_indexes.stores.refusals import require_header
 from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
 
@@ -159,10 +160,7 @@ class LanceStore:
         self._opened = None
 
     def _known_header(self) -> StoreHeader:
-        header = self._header or self.read_header()
-        if header is None:
-            raise StoreError(f"{self.url}: there is no such table; push an index to it: llm2comp index push DIR --to …")
-        return header
+        return require_header(self._header or self.read_header(), self.url)
 
     def _database(self) -> Any:
         return self._lancedb.connect(self.url.path)

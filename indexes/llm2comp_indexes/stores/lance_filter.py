@@ -20,6 +20,7 @@ from llm2comp_indexes.filters.conditions import (
     encodable,
 )
 from llm2comp_indexes.filters.parse import Where
+from llm2comp_indexes.stores.refusals import refused_filter
 
 __all__ = ["quote_text", "to_sql"]
 
@@ -129,7 +130,4 @@ def quote_text(text: str) -> str:
 
 
 def _refused(test: FieldTest, why: str) -> SettingsError:
-    return SettingsError(
-        f"where: LanceDB cannot filter so by the field {test.field!r:.80}: {why}; search the folder of the index "
-        "instead"
-    )
+    return refused_filter(test, why, "LanceDB")

@@ -25,6 +25,7 @@ from llm2comp_indexes.filters.conditions import (
 )
 from llm2comp_indexes.filters.parse import Where
 from llm2comp_indexes.format.columns import Kind
+from llm2comp_indexes.stores.refusals import refused_filter
 
 __all__ = ["to_expression"]
 
@@ -126,6 +127,4 @@ def _quote(text: str) -> str:
 
 
 def _refused(test: FieldTest, why: str) -> SettingsError:
-    return SettingsError(
-        f"where: Milvus cannot filter so by the field {test.field!r:.80}: {why}; search the folder of the index instead"
-    )
+    return refused_filter(test, why, "Milvus")

@@ -16,6 +16,7 @@ from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.postgres_filter import Sql, to_sql
 from llm2comp_indexes.stores.postgres_rows import BEGIN, COPIED_COLUMNS, END, encode_rows
+from llm2comp_indexes.stores.refusals import require_header
 from llm2comp_indexes.stores.rows import StoreRows, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
 
@@ -195,10 +196,7 @@ class PostgresStore:
                 yield Scanned(ids, digests, hashes if vectors else None)
 
     def _vector_type(self) -> VectorType:
-        header = self.read_header()
-        if header is None:
-            raise StoreError(f"{self.url}: there is no such table; push an index to it: llm2comp index push DIR --to …")
-        return header.vector_type
+        return require_header(self.read_header(), self.url).vector_type
 
     def finish(self) -> bool:
         """As `Store`. The graph of the index is built in memory as far as `maintenance_work_mem` allows."""

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from llm2comp.errors import SettingsError, StoreError
 from llm2comp_indexes.export.arrow import MetadataTypes
 from llm2comp_indexes.export.rows import check_vectors, read_blocks
-from llm2comp_indexes.format.columns import Kind
 from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.search.index import Index, open_index
 from llm2comp_indexes.stores.contract import Store
-from llm2comp_indexes.stores.header import StoreHeader, VectorType
+from llm2comp_indexes.stores.header import StoreHeader, VectorType, join_kinds
 from llm2comp_indexes.stores.open import open_store
 from llm2comp_indexes.stores.rows import StoreRows, hash_ids, make_rows
 from llm2comp_indexes.stores.url import StoreUrl, parse_store_url
@@ -116,11 +115,7 @@ def _header(index: Index, truncate_dim: int | None, *, float16: bool) -> StoreHe
             )
         if truncate_dim < dimension:
             dimension, encoder = truncate_dim, replace(encoder, truncate_dim=truncate_dim)
-    fields: dict[str, tuple[Kind, ...]] = {}
     columns = [segment.metadata for segment in index.segments if segment.metadata]
-    for metadata in columns:
-        for name, kinds in metadata.fields.items():
-            fields[name] = tuple(sorted({*fields.get(name, ()), *kinds}))
     vector_type: VectorType = "float16" if float16 or manifest.options.store == "float16" else "float32"
     return StoreHeader(
         manifest.fingerprint,
@@ -129,7 +124,7 @@ def _header(index: Index, truncate_dim: int | None, *, float16: bool) -> StoreHe
         vector_type,
         manifest.options.chunk_tokens is not None,
         encoder,
-        fields,
+        join_kinds(metadata.fields for metadata in columns),
         all_fields=not any(metadata.left_out for metadata in columns),
     )
 
@@ -189,12 +184,13 @@ class _Held:
         self._ids = numbers[order]
         self._digests = np.concatenate([np.empty(0, np.int64), *digests])[order]
 
-    def find(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Of each id, whether it is there, and its digest."""
+    def compare(self, rows: StoreRows, ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of each row, whether its id, hashed in `ids`, is there, and whether it is there otherwise."""
         if not len(self._ids):
-            return np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.int64)
+            return np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_)
         places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
-        return self._ids[places] == ids, self._digests[places]
+        there = self._ids[places] == ids
+        return there, there & (self._digests[places] != np.array(rows.digests, np.int64))
 
 
 class _Pushed:
@@ -239,8 +235,7 @@ def _new_rows(
     for block in read_blocks(index, _ROWS_AT_ONCE):
         rows = make_rows(block.rows, block.vectors, header)
         ids = hash_ids([row.id for row in rows.rows])
-        there, digests = held.find(ids)
-        changed = there & (digests != np.array(rows.digests, np.int64))
+        there, changed = held.compare(rows, ids)
         pushed.note(ids, rows.hashes, new=int(np.count_nonzero(~there)), changed=int(np.count_nonzero(changed)))
         if not there.all():
             yield _take(rows, ~there)
@@ -251,8 +246,7 @@ def _changed_rows(index: Index, header: StoreHeader, held: _Held, pushed: _Pushe
     """The rows that the table holds otherwise."""
     for block in read_blocks(index, _ROWS_AT_ONCE):
         rows = make_rows(block.rows, block.vectors, header)
-        there, digests = held.find(hash_ids([row.id for row in rows.rows]))
-        changed = there & (digests != np.array(rows.digests, np.int64))
+        _, changed = held.compare(rows, hash_ids([row.id for row in rows.rows]))
         if changed.any():
             yield _take(rows, changed)
 

@@ -22,6 +22,7 @@ from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
 from llm2comp_indexes.stores.qdrant_filter import to_filter
+from llm2comp_indexes.stores.refusals import check_dimension, require_header
 from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
 
@@ -60,11 +61,7 @@ class QdrantStore:
 
     def check_vectors(self, dimension: int, vector_type: VectorType) -> None:
         """As `Store`."""
-        if dimension > _MOST_DIMENSIONS:
-            raise SettingsError(
-                f"vectors of dimension {dimension:,}: Qdrant takes at most {_MOST_DIMENSIONS:,} numbers; keep the "
-                f"first of each vector with --truncate-dim {_MOST_DIMENSIONS}"
-            )
+        check_dimension(dimension, _MOST_DIMENSIONS, "Qdrant")
 
     def read_header(self) -> StoreHeader | None:
         """As `Store`."""
@@ -161,10 +158,7 @@ class QdrantStore:
                 return
 
     def _known_header(self) -> StoreHeader:
-        header = self._header or self.read_header()
-        if header is None:
-            raise StoreError(f"{self.url}: there is no such table; push an index to it: llm2comp index push DIR --to …")
-        return header
+        return require_header(self._header or self.read_header(), self.url)
 
     def finish(self) -> bool:
         """As `Store`; a server indexes by itself, once it is told that all rows are there."""

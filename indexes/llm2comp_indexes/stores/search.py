@@ -16,7 +16,7 @@ from llm2comp_indexes.encoder import Encoder, encode, load_encoder
 from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.columns import Kind
 from llm2comp_indexes.search.hits import Hit, WholeDocument
-from llm2comp_indexes.search.options import SearchOptions
+from llm2comp_indexes.search.options import SearchOptions, check_k, check_queries
 from llm2comp_indexes.stores.contract import Store
 from llm2comp_indexes.stores.header import StoreHeader
 from llm2comp_indexes.stores.open import open_store
@@ -24,7 +24,6 @@ from llm2comp_indexes.stores.url import StoreUrl, parse_store_url
 
 __all__ = ["StoreIndex", "open_store_index"]
 
-_MOST_ANSWERS = 1000
 _DEFAULTS = SearchOptions()
 
 
@@ -183,10 +182,8 @@ class StoreIndex:
                 option is one that only an index on disk has.
             StoreError: The store cannot be reached, or refuses.
         """
-        if isinstance(queries, str):
-            raise SettingsError(f"queries is a string, expected a list: search([{queries[:40]!r}])")
-        if not isinstance(k, int | np.integer) or not 1 <= k <= _MOST_ANSWERS:
-            raise SettingsError(f"k is {k!r}, expected 1 to {_MOST_ANSWERS:,}")
+        check_queries(queries)
+        check_k(k)
         chosen = options or _DEFAULTS
         self._check(chosen)
         where = self._filter(chosen.where)

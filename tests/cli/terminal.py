@@ -53,6 +53,7 @@ class Terminal:
         self.code: int | None = None
         self._pid, self._file = pty.fork()
         if not self._pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
             fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, _COLUMNS, 0, 0))
             inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
             given = {"TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1", **(environment or {})}

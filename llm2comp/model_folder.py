@@ -143,7 +143,12 @@ def write_encoder(
             backbone.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
             (folder / "adapter" / "README.md").unlink(missing_ok=True)
             base = reference.name if reference else "backbone/"  # peft writes a local path
-            _edit_json(folder / "adapter" / "adapter_config.json", base_model_name_or_path=base)
+            targets = backbone.model.active_peft_config.target_modules  # a set, whose order differs between processes
+            _edit_json(
+                folder / "adapter" / "adapter_config.json",
+                base_model_name_or_path=base,
+                target_modules=targets if isinstance(targets, str | None) else sorted(targets),
+            )
         if reference is None:
             backbone.language_model.save_pretrained(folder / "backbone", state_dict=backbone.weights())
         tokenizer.save_pretrained(str(folder))

@@ -1,5 +1,6 @@
 """Saving: the whole folder or nothing, also when it is interrupted."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -35,6 +36,12 @@ class TestSaving:
         expected = loaded.encode(TEXTS)
         loaded.save(model_folder)
         assert np.array_equal(load(model_folder).encode(TEXTS), expected)
+
+    def test_writes_the_adapter_the_same_way_in_every_process(self, model: LLM2Comp, tmp_path: Path) -> None:
+        model.save(tmp_path / "model")
+        layers = json.loads((tmp_path / "model/adapter/adapter_config.json").read_text())["target_modules"]
+        assert len(layers) > 4  # a set in an order of its own is all but never a sorted one
+        assert layers == sorted(layers)
 
     def test_makes_parents_and_takes_an_empty_folder(self, model: LLM2Comp, tmp_path: Path) -> None:
         model.save(tmp_path / "a" / "b" / "model")

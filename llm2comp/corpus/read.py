@@ -1,41 +1,26 @@
 """Readers of corpora: files, folders and data sets as streams of documents with unique ids."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from llm2comp.corpus.column_types import convert_metadata
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.entry import Entry
 from llm2comp.corpus.fields import DocumentMaker, FieldNames
-from llm2comp.corpus.files.read import FileDocument, TextFile, read_bare_texts, read_files
-from llm2comp.corpus.files.readers import READERS, suffix_of
-from llm2comp.corpus.files.stamp import FileCheck, Stamp
-from llm2comp.corpus.files.summary import FileSummary
+from llm2comp.corpus.file_entries import check_no_fields, list_source_files, read_file_entries
+from llm2comp.corpus.files.read import TextFile
+from llm2comp.corpus.files.stamp import FileCheck
 from llm2comp.corpus.hub import read_hub
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.judgements import read_qrels, read_queries
-from llm2comp.corpus.kinds import (
-    find_files,
-    find_records_file,
-    find_tables,
-    find_texts,
-    has_records,
-    holds_texts,
-    is_bare_text,
-    is_document,
-    is_lock,
-    is_pattern,
-    is_table,
-    pattern_root,
-)
+from llm2comp.corpus.kinds import find_records_file, find_texts, holds_texts, is_table
 from llm2comp.corpus.mixed_types import MixedTypes
+from llm2comp.corpus.places import EXPECTED, find_source_tables, is_several
 from llm2comp.corpus.python_docs import read_python_docs
 from llm2comp.corpus.records import Record, read_json_lines, read_records
 from llm2comp.corpus.remote import to_path
-from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, list_names, note_left_out
+from llm2comp.corpus.report import OnError, Report, SkipCounter, choose_report, note_left_out
 from llm2comp.corpus.rows import Rows, read_rows
 from llm2comp.corpus.share import Share, cut_files
 from llm2comp.corpus.sources import IdMaker, Source, default_name, is_named
@@ -43,10 +28,9 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.corpus.tables import read_tables
 from llm2comp.corpus.text import STANDARD_INPUT, open_text, readable
 from llm2comp.corpus.typed_tables import decide_types, types_of
-from llm2comp.errors import CorpusError, SettingsError
+from llm2comp.errors import CorpusError
 
 __all__ = [
-    "Entry",
     "FieldNames",
     "cut_corpus",
     "find_records_file",
@@ -60,32 +44,6 @@ __all__ = [
     "read_queries",
     "with_types",
 ]
-
-_EXPECTED = (
-    "a BEIR folder, a folder or quoted pattern of texts or of files of rows, a pattern of code such as 'src/**/*.py', "
-    "a file .jsonl .ndjson .json .csv .tsv .txt .md .markdown .rst .html .htm .xhtml (also with .gz .xz .zst), .pdf "
-    ".docx .epub .parquet or of code, all these in s3://, gs:// or hf://, - (JSON lines from standard input), "
-    "hub:NAME[:CONFIG][:SPLIT], python-docs: or python-docs:all"
-)
-
-
-_logger = logging.getLogger(__name__)
-
-
-class Entry(NamedTuple):
-    """A document of a corpus.
-
-    Attributes:
-        document: With its id.
-        earlier_id: The id that version 0.1.0 made for it; None: the corpus gives its id.
-        source: Name of its source.
-        stamp: Size and time of the file that it is; None: it is a row, or the file has to be read again.
-    """
-
-    document: Document
-    earlier_id: str | None
-    source: str = ""
-    stamp: Stamp | None = None
 
 
 def read_corpus(
@@ -174,7 +132,7 @@ def with_types(corpus: str | Path | Rows, source: Source, layout: TableFormat) -
     if isinstance(corpus, Rows) or source.strings or is_named(corpus) or holds_texts(to_path(corpus)):
         return source
     path = to_path(corpus)
-    return decide_types(str(corpus), _find_tables(path, several=_is_several(path)), source, layout)
+    return decide_types(str(corpus), find_source_tables(path, several=is_several(path)), source, layout)
 
 
 def read_entries(
@@ -203,7 +161,7 @@ def read_entries(
     report = SkipCounter(choose_report(on_error, on_skip))
     name, partial = str(corpus), share is not None and not share.whole
     if not name:
-        raise CorpusError(f"the corpus is an empty string; expected {_EXPECTED}")
+        raise CorpusError(f"the corpus is an empty string; expected {EXPECTED}")
     chosen = source.fields
     if isinstance(corpus, Rows):
         columns = chosen.columns()
@@ -212,7 +170,7 @@ def read_entries(
         maker = IdMaker(source, files=False, single=True)
         return _to_entries(name, records, report, maker, make, partial=partial)
     if name in ("python-docs:", "python-docs:all"):
-        _check_no_fields(name, chosen)
+        check_no_fields(name, chosen)
         return (Entry(document, None) for document in read_python_docs(packages=name.endswith("all")))
     if name.startswith("hub:"):
         columns = chosen.columns()
@@ -224,10 +182,10 @@ def read_entries(
         make = DocumentMaker(name, chosen, columns, same_fields=False)
         records = read_records(path, report, columns, layout)
         return _to_entries(name, records, report, IdMaker(source, files=False, single=True), make)
-    several = _is_several(path)
+    several = is_several(path)
     if holds_texts(path):
-        return _read_files(path, source, report, layout.encoding, check, several=several, share=share)
-    files = _find_tables(path, several=several)
+        return read_file_entries(path, source, report, layout.encoding, check, several=several, share=share)
+    files = find_source_tables(path, several=several)
     records = read_tables(path, files, report, columns, layout, share)
     make = DocumentMaker(name, chosen, columns, same_fields=len(files) == 1 and is_table(files[0]))
 
@@ -237,96 +195,6 @@ def read_entries(
         yield from _to_entries(name, records, report, maker, make, typed, partial=partial)
 
     return read_typed()
-
-
-def _is_several(path: Path) -> bool:
-    """Whether the path may stand for several files: a folder or a pattern.
-
-    Raises:
-        CorpusError: There is nothing there, or a file of no known kind.
-    """
-    with readable(path):
-        if path.is_dir() or is_pattern(path):
-            return True
-        if not path.exists():
-            raise CorpusError(f"{path}: no such file or folder{_expect_kind(path)}")
-    if kinds := _expect_kind(path):
-        raise CorpusError(f"{path}: unknown kind of file{kinds}")
-    return False
-
-
-def _describe_nothing(path: Path) -> str:
-    """What is wrong with a folder or pattern in which there is nothing to read, and what to do."""
-    kinds = _expect_kind(path)
-    if is_pattern(path):
-        return f"no file of a known kind matches the pattern{kinds}" if kinds else "no file matches the pattern"
-    if code := next(find_files(path, lambda file: suffix_of(file) in READERS), None):
-        return f"a folder without texts and rows; a pattern reads its code: '{path}/**/*{suffix_of(code)}'"
-    return f"a folder without files of a known kind{kinds}"
-
-
-def _expect_kind(path: Path) -> str:
-    """All kinds of corpora, for a message, if the name is of none of them."""
-    return "" if is_document(path, path) or has_records(path) else f"; expected {_EXPECTED}"
-
-
-def _find_tables(path: Path, *, several: bool) -> list[Path]:
-    """Files of rows at the path.
-
-    Raises:
-        CorpusError: There is none.
-    """
-    if not several:
-        return [path]
-    if file := find_records_file(path):
-        return [file]
-    files = list(find_tables(path))
-    if judged := [file.name for file in files if file.name.startswith(("queries.", "qrels."))]:
-        raise CorpusError(
-            f"{path}: a folder without corpus.jsonl, beside {list_names(judged)} as of a BEIR folder; name the file of "
-            "documents itself"
-        )
-    if not files:
-        raise CorpusError(f"{path}: {_describe_nothing(path)}")
-    _note_other_files(path, find_texts(path), "only the files of rows are read, not the texts beside them")
-    return files
-
-
-def _read_files(
-    path: Path,
-    source: Source,
-    report: SkipCounter,
-    encoding: str | None,
-    check: FileCheck | None,
-    *,
-    several: bool,
-    share: Share | None,
-) -> Iterator[Entry]:
-    """Documents of files that are one each; the summary is logged at the end.
-
-    Raises:
-        SettingsError: When called, if fields are named for ids, titles or texts.
-    """
-    metadata = source.fields.metadata if source.files else None
-    _check_no_fields(str(path), replace(source.fields, metadata=None) if source.files else source.fields)
-    partial = share is not None and not share.whole
-    if several and not partial:
-        _note_other_files(path, find_tables(path), "only the texts are read, not the files of rows beside them")
-    summary = FileSummary()
-
-    def list_files() -> Iterator[TextFile]:
-        if share is None:
-            return _list_files(path, source)
-        files = list(_list_files(path, source))
-        share.check(path, files)
-        return share.take(files)
-
-    if source.files:
-        documents = read_files(list_files, report, summary, metadata, encoding, check, single=not several)
-    else:
-        _note_bare(path)
-        documents = read_bare_texts(list_files(), report, summary, encoding, check)
-    return _to_file_entries(path, documents, report, summary, several=several, partial=partial)
 
 
 def cut_corpus(corpus: str | Path, source: Source, least: int, most: int) -> list[Share]:
@@ -344,9 +212,11 @@ def cut_corpus(corpus: str | Path, source: Source, least: int, most: int) -> lis
     if is_named(corpus):
         return [Share(0, 1, 1)]
     path = to_path(corpus)
-    several = _is_several(path)
+    several = is_several(path)
     files = (
-        [file.path for file in _list_files(path, source)] if holds_texts(path) else _find_tables(path, several=several)
+        [file.path for file in list_source_files(path, source)]
+        if holds_texts(path)
+        else find_source_tables(path, several=several)
     )
     with readable(path):
         return cut_files([file.stat().st_size for file in files], least, most)
@@ -361,73 +231,8 @@ def find_source_files(corpus: str | Path | Rows, source: Source) -> Iterator[Tex
     if isinstance(corpus, Rows) or is_named(corpus):
         return None
     path = to_path(corpus)
-    _is_several(path)  # raises if it is missing
-    return _list_files(path, source) if holds_texts(path) else None
-
-
-def _list_files(path: Path, source: Source) -> Iterator[TextFile]:
-    """The files of a source, in order."""
-    several = _is_several(path)
-    root = (pattern_root(path) if is_pattern(path) else path) if several else path.parent
-    matches = find_texts(path) if source.files else find_files(path, is_bare_text)
-    ids = IdMaker(source, files=True, single=not several)
-    for file in matches if several else [path]:
-        position = file.relative_to(root).as_posix()
-        yield TextFile(file, position, ids.name_file(position))
-
-
-def _to_file_entries(
-    path: Path,
-    documents: Iterator[FileDocument],
-    report: SkipCounter,
-    summary: FileSummary,
-    *,
-    several: bool,
-    partial: bool,
-) -> Iterator[Entry]:
-    read, mixed = 0, MixedTypes(str(path))
-    for file, document, stamp in documents:
-        mixed.check(document.metadata, str(file.path))
-        read += 1
-        yield Entry(replace(document, id=file.identifier), file.position, stamp=stamp)
-    if partial:
-        summary.log_notes(str(path))
-        return
-    if several:
-        for other in find_files(path, lambda one: not is_document(one, path) and not has_records(one)):
-            reason = "kept by Office beside open documents" if is_lock(other) else "of unknown kinds"
-            summary.skip(suffix_of(other), reason)
-    if not read and not summary.unchanged:
-        raise CorpusError(f"{path}: an empty corpus: no document in it{summary.skipped() or report.summary()}")
-    summary.log_unseen(str(path))
-    if several:
-        summary.log(str(path))
-    else:
-        summary.log_notes(str(path))
-
-
-def _note_other_files(path: Path, files: Iterator[Path], message: str) -> None:
-    """Logs one line about files of another kind than those that are read."""
-    if others := [file.name for file in files]:
-        _logger.warning("%s: %s (%s): name them, or a pattern", path, message, list_names(others))
-
-
-@cache  # a corpus may be read several times
-def _note_bare(path: Path) -> None:
-    _logger.warning(
-        "%s: read as it was added, .txt and .md files as bare texts; build the index again for titles, metadata and "
-        "files of other kinds",
-        path,
-    )
-
-
-def _check_no_fields(corpus: str, fields: FieldNames) -> None:
-    if chosen := fields.chosen():
-        raise SettingsError(
-            f"{corpus}: read as texts, and texts have no fields, but names of fields are given or kept for this source "
-            f"({list_names(chosen)}); leave all but those of metadata out, or read files of rows by a quoted pattern "
-            "such as 'DIR/*.csv'"
-        )
+    is_several(path)  # raises if it is missing
+    return list_source_files(path, source) if holds_texts(path) else None
 
 
 def _to_entries(

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.entry import Entry
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.corpus.files.read import FILE_TIME
 from llm2comp.corpus.files.stamp import FileCheck
 from llm2comp.corpus.id_set import IdSet
-from llm2comp.corpus.read import Entry, read_entries, with_types
+from llm2comp.corpus.read import read_entries, with_types
 from llm2comp.corpus.report import Report, SkipCounter, choose_report, count_rows
 from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.share import Share

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.entry import Entry
 from llm2comp.corpus.fields import FieldNames
-from llm2comp.corpus.read import Entry
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.sources import Source, source_of

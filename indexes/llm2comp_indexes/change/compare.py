@@ -9,7 +9,7 @@ from itertools import islice
 
 from llm2comp.corpus.columns import normalise_names
 from llm2comp.corpus.documents import Document
-from llm2comp.corpus.read import Entry
+from llm2comp.corpus.entry import Entry
 from llm2comp.corpus.sources import Source, is_content_id, source_of
 from llm2comp.errors import CorpusError
 from llm2comp_indexes.builder.blocks import DocumentRows

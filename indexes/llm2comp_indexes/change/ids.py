@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from llm2comp.corpus.read import Entry
+from llm2comp.corpus.entry import Entry
 from llm2comp.corpus.sources import Source, source_of
 from llm2comp.errors import CorpusError
 from llm2comp_indexes.search.index import Index

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llm2comp.corpus.documents import Document
-from llm2comp.corpus.read import Entry, read_entries
+from llm2comp.corpus.entry import Entry
+from llm2comp.corpus.read import read_entries
 from llm2comp.corpus.sources import Source
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llm2comp.corpus.documents import Document
+from llm2comp.corpus.entry import Entry
 from llm2comp.corpus.files.stamp import find_stamp
-from llm2comp.corpus.read import Entry
 from llm2comp.corpus.report import count_rows
 from llm2comp.corpus.sources import Source
 from llm2comp.errors import CorpusError

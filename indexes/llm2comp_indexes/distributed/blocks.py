@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llm2comp.corpus.documents import Document, Markup
-from llm2comp.corpus.read import Entry, cut_corpus
+from llm2comp.corpus.entry import Entry
+from llm2comp.corpus.read import cut_corpus
 from llm2comp.corpus.report import SkipCounter
 from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.share import Share

@@ -113,6 +113,6 @@ def _read_manifest(folder: Path) -> "Manifest | None":
 
 def _holds(manifest: "Manifest", digest: str) -> bool:
     """Whether the index holds exactly the documents with this digest."""
-    from llm2comp_indexes.format.manifest import Names
+    from llm2comp_indexes.format.segment import Names
 
     return [(segment.files[Names.DOCUMENTS].sha256, segment.deleted) for segment in manifest.segments] == [(digest, 0)]

@@ -251,7 +251,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what an index holds, which model made it, and how well it searches."""
-    from llm2comp_indexes.format.manifest import read_manifest, segment_folder
+    from llm2comp_indexes.format.manifest import read_manifest
+    from llm2comp_indexes.format.segment import segment_folder
     from llm2comp_indexes.tuning.report import read_report
 
     manifest = read_manifest(folder)

@@ -8,7 +8,8 @@ from llm2comp.units import format_bytes
 if TYPE_CHECKING:
     from llm2comp.corpus.sources import Source
     from llm2comp_indexes import Report
-    from llm2comp_indexes.format.manifest import Manifest, Segment
+    from llm2comp_indexes.format.manifest import Manifest
+    from llm2comp_indexes.format.segment import Segment
 
 __all__ = ["format_facts", "list_facts"]
 

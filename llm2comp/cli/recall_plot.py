@@ -8,7 +8,8 @@ from llm2comp.cli.progress import Progress
 from llm2comp.errors import IndexFolderError
 
 if TYPE_CHECKING:
-    from llm2comp_indexes.format.manifest import Manifest, Segment
+    from llm2comp_indexes.format.manifest import Manifest
+    from llm2comp_indexes.format.segment import Segment
     from llm2comp_indexes.tuning.report import Report
     from llm2comp_indexes.tuning.trials import Candidate
 

@@ -16,7 +16,8 @@ import pytest
 
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes import IndexOptions, build_index, open_index, verify_index
-from llm2comp_indexes.format.manifest import read_manifest, read_previous, segment_folder
+from llm2comp_indexes.format.manifest import read_manifest, read_previous
+from llm2comp_indexes.format.segment import segment_folder
 from tests.indexes.faults import Fault, FaultServer
 from tests.word_encoder import WORDS, WordEncoder
 

@@ -18,7 +18,7 @@ from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.arrays import ArrayFile
 from llm2comp_indexes.format.documents import DocumentReader
 from llm2comp_indexes.format.files import FileRecord
-from llm2comp_indexes.format.manifest import Names, Segment
+from llm2comp_indexes.format.segment import Names, Segment
 from llm2comp_indexes.format.vectors import Storage, open_storage
 from llm2comp_indexes.lexical.writer import LexicalWriter
 from llm2comp_indexes.options import IndexOptions

@@ -31,7 +31,8 @@ from llm2comp_indexes.builder.vector_files import NpySource, NpyVectors, VectorB
 from llm2comp_indexes.encoder import Encoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import Change, check_output, create_index
-from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.format.segment_writer import SegmentWriter
 from llm2comp_indexes.options import STORES, IndexOptions
 from llm2comp_indexes.progress import Phase, Progress, silent

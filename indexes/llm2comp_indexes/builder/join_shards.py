@@ -17,7 +17,7 @@ from llm2comp_indexes.builder.vector_files import VectorBlock
 from llm2comp_indexes.format.chunks import parent_id, with_new_fields
 from llm2comp_indexes.format.documents import DocumentReader
 from llm2comp_indexes.format.files import check_content
-from llm2comp_indexes.format.manifest import Names
+from llm2comp_indexes.format.segment import Names
 from llm2comp_indexes.format.vectors import Storage, open_storage
 from llm2comp_indexes.progress import Phase, Progress
 

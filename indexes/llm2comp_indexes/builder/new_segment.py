@@ -8,7 +8,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.format.chunks import text_with_headings
 from llm2comp_indexes.format.commits import Change
-from llm2comp_indexes.format.manifest import Names
+from llm2comp_indexes.format.segment import Names
 from llm2comp_indexes.format.segment_writer import SegmentWriter
 from llm2comp_indexes.lexical.writer import LexicalWriter
 from llm2comp_indexes.options import IndexOptions

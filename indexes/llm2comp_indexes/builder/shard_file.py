@@ -19,8 +19,10 @@ from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, check_size, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
-from llm2comp_indexes.format.manifest import Names, parse_encoder, parse_sources
+from llm2comp_indexes.format.manifest import parse_encoder
+from llm2comp_indexes.format.segment import Names
 from llm2comp_indexes.format.segment_writer import JOURNAL
+from llm2comp_indexes.format.source_list import parse_sources
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import IndexOptions, read_chunks
 

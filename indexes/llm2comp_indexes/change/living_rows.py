@@ -10,8 +10,9 @@ from llm2comp.corpus.documents import Document
 from llm2comp_indexes.builder.from_vectors import move_queries
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, with_new_fields
 from llm2comp_indexes.format.files import check_content
-from llm2comp_indexes.format.manifest import Manifest, Names, Segment
+from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.origins import Origin
+from llm2comp_indexes.format.segment import Names, Segment
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
 

@@ -11,7 +11,8 @@ from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.living_rows import draw_queries, read_living_blocks, read_queries
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.commits import Change, change_index
-from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.structures.gpu import resolve_device

@@ -26,8 +26,9 @@ from llm2comp_indexes.change.tracking import TrackedRows
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, with_new_fields
 from llm2comp_indexes.format.commits import change_index
-from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.origins import UNKNOWN, Origin
+from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Progress, silent
 from llm2comp_indexes.search.index import Index

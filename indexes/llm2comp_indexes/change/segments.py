@@ -14,7 +14,8 @@ from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.compare import Deletions
 from llm2comp_indexes.format.commits import Change, with_deleted
-from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.progress import Progress
 from llm2comp_indexes.search.index import Index
 from llm2comp_indexes.search.segment import OpenSegment

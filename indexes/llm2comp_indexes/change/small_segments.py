@@ -7,7 +7,8 @@ from llm2comp_indexes.builder.finish_segment import finish_segment, finish_unmea
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.living_rows import read_living_blocks, read_queries
 from llm2comp_indexes.format.commits import Change
-from llm2comp_indexes.format.manifest import Manifest, Segment
+from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.format.segment import Segment
 
 __all__ = ["merge_small_segments", "plan_merges"]
 

@@ -28,7 +28,7 @@ from llm2comp_indexes.change.sync_changes import KnownFiles, SyncChanges
 from llm2comp_indexes.change.tracking import TrackedRows
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.format.commits import Change, change_index, with_origins
-from llm2comp_indexes.format.manifest import Segment
+from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.progress import Progress, silent
 from llm2comp_indexes.search.index import Index, open_last_commit
 from llm2comp_indexes.structures.gpu import resolve_device

@@ -16,7 +16,8 @@ from llm2comp_indexes.builder.finish_segment import measure_exact, write_queries
 from llm2comp_indexes.encoder import Encoder, encode
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import Change, change_index
-from llm2comp_indexes.format.manifest import Manifest, Names, Segment
+from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.format.segment import Names, Segment
 from llm2comp_indexes.options import Targets
 from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.search.index import Index

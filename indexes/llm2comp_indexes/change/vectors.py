@@ -19,9 +19,10 @@ from llm2comp_indexes.change.small_segments import merge_small_segments
 from llm2comp_indexes.format.commits import Change, change_index, create_index
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.ids import IdTable
-from llm2comp_indexes.format.manifest import Manifest, Names, Segment, segment_folder
+from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.metadata import find_shared_name
 from llm2comp_indexes.format.origins import Origin
+from llm2comp_indexes.format.segment import Names, Segment, segment_folder
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.search.segment import OpenSegment
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
 from llm2comp_indexes.format.files import check_content
-from llm2comp_indexes.format.manifest import Names
+from llm2comp_indexes.format.segment import Names
 from llm2comp_indexes.search.index import Index
 from llm2comp_indexes.search.segment import OpenSegment
 

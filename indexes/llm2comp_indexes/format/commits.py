@@ -26,15 +26,13 @@ from llm2comp_indexes.format.manifest import (
     MANIFEST,
     PREVIOUS,
     Manifest,
-    Names,
-    Segment,
     manifest_state,
     read_manifest,
     read_previous,
-    segment_folder,
     write_manifest,
 )
 from llm2comp_indexes.format.origins import Origins, write_origins
+from llm2comp_indexes.format.segment import Names, Segment, segment_folder
 from llm2comp_indexes.format.segment_writer import (
     JOURNAL,
     SegmentWriter,

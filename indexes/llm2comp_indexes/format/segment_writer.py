@@ -25,9 +25,9 @@ from llm2comp_indexes.format.chunks import parent_id
 from llm2comp_indexes.format.documents import ROW_BYTES, DocumentWriter, document_line
 from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.ids import IdTableWriter
-from llm2comp_indexes.format.manifest import Names
 from llm2comp_indexes.format.metadata import MetadataWriter
 from llm2comp_indexes.format.origins import Origin, OriginWriter
+from llm2comp_indexes.format.segment import Names
 from llm2comp_indexes.format.vectors import StorageWriter, storage_bytes
 from llm2comp_indexes.options import Store
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.files import check_content
-from llm2comp_indexes.format.manifest import Manifest, Segment, check_folders, read_manifest_alone, segment_folder
+from llm2comp_indexes.format.manifest import Manifest, read_manifest_alone
+from llm2comp_indexes.format.segment import Segment, check_folders, segment_folder
 
 __all__ = ["verify_index"]
 

@@ -16,10 +16,11 @@ from llm2comp_indexes.format.chunks import parent_id
 from llm2comp_indexes.format.documents import DocumentReader
 from llm2comp_indexes.format.files import check_content, check_mapped
 from llm2comp_indexes.format.ids import IdTable
-from llm2comp_indexes.format.manifest import Manifest, Names, Segment, segment_folder
+from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.mapping import Bytes, map_file
 from llm2comp_indexes.format.metadata import Metadata, open_metadata
 from llm2comp_indexes.format.origins import Origins, read_origins
+from llm2comp_indexes.format.segment import Names, Segment, segment_folder
 from llm2comp_indexes.format.vectors import Neighbors, lowest, open_storage
 from llm2comp_indexes.lexical.searcher import Lexical, open_lexical
 from llm2comp_indexes.structures.structure import Effort, Structure, open_structure

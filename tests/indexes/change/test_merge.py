@@ -23,7 +23,8 @@ from llm2comp_indexes import (
     open_index,
     verify_index,
 )
-from llm2comp_indexes.format.manifest import read_manifest, segment_folder
+from llm2comp_indexes.format.manifest import read_manifest
+from llm2comp_indexes.format.segment import segment_folder
 from llm2comp_indexes.tuning.queries import QueryKind
 from tests.indexes.clustered import draw_vectors
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder, answers, build_of_vectors, identifiers, make_documents

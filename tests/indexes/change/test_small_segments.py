@@ -11,7 +11,8 @@ from llm2comp.corpus.documents import Document
 from llm2comp_indexes import IndexOptions, add_documents, build_index, delete_documents, open_index, verify_index
 from llm2comp_indexes.change.small_segments import plan_merges
 from llm2comp_indexes.change.vectors import create_empty_index, upsert_vectors
-from llm2comp_indexes.format.manifest import Segment, read_manifest
+from llm2comp_indexes.format.manifest import read_manifest
+from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.search.lookup import find_rows, read_vectors, select_rows
 from tests.word_encoder import WORDS, WordEncoder
 

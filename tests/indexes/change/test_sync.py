@@ -24,7 +24,8 @@ from llm2comp_indexes import (
 )
 from llm2comp_indexes.change.vectors import upsert_vectors
 from llm2comp_indexes.format.lock import sole_writer
-from llm2comp_indexes.format.manifest import read_manifest, segment_folder, write_manifest
+from llm2comp_indexes.format.manifest import read_manifest, write_manifest
+from llm2comp_indexes.format.segment import segment_folder
 from tests.indexes.live import ChunkingEncoder, RecordingEncoder, identifiers, make_documents
 
 SECONDS_AGO = 1000

@@ -10,7 +10,8 @@ import pytest
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes import Targets, delete_documents, merge_index, open_index, tune_index, undo_index, verify_index
 from llm2comp_indexes.change import tune as module
-from llm2comp_indexes.format.manifest import read_manifest, segment_folder
+from llm2comp_indexes.format.manifest import read_manifest
+from llm2comp_indexes.format.segment import segment_folder
 from llm2comp_indexes.tuning.queries import QueryKind
 from llm2comp_indexes.tuning.report import read_report
 from tests.word_encoder import WordEncoder

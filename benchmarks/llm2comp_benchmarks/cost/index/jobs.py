@@ -53,7 +53,8 @@ def build_ours(vectors: str, output: str, options: dict[str, Any], targets: dict
     """
     from llm2comp_indexes import IndexOptions, Targets
     from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
-    from llm2comp_indexes.format.manifest import Names, read_manifest
+    from llm2comp_indexes.format.manifest import read_manifest
+    from llm2comp_indexes.format.segment import Names
 
     source = _opened(vectors)
     files = VectorFiles([source.vectors], ids=source.folder / "ids.txt", queries=source.folder / "tuning.npy")

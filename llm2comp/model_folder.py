@@ -7,15 +7,12 @@ that it names have been checked. Weights are safetensors only; nothing is unpick
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import file_exists, hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, though not re-exported by name
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -27,8 +24,9 @@ from llm2comp.backbone.gguf_file import GgufFile, is_gguf
 from llm2comp.backbone.int8 import holds_int8, store_as_int8
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
 from llm2comp.bundled_models import model_names, resolve_name
-from llm2comp.checked_json import FieldCheck, JsonFormat, check_fields, take, take_count, take_digest, take_optional
+from llm2comp.checked_json import JsonFormat, check_fields
 from llm2comp.errors import BackboneError, ModelFolderError, one_line
+from llm2comp.model_entries import ENCODER_ENTRIES, MODEL_ENTRIES
 
 __all__ = [
     "CONFIG_FILE",
@@ -65,7 +63,6 @@ _FORMAT = JsonFormat(
     oldest=_FIRST_FORMAT,
     version_field="format_version",
 )
-_MOST_TOKENS = 1 << 30
 
 
 class EncoderParts(NamedTuple):
@@ -248,7 +245,7 @@ def read_config(folder: Path, *, encoder_only: bool = False) -> dict[str, Any]:
     config = _FORMAT.read(path)
     _FORMAT.check_version(config, path)
     with _FORMAT.parsing(path):
-        check_fields(config, _ENCODER_ENTRIES if encoder_only else {**_ENCODER_ENTRIES, **_MODEL_ENTRIES})
+        check_fields(config, ENCODER_ENTRIES if encoder_only else {**ENCODER_ENTRIES, **MODEL_ENTRIES})
     return config
 
 
@@ -357,69 +354,6 @@ def _could_be_loaded(name: str) -> bool:
 def _edit_json(path: Path, **entries: Any) -> None:
     content = {**json.loads(path.read_text(encoding="utf-8")), **entries}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _check_backbone(config: Mapping[str, Any], field: str) -> None:
-    entry = config.get(field)
-    if entry == "backbone/":
-        return
-    try:
-        source = take(config, field, dict)
-        validate_repo_id(take(source, "name", str))  # which a path is not
-        take_optional(source, "revision", str)
-    except (ValueError, HFValidationError) as error:
-        raise ValueError(
-            f'"{field}" is not "backbone/" or a Hub id as name, and revision ({one_line(error)})'
-        ) from error
-
-
-def _check_backbone_file(config: Mapping[str, Any], field: str) -> None:
-    if field in config:  # of encoders whose language model came from a GGUF file
-        file = take(config, field, dict)
-        take(file, "name", str)
-        take_digest(file, "sha256")
-
-
-def _check_layers(config: Mapping[str, Any], field: str) -> None:
-    if field in config:  # of encoders that have fewer layers than their language model
-        take_count(config, field, least=1, most=_MOST_TOKENS)
-
-
-def _check_files(config: Mapping[str, Any], field: str) -> None:
-    files = take(config, field, dict)
-    try:
-        for name in files:
-            record = take(files, name, dict)
-            take_count(record, "size")
-            take_digest(record, "sha256")
-    except ValueError as error:
-        raise ValueError(f'"{field}" is not sizes and SHA-256 by file name ({error})') from error
-
-
-def _check_pooling(config: Mapping[str, Any], field: str) -> None:
-    if "mode" not in take(config, field, dict):
-        raise ValueError(f'"{field}" has no mode')
-
-
-def _check_names(config: Mapping[str, Any], field: str) -> None:
-    if not all(isinstance(name, str) for name in take(config, field, list)):
-        raise ValueError(f'"{field}" is not a list of names')
-
-
-_ENCODER_ENTRIES: dict[str, FieldCheck] = {
-    "backbone": _check_backbone,
-    "backbone_file": _check_backbone_file,
-    "layers": _check_layers,
-    "memory_tokens": partial(take_count, least=1, most=_MOST_TOKENS),
-    "max_length": partial(take_count, least=1, most=_MOST_TOKENS),
-    "files": _check_files,
-}
-_MODEL_ENTRIES: dict[str, FieldCheck] = {
-    "pooling": _check_pooling,
-    "query_instruction": partial(take, kind=str),
-    "stages": _check_names,
-    "fingerprint": partial(take, kind=str),
-}
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -1,8 +1,10 @@
 """Addresses of stores. A password or key in one is in no message and in no representation of it."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, cast, get_args
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from llm2comp.errors import SettingsError
 
@@ -17,6 +19,7 @@ _LONGEST_TABLE = 48
 _TABLE_NAMES = ("table", "collection")
 _IN_FILES: tuple[StoreKind, ...] = ("qdrant+file", "lancedb", "milvus")
 _SAFE_PARAMETERS = ("host", "port", "user", "dbname")
+_HOST = re.compile(r"(\[[^\]@]*\]|[^:\[\]@]*)(:[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,10 @@ def parse_store_url(text: str) -> StoreUrl:
     if scheme not in get_args(StoreKind) or "://" not in text:
         shown = f"{parts.scheme}:// is" if "://" in text else "an address without a scheme is"
         raise SettingsError(f"{shown} no store; expected {STORE_URLS}")
-    if parts.netloc.count("@") > 1 or parts.fragment:
+    if not (kind in _IN_FILES or _is_server(parts)) or parts.fragment:
         raise SettingsError(
-            f"the address of the {kind} store cannot be read: write @ as %40, # as %23 and / as %2F in a password"
+            f"the address of the {kind} store cannot be read: write @ as %40, # as %23, / as %2F and ? as %3F in a "
+            "password, and a port as a number"
         )
     names = [value for name, value in parameters if name in _TABLE_NAMES]
     others = [(name, value) for name, value in parameters if name not in _TABLE_NAMES]
@@ -83,15 +87,28 @@ def parse_store_url(text: str) -> StoreUrl:
         path = unquote(parts.netloc + parts.path)
         if not path.strip("/"):
             raise SettingsError(f"{kind}:// names no folder or file; expected {STORE_URLS}")
+        path = str(Path(path).expanduser()) if path.startswith("~") else path
         return StoreUrl(kind, table, f"{kind}://{path}?table={table}", path, f"{kind}://{path}")
     if kind != "postgresql" and not host:
         raise SettingsError(f"{kind}:// names no host; expected {STORE_URLS}")
     kept = [(name, value) for name, value in others if name in _SAFE_PARAMETERS]
     shown = f"{kind}://{host}{parts.path}?{urlencode([*kept, ('table', table)], safe='/')}"
     address = f"{kind}://{parts.netloc}{parts.path}" + (f"?{urlencode(others, quote_via=quote)}" if others else "")
-    hidden = [unquote(user.partition(":")[2] or (user if kind.startswith("qdrant") else ""))]
-    hidden += [value for name, value in others if name not in _SAFE_PARAMETERS and "passw" in name]
-    return StoreUrl(kind, table, shown, "", address, tuple(filter(None, hidden)))
+    hidden = [user.partition(":")[2] or (user if kind.startswith("qdrant") else "")]
+    hidden += [pair.partition("=")[2] for pair in parts.query.split("&") if "passw" in pair.partition("=")[0]]
+    secrets = dict.fromkeys(form for secret in hidden if secret for form in (secret, unquote(secret)))
+    return StoreUrl(kind, table, shown, "", address, tuple(secrets))
+
+
+def _is_server(parts: SplitResult) -> bool:
+    """Whether no part of a password can stand where the host, the path or the name of a parameter is shown."""
+    _, _, hosts = parts.netloc.rpartition("@")
+    names = [pair.partition("=")[0] for pair in parts.query.split("&")]
+    return (
+        parts.netloc.count("@") <= 1
+        and all(map(_HOST.fullmatch, hosts.split(",")))
+        and not any("@" in text for text in (parts.path, *names))
+    )
 
 
 def _check_table(names: list[str]) -> str:

@@ -47,8 +47,6 @@ class MilvusStore:
             "pymilvus", extra="milvus", needed_by="a store in Milvus", error_type=SettingsError
         )
         optional_import("milvus_lite", extra="milvus", needed_by="a store in Milvus", error_type=SettingsError)
-        if not url.path.endswith(".db"):
-            raise SettingsError(f"{url}: Milvus Lite keeps a table in a file whose name ends in .db: milvus:///FILE.db")
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback before each of its errors
         self._lock = threading.RLock()
         self._open: Any = None

@@ -57,6 +57,7 @@ class QdrantStore:
         self._local = url.kind == "qdrant+file"
         self._lock = threading.RLock()
         self._open: Any = None
+        self._answered = False
         self._header: StoreHeader | None = None
 
     def check_vectors(self, dimension: int, vector_type: VectorType) -> None:
@@ -240,6 +241,7 @@ class QdrantStore:
             warnings.simplefilter("ignore")
             try:
                 yield self._client()
+                self._answered = True
             except UnexpectedResponse as error:
                 if error.status_code in (401, 403):
                     raise StoreError(
@@ -253,10 +255,8 @@ class QdrantStore:
                     raise StoreError(f"{self.url}: cannot be opened ({one_line(error)})") from error
                 raise StoreError(f"{self.url}: cannot be reached ({one_line(error)})") from None
             except (ResponseHandlingException, ApiException) as error:
-                raise StoreError(
-                    f"{self.url}: cannot be reached ({self.url.scrub(one_line(error))}); what was written is kept: "
-                    "run this again"
-                ) from None
+                again = "; what was written is kept: run this again" if self._answered else ""
+                raise StoreError(f"{self.url}: cannot be reached ({self.url.scrub(one_line(error))}){again}") from None
             except (RuntimeError, ValueError) as error:
                 if isinstance(error, StoreError | SettingsError):
                     raise

@@ -84,10 +84,16 @@ def parse_store_url(text: str) -> StoreUrl:
         raise SettingsError(f"the address of the {kind} store has the parameter {others[0][0]!r}; it takes only table=")
     user, _, host = parts.netloc.rpartition("@")
     if kind in _IN_FILES:
+        if user:
+            raise SettingsError(f"the address of the {kind} store names a user or a server; expected {STORE_URLS}")
         path = unquote(parts.netloc + parts.path)
         if not path.strip("/"):
             raise SettingsError(f"{kind}:// names no folder or file; expected {STORE_URLS}")
         path = str(Path(path).expanduser()) if path.startswith("~") else path
+        if kind == "milvus" and not path.endswith(".db"):
+            raise SettingsError(
+                f"milvus://{path}: tables are kept by Milvus Lite, in a file whose name ends in .db: milvus:///FILE.db"
+            )
         return StoreUrl(kind, table, f"{kind}://{path}?table={table}", path, f"{kind}://{path}")
     if kind != "postgresql" and not host:
         raise SettingsError(f"{kind}:// names no host; expected {STORE_URLS}")

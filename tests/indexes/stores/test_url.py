@@ -74,6 +74,12 @@ def test_a_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) 
         ("qdrant://[pa55", "the address of the store cannot be read"),
         ("qdrant://", "qdrant:// names no host"),
         ("lancedb://", "lancedb:// names no folder or file"),
+        (
+            "milvus://host:19530",
+            "milvus://host:19530: tables are kept by Milvus Lite, in a file whose name ends in .db",
+        ),
+        ("milvus://me:pa55@host:19530", "the address of the milvus store names a user or a server"),
+        ("lancedb://:pa55@host/x", "the address of the lancedb store names a user or a server"),
         ("lancedb:///x?mode=pa55", "has the parameter 'mode'; it takes only table="),
         ("lancedb:///x?table=a&collection=b", "names two tables"),
         ("lancedb:///x?table=", "expected letters, digits"),

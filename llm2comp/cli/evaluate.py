@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from llm2comp import keep_freed_memory
+from llm2comp.bundled_models import DEFAULT_MODEL
 from llm2comp.cli.evaluate_index import evaluate_index_command
 from llm2comp.cli.index_options import (
     Dtype,
@@ -16,9 +17,10 @@ from llm2comp.cli.index_options import (
     OnlyModelDevice,
     Quotes,
     TruncateDim,
+    Weights,
     encoder_options,
 )
-from llm2comp.cli.output import check_target
+from llm2comp.cli.output import check_target, wrong_usage
 
 if TYPE_CHECKING:
     from llm2comp.encoder_options import EncoderOptions
@@ -139,7 +141,7 @@ QrelsFile = Annotated[
 ]
 Mode = Annotated[
     Literal["dense", "bm25", "hybrid"] | None,
-    typer.Option(help="With --index: by vectors, by words, or by both.", show_default="dense"),
+    typer.Option(help="Rank by vectors, by words, or by both, an index or a model.", show_default="dense"),
 ]
 
 
@@ -160,6 +162,7 @@ def evaluate(
     queries: Queries = None,
     qrels: QrelsFile = None,
     mode: Mode = None,
+    weights: Weights = None,
     model: Model = None,
     run: RunFile = None,
     split: Split = "test",
@@ -186,17 +189,26 @@ def evaluate(
     as their documents.
     """
     running: dict[str, Any] = {"engine": engine, "device": device}
+    if weights is not None and mode != "hybrid":
+        raise typer.BadParameter("--weights goes with --mode hybrid")
+    if weights is not None:
+        from llm2comp_indexes import SearchOptions
+
+        with wrong_usage():
+            SearchOptions(mode="hybrid", weights=weights)
     encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
     if index:
         if beir or sts or python_docs or local or suite or mteb_names or run:
             raise typer.BadParameter("--index takes --queries and --qrels, and no other task and no --run")
         for file in (json_file, run_out):
             check_target(file)
-        reading: dict[str, Any] = {"header": header, "quotes": quotes, "overwrite": overwrite}
-        evaluate_index_command(index, queries, qrels, mode or "dense", model, encoder, json_file, run_out, **reading)
+        more: dict[str, Any] = {"header": header, "quotes": quotes, "overwrite": overwrite, "weights": weights}
+        evaluate_index_command(index, queries, qrels, mode or "dense", model, encoder, json_file, run_out, **more)
         return
-    if queries or qrels or mode:
-        raise typer.BadParameter("--queries, --qrels and --mode belong to --index")
+    if queries or qrels:
+        raise typer.BadParameter("--queries and --qrels belong to --index")
+    if mode == "bm25":
+        raise typer.BadParameter("--mode bm25 belongs to --index; without one, give --model bm25")
     mteb_options = bool(instructions or output_folder or model_name)
     _check_mteb_options(bool(mteb_names), suite, languages, mteb_options)
     if overwrite and not (mteb_names or suite or json_file):
@@ -209,7 +221,7 @@ def evaluate(
     _check_tasks(len(beir or []), retrieval, bool(sts or mteb_names), run, run_out, model)
     for file in (json_file, run_out):
         check_target(file)
-    if run and any((dtype, max_length, truncate_dim, engine, device)):
+    if run and any((mode, dtype, max_length, truncate_dim, engine, device)):
         raise typer.BadParameter("--run scores a ranking made elsewhere; options of a model have no use with it")
 
     from llm2comp_benchmarks import read_suite
@@ -230,7 +242,8 @@ def evaluate(
     if run:
         _score_run(run, tasks, store)
     else:
-        _evaluate_model(model, encoder, tasks, mteb, store, batch_size, run_out)
+        fusion = (weights or (1.0, 1.0)) if mode == "hybrid" else None
+        _evaluate_model(model, encoder, fusion, tasks, mteb, store, batch_size, run_out)
 
 
 def _check_mteb_options(tasks: bool, suite: str | None, languages: list[str] | None, others: bool) -> None:
@@ -300,22 +313,38 @@ def _score_run(run: Path, tasks: "list[Task]", store: "ResultStore") -> None:
 def _evaluate_model(
     model: str | None,
     encoder: "EncoderOptions",
+    fusion: tuple[float, float] | None,
     tasks: "list[Task]",
     mteb: "MtebTasks",
     store: "ResultStore",
     batch_size: int,
     run_out: Path | None,
 ) -> None:
-    """Loads the model, evaluates it on what the store lacks, and prints all results."""
+    """Loads the model, evaluates it on what the store lacks, and prints all results.
+
+    Args:
+        model: Its name, folder or Hub id.
+        encoder: How it runs.
+        fusion: Weights of its ranking and of BM25's; None: the model alone.
+        tasks: Tasks that this package evaluates itself.
+        mteb: Tasks of mteb.
+        store: Results, old and new.
+        batch_size: Texts in one pass of the model.
+        run_out: File for the ranking of the only retrieval task.
+    """
     from llm2comp_benchmarks import write_run
     from llm2comp_benchmarks.evaluate.session import EvaluationSession
     from llm2comp_benchmarks.results.record import format_main_metrics
+    from llm2comp_benchmarks.systems.hybrid import Hybrid
     from llm2comp_benchmarks.systems.load import load_model
 
     keep_freed_memory()
+    system, name = load_model(model, encoder), model
+    if fusion is not None:
+        system, name = Hybrid(system, fusion), f"hybrid:{model or DEFAULT_MODEL}"
     session = EvaluationSession(
-        load_model(model, encoder),
-        model,
+        system,
+        name,
         tasks,
         mteb,
         store,

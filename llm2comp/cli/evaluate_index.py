@@ -28,6 +28,7 @@ def evaluate_index_command(
     header: bool | None,
     quotes: bool | None,
     overwrite: bool,
+    weights: tuple[float, float] | None,
 ) -> None:
     """Scores the index's answers to the questions, and prints the table.
 
@@ -41,14 +42,15 @@ def evaluate_index_command(
     from llm2comp_benchmarks.evaluate.own_index import evaluate_index
     from llm2comp_benchmarks.results.record import format_tables
     from llm2comp_benchmarks.results.store import ResultStore
-    from llm2comp_indexes import open_index
+    from llm2comp_indexes import SearchOptions, open_index
 
+    options = SearchOptions(mode=mode, weights=weights or (1.0, 1.0))
     texts, judgements = read_queries(queries, header=header, quotes=quotes), read_qrels(qrels, quotes=quotes)
     store = ResultStore(json_file, overwrite=overwrite)
     keep_freed_memory()
     with open_index(folder, model=model, encoder=encoder) as index:
         store.start(_settings(index), keep=False)
-        result = evaluate_index(index, texts, judgements, mode=mode)
+        result = evaluate_index(index, texts, judgements, mode=mode, options=options)
     store.add(result)
     print(format_tables([result]))
     details = result.details

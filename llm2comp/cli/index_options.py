@@ -254,3 +254,9 @@ def name_and_folder(text: str) -> tuple[str, Path]:
     if not separator or not name or not folder:
         raise typer.BadParameter(f"--index {text}: expected NAME=DIR, such as --index wiki=./wiki-index")
     return name, Path(folder)
+
+
+Weights = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="VECTORS WORDS", help="With --mode hybrid: weights of the two rankings.", show_default="1 1"),
+]

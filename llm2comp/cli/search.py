@@ -11,7 +11,7 @@ import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.hits import describe_score, format_hits, format_times
-from llm2comp.cli.index_options import Engine, Header, ModelDevice, Quotes, encoder_options
+from llm2comp.cli.index_options import Engine, Header, ModelDevice, Quotes, Weights, encoder_options
 from llm2comp.cli.interactive import ask, check_fields
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
@@ -90,12 +90,7 @@ def search(
     rerank: Annotated[
         int | None, typer.Option(min=1, help="Candidates re-scored per result, in a compressed index.")
     ] = None,
-    weights: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            metavar="VECTORS WORDS", help="With --mode hybrid: weights of the two rankings.", show_default="1 1"
-        ),
-    ] = None,
+    weights: Weights = None,
     threads: Annotated[int | None, typer.Option(min=1, help="FAISS threads.", show_default="all cores")] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],

@@ -111,6 +111,10 @@ def test_a_model_its_run_and_its_scores_agree(
         (["--beir", "a", "--overwrite"], "--overwrite belongs to --json or --output-folder"),
         (["--beir", "a", "--data", "d"], "--data belongs to --suite"),
         (["--suite", "local", "--run-out", "r"], "--run-out takes exactly one retrieval task"),
+        (["--beir", "a", "--weights", "1", "2"], "--weights goes with --mode hybrid"),
+        (["--beir", "a", "--mode", "hybrid", "--weights", "0", "0"], "at least one above 0"),
+        (["--beir", "a", "--mode", "bm25"], "give --model bm25"),
+        (["--beir", "a", "--run", "r", "--mode", "hybrid"], "--run scores a ranking made elsewhere"),
     ],
 )
 def test_wrong_usage_is_2(llm2comp_command: Command, arguments: list[str], message: str) -> None:
@@ -221,12 +225,33 @@ def test_a_hub_that_does_not_answer_is_one_line_and_1_before_the_model_is_loaded
     assert "NFCorpus: its data set mteb/nfcorpus cannot be loaded" in done.err
 
 
-def test_a_model_trained_anew_in_the_same_folder_is_not_taken_for_the_same(
+def test_a_model_and_bm25_together_by_weighted_reciprocal_ranks(
     llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    (beir / "queries.jsonl").write_text('{"_id": "q1", "text": "red grey grey"}\n', encoding="utf-8")
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n", encoding="utf-8")
+    out, run_out = tmp_path / "out.json", tmp_path / "run.trec"
+    options = ("--mode", "hybrid", "--weights", 1, 3, "--json", out, "--run-out", run_out)
+    done = llm2comp_command("eval", "--beir", beir, "--model", model_folder, *options)
+    assert done.code == 0, done.err
+    rows = [line.split() for line in run_out.read_text(encoding="utf-8").splitlines()]
+    # By vectors d3, d1, d2; by words d3, d1 (BM25 counts "grey" twice), and d2 has none of them
+    expected = {"d3": 1 / 61 + 3 / 61, "d1": 1 / 62 + 3 / 62, "d2": 1 / 63}
+    assert {row[2]: float(row[4]) for row in rows} == pytest.approx(expected)
+    settings = json.loads(out.read_text(encoding="utf-8"))["settings"]
+    assert (settings["system"], settings["model"]) == ("hybrid", f"hybrid:{model_folder}")
+    assert settings["parameters"]["weights"] == {"vectors": 1.0, "words": 3.0}
+    others = llm2comp_command("eval", "--beir", beir, "--model", model_folder, "--mode", "hybrid", "--json", out)
+    assert (others.code, others.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_a_model_trained_anew_in_the_same_folder_is_not_taken_for_the_same(
+    llm2comp_command: Command, beir: Path, model_folder: Path, tmp_path: Path, mode: str
 ) -> None:
     copied = tmp_path / "model"
     shutil.copytree(model_folder, copied)
-    command = ["eval", "--beir", beir, "--model", copied, "--json", tmp_path / "out.json"]
+    command = ["eval", "--beir", beir, "--model", copied, "--mode", mode, "--json", tmp_path / "out.json"]
     assert llm2comp_command(*command).code == 0
     again = llm2comp_command(*command)
     assert (again.code, again.err.count("fruit: finished before")) == (0, 1)

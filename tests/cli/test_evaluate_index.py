@@ -46,13 +46,15 @@ def test_chunks_count_as_their_documents(
 ) -> None:
     out, run_file = tmp_path / "out.json", tmp_path / "out.trec"
     command = ("eval", "--index", folder, "--queries", queries, "--qrels", qrels, "--mode", mode)
-    run = llm2comp_command(*command, "--json", out, "--run-out", run_file)
+    weights = ("--weights", 1, 2) if mode == "hybrid" else ()
+    run = llm2comp_command(*command, *weights, "--json", out, "--run-out", run_file)
     assert run.code == 0, run.err
     assert run.out.splitlines()[1].split() == ["idx", "1.0000", "1.0000", "1.0000", "1.0000"]
     assert "loading the model is not counted" in run.err
     record = json.loads(out.read_text())
     assert record["idx"]["ndcg_at_10"] == 1.0
     assert record["settings"]["tasks"]["idx"]["mode"] == mode
+    assert record["settings"]["tasks"]["idx"].get("weights") == ([1.0, 2.0] if weights else None)
     ranked = [line.split()[2] for line in run_file.read_text().splitlines()]
     assert not any("#" in name for name in ranked)
 
@@ -90,6 +92,7 @@ def test_wrong_usage(folder: Path, queries: Path, qrels: Path, tmp_path: Path, l
         ("--index", folder, "--queries", queries, "--qrels", qrels, "--beir", tmp_path),
         ("--queries", queries),
         ("--mode", "bm25", "--beir", tmp_path),
+        ("--index", folder, "--queries", queries, "--qrels", qrels, "--weights", 1, 2),
     ):
         assert llm2comp_command("eval", *command).code == 2
 

@@ -53,20 +53,21 @@ def evaluate_index(
         for name, hits in zip(block, answers, strict=True):
             run[name] = {hit.document_id: hit.score for hit in hits}
     seconds = time.perf_counter() - start
-    return _score(index, judged, run, mode, seconds)
+    return _score(index, judged, run, search, seconds)
 
 
-def _score(index: Index, judged: Qrels, run: Run, mode: Mode, seconds: float) -> TaskResult:
+def _score(index: Index, judged: Qrels, run: Run, search: SearchOptions, seconds: float) -> TaskResult:
     scores = score_rankings(judged, run)
     details = {
         "index": str(index.folder),
         "commit": index.manifest.commit,
-        "mode": mode,
+        "mode": search.mode,
+        **({"weights": list(search.weights)} if search.mode == "hybrid" else {}),
         "documents": len(index),
         "rows": index.manifest.rows,
         "queries": len(judged),
         "ms_per_query": round(1000 * seconds / len(judged), 3),
-        "ms_contain": "search" if mode == "bm25" else "encoding and search, in batches",
+        "ms_contain": "search" if search.mode == "bm25" else "encoding and search, in batches",
     }
     samples = Samples.of_queries("ndcg_at_10", scores.per_query)
     name = Path(index.folder).resolve().name

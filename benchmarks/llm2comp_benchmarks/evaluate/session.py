@@ -13,6 +13,7 @@ from llm2comp_benchmarks.mteb.prompts import prompts_of, read_instructions, reso
 from llm2comp_benchmarks.mteb.tasks import check_data, evaluate_mteb, known_details, read_mteb_tasks
 from llm2comp_benchmarks.results.record import TaskResult
 from llm2comp_benchmarks.results.store import ResultStore
+from llm2comp_benchmarks.systems.hybrid import Hybrid
 from llm2comp_benchmarks.systems.load import describe_model
 from llm2comp_benchmarks.tasks.encoding import check_kinds
 from llm2comp_benchmarks.tasks.retrieval import RetrievalTask
@@ -169,9 +170,10 @@ def _describe(model: Any, source: str | None, options: EncoderOptions | None) ->
     """Settings of the model as `describe_model` returns them, always with a fingerprint.
 
     A model of sentence-transformers has none of its own; without one, a retrained model in the same folder would pass
-    for the same.
+    for the same. A hybrid is described as its model, and by its own settings.
     """
+    model, own = (model.encoder, model.settings) if isinstance(model, Hybrid) else (model, {})
     settings = describe_model(model, source, options)
     if settings["system"] == "sentence-transformers" and settings["fingerprint"] is None:
         settings["fingerprint"] = identify(model, source).revision
-    return settings
+    return settings | own

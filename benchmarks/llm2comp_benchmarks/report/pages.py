@@ -5,8 +5,8 @@ The first line of a block, `<!-- table NAME -->`, names its table:
 - `set FILE`: the tasks of one run, `FILE.json`, one row per task.
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names match, in the order of the
   patterns.
-- `bench FILE`: what `llm2comp bench encode`, `train`, `growth` or `serve` printed, from `FILE.json`, whose name begins
-  with that word.
+- `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `ray` or `push` printed, from `FILE.json`,
+  whose name begins with that word.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
 - `ablation pretexts|order|samples|memory|pooling|cost|pictures`: the ablation in the folder `ablation`;
   `ablation-NAME …`: in a folder of that name.
@@ -26,8 +26,9 @@ from llm2comp_benchmarks.ablation.claims import order_words
 from llm2comp_benchmarks.ablation.plots import PLOTS, plot_ablation
 from llm2comp_benchmarks.ablation.summary import Ablation, read_ablation_runs
 from llm2comp_benchmarks.ablation.tables import cost_words, memory_table, pooling_table, pretexts_table, samples_table
+from llm2comp_benchmarks.cost.push.tables import format_pushes
 from llm2comp_benchmarks.cost.serve.tables import format_serving
-from llm2comp_benchmarks.cost.tables import format_encoding, format_growth, format_training
+from llm2comp_benchmarks.cost.tables import format_cluster, format_encoding, format_growth, format_training
 from llm2comp_benchmarks.report.paper import paper_averages_table, paper_tasks_table
 from llm2comp_benchmarks.report.scores import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.results.read import ResultFile, read_result_files
@@ -48,6 +49,8 @@ _OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
     "train": format_training,
     "growth": format_growth,
     "serve": format_serving,
+    "ray": format_cluster,
+    "push": format_pushes,
 }
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
@@ -109,7 +112,7 @@ class Results:
         file = self.folder / f"{name}.json"
         show = next((show for begin, show in _OF_BENCH.items() if name.startswith(begin)), None)
         if show is None or not file.is_file():
-            raise LLM2CompError(f"{file}: no such result file of `llm2comp bench encode`, `train`, `growth` or `serve`")
+            raise LLM2CompError(f"{file}: no such result file of `llm2comp bench {'`, `'.join(_OF_BENCH)}`")
         return f"```\n{show(json.loads(file.read_text(encoding='utf-8')))}\n```"
 
     def _chosen(self, patterns: list[str]) -> list[ResultFile]:

@@ -12,6 +12,7 @@ from llm2comp_benchmarks.metrics import Run
 from llm2comp_benchmarks.systems.bm25 import Bm25
 from llm2comp_benchmarks.tasks.exact_search import exact_search
 from llm2comp_indexes.search.fusion import fuse
+from llm2comp_indexes.search.options import SearchOptions
 
 __all__ = ["Hybrid"]
 
@@ -21,13 +22,17 @@ class Hybrid:
 
     Args:
         encoder: The model.
-        weights: Weights of the rankings by vectors and by words.
+        weights: Weights of the rankings by vectors and by words, 0 or more and not both 0.
+
+    Raises:
+        SettingsError: The weights are others.
     """
 
     system = "hybrid"
 
     def __init__(self, encoder: Encoder, weights: tuple[float, float] = (1.0, 1.0)) -> None:
-        self._encoder, self._weights = encoder, weights
+        self.encoder, self._weights = encoder, weights
+        SearchOptions(mode="hybrid", weights=weights)  # checks them
         self._words = Bm25()
 
     @property
@@ -44,7 +49,7 @@ class Hybrid:
         """The k best documents of every query by both rankings, each of them k deep."""
         listed = list(documents)
         rows = {document.id: row for row, document in enumerate(listed)}
-        runs = (exact_search(self._encoder, listed, queries, k=k), self._words.search(listed, queries, k=k))
+        runs = (exact_search(self.encoder, listed, queries, k=k), self._words.search(listed, queries, k=k))
         rankings = [_ranking(run, list(queries), rows, k) for run in runs]
         fused = fuse(rankings, weights=self._weights, k=k)
         return {

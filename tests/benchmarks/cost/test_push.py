@@ -21,6 +21,7 @@ def test_loading_and_searching_are_measured(tmp_path: Path) -> None:
     assert case["narrow_recall"] == index["narrow_recall"] == 1.0
     assert set(case["rows_per_second"]) == {"index push", "its own loader"}
     assert 0 < case["ratio"]["least"] <= case["ratio"]["most"]
+    assert 0 < case["searchable_ratio"]["least"] <= case["searchable_ratio"]["most"]
     assert "lancedb, 2,000 rows of 8, round 2: its own loader" in told
     lines = format_pushes(record).splitlines()
     assert lines[0].split()[:4] == ["store", "dimension", "rows", "rows/s"]

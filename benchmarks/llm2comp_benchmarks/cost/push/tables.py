@@ -9,7 +9,20 @@ __all__ = ["format_pushes"]
 
 def format_pushes(record: dict[str, Any]) -> str:
     """Loading beside each store's own loader, then latency and recall beside the index."""
-    loads = [["store", "dimension", "rows", "rows/s", "its loader", "ratio", "least-most", "compare s", "index s"]]
+    loads = [
+        [
+            "store",
+            "dimension",
+            "rows",
+            "rows/s",
+            "its loader",
+            "ratio",
+            "least-most",
+            "compare s",
+            "index s",
+            "with index",
+        ]
+    ]
     searches = [["", "dimension", "rows", "p50 ms", "p99 ms", "recall@k", "narrow p50 ms", "narrow recall@k"]]
     for case in record["cases"]:
         what = [
@@ -29,6 +42,7 @@ def format_pushes(record: dict[str, Any]) -> str:
                     f"{ratio['least']:.2f}-{ratio['most']:.2f}",
                     f"{case['check_seconds']['median']:.1f}",
                     f"{case['index_seconds']['median']:.1f}",
+                    f"{case['searchable_ratio']['median']:.2f}x",
                 ]
             )
         narrow = [_latency(case, "narrow_")[0], f"{case['narrow_recall']:.3f}"]

@@ -172,8 +172,10 @@ def _describe(model: Any, source: str | None, options: EncoderOptions | None) ->
     A model of sentence-transformers has none of its own; without one, a retrained model in the same folder would pass
     for the same. A hybrid is described as its model, and by its own settings.
     """
-    model, own = (model.encoder, model.settings) if isinstance(model, Hybrid) else (model, {})
+    if isinstance(model, Hybrid):
+        settings = _describe(model.encoder, source.removeprefix("hybrid:") if source else None, options)
+        return settings | {"model": f"hybrid:{settings['model']}", **model.settings}
     settings = describe_model(model, source, options)
     if settings["system"] == "sentence-transformers" and settings["fingerprint"] is None:
         settings["fingerprint"] = identify(model, source).revision
-    return settings | own
+    return settings

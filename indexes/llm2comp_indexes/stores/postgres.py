@@ -92,10 +92,17 @@ class PostgresStore:
         comment = sql.SQL("COMMENT ON TABLE {} IS {}").format(self._table, sql.Literal(header.to_json()))
         with self._errors():
             self._make_extension()
-            with self._connection().transaction():
+            with self._alone():
                 if self.read_header() is None:
                     self._execute(statement)
                 self._execute(comment)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A transaction that other processes which make this table or its index wait for."""
+        with self._connection().transaction():
+            self._execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"llm2comp {self.url.table}"])
+            yield
 
     def _make_extension(self) -> None:
         if self._find_version():
@@ -203,26 +210,39 @@ class PostgresStore:
         sql, header = self._psycopg.sql, self.read_header()
         if header is None:
             return False
+        with self._errors():
+            statement = sql.SQL("CREATE INDEX {} ON {} USING hnsw (embedding {}_ip_ops)").format(
+                self._index_name(), self._table, sql.SQL(_TYPES[header.vector_type])
+            )
+            try:
+                made = self._build(statement)
+            except (self._psycopg.errors.DiskFull, self._psycopg.errors.OutOfMemory):
+                # a container's /dev/shm is often 64 MB, too small for several workers
+                made = self._build(statement, "SET LOCAL max_parallel_maintenance_workers = 0")
+            if made:
+                self._execute(sql.SQL("ANALYZE {}").format(self._table))
+        return made
+
+    def _index_name(self) -> Any:
+        """Name of the index; empty, so that PostgreSQL chooses, if a renamed table has an index of this name still."""
+        name = f"{self._name}_embedding_hnsw"
+        taken = (
+            "SELECT 1 FROM pg_class t JOIN pg_class i ON i.relnamespace = t.relnamespace "
+            "WHERE t.oid = to_regclass(%s) AND i.relname = %s"
+        )
+        if self._execute(taken, [self._table.as_string(), name]).fetchone():
+            return self._psycopg.sql.SQL("")
+        return self._psycopg.sql.Identifier(name)
+
+    def _build(self, statement: Any, *settings: str) -> bool:
+        """Makes the index unless there is one; whether it was made."""
         known = (
             "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
             "WHERE i.indrelid = to_regclass(%s) AND a.amname = 'hnsw'"
         )
-        with self._errors():
+        with self._alone():
             if self._execute(known, [self._table.as_string()]).fetchone():
                 return False
-            statement = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (embedding {}_ip_ops)").format(
-                sql.Identifier(f"{self._name}_embedding_hnsw"), self._table, sql.SQL(_TYPES[header.vector_type])
-            )
-            try:
-                self._build(statement)
-            except (self._psycopg.errors.DiskFull, self._psycopg.errors.OutOfMemory):
-                # a container's /dev/shm is often 64 MB, too small for several workers
-                self._build(statement, "SET LOCAL max_parallel_maintenance_workers = 0")
-            self._execute(sql.SQL("ANALYZE {}").format(self._table))
-        return True
-
-    def _build(self, statement: Any, *settings: str) -> None:
-        with self._connection().transaction():
             self._execute(
                 "SELECT set_config('maintenance_work_mem', greatest(setting::bigint, least(%s, "
                 "pg_total_relation_size(to_regclass(%s)) / 512))::text, true) FROM pg_settings "
@@ -232,6 +252,7 @@ class PostgresStore:
             for setting in settings:
                 self._execute(setting)
             self._execute(statement)
+        return True
 
     def count(self) -> int:
         """As `Store`."""

@@ -1,6 +1,8 @@
 """What only PostgreSQL has: its index and types, rights, a server that goes away, and texts that it cannot hold."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +247,39 @@ def test_two_pushes_at_once_leave_a_whole_table(
     monkeypatch.setattr(PostgresStore, "write", write_twice)
     assert push_index(folder, url).added == 50
     assert postgres.execute("SELECT count(*) FROM twice") == [(50,)]
+
+
+def test_processes_that_make_a_table_at_once_wait_for_each_other(postgres: PostgresServer) -> None:
+    header = StoreHeader("print", "name", 32)
+
+    def make(url: str, barrier: threading.Barrier) -> bool:
+        store = open_store(url)
+        try:
+            store.count() if store.read_header() else None  # connects
+            barrier.wait(20)
+            store.create(header)
+            store.create(header)
+            barrier.wait(20)
+            return store.finish()
+        finally:
+            store.close()
+
+    for number in range(5):
+        barrier = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(make, [postgres.url(table=f"atonce{number}")] * 4, [barrier] * 4))
+        assert sum(made) == 1
+
+
+def test_the_index_of_a_table_that_was_renamed_is_in_nobodys_way(postgres: PostgresServer, make_index: Make) -> None:
+    folder = make_index(documents(5))
+    push_index(folder, postgres.url(table="swapped"))
+    postgres.execute("ALTER TABLE swapped RENAME TO swapped_before")
+    assert push_index(folder, postgres.url(table="swapped")).indexed
+    assert postgres.execute("SELECT count(*) FROM pg_indexes WHERE tablename = 'swapped' AND indexdef ~ 'hnsw'") == [
+        (1,)
+    ]
+    assert not push_index(folder, postgres.url(table="swapped")).indexed
 
 
 def test_a_search_with_a_filter_in_a_large_result(postgres: PostgresServer, make_index: Make) -> None:

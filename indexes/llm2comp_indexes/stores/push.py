@@ -271,25 +271,28 @@ def _compare(store: Store, pushed: _Pushed, *, sync: bool, progress: Progress) -
         Number of rows deleted, and of rows left that the index does not have.
 
     Raises:
-        StoreError: A row is missing, or its vector is another one; such vectors are deleted, so that the next push
-            writes them again.
+        StoreError: A row is missing, is there twice, or has another vector; the latter are deleted, so that the next
+            push writes them again.
     """
     order = np.argsort(ids := np.concatenate(pushed.ids))
     ids, hashes = ids[order], np.concatenate(pushed.hashes)[order]
     extra: list[str] = []
     wrong: list[str] = []
-    same = seen = others = 0
+    twice: list[str] = []
+    met = np.zeros(len(ids), np.bool_)
+    seen = others = 0
     for part in store.scan(vectors=True):
         numbers = hash_ids(part.ids)
         places = np.minimum(np.searchsorted(ids, numbers), len(ids) - 1)
         ours = ids[places] == numbers
-        equal = ours & (hashes[places] == np.array(part.hashes, np.int64))
-        same += int(np.count_nonzero(equal))
+        again = _met_before(places, ours, met)
         others += int(np.count_nonzero(~ours))
         extra += [part.ids[place] for place in np.flatnonzero(~ours)] if sync else []
-        wrong += [part.ids[place] for place in np.flatnonzero(ours & ~equal)]
+        twice += [part.ids[place] for place in np.flatnonzero(again)]
+        other_vector = ours & (hashes[places] != np.array(part.hashes, np.int64))
+        wrong += [part.ids[place] for place in np.flatnonzero(other_vector)]
         progress(Phase.ROWS_CHECKED, seen := seen + len(part.ids))
-    for doomed in (wrong, extra):
+    for doomed in (wrong, twice, extra):
         for start in range(0, len(doomed), _IDS_AT_ONCE):
             store.delete(doomed[start : start + _IDS_AT_ONCE])
     if wrong:
@@ -297,9 +300,24 @@ def _compare(store: Store, pushed: _Pushed, *, sync: bool, progress: Progress) -
             f"{store.url}: {len(wrong):,} of {pushed.rows:,} vectors are not those that were written, such as that of "
             f"{wrong[0]!r:.60}; their rows were deleted: run this again to write them anew"
         )
-    if same != pushed.rows:
+    if twice:
+        raise StoreError(
+            f"{store.url}: {len(twice):,} of {pushed.rows:,} rows were there twice, such as {twice[0]!r:.60}, since "
+            "another push wrote them at the same time; they were deleted: run this again to write them anew"
+        )
+    if (same := int(np.count_nonzero(met))) != pushed.rows:
         raise StoreError(
             f"{store.url}: holds {same:,} of {pushed.rows:,} rows of the index; something else deletes from it: run "
             "this again"
         )
     return len(extra), others - len(extra)
+
+
+def _met_before(places: NDArray[np.int64], ours: NDArray[np.bool_], met: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of each row of the index, at its place in `met`, whether it was met before; all are noted there."""
+    again = ours & met[places]
+    chosen = np.flatnonzero(ours)
+    _, first = np.unique(places[chosen], return_index=True)
+    again[np.delete(chosen, first)] = True
+    met[places[chosen]] = True
+    return again

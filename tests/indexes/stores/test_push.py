@@ -213,6 +213,32 @@ def test_a_row_that_vanishes_is_noticed(store_url: str, make_index: Make, monkey
         push_index(folder, store_url)
 
 
+def test_two_pushes_at_once_leave_each_row_once(
+    store_url: str, make_index: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One looks at what is there, then the other one pushes: what LanceDB has twice then, the next push mends."""
+    if store_url.startswith(("qdrant+file", "milvus")):
+        pytest.skip("files that one process has at a time")
+    push_index(make_index(documents(5), "few"), store_url)
+    folder, read = make_index(documents(80)), pushing._read_held
+
+    def interrupted(*arguments: Any) -> Any:
+        held = read(*arguments)
+        monkeypatch.undo()
+        push_index(folder, store_url)
+        return held
+
+    monkeypatch.setattr(pushing, "_read_held", interrupted)
+    if store_url.startswith("lancedb"):
+        with pytest.raises(StoreError, match="75 of 80 rows were there twice, such as .*run this again") as failure:
+            push_index(folder, store_url)
+        assert "\n" not in str(failure.value)
+    else:
+        push_index(folder, store_url)
+    push_index(folder, store_url)
+    assert len(contents(store_url)) == 80
+
+
 def test_several_writers_write_rows_of_their_own(store_url: str, make_index: Make) -> None:
     """As the actors of a cluster do: `create` once, `write` anywhere and any number of times, `finish` once."""
     folder = make_index(documents(60))

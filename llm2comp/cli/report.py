@@ -52,11 +52,7 @@ def _print_all(results: "Results") -> None:
 
     sampled = any(task.samples for run in results.runs.values() for task in run.tasks.values())
     names = ["systems *", *(["intervals *"] if sampled else []), "runs *"] if results.runs else []
-    names += [
-        f"{name} {part}"
-        for name in results.ablations
-        for part in ("pretexts", "order", "samples", "memory", "pooling", "cost")
-    ]
+    names += [part for name in results.ablations for part in results.parts(name)]
     if not names:
         raise LLM2CompError(f"{results.folder}: no result file of `llm2comp eval --json FILE` in it")
     names.append("paper averages")

@@ -1,45 +1,44 @@
 """What a run will take, without training it: mistakes that only the data show, time and memory of each stage.
 
-Each stage runs a few updates of a few rows with its own trainer, on the untrained model: the time of an update grows
-with its rows.
+Each stage runs a few updates of a few rows with its own trainer, on the untrained model. Time grows with the tokens of
+an update, so theirs is scaled by the tokens that the data show.
 """
 
 import json
-import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import numpy as np
+from datasets import Dataset
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.batches import enough_rows
+from llm2comp.training.check_data import check_data, count_texts, shortened
 from llm2comp.training.compression import batch_memory as compression_memory
-from llm2comp.training.compression import train_compression
 from llm2comp.training.contrastive import batch_memory as contrastive_memory
-from llm2comp.training.contrastive import train_contrastive
-from llm2comp.training.contrastive_data import read_data
-from llm2comp.training.loop import train_in_float32
+from llm2comp.training.contrastive import length_limits
+from llm2comp.training.contrastive_data import read_data, sample_texts
+from llm2comp.training.loop import in_bfloat16, train_in_float32
 from llm2comp.training.memory import BatchMemory, fit
-from llm2comp.training.pretrain import pretrain, training_texts
+from llm2comp.training.pretrain import pretrain, training_texts, update_memory
+from llm2comp.training.probe import UPDATES, BriefRun, quiet, rate_of, seconds_per_token, small, write_texts
 from llm2comp.training.recipe import check_trainable, first_model
 from llm2comp.training.recipe_file import STAGES, Recipe
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, PretrainSettings, StageSettings
-from llm2comp.training.splits import read_splits
+from llm2comp.training.splits import Splits
 
-__all__ = ["StageEstimate", "estimate_recipe", "estimate_stage"]
+__all__ = ["StageEstimate", "estimate_recipe", "estimate_stage", "with_pairs"]
 
-_UPDATES, _UNTIMED = 4, 1
-_ROWS = {"compression": 4, "mntp": 4}
-_MOST_ROWS = 16
-_COUNTED_ROWS = 5000
-_logger = logging.getLogger(__name__)
+_MOST_TEXTS = 20_000
+_TOKENIZED_TEXTS = 256
+_PRETRAIN_ROWS = 4
+_FEWEST_TEXTS = 50
+_MADE_UP = 40
 _Settings = TypeVar("_Settings", bound=StageSettings)
 
 
@@ -57,6 +56,8 @@ class StageEstimate:
     """Rows of data."""
     more_rows: bool
     """Whether there are more, which were not counted."""
+    tokens: float
+    """Tokens of an update, without memory tokens."""
     seconds: float
     """Of an update."""
     memory: float
@@ -72,37 +73,28 @@ class StageEstimate:
         return self.updates * self.seconds
 
 
-class _Measured(Exception):
-    """Ends a run that was only to be measured."""
+class _Data(NamedTuple):
+    """What a stage trains on."""
 
-
-class _Clock(TrainerCallback):
-    """Ends a run after a few updates, and knows their mean time."""
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._times.append(time.perf_counter())
-        if len(self._times) == _UPDATES:
-            raise _Measured
-
-    @property
-    def seconds(self) -> float:
-        """Mean time of an update after the first."""
-        timed = self._times[_UNTIMED - 1 :]
-        return (timed[-1] - timed[0]) / (len(timed) - 1)
+    rows: int
+    more_rows: bool
+    tokens_per_row: float
+    memory: BatchMemory
+    sets: Mapping[str, Dataset]
 
 
 def estimate_recipe(recipe: Recipe) -> Iterator[StageEstimate]:
     """What each stage of a recipe will take, in their order.
 
     Raises:
-        SettingsError: All mistakes of all stages that can be found without training.
+        SettingsError: All mistakes of all stages that can be found without training; those in the settings and in the
+            data before a model is loaded.
         LLM2CompError: The backbone cannot be loaded.
     """
     stages = {name: stage for name in STAGES if (stage := getattr(recipe, name)) is not None}
     check_trainable({**({"pretrain": recipe.pretrain} if recipe.pretrain else {}), **stages})
+    with quiet():
+        check_data(stages, recipe.model)
     problems: list[str] = []
     with TemporaryDirectory(prefix="llm2comp-check-") as folder:
         backbone: str | Path | None = recipe.model.backbone
@@ -113,7 +105,7 @@ def estimate_recipe(recipe: Recipe) -> Iterator[StageEstimate]:
         model = None
         for name, settings in stages.items():
             model = model or first_model(recipe.model, backbone, settings.precision)
-            settings, notes = _without_derived(settings, model, Path(folder, name))
+            settings, notes = with_pairs(settings, model, Path(folder, name))
             try:
                 yield estimate_stage(name, model, settings, notes=notes)
             except LLM2CompError as error:
@@ -142,39 +134,56 @@ def estimate_stage(
     Raises:
         LLM2CompError: The data cannot be read, or do not fill a batch.
     """
-    steps = max(1, min(settings.steps, _COUNTED_ROWS // settings.batch_size))
     train_in_float32(model)
-    bfloat16 = settings.precision == "bfloat16"
-    if isinstance(settings, ContrastiveSettings):
-        data = read_data(_shortened(settings, steps), model.prompts.get("query") or "")
-        rows, more = sum(map(len, data.training.values())), bool(settings.corpora)
-        memory = contrastive_memory(model, settings, data, bfloat16=bfloat16)
-    else:
-        texts, _ = read_splits(model.encoder, _shortened(settings, steps))
-        rows, more = len(texts), True
-        enough_rows(rows, settings.batch_size, settings.corpora)
-        memory = compression_memory(model.encoder, settings, texts, bfloat16=bfloat16)
-    more = more and rows >= steps * settings.batch_size
-    chosen, needed = _decided(settings, memory)
-    small = min(settings.batch_size, _ROWS.get(name, _MOST_ROWS))
-    seconds = _measure(model, _small(chosen, small), train) * settings.batch_size / small
+    with quiet():
+        data = _contrastive(model, settings) if isinstance(settings, ContrastiveSettings) else _texts(model, settings)
+    available, chosen = data.memory.available, fit(settings, data.memory)
+    per_token = seconds_per_token(model, chosen, data.tokens_per_row, data.sets, train)
+    tokens = data.tokens_per_row * settings.batch_size
     return StageEstimate(
         name=name,
         updates=settings.steps,
         batch_size=settings.batch_size,
-        rows=rows,
-        more_rows=more,
-        seconds=seconds,
-        memory=needed,
-        available=memory.available,
+        rows=data.rows,
+        more_rows=data.more_rows,
+        tokens=tokens,
+        seconds=per_token * tokens,
+        memory=data.memory.needed(chosen),
+        available=available,
         notes=(*notes, *_decisions(settings, chosen)),
     )
 
 
-def _decided(settings: _Settings, memory: BatchMemory) -> tuple[_Settings, float]:
-    """Settings in which nothing is left to the memory, and the bytes of an update."""
-    chosen = fit(settings, memory)
-    return chosen, memory.needed(chosen)
+def _texts(model: LLM2Comp, settings: CompressionSettings) -> _Data:
+    """All texts are counted by their characters; the first ones are tokenized."""
+    needed = settings.steps * settings.batch_size
+    rows = count_texts(settings, min(needed, _MOST_TEXTS))
+    texts = Splits(model.encoder, settings.corpora, settings, limit=max(settings.batch_size, _TOKENIZED_TEXTS))
+    enough_rows(len(texts), settings.batch_size, settings.corpora)
+    splits = [texts.split(row) for row in range(len(texts))]
+    tokens = float(np.mean([len(split["context"]) + len(split["continuation"]) for split in splits]))
+    memory = compression_memory(model.encoder, settings, texts, bfloat16=in_bfloat16(settings))
+    return _Data(rows, rows == min(needed, _MOST_TEXTS), tokens, memory, {})
+
+
+def _contrastive(model: LLM2Comp, settings: ContrastiveSettings) -> _Data:
+    """Sentences are read up to a number; pairs are all read, and the lengths of some are taken."""
+    brief = shortened(settings)
+    assert isinstance(brief, ContrastiveSettings)
+    data = read_data(brief, model.prompts.get("query") or "")
+    sizes = {name: len(rows) for name, rows in data.training.items()}
+    total = sum(sizes.values())
+    model.encoder.task_limits = length_limits(model.memory_tokens, settings)
+    try:
+        samples = sample_texts(model, data, seed=settings.seed)
+        memory = contrastive_memory(model, settings, data, bfloat16=in_bfloat16(settings))
+        memory.measure()  # within the limits
+    finally:
+        model.encoder.task_limits = {}
+    means = (float((sample.lengths - model.memory_tokens).sum(axis=1).mean()) for sample in samples)
+    tokens = sum(size * mean for size, mean in zip(sizes.values(), means, strict=True)) / total
+    more = bool(settings.corpora) and total >= brief.steps * brief.batch_size
+    return _Data(total, more, tokens, memory, data.training)
 
 
 def _decisions(before: StageSettings, chosen: StageSettings) -> Iterator[str]:
@@ -183,75 +192,29 @@ def _decisions(before: StageSettings, chosen: StageSettings) -> Iterator[str]:
             yield f"{field} {str(value).lower()}, for the memory"
 
 
-def _shortened(settings: _Settings, steps: int) -> _Settings:
-    return replace(settings, steps=steps, warmup_steps=0, decay_steps=None)
-
-
-def _small(settings: _Settings, rows: int) -> _Settings:
-    """Settings of a few updates of a few rows, of which nothing is kept."""
-    changes: dict[str, Any] = {"batch_size": rows, "accumulation": 1, "report_to": (), "stop_diverged": False}
-    changes |= {"log_steps": 10**6, "save_steps": 10**6, "eval_steps": 10**6}
-    if isinstance(settings, ContrastiveSettings):
-        changes |= {"micro_batch": settings.micro_batch and min(rows, int(settings.micro_batch))}
-    return replace(_shortened(settings, _UPDATES), **changes)
-
-
-def _measure(model: LLM2Comp, settings: Any, train: Callable[..., object] | None) -> float:
-    """Seconds of an update."""
-    clock = _Clock()
-    run = train or (train_contrastive if isinstance(settings, ContrastiveSettings) else train_compression)
-    with TemporaryDirectory(prefix="llm2comp-check-") as folder, _quiet(), suppress(_Measured):
-        run(model, settings, Path(folder), callbacks=[clock])
-    return clock.seconds
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the reports of training, which are those of updates that are not kept."""
-    logger = logging.getLogger("llm2comp.training")
-    before, logger.disabled = logger.level, False
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 def _pretrained(settings: PretrainSettings, folder: Path) -> tuple[StageEstimate, Path]:
     """What stage 0 will take, and a backbone of its shape that is hardly trained."""
-    small = min(settings.batch_size, _ROWS["compression"])
-    needed = max(50_000, 8 * _UPDATES * small * settings.sequence_length)
+    rows = min(settings.batch_size, _PRETRAIN_ROWS)
+    needed = max(50_000, 8 * UPDATES * rows * settings.sequence_length)
     texts = _beginning(training_texts(settings.corpora), needed)
-    corpus = folder / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"id": str(row), "text": text}) + "\n" for row, text in enumerate(texts)))
-    heldout = folder / "heldout.jsonl"
-    heldout.write_text(corpus.read_text())
-    reduced = replace(
-        _small(settings, small), corpora=(str(corpus),), heldout=str(heldout), tokenizer_share=1.0, eval_steps=10**6
-    )
-    started = time.perf_counter()
-    clock = _Timer()
-    with _quiet():
-        backbone = pretrain(reduced, folder / "pretrain", callbacks=[clock])
-    _logger.debug("pretrain: measured in %.1f s", time.perf_counter() - started)
+    corpus, heldout = (write_texts(folder / f"{name}.jsonl", texts) for name in ("corpus", "heldout"))
+    reduced = replace(small(settings, rows), corpora=(corpus,), heldout=heldout, tokenizer_share=1.0)
+    with quiet():
+        backbone = pretrain(reduced, folder / "pretrain", callbacks=[BriefRun()])
+    tokens = settings.batch_size * settings.sequence_length
+    memory, available = update_memory(settings, backbone)
     return StageEstimate(
         name="pretrain",
         updates=settings.steps,
         batch_size=settings.batch_size,
         rows=len(texts),
         more_rows=True,
-        seconds=clock.seconds * settings.batch_size / small,
-        memory=0.0,
-        available=0.0,
-        notes=("memory not estimated; tokenizing the texts comes first",),
+        tokens=tokens,
+        seconds=tokens / rate_of(folder / "pretrain"),
+        memory=memory,
+        available=available,
+        notes=("training the tokenizer and tokenizing the texts come first",),
     ), backbone
-
-
-class _Timer(_Clock):
-    """A clock that lets the run end by itself."""
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._times.append(time.perf_counter())
 
 
 def _beginning(texts: Iterator[str], characters: int) -> list[str]:
@@ -261,19 +224,19 @@ def _beginning(texts: Iterator[str], characters: int) -> list[str]:
     for text in texts:
         taken.append(text[:20_000])
         total += len(taken[-1])
-        if total >= characters and len(taken) >= 50:
+        if total >= characters and len(taken) >= _FEWEST_TEXTS:
             break
     return taken
 
 
-def _without_derived(
+def with_pairs(
     settings: CompressionSettings | ContrastiveSettings, model: LLM2Comp, folder: Path
 ) -> tuple[CompressionSettings | ContrastiveSettings, tuple[str, ...]]:
     """Settings with made-up pairs of the longest texts instead of pairs that are still to be derived."""
     if not isinstance(settings, ContrastiveSettings) or all(Path(path).exists() for path in settings.pairs):
         return settings, ()
     folder.mkdir()
-    count = max(settings.batch_size, _MOST_ROWS) * 2 + settings.heldout_rows
+    count = max(settings.batch_size, _MADE_UP) + settings.heldout_rows
     limits = [
         limit or model.encoder.max_seq_length for limit in (settings.max_query_tokens, settings.max_passage_tokens)
     ]

@@ -99,7 +99,7 @@ def batch_memory(
         result: Tensor = loss([longest["context"]] * copies, [longest["continuation"]] * copies)
         return result
 
-    measure = cache(lambda: step_memory(loss, encoder.backbone, forward, tokens, bfloat16=bfloat16))
+    measure = cache(lambda: step_memory(loss, encoder.backbone.language_model, forward, tokens, bfloat16=bfloat16))
     return BatchMemory(encoder.backbone, measure, rows_at_once(settings) * tokens)
 
 

@@ -29,7 +29,7 @@ from llm2comp.training.loop import StageMixin, rows_at_once, train_in_float32, t
 from llm2comp.training.memory import BatchMemory, fit, most_tokens, step_memory
 from llm2comp.training.settings import ContrastiveSettings
 
-__all__ = ["batch_memory", "contrastive_loss", "train_contrastive"]
+__all__ = ["batch_memory", "contrastive_loss", "length_limits", "train_contrastive"]
 
 
 def train_contrastive(
@@ -58,7 +58,7 @@ def train_contrastive(
         TrainingError: If the loss is not finite.
     """
     data = read_data(settings, model.prompts.get("query") or "")
-    limits = _length_limits(model, settings)
+    limits = length_limits(model.memory_tokens, settings)
     backbone = model.encoder.backbone
     if settings.embedding_learning_rate is not None and backbone.has_adapter:
         raise SettingsError(
@@ -90,18 +90,18 @@ def train_contrastive(
     return model
 
 
-def _length_limits(model: LLM2Comp, settings: ContrastiveSettings) -> dict[str, int]:
+def length_limits(memory_tokens: int, settings: ContrastiveSettings) -> dict[str, int]:
     """Longest query and document in training, in tokens, memory tokens included.
 
     Raises:
         SettingsError: If a limit leaves no room for a text.
     """
     limits = {"query": settings.max_query_tokens, "document": settings.max_passage_tokens}
-    least = model.memory_tokens + 2
+    least = memory_tokens + 2
     for name, limit in limits.items():
         if limit is not None and limit < least:
             raise SettingsError(
-                f"a {name} of at most {limit} tokens has no room for {model.memory_tokens} memory tokens; give "
+                f"a {name} of at most {limit} tokens has no room for {memory_tokens} memory tokens; give "
                 f"{least} or more"
             )
     return {task: limit for task, limit in limits.items() if limit is not None}
@@ -167,7 +167,7 @@ def batch_memory(
         states: Tensor = model({name: value.to(model.device) for name, value in features.items()})["sentence_embedding"]
         return states
 
-    measure = cache(lambda: step_memory(model, backbone, forward, tokens, bfloat16=bfloat16))
+    measure = cache(lambda: step_memory(model, backbone.language_model, forward, tokens, bfloat16=bfloat16))
     return BatchMemory(backbone, measure, most, tokens)
 
 

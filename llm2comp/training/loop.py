@@ -46,6 +46,7 @@ from llm2comp.units import format_bytes
 __all__ = [
     "StageMixin",
     "division_problems",
+    "in_bfloat16",
     "learning_rate",
     "rows_at_once",
     "tracker_problems",
@@ -88,7 +89,7 @@ def trainer_arguments(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
-        bf16=multiplies_bfloat16() if settings.precision == "auto" else settings.precision == "bfloat16",
+        bf16=in_bfloat16(settings),
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
         data_seed=settings.seed,
@@ -104,6 +105,11 @@ def trainer_arguments(
         # Several devices need torchrun: the trainer's threads would have to split batches that are lists of texts.
         result._n_gpu = 1
     return result
+
+
+def in_bfloat16(settings: StageSettings) -> bool:
+    """Whether matrix products of a stage are in bfloat16 on this machine."""
+    return multiplies_bfloat16() if settings.precision == "auto" else settings.precision == "bfloat16"
 
 
 def _devices() -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from llm2comp.backbone.backbone import Backbone
 from llm2comp.training.checkpoints import trained_weights
@@ -21,7 +22,16 @@ from llm2comp.training.run_folder import processes
 from llm2comp.training.settings import ContrastiveSettings, StageSettings
 from llm2comp.units import format_bytes
 
-__all__ = ["BatchMemory", "StepMemory", "available_memory", "fit", "kept_for_backward", "most_tokens", "step_memory"]
+__all__ = [
+    "BatchMemory",
+    "StepMemory",
+    "available_memory",
+    "fit",
+    "kept_for_backward",
+    "most_tokens",
+    "step_memory",
+    "usable_memory",
+]
 
 _USABLE = 0.8
 """Share of the available memory that a step may take; the rest is for gaps of the allocator."""
@@ -72,7 +82,7 @@ class BatchMemory:
     @property
     def available(self) -> float:
         """Bytes that an update may take."""
-        return _USABLE * available_memory(next(self.backbone.parameters()).device)
+        return usable_memory(next(self.backbone.parameters()).device)
 
     def needed(self, settings: StageSettings) -> float:
         """Bytes that an update takes by settings in which nothing is left to the memory."""
@@ -102,7 +112,7 @@ def kept_for_backward(forward: Callable[[], Tensor], parameters: Iterable[Tensor
 
 def step_memory(
     module: torch.nn.Module,
-    backbone: Backbone,
+    language_model: PreTrainedModel,
     forward: Callable[[int], Tensor],
     tokens: int,
     *,
@@ -112,7 +122,7 @@ def step_memory(
 
     Args:
         module: What is trained; it is in training mode meanwhile.
-        backbone: Its language model.
+        language_model: Its language model.
         forward: Result of a pass over so many copies.
         tokens: Tokens of one copy, memory tokens included.
         bfloat16: Whether products are in bfloat16.
@@ -129,7 +139,7 @@ def step_memory(
             part.training = training
     trained = sum(weight.numel() for weight in trained_weights(module).values())
     per_token = max(0, two - one) / tokens
-    config = backbone.language_model.config.get_text_config(decoder=True)
+    config = language_model.config.get_text_config(decoder=True)
     inputs = config.num_hidden_layers * config.hidden_size * (2 if bfloat16 else 4)
     recomputed = min(per_token, inputs + 2 * per_token / config.num_hidden_layers)
     return StepMemory(per_token, recomputed, _OPTIMIZER_BYTES * trained)
@@ -192,6 +202,11 @@ def most_tokens(lengths: NDArray[np.int64], rows: int, *, padded: bool) -> float
     return min(rows * float(sums.max()), rows * float(sums.mean()) + 4 * float(sums.std()) * math.sqrt(rows))
 
 
+def usable_memory(device: torch.device) -> float:
+    """Bytes that an update may take on a device."""
+    return _USABLE * available_memory(device)
+
+
 def available_memory(device: torch.device) -> float:
     """Bytes that this process can still take on a device; on a CPU, its share among the processes of the run."""
     if device.type == "cuda":
@@ -207,10 +222,7 @@ def _free_memory() -> float:
         free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-    for most, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    for most, used in _GROUP_FILES:
         try:
             limit, taken = (Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip() for name in (most, used))
             free = min(free, float(limit) - float(taken))

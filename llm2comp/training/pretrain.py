@@ -20,6 +20,8 @@ from llm2comp.atomic import staged_folder
 from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import TrainingError
 from llm2comp.training.batches import HELDOUT_ROWS, RunRows, enough_rows
+from llm2comp.training.loop import in_bfloat16, rows_at_once
+from llm2comp.training.memory import step_memory, usable_memory
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.run_folder import (
     check_settings,
@@ -33,7 +35,7 @@ from llm2comp.training.settings import BackboneShape, PretrainSettings
 from llm2comp.training.sources import training_documents
 from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, token_arguments
 
-__all__ = ["Rows", "pretrain", "train_tokenizer", "training_texts"]
+__all__ = ["Rows", "pretrain", "train_tokenizer", "training_texts", "update_memory"]
 
 _logger = logging.getLogger(__name__)
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -90,6 +92,23 @@ def pretrain(settings: PretrainSettings, output: Path, *, callbacks: Sequence[Tr
                     model.bfloat16().save_pretrained(unfinished)
                     tokenizer.save_pretrained(unfinished)
     return finished
+
+
+def update_memory(settings: PretrainSettings, backbone: Path) -> tuple[float, float]:
+    """Bytes that an update takes besides the model, and those that it may take; measured on a row of any tokens.
+
+    Args:
+        settings: Rows and their length.
+        backbone: A model of their shape.
+    """
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(backbone, dtype=torch.float32)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loss = _NextTokenLoss(model.to(device))  # type: ignore[arg-type]  # a device by position
+    row = torch.arange(settings.sequence_length, device=device)[None] % model.config.vocab_size
+    step = step_memory(
+        loss, model, lambda copies: loss(row.repeat(copies, 1)), row.numel(), bfloat16=in_bfloat16(settings)
+    )
+    return step.of_pass(rows_at_once(settings) * settings.sequence_length), usable_memory(device)
 
 
 def _tokenizer(settings: PretrainSettings, folder: Path) -> PreTrainedTokenizerFast:

@@ -17,7 +17,7 @@ from llm2comp.training.batches import HELDOUT_ROWS, enough_rows
 from llm2comp.training.settings import CompressionSettings
 from llm2comp.training.sources import training_documents
 
-__all__ = ["Split", "Splits", "cut_in_two", "passages", "read_splits"]
+__all__ = ["Split", "Splits", "cut_in_two", "no_text_message", "passages", "read_splits"]
 
 _TEXTS_PER_BLOCK = 256
 _DOCUMENTS, _TOO_SHORT, _FEW_TOKENS, _CUT = "documents", "too short", "few tokens", "cut"
@@ -65,6 +65,26 @@ def passages(
             counts[_TOO_SHORT] += not made
 
 
+def no_text_message(corpora: Sequence[str], settings: CompressionSettings, counts: Counter[str]) -> str:
+    """Message that no text is long enough, with the reasons in the counts of `passages`."""
+    return (
+        f"no text of at least {settings.min_characters} characters and {2 * settings.margin + 1} tokens in "
+        f"{', '.join(corpora)}: {'; '.join(_left_out(settings, counts)) or 'nothing to train on'}; lower "
+        "min_characters or margin"
+    )
+
+
+def _left_out(settings: CompressionSettings, counts: Counter[str]) -> Iterator[str]:
+    """Why documents and texts are not used, or not as they are."""
+    documents = f"{counts[_DOCUMENTS]:,}"
+    if number := counts[_TOO_SHORT]:
+        yield f"too short: {number:,} of {documents} documents, min_characters {settings.min_characters}"
+    if number := counts[_FEW_TOKENS]:
+        yield f"texts of fewer than {2 * settings.margin + 1} tokens (margin {settings.margin}): {number:,}"
+    if number := counts[_CUT]:
+        yield f"cut after {settings.max_tokens} tokens (max_tokens): {number:,}"
+
+
 class Splits(Dataset[dict[str, Any]]):
     """Texts cut in two, the same way whenever they are read, so that a resumed run sees the same cuts.
 
@@ -90,25 +110,11 @@ class Splits(Dataset[dict[str, Any]]):
         counts: Counter[str] = Counter()
         texts = list(islice(self._long_enough(encoder, documents, counts), limit))
         if not texts:
-            raise SettingsError(
-                f"no text of at least {settings.min_characters} characters and {2 * settings.margin + 1} tokens in "
-                f"{', '.join(corpora)}: {'; '.join(self._left_out(counts)) or 'nothing to train on'}; lower "
-                "min_characters or margin"
-            )
+            raise SettingsError(no_text_message(corpora, settings, counts))
         self._ids, self._tokens = zip(*texts, strict=True)
         enough = f"; no more are needed for {settings.steps} updates" if len(texts) == limit else ""
         used = f"{len(texts):,} texts, {sum(map(len, self._tokens)):,} tokens"
-        _logger.info("%s", "; ".join([f"{', '.join(corpora)}: {used}", *self._left_out(counts)]) + enough)
-
-    def _left_out(self, counts: Counter[str]) -> Iterator[str]:
-        """Why documents and texts are not used, or not as they are."""
-        settings, documents = self._settings, f"{counts[_DOCUMENTS]:,}"
-        if number := counts[_TOO_SHORT]:
-            yield f"too short: {number:,} of {documents} documents, min_characters {settings.min_characters}"
-        if number := counts[_FEW_TOKENS]:
-            yield f"texts of fewer than {2 * settings.margin + 1} tokens (margin {settings.margin}): {number:,}"
-        if number := counts[_CUT]:
-            yield f"cut after {settings.max_tokens} tokens (max_tokens): {number:,}"
+        _logger.info("%s", "; ".join([f"{', '.join(corpora)}: {used}", *_left_out(settings, counts)]) + enough)
 
     def _long_enough(
         self, encoder: MemoryEncoder, documents: Iterable[Document], counts: Counter[str]

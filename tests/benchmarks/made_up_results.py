@@ -50,7 +50,11 @@ def queries(values: list[float], ids: list[str] | None = None, *, metric: str = 
 def write_ablation_run(
     folder: Path, pretext: str, stage: str, seed: int, stsb: float, xquad: float, **settings: Any
 ) -> Path:
-    """A model of an ablation, scored on one task of each of two kinds, and on `more`."""
+    """A model of an ablation, scored on one task of each of two kinds, and on `more`.
+
+    `beside` holds further entries: `samples` of the file, and `training` and `missing` of its settings.
+    """
+    beside = settings.pop("beside", {})
     scores = {"stsb": {"cosine_spearman": stsb}, "xquad": {"ndcg_at_10": xquad}, **settings.pop("more", {})}
     k = 0 if pretext == "mntp" else 8
     ablation = {
@@ -66,4 +70,11 @@ def write_ablation_run(
         map(str, (pretext, stage, seed, ablation["memory_tokens"], ablation["supervised_samples"], ablation["pooling"]))
     )
     analysis = {"participation_ratio": 10.0 + seed, "memory_similarity_mean": None if pretext == "mntp" else 0.5}
-    return write_result(folder / f"{name}.json", scores, settings={"ablation": ablation}, analysis=analysis)
+    more = {entry: beside[entry] for entry in ("training", "missing") if entry in beside}
+    return write_result(
+        folder / f"{name}.json",
+        scores,
+        settings={"ablation": ablation, **more},
+        analysis=analysis,
+        samples=beside.get("samples", {}),
+    )

@@ -1,5 +1,6 @@
 """`--check`: mistakes that only the data show, and time and memory, without training."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 import yaml
 
 from llm2comp.errors import LLM2CompError, SettingsError
+from llm2comp.training import check, probe
 from llm2comp.training.check import estimate_recipe, estimate_stage
+from llm2comp.training.metrics import read_metrics
 from llm2comp.training.recipe_file import Recipe, read_recipe
 from tests.paths import BACKBONE
 from tests.training.tiny import compression, small_model, supervised, text, write_corpus, write_pairs, write_recipe
@@ -60,6 +63,64 @@ def test_a_recipe_from_its_backbone_to_its_last_stage(tmp_path: Path) -> None:
         "the pairs are still to be derived: at most, with the longest texts allowed",
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_stage_0_has_its_time_and_memory(tmp_path: Path) -> None:
+    estimate = next(estimate_recipe(recipe(tmp_path)))
+    assert (estimate.name, estimate.tokens) == ("pretrain", 4 * 32)
+    weights = 300 * 16 + 2 * (4 * 16 * 16 + 3 * 16 * 32 + 2 * 16) + 16  # embeddings, two layers, the last norm
+    assert estimate.memory > 12 * weights, "gradients and moments, and activations beside them"
+    assert estimate.memory < 12 * weights + 128 * 50_000
+    assert 0 < estimate.seconds < 5
+
+
+def test_nothing_is_loaded_before_the_data_are_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_corpus(tmp_path / "corpus.jsonl", [text(number, 40) for number in range(30)])
+    write_corpus(tmp_path / "heldout.jsonl", ["short"])
+    stages = {
+        "compression": {"corpora": [str(corpus)], "heldout": str(tmp_path / "heldout.jsonl"), "min_characters": 100},
+        "unsupervised": {"corpora": [str(corpus)], "batch_size": 500, "steps": 5},
+        "supervised": {
+            "pairs": [str(write_pairs(tmp_path / "pairs.jsonl", 40))],
+            "batch_size": 8,
+            "max_query_tokens": 5,
+        },
+    }
+    file = tmp_path / "r.yaml"
+    model = {"backbone": str(BACKBONE), "max_length": 64, "memory_tokens": 8}
+    file.write_text(yaml.safe_dump({"name": "mine", "about": "", "model": model, **stages}))
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(check, "first_model", refuse)
+    with pytest.raises(SettingsError) as refused:
+        list(estimate_recipe(read_recipe(file)))
+    first, second, third = refused.value.problems
+    assert re.match(r"compression: no text of at least 100 characters .* in .*heldout\.jsonl", first)
+    assert second.startswith("unsupervised: ")
+    assert "fewer than one batch of 500" in second
+    assert third == "supervised: a query of at most 5 tokens has no room for 8 memory tokens; give 10 or more"
+
+
+def test_the_time_of_an_update_is_that_of_its_tokens(tmp_path: Path) -> None:
+    """Long texts among short ones count by their number, whichever are measured."""
+    texts = [text(number, 12) for number in range(40)] + [text(100 + number, 40) for number in range(40)]
+    estimates = [
+        estimate_stage("compression", small_model(), compression(write_corpus(tmp_path / f"{n}.jsonl", chosen)))
+        for n, chosen in enumerate((texts, texts[40:]))
+    ]
+    assert estimates[0].tokens < estimates[1].tokens <= 4 * 48
+
+
+def test_a_brief_run_ends_after_some_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_corpus(tmp_path / "corpus.jsonl", [text(number, 40) for number in range(30)])
+    monkeypatch.setattr(probe, "_ENOUGH_SECONDS", 0.0)
+    settings = probe.small(compression(corpus, steps=500), 2)
+    probe.train_compression(small_model(), settings, tmp_path / "run", callbacks=[probe.BriefRun()])
+    reports = read_metrics(tmp_path / "run")
+    assert [entry["step"] for entry in reports] == [1, 2], "one to warm up, one that is timed"
+    assert probe.rate_of(tmp_path / "run") == pytest.approx(reports[1]["tokens_per_second"])
 
 
 def test_mistakes_of_all_stages_are_found_in_the_data(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llm2comp_benchmarks.ablation.summary import STAGES, Ablation, Mean, mean_over_seeds
+from llm2comp_benchmarks.ablation.paired import Interval, paired_interval
+from llm2comp_benchmarks.ablation.summary import STAGES, Ablation, Mean, Run, mean_over_seeds
 from llm2comp_benchmarks.ablation.tables import pretext_name
+from llm2comp_benchmarks.results.tables import markdown_table
 
-__all__ = ["CLAIMED", "VERDICTS", "Ordering", "measured_order", "order_words"]
+__all__ = ["CLAIMED", "VERDICTS", "Ordering", "claims_table", "measured_order", "order_words"]
 
 CLAIMED = (
     ("distillation", "continuation"),
@@ -22,6 +24,8 @@ VERDICTS = {
     "one seed": "of one seed, which says nothing",
 }
 """The verdicts of a comparison, and their wording in a summary."""
+_LEVEL = 0.95
+"""Confidence of all corrected intervals together."""
 _TITLES = {
     "pretext": "After the pretext alone",
     "unsupervised": "After stage 2 (UCL)",
@@ -39,6 +43,8 @@ class Ordering(NamedTuple):
         difference: Of the averages over the tasks, seed by seed: better minus worse.
         wins: Number of pairs of a seed and a task in which `better` is ahead.
         pairs: Number of all pairs.
+        interval: Paired bootstrap interval of the difference over the texts of the tasks, corrected for the number of
+            comparisons; None where result files have no samples.
     """
 
     stage: str
@@ -47,35 +53,46 @@ class Ordering(NamedTuple):
     difference: Mean
     wins: int
     pairs: int
+    interval: Interval | None = None
 
     @property
     def verdict(self) -> str:
-        """One of `VERDICTS`."""
-        mean = self.difference
-        if mean.half is None:
+        """One of `VERDICTS`: a difference is clear if no interval of it, over seeds or over texts, reaches 0."""
+        mean, interval = self.difference, self.interval
+        if mean.half is None and interval is None:
             return "one seed"
-        if abs(mean.value) <= mean.half:
+        if mean.half is not None and abs(mean.value) <= mean.half:
+            return "no clear difference"
+        if interval is not None and interval.low <= 0 <= interval.high:
             return "no clear difference"
         return "as in the paper" if mean.value > 0 else "the other way round"
 
 
 def measured_order(ablation: Ablation, claims: Sequence[tuple[str, str]] = CLAIMED) -> list[Ordering]:
     """Every claim after every stage that both pretexts have finished with a common seed."""
-    orderings = []
+    compared: list[tuple[str, str, str, list[Run], list[Run]]] = []
     for stage in STAGES:
         for better, worse in claims:
             first, second = (
                 {run.seed: run for run in ablation.finished(stage, pretext=pretext)} for pretext in (better, worse)
             )
             if seeds := sorted(first.keys() & second.keys()):
-                ahead = [
-                    first[seed].scores[task] > second[seed].scores[task] for seed in seeds for task in ablation.kinds
-                ]
-                difference = mean_over_seeds(
-                    [first[seed].average(ablation.kinds) - second[seed].average(ablation.kinds) for seed in seeds]
-                )
-                orderings.append(Ordering(stage, better, worse, difference, sum(ahead), len(ahead)))
-    return orderings
+                pair = ([runs[seed] for seed in seeds] for runs in (first, second))
+                compared.append((stage, better, worse, *pair))  # type: ignore[arg-type]
+    level = 1 - (1 - _LEVEL) / max(1, len(compared))
+    return [_ordering(ablation, *one, level=level) for one in compared]
+
+
+def _ordering(
+    ablation: Ablation, stage: str, better: str, worse: str, first: list[Run], second: list[Run], *, level: float
+) -> Ordering:
+    pairs = list(zip(first, second, strict=True))
+    ahead = [ours.scores[task] > theirs.scores[task] for ours, theirs in pairs for task in ablation.kinds]
+    difference = mean_over_seeds(
+        [ours.average(ablation.kinds) - theirs.average(ablation.kinds) for ours, theirs in pairs]
+    )
+    interval = paired_interval(first, second, list(ablation.kinds), level=level)
+    return Ordering(stage, better, worse, difference, sum(ahead), len(ahead), interval)
 
 
 def order_words(ablation: Ablation) -> str:
@@ -87,7 +104,34 @@ def order_words(ablation: Ablation) -> str:
     for stage, title in _TITLES.items():
         if of_stage := [one for one in orderings if one.stage == stage]:
             lines += [f"- **{title}**", *(f"  - {_sentence(one)}" for one in of_stage)]
-    return "\n".join([*lines, "", _basis(ablation, orderings)])
+    return "\n".join([*lines, "", _basis(ablation, orderings), *_more_seeds(orderings)])
+
+
+def claims_table(ablation: Ablation, paper: dict[tuple[str, str], float]) -> str:
+    """Every claim after every stage as a row: the paper's difference, ours with its interval, and the verdict.
+
+    Args:
+        ablation: The runs.
+        paper: Averages of the paper in percent, by pretext and stage.
+    """
+    rows = [["after", "claim", "paper, points", "here, points", "corrected interval", "seeds", "verdict"]]
+    for one in measured_order(ablation):
+        ends = (paper.get((name, one.stage)) for name in (one.better, one.worse))
+        better, worse = ends
+        interval = f"{100 * one.interval.low:+.1f} to {100 * one.interval.high:+.1f}" if one.interval else "–"
+        half = f" ± {100 * one.difference.half:.1f}" if one.difference.half is not None else ""
+        rows.append(
+            [
+                STAGES[one.stage],
+                f"{pretext_name(one.better)} above {pretext_name(one.worse)}",
+                f"{better - worse:+.2f}" if better is not None and worse is not None else "–",
+                f"{100 * one.difference.value:+.1f}{half}",
+                interval,
+                str(one.difference.seeds),
+                one.verdict,
+            ]
+        )
+    return "\n\n".join([markdown_table(rows), _basis(ablation, measured_order(ablation))]) if rows[1:] else ""
 
 
 def _summary(orderings: Sequence[Ordering]) -> str:
@@ -103,8 +147,9 @@ def _sentence(one: Ordering) -> str:
     place = "above" if one.difference.value > 0 else "below" if one.difference.value < 0 else "level with"
     half = f" ± {one.difference.half:.3f}" if one.difference.half is not None else ""
     amount = f" by {abs(one.difference.value):.3f}{half}" if place != "level with" else half
-    shown = f"{pretext_name(one.better)} {place} {pretext_name(one.worse)}{amount}, ahead in {one.wins} of {one.pairs}"
-    return f"{shown}: {one.verdict}."
+    texts = f" ({one.interval.low:+.3f} to {one.interval.high:+.3f})" if one.interval else ""
+    shown = f"{pretext_name(one.better)} {place} {pretext_name(one.worse)}{amount}{texts}"
+    return f"{shown}, ahead in {one.wins} of {one.pairs}: {one.verdict}."
 
 
 def _basis(ablation: Ablation, orderings: Sequence[Ordering]) -> str:
@@ -112,9 +157,30 @@ def _basis(ablation: Ablation, orderings: Sequence[Ordering]) -> str:
     counted = (
         f"{seeds[0]} seed{'s' if seeds[0] != 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     )
-    return (
+    words = (
         f"Differences are of the average over {', '.join(ablation.kinds)}, between models of the same seed "
         f"({counted}); ± is a 95 % t-interval over seeds, "
         'of each comparison by itself. It says what another seed might change, not what other tasks would. "Ahead in" '
         "counts pairs of a seed and a task."
     )
+    corrected = sum(one.interval is not None for one in orderings)
+    if corrected:
+        words += (
+            " From … to is the paired bootstrap interval over the texts of the tasks, at 95 % for all "
+            f"{len(orderings)} comparisons together (Bonferroni): what other texts might change. A difference is clear "
+            "only if no interval reaches 0; one of a single seed may still be that seed's."
+        )
+    return words
+
+
+def _more_seeds(orderings: Sequence[Ordering]) -> list[str]:
+    """What further seeds may decide, as a paragraph; empty where all is clear."""
+    open_ones = [one for one in orderings if one.interval is not None and one.verdict == "no clear difference"]
+    if not open_ones:
+        return []
+    pretexts = dict.fromkeys(name for one in open_ones for name in (one.better, one.worse))
+    return [
+        "",
+        f"Undecided, so that more seeds are worth their time: {', '.join(map(pretext_name, pretexts))} "
+        f"({', '.join(f'`--pretexts {name}`' for name in pretexts)}).",
+    ]

@@ -1,10 +1,11 @@
-"""Plots of an ablation: score against supervised samples, and score against memory tokens."""
+"""Plots of an ablation: score against supervised samples and against memory tokens, and the claims with intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm2comp.optional import check_matplotlib
+from llm2comp_benchmarks.ablation.claims import measured_order
 from llm2comp_benchmarks.ablation.summary import STAGES, Ablation, Mean, Run, mean_over_seeds
 from llm2comp_benchmarks.ablation.tables import (
     kind_score,
@@ -16,7 +17,7 @@ from llm2comp_benchmarks.ablation.tables import (
 
 __all__ = ["PLOTS", "plot_ablation"]
 
-PLOTS = {"samples": "score-by-samples.png", "memory": "score-by-memory-tokens.png"}
+PLOTS = {"samples": "score-by-samples.png", "memory": "score-by-memory-tokens.png", "claims": "claims.png"}
 """File name of each plot."""
 _COLOURS = (
     "#0072B2",
@@ -40,7 +41,7 @@ def plot_ablation(ablation: Ablation, folder: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     written = []
-    for name, draw in (("samples", _draw_samples), ("memory", _draw_memory)):
+    for name, draw in (("samples", _draw_samples), ("memory", _draw_memory), ("claims", _draw_claims)):
         figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
         axes = figure.subplots()
         if draw(axes, ablation):
@@ -105,6 +106,30 @@ def _draw_memory(axes: Any, ablation: Ablation) -> bool:
     return True
 
 
+def _draw_claims(axes: Any, ablation: Ablation) -> bool:
+    """Each claim after each stage as a line between the ends of its corrected interval; right of 0: as in the paper."""
+    orderings = [one for one in measured_order(ablation) if one.interval is not None]
+    for place, one in enumerate(reversed(orderings)):
+        assert one.interval is not None
+        colour = {"as in the paper": _COLOURS[0], "the other way round": _COLOURS[1]}.get(one.verdict, "#777777")
+        axes.plot([100 * end for end in one.interval], [place, place], color=colour, linewidth=2)
+        axes.plot(100 * one.difference.value, place, marker="o", color=colour)
+    if not orderings:
+        return False
+    labels = [
+        f"{pretext_name(one.better)} − {pretext_name(one.worse)}, {STAGES[one.stage]}" for one in reversed(orderings)
+    ]
+    axes.set_yticks(range(len(orderings)), labels, fontsize=8)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel(f"points, average of {', '.join(ablation.kinds)}")
+    axes.set_title(
+        f"Differences and their 95 % intervals over texts, corrected for {len(orderings)} comparisons;\n"
+        f"blue: as in the paper, orange: the other way round, grey: not clear{_seeds(ablation, short=True)}",
+        fontsize=9,
+    )
+    return True
+
+
 def _seeds_of_memory_runs(compared: dict[int, list[Run]], of_all_seeds: dict[int, list[Run]]) -> str:
     count = len(next(iter(compared.values())))
     more = [f"{len(runs)} seeds of k = {k}" for k, runs in of_all_seeds.items() if len(runs) > len(compared[k])]
@@ -137,6 +162,8 @@ def _ticks(axes: Any, places: Sequence[int], labels: Sequence[str]) -> None:
     axes.set_xticks([], minor=True)
 
 
-def _seeds(ablation: Ablation) -> str:
+def _seeds(ablation: Ablation, *, short: bool = False) -> str:
     seeds = len({run.seed for run in ablation.runs if run.stage == "supervised"})
-    return f": mean of {seeds} seeds, band from the lowest to the highest" if seeds > 1 else ", one seed"
+    if seeds > 1:
+        return f" ({seeds} seeds)" if short else f": mean of {seeds} seeds, band from the lowest to the highest"
+    return " (one seed)" if short else ", one seed"

@@ -7,124 +7,110 @@ if each has its own seeds or pretexts.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError
-from llm2comp.training.recipe_file import Recipe, read_recipe
-from llm2comp.training.settings_file import read_fields, read_text_file, to_settings
+from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.sources import check_sources
 from llm2comp.training.splits import passages
-from llm2comp_benchmarks.ablation.lineages import Lineage, train_lineage
-from llm2comp_benchmarks.ablation.measure import Measurer
+from llm2comp_benchmarks.ablation.forecast import Forecast, clustered, steps_of
+from llm2comp_benchmarks.ablation.lineages import Lineage, Stage, mark_of, stage_settings, train_lineage, untrained
+from llm2comp_benchmarks.ablation.measure import Measurer, Reader
+from llm2comp_benchmarks.ablation.pace import read_pace
+from llm2comp_benchmarks.ablation.plan import AblationPlan, Choice, lineages, read_plan
+from llm2comp_benchmarks.ablation.rates import Rates
 from llm2comp_benchmarks.evaluate.suites import read_suite
 
 _HELDOUT_TEXTS = 1000
 _logger = logging.getLogger(__name__)
 
-__all__ = ["AblationPlan", "ablate", "lineages", "read_plan", "run_ablation"]
-
-Pretext = Literal["distillation", "continuation", "reconstruction", "mntp", "none"]
+__all__ = ["AblationPlan", "Choice", "ablate", "forecast", "lineages", "read_plan", "run_ablation"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AblationPlan:
-    """What is compared; read from a YAML file."""
-
-    name: str
-    about: str
-    recipe: str
-    """Backbone, texts and budgets: the name of a shipped recipe, or a file beside the plan."""
-    pretexts: tuple[Pretext, ...]
-    """Objectives of stage 1; `mntp` is LLM2Vec's; `none` goes into stage 2 untrained."""
-    seeds: tuple[int, ...]
-    """Of everything random: fresh weights, splits, order, dropout."""
-    curve: tuple[int, ...]
-    """Updates of stage 3 after which the model is measured; the last number is the end of the stage."""
-    suite: str
-    """Tasks: the name of a suite, or a file beside the plan; tasks of mteb are left out."""
-    end_only: tuple[str, ...] = ()
-    """Names of the tasks that are measured at the end of each stage only, not along the curve."""
-    memory_tokens: tuple[int, ...] = ()
-    """Values of k that are compared, with distillation."""
-    memory_seeds: tuple[int, ...] = (0,)
-    """Seeds of that comparison."""
-    cluster_threshold: float = 0.9
-    """Cosine at which the finished models of distillation are also measured with clustered pooling."""
-
-    def __post_init__(self) -> None:
-        if not self.pretexts or not self.seeds or not self.curve:
-            raise SettingsError("pretexts, seeds and curve need at least one entry each")
-        if list(self.curve) != sorted(set(self.curve)) or self.curve[0] < 1:
-            raise SettingsError(f"curve is {list(self.curve)}; give rising numbers of updates, each once")
-
-
-def read_plan(name_or_file: str, *, data: Path | None, pairs: Path) -> tuple[AblationPlan, Recipe]:
-    """The plan of a shipped ablation or of a YAML file, and its recipe.
+def run_ablation(
+    plan: AblationPlan,
+    recipe: Recipe,
+    output: Path,
+    measurer: Measurer,
+    chosen: list[Lineage],
+    *,
+    baselines: Sequence[str] = (),
+    predict: Callable[[str | Path], Forecast] | None = None,
+) -> None:
+    """Trains and measures the chosen lineages and baselines; what is finished is not done again.
 
     Args:
-        name_or_file: Name or file.
-        data: Folder with the texts of the recipe.
-        pairs: Folder of the pairs that the recipe derives.
-
-    Raises:
-        SettingsError: The message names the file and the wrong field.
+        plan: The plan.
+        recipe: Its recipe.
+        output: Folder of the models.
+        measurer: Measures each model.
+        chosen: The lineages.
+        baselines: Poolings of the language model without training.
+        predict: The forecast of what is left, from the language model; it is logged before the first step and after
+            each that took time. None: no forecast.
     """
-    shipped = Path(str(files("llm2comp_benchmarks.ablation") / "plans"))
-    path = shipped / f"{name_or_file}.yaml" if (shipped / f"{name_or_file}.yaml").is_file() else Path(name_or_file)
-    if not path.is_file():
-        raise SettingsError(f"no ablation {name_or_file!r}: give a .yaml file or the name of one in {shipped}")
-    plan = to_settings(AblationPlan, read_fields(read_text_file(path), str(path)), where=str(path))
-    recipe = read_recipe(_beside(path, plan.recipe), data=data, pairs=pairs)
-    steps = recipe.supervised.steps if recipe.supervised else 0
-    if plan.curve[-1] != steps:
-        raise SettingsError(
-            f"{path}: curve ends at {plan.curve[-1]} updates, stage 3 of the recipe at {steps}; they must agree"
-        )
-    return replace(plan, suite=_beside(path, plan.suite)), recipe
-
-
-def _beside(path: Path, name: str) -> str:
-    """The file of this name beside `path`, if there is one; else the name."""
-    file = path.parent / name
-    return str(file) if file.is_file() else name
-
-
-def lineages(plan: AblationPlan, k: int) -> Iterator[Lineage]:
-    """Every lineage to be trained: the pretexts seed by seed, then the other numbers of memory tokens."""
-    for seed in plan.seeds:
-        for pretext in plan.pretexts:
-            yield Lineage(pretext, 0 if pretext == "mntp" else k, seed)
-    for seed in plan.memory_seeds:
-        for other in plan.memory_tokens:
-            if other != k or seed not in plan.seeds:
-                yield Lineage("distillation", other, seed)
-
-
-def run_ablation(plan: AblationPlan, recipe: Recipe, output: Path, measurer: Measurer, chosen: list[Lineage]) -> None:
-    """Trains and measures the chosen lineages; what is finished is not done again."""
     from llm2comp.training.pairs.derive import derive_pairs
-    from llm2comp.training.pretrain import pretrain
 
-    backbone: str | Path | None = recipe.model.backbone
-    if recipe.pretrain is not None:
-        backbone = pretrain(recipe.pretrain, output / "pretrain")
-    assert backbone is not None  # a recipe names one or makes one
+    backbone = _backbone(recipe, output)
     if recipe.derive is not None and not (output / "pairs").is_dir():
         derive_pairs(recipe.derive, output / "pairs")
+    left = predict(backbone) if predict is not None else Forecast([])
+    if left.steps:
+        _logger.info("%s", left.table())
+    for lineage, stage in _models(plan, recipe, output, chosen, baselines, backbone):
+        measurer.measure(lineage, stage, _training(recipe, lineage, stage, output))
+        before, left = left, predict(backbone) if predict is not None else left
+        if left.steps_left < before.steps_left:
+            _logger.info("%s: %s", measurer.path(lineage, stage).stem, left.line())
+
+
+def _backbone(recipe: Recipe, output: Path) -> str | Path:
+    """The language model that the recipe names or makes."""
+    from llm2comp.training.pretrain import pretrain
+
+    if recipe.pretrain is not None:
+        return pretrain(recipe.pretrain, output / "pretrain")
+    assert recipe.model.backbone is not None  # a recipe names one or makes one
+    return recipe.model.backbone
+
+
+def _models(
+    plan: AblationPlan,
+    recipe: Recipe,
+    output: Path,
+    chosen: Sequence[Lineage],
+    baselines: Sequence[str],
+    backbone: str | Path,
+) -> Iterator[tuple[Lineage, Stage]]:
+    """Every model to be measured, as soon as it is trained; the baselines follow the first seed."""
+    waiting = list(baselines)
     for lineage in chosen:
+        if lineage.seed != chosen[0].seed:
+            yield from (untrained(pooling, backbone) for pooling in waiting)
+            waiting = []
         _logger.info("%s", lineage.name)
         for stage in train_lineage(lineage, recipe, backbone, output / lineage.name, plan.curve):
-            measurer.measure(lineage, stage)
-            if lineage.pretext == "distillation" and stage.name == "supervised" and stage.finished:
-                measurer.measure(
-                    lineage, replace(stage, pooling={"mode": "cluster", "threshold": plan.cluster_threshold})
-                )
+            yield from ((lineage, measured) for measured in (stage, *clustered(plan, lineage, stage)))
+    yield from (untrained(pooling, backbone) for pooling in waiting)
+
+
+def _training(recipe: Recipe, lineage: Lineage, stage: Stage, output: Path) -> dict[str, Any] | None:
+    """Updates and seconds of the last stage of a model, for its result file."""
+    if stage.name == "untrained" or not stage.finished:
+        return None
+    updates = stage_settings(recipe, lineage)[stage.name].steps
+    pace = read_pace(output / lineage.name / stage.name, updates, mark_of(lineage))
+    if pace.seconds is None:
+        return None
+    return {
+        "updates": updates,
+        "seconds_per_update": round(pace.seconds, 4),
+        "seconds": round(updates * pace.seconds, 1),
+    }
 
 
 def ablate(
@@ -133,57 +119,102 @@ def ablate(
     results: Path,
     data: Path,
     *,
-    seeds: Sequence[int] = (),
-    pretexts: Sequence[str] = (),
+    choice: Choice | None = None,
     analysis: bool = True,
-    memory: bool | None = None,
 ) -> None:
     """Trains and measures what an ablation compares; after an interruption the same call continues.
+
+    A forecast is logged first, and what is left of it after each step.
 
     Args:
         ablation: Name of a shipped ablation, or a YAML file.
         output: Folder of the models.
         results: Folder of the result files.
         data: Folder with the texts of the recipe and the sets to measure on, in `eval/`.
-        seeds: Only these; empty: all.
-        pretexts: Only these; empty: all.
+        choice: Which lineages are run; None: all.
         analysis: Whether the embeddings of each model are described too.
-        memory: Only the numbers of memory tokens that are compared, or none of them; None: all.
 
     Raises:
         SettingsError: A name that the plan does not have, or a mistake in the plan or its recipe.
     """
-    plan, recipe = read_plan(ablation, data=data, pairs=output / "pairs")
-    _check_chosen("seeds", seeds, (*plan.seeds, *plan.memory_seeds))
-    _check_chosen("pretexts", pretexts, plan.pretexts)
-    check_sources(recipe, made={str(output / "pairs"), str(output / "long_pairs")})
+    prepared = _Prepared(ablation, output, results, data, choice or Choice(), analysis)
     results.mkdir(parents=True, exist_ok=True)
-    k = recipe.model.memory_tokens
-    chosen = [
-        one
-        for one in lineages(plan, k)
-        if (not seeds or one.seed in seeds)
-        and (not pretexts or one.pretext in pretexts)
-        and (memory is None or memory == (one.memory_tokens not in (0, k)))
-    ]
-    tasks = read_suite(plan.suite).read_own(data / "eval")
-    measurer = Measurer(
-        results, tasks, _budgets(plan, recipe), _heldout(recipe) if analysis else [], end_only=plan.end_only
+    run_ablation(
+        prepared.plan,
+        prepared.recipe,
+        output,
+        prepared.measurer,
+        prepared.chosen,
+        baselines=prepared.baselines,
+        predict=prepared.forecast,
     )
-    run_ablation(plan, recipe, output, measurer, chosen)
 
 
-def _check_chosen(field: str, chosen: Sequence[Any], known: Sequence[Any]) -> None:
-    if unknown := [str(one) for one in chosen if one not in known]:
-        raise SettingsError(f"{field} {', '.join(unknown)}: the plan has {', '.join(map(str, dict.fromkeys(known)))}")
+def forecast(
+    ablation: str,
+    output: Path,
+    results: Path,
+    data: Path,
+    *,
+    choice: Choice | None = None,
+    analysis: bool = True,
+) -> Forecast:
+    """What an ablation takes and what is left of it; arguments and errors as `ablate`. Nothing is trained or written.
+
+    Raises:
+        SettingsError: The language model is still to be trained, so that no step of it can be measured.
+    """
+    prepared = _Prepared(ablation, output, results, data, choice or Choice(), analysis)
+    backbone = prepared.recipe.model.backbone or output / "pretrain" / "backbone"
+    if prepared.recipe.pretrain is not None and not Path(backbone).is_dir():
+        raise SettingsError(
+            f"{backbone}: the language model of {ablation} is still to be trained, which the forecast starts from; "
+            "`llm2comp train recipe FILE --check` estimates that stage"
+        )
+    return prepared.forecast(backbone)
 
 
-def _budgets(plan: AblationPlan, recipe: Recipe) -> dict[str, Any]:
-    """Name of the ablation and samples of each stage, for the result files."""
+class _Prepared:
+    """A plan, what is chosen from it, and what measures it."""
+
+    def __init__(self, ablation: str, output: Path, results: Path, data: Path, choice: Choice, analysis: bool) -> None:
+        self._output = output
+        self.plan, self.recipe = read_plan(ablation, data=data, pairs=output / "pairs")
+        self.chosen = choice.lineages(self.plan, self.recipe.model.memory_tokens)
+        self.baselines = choice.baselines(self.plan)
+        check_sources(self.recipe, made={str(output / "pairs"), str(output / "long_pairs")})
+        assert self.recipe.compression is not None
+        backbone = self.recipe.model.backbone or output / "pretrain" / "backbone"
+        self.measurer = Measurer(
+            results,
+            read_suite(self.plan.suite).read_own(data / "eval"),
+            _described(self.plan, self.recipe),
+            _heldout(self.recipe) if analysis else [],
+            end_only=self.plan.end_only,
+            reader=Reader(backbone, self.recipe.compression.max_tokens),
+            max_length=self.recipe.model.max_length,
+        )
+        self._rates: Rates | None = None
+
+    def forecast(self, backbone: str | Path) -> Forecast:
+        """Of everything that is chosen, as the folders are now."""
+        measurer = self.measurer
+        rates = self._rates or Rates(
+            self.recipe, backbone, self._output, measurer.results, measurer.tasks, measurer.texts
+        )
+        steps = list(steps_of(self.plan, self.recipe, self.chosen, self.baselines, measurer, rates))
+        rates.refresh()
+        self._rates = rates
+        return Forecast(steps, self.recipe.derive is not None and not (self._output / "pairs").is_dir())
+
+
+def _described(plan: AblationPlan, recipe: Recipe) -> dict[str, Any]:
+    """Name of the ablation, samples of each stage, and what the whole plan has, for the result files."""
     stages = {"pretext": recipe.compression, "unsupervised": recipe.unsupervised, "supervised": recipe.supervised}
     return {
         "ablation": plan.name,
         "samples": {name: stage.steps * stage.batch_size for name, stage in stages.items() if stage is not None},
+        "plan": [one.name for one in lineages(plan, recipe.model.memory_tokens)],
     }
 
 

@@ -3,7 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,19 @@ import numpy as np
 from llm2comp.errors import LLM2CompError
 from llm2comp_benchmarks.results.kinds import ordered_tasks
 from llm2comp_benchmarks.results.read import ResultFile, read_result_files
+from llm2comp_benchmarks.results.record import Samples
 
-__all__ = ["PRETEXTS", "STAGES", "Ablation", "Mean", "Run", "grouped", "mean_over_seeds", "read_ablation_runs"]
+__all__ = [
+    "PRETEXTS",
+    "STAGES",
+    "Ablation",
+    "Mean",
+    "Run",
+    "grouped",
+    "mean_over_seeds",
+    "pretext_place",
+    "read_ablation_runs",
+]
 
 PRETEXTS = {
     "distillation": "CTKD",
@@ -21,9 +33,25 @@ PRETEXTS = {
     "reconstruction": "reconstruction (RC)",
     "mntp": "LLM2Vec's MNTP",
     "none": "no pretext",
+    "mean": "mean of the states",
+    "weighted-mean": "weighted mean",
+    "last-token": "last token",
+    "prompteol": "PromptEOL",
+    "metaeol": "MetaEOL",
 }
-"""Names of the pretexts in tables, in the order of the paper's claim; others come last, under their own name."""
-STAGES = {"pretext": "pretext only", "unsupervised": "+ UCL", "supervised": "+ UCL + SCL"}
+"""Names of pretexts and baselines in tables, in the order of the paper's claim; others come last, as they are."""
+STAGES = {
+    "untrained": "no training",
+    "pretext": "pretext only",
+    "unsupervised": "+ UCL",
+    "supervised": "+ UCL + SCL",
+}
+"""Titles of the stages; the first is the only one of a language model without training."""
+
+
+def pretext_place(name: str) -> int:
+    """Place of a pretext in tables."""
+    return list(PRETEXTS).index(name) if name in PRETEXTS else len(PRETEXTS)
 
 
 class Mean(NamedTuple):
@@ -72,6 +100,8 @@ class Run:
         pooling: "mean" or "cluster".
         scores: Value of the main metric by task.
         analysis: Figures of its embeddings by name; empty where not measured.
+        values: Samples that the scores were computed from, by task; for tests between runs.
+        training: Updates and seconds of its last stage; empty where they are not known.
     """
 
     pretext: str
@@ -82,6 +112,13 @@ class Run:
     pooling: str
     scores: dict[str, float]
     analysis: dict[str, Any]
+    values: dict[str, Samples] = field(default_factory=dict, repr=False)
+    training: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def lineage(self) -> str:
+        """Name of the models that descend from the same start with the same seed."""
+        return f"{self.pretext}-k{self.memory_tokens}-seed{self.seed}"
 
     def average(self, tasks: Iterable[str]) -> float:
         """Mean over the tasks."""
@@ -99,6 +136,7 @@ class Ablation:
         curve: Those of them that models within stage 3 were measured on too.
         k: Memory tokens of the models that differ by pretext; models with another k are only compared by k.
         files: The result files, in the order of the runs.
+        unfinished: Names of the files that still lack tasks, and are not among them.
     """
 
     runs: list[Run]
@@ -106,6 +144,7 @@ class Ablation:
     curve: list[str]
     k: int
     files: list[ResultFile]
+    unfinished: list[str] = field(default_factory=list)
 
     def pick(self, **attributes: object) -> list[Run]:
         """The runs that have these attributes.
@@ -117,8 +156,15 @@ class Ablation:
         return chosen if "memory_tokens" in attributes else [run for run in chosen if run.memory_tokens in (0, self.k)]
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What the ablation says of itself: its name, the samples of each stage, the lineages of its plan."""
+        return dict(self.files[0].settings["ablation"])
+
+    @cached_property
     def most_samples(self) -> int:
-        """Supervised samples of the finished models."""
+        """Supervised samples of the finished models: those of the plan, or, if it is not known, the most there are."""
+        if isinstance(samples := self.settings.get("samples"), dict) and "supervised" in samples:
+            return int(samples["supervised"])
         return max((run.samples for run in self.runs if run.stage == "supervised"), default=0)
 
     def finished(self, stage: str, **attributes: object) -> list[Run]:
@@ -127,11 +173,8 @@ class Ablation:
 
     @property
     def pretexts(self) -> list[str]:
-        """Pretexts of the runs, in the order of the claim."""
-        return sorted(
-            {run.pretext for run in self.runs},
-            key=lambda name: list(PRETEXTS).index(name) if name in PRETEXTS else len(PRETEXTS),
-        )
+        """Pretexts of the trained runs, in the order of the claim."""
+        return sorted({run.pretext for run in self.runs if run.stage != "untrained"}, key=pretext_place)
 
 
 def read_ablation_runs(folder: Path) -> Ablation | None:
@@ -141,7 +184,8 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
         LLM2CompError: A file is damaged or has no settings of an ablation, files are of two ablations, or no task is
             in all of them.
     """
-    files = read_result_files(folder) if folder.is_dir() else []
+    there = read_result_files(folder) if folder.is_dir() else []
+    files = [file for file in there if not file.settings.get("missing")]
     if not files:
         return None
     names = {str((file.settings.get("ablation") or {}).get("ablation")) for file in files}
@@ -150,7 +194,7 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
             f"{folder}: files of {len(names)} ablations ({', '.join(sorted(names))}); give each a folder of its own"
         )
     runs = [_run(file) for file in files]
-    last = max(run.samples for run in runs)
+    last = Ablation(runs, {}, [], 0, files).most_samples
     kinds = ordered_tasks(file.tasks for file in files)
     ends = {
         task: kind
@@ -163,7 +207,8 @@ def read_ablation_runs(folder: Path) -> Ablation | None:
     counted = Counter(
         run.memory_tokens for run in runs if run.memory_tokens and run.pretext != "distillation"
     ) or Counter(run.memory_tokens for run in runs)
-    return Ablation(runs, ends, curve, counted.most_common(1)[0][0], files)
+    unfinished = [file.name for file in there if file.settings.get("missing")]
+    return Ablation(runs, ends, curve, counted.most_common(1)[0][0] if counted else 0, files, unfinished)
 
 
 def _run(file: ResultFile) -> Run:
@@ -189,6 +234,8 @@ def _run(file: ResultFile) -> Run:
         pooling,
         {task: scores.score for task, scores in file.tasks.items()},
         file.beside.get("analysis") or {},
+        {task: scores.samples for task, scores in file.tasks.items() if scores.samples},
+        file.settings.get("training") or {},
     )
 
 

@@ -2,7 +2,16 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from llm2comp_benchmarks.ablation.summary import PRETEXTS, STAGES, Ablation, Mean, Run, grouped, mean_over_seeds
+from llm2comp_benchmarks.ablation.summary import (
+    PRETEXTS,
+    STAGES,
+    Ablation,
+    Mean,
+    Run,
+    grouped,
+    mean_over_seeds,
+    pretext_place,
+)
 from llm2comp_benchmarks.results.read import hardware_of
 from llm2comp_benchmarks.results.tables import markdown_table
 
@@ -24,7 +33,9 @@ _FIGURES = {
     "participation_ratio": "participation ratio",
     "entropy_rank": "entropy rank",
     "memory_similarity_mean": "memory-token cosine",
+    "context_share": "context kept",
 }
+_TWO_DIGITS = ("memory_similarity_mean", "context_share")
 
 
 def pretext_name(pretext: str) -> str:
@@ -48,7 +59,7 @@ def pretexts_table(ablation: Ablation) -> str:
         if by_pretext:
             rows.append([f"*{title}*", *[""] * (len(rows[0]) - 1)])
             rows += _stage_rows(
-                {name: by_pretext[name] for name in ablation.pretexts if name in by_pretext}, ablation, list(figures)
+                {name: by_pretext[name] for name in sorted(by_pretext, key=pretext_place)}, ablation, list(figures)
             )
     return markdown_table(rows)
 
@@ -86,7 +97,7 @@ def _bold_best(means: dict[str, Mean]) -> dict[str, str]:
 
 def _figure(runs: Sequence[Run], figure: str) -> str:
     values = [run.analysis[figure] for run in runs if run.analysis.get(figure) is not None]
-    return mean_over_seeds(values).formatted(2 if figure == "memory_similarity_mean" else 1) if values else _ABSENT
+    return mean_over_seeds(values).formatted(2 if figure in _TWO_DIGITS else 1) if values else _ABSENT
 
 
 def samples_by_count(ablation: Ablation, pretext: str) -> dict[int, list[Run]]:

@@ -8,8 +8,8 @@ The first line of a block, `<!-- table NAME -->`, names its table:
 - `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `ray` or `push` printed, from `FILE.json`,
   whose name begins with that word.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
-- `ablation pretexts|order|samples|memory|pooling|cost|pictures`: the ablation in the folder `ablation`;
-  `ablation-NAME …`: in a folder of that name.
+- `ablation pretexts|order|claims|samples|memory|pooling|seconds|progress|paper|cost|pictures`: the ablation in the
+  folder `ablation`; `ablation-NAME …`: in a folder of that name.
 """
 
 import json
@@ -22,14 +22,15 @@ from typing import Any
 
 from llm2comp.atomic import write_output
 from llm2comp.errors import LLM2CompError
-from llm2comp_benchmarks.ablation.claims import order_words
+from llm2comp_benchmarks.ablation.budget import progress_words, seconds_table
+from llm2comp_benchmarks.ablation.claims import claims_table, order_words
 from llm2comp_benchmarks.ablation.plots import PLOTS, plot_ablation
 from llm2comp_benchmarks.ablation.summary import Ablation, read_ablation_runs
 from llm2comp_benchmarks.ablation.tables import cost_words, memory_table, pooling_table, pretexts_table, samples_table
 from llm2comp_benchmarks.cost.push.tables import format_pushes
 from llm2comp_benchmarks.cost.serve.tables import format_serving
 from llm2comp_benchmarks.cost.tables import format_cluster, format_encoding, format_growth, format_training
-from llm2comp_benchmarks.report.paper import paper_averages_table, paper_tasks_table
+from llm2comp_benchmarks.report.paper import paper_averages, paper_averages_table, paper_tasks_table
 from llm2comp_benchmarks.report.scores import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.results.read import ResultFile, read_result_files
 from llm2comp_benchmarks.results.tables import fill_blocks
@@ -38,6 +39,7 @@ __all__ = ["Results", "fill_text", "read_results", "write_file"]
 
 _ABLATION = "ablation"
 _NOT_YET = "*No result file yet.*"
+_NOTHING = "*Not in the result files.*"
 _NO_SAMPLES = "*No result file has samples yet.*"
 _OF_RUNS: dict[str, Callable[[list[ResultFile]], str]] = {
     "systems": systems_table,
@@ -55,9 +57,13 @@ _OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
     "order": order_words,
+    "claims": lambda ablation: claims_table(ablation, paper_averages()),
     "samples": samples_table,
     "memory": memory_table,
     "pooling": pooling_table,
+    "seconds": seconds_table,
+    "progress": progress_words,
+    "paper": paper_averages_table,
     "cost": cost_words,
 }
 
@@ -88,7 +94,7 @@ class Results:
         if patterns == ["pictures"] and _names_ablation(what):
             return self._pictures(what, beside or Path())
         if _names_ablation(what) and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
-            return (what in self.ablations and _OF_ABLATION[patterns[0]](self.ablations[what])) or _NOT_YET
+            return self.part(what, patterns[0]) or (_NOTHING if what in self.ablations else _NOT_YET)
         if what == "bench" and len(patterns) == 1:
             return self._bench(patterns[0])
         if what == "paper" and patterns in (["tasks"], ["averages"]):
@@ -107,6 +113,14 @@ class Results:
             *of_ablation,
         ]
         raise LLM2CompError(f"no table is called {name!r}; there are: {', '.join(known)}")
+
+    def part(self, ablation: str, name: str) -> str:
+        """A table of an ablation; "" where its result files, if there are any, have nothing for it."""
+        return _OF_ABLATION[name](self.ablations[ablation]) if ablation in self.ablations else ""
+
+    def parts(self, ablation: str) -> list[str]:
+        """Names of the tables of an ablation that its result files have something for."""
+        return [f"{ablation} {name}" for name in _OF_ABLATION if self.part(ablation, name)]
 
     def _bench(self, name: str) -> str:
         file = self.folder / f"{name}.json"
@@ -128,7 +142,11 @@ class Results:
         return list(chosen.values())
 
     def _pictures(self, ablation: str, beside: Path) -> str:
-        texts = {"samples": "Score against supervised samples", "memory": "Score against memory tokens"}
+        texts = {
+            "samples": "Score against supervised samples",
+            "memory": "Score against memory tokens",
+            "claims": "The paper's claims with intervals",
+        }
         there = {name: path for name, file in PLOTS.items() if (path := self.folder / ablation / file).is_file()}
         links = [f"![{texts[name]}]({Path(os.path.relpath(path, beside)).as_posix()})" for name, path in there.items()]
         return "\n\n".join(links) or "*No picture yet.*"

@@ -11,13 +11,20 @@ from llm2comp_benchmarks.results.kinds import plain_kind
 from llm2comp_benchmarks.results.read import ResultFile
 from llm2comp_benchmarks.results.tables import markdown_table
 
-__all__ = ["paper_averages_table", "paper_tasks_table", "read_paper"]
+__all__ = ["paper_averages", "paper_averages_table", "paper_tasks_table", "read_paper"]
 
 _PRETEXT_OF = {
     "LLM2Comp KL": "distillation",
     "LLM2Comp NLL": "continuation",
     "LLM2Comp RC": "reconstruction",
     "LLM2Vec (MNTP)": "mntp",
+}
+_BASELINE_OF = {
+    "last token": "last-token",
+    "weighted mean": "weighted-mean",
+    "echo": "echo",
+    "PromptEOL": "prompteol",
+    "MetaEOL": "metaeol",
 }
 _STAGE_OF = {("pretext",): "pretext", ("pretext", "UCL"): "unsupervised", ("pretext", "UCL", "SCL"): "supervised"}
 _ABSENT = "–"
@@ -29,6 +36,19 @@ def read_paper() -> dict[str, Any]:
         (files("llm2comp_benchmarks.report") / "paper_figures.json").read_text(encoding="utf-8")
     )
     return paper
+
+
+def paper_averages() -> dict[tuple[str, str], float]:
+    """The averages of the paper in percent, by pretext and stage of an ablation, where both are the same."""
+    return {place: entry["average"] for entry in read_paper()["systems"] if (place := _place(entry)) is not None}
+
+
+def _place(entry: dict[str, Any]) -> tuple[str, str] | None:
+    """Pretext and stage of an ablation that a system of the paper is; None if it is in none."""
+    if not entry["stages"] and entry["system"] in _BASELINE_OF:
+        return _BASELINE_OF[entry["system"]], "untrained"
+    pretext, stage = _PRETEXT_OF.get(entry["system"]), _STAGE_OF.get(tuple(entry["stages"]))
+    return (pretext, stage) if pretext and stage else None
 
 
 def paper_averages_table(ablation: Ablation | None) -> str:
@@ -48,8 +68,8 @@ def paper_averages_table(ablation: Ablation | None) -> str:
 
 
 def _ours(entry: dict[str, Any], ablation: Ablation) -> str:
-    pretext, stage = _PRETEXT_OF.get(entry["system"]), _STAGE_OF.get(tuple(entry["stages"]))
-    runs = ablation.finished(stage, pretext=pretext) if pretext and stage else []
+    place = _place(entry)
+    runs = ablation.finished(place[1], pretext=place[0]) if place else []
     return mean_over_seeds([100 * run.average(ablation.kinds) for run in runs]).formatted(1) if runs else _ABSENT
 
 

@@ -224,7 +224,7 @@ def batch_memory(encoder: MemoryEncoder, settings: MntpSettings, texts: MaskedTe
         return result
 
     tokens = len(longest["shown"])
-    measure = cache(lambda: step_memory(loss, encoder.backbone, forward, tokens, bfloat16=bfloat16))
+    measure = cache(lambda: step_memory(loss, encoder.backbone.language_model, forward, tokens, bfloat16=bfloat16))
     return BatchMemory(encoder.backbone, measure, rows_at_once(settings) * tokens)
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llm2comp.corpus.documents import Document
-from llm2comp.corpus.records import read_json_lines
 from llm2comp.corpus.report import choose_report, list_names
-from llm2comp.corpus.scalars import is_missing
 from llm2comp.corpus.training_columns import (
     NEGATIVE,
     PASSAGES,
@@ -21,6 +19,7 @@ from llm2comp.corpus.training_columns import (
     normalise,
     read_label,
 )
+from llm2comp.corpus.training_fields import read_fields
 
 __all__ = ["Triple", "read_rows"]
 
@@ -101,8 +100,7 @@ def _parse_rows(
 ) -> Iterator[tuple[int, _Row]]:
     report = choose_report(on_error, on_skip)
     named: set[str] = set()
-    for number, fields in read_json_lines(path, on_error=on_error, on_skip=on_skip):
-        fields = {name: value for name, value in fields.items() if not is_missing(value)}
+    for number, fields in read_fields(path, on_error=on_error, on_skip=on_skip):
         try:
             row, used = _parse(fields)
             if row.labelled and not negatives_from_label:
@@ -127,7 +125,9 @@ def _parse(fields: dict[str, Any]) -> tuple[_Row, list[str]]:
         ValueError: What is wrong with the row.
     """
     query_column = next(iter(find_columns(fields, QUERY)), "query")
-    queries = _queries(fields.get(query_column))
+    if query_column not in fields:
+        raise ValueError(f'no query: expected a text under "query", found nothing; columns: {list_names(fields)}')
+    queries = _queries(fields[query_column])
     named_positive = find_numbered(fields, POSITIVE)
     positive_columns = named_positive or find_columns(fields, PASSAGES)[:1]
     negative_columns = find_numbered(fields, NEGATIVE)
@@ -135,7 +135,8 @@ def _parse(fields: dict[str, Any]) -> tuple[_Row, list[str]]:
     entries = [entry for value in values for entry in _entries(value, "positive")]
     if not entries:
         raise ValueError(
-            'no positive: expected a text or a list of texts under "positive" (Tevatron: "positive_passages")'
+            'no positive: expected a text or a list of texts under "positive" (Tevatron: "positive_passages"); columns '
+            f"with a value: {list_names(fields)}"
         )
     mined = [text for name in negative_columns for text, _ in _entries(fields[name], "negative")]
     passages = {text for text, _ in entries}

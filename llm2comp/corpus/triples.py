@@ -1,6 +1,7 @@
 """Training triples in common formats, as data sets for the sentence-transformers trainer.
 
-A row is one JSON object on a line of a .jsonl, .ndjson or .json file (also .gz, .xz, .zst):
+A row is one JSON object on a line of a .jsonl, .ndjson or .json file (also .gz, .xz, .zst), or a row of a .csv, .tsv
+or .parquet file with the same columns; an empty cell is no value:
 
 - `{"query", "positive", "negative"}`; positive and negative are one text or a list, negative may be null or missing.
   Other common names are read too, in any case: `anchor`, `question`; `pos`, `positives`, `positive_texts`; `neg`,
@@ -23,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from llm2comp.corpus.report import SkipCounter, choose_report
+from llm2comp.corpus.report import SkipCounter, choose_report, list_names
 from llm2comp.corpus.text import open_text, uncompressed_name
+from llm2comp.corpus.training_fields import JSON_SUFFIXES, TABLE_SUFFIXES
 from llm2comp.corpus.training_rows import Triple, read_rows
 from llm2comp.errors import CorpusError, SettingsError
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["INSTRUCTIONS_FILE", "Triple", "TripleSet", "dataset_name", "read_rows", "read_triples"]
 
 INSTRUCTIONS_FILE = "instructions.yaml"
-_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _ROWS_PER_BATCH = 4096
 _logger = logging.getLogger(__name__)
 
@@ -104,8 +105,9 @@ def read_triples(
     pair is lost, and no negative is invented.
 
     Args:
-        source: A file, or a folder whose .jsonl, .ndjson and .json files are one data set each. `instructions.yaml`
-            in the folder maps the stem of a file to the instruction for its queries; other files have none.
+        source: A file, or a folder whose .jsonl, .ndjson and .json files are one data set each; if it has none, its
+            .csv, .tsv and .parquet files are. `instructions.yaml` in the folder maps the stem of a file to the
+            instruction for its queries; other files have none.
         max_negatives: Maximum number of hard negatives of a pair; 0 leaves them out.
         on_error: Whether a malformed row raises an error or is skipped.
         on_skip: With "skip", receives each message `file:line: what is wrong`.
@@ -164,22 +166,30 @@ def dataset_name(path: Path) -> str:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and Path(uncompressed_name(path)).suffix in _SUFFIXES and path.name != "pairs.json"
-    )
+    """Training files of a folder: those of JSON lines, or else tables, which may be other things beside them."""
+    lines, tables = (_files_of(folder, suffixes) for suffixes in (JSON_SUFFIXES, TABLE_SUFFIXES))
+    files = lines or tables
     if not files:
         raise CorpusError(
-            f"{folder}: no training file in it; expected .jsonl files (also .gz, .xz, .zst) with query, positive and "
-            "negative"
+            f"{folder}: no training file in it; expected .jsonl files (also .gz, .xz, .zst), or .csv, .tsv or .parquet "
+            "files, with query, positive and negative"
         )
+    if lines and tables:
+        _logger.warning("%s: not read beside .jsonl files: %s", folder, list_names(path.name for path in tables))
     repeated = [name for name, count in Counter(map(dataset_name, files)).items() if count > 1]
     if repeated:
         raise CorpusError(
             f"{folder}: two files are named {repeated[0]}; data sets are named after their files, so rename one"
         )
     return files
+
+
+def _files_of(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and Path(uncompressed_name(path)).suffix.lower() in suffixes and path.name != "pairs.json"
+    )
 
 
 def _read_instructions(path: Path, files: list[Path]) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """Training files of every format become data sets for the trainer, and no row is lost."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from llm2comp.corpus.triples import TripleSet, read_rows, read_triples
 from llm2comp.errors import CorpusError, SettingsError
@@ -163,3 +166,55 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
         write(tmp_path / name, {"query": "q", "positive": "p"})
     with pytest.raises(CorpusError, match="two files are named nq"):
         read_triples(tmp_path)
+
+
+TABLE = [("a, b", "1\n2", "x"), ("c", "3", ""), ("d", "4", "y")]
+
+
+def write_table(path: Path) -> Path:
+    """TABLE under the names of sentence-transformers, in the format of the suffix; in parquet, empty texts are null."""
+    if path.suffix == ".parquet":
+        columns = zip(*TABLE, strict=True)
+        names = ("anchor", "positive", "negative")
+        parquet.write_table(
+            pa.table({name: [text or None for text in column] for name, column in zip(names, columns, strict=True)}),
+            path,
+        )
+        return path
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writerows([("anchor", "positive", "negative"), *TABLE])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_a_table_is_read_as_json_lines_are(tmp_path: Path, suffix: str) -> None:
+    sets = {triples.name: rows_of(triples) for triples in read_triples(write_table(tmp_path / f"pairs{suffix}"))}
+    assert sets == {"pairs": [("c", "3")], "pairs-1neg": [("a, b", "1\n2", "x"), ("d", "4", "y")]}
+
+
+def test_labels_of_a_table_count(tmp_path: Path) -> None:
+    path = tmp_path / "judged.csv"
+    path.write_text("query;passage;label\nq;good;1\nq;bad;0\n")
+    (triples,) = read_triples(path, negatives_from_label=True)
+    assert rows_of(triples) == [("q", "good", "bad")]
+    with pytest.raises(CorpusError, match=r"judged\.csv:3: a label or score of 0"):
+        read_triples(path)
+
+
+def test_tables_of_a_folder_are_read_if_it_has_no_json_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_table(tmp_path / "first.csv")
+    write_table(tmp_path / "second.parquet")
+    assert [triples.path.name for triples in read_triples(tmp_path, max_negatives=0)] == ["first.csv", "second.parquet"]
+    write(tmp_path / "third.jsonl", {"query": "q", "positive": "p"})
+    assert [triples.name for triples in read_triples(tmp_path)] == ["third"]
+    assert f"{tmp_path}: not read beside .jsonl files: first.csv, second.parquet" in caplog.text
+
+
+def test_a_row_without_known_columns_names_those_it_has(tmp_path: Path) -> None:
+    path = write(tmp_path / "german.jsonl", {"Frage": "q", "Antwort": "p"})
+    with pytest.raises(CorpusError, match=r'german\.jsonl:1: no query: expected a text under "query".*Frage, Antwort'):
+        read_triples(path)
+    path = write(tmp_path / "half.jsonl", {"query": "q", "Antwort": "p"})
+    with pytest.raises(CorpusError, match=r"half\.jsonl:1: no positive: .*: query, Antwort"):
+        read_triples(path)

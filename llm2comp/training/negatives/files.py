@@ -16,7 +16,7 @@ import yaml
 
 from llm2comp.atomic import write_file
 from llm2comp.checked_json import JsonFormat, take, take_count
-from llm2comp.corpus.records import read_json_lines
+from llm2comp.corpus.training_fields import read_fields
 from llm2comp.corpus.triples import INSTRUCTIONS_FILE, dataset_name, read_rows, read_triples
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training.negatives.mine import PairRow, mine_rows
@@ -224,7 +224,7 @@ def _mine(model: "LLM2Comp", folder: _Folder, name: str, source: _Source, progre
 
 def _read(path: Path, settings: MiningSettings) -> Iterator[PairRow]:
     """Rows with their sources; a row with several queries is one row for each."""
-    fields = read_json_lines(path, on_error="skip", on_skip=lambda message: None)
+    fields = read_fields(path, on_error="skip", on_skip=lambda message: None)
     line, source = 0, None
     for number, triple in read_rows(path, negatives_from_label=settings.negatives_from_label, name_unused=False):
         while line < number:

@@ -27,6 +27,9 @@ def write_file(path: Path, parts: Iterable[str | bytes], *, draft: str | None = 
             escaped as JSON escapes it, so that it is read back.
         draft: Name of the unfinished file beside it; None: `.NAME.part`. A killed process leaves it, the next call
             replaces it, so only one process at a time may write the file.
+
+    Raises:
+        OSError: It cannot be written; the error names the file.
     """
     unfinished = path.with_name(draft or f".{path.name}.part")
     try:
@@ -37,7 +40,9 @@ def write_file(path: Path, parts: Iterable[str | bytes], *, draft: str | None = 
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # which the error of a full disk lacks
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise

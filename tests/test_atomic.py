@@ -59,6 +59,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
 
 
+def test_the_error_of_a_full_disk_gets_the_name_of_the_file(tmp_path: Path) -> None:
+    def parts() -> Iterator[str]:
+        yield "new"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as failed:
+        write_file(tmp_path / "out.txt", parts())
+    assert failed.value.filename == str(tmp_path / "out.txt")
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LLM2CompError, match=r"nowhere/out\.txt: cannot be written"):
         write_output(tmp_path / "nowhere" / "out.txt", ["x"])

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from llm2comp.errors import one_line
+from llm2comp.errors import TrainingError
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.run_folder import write_run_file
 
@@ -49,8 +49,8 @@ def draw_loss(folder: Path) -> Path | None:
     figure.savefig(picture, format="png")
     try:
         write_run_file(folder / PICTURE_FILE, [picture.getvalue()])
-    except OSError as error:  # a full disk; training goes on
-        _logger.warning("%s was not written: %s", folder / PICTURE_FILE, one_line(error))
+    except TrainingError as error:  # a full disk; training goes on
+        _logger.warning("%s", str(error).split(". Free")[0])
         return None
     return folder / PICTURE_FILE
 

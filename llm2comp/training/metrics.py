@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm2comp.training.run_folder import write_run_file
+from llm2comp.training.run_folder import write_run_file, writing
 
 __all__ = ["METRICS_FILE", "append_metrics", "read_metrics", "rewind_metrics"]
 
@@ -14,11 +14,16 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Appends an entry; numbers that JSON does not have (NaN, infinity) become null."""
+    """Appends an entry; numbers that JSON does not have (NaN, infinity) become null.
+
+    Raises:
+        TrainingError: If it cannot be written.
+    """
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in entry.items()
     }
-    with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+    path = folder / METRICS_FILE
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(plain) + "\n")
 
 

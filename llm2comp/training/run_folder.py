@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from llm2comp.atomic import write_file
 from llm2comp.checked_json import JsonFormat
-from llm2comp.errors import SettingsError, TrainingError
+from llm2comp.errors import SettingsError, TrainingError, one_line
 from llm2comp.model_folder import check_name
 from llm2comp.training.sources import SOURCE_FIELDS
 
@@ -30,6 +30,7 @@ __all__ = [
     "sole_user",
     "updates_before",
     "write_run_file",
+    "writing",
 ]
 
 SETTINGS_FILE = "settings.json"
@@ -90,12 +91,33 @@ def sole_user(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Names the file of a run that the block cannot write.
+
+    Raises:
+        TrainingError: Instead of an OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise TrainingError(
+            f"{path} could not be written: {reason}. Free space there and start again: it goes on from the last "
+            "checkpoint"
+        ) from error
+
+
 def write_run_file(path: Path, parts: Iterable[str | bytes]) -> None:
     """Writes a file of a run atomically; an unfinished one, left by a run that was killed, is replaced.
 
     Only the process that has locked the folder writes there, so the unfinished file can have a fixed name.
+
+    Raises:
+        TrainingError: If it cannot be written.
     """
-    write_file(path, parts, draft=f".{path.name}.unfinished")
+    with writing(path):
+        write_file(path, parts, draft=f".{path.name}.unfinished")
 
 
 def settings_values(settings: Any) -> dict[str, Any]:

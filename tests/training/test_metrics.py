@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from llm2comp.errors import TrainingError
 from llm2comp.training.metrics import append_metrics, read_metrics, rewind_metrics
 
 
@@ -18,3 +21,10 @@ def test_reports_after_the_step_gone_back_to_are_dropped(tmp_path: Path) -> None
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2, 2]
     rewind_metrics(tmp_path, None)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl could not be written: No space left on device"):
+        append_metrics(tmp_path, {"step": 1})

@@ -1,8 +1,10 @@
 """What the tests of the documentation read from its pages: code, commands, links, headings."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -24,6 +26,8 @@ INDEX_PAGES = tuple(
     )
 )
 """In the order in which their commands run."""
+
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # typer has no name for it
 
 PAGES = (
     *(ROOT / page for page in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -63,6 +67,24 @@ def arguments(line: str) -> list[str]:
     """What stands after `llm2comp` in a line of shell code."""
     words = shlex.split(line, comments=True)
     return words[words.index("llm2comp") + 1 :]
+
+
+def usage_error(line: str) -> str:
+    """What the parser of a command says of a line of shell code; empty if the command takes it.
+
+    Raises:
+        KeyError: There is no such command.
+    """
+    words = list(itertools.takewhile(lambda word: word not in ("|", ">", "<", "&&"), arguments(line)))
+    command, called = get_command(app), "llm2comp"
+    while isinstance(command, typer.core.TyperGroup) and not words[0].startswith("-"):
+        called = words.pop(0)
+        command = command.commands[called]
+    try:
+        command.make_context(called, words)
+    except _USAGE_ERROR as error:
+        return str(error.format_message())
+    return ""
 
 
 def unknown_options(line: str) -> set[str]:

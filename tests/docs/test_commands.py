@@ -8,7 +8,7 @@ import pytest
 from typer.cli import app as typer_app
 from typer.testing import CliRunner
 
-from tests.docs.pages import DOCS, PAGES, blocks, commands, joined, name, unknown_options
+from tests.docs.pages import DOCS, PAGES, blocks, commands, joined, name, unknown_options, usage_error
 from tests.paths import ROOT
 
 LINES = [(page, line) for page in PAGES for line in commands(page)]
@@ -19,6 +19,12 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{name(page)}: {line[:60]}" for page, line in LINES])
 def test_every_command_shown_exists_with_the_options_shown(page: Path, line: str) -> None:
     assert unknown_options(line) == set()
+
+
+@pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{name(page)}: {line[:60]}" for page, line in LINES])
+def test_every_command_shown_takes_the_arguments_shown(page: Path, line: str) -> None:
+    if "--install-completion" not in line:  # which the parser would do
+        assert usage_error(line) == ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -21,6 +21,7 @@ from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import TrainingError
 from llm2comp.training.batches import HELDOUT_ROWS, RunRows, enough_rows
 from llm2comp.training.loop import in_bfloat16, rows_at_once
+from llm2comp.training.loss_plot import draw_loss
 from llm2comp.training.memory import step_memory, usable_memory
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.run_folder import (
@@ -46,7 +47,8 @@ def pretrain(settings: PretrainSettings, output: Path, *, callbacks: Sequence[Tr
 
     Args:
         settings: See `PretrainSettings`.
-        output: Folder of tokenizer, tokenized texts, checkpoints, `metrics.jsonl` and the finished `backbone/`.
+        output: Folder of tokenizer, tokenized texts, checkpoints, `metrics.jsonl`, `loss.png` and the finished
+            `backbone/`.
         callbacks: Callbacks of the transformers trainer, to observe the model during training.
 
     Returns:
@@ -78,14 +80,19 @@ def pretrain(settings: PretrainSettings, output: Path, *, callbacks: Sequence[Tr
         _logger.info(
             "%d training rows of %d tokens, %d parameters", len(rows), settings.sequence_length, model.num_parameters()
         )
-        TokenTrainer(
+        trainer = TokenTrainer(
             settings,
             _NextTokenLoss(model),
             args=arguments,
             train_dataset=RunRows(rows, length=settings.steps * settings.batch_size, seed=settings.seed),
             eval_dataset=Subset(heldout, range(min(HELDOUT_ROWS, len(heldout)))),
             callbacks=list(callbacks),
-        ).run()
+        )
+        try:
+            trainer.run()
+        finally:
+            if trainer.is_world_process_zero():
+                draw_loss(output)
         with main_process_first() as main:
             if main:
                 with staged_folder(finished, kind="backbone", error=TrainingError) as unfinished:

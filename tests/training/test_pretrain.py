@@ -140,6 +140,7 @@ def test_the_backbone_is_a_language_model_that_learned(tmp_path: Path) -> None:
     entries = read_metrics(tmp_path / "run")
     losses = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
     assert losses[-1] < losses[0] - 0.5
+    assert (tmp_path / "run" / "loss.png").is_file()
     ids = [
         token
         for number in range(6)

@@ -70,6 +70,12 @@ class LanceStore:
     def create(self, header: StoreHeader) -> None:
         """As `Store`. New metadata fields, or a type that has become another one, make the table be rewritten."""
         known = self.read_header()
+        for name in header.types or {}:
+            if "\0" in name:
+                raise StoreError(
+                    f"{self.url}: the metadata field {name!r:.80} has a null character, with which LanceDB has no "
+                    "column; rename it"
+                )
         with self._errors():
             if known is None:
                 self._opened = self._database().create_table(self.url.table, schema=_schema(header))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llm2comp.corpus.documents import Document
 from llm2comp.errors import LLM2CompError, SettingsError, StoreError, one_line
 from llm2comp.optional import optional_import
 from llm2comp_indexes.filters.parse import Where
@@ -18,7 +19,7 @@ from llm2comp_indexes.format.columns import to_double
 from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, parse_header
-from llm2comp_indexes.stores.milvus_filter import to_expression
+from llm2comp_indexes.stores.milvus_filter import quote_text, to_expression
 from llm2comp_indexes.stores.refusals import check_dimension, require_header
 from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, in_groups
 from llm2comp_indexes.stores.url import StoreUrl
@@ -89,6 +90,7 @@ class MilvusStore:
     def write(self, parts: Iterable[StoreRows], *, new: bool = False) -> None:
         """As `Store`."""
         for rows in in_groups(parts, self.rows_per_write):
+            _check_lengths(rows.rows)
             content = [
                 {
                     "id": row.id,
@@ -110,7 +112,7 @@ class MilvusStore:
     def delete(self, ids: Sequence[str]) -> None:
         """As `Store`."""
         with self._errors() as client:
-            client.delete(self.url.table, filter=f"id in {json.dumps(list(ids), ensure_ascii=False)}")
+            client.delete(self.url.table, filter=_among(ids))
             client.flush(self.url.table)
 
     def scan(self, *, vectors: bool) -> Iterator[Scanned]:
@@ -119,17 +121,27 @@ class MilvusStore:
         names = ["id", "llm2comp_digest", *(["vector"] if vectors else [])]
         with self._errors() as client:
             client.load_collection(self.url.table)
-            rows = client.query_iterator(self.url.table, batch_size=self.rows_per_write, output_fields=names)
-            try:
-                while batch := rows.next():
-                    stored = np.array([row["vector"] for row in batch], np.float32).astype(dtype) if vectors else None
-                    yield Scanned(
-                        [row["id"] for row in batch],
-                        [row["llm2comp_digest"] for row in batch],
-                        None if stored is None else hash_vectors(stored),
-                    )
-            finally:
-                rows.close()
+            for batch in self._pages(client, names):
+                stored = np.array([row["vector"] for row in batch], np.float32).astype(dtype) if vectors else None
+                yield Scanned(
+                    [row["id"] for row in batch],
+                    [row["llm2comp_digest"] for row in batch],
+                    None if stored is None else hash_vectors(stored),
+                )
+
+    def _pages(self, client: Any, names: Sequence[str], expression: str = "") -> Iterator[Any]:
+        """Rows that the expression lets through, by their ids; the client's own iterator fails at ids with quotes."""
+        after = ""
+        while True:
+            both = " and ".join(filter(None, (after, expression)))
+            rows = client.query(
+                self.url.table, filter=both, output_fields=names, limit=self.rows_per_write, iterator="True"
+            )
+            if rows:
+                yield rows
+            if len(rows) < self.rows_per_write:
+                return
+            after = f"id > {quote_text(rows[-1]['id'])}"
 
     def _known_header(self) -> StoreHeader:
         return require_header(self._header or self.read_header(), self.url)
@@ -177,19 +189,13 @@ class MilvusStore:
     def _compare(self, client: Any, query: NDArray[np.float32], k: int, expression: str) -> list[Hit]:
         """The k best of all rows that pass the filter: the graph finds few of them if they are few."""
         best: list[tuple[float, str]] = []
-        rows = client.query_iterator(
-            self.url.table, batch_size=self.rows_per_write, filter=expression, output_fields=["id", "vector"]
-        )
-        try:
-            while batch := rows.next():
-                scores = np.array([row["vector"] for row in batch], np.float32) @ query
-                best += zip(scores.tolist(), (row["id"] for row in batch), strict=True)
-                best = sorted(best, key=lambda pair: -pair[0])[:k]
-        finally:
-            rows.close()
+        for batch in self._pages(client, ["id", "vector"], expression):
+            scores = np.array([row["vector"] for row in batch], np.float32) @ query
+            best += zip(scores.tolist(), (row["id"] for row in batch), strict=True)
+            best = sorted(best, key=lambda pair: -pair[0])[:k]
         if not best:
             return []
-        chosen = f"id in {json.dumps([identifier for _, identifier in best], ensure_ascii=False)}"
+        chosen = _among([identifier for _, identifier in best])
         names = ["id", "title", "text", "metadata"]
         fields = {row["id"]: row for row in client.query(self.url.table, filter=chosen, output_fields=names)}
         return [_hit({"entity": fields[identifier], "distance": score}) for score, identifier in best]
@@ -216,6 +222,22 @@ class MilvusStore:
                 raise StoreError(f"{self.url}: {one_line(Exception(reason))}") from error
 
 
+def _among(ids: Sequence[str]) -> str:
+    """Expression for the rows of these ids."""
+    return f"id in [{', '.join(map(quote_text, ids))}]"
+
+
+def _check_lengths(rows: Sequence[Document]) -> None:
+    """Raises StoreError if a text is longer than those that Milvus takes."""
+    for row in rows:
+        for name, text in (("id", row.id), ("title", row.title), ("text", row.text)):
+            if len(text) > _MOST_CHARACTERS:
+                raise StoreError(
+                    f'row "{row.id:.80}": its {name} has {len(text):,} characters, of which Milvus Lite takes '
+                    f"{_MOST_CHARACTERS:,}; build the index with --chunk-tokens, or take another store"
+                )
+
+
 def _to_metadata(metadata: bytes) -> dict[str, Any]:
     """The metadata as Milvus takes it.
 
@@ -236,5 +258,5 @@ def _hit(row: Any) -> Hit:
 
 
 def _is_no_gap(record: logging.LogRecord) -> bool:
-    """Whether a line of the log says something else than that Milvus Lite lacks a method, which clients get by without."""
+    """Whether a line of the log says more than that Milvus Lite lacks a method, which clients get by without."""
     return not (record.exc_info and isinstance(record.exc_info[1], NotImplementedError))

@@ -27,10 +27,11 @@ from llm2comp_indexes.filters.parse import Where
 from llm2comp_indexes.format.columns import Kind
 from llm2comp_indexes.stores.refusals import refused_filter
 
-__all__ = ["to_expression"]
+__all__ = ["quote_text", "to_expression"]
 
 _CLASSES: dict[Kind, str] = {"integer": "number", "number": "number", "flag": "flag", "text": "text"}
 _LISTS = {"texts", "numbers", "flags"}
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _NEVER = 'id == ""'
 """No row has an empty id that is also none."""
 
@@ -88,7 +89,8 @@ def _inner(test: FieldTest, value: str, kind: str) -> str:
         case Compare(operator=operator, value=constant):
             return _compare(test, value, kind, operator, constant)
         case Among(values=constants):
-            return f"({' or '.join(_compare(test, value, kind, '==', constant) for constant in constants)})"
+            each = [_compare(test, value, kind, "==", constant) for constant in constants]
+            return f"({' or '.join(each) or _NEVER})"
         case Contains(value=constant):
             return _contains(test, value, kind, constant)
         case SameList():
@@ -106,7 +108,7 @@ def _contains(test: FieldTest, value: str, kind: str, constant: Value) -> str:
             return _NEVER
         if not constant or any(letter in constant for letter in '%_\\"'):
             raise _refused(test, "Milvus finds no part of a text with a %, _, quote or backslash in it")
-        return f'{value} like "%{encodable(constant)}%"'
+        return f"{value} like {_quote(f'%{constant}%')}"
     return f"json_contains({value}, {_literal(test, constant)})" if f"{_class_of(constant)}s" == kind else _NEVER
 
 
@@ -122,8 +124,14 @@ def _literal(test: FieldTest, constant: Value) -> str:
     return json.dumps(constant)
 
 
+def quote_text(text: str) -> str:
+    """The text as a literal: Milvus Lite knows fewer escapes than JSON has, and takes other characters as they are."""
+    return f'"{encodable(text).translate(_ESCAPES)}"'
+
+
 def _quote(text: str) -> str:
-    return json.dumps(encodable(text), ensure_ascii=False)
+    """A literal of a name or value of metadata, which has no null characters in the table."""
+    return quote_text(text.replace("\0", "\ufffd"))
 
 
 def _refused(test: FieldTest, why: str) -> SettingsError:

@@ -70,7 +70,7 @@ class _Translator:
     def _test(self, test: FieldTest) -> Anything:
         kinds = set(self._fields.get(test.field, ()))
         if not kinds:
-            return self._models.Filter(must=[self._empty(test.field)], must_not=[self._empty(test.field)])  # none
+            return self._never(test.field)
         if "object" in kinds:
             raise _refused(test, "it holds objects, whose names Qdrant does not look into")
         match test:
@@ -86,6 +86,8 @@ class _Translator:
             case Among(values=values):
                 for value in values:
                     self._check_scalar(test, kinds, value)
+                if not values:
+                    return self._never(test.field)  # an empty `should` would let all rows through
                 return self._models.Filter(should=[self._compare(test, "==", value) for value in values])
             case Contains(value=value):
                 return self._contains(test, kinds, value)
@@ -142,6 +144,10 @@ class _Translator:
 
     def _field(self, field: str, **condition: Anything) -> Anything:
         return self._models.FieldCondition(key=self._key(field), **condition)
+
+    def _never(self, field: str) -> Anything:
+        """A condition that no row fulfils."""
+        return self._models.Filter(must=[self._empty(field)], must_not=[self._empty(field)])
 
     def _empty(self, field: str) -> Anything:
         return self._models.IsEmptyCondition(is_empty=self._models.PayloadField(key=self._key(field)))

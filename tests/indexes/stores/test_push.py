@@ -96,6 +96,50 @@ def test_changes_and_deletions_are_carried_over(store_url: str, make_index: Make
         assert hit.id == "d6 é"
 
 
+def test_ids_of_any_characters(store_url: str, make_index: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(open_store(store_url)), "rows_per_write", 2)  # Milvus reads by pages, from an id on
+    names = [
+        "new\nline",
+        "tab\t",
+        "\r",
+        "\x01\x7f\u2028",
+        'quote"d',
+        "it's",
+        "back\\slash",
+        "'; DROP TABLE docs; --",
+        "%_",
+    ]
+    rows = [{"_id": name, "text": f"text {name!r}", "kind": name} for name in [*names, "x" * 2600]]
+    folder = make_index(rows)
+    push_index(folder, store_url)
+    assert push_index(folder, store_url).added == 0
+    with open_store_index(store_url, model=WordEncoder()) as index:
+        assert {hit.id for hit in index.search(["bread"], k=50)[0]} == {row["_id"] for row in rows}
+        for name in names:
+            [hits] = index.search(["bread"], k=2, options=SearchOptions(where=f"kind == {name!r}"))
+            assert [hit.id for hit in hits] == [name]
+    delete_documents(folder, names[1:])
+    assert push_index(folder, store_url, sync=True).deleted == len(names) - 1
+    assert set(contents(store_url)) == {names[0], "x" * 2600}
+
+
+def test_what_one_store_cannot_hold_is_named(store_url: str, make_index: Make) -> None:
+    long = make_index([{"_id": "long", "text": "n" * 70_000}], "long")
+    null = make_index([{"_id": "a", "text": "b", "na\0me": 1}], "null")
+    if store_url.startswith("milvus"):
+        with pytest.raises(StoreError, match='row "long": its text has 70,000 characters.*--chunk-tokens'):
+            push_index(long, store_url)
+    else:
+        push_index(long, store_url)
+    if store_url.startswith("lancedb"):
+        with pytest.raises(StoreError, match=r"the metadata field 'na\\x00me' has a null character.*rename it"):
+            push_index(null, store_url)
+    else:
+        push_index(null, store_url)
+        with open_store_index(store_url, model=WordEncoder()) as index:
+            assert {"a"} <= {hit.id for hit in index.search(["bread"], k=2)[0]}
+
+
 def test_float16_and_fewer_numbers(store_url: str, make_index: Make) -> None:
     folder = make_index(documents(50))
     report = push_index(folder, store_url, truncate_dim=16, float16=True)

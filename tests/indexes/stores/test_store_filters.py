@@ -37,6 +37,8 @@ FILTERS = [
     *(f"{field} is not None" for field in FIELDS), "o", "o.p", "o.p is None", "o.p == 1", 'o.p == "1"', "o.s.t >= 5",
     *(f"{value} in {field}" for field, value in product(("tags", "lang", "sizes", "both", "mixed", "o"), VALUES)),
     *(f"{value} not in {field}" for field, value in product(("tags", "lang"), ('"en"', '"x"', '"100%"'))),
+    "year in ()", "year not in ()", "lang in ()", "not (lang in ())", 'lang == "a\\0b"', 'lang == "\\x01"',
+    'lang == "tab\\t"', 'lang != "new\\nline"',
     'year in (2001, 2010, None)', 'lang in ("en", "EN")', 'lang not in ("en", "", "zebra")', "mixed in (1, True)",
     'tags == ["x", "y"]', "tags == []", "sizes == [1, 2.5]", "sizes == [True, 2]", "mixed == [1, 1]", '"p" in o',
     'year >= 2001 and not (lang == "en" or "y" in tags)', "1 < year <= 2010 and price is None", "flag is True",

@@ -336,6 +336,11 @@ class PostgresStore:
             raise StoreError(
                 f"{self.url}: {self._say(error)}; grant this user the right, or connect as one that has it"
             ) from error
+        except errors.ProgramLimitExceeded as error:
+            raise StoreError(
+                f"{self.url}: an id is too long for a key of PostgreSQL, which has at most some 2,700 bytes "
+                f"({self._say(error)}); give the documents shorter ids"
+            ) from error
         except self._psycopg.OperationalError as error:
             lost = self._open is not None and self._open.closed
             what = what or ("the connection was lost" if lost else "the server refused")

@@ -193,6 +193,14 @@ def test_texts_that_postgresql_cannot_hold(postgres: PostgresServer) -> None:
     store.close()
 
 
+def test_an_id_that_is_too_long_for_a_key(postgres: PostgresServer, make_index: Make) -> None:
+    name = "".join(chr(ord("a") + number * number % 7919 % 26) + str(number) for number in range(2000))
+    folder = make_index([{"_id": "short", "text": "a"}, {"_id": name, "text": "b"}], "long_id")
+    with pytest.raises(StoreError, match="an id is too long for a key of PostgreSQL, .* 2,700 bytes") as failure:
+        push_index(folder, postgres.url(table="long_id"))
+    assert "\n" not in str(failure.value)
+
+
 def test_a_narrow_filter_finds_all_its_rows(postgres: PostgresServer) -> None:
     """HNSW looks at a few hundred rows; those that pass the filter are far away from the question."""
     draw, header = np.random.default_rng(0), StoreHeader("f", None, 16)

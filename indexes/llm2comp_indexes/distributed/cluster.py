@@ -89,12 +89,18 @@ def _check_answers(address: str | None) -> None:
     Raises:
         ValueError: The address has no port.
     """
+    if address == "auto":  # RAY_ADDRESS, or a file that a cluster leaves behind when it is killed
+        services: Any = import_module("ray._private.services")
+        address = services.get_ray_address_from_environment("auto", None)
     if address is None or address == "auto":
         return
     place = urlsplit(address if "://" in address else f"ray://{address}")
     if place.hostname is None or place.port is None:
         raise ValueError("expected auto, HOST:PORT or ray://HOST:PORT")
-    socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
+    try:
+        socket.create_connection((place.hostname, place.port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise OSError(f"nothing answers at {place.hostname}:{place.port}: {one_line(error)}") from error
 
 
 def _start(ray: Any, address: str | None, folder: Path | None, object_store: int) -> None:

@@ -2,6 +2,8 @@
 
 import socket
 import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,23 @@ def test_nobody_answers(form: str) -> None:
         ClusterError, match=rf"the cluster {address} cannot be reached \(.*Connection refused.*--ray-addr"
     ):
         connected(address).__enter__()
+
+
+@pytest.mark.parametrize("kept", ["environment", "file"])
+def test_the_cluster_of_this_machine_has_ended(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would try for minutes to reach the cluster that the file names."""
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", cache(frozenset))  # others may run some here
+    if kept == "environment":
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+    with pytest.raises(
+        ClusterError, match=rf"the cluster auto cannot be reached \(nothing answers at {address}: .*refus"
+    ):
+        connected("auto").__enter__()
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "http//x", "host:port", "local"])

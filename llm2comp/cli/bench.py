@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from llm2comp.cli.bench_ablation import ablation
+from llm2comp.cli.bench_models import models
 from llm2comp.cli.bench_options import Json, Model, Precision, Threads, Workdir, parse_sizes, report_record
 from llm2comp.cli.bench_push import push
 from llm2comp.cli.bench_ray import ray
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(_only_groups)
     summaries: dict[Callable[..., None], str] = {
         encode: "Encoding beside sentence-transformers, OpenVINO and others.",
+        models: "Models of different sizes on the same texts.",
         train: "Training steps of stage 1 beside a plain implementation.",
         index: "Building and searching indexes beside FAISS and autofaiss.",
         growth: "How time and memory grow with tokens, texts, vocabulary.",

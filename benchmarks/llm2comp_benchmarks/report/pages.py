@@ -5,8 +5,8 @@ The first line of a block, `<!-- table NAME -->`, names its table:
 - `set FILE`: the tasks of one run, `FILE.json`, one row per task.
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names match, in the order of the
   patterns.
-- `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `ray` or `push` printed, from `FILE.json`,
-  whose name begins with that word.
+- `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push` printed, from
+  `FILE.json`, whose name begins with that word.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
 - `ablation pretexts|order|claims|samples|memory|pooling|seconds|progress|paper|cost|pictures`: the ablation in the
   folder `ablation`; `ablation-NAME …`: in a folder of that name.
@@ -27,6 +27,7 @@ from llm2comp_benchmarks.ablation.claims import claims_table, order_words
 from llm2comp_benchmarks.ablation.plots import PLOTS, plot_ablation
 from llm2comp_benchmarks.ablation.summary import Ablation, read_ablation_runs
 from llm2comp_benchmarks.ablation.tables import cost_words, memory_table, pooling_table, pretexts_table, samples_table
+from llm2comp_benchmarks.cost.choice.tables import format_choice
 from llm2comp_benchmarks.cost.push.tables import format_pushes
 from llm2comp_benchmarks.cost.serve.tables import format_serving
 from llm2comp_benchmarks.cost.tables import format_cluster, format_encoding, format_growth, format_training
@@ -51,6 +52,7 @@ _OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
     "train": format_training,
     "growth": format_growth,
     "serve": format_serving,
+    "models": format_choice,
     "ray": format_cluster,
     "push": format_pushes,
 }

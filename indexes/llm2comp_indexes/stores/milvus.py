@@ -48,7 +48,8 @@ class MilvusStore:
             "pymilvus", extra="milvus", needed_by="a store in Milvus", error_type=SettingsError
         )
         optional_import("milvus_lite", extra="milvus", needed_by="a store in Milvus", error_type=SettingsError)
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback before each of its errors
+        for name in ("pymilvus", "milvus_lite"):  # they log a traceback before each of their errors
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         logging.getLogger("grpc._server").addFilter(_is_no_gap)
         self._lock = threading.RLock()
         self._open: Any = None

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sqlite3
 import threading
 import uuid
 import warnings
@@ -250,6 +251,11 @@ class QdrantStore:
                     ) from None
                 reason = one_line(Exception(error.content.decode(errors="replace") or error.reason_phrase))
                 raise StoreError(f"{self.url}: {self.url.scrub(reason)}") from None
+            except sqlite3.Error as error:  # of local mode
+                raise StoreError(
+                    f"{self.url}: cannot be read or written ({one_line(error)}); what was written is kept: run this "
+                    "again once that is mended"
+                ) from error
             except OSError as error:
                 if self._local:
                     raise StoreError(f"{self.url}: cannot be opened ({one_line(error)})") from error

@@ -19,6 +19,7 @@ _LONGEST_TABLE = 48
 _TABLE_NAMES = ("table", "collection")
 _IN_FILES: tuple[StoreKind, ...] = ("qdrant+file", "lancedb", "milvus")
 _SAFE_PARAMETERS = ("host", "port", "user", "dbname")
+_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 _HOST = re.compile(r"(\[[^\]@]*\]|[^:\[\]@]*)(:[0-9]*)?")
 
 
@@ -75,7 +76,7 @@ def parse_store_url(text: str) -> StoreUrl:
     if not (kind in _IN_FILES or _is_server(parts)) or parts.fragment:
         raise SettingsError(
             f"the address of the {kind} store cannot be read: write @ as %40, # as %23, / as %2F and ? as %3F in a "
-            "password, and a port as a number"
+            "password, a % that is no such escape as %25, and a port as a number"
         )
     names = [value for name, value in parameters if name in _TABLE_NAMES]
     others = [(name, value) for name, value in parameters if name not in _TABLE_NAMES]
@@ -107,11 +108,15 @@ def parse_store_url(text: str) -> StoreUrl:
 
 
 def _is_server(parts: SplitResult) -> bool:
-    """Whether no part of a password can stand where the host, the path or the name of a parameter is shown."""
+    """Whether no part of a password can stand where the host, the path or the name of a parameter is shown.
+
+    Drivers show what they cannot decode.
+    """
     _, _, hosts = parts.netloc.rpartition("@")
     names = [pair.partition("=")[0] for pair in parts.query.split("&")]
     return (
         parts.netloc.count("@") <= 1
+        and not _NO_ESCAPE.search(parts.netloc + parts.query)
         and all(map(_HOST.fullmatch, hosts.split(",")))
         and not any("@" in text for text in (parts.path, *names))
     )

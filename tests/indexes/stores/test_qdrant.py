@@ -1,14 +1,20 @@
-"""What only a server of Qdrant has: a key, and a network that may be gone."""
+"""Qdrant: a key, a network that may be gone, and a folder that cannot be written."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from llm2comp.corpus.documents import Document
 from llm2comp.errors import StoreError
 from llm2comp_indexes import open_store_index
+from llm2comp_indexes.stores.header import StoreHeader
 from llm2comp_indexes.stores.open import open_store
+from llm2comp_indexes.stores.rows import make_rows
 
 pytest.importorskip("qdrant_client", reason="the client of this store is not installed: pip install qdrant-client")
 
@@ -51,6 +57,25 @@ def test_a_server_that_is_gone(server: HTTPServer) -> None:
     with pytest.raises(StoreError, match=r"cannot be reached \([^;]*\)$") as failure:
         open_store_index(url)
     assert "pa55" not in str(failure.value)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local mode keeps points in SQLite, whose errors are no OSErrors: such as that the disk is full."""
+    store = open_store(f"qdrant+file://{tmp_path / 'q'}")
+    header = StoreHeader("print", "name", 2)
+    store.create(header)
+    rows = make_rows([Document("a", "", "text", {})], np.eye(1, 2, dtype=np.float32), header)
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qdrant_client.local.persistence.CollectionPersistence.persist", refuse)
+        with pytest.raises(StoreError, match=r"\(database or disk is full\); what was written is kept: run this again"):
+            store.write([rows])
+    store.write([rows])
+    assert store.count() == 1
+    store.close()
 
 
 def test_a_key_that_the_server_refuses(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def seconds_table(ablation: Ablation) -> str:
                     str(max(len(runs) for runs in by_stage.values())),
                     *(f"{_mean(runs, 'seconds_per_update'):.3g}" if runs else _ABSENT for runs in by_stage.values()),
                     *(f"{_mean(runs, 'seconds') / 3600:.2f}" if runs else _ABSENT for runs in by_stage.values()),
-                    f"{sum(hours):.2f}",
+                    f"{sum(hours):.2f}" + ("" if by_stage["supervised"] else " so far"),
                 ]
             )
     return markdown_table(rows) if rows[1:] else ""

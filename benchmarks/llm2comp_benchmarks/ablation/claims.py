@@ -140,7 +140,8 @@ def _summary(orderings: Sequence[Ordering]) -> str:
         for verdict, words in VERDICTS.items()
         if (count := sum(one.verdict == verdict for one in orderings))
     ]
-    return f"Of {len(orderings)} comparisons: {', '.join(counted)}."
+    tested_once = all(one.difference.seeds == 1 and one.interval is not None for one in orderings)
+    return f"Of {len(orderings)} comparisons{', all of one seed' if tested_once else ''}: {', '.join(counted)}."
 
 
 def _sentence(one: Ordering) -> str:

@@ -122,7 +122,7 @@ def _draw_claims(axes: Any, ablation: Ablation) -> bool:
     axes.set_yticks(range(len(orderings)), labels, fontsize=8)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(f"points, average of {', '.join(ablation.kinds)}")
-    axes.set_title(
+    axes.figure.suptitle(
         f"Differences and their 95 % intervals over texts, corrected for {len(orderings)} comparisons;\n"
         f"blue: as in the paper, orange: the other way round, grey: not clear{_seeds(ablation, short=True)}",
         fontsize=9,

@@ -72,6 +72,7 @@ def test_one_seed_speaks_where_texts_decide(tmp_path: Path) -> None:
     assert re.search(
         rf"CTKD above continuation \(NLL\) by 0\.050 {interval}, ahead in 2 of 2: as in the paper\.", words
     )
+    assert words.startswith("Of 1 comparisons, all of one seed: 1 as in the paper.")
     assert "one of a single seed may still be that seed's" in words
     _write(tmp_path, "mntp", BASE + 0.09 + NOISE)
     assert _verdicts(tmp_path) == ["as in the paper", "the other way round"]
@@ -153,6 +154,6 @@ def test_seconds_stand_beside_the_budget(tmp_path: Path) -> None:
         "1.50",
         "–",
         "–",
-        "1.50",
+        "1.50 so far",
     ]
-    assert "| 0.75 |" in lines[3]
+    assert "| 0.75 so far |" in lines[3]

@@ -26,6 +26,7 @@ _OBJECT_STORE = 256 << 20
 """Bytes of the object store of a cluster that is started here: it holds blocks of text on their way only."""
 
 _CONNECT_SECONDS = 10.0
+_ATTEMPTS = "RAY_gcs_server_port_wait_time_s"
 _tokens: list[str] = []
 """The token of the clusters that this process starts, which Ray keeps from the first of them on."""
 
@@ -106,7 +107,10 @@ def _check_answers(address: str | None) -> None:
 def _start(ray: Any, address: str | None, folder: Path | None, object_store: int) -> None:
     """Connects to the cluster, or starts one with its files in the folder."""
     if folder is None:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        # one attempt, of 40 seconds, instead of 20: what answers may be no cluster, or one that wants a token
+        attempts = {_ATTEMPTS: os.environ.get(_ATTEMPTS, "1")}
+        with _environment(attempts):
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
         return
     ray.init(
         address="local",

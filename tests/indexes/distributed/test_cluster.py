@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_the_cluster_of_this_machine_has_ended(kept: str, tmp_path: Path, monkey
         ClusterError, match=rf"the cluster auto cannot be reached \(nothing answers at {address}: .*refus"
     ):
         connected("auto").__enter__()
+
+
+@pytest.mark.slow
+def test_what_answers_is_no_cluster() -> None:
+    """Ray itself would try for a quarter of an hour."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(ClusterError, match=rf"the cluster {address} cannot be reached"):
+            connected(address).__enter__()
+        assert time.monotonic() - start < 180
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "http//x", "host:port", "local"])

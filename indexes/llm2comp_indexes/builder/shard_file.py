@@ -163,6 +163,10 @@ def read_shard(folder: Path) -> Shard:
 def _format_unfinished(folder: Path) -> str:
     if (folder / ROWS / JOURNAL).is_file():
         return "an unfinished shard; run its llm2comp encode command again to continue it"
+    if (folder / ".parts").is_dir():
+        return "an unfinished encoding on a cluster; run its llm2comp encode command again to continue it"
+    if (folder / "vectors.json").is_file():
+        return "holds Parquet files of vectors, not a shard; encode without --format parquet for an index"
     return f"holds no shard (no {SHARD}); make shards with: llm2comp encode CORPUS --shard I/N -o DIR"
 
 

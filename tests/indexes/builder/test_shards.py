@@ -175,6 +175,15 @@ def test_shards_that_do_not_fit_together_are_named(tmp_path: Path, write_corpus:
     assert not (tmp_path / "idx").exists()
 
 
+def test_what_a_run_on_a_cluster_left_is_named(tmp_path: Path) -> None:
+    (tmp_path / "killed" / ".parts").mkdir(parents=True)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "vectors.json").write_text("{}")
+    for name, words in {"killed": "an unfinished encoding on a cluster; run its", "tables": "Parquet files of"}.items():
+        with pytest.raises(IndexFolderError, match=words):
+            build_from_vectors(VectorFiles([tmp_path / name]), tmp_path / "idx", model=WordEncoder())
+
+
 def test_settings_beside_shards(tmp_path: Path, write_corpus: Callable[..., Path]) -> None:
     corpus, encoder = write_corpus(rows(9)), WordEncoder()
     make_shards(corpus, tmp_path / "shards", 2, options=IndexOptions(store="float16"))

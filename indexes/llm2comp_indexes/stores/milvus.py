@@ -220,6 +220,8 @@ class MilvusStore:
                 raise
             except (self._milvus.MilvusException, OSError, ValueError, RuntimeError) as error:
                 reason = getattr(error, "message", "") or one_line(error)
+                if reason == "Open local milvus failed":
+                    reason = "cannot be opened: another process has it open, or it is no file of Milvus Lite"
                 raise StoreError(f"{self.url}: {one_line(Exception(reason))}") from error
 
 

@@ -109,6 +109,14 @@ def make_foreign(url: str) -> Callable[[], int]:
     return lambda: 1
 
 
+def test_a_file_that_is_none_of_milvus(tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", reason="the client of this store is not installed")
+    (tmp_path / "notes.db").write_text("mine")
+    with pytest.raises(StoreError, match="cannot be opened: another process has it open, or it is no file of Milvus"):
+        open_store_index(f"milvus://{tmp_path / 'notes.db'}")
+    assert (tmp_path / "notes.db").read_text() == "mine"
+
+
 def test_a_table_that_is_not_ours_is_left_alone(store_url: str, make_index: Callable[..., Path]) -> None:
     if store_url.startswith("postgresql"):
         pytest.skip("in test_postgres.py")

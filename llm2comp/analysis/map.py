@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import SettingsError
 
-__all__ = ["label_agreement", "lay_out", "plot_map"]
+__all__ = ["FEWEST_POINTS", "label_agreement", "lay_out", "plot_map"]
+
+FEWEST_POINTS = 4
+"""Smallest number of texts that can be laid out."""
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#F0E442", "#000000")
 """Of Okabe and Ito, distinct for all kinds of colour vision; one brown beside them."""
@@ -34,8 +37,8 @@ def lay_out(vectors: _Floats, *, seed: int = 0) -> NDArray[np.float64]:
     """
     from sklearn.manifold import TSNE
 
-    if len(vectors) < 4:
-        raise SettingsError(f"a map of {len(vectors)} texts: give at least 4")
+    if len(vectors) < FEWEST_POINTS:
+        raise SettingsError(f"a map of {len(vectors)} texts: give at least {FEWEST_POINTS}")
     perplexity = min(_PERPLEXITY, (len(vectors) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=seed).fit_transform(vectors)
     return np.asarray(points, dtype=np.float64)
@@ -80,7 +83,9 @@ def plot_map(
     for axis in panels[len(models) :]:
         axis.set_axis_off()
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, title=field, loc="outside lower center", ncols=min(5, len(names)), markerscale=2)
+    figure.legend(
+        handles, names, title=_end(field), loc="outside lower center", ncols=min(5, len(names)), markerscale=2
+    )
     figure.savefig(path, format="png", pil_kwargs={"optimize": True})
 
 
@@ -96,5 +101,7 @@ def _draw(axis: Any, points: NDArray[np.float64], labels: Sequence[str], shown: 
 
 
 def _end(name: str) -> str:
-    """A long name, shortened; the end of a path tells more than its beginning."""
-    return name if len(name) <= _LABEL_CHARACTERS else "…" + name[1 - _LABEL_CHARACTERS :]
+    """A long name, shortened; the end of a path tells more than its beginning. Matplotlib shows it as it stands."""
+    shown = name if len(name) <= _LABEL_CHARACTERS else "…" + name[1 - _LABEL_CHARACTERS :]
+    shown = shown.replace("$", r"\$")  # no formula
+    return f" {shown}" if shown.startswith("_") else shown  # which a legend would leave out

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 import llm2comp
 from llm2comp.analysis.description import Description, describe
+from llm2comp.analysis.map import FEWEST_POINTS
 from llm2comp.analysis.reading import (
     MARGIN,
     Reading,
@@ -228,7 +229,7 @@ def _labels(documents: Sequence[Document], settings: AnalysisSettings) -> list[s
     """Values of the field of labels.
 
     Raises:
-        CorpusError: If no document has it, naming the fields that they have.
+        CorpusError: If no document has it, naming the fields that they have; or there are too few for a map.
     """
     field = settings.labels
     known = sorted({name for document in documents for name in document.metadata})
@@ -237,7 +238,13 @@ def _labels(documents: Sequence[Document], settings: AnalysisSettings) -> list[s
             f"{settings.corpus}: no document has the field {field!r} for --labels; they have "
             f"{', '.join(known) or 'no metadata'}"
         )
-    return [str(document.metadata.get(field, "(none)")) for document in documents]
+    if len(documents) < FEWEST_POINTS:
+        raise CorpusError(
+            f"{settings.corpus}: {len(documents)} texts that are not empty; a map (--labels) takes at least "
+            f"{FEWEST_POINTS}"
+        )
+    values = (document.metadata.get(field) for document in documents)
+    return ["(none)" if value in (None, "") else str(value) for value in values]
 
 
 def _read_pairs(file: str, limit: int) -> list[tuple[str, str]]:

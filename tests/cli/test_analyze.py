@@ -274,3 +274,36 @@ def test_a_map_keeps_groups_together() -> None:
     assert label_agreement(np.eye(2)[[0, 0, 1, 1]], ["a", "b", "a", "b"]) == 0.0
     with pytest.raises(SettingsError, match="a map of 3 texts: give at least 4"):
         lay_out(vectors[:3])
+
+
+def test_what_a_map_cannot_be_drawn_of_is_said_before_anything_is_encoded(
+    llm2comp_command: Command, saved_model: Path, write_lines: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = [{"id": f"{place}", "text": text, "queue": "a"} for place, text in enumerate(TEXTS[:3])]
+    corpus = write_lines(tmp_path / "tickets.jsonl", rows)
+    done = llm2comp_command("analyze", saved_model, corpus, "-o", tmp_path / "out", "--labels", "queue")
+    assert done.code == 1
+    assert "tickets.jsonl: 3 texts that are not empty; a map (--labels) takes at least 4" in done.err
+    assert "encoding" not in done.err
+
+
+def test_any_label_stands_in_the_legend(
+    tmp_path: Path, write_lines: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    from llm2comp.analysis.map import plot_map
+    from llm2comp.analysis.report import AnalysisSettings, _read_texts
+
+    values = ["$5 to $\\alpha", "_hidden", None, ""]
+    rows = [{"id": f"{place}", "text": f"text {place}", "x$y$": value} for place, value in enumerate(values)]
+    settings = AnalysisSettings(corpus=str(write_lines(tmp_path / "rows.jsonl", rows)), labels="x$y$")
+    _, labels, _ = _read_texts(settings)
+    assert labels == [*values[:2], "(none)", "(none)"]
+    shown: list[str] = []
+    legend = Figure.legend
+    monkeypatch.setattr(
+        Figure, "legend", lambda self, *args, **more: shown.extend(args[1]) or legend(self, *args, **more)
+    )
+    plot_map([("$model$", np.eye(4))], labels, tmp_path / "map.png", field="x$y$")
+    assert sorted(shown) == [" _hidden", "$5 to $\\alpha".replace("$", r"\$"), "(none)"]

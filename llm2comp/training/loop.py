@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from llm2comp.backbone.hardware import multiplies_bfloat16
 from llm2comp.errors import SettingsError, TrainingError, one_line
@@ -133,14 +133,17 @@ def division_problems(settings: StageSettings) -> list[str]:
 
 
 def tracker_problems(settings: StageSettings) -> list[str]:
-    """Messages about trackers in `report_to` that are not installed."""
+    """Messages about trackers in `report_to` that are unknown or not installed."""
     available = get_available_reporting_integrations()
-    return [
-        f"report_to names {name}; installed here: {', '.join(available) or 'none'}. To install it: pip install "
-        + (f'"llm2comp[{name}]"' if name in _TRACKER_EXTRAS else name)
-        for name in settings.report_to
-        if name not in available
-    ]
+    return [_tracker_problem(name, available) for name in settings.report_to if name not in available]
+
+
+def _tracker_problem(name: str, available: Sequence[str]) -> str:
+    if name not in INTEGRATION_TO_CALLBACK:  # no command that would install whatever has this name
+        return f"report_to names {name}, which is no tracker; known: {', '.join(sorted(INTEGRATION_TO_CALLBACK))}"
+    package = f'"llm2comp[{name}]"' if name in _TRACKER_EXTRAS else name
+    installed = ", ".join(available) or "none"
+    return f"report_to names {name}; installed here: {installed}. To install it: pip install {package}"
 
 
 def learning_rate(update: int, *, total: int, warmup: int, peak: float, floor: float) -> float:

@@ -24,7 +24,8 @@ def format_entry(entry: Mapping[str, Any], total: int, seconds_left: float | Non
     """
     place = f"step {entry['step']:>{len(str(total))}}/{total}"
     if "loss" not in entry:
-        values = (f"{_spoken(name)} {_short(value)}" for name, value in entry.items() if name != "step")
+        names = (name for name in entry if name != "step" and not name.endswith("_runtime"))
+        values = (f"{_spoken(name)} {_short(entry[name])}" for name in names)
         return "  ".join([place, *values])
     parts = [f"{label} {entry[name]:{layout}}" for name, label, layout in _COLUMNS if name in entry]
     if "tokens_per_second" in entry:

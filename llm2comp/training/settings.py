@@ -101,13 +101,15 @@ class StageSettings:
     eval_steps: int = 200
     """Updates between measurements of the held-out loss."""
     report_to: tuple[str, ...] | str = ()
-    """Experiment trackers supported by transformers, such as wandb or tensorboard; one may be given as a text."""
+    """Experiment trackers supported by transformers, such as wandb or tensorboard; a text names one, or several with
+    commas between them, or `none`."""
     stop_diverged: bool = True
     """End the run once its loss is far above what it began with: twice as high, and by more than one nat."""
 
     def __post_init__(self) -> None:
         if isinstance(self.report_to, str):
-            object.__setattr__(self, "report_to", (self.report_to,))
+            names = self.report_to.replace(",", " ").split()
+            object.__setattr__(self, "report_to", tuple(name for name in names if name != "none"))
         _report(self._problems())
 
     def _problems(self) -> Iterator[str]:

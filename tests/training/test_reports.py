@@ -34,6 +34,7 @@ def test_entries_of_training_have_columns() -> None:
 
 def test_other_entries_are_named() -> None:
     entry = {"step": 10, "eval_loss": 1.5, "eval_questions_loss": 0.25, "context_gain": 0.66}
+    entry["eval_questions_runtime"] = 0.7
     expected = "step 10/20  held-out loss 1.5  held-out loss (questions) 0.25  context gain 0.66"
     assert format_entry(entry, 20) == expected
 
@@ -131,6 +132,20 @@ def test_a_missing_tracker_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     assert tracker_problems(settings) == [
         'report_to names tensorboard; installed here: none. To install it: pip install "llm2comp[tensorboard]"'
     ]
+
+
+def test_what_is_no_tracker_is_not_to_be_installed() -> None:
+    (problem,) = tracker_problems(supervised(Path("p"), report_to="tensorbord"))
+    assert problem.startswith("report_to names tensorbord, which is no tracker; known: azure_ml, ")
+    assert "pip install" not in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("tensorboard, wandb", ("tensorboard", "wandb")), ("wandb,mlflow", ("wandb", "mlflow")), ("none", ()), ("", ())],
+)
+def test_a_text_names_one_tracker_or_several(text: str, names: tuple[str, ...]) -> None:
+    assert supervised(Path("p"), report_to=text).report_to == names
 
 
 def test_tensorboard_gets_the_reports(tmp_path: Path) -> None:

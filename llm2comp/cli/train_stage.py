@@ -11,29 +11,31 @@ if TYPE_CHECKING:
     from llm2comp.training.limits import TrainedLimits
     from llm2comp.training.settings import ModelSettings, StageSettings
 
-__all__ = ["Start", "read_stage"]
+__all__ = ["Start", "read_stage", "unused_options"]
 
 _PAPER = "llama-2-7b-paper"
+_MEMORY_TOKENS, _RANK = 8, 16
 
 
 @dataclass(frozen=True)
 class Start:
-    """The model that a stage starts from, and what a new encoder around a language model is made of."""
+    """The model that a stage starts from, and what a new encoder around a language model is made of; None: default."""
 
     model: str
-    memory_tokens: int
-    rank: int
+    memory_tokens: int | None
+    rank: int | None
     layers: int | None
     max_length: int | None
     weights: str
 
     def values(self) -> dict[str, Any]:
-        """Fields of `ModelSettings`, without those that are not given."""
-        adapter = {"rank": self.rank, "alpha": 2 * self.rank} if self.rank else None
+        """Fields of `ModelSettings`, without `max_length` if it is not given."""
+        rank = _RANK if self.rank is None else self.rank
+        adapter = {"rank": rank, "alpha": 2 * rank} if rank else None
         values = {
             "backbone": self.model,
             "layers": self.layers,
-            "memory_tokens": self.memory_tokens,
+            "memory_tokens": _MEMORY_TOKENS if self.memory_tokens is None else self.memory_tokens,
             "adapter": adapter,
             "weights": self.weights,
         }
@@ -70,26 +72,41 @@ def read_stage(
         name,
         values,
         max_length=trained.max_length if trained else model_values["max_length"],
-        memory_tokens=trained.memory_tokens if trained else start.memory_tokens,
+        memory_tokens=trained.memory_tokens if trained else model_values["memory_tokens"],
         memory_trained=trained is not None,
     )
     settings = build_settings(_kind(name), filled, f"{name} settings", problems)
     model = build_settings(ModelSettings, model_values, "model", problems)
     problems += filter(None, [missing_sources(filled)])
-    limits = trained or TrainedLimits(model_values["max_length"], start.memory_tokens)
-    problems += _length_problems(name, settings, limits) if model is not None else []
+    limits = trained or TrainedLimits(model_values["max_length"], model_values["memory_tokens"])
+    problems += _length_problems(name, filled.get("max_tokens"), limits) if model is not None else []
     if settings is None or model is None or problems:
         raise SettingsError(*problems)
     return settings, model
 
 
-def _length_problems(name: str, settings: Any, limits: "TrainedLimits") -> list[str]:
+def unused_options(start: Start, folder: Path, settings: "StageSettings") -> list[str]:
+    """Options of new encoders that were given, but say nothing of a trained model, such as `--layers 2`.
+
+    Args:
+        start: The model, and the options.
+        folder: Folder of the trained model.
+        settings: Of the stage; with `adapter: merge`, the rank is that of the new adapter.
+    """
+    options = {"--memory-tokens": start.memory_tokens, "--layers": start.layers, "--max-length": start.max_length}
+    renewed = getattr(settings, "adapter", "keep") == "merge" and any(folder.glob("**/adapter"))
+    if not (renewed and start.rank):
+        options["--rank"] = start.rank
+    return [f"{name} {value}" for name, value in options.items() if value is not None]
+
+
+def _length_problems(name: str, max_tokens: Any, limits: "TrainedLimits") -> list[str]:
     """A message if the texts of stage 1 are longer than the model's input."""
     memory = 0 if name == "mntp" else limits.memory_tokens
-    if name not in ("compression", "mntp") or settings is None or settings.max_tokens + memory <= limits.max_length:
+    if not isinstance(max_tokens, int) or max_tokens + memory <= limits.max_length:
         return []
     beside = f" and {memory} memory tokens exceed" if memory else " exceeds"
-    return [f"{name} settings: max_tokens {settings.max_tokens}{beside} the model's max_length {limits.max_length}"]
+    return [f"{name} settings: max_tokens {max_tokens}{beside} the model's max_length {limits.max_length}"]
 
 
 def _values(name: str, file: Path | None, fields: Sequence[str], paper: bool) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Settings objects from YAML; every error names the file and the field."""
 
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,8 @@ from llm2comp.errors import SettingsError, one_line
 __all__ = ["build_settings", "parse_yaml", "read_fields", "read_text_file", "to_settings"]
 
 _Settings = TypeVar("_Settings")
+_NEAR = 0.65
+"""Least likeness of a known field to an unknown one: `warmup` is `warmup_steps`, and `loss` is not `log_steps`."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,34 +93,51 @@ def to_settings(kind: type[_Settings], values: Any, *, where: str) -> _Settings:
 
 
 def build_settings(kind: type[_Settings], values: Any, where: str, problems: list[str]) -> _Settings | None:
-    """A settings object as `to_settings` makes it; None if it has problems, which are appended."""
+    """A settings object as `to_settings` makes it; None if it has problems, which are appended.
+
+    Fields that are right are checked against each other even if others are not, so that one run names all mistakes.
+    """
     if not isinstance(values, Mapping):
         problems.append(f"{where}: expected fields with values, found {type(values).__name__}")
         return None
     before = len(problems)
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    problems += [_unknown(str(name), list(known), where) for name in values if name not in known]
+    unknown = [str(name) for name in values if name not in known]
+    problems += [_unknown(name, list(known), where) for name in unknown]
     needed = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
     if missing := sorted(needed - set(values)):
         problems.append(f"{where}: {', '.join(missing)} must be given")
-    converted = {
-        name: _convert(value, hints[name], f"{where}: {name}", problems)
-        for name, value in values.items()
-        if name in known
-    }
-    if len(problems) > before:
+    converted, wrong = dict[str, Any](), [name for each in unknown for name in _near(each, list(known))]
+    for name in (name for name in values if name in known):
+        faults = len(problems)
+        converted[name] = _convert(values[name], hints[name], f"{where}: {name}", problems)
+        if len(problems) > faults:
+            wrong.append(name)
+            del converted[name]
+    if not needed <= converted.keys():
         return None
     try:
-        return kind(**converted)
+        settings = kind(**converted)
     except SettingsError as error:
-        problems += [each if each.startswith(where) else f"{where}: {each}" for each in error.problems]
-        return None
+        contradictions = (each for each in error.problems if not _mentions(each, wrong))
+        problems += [each if each.startswith(where) else f"{where}: {each}" for each in contradictions]
+    return settings if len(problems) == before else None
+
+
+def _mentions(problem: str, names: Sequence[str]) -> bool:
+    """Whether a message is about one of the fields."""
+    return any(re.search(rf"\b{re.escape(name)}\b", problem) for name in names)
+
+
+def _near(name: str, known: list[str]) -> list[str]:
+    """The known field that an unknown one probably means, if any."""
+    return get_close_matches(name, known, n=1, cutoff=_NEAR)
 
 
 def _unknown(name: str, known: list[str], where: str) -> str:
     """Message about an unknown field, with the nearest known one, or all if none is near."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = _near(name, known)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
     return f"{where}: unknown field {name}; {hint}"
 

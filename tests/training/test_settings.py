@@ -182,3 +182,19 @@ def test_settings_load_nothing_heavy() -> None:
     code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_fields_that_are_right_are_checked_beside_others_that_are_not() -> None:
+    values = {**STAGE, "pair": ["p"], "warmup_steps": 800, "micro_batch": 64, "temperature": "hot", "loss": "ctkd"}
+    with pytest.raises(SettingsError) as refused:
+        to_settings(ContrastiveSettings, values, where="here")
+    problems = [problem.split(";")[0] for problem in refused.value.problems]
+    assert problems == [
+        "here: unknown field pair",
+        "here: unknown field loss",
+        "here: temperature is 'hot'",
+        "here: warmup_steps 800 must be below steps 10",
+        "here: micro_batch 64 must be between 1 and batch_size 8",
+    ], "and that there are no pairs follows from the first"
+    assert "unknown field pair; did you mean pairs?" in refused.value.problems[0]
+    assert "unknown field loss; known: steps, " in refused.value.problems[1]

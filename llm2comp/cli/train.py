@@ -11,12 +11,14 @@ import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.mine_negatives import NegativesFromLabel, mine_negatives
-from llm2comp.cli.train_stage import Start, read_stage
+from llm2comp.cli.train_stage import Start, read_stage, unused_options
 
 if TYPE_CHECKING:
     from llm2comp.training.settings import ModelSettings, StageSettings
 
 __all__ = ["register"]
+
+_logger = logging.getLogger(__name__)
 
 Output = Annotated[
     Path,
@@ -59,7 +61,10 @@ Paper = Annotated[
     bool, typer.Option("--paper", help="Take the paper's values (recipe llama-2-7b-paper) for fields not given.")
 ]
 Memory = Annotated[
-    int, typer.Option("--memory-tokens", help="Number of memory tokens, when starting from a language model.")
+    int | None,
+    typer.Option(
+        "--memory-tokens", help="Number of memory tokens, when starting from a language model.", show_default="8"
+    ),
 ]
 Length = Annotated[
     int | None,
@@ -70,8 +75,13 @@ Length = Annotated[
     ),
 ]
 Rank = Annotated[
-    int,
-    typer.Option("--rank", help="Rank of the LoRA adapter, when starting from a language model; 0 trains all weights."),
+    int | None,
+    typer.Option(
+        "--rank",
+        help="Rank of the LoRA adapter, when starting from a language model, or of the new one of `adapter: merge`; 0 "
+        "trains all weights.",
+        show_default="16",
+    ),
 ]
 Layers = Annotated[
     int | None,
@@ -110,8 +120,8 @@ def compress(
     settings: Settings = None,
     field: Field = None,
     paper: Paper = False,
-    memory_tokens: Memory = 8,
-    rank: Rank = 16,
+    memory_tokens: Memory = None,
+    rank: Rank = None,
     layers: Layers = None,
     max_length: Length = None,
     weights: Weights = "float32",
@@ -137,16 +147,18 @@ def mntp(
     settings: Settings = None,
     field: Field = None,
     paper: Paper = False,
-    rank: Rank = 16,
+    rank: Rank = None,
+    layers: Layers = None,
     max_length: Length = None,
+    weights: Weights = "float32",
     check: Check = False,
 ) -> None:
     """LLM2Vec's stage 1: the state before a masked token predicts it; texts are then the mean of their tokens.
 
     The fields are those of stage 1, and mask_share, treatment and mask_token. Stages 2 and 3 train the model further as
-    they do others, and `llm2comp eval text-mean:DIR/model` scores it.
+    they do others, and `llm2comp eval -m text-mean:DIR/model` scores it.
     """
-    start = Start(model, 1, rank, None, max_length, "float32")
+    start = Start(model, 1, rank, layers, max_length, weights)
     sources = {"corpora": corpus, "heldout": heldout}
     _stage("mntp", start, read_stage("mntp", start, settings, field or [], sources, paper=paper), output, check)
 
@@ -163,8 +175,8 @@ def unsupervised(
     settings: Settings = None,
     field: Field = None,
     paper: Paper = False,
-    memory_tokens: Memory = 8,
-    rank: Rank = 16,
+    memory_tokens: Memory = None,
+    rank: Rank = None,
     layers: Layers = None,
     max_length: Length = None,
     weights: Weights = "float32",
@@ -192,8 +204,8 @@ def supervised(
     settings: Settings = None,
     field: Field = None,
     paper: Paper = False,
-    memory_tokens: Memory = 8,
-    rank: Rank = 16,
+    memory_tokens: Memory = None,
+    rank: Rank = None,
     layers: Layers = None,
     max_length: Length = None,
     weights: Weights = "float32",
@@ -210,7 +222,8 @@ def recipe(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|FILE", help="Bundled recipe (llama-2-7b-paper, qwen3-0.6b, llm2comp-tiny) or YAML file."
+            metavar="NAME|FILE",
+            help="Bundled recipe (llama-2-7b-paper, llm2comp-small, llm2comp-tiny, qwen3-0.6b) or YAML file.",
         ),
     ],
     output: Annotated[
@@ -302,8 +315,18 @@ def _trainer(name: str, start: Start, settings: Any, model: "ModelSettings") -> 
     if name == "mntp" or text_mean.is_file():
         from llm2comp_benchmarks.systems.mntp.train import train_mntp, train_text_mean
 
-        train: Any = train_mntp if name == "mntp" else train_text_mean
-        previous = start.model if name == "mntp" else Path(start.model)
-        return lambda output: train(previous, output, settings, model)
-    first = starting_point(model, start.model, find_trained(start.model), settings)
+        if name == "mntp":
+            return lambda output: train_mntp(start.model, output, settings, model, final=True)
+        _name_unused(start, Path(start.model), settings)
+        return lambda output: train_text_mean(Path(start.model), output, settings, model, final=True)
+    trained = find_trained(start.model)
+    if trained is not None:
+        _name_unused(start, trained, settings)
+    first = starting_point(model, start.model, trained, settings)
     return lambda output: run_stage(name, settings, output, first, model, final=True)
+
+
+def _name_unused(start: Start, trained: Path, settings: "StageSettings") -> None:
+    """Logs the options that a trained model does not take."""
+    if (unused := unused_options(start, trained, settings)) and _is_main_process():
+        _logger.warning("%s is trained already and stays as it is made; not used: %s", start.model, ", ".join(unused))

@@ -5,14 +5,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 import llm2comp
-from tests.training.tiny import BACKBONE, environment, text, write_corpus, write_pairs, write_recipe
+from llm2comp.cli.train_stage import Start, unused_options
+from llm2comp.training.settings import ContrastiveSettings
+from tests.training.tiny import BACKBONE, environment, small_model, text, write_corpus, write_pairs, write_recipe
 
 Command = Callable[..., Any]
 FEW = (
@@ -369,3 +374,44 @@ def test_the_ablation_is_a_command(llm2comp_command: Command, tmp_path: Path) ->
     assert "pretexts mlm: the plan has distillation, continuation" in ran.err
     ran = llm2comp_command("bench", "ablation", "huge", *arguments)
     assert "no ablation 'huge'" in ran.err
+
+
+def test_options_of_new_encoders_are_named_if_a_trained_model_does_not_take_them(
+    llm2comp_command: Command, tmp_path: Path
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 12)
+    small_model(adapter=None).save(tmp_path / "model")
+    command = ("train", "supervised", tmp_path / "model", "-p", pairs, *FEW)
+    assert "not used" not in llm2comp_command(*command, "-o", tmp_path / "1").err
+    options = ("--memory-tokens", 2, "--layers", 1, "--max-length", 40, "--rank", 4)
+    ran = llm2comp_command(*command, "-o", tmp_path / "2", *options)
+    assert ran.code == 0, ran.err
+    unused = "--memory-tokens 2, --layers 1, --max-length 40, --rank 4"
+    assert f"{tmp_path / 'model'} is trained already and stays as it is made; not used: {unused}" in ran.err
+
+
+def test_the_rank_of_a_merged_adapters_successor_is_used(tmp_path: Path) -> None:
+    small_model().save(tmp_path)
+    settings = ContrastiveSettings(steps=1, batch_size=2, learning_rate=1.0, pairs=("p",), adapter="merge")
+    assert unused_options(Start(str(tmp_path), None, 4, None, None, "float32"), tmp_path, settings) == []
+    assert unused_options(Start(str(tmp_path), None, 0, None, None, "float32"), tmp_path, settings) == ["--rank 0"]
+    keep = replace(settings, adapter="keep")
+    assert unused_options(Start(str(tmp_path), None, 4, None, None, "float32"), tmp_path, keep) == ["--rank 4"]
+
+
+def test_mntp_takes_layers_and_the_precision_of_its_weights(
+    llm2comp_command: Command, corpus: Path, tmp_path: Path
+) -> None:
+    shape = ("--rank", 0, "--layers", 1, "--max-length", 64, "--weights", "bfloat16")
+    short = ("--set", "max_tokens=40", "--set", "min_characters=100")
+    first = llm2comp_command("train", "mntp", BACKBONE, "-o", tmp_path / "1", "-c", corpus, *shape, *short, *FEW)
+    assert first.code == 0, first.err
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 12)
+    command = ("train", "supervised", tmp_path / "1" / "model", "-o", tmp_path / "2", "-p", pairs, *FEW)
+    second = llm2comp_command(*command, "--weights", "bfloat16")
+    assert second.code == 0, second.err
+    for folder in "12":
+        (file,) = (tmp_path / folder / "model").rglob("backbone/*.safetensors")
+        weights = load_file(file)
+        assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+        assert not [name for name in weights if ".layers.1." in name]

@@ -14,7 +14,9 @@ from llm2comp_benchmarks.systems.mntp.objective import MntpSettings, train_maske
 __all__ = ["save_untrained_text_mean", "train_mntp", "train_text_mean"]
 
 
-def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model: ModelSettings) -> Path:
+def train_mntp(
+    backbone: str | Path, output: Path, settings: MntpSettings, model: ModelSettings, *, final: bool = False
+) -> Path:
     """Trains a language model by MNTP, unless it is finished; an interrupted run resumes where it stopped.
 
     Args:
@@ -22,7 +24,8 @@ def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model
         output: Folder of checkpoints, `metrics.jsonl` and the finished `model/`.
         settings: `mntp_like(stage)` has the budget of a compression stage: the same texts in the same order, and as
             many updates.
-        model: Adapter, max_length and query_instruction, as for models with memory tokens.
+        model: Adapter, layers, max_length and query_instruction, as for models with memory tokens.
+        final: Whether the model is saved in the precision of `model.weights`; else as it was trained.
 
     Returns:
         Folder of the finished model, for `load_text_mean` and `train_text_mean`.
@@ -39,10 +42,13 @@ def train_mntp(backbone: str | Path, output: Path, settings: MntpSettings, model
         model,
         lambda start: train_masked(start, settings, output),
         mark=TEXT_MEAN_FILE,
+        weights=model.weights if final else None,
     )
 
 
-def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings, model: ModelSettings) -> Path:
+def train_text_mean(
+    previous: Path, output: Path, settings: ContrastiveSettings, model: ModelSettings, *, final: bool = False
+) -> Path:
     """Trains a text-mean model in stage 2 (settings with corpora) or 3 (with pairs), as models with memory tokens are.
 
     Args:
@@ -51,6 +57,7 @@ def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings,
         settings: As for models with memory tokens. Lengths are counted in tokens of the model's input, which has no
             memory tokens here.
         model: Its adapter is the new one of `adapter: merge`.
+        final: As `train_mntp`.
 
     Returns:
         Folder of the finished model.
@@ -68,6 +75,7 @@ def train_text_mean(previous: Path, output: Path, settings: ContrastiveSettings,
         model,
         lambda start: train_contrastive(start, settings, output, fresh_adapter=model.adapter),
         mark=TEXT_MEAN_FILE,
+        weights=model.weights if final else None,
     )
 
 

@@ -28,6 +28,7 @@ from llm2comp.training.fresh_layers import restart_encoder
 from llm2comp.training.loop import rows_at_once, train_in_float32, training_mode
 from llm2comp.training.memory import BatchMemory, fit, step_memory
 from llm2comp.training.objectives import cross_entropy, distillation
+from llm2comp.training.run_rows import check_rows
 from llm2comp.training.settings import CompressionSettings, Objective
 from llm2comp.training.splits import Splits, read_splits
 from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, concatenate, token_arguments
@@ -71,6 +72,7 @@ def train_compression(
     train_in_float32(model)
     encoder.backbone.check_head()
     texts, heldout = read_splits(encoder, settings)
+    check_rows(output, {"texts": texts.row_set}, settings.steps)
     settings = fit(settings, batch_memory(encoder, settings, texts, bfloat16=arguments.bf16))
     with training_mode(model, settings):
         TokenTrainer(

@@ -27,6 +27,7 @@ from llm2comp.training.batches import RunBatches
 from llm2comp.training.contrastive_data import ContrastiveData, read_data, sample_texts
 from llm2comp.training.loop import StageMixin, rows_at_once, train_in_float32, trainer_arguments, training_mode
 from llm2comp.training.memory import BatchMemory, fit, most_tokens, step_memory
+from llm2comp.training.run_rows import check_rows
 from llm2comp.training.settings import ContrastiveSettings
 
 __all__ = ["batch_memory", "contrastive_loss", "length_limits", "train_contrastive"]
@@ -58,6 +59,7 @@ def train_contrastive(
         TrainingError: If the loss is not finite.
     """
     data = read_data(settings, model.prompts.get("query") or "")
+    check_rows(output, data.row_sets, settings.steps)
     limits = length_limits(model.memory_tokens, settings)
     backbone = model.encoder.backbone
     if settings.embedding_learning_rate is not None and backbone.has_adapter:

@@ -4,6 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.batches import enough_rows
 from llm2comp.training.pairs.sentences import split_sentences
+from llm2comp.training.run_rows import RowSet
 from llm2comp.training.settings import ContrastiveSettings
 from llm2comp.training.sources import training_documents
 
@@ -24,6 +26,7 @@ __all__ = ["ContrastiveData", "distinct_sentences", "SampledTexts", "read_data",
 
 _SENTENCE_WORDS = (5, 60)
 _SAMPLED_ROWS = 200
+_DIGESTED_ROWS = 1000
 _logger = logging.getLogger(__name__)
 
 
@@ -33,6 +36,20 @@ class ContrastiveData(NamedTuple):
     training: DatasetDict
     heldout: DatasetDict | None
     prompts: dict[str, dict[str, str]]
+
+    @property
+    def row_sets(self) -> dict[str, RowSet]:
+        """The training rows as those of a run."""
+        return {name: RowSet(len(rows), partial(_digest, rows)) for name, rows in self.training.items()}
+
+
+def _digest(rows: Dataset, count: int) -> str:
+    """Digest of the texts of the first rows."""
+    digest = blake2b(digest_size=16)
+    for batch in rows.select(range(count)).iter(_DIGESTED_ROWS):
+        for name in sorted(batch):
+            digest.update("\0".join(batch[name]).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def read_data(settings: ContrastiveSettings, query_instruction: str) -> ContrastiveData:

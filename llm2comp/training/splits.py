@@ -4,6 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.training.batches import HELDOUT_ROWS, enough_rows
+from llm2comp.training.run_rows import RowSet
 from llm2comp.training.settings import CompressionSettings
 from llm2comp.training.sources import training_documents
 
@@ -131,6 +133,17 @@ class Splits(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    @property
+    def row_set(self) -> RowSet:
+        """The texts as rows of a run."""
+        return RowSet(len(self), self._digest)
+
+    def _digest(self, count: int) -> str:
+        digest = blake2b(digest_size=16)
+        for tokens in self._tokens[:count]:
+            digest.update(tokens.tobytes() + b"|")
+        return digest.hexdigest()
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         if self._settings.objective == "reconstruction":

@@ -1,5 +1,6 @@
 """A finished run goes on with more updates than before, and its model has the same weights wherever it is saved."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import yaml
 
 import llm2comp
 from llm2comp.errors import SettingsError
+from llm2comp.training.compression import train_compression
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.recipe import run_recipe, run_stage, starting_point
 from llm2comp.training.recipe_file import read_recipe
 from llm2comp.training.settings import ContrastiveSettings, ModelSettings
 from tests.paths import BACKBONE
-from tests.training.tiny import LORA, supervised, write_pairs
+from tests.training.tiny import LORA, compression, small_model, supervised, text, write_corpus, write_pairs
 
 MODEL = ModelSettings(backbone=str(BACKBONE), memory_tokens=2, max_length=64, adapter=LORA)
 
@@ -89,3 +91,32 @@ def test_a_recipe_with_more_updates_in_its_last_stage_makes_a_new_result(tmp_pat
     assert after != before
     assert (fingerprint(run / "model-2"), fingerprint(run / "supervised" / "model-2")) == (before, before)
     assert steps_of(run / "supervised") == [1, 2, 3, 4]
+
+
+def test_a_run_does_not_go_on_with_other_pairs(tmp_path: Path) -> None:
+    pairs, folder = write_pairs(tmp_path / "pairs.jsonl", 40), tmp_path / "run"
+    fields: dict[str, Any] = {"heldout_rows": 0, "save_steps": 2}
+    train(supervised(pairs, steps=4, **fields), folder)
+    shutil.rmtree(folder / "model")  # as if it had been killed before
+    lines = pairs.read_text().splitlines(keepends=True)
+    pairs.write_text("".join([*lines, lines[0]]))
+    with pytest.raises(SettingsError, match="run was begun with other data: pairs had 40 rows, now 41. Give the same"):
+        train(supervised(pairs, steps=4, **fields), folder)
+    pairs.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    with pytest.raises(SettingsError, match="the rows of pairs are others"):
+        train(supervised(pairs, steps=4, **fields), folder)
+    pairs.rename(tmp_path / "others.jsonl")
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 45)
+    train(supervised(pairs, steps=6, **fields), folder)
+    assert steps_of(folder) == list(range(1, 7)), "more updates may have more rows behind those of before"
+
+
+def test_a_run_does_not_go_on_with_other_texts(tmp_path: Path) -> None:
+    folder, fields = tmp_path / "run", {"batch_size": 2, "save_steps": 1}
+    texts = [text(number, 60) for number in range(12)]
+    corpus = write_corpus(tmp_path / "corpus.jsonl", texts)
+    train_compression(small_model(), compression(corpus, steps=2, **fields), folder)
+    train_compression(small_model(), compression(corpus, steps=3, **fields), folder)
+    write_corpus(corpus, texts[1:])
+    with pytest.raises(SettingsError, match="run was begun with other data: the rows of texts are others"):
+        train_compression(small_model(), compression(corpus, steps=3, **fields), folder)

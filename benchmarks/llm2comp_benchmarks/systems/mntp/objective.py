@@ -28,6 +28,7 @@ from llm2comp.training.fresh_layers import restart_encoder
 from llm2comp.training.loop import rows_at_once, train_in_float32, training_mode
 from llm2comp.training.memory import BatchMemory, fit, step_memory
 from llm2comp.training.objectives import cross_entropy
+from llm2comp.training.run_rows import check_rows
 from llm2comp.training.settings import CompressionSettings
 from llm2comp.training.splits import read_splits
 from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, concatenate, token_arguments
@@ -196,6 +197,7 @@ def train_masked(
     train_in_float32(model)
     encoder.backbone.check_head()
     texts, heldout = read_splits(encoder, settings)
+    check_rows(output, {"texts": texts.row_set}, settings.steps)
     rows = RunRows(texts, length=settings.steps * settings.batch_size, seed=settings.seed)
     masked = MaskedTexts(texts, encoder, settings, seed=settings.seed)
     settings = fit(settings, batch_memory(encoder, settings, masked, bfloat16=arguments.bf16))

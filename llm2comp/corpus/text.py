@@ -21,6 +21,7 @@ from llm2comp.errors import CorpusError
 
 __all__ = [
     "COMPRESSED_SUFFIXES",
+    "NAME_ENCODING",
     "NOT_UTF8",
     "STANDARD_INPUT",
     "open_binary",
@@ -33,7 +34,8 @@ __all__ = [
 
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
 STANDARD_INPUT = Path("-")
-NOT_UTF8 = "not UTF-8; convert the file with iconv, or name its encoding (--encoding NAME)"
+NAME_ENCODING = ", or name its encoding (--encoding NAME)"
+NOT_UTF8 = f"not UTF-8; convert the file with iconv{NAME_ENCODING}"
 
 _FIRST_LINE_BYTES = 2**20  # without a line feed in them, but with a carriage return, carriage returns end the lines
 _ZSTD_INPUT_BYTES = 16 * 1024  # small, because repetitive text can expand a thousandfold

@@ -1,6 +1,7 @@
 """Rows of a training file as fields by column, whatever the format: JSON lines, CSV, TSV or parquet."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from llm2comp.corpus.report import OnError, Report, choose_report
 from llm2comp.corpus.scalars import is_missing
 from llm2comp.corpus.table import delimiter_of, read_table
 from llm2comp.corpus.table_format import TableFormat
-from llm2comp.corpus.text import uncompressed_name
+from llm2comp.corpus.text import NAME_ENCODING, uncompressed_name
+from llm2comp.corpus.training_columns import PASSAGES, QUERY
 
 __all__ = ["JSON_SUFFIXES", "TABLE_SUFFIXES", "read_fields"]
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _PARQUET = ".parquet"
-_ANY_NAMES = Columns(values=frozenset(), ids=frozenset(), without_header={}, groups=())
-"""No name of a column is known, so the first line of a table is its header."""
+_NAMES = frozenset((*QUERY, *PASSAGES, "positive", "positives", "pos", "negative", "negatives", "neg"))
+_COLUMNS = Columns(values=_NAMES, ids=frozenset(), without_header={}, groups=())
+"""What shows the separator of a table; its first line is its header in any case."""
 
 
 def read_fields(
@@ -37,14 +40,19 @@ def read_fields(
     Raises:
         CorpusError: The file cannot be read, or a row is malformed and `on_error` is "raise".
     """
-    path = Path(path)
+    path, report = Path(path), choose_report(on_error, on_skip)
     delimiter = delimiter_of(path)
     if Path(uncompressed_name(path)).suffix.lower() == _PARQUET:
-        rows: Iterator[tuple[int, dict[str, Any]]] = read_parquet(path, choose_report(on_error, on_skip))
+        rows: Iterator[tuple[int, dict[str, Any]]] = read_parquet(path, report)
     elif delimiter is not None:
-        cells = read_table(path, delimiter, choose_report(on_error, on_skip), _ANY_NAMES, TableFormat())
+        cells = read_table(path, delimiter, report, _COLUMNS, TableFormat())
         rows = ((number, {name: text or None for name, text in fields.items()}) for number, fields in cells)
     else:
-        rows = read_json_lines(path, on_error=on_error, on_skip=on_skip)
+        rows = read_json_lines(path, on_error="skip", on_skip=partial(_report_line, report))
     for number, fields in rows:
         yield number, {name: value for name, value in fields.items() if not is_missing(value)}
+
+
+def _report_line(report: Report, message: str) -> None:
+    """Reports a malformed line; commands that read training files have no option for an encoding."""
+    report(message.replace(NAME_ENCODING, ""))

@@ -239,6 +239,10 @@ class StageMixin(Trainer):
         resuming.addFilter(_is_no_comparison)
         try:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (KeyboardInterrupt, SystemExit):
+            self._bar.close()
+            self._report_interruption()
+            raise
         finally:
             resuming.removeFilter(_is_no_comparison)
             self._bar.close()
@@ -357,6 +361,15 @@ class StageMixin(Trainer):
         raise TrainingError(
             f"{reason} at step {step} on texts {texts}; {self._kept()}. Lower learning_rate or set precision: float32"
         )
+
+    def _report_interruption(self) -> None:
+        """Logs where the run was stopped, and from where the same command goes on."""
+        checkpoint = last_checkpoint(self.folder)
+        kept = f"goes on from {checkpoint}" if checkpoint else "begins again, for no checkpoint had been written"
+        if self.is_world_process_zero():
+            _logger.info(
+                "interrupted after step %d of %d; the same command %s", self.state.global_step, self.stage.steps, kept
+            )
 
     def _kept(self) -> str:
         """What remains of the run."""

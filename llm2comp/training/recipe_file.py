@@ -32,7 +32,7 @@ class Recipe:
     """Settings of a model and its stages, in the order they run; stages that are None are left out."""
 
     name: str
-    """Name of the recipe."""
+    """Name of the recipe; in a file, the file's without its suffix if it has none."""
     about: str
     """Description of the model, and of where the recipe differs from its source."""
     model: ModelSettings
@@ -116,6 +116,7 @@ def read_recipe(
     values = _values(name_or_file, places)
     problems: list[str] = []
     if isinstance(values, Mapping):
+        values = {"name": Path(where).stem, "about": "", **values}
         values, lengths = fill_recipe(values)
         problems += [f"{where}: {problem}" for problem in (*lengths, *_pairs_problems(values, places))]
         if sources:

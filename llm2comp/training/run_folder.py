@@ -74,11 +74,16 @@ def sole_user(folder: Path) -> Iterator[None]:
     """Locks a folder against other runs.
 
     Raises:
-        TrainingError: If another run uses it.
+        TrainingError: If another run uses it, or it cannot be made.
         ModelFolderError: If its name is not UTF-8, so that no model can be saved there.
     """
     check_name(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: cannot be made a folder of a run ({error.strerror}); give another output folder"
+        ) from error
     if not processes().is_main_process:
         yield
         return

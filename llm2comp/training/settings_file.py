@@ -17,6 +17,8 @@ __all__ = ["build_settings", "parse_yaml", "read_fields", "read_text_file", "to_
 _Settings = TypeVar("_Settings")
 _NEAR = 0.65
 """Least likeness of a known field to an unknown one: `warmup` is `warmup_steps`, and `loss` is not `log_steps`."""
+_BEGINNING = 4
+"""Least length of an unknown field of which a known one may begin with it: `memory` is `memory_tokens`."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -98,7 +100,8 @@ def build_settings(kind: type[_Settings], values: Any, where: str, problems: lis
     Fields that are right are checked against each other even if others are not, so that one run names all mistakes.
     """
     if not isinstance(values, Mapping):
-        problems.append(f"{where}: expected fields with values, found {type(values).__name__}")
+        content = "nothing" if values is None else type(values).__name__
+        problems.append(f"{where}: expected fields with values, found {content}")
         return None
     before = len(problems)
     hints = get_type_hints(kind)
@@ -131,8 +134,9 @@ def _mentions(problem: str, names: Sequence[str]) -> bool:
 
 
 def _near(name: str, known: list[str]) -> list[str]:
-    """The known field that an unknown one probably means, if any."""
-    return get_close_matches(name, known, n=1, cutoff=_NEAR)
+    """The known field that an unknown one probably means, if any: one that is alike, or begins with it."""
+    begun = [field for field in known if len(name) >= _BEGINNING and field.startswith(name.lower())]
+    return get_close_matches(name, known, n=1, cutoff=_NEAR) or begun[:1]
 
 
 def _unknown(name: str, known: list[str], where: str) -> str:
@@ -166,7 +170,8 @@ def _convert(value: Any, hint: Any, where: str, problems: list[str]) -> Any:
             pass
     if _fits(value, hint):
         return value
-    problems.append(f"{where} is {value!r}; expected {_kind(hint)}")
+    example = f", such as [{value!r}]" if origin is tuple and isinstance(value, str) else ""
+    problems.append(f"{where} is {value!r}; expected {_kind(hint)}{example}")
     return None
 
 

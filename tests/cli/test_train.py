@@ -311,6 +311,7 @@ def test_mistakes_are_all_named_each_on_its_line(
     lines = ran.err.splitlines()
     assert lines[0] == f"llm2comp: error: {len(lines) - 1} mistakes"
     assert sorted(line.split(";")[0] for line in lines[1:]) == [
+        "  compression settings: batch_size is 0",
         "  compression settings: unknown field warmup",
         "  heldout: no file or folder 'nowhere.jsonl'",
         "  model: max_length 5000 exceeds the language model's own maximum, 1024",

@@ -218,3 +218,17 @@ def test_a_row_without_known_columns_names_those_it_has(tmp_path: Path) -> None:
     path = write(tmp_path / "half.jsonl", {"query": "q", "Antwort": "p"})
     with pytest.raises(CorpusError, match=r"half\.jsonl:1: no positive: .*: query, Antwort"):
         read_triples(path)
+
+
+def test_semicolons_are_seen_where_texts_have_commas(tmp_path: Path) -> None:
+    path = tmp_path / "semi.csv"
+    path.write_text("anchor;positive\na, b, c;d\ne;f, g\n")
+    (triples,) = read_triples(path)
+    assert rows_of(triples) == [("a, b, c", "d"), ("e", "f, g")]
+
+
+def test_another_encoding_is_told_without_an_option_that_training_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes('{"query": "café", "positive": "p"}\n'.encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"latin\.jsonl:1: not UTF-8 \(byte 0xe9 .*iconv$"):
+        read_triples(path)

@@ -146,6 +146,39 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     assert not (tmp_path / "checkpoint-4").exists()
 
 
+@pytest.mark.parametrize(
+    ("step", "message"), [(1, "begins again, for no checkpoint"), (3, "goes on from {folder}/checkpoint-2")]
+)
+def test_an_interrupted_run_says_from_where_it_goes_on(
+    step: int,
+    message: str,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == step:
+                raise KeyboardInterrupt
+
+    caplog.set_level("INFO", logger="llm2comp.training.loop")
+    at_start(monkeypatch, Stop())
+    with pytest.raises(KeyboardInterrupt):
+        train_compression(small_model(), compression(corpus, save_steps=2), tmp_path)
+    expected = message.format(folder=tmp_path)
+    assert f"interrupted after step {step} of 4; the same command {expected}" in caplog.text
+
+
+def test_a_file_in_place_of_the_output_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(TrainingError, match=r"file: cannot be made a folder of a run \(File exists\); give another"),
+        sole_user(tmp_path / "file"),
+    ):
+        pass
+
+
 def test_a_disk_without_space_is_named(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(folder: Path) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 90304 vs 90196")

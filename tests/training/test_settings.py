@@ -197,4 +197,6 @@ def test_fields_that_are_right_are_checked_beside_others_that_are_not() -> None:
         "here: micro_batch 64 must be between 1 and batch_size 8",
     ], "and that there are no pairs follows from the first"
     assert "unknown field pair; did you mean pairs?" in refused.value.problems[0]
+    with pytest.raises(SettingsError, match=r"unknown field memory; did you mean memory_tokens\?"):
+        to_settings(ModelSettings, {"memory": 4}, where="here")
     assert "unknown field loss; known: steps, " in refused.value.problems[1]

@@ -159,9 +159,9 @@ class Rates:
         chosen = random.Random(0).choices(texts, lengths, k=_ENCODED_TEXTS)
         model = self._model("memory")
         with quiet("llm2comp.model", logging.ERROR):  # texts are cut, as they are when they are measured
-            model.encode_document(chosen[:2])  # the first pass compiles
+            model.encode_document(chosen[:2], show_progress_bar=False)  # the first pass compiles
             begun = time.perf_counter()
-            model.encode_document(chosen, batch_size=64)
+            model.encode_document(chosen, batch_size=64, show_progress_bar=False)
             seconds = time.perf_counter() - begun
         return seconds / sum(min(len(text), most) for text in chosen)
 

@@ -22,7 +22,7 @@ from llm2comp_indexes.change.update import AddReport, add_documents
 from llm2comp_indexes.distributed.dataset import encode_dataset
 from llm2comp_indexes.distributed.encode import encode_on_ray
 from llm2comp_indexes.distributed.report import ClusterReport
-from llm2comp_indexes.distributed.run import ClusterOptions
+from llm2comp_indexes.distributed.request import ClusterOptions
 from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.export.run import ExportReport, export_index
 from llm2comp_indexes.format.verify import verify_index

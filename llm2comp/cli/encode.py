@@ -39,6 +39,7 @@ from llm2comp.cli.index_options import (
     encoder_options,
     field_names,
 )
+from llm2comp.cli.index_push import note_others
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 from llm2comp.errors import quote_path
@@ -127,6 +128,18 @@ def encode(
             help="With --on ray: a shard for `index build --vectors`, or Parquet files of id, vector and metadata.",
         ),
     ] = "shards",
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With --on ray: a table that gets the rows too, as `index push` writes it. Actors write what they "
+            "encode to postgresql:// and qdrant://; the command itself writes lancedb://, qdrant+file:// and milvus:// "
+            "at the end.",
+        ),
+    ] = None,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="With --to: delete rows from the table that the corpus does not have.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode a corpus, or one shard of it; `index build --vectors DIR` joins the shards.
@@ -137,11 +150,13 @@ def encode(
     """
     from llm2comp.corpus.size import estimate_documents
     from llm2comp_indexes import ClusterOptions, IndexOptions, encode_on_ray, encode_shard, parse_part
+    from llm2comp_indexes.stores.url import parse_store_url
 
     fields = field_names(id_field, title_field, text_field, metadata_fields)
     layout = check_layout(separator, encoding)
-    _check_cluster_options(on, ray_address, actors, gpus_per_actor, output_format, shard)
+    _check_cluster_options(on, ray_address, actors, gpus_per_actor, output_format, shard, to, sync=sync)
     with wrong_usage():
+        url = parse_store_url(to) if to is not None else None
         part = parse_part(shard)
         cluster = ClusterOptions(ray_address, actors, gpus_per_actor)
         chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
@@ -173,6 +188,8 @@ def encode(
                 model=model,
                 options=options,
                 progress=progress.phase,
+                to=url,
+                sync=sync,
                 **reading,
             )
         skips.summarize()
@@ -208,13 +225,25 @@ def _check_cluster_options(
     gpus_per_actor: float | None,
     output_format: str,
     shard: str,
+    to: str | None,
+    *,
+    sync: bool,
 ) -> None:
     """Reports options of a cluster without `--on ray`, and a shard with it, as wrong usage (exit code 2)."""
     if on == "ray":
         if shard != "1/1":
             raise typer.BadParameter("--shard has no use with --on ray, which divides the corpus itself; leave it out")
+        if sync and to is None:
+            raise typer.BadParameter("--sync deletes rows from a table: name it with --to URL, or leave --sync out")
+        if to is not None and output_format == "parquet":
+            raise typer.BadParameter("--to needs texts, which --format parquet leaves out; take --format shards")
         return
+    if to is not None:
+        raise typer.BadParameter(
+            "--to is for a cluster: give --on ray too, or build an index and push it (llm2comp index push)"
+        )
     given = {"--ray-address": ray_address, "--actors": actors, "--gpus-per-actor": gpus_per_actor}
+    given["--sync"] = sync or None
     names = [name for name, value in given.items() if value is not None]
     if output_format != "shards":
         names.append("--format parquet")
@@ -225,8 +254,11 @@ def _check_cluster_options(
 def _print_cluster_report(
     report: "ClusterReport", output: Path, output_format: Literal["shards", "parquet"], *, as_json: bool
 ) -> None:
+    from llm2comp.corpus.report import count_rows
+
+    pushed = report.pushed
     if as_json:
-        print_json({**report._asdict(), "folder": str(report.folder)})
+        print_json({**report._asdict(), "folder": str(report.folder), "pushed": pushed and pushed._asdict()})
         return
     if not report.actors:
         print(f"{report.documents:,} documents, finished already: {report.folder}")
@@ -240,5 +272,11 @@ def _print_cluster_report(
             f"{encoded}, by {report.actors} actor{'s' * (report.actors != 1)}{lost} in {report.seconds:.1f} s ({parts})"
             f"{number}: {report.folder}"
         )
-    if output_format == "shards":
+    if pushed:
+        print(
+            f"{pushed.store}: {count_rows(pushed.rows)}, {pushed.added + pushed.changed:,} of them written and "
+            f"{pushed.deleted:,} others deleted at the end, in {pushed.seconds:.1f} s; counted and compared"
+        )
+        note_others(pushed, "corpus")
+    elif output_format == "shards":
         print(f"Build an index: llm2comp index build --vectors {quote_path(output)} -o INDEX", file=sys.stderr)

@@ -1,6 +1,6 @@
 """`llm2comp index push`: an index as a table of a database."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,7 +8,10 @@ from llm2comp.cli.index_options import AsJson, Folder
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
 
-__all__ = ["push"]
+if TYPE_CHECKING:
+    from llm2comp_indexes import PushReport
+
+__all__ = ["note_others", "push"]
 
 
 def push(
@@ -57,9 +60,14 @@ def push(
         f"{report.store}: {report.rows:,} row{'s' * (report.rows != 1)}, vectors of dimension {report.dimension}: "
         f"{written}{rate}, in {report.seconds:.1f} s; counted and compared"
     )
+    note_others(report, "index")
+
+
+def note_others(report: "PushReport", source: str) -> None:
+    """Prints how many rows of the table are not in the index or corpus, if any are."""
     if report.others:
         one = report.others == 1
         print(
-            f"{report.others:,} row{'' if one else 's'} {'is' if one else 'are'} in the table and not in the index; "
+            f"{report.others:,} row{'' if one else 's'} {'is' if one else 'are'} in the table and not in the {source}; "
             f"--sync deletes {'it' if one else 'them'}"
         )

@@ -68,6 +68,14 @@ def test_a_table_is_searched_like_an_index(
         (("search", "--store", "lancedb://x", "moon", "--threads", "3"), "--threads is for an index (DIR)"),
         (("search", "--store", "lancedb://x", "moon", "--neighbours", "3"), "--neighbours is for an index (DIR)"),
         (("search",), "Missing argument 'DIR'"),
+        (("encode", "x", "-o", "y", "--to", "postgresql://host/db"), "--to is for a cluster: give --on ray too, or"),
+        (("encode", "x", "-o", "y", "--sync"), "--sync is for a cluster: give --on ray too"),
+        (("encode", "x", "-o", "y", "--on", "ray", "--sync"), "--sync deletes rows from a table: name it with --to"),
+        (("encode", "x", "-o", "y", "--on", "ray", "--to", "mysql://me:geheim@host/db"), "mysql:// is no store;"),
+        (
+            ("encode", "x", "-o", "y", "--on", "ray", "--to", "postgresql://host/db", "--format", "parquet"),
+            "--to needs texts, which --format parquet leaves out",
+        ),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], message: str, llm2comp_command: Command) -> None:

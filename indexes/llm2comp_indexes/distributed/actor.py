@@ -1,4 +1,4 @@
-"""The actor that encodes blocks and writes their parts."""
+"""The actor that encodes blocks and writes their parts, and their rows to the table of a store if there is one."""
 
 import os
 import socket
@@ -55,6 +55,7 @@ class BlockEncoder:
                 "the same model on all hosts"
             )
         self._folder = Path(job.folder)
+        self._table = job.table
         self._done = DoneDocuments(Path(job.done)) if job.done else None
         self._encode = RowEncoder(loaded, make_text_of_row(job.options, loaded), batch_size=job.encoder.batch_size)
         self._split = make_splitter(job.options, loaded)
@@ -65,7 +66,8 @@ class BlockEncoder:
 
         Raises:
             IndexFolderError: The host does not see the folder of the parts, or the part cannot be written.
-            SettingsError: The host's model is another one.
+            SettingsError: The host's model is another one, or it has no client of the store.
+            StoreError: The store cannot be reached from the host, or refuses.
         """
         import pyarrow as pa
 
@@ -109,6 +111,8 @@ class BlockEncoder:
             (count.texts, count.cut, count.tokens),
         )
         write_part(path, rows, vectors, facts)
+        if self._table is not None:  # after the part: rows that are not sent are written at the end of the run
+            self._table.write(texts, vectors)
         return facts
 
     def _vectors(self, rows: Sequence[Document]) -> NDArray[np.float32]:

@@ -67,7 +67,7 @@ def connected(address: str | None, *, object_store: int = _OBJECT_STORE) -> Iter
         with _sigterm_kept():
             try:
                 _check_answers(address)
-                with _stderr_closed():  # Ray writes there which level its log has
+                with _stderr_closed(), _arguments_hidden(ray):  # Ray writes there which level its log has
                     _start(ray, address, folder, object_store)
             except Exception as error:  # Ray raises errors of many classes
                 ray.shutdown()
@@ -217,6 +217,17 @@ def _messages_hidden(ray: Any) -> Iterator[None]:
         yield
     finally:
         worker._worker_logs_enabled = before
+
+
+@contextmanager
+def _arguments_hidden(ray: Any) -> Iterator[None]:
+    """Ray shows the command line of a job to everyone, and an address in it may have a password: its name is enough."""
+    utils = ray._private.utils
+    before, utils.get_entrypoint_name = utils.get_entrypoint_name, lambda: Path(sys.argv[0]).name
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = before
 
 
 @contextmanager

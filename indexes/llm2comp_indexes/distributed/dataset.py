@@ -21,12 +21,20 @@ from llm2comp_indexes.distributed.report import (
     check_not_empty,
     check_output,
     finish_run,
-    make_request,
+    finish_table,
+    lacks_table,
 )
-from llm2comp_indexes.distributed.run import ClusterOptions, OutputFormat, look_at_model, make_parts, parts_folder
+from llm2comp_indexes.distributed.request import ClusterOptions, OutputFormat, make_request
+from llm2comp_indexes.distributed.run import (
+    look_at_model,
+    make_parts,
+    parts_folder,
+    prepare,
+)
 from llm2comp_indexes.format.documents import parse_line
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Progress, silent
+from llm2comp_indexes.stores.url import StoreUrl
 
 __all__ = ["encode_dataset"]
 
@@ -50,6 +58,8 @@ def encode_dataset(
     fields: FieldNames | None = None,
     source: str | None = None,
     encoder: EncoderOptions | None = None,
+    to: str | StoreUrl | None = None,
+    sync: bool = False,
 ) -> ClusterReport:
     """Report of the rows of a dataset of Ray Data, encoded as `encode_on_ray` encodes corpora.
 
@@ -70,22 +80,29 @@ def encode_dataset(
         fields: Which columns are id, title, text and metadata, as for `build_index`.
         source: What ids begin with that are made for rows without one; None: `rows`.
         encoder: As for `encode_on_ray`.
+        to: As for `encode_on_ray`.
+        sync: Delete rows from the table that the dataset does not have.
 
     Raises:
         ClusterError: The cluster cannot give what was asked, or failed.
         CorpusError: A row is malformed, or there is none.
         IndexFolderError: The folder holds something else, or cannot be written; or two documents have the same id.
-        SettingsError: Options contradict each other, or the dataset is none.
+        SettingsError: Options contradict each other, the dataset is none, or the store cannot index such vectors.
+        StoreError: As for `encode_on_ray`.
     """
-    request = make_request(output, model, encoder, options, format, cluster, overwrite=overwrite)
+    request = make_request(output, model, encoder, options, format, cluster, overwrite=overwrite, to=to, sync=sync)
     if not hasattr(dataset, "map_batches") or not hasattr(dataset, "context"):
         raise SettingsError(f"dataset is of type {type(dataset).__name__}, expected a ray.data.Dataset")
     if request.cluster.address is not None:
         raise SettingsError("an address is given with a dataset, which is in the cluster of this process; leave it out")
     [made_from] = find_sources([Rows([])], name=source, fields=fields, layout=TableFormat(None, None, None, None))
-    check_output(request)
-    made_with, memory = look_at_model(request)
     show, skips, start = progress or silent, SkipCounter(on_skip), time.perf_counter()
+    if not (lacking := lacks_table(request)):
+        check_output(request)
+    made_with, memory = look_at_model(request)
+    if lacking:
+        return finish_table(request, made_with, show)
+    table = prepare(request, made_with, skipping=False)
     with parts_folder(request.output, overwrite=overwrite) as folder:
         done = _write_done(folder)
         counts = make_parts(
@@ -96,6 +113,7 @@ def encode_dataset(
             lambda: blocks_of_dataset(dataset, made_from, on_error, request.cluster.block_tokens),
             kind="dataset",
             spare_cpus=_CPUS,
+            table=table,
             done=done,
             skips=skips,
             unique=False,

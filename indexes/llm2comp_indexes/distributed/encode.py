@@ -1,6 +1,7 @@
 """Encoding of corpora on a cluster of Ray."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -28,18 +29,19 @@ from llm2comp_indexes.distributed.report import (
     check_not_empty,
     check_output,
     finish_run,
-    make_request,
+    push_result,
 )
+from llm2comp_indexes.distributed.request import ClusterOptions, OutputFormat, Request, make_request
 from llm2comp_indexes.distributed.run import (
-    ClusterOptions,
-    OutputFormat,
-    Request,
+    PARTS,
     look_at_model,
     make_parts,
     parts_folder,
+    prepare,
 )
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Progress, silent
+from llm2comp_indexes.stores.url import StoreUrl
 
 __all__ = ["encode_on_ray"]
 
@@ -65,6 +67,8 @@ def encode_on_ray(
     separator: str | None = None,
     encoding: str | None = None,
     encoder: EncoderOptions | None = None,
+    to: str | StoreUrl | None = None,
+    sync: bool = False,
 ) -> ClusterReport:
     """Report of the corpora encoded on a cluster of Ray, into the shard that `encode_shard` makes of them.
 
@@ -94,14 +98,20 @@ def encode_on_ray(
         separator: As for `build_index`.
         encoding: As for `build_index`.
         encoder: As for `build_index`.
+        to: Address of a table of a store, as of `push_index`, that gets the rows too. Actors write what they encode to
+            PostgreSQL and to a server of Qdrant; this process writes other stores. At the end the table is counted and
+            compared with the shard. A shard that is finished is not encoded again, only compared and written.
+        sync: Delete rows from the table that the corpus does not have.
 
     Raises:
         ClusterError: Ray is not installed, or the cluster cannot be reached, cannot give what was asked, or failed.
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
         IndexFolderError: The folder holds something else, or cannot be written.
-        SettingsError: Options contradict each other.
+        SettingsError: Options contradict each other, or the store cannot index such vectors.
+        StoreError: The store cannot be reached or refuses, the table is another one's or of other vectors, or what it
+            holds at the end is not what was written.
     """
-    request = make_request(output, model, encoder, options, format, cluster, overwrite=overwrite)
+    request = make_request(output, model, encoder, options, format, cluster, overwrite=overwrite, to=to, sync=sync)
     listed = list(map(_as_name, as_corpora(corpora)))
     if (cluster := request.cluster).address is not None and cluster.address.startswith("ray://"):
         keywords: dict[str, Any] = {
@@ -122,6 +132,8 @@ def encode_on_ray(
             "separator": separator,
             "encoding": encoding,
             "encoder": encoder,
+            "to": request.to and request.to.absolute(),
+            "sync": sync,
         }
         return encode_through_client(encode_on_ray, cluster.address, keywords, SkipCounter(on_skip))
     names: dict[str, Any] = {"name": source, "positions": ids_are_positions, "fields": fields, "strings": csv_strings}
@@ -133,6 +145,7 @@ def encode_on_ray(
         return _compare(corpora, request, progress, on_error, on_skip, layout, names)
     check_output(request)
     made_with, memory = look_at_model(request)
+    table = prepare(request, made_with, skipping=on_error == "skip")
     start, report = time.perf_counter(), choose_report(on_error, skips)
     with parts_folder(request.output, overwrite=overwrite) as folder:
         counts = make_parts(
@@ -143,6 +156,7 @@ def encode_on_ray(
             lambda: blocks_of_corpora(tasks, reading, request.cluster.block_tokens),
             kind="corpora",
             spare_cpus=READ_CPUS,
+            table=table,
             done=None,
             skips=skips,
             unique=on_error == "raise",
@@ -188,7 +202,7 @@ def _compare(
     layout: TableFormat,
     names: dict[str, Any],
 ) -> ClusterReport:
-    """Report of a finished shard, once it is known to be one of these corpora: nothing is encoded."""
+    """Report of a finished shard, once it is known to be one of these corpora, and its table to hold it."""
     report = encode_shard(
         corpora,
         request.output,
@@ -207,5 +221,9 @@ def _compare(
         csv_strings=names["strings"],
         encoder=request.encoder,
     )
+    pushed = push_result(request, progress or silent)
+    shutil.rmtree(request.output / PARTS, ignore_errors=True)  # of a run that ended before its table was whole
+    seconds = report.seconds + (pushed.seconds if pushed else 0.0)
     sizes = (report.folder, report.documents, report.rows, report.dimension, report.bytes)
-    return ClusterReport(*sizes, report.skipped, report.empty, 0, 0, 0, report.seconds, 0.0, 0.0, 0.0, 0, 0, report.cut)
+    left_out = (report.skipped, report.empty, 0)
+    return ClusterReport(*sizes, *left_out, 0, 0, seconds, 0.0, 0.0, 0.0, 0, 0, report.cut, pushed)

@@ -11,6 +11,7 @@ from llm2comp.atomic import write_file
 from llm2comp.checked_json import JsonFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError
+from llm2comp_indexes.distributed.table import Table
 from llm2comp_indexes.options import IndexOptions
 
 __all__ = ["JOB", "Job", "check_seen", "open_parts"]
@@ -33,6 +34,7 @@ class Job:
         dimension: Length of a vector.
         options: Chunking.
         encoder: How the model runs.
+        table: The table that blocks are written to as well; None: none.
         done: File of the hashes of documents that earlier runs encoded; None: blocks are known by their keys.
     """
 
@@ -43,6 +45,7 @@ class Job:
     dimension: int
     options: IndexOptions
     encoder: EncoderOptions
+    table: Table | None = None
     done: str | None = None
 
 

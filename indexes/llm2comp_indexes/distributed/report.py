@@ -5,14 +5,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llm2comp.corpus.report import SkipCounter, count_rows
 from llm2comp.corpus.sources import Source
-from llm2comp.encoder_options import EncoderOptions
-from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
-from llm2comp_indexes.builder.shard_file import SHARD
+from llm2comp.errors import CorpusError, IndexFolderError
+from llm2comp_indexes.builder.shard_file import SHARD, read_shard
 from llm2comp_indexes.builder.shard_folder import check_shard_folder
+from llm2comp_indexes.distributed.job import JOB
 from llm2comp_indexes.distributed.joining import JoinedParts
 from llm2comp_indexes.distributed.outputs import (
     VECTOR_FILES,
@@ -23,11 +23,21 @@ from llm2comp_indexes.distributed.outputs import (
     write_parquet,
     write_whole_shard,
 )
-from llm2comp_indexes.distributed.run import PARTS, ClusterOptions, Counts, OutputFormat, Request
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.distributed.request import Request
+from llm2comp_indexes.distributed.run import PARTS, Counts
+from llm2comp_indexes.distributed.table import push_shard
 from llm2comp_indexes.progress import Progress
+from llm2comp_indexes.stores.transfer import PushReport
 
-__all__ = ["ClusterReport", "check_not_empty", "check_output", "finish_run", "make_request"]
+__all__ = [
+    "ClusterReport",
+    "check_not_empty",
+    "check_output",
+    "finish_run",
+    "finish_table",
+    "lacks_table",
+    "push_result",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +63,7 @@ class ClusterReport(NamedTuple):
         processes: Number of processes that encoded; more than `actors` if some ended and were begun again.
         spilled: Bytes that Ray wrote from its object stores to disk meanwhile; None: unknown.
         cut: Number of words, rows of tables and lines of code that had to be cut for chunks.
+        pushed: Report of the table that got the rows too; None: none did.
     """
 
     folder: Path
@@ -72,34 +83,7 @@ class ClusterReport(NamedTuple):
     processes: int
     spilled: int | None
     cut: int
-
-
-def make_request(
-    output: str | Path,
-    model: Any,
-    encoder: EncoderOptions | None,
-    options: IndexOptions | None,
-    format: OutputFormat,
-    cluster: ClusterOptions | None,
-    *,
-    overwrite: bool,
-) -> Request:
-    """What a run is to do, checked as far as the cluster is not needed.
-
-    Raises:
-        ClusterError: Ray is not installed.
-        SettingsError: The model is an object, or options contradict each other.
-    """
-    if model is not None and not isinstance(model, str | Path):
-        raise SettingsError(
-            f"model is of type {type(model).__name__}, expected a name or a folder, which every host of the cluster "
-            "can load"
-        )
-    name = None if model is None else str(model)
-    chosen = (encoder or EncoderOptions(), options or IndexOptions(), format, cluster or ClusterOptions())
-    request = Request(Path(output).resolve(), name, *chosen, overwrite)
-    request.check()
-    return request
+    pushed: PushReport | None = None
 
 
 def check_output(request: Request) -> None:
@@ -138,7 +122,7 @@ def finish_run(
     start: float,
     progress: Progress,
 ) -> ClusterReport:
-    """Joins the parts, removes them, and reports."""
+    """Joins the parts, compares the table with what they gave, removes them, and reports."""
     began = time.perf_counter()
     joined = JoinedParts(parts(), made_with.dimension, on_duplicate)
     written: Written
@@ -147,6 +131,8 @@ def finish_run(
         written = write_whole_shard(target, joined, made_with, sources, progress, overwrite=request.overwrite)
     else:
         written = write_parquet(request.output, parts(), joined, made_with, progress)
+    joined_at = time.perf_counter()
+    pushed = push_result(request, progress)
     shutil.rmtree(folder, ignore_errors=True)
     _note(counts)
     now = time.perf_counter()
@@ -163,12 +149,49 @@ def finish_run(
         counts.actors,
         now - start,
         counts.start,
-        now - began,
+        joined_at - began,
         counts.seconds,
         len(counts.processes),
         counts.spilled,
         counts.cut,
+        pushed,
     )
+
+
+def lacks_table(request: Request) -> bool:
+    """Whether a run ended after its shard was finished, and before its table was."""
+    if request.to is None or request.overwrite:
+        return False
+    return (request.output / WHOLE.folder / SHARD).exists() and (request.output / PARTS / JOB).exists()
+
+
+def finish_table(request: Request, made_with: MadeWith, progress: Progress) -> ClusterReport:
+    """Report of a run that only its table was lacking, which is written from the shard.
+
+    Raises:
+        IndexFolderError: The shard was made otherwise, or altered.
+    """
+    start, folder = time.perf_counter(), request.output / WHOLE.folder
+    shard = read_shard(folder)
+    made = (shard.fingerprint, shard.encoder, shard.options.store, shard.options.chunks)
+    options = made_with.options
+    if made != (made_with.fingerprint, made_with.recorded, options.store, options.chunks):
+        raise IndexFolderError(
+            f"{folder}: holds finished vectors of another model, encoding or chunking; name another folder with -o, or "
+            "--overwrite them"
+        )
+    pushed = push_result(request, progress)
+    shutil.rmtree(request.output / PARTS, ignore_errors=True)
+    size = sum(record.bytes for record in shard.files.values())
+    sizes = (folder, shard.documents, shard.rows, shard.dimension, size)
+    return ClusterReport(*sizes, 0, 0, 0, 0, 0, time.perf_counter() - start, 0.0, 0.0, 0.0, 0, 0, 0, pushed)
+
+
+def push_result(request: Request, progress: Progress) -> PushReport | None:
+    """Report of the table, once it holds what the finished shard holds; None: the run fills none."""
+    if request.to is None:
+        return None
+    return push_shard(request.output / WHOLE.folder, request.to, sync=request.sync, progress=progress)
 
 
 def _note(counts: Counts) -> None:

@@ -7,105 +7,40 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 from llm2comp.corpus.id_set import IdSet
 from llm2comp.corpus.report import SkipCounter
-from llm2comp.encoder_options import EncoderOptions
-from llm2comp.errors import ClusterError, CorpusError, SettingsError
-from llm2comp.optional import optional_import
+from llm2comp.errors import CorpusError
 from llm2comp_indexes.builder.chunks import make_splitter
 from llm2comp_indexes.builder.new_segment import segment_header
-from llm2comp_indexes.distributed.capacity import check_wishes, plan_actors
+from llm2comp_indexes.distributed.capacity import plan_actors
 from llm2comp_indexes.distributed.cluster import connected, free_nodes, spilled_bytes
 from llm2comp_indexes.distributed.job import Job, open_parts
 from llm2comp_indexes.distributed.outputs import MadeWith
 from llm2comp_indexes.distributed.parts import list_parts
 from llm2comp_indexes.distributed.pipeline import Record, encode_blocks
+from llm2comp_indexes.distributed.request import Request
+from llm2comp_indexes.distributed.table import Table, prepare_table, table_header
 from llm2comp_indexes.encoder import RowEncoder, load_encoder, options_of
 from llm2comp_indexes.format.lock import LOCK_FILES, sole_writer
-from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Phase, Progress
 
 __all__ = [
     "PARTS",
-    "ClusterOptions",
     "Counts",
-    "OutputFormat",
-    "Request",
     "look_at_model",
     "make_parts",
     "parts_folder",
+    "prepare",
 ]
 
 PARTS = ".parts"
 """Folder of the parts, in that of the output; it is removed once they are joined."""
-OutputFormat = Literal["shards", "parquet"]
 _BASE_MEMORY = 700 << 20
 """Bytes of memory that a process needs beside the weights of its model."""
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
-    """Which cluster encodes, and with how much of it.
-
-    Attributes:
-        address: `auto`, `HOST:PORT` of a cluster of Ray, or `ray://HOST:PORT`; None: the one that this process is
-            connected to, or else one that is started on this machine and ends with the call.
-        actors: Number of processes with a model each; None: one for each GPU, or for four CPUs where there are none.
-        gpus_per_actor: GPUs of each, which may be a share of one; None: 1 if the cluster has any.
-        object_store: Bytes of the object store of a cluster that is started.
-        block_tokens: Number of tokens that are encoded at once, and lost when a process ends, estimated from the
-            length of the texts.
-
-    Raises:
-        SettingsError: A number is out of its range.
-    """
-
-    address: str | None = None
-    actors: int | None = None
-    gpus_per_actor: float | None = None
-    object_store: int = 256 << 20
-    block_tokens: int = 1 << 16
-
-    def __post_init__(self) -> None:
-        check_wishes(self.actors, self.gpus_per_actor)
-        if self.block_tokens < 1:
-            raise SettingsError(f"block_tokens is {self.block_tokens}, expected at least 1")
-
-
-class Request(NamedTuple):
-    """What a run is to do.
-
-    Attributes:
-        output: Folder of the result.
-        model: A name or folder for `llm2comp.load`; None: the bundled model.
-        encoder: How the model runs.
-        options: Store and chunking.
-        format: What is written.
-        cluster: Which cluster encodes.
-        overwrite: Whether an earlier result and earlier parts are removed.
-    """
-
-    output: Path
-    model: str | None
-    encoder: EncoderOptions
-    options: IndexOptions
-    format: OutputFormat
-    cluster: ClusterOptions
-    overwrite: bool
-
-    def check(self) -> None:
-        """Raises an error if Ray is not installed, or the format does not fit."""
-        if self.format not in get_args(OutputFormat):
-            raise SettingsError(f"format is {self.format!r}, expected shards or parquet")
-        if self.format == "parquet" and self.options.store == "int8":
-            raise SettingsError("store int8 cannot be written to Parquet, which has no such vectors; take float16")
-        if find_spec("ray") is None:  # imported later, when the environment says how a cluster is started
-            optional_import("ray", extra="ray", needed_by="an encoding on a cluster", error_type=ClusterError)
 
 
 @dataclass(slots=True)
@@ -177,6 +112,25 @@ def look_at_model(request: Request) -> tuple[MadeWith, int]:
     return made_with, _BASE_MEMORY + 2 * weights  # weights are there twice while they are loaded
 
 
+def prepare(request: Request, made_with: MadeWith, *, skipping: bool) -> Table | None:
+    """The table that actors write to, after what it does not fit is refused; None: they write to none.
+
+    Args:
+        request: What the run is to do.
+        made_with: What the vectors will be made with.
+        skipping: Whether a document may be left out because another one has its id. Its chunks are known at the end
+            only, so then actors write none.
+
+    Raises:
+        SettingsError, StoreError: As `prepare_table`.
+    """
+    if request.to is None:
+        return None
+    name, fingerprint, dimension, recorded, options = made_with
+    header = table_header(fingerprint, name, dimension, options, recorded)
+    return prepare_table(request.to, header, by_actors=not (skipping and header.chunked))
+
+
 @contextmanager
 def parts_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     """The locked folder of the parts; after an error before the first part, folders that were made are removed."""
@@ -213,6 +167,7 @@ def make_parts(
     *,
     kind: str,
     spare_cpus: float,
+    table: Table | None,
     done: str | None,
     skips: SkipCounter,
     unique: bool,
@@ -228,6 +183,7 @@ def make_parts(
         blocks: Returns the dataset of blocks.
         kind: What is read, which parts keep.
         spare_cpus: CPUs that reading needs.
+        table: The table that actors write to as well.
         done: File of the documents that earlier runs encoded.
         skips: Receives messages about rows that were left out.
         unique: Whether an id that occurs twice is an error.
@@ -243,7 +199,7 @@ def make_parts(
     token = open_parts(folder, header)
     name = made_with.name if request.model is not None else None
     model = (str(folder.resolve()), token, name, made_with.fingerprint, made_with.dimension)
-    job = Job(*model, made_with.options, request.encoder, done)
+    job = Job(*model, made_with.options, request.encoder, table, done)
     counts, ids, start = Counts(), IdSet(), time.perf_counter()
     cluster = request.cluster
     with connected(cluster.address, object_store=cluster.object_store) as ray:

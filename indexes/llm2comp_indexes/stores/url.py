@@ -1,7 +1,7 @@
 """Addresses of stores. A password or key in one is in no message and in no representation of it."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -45,6 +45,10 @@ class StoreUrl:
 
     def __str__(self) -> str:
         return self.shown
+
+    def absolute(self) -> "StoreUrl":
+        """The address, of a store in files by a path that holds in any working directory."""
+        return replace(self, path=str(Path(self.path).absolute())) if self.path else self
 
     def scrub(self, text: str) -> str:
         """The text without the password or key of the address."""

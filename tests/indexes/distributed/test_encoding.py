@@ -253,7 +253,7 @@ def test_wrong_arguments_are_found_before_a_cluster_starts(tmp_path: Path, call:
 def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from llm2comp.errors import ClusterError
 
-    monkeypatch.setattr("llm2comp_indexes.distributed.run.find_spec", lambda _: None)
+    monkeypatch.setattr("llm2comp_indexes.distributed.request.find_spec", lambda _: None)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ClusterError, match=r'pip install "llm2comp\[ray\]"'):
         encode_on_ray("x.jsonl", tmp_path / "out")

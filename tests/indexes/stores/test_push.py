@@ -25,9 +25,10 @@ from llm2comp_indexes import (
     push_index,
 )
 from llm2comp_indexes.stores import push as pushing
+from llm2comp_indexes.stores import transfer
 from llm2comp_indexes.stores.contract import Scanned
 from llm2comp_indexes.stores.open import open_store
-from llm2comp_indexes.stores.rows import StoreRows, hash_vectors
+from llm2comp_indexes.stores.rows import StoreRows, hash_vectors, make_rows
 from tests.indexes.stores.conftest import documents
 from tests.word_encoder import WordEncoder
 
@@ -264,7 +265,7 @@ def test_two_pushes_at_once_leave_each_row_once(
     if store_url.startswith(("qdrant+file", "milvus")):
         pytest.skip("files that one process has at a time")
     push_index(make_index(documents(5), "few"), store_url)
-    folder, read = make_index(documents(80)), pushing._read_held
+    folder, read = make_index(documents(80)), transfer._read_held
 
     def interrupted(*arguments: Any) -> Any:
         held = read(*arguments)
@@ -272,7 +273,7 @@ def test_two_pushes_at_once_leave_each_row_once(
         push_index(folder, store_url)
         return held
 
-    monkeypatch.setattr(pushing, "_read_held", interrupted)
+    monkeypatch.setattr(transfer, "_read_held", interrupted)
     if store_url.startswith("lancedb"):
         with pytest.raises(StoreError, match="75 of 80 rows were there twice, such as .*run this again") as failure:
             push_index(folder, store_url)
@@ -293,7 +294,7 @@ def test_several_writers_write_rows_of_their_own(store_url: str, make_index: Mak
     try:
         first.create(header)
         for part in (slice(0, 30), slice(20, 60), slice(20, 40)):
-            first.write([pushing.make_rows(block.rows[part], block.vectors[part], header)])
+            first.write([make_rows(block.rows[part], block.vectors[part], header)])
         assert first.finish() in (True, False)
     finally:
         first.close()

@@ -47,6 +47,10 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({self._url})"
 
+    def __del__(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
     def write(self, rows: Sequence[Document], vectors: NDArray[np.float32]) -> None:
         """Writes the rows of a block; of those with the same id, the first.
 

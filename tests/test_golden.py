@@ -14,9 +14,9 @@ from torch import Tensor
 
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.model import LLM2Comp
+from llm2comp.training.arguments import learning_rate
 from llm2comp.training.compression import compression_loss
 from llm2comp.training.contrastive import contrastive_loss
-from llm2comp.training.loop import learning_rate
 from llm2comp.training.settings import Objective
 
 GOLDEN = Path(os.environ.get("LLM2COMP_GOLDEN") or Path(__file__).parent / "golden")

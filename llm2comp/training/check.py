@@ -17,13 +17,14 @@ from datasets import Dataset
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.model import LLM2Comp
+from llm2comp.training.arguments import in_bfloat16
 from llm2comp.training.batches import enough_rows
 from llm2comp.training.check_data import check_data, count_texts, shortened
 from llm2comp.training.compression import batch_memory as compression_memory
 from llm2comp.training.contrastive import batch_memory as contrastive_memory
 from llm2comp.training.contrastive import length_limits
 from llm2comp.training.contrastive_data import read_data, sample_texts
-from llm2comp.training.loop import in_bfloat16, train_in_float32
+from llm2comp.training.loop import train_in_float32
 from llm2comp.training.memory import BatchMemory, fit
 from llm2comp.training.pretrain import pretrain, training_texts, update_memory
 from llm2comp.training.probe import UPDATES, BriefRun, quiet, rate_of, seconds_per_token, small, write_texts

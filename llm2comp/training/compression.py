@@ -23,9 +23,10 @@ from transformers import TrainerCallback
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
+from llm2comp.training.arguments import rows_at_once
 from llm2comp.training.batches import RunRows
 from llm2comp.training.fresh_layers import restart_encoder
-from llm2comp.training.loop import rows_at_once, train_in_float32, training_mode
+from llm2comp.training.loop import train_in_float32, training_mode
 from llm2comp.training.memory import BatchMemory, fit, step_memory
 from llm2comp.training.objectives import cross_entropy, distillation
 from llm2comp.training.run_rows import check_rows

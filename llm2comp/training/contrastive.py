@@ -23,9 +23,10 @@ from transformers import TrainerCallback, set_seed
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
+from llm2comp.training.arguments import rows_at_once, trainer_arguments
 from llm2comp.training.batches import RunBatches
 from llm2comp.training.contrastive_data import ContrastiveData, read_data, sample_texts
-from llm2comp.training.loop import StageMixin, rows_at_once, train_in_float32, trainer_arguments, training_mode
+from llm2comp.training.loop import StageMixin, train_in_float32, training_mode
 from llm2comp.training.memory import BatchMemory, fit, most_tokens, step_memory
 from llm2comp.training.run_rows import check_rows
 from llm2comp.training.settings import ContrastiveSettings

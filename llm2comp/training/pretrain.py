@@ -19,8 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from llm2comp.atomic import staged_folder
 from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import TrainingError
+from llm2comp.training.arguments import in_bfloat16, rows_at_once
 from llm2comp.training.batches import HELDOUT_ROWS, RunRows, enough_rows
-from llm2comp.training.loop import in_bfloat16, rows_at_once
 from llm2comp.training.loss_plot import draw_loss
 from llm2comp.training.memory import step_memory, usable_memory
 from llm2comp.training.objectives import cross_entropy

@@ -21,8 +21,8 @@ from llm2comp.corpus.triples import dataset_name
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
 from llm2comp.model_folder import CONFIG_FILE
+from llm2comp.training.arguments import division_problems, tracker_problems
 from llm2comp.training.checkpoints import last_checkpoint
-from llm2comp.training.loop import division_problems, tracker_problems
 from llm2comp.training.loss_plot import draw_loss
 from llm2comp.training.negatives.files import mine_hard_negatives
 from llm2comp.training.negatives.settings import RecipeMiningSettings

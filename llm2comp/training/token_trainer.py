@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from llm2comp.training.loop import StageMixin, trainer_arguments
+from llm2comp.training.arguments import trainer_arguments
+from llm2comp.training.loop import StageMixin
 from llm2comp.training.settings import CompressionSettings, PretrainSettings, StageSettings
 
 __all__ = ["Batch", "TextLoss", "TokenTrainer", "concatenate", "token_arguments"]

@@ -14,10 +14,10 @@ from transformers import TrainerCallback
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.model import LLM2Comp
 from llm2comp.training import loop
+from llm2comp.training.arguments import learning_rate, trainer_arguments
 from llm2comp.training.checkpoints import last_checkpoint
 from llm2comp.training.compression import train_compression
 from llm2comp.training.contrastive import train_contrastive
-from llm2comp.training.loop import learning_rate, trainer_arguments
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.run_folder import sole_user
 from llm2comp.training.settings import StageSettings

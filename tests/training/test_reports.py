@@ -10,10 +10,10 @@ import pytest
 
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.training import loop
+from llm2comp.training.arguments import tracker_problems
 from llm2comp.training.compression import train_compression
 from llm2comp.training.contrastive import train_contrastive
 from llm2comp.training.divergence import divergence
-from llm2comp.training.loop import tracker_problems
 from llm2comp.training.loss_plot import draw_loss
 from llm2comp.training.metrics import append_metrics, read_metrics
 from llm2comp.training.pretrain import pretrain

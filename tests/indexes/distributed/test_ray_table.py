@@ -103,7 +103,8 @@ def test_a_local_cluster(postgres: PostgresServer, tmp_path: Path) -> None:
         driver.communicate()
     assert driver.returncode == 0, (tmp_path / "log").read_text()[-3000:]
     report = json.loads(printed)
-    assert (report["documents"], report["pushed"]["rows"], report["pushed"]["added"]) == (400, 400, 27)
+    # one task reads all of so few bytes, and numbers equal rows itself: the actors wrote every row
+    assert (report["documents"], report["pushed"]["rows"], report["pushed"]["added"]) == (400, 400, 0)
     check_table(tmp_path, corpus, url, [postgres.url(table=name) for name in ("local1", "local2")])
 
 

@@ -170,7 +170,6 @@ def _texts(model: LLM2Comp, settings: CompressionSettings) -> _Data:
 def _contrastive(model: LLM2Comp, settings: ContrastiveSettings) -> _Data:
     """Sentences are read up to a number; pairs are all read, and the lengths of some are taken."""
     brief = shortened(settings)
-    assert isinstance(brief, ContrastiveSettings)
     data = read_data(brief, model.prompts.get("query") or "")
     sizes = {name: len(rows) for name, rows in data.training.items()}
     total = sum(sizes.values())

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.training.batches import enough_rows
@@ -20,6 +21,7 @@ COUNTED_ROWS = 5000
 """Rows after which the data of a stage are not read on."""
 
 _Stage = CompressionSettings | ContrastiveSettings
+_AnyStage = TypeVar("_AnyStage", CompressionSettings, ContrastiveSettings)
 
 
 def check_data(stages: Mapping[str, _Stage], model: ModelSettings) -> None:
@@ -47,7 +49,7 @@ def _problems(settings: _Stage, model: ModelSettings) -> Iterator[str]:
         yield from getattr(error, "problems", None) or (str(error),)
 
 
-def shortened(settings: _Stage, steps: int | None = None) -> _Stage:
+def shortened(settings: _AnyStage, steps: int | None = None) -> _AnyStage:
     """Settings of so many updates, or of as many as have `COUNTED_ROWS` rows."""
     steps = steps or max(1, min(settings.steps, COUNTED_ROWS // settings.batch_size))
     return replace(settings, steps=steps, warmup_steps=0, decay_steps=None)

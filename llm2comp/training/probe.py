@@ -53,7 +53,7 @@ def rate_of(folder: Path) -> float:
     """Tokens per second of a brief run, without its first update."""
     rates = [entry["tokens_per_second"] for entry in read_metrics(folder) if "tokens_per_second" in entry]
     timed = rates[1:] or rates
-    return len(timed) / sum(1 / rate for rate in timed)
+    return float(len(timed) / sum(1 / rate for rate in timed))
 
 
 def small(settings: _Settings, rows: int) -> _Settings:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm2comp.checked_json import JsonFormat
 from llm2comp.errors import SettingsError
@@ -16,7 +17,8 @@ _ROWS_FILE = "rows.json"
 _FORMAT = JsonFormat("record of rows", SettingsError, "give another output folder, or delete this one to train again")
 
 
-class RowSet(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RowSet:
     """Rows of a data set, in the order they are read."""
 
     count: int

@@ -146,13 +146,14 @@ def test_trackers_are_a_text_or_a_list(tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_ones_own_has_the_name_of_its_file(tmp_path: Path) -> None:
-    values = {"model": {"backbone": str(BACKBONE)}, "supervised": {"pairs": ["p.jsonl"], "report_to": "wandb, mlflow"}}
+    stage: dict[str, object] = {"pairs": ["p.jsonl"], "report_to": "wandb, mlflow"}
+    values = {"model": {"backbone": str(BACKBONE)}, "supervised": stage}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     recipe = read_recipe(tmp_path / "mine.yaml")
     assert (recipe.name, recipe.about) == ("mine", "")
     assert recipe.supervised is not None
     assert recipe.supervised.report_to == ("wandb", "mlflow")
-    values["supervised"]["pairs"] = "p.jsonl"
+    stage["pairs"] = "p.jsonl"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(SettingsError, match=r"pairs is 'p\.jsonl'; expected a list, such as \['p\.jsonl'\]"):
         read_recipe(tmp_path / "mine.yaml")

@@ -97,7 +97,7 @@ def stages_of(lineage: Lineage, recipe: Recipe, folder: Path, curve: Sequence[in
     assert recipe.supervised is not None
     for name in ("pretext", "unsupervised"):
         if name != "pretext" or lineage.pretext != "none":
-            yield Stage(name, folder / name / "model")  # type: ignore[arg-type]
+            yield Stage(name, folder / name / "model")
     for updates in curve:
         last = updates == curve[-1]
         kept = folder / "supervised" / ("model" if last else f"model-{updates}")

@@ -99,7 +99,7 @@ class Measurer:
         }
         done: list[TaskResult] = []
         for place, task in enumerate(missing, 1):
-            done.append(evaluate(model, task, batch_size=64))  # type: ignore[arg-type]
+            done.append(evaluate(model, task, batch_size=64))
             left = [each.name for each in missing[place:]]
             write_record(path, _joined(_read(path), done[-1:], settings | ({"missing": left} if left else {})))
         if describe:

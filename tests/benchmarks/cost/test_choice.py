@@ -61,7 +61,7 @@ def test_models_stand_beside_the_first(saved_model: Path, corpus: Path, tmp_path
     assert ours["dimension"] == 64
     assert {"versions", "hardware", "commit"} <= record.keys()
     table = format_choice(record).splitlines()
-    assert [line.split()[0] for line in table[2:]] == [name.split()[0] for name in names]
+    assert [line.split()[0] for line in table[1:]] == [name.split()[0] for name in names]
 
 
 def test_no_texts_at_all_are_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def open_model(model: str, texts: str, *, precision: str, plain: bool) -> tuple[
     kinds: dict[str, list[str]] = json.loads(Path(texts).read_text(encoding="utf-8"))
     start = time.perf_counter()
     encoder = _load(model, precision, plain=plain)
-    facts = {"load_seconds": time.perf_counter() - start, "loaded_bytes": start_memory("cpu")}
+    facts: dict[str, Any] = {"load_seconds": time.perf_counter() - start, "loaded_bytes": start_memory("cpu")}
     for several in kinds.values():
         encoder.encode(several[:_WARM_UP], show_progress_bar=False)
 
@@ -68,10 +68,12 @@ def _load(model: str, precision: str, *, plain: bool) -> Any:
 def _count_tokens(encoder: Any, texts: list[str], *, plain: bool) -> int:
     """Number of tokens that the model reads of the texts: of each at most its longest input."""
     if not plain:
-        tokens = sum(len(ids) + encoder.memory_tokens for ids in encoder.encoder.token_ids(texts))
+        tokens: int = sum(len(ids) + encoder.memory_tokens for ids in encoder.encoder.token_ids(texts))
         encoder.encoder.pop_truncated()
         return tokens
-    return sum(map(len, encoder.tokenizer(texts, truncation=True, max_length=encoder.max_seq_length)["input_ids"]))
+    return sum(
+        len(ids) for ids in encoder.tokenizer(texts, truncation=True, max_length=encoder.max_seq_length)["input_ids"]
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import BertWordPieceTokenizer
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 __all__ = ["MINILM", "make_minilm"]
 
@@ -32,8 +32,8 @@ def make_minilm(folder: Path, texts: Sequence[str], *, seed: int = 0) -> None:
     pieces.train_from_iterator(texts, vocab_size=_WORDS, show_progress=False)
     bare = folder / "bare"
     bare.mkdir(parents=True)
-    pieces.save_model(str(bare))
-    BertTokenizerFast(str(bare / "vocab.txt"), model_max_length=512).save_pretrained(bare)
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+    PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=512, **special).save_pretrained(bare)
     torch.manual_seed(seed)
     shape = BertConfig(
         vocab_size=_WORDS, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536

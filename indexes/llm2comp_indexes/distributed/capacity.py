@@ -79,16 +79,30 @@ def plan_actors(
     number = actors or max(1, sum(_default_slots(node, gpus, memory) for node in nodes))
     largest = int(max((node.cpus for node in nodes), default=0))
     choices = [1] if gpus else range(largest, 0, -1)
-    for cpus in (*choices, *_FRACTIONS):
-        if _fits(nodes, number, ActorPlan(1, cpus, gpus, memory, None), spare_cpus):
-            threads = None if gpus else max(1, int(sum(node.cpus for node in nodes) // number))
-            return ActorPlan(number, cpus, gpus, memory, threads)
+    for fits in (_fits_whatever_ends, _fits):
+        for cpus in (*choices, *_FRACTIONS):
+            if fits(nodes, number, ActorPlan(1, cpus, gpus, memory, None), spare_cpus):
+                threads = None if gpus else max(1, int(sum(node.cpus for node in nodes) // number))
+                return ActorPlan(number, cpus, gpus, memory, threads)
     raise ClusterError(_describe_lack(nodes, number, gpus, memory, spare_cpus))
 
 
 def _default_slots(node: NodeFree, gpus: float, memory: int) -> int:
     slots = node.gpus // gpus if gpus else max(1, node.cpus // _CPUS_PER_ACTOR) if node.cpus >= _FRACTIONS[-1] else 0
     return int(min(slots, node.memory // memory))
+
+
+def _fits_whatever_ends(nodes: Sequence[NodeFree], number: int, each: ActorPlan, spare_cpus: float) -> bool:
+    """Whether all actors find a place, and every node that holds some leaves enough for reading.
+
+    So reading goes on if nodes end, and if one that has ended is still listed.
+    """
+    slots = [_slots(node, each) for node in nodes]
+    return sum(slots) >= number and all(
+        node.cpus - each.cpus * min(held, number) >= spare_cpus - 1e-9
+        for node, held in zip(nodes, slots, strict=True)
+        if held
+    )
 
 
 def _fits(nodes: Sequence[NodeFree], number: int, each: ActorPlan, spare_cpus: float) -> bool:

@@ -27,6 +27,11 @@ _OBJECT_STORE = 256 << 20
 
 _CONNECT_SECONDS = 10.0
 _ATTEMPTS = "RAY_gcs_server_port_wait_time_s"
+_OF_THIS_PROCESS = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors are raised
+    # a killed command keeps its share of the CPUs for so long; Ray asks for it anew every ten seconds
+    "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30",
+}
 _tokens: list[str] = []
 """The token of the clusters that this process starts, which Ray keeps from the first of them on."""
 
@@ -49,7 +54,7 @@ def connected(address: str | None, *, object_store: int = _OBJECT_STORE) -> Iter
     with ExitStack() as opened:
         if address is None and not _is_connected():
             opened.enter_context(_local_settings())
-        opened.enter_context(_environment({"RAY_BACKEND_LOG_LEVEL": "fatal"}))  # of this process: errors are raised
+        opened.enter_context(_environment(_OF_THIS_PROCESS))
         for module in ("ray", "ray.data"):
             optional_import(module, extra="ray", needed_by="an encoding on a cluster", error_type=ClusterError)
         import ray

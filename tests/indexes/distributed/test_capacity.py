@@ -21,6 +21,8 @@ def node(cpus: float, *, gpus: float = 0, memory: int = 16 * GB, held: float = 0
         ([node(2)], 3, None, ActorPlan(3, 0.5, 0, GB, 1)),
         ([node(16)], None, None, ActorPlan(4, 3, 0, GB, 4)),
         ([node(16), node(16)], None, None, ActorPlan(8, 3, 0, GB, 4)),
+        ([node(1), node(1), node(1)], 2, None, ActorPlan(2, 0.8, 0, GB, 1)),  # any of them may end
+        ([node(8), node(0.5)], 14, None, ActorPlan(14, 0.5, 0, GB, 1)),  # no other way
         ([node(64, gpus=8, memory=500 * GB)], None, None, ActorPlan(8, 1, 1, GB, None)),
         ([node(64, gpus=8, memory=500 * GB)], 16, 0.5, ActorPlan(16, 1, 0.5, GB, None)),
         ([node(64, gpus=8, memory=500 * GB)], 4, 2, ActorPlan(4, 1, 2, GB, None)),

@@ -159,6 +159,7 @@ def test_two_nodes_and_twenty_kills(tmp_path: Path) -> None:
             printed, _ = driver.communicate(timeout=600)
         finally:
             driver.kill()
+            driver.communicate()
             ended.set()
             watcher.join()
     assert driver.returncode == 0, log.read_text()[-3000:]

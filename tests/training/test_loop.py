@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from llm2comp.errors import SettingsError, TrainingError
 from llm2comp.model import LLM2Comp
-from llm2comp.training import loop
+from llm2comp.training import arguments, loop
 from llm2comp.training.arguments import learning_rate, trainer_arguments
 from llm2comp.training.checkpoints import last_checkpoint
 from llm2comp.training.compression import train_compression
@@ -228,7 +228,7 @@ def test_a_batch_is_shared_by_devices_and_accumulation(tmp_path: Path, monkeypat
 
 
 def test_settings_reach_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "get_available_reporting_integrations", lambda: ["wandb", "mlflow"])
+    monkeypatch.setattr(arguments, "get_available_reporting_integrations", lambda: ["wandb", "mlflow"])
     settings = shared(
         report_to=("wandb",),
         clip=2.0,
@@ -239,10 +239,10 @@ def test_settings_reach_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         eval_steps=5,
         precision="bfloat16",
     )
-    arguments = trainer_arguments(settings, tmp_path)
-    assert arguments.report_to == ["wandb"]
-    assert (arguments.max_grad_norm, arguments.weight_decay, arguments.seed, arguments.bf16) == (2.0, 0.1, 9, True)
-    assert (arguments.logging_steps, arguments.save_steps, arguments.eval_steps, arguments.max_steps) == (3, 4, 5, 10)
+    made = trainer_arguments(settings, tmp_path)
+    assert made.report_to == ["wandb"]
+    assert (made.max_grad_norm, made.weight_decay, made.seed, made.bf16) == (2.0, 0.1, 9, True)
+    assert (made.logging_steps, made.save_steps, made.eval_steps, made.max_steps) == (3, 4, 5, 10)
     assert trainer_arguments(shared(), tmp_path).report_to == []
     with pytest.raises(SettingsError, match="report_to names tensorboard; installed here: wandb, mlflow"):
         trainer_arguments(shared(report_to=("tensorboard",)), tmp_path)

@@ -290,7 +290,7 @@ def test_mistakes(pairs: Path, tmp_path: Path) -> None:
     (out / "notes.txt").touch()
     with pytest.raises(SettingsError, match="out holds other files; give another output folder"):
         mine_hard_negatives(model, [pairs], out)
-    with pytest.raises(TrainingError, match=r"notes\.txt: cannot be written"):
+    with pytest.raises(TrainingError, match=r"notes\.txt: cannot be made a folder of a run"):
         mine_hard_negatives(model, [pairs], out / "notes.txt")
     (out / "pairs.json").write_text('{"settings": {}, "counts": {}}')
     with pytest.raises(SettingsError, match='not a valid record of mined negatives: "files" is missing'):

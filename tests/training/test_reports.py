@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm2comp.errors import SettingsError, TrainingError
-from llm2comp.training import loop
+from llm2comp.training import arguments
 from llm2comp.training.arguments import tracker_problems
 from llm2comp.training.compression import train_compression
 from llm2comp.training.contrastive import train_contrastive
@@ -127,7 +127,7 @@ def test_sentences_and_pairs_that_are_not_used_are_counted(tmp_path: Path, caplo
 
 
 def test_a_missing_tracker_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "get_available_reporting_integrations", list)
+    monkeypatch.setattr(arguments, "get_available_reporting_integrations", list)
     settings = supervised(Path("p"), report_to="tensorboard")
     assert tracker_problems(settings) == [
         'report_to names tensorboard; installed here: none. To install it: pip install "llm2comp[tensorboard]"'

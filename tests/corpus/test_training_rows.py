@@ -69,7 +69,7 @@ class TestNegatives:
 
 class TestColumnsThatAreNotUsed:
     def test_named_once_with_those_that_are(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        row = {"query_id": 1, "query": "q", "positive": "p", "topic": "sport", "nothing": None}
+        row = {"query_id": 1, "query": "q", "positive": "p", "topic": "sport", "nothing": None, "source": "mining's"}
         path = write(tmp_path / "rows.jsonl", row, row, {**row, "late": 2})
         with caplog.at_level(logging.WARNING):
             for triples in read_triples(path):

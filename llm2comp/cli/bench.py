@@ -9,7 +9,7 @@ import typer
 
 from llm2comp.cli.bench_ablation import ablation
 from llm2comp.cli.bench_models import models
-from llm2comp.cli.bench_options import Json, Model, Precision, Threads, Workdir, parse_sizes, report_record
+from llm2comp.cli.bench_options import Corpora, Json, Model, Precision, Threads, Workdir, parse_sizes, report_record
 from llm2comp.cli.bench_push import push
 from llm2comp.cli.bench_ray import ray
 from llm2comp.cli.bench_serve import serve
@@ -57,14 +57,7 @@ def encode(
             "HIDDENxLAYERSxINTERMEDIATE.",
         ),
     ] = None,
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Corpus that texts are drawn from, as `index build` reads it; may be repeated.",
-            show_default="python-docs:all",
-        ),
-    ] = None,
+    corpus: Corpora = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of documents, drawn at random.")] = 5000,
     texts: Annotated[
         str,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llm2comp.cli.bench_options import Json, Threads, report_record
+from llm2comp.cli.bench_options import Corpora, Json, Threads, report_record
 from llm2comp.cli.output import check_target, tell
 
 __all__ = ["models"]
@@ -23,14 +23,7 @@ def models(
             show_default="llm2comp-small, llm2comp-tiny",
         ),
     ] = None,
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Corpus that texts are drawn from, as `index build` reads it; may be repeated.",
-            show_default="python-docs:all",
-        ),
-    ] = None,
+    corpus: Corpora = None,
     short: Annotated[int, typer.Option(min=1, help="Number of texts of 4 to 16 words.")] = 10_000,
     long: Annotated[int, typer.Option(min=1, help="Number of texts of 350 words.")] = 1_000,
     threads: Threads = 2,

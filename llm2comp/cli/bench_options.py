@@ -6,8 +6,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-__all__ = ["Json", "Model", "Precision", "Threads", "Workdir", "parse_sizes", "report_record"]
+__all__ = ["Corpora", "Json", "Model", "Precision", "Threads", "Workdir", "parse_sizes", "report_record"]
 
+Corpora = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CORPUS",
+        help="Corpus that texts are drawn from, as `index build` reads it; may be repeated.",
+        show_default="python-docs:all",
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Write all numbers, settings, versions and hardware to this file."),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llm2comp.cli.bench_options import Json, Model, Precision, Workdir, parse_sizes, report_record
+from llm2comp.cli.bench_options import Corpora, Json, Model, Precision, Workdir, parse_sizes, report_record
 from llm2comp.cli.output import check_target, tell
 
 __all__ = ["serve"]
@@ -14,14 +14,7 @@ __all__ = ["serve"]
 
 def serve(
     model: Model = None,
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Corpus that texts are drawn from, as `index build` reads it; may be repeated.",
-            show_default="python-docs:all",
-        ),
-    ] = None,
+    corpus: Corpora = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of documents, drawn at random.")] = 256,
     texts: Annotated[
         str,

@@ -151,7 +151,9 @@ def steps_of(
 
 def clustered(plan: AblationPlan, lineage: Lineage, stage: Stage) -> list[Stage]:
     """The finished model of distillation with its memory tokens clustered before the mean; empty for other models."""
-    if lineage.pretext != "distillation" or stage.name != "supervised" or not stage.finished:
+    if plan.cluster_threshold is None or lineage.pretext != "distillation":
+        return []
+    if stage.name != "supervised" or not stage.finished:
         return []
     return [replace(stage, pooling={"mode": "cluster", "threshold": plan.cluster_threshold})]
 
@@ -165,7 +167,7 @@ def _training(part: str, lineage: Lineage, stage: str, recipe: Any, folder: Path
 
 
 def _measuring(part: str, lineage: Lineage, stage: Stage, measurer: Measurer, rates: Rates) -> Step:
-    tasks = [task for task in measurer.tasks if stage.finished or task.name not in measurer.end_only]
+    tasks = measurer.tasks_of(stage)
     missing = {task.name for task in measurer.missing(lineage, stage)}
     pooling = lineage.pretext if stage.name == "untrained" else ""
     times = {task.name: rates.task(task, pooling) for task in tasks}

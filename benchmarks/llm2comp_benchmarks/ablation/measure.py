@@ -46,6 +46,7 @@ class Measurer:
         settings: Of all results, beside the model: name of the ablation, budgets.
         texts: Their embeddings are described (effective dimension, similarity of memory tokens).
         end_only: Names of the tasks that only models at the end of a stage are measured on.
+        final_only: Names of the tasks that only models at the end of all stages are measured on.
         reader: What reads the memory tokens of models at the end of a stage; None: nothing.
         max_length: Tokens that a language model without training reads of a text.
     """
@@ -55,6 +56,7 @@ class Measurer:
     settings: dict[str, Any]
     texts: list[str] = field(default_factory=list)
     end_only: tuple[str, ...] = ()
+    final_only: tuple[str, ...] = ()
     reader: Reader | None = None
     max_length: int = 512
 
@@ -66,13 +68,14 @@ class Measurer:
     def missing(self, lineage: Lineage, stage: Stage) -> list[Task]:
         """Tasks that the result file of a model lacks, or has without the samples that paired tests need."""
         before = _read(self.path(lineage, stage))
-        skipped = () if stage.finished else self.end_only
         samples = before.get("samples", {})
-        return [
-            task
-            for task in self.tasks
-            if task.name not in skipped and not (task.name in before and samples.get(task.name))
-        ]
+        return [task for task in self.tasks_of(stage) if not (task.name in before and samples.get(task.name))]
+
+    def tasks_of(self, stage: Stage) -> list[Task]:
+        """The tasks that models at the end of a stage, or within it, are measured on."""
+        skipped = () if stage.finished else self.end_only
+        final = stage.finished and stage.name == "supervised"
+        return [task for task in self.tasks if task.name not in (*skipped, *(() if final else self.final_only))]
 
     def lacks_analysis(self, lineage: Lineage, stage: Stage) -> bool:
         """Whether the embeddings of a model are still to be described; only those at the end of a stage are."""

@@ -37,14 +37,17 @@ class AblationPlan:
     """Tasks: the name of a suite, or a file beside the plan; tasks of mteb are left out."""
     end_only: tuple[str, ...] = ()
     """Names of the tasks that are measured at the end of each stage only, not along the curve."""
+    final_only: tuple[str, ...] = ()
+    """Names of the tasks that are measured once a run: on the model that all its stages made."""
     baselines: tuple[str, ...] = ()
     """Poolings of the language model without training, measured once: mean, last-token, echo, prompteol, …"""
     memory_tokens: tuple[int, ...] = ()
     """Values of k that are compared, with distillation."""
     memory_seeds: tuple[int, ...] = (0,)
     """Seeds of that comparison."""
-    cluster_threshold: float = 0.9
-    """Cosine at which the finished models of distillation are also measured with clustered pooling."""
+    cluster_threshold: float | None = 0.9
+    """Cosine at which the finished models of distillation are also measured with clustered pooling; None: they are
+    not."""
 
     def __post_init__(self) -> None:
         if not self.pretexts or not self.seeds or not self.curve:

@@ -191,6 +191,7 @@ class _Prepared:
             _described(self.plan, self.recipe),
             _heldout(self.recipe) if analysis else [],
             end_only=self.plan.end_only,
+            final_only=self.plan.final_only,
             reader=Reader(backbone, self.recipe.compression.max_tokens),
             max_length=self.recipe.model.max_length,
         )

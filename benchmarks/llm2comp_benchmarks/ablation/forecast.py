@@ -136,11 +136,12 @@ def steps_of(
     k = recipe.model.memory_tokens
     for lineage in chosen:
         folder = rates.output / lineage.name
+        settled = measurer.is_settled(lineage, models_of(plan, recipe, lineage, folder), folder)
         trained = ""
         for stage in stages_of(lineage, recipe, folder, plan.curve):
             part = part_of(plan, lineage, k)
             if stage.name != trained:
-                yield _training(part, lineage, stage.name, recipe, folder, rates)
+                yield _training(part, lineage, stage.name, recipe, folder, rates, settled)
                 trained = stage.name
             for measured in (stage, *clustered(plan, lineage, stage)):
                 yield _measuring(part, lineage, measured, measurer, rates)
@@ -158,9 +159,15 @@ def clustered(plan: AblationPlan, lineage: Lineage, stage: Stage) -> list[Stage]
     return [replace(stage, pooling={"mode": "cluster", "threshold": plan.cluster_threshold})]
 
 
-def _training(part: str, lineage: Lineage, stage: str, recipe: Any, folder: Path, rates: Rates) -> Step:
+def models_of(plan: AblationPlan, recipe: Any, lineage: Lineage, folder: Path) -> list[Stage]:
+    """Every model of a lineage that is measured."""
+    stages = stages_of(lineage, recipe, folder, plan.curve)
+    return [model for stage in stages for model in (stage, *clustered(plan, lineage, stage))]
+
+
+def _training(part: str, lineage: Lineage, stage: str, recipe: Any, folder: Path, rates: Rates, settled: bool) -> Step:
     total = stage_settings(recipe, lineage)[stage].steps
-    left = total - read_pace(folder / stage, total, mark_of(lineage)).done
+    left = 0 if settled else total - read_pace(folder / stage, total, mark_of(lineage)).done
     rate = rates.update(lineage, stage)
     whole, rest = (updates * rate.seconds + rates.heldout(lineage, stage, updates) for updates in (total, left))
     return Step(part, lineage, stage, "train", total, left, rate, whole, rest)

@@ -2,12 +2,14 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llm2comp import LLM2Comp, load
 from llm2comp.backbone.backbone import Backbone
+from llm2comp.errors import SettingsError
 from llm2comp.protocols import Encoder
 from llm2comp_benchmarks.ablation.lineages import Lineage, Stage
 from llm2comp_benchmarks.evaluate.tasks import Task, evaluate
@@ -76,6 +78,29 @@ class Measurer:
         skipped = () if stage.finished else self.end_only
         final = stage.finished and stage.name == "supervised"
         return [task for task in self.tasks if task.name not in (*skipped, *(() if final else self.final_only))]
+
+    def is_settled(self, lineage: Lineage, stages: Iterable[Stage], folder: Path) -> bool:
+        """Whether a lineage needs no training: its models are measured and not here, so that there is nothing to check.
+
+        Args:
+            lineage: The lineage.
+            stages: All its models.
+            folder: Their folder; if it exists, its settings are to be compared.
+
+        Raises:
+            SettingsError: A result file is of other budgets than this plan's.
+        """
+        stages = list(stages)
+        for path in (self.path(lineage, stage) for stage in stages):
+            budgets = _read(path).get("settings", {}).get("ablation", {}).get("samples")
+            if budgets is not None and budgets != self.settings.get("samples", budgets):
+                raise SettingsError(
+                    f"{path} was measured with other budgets ({_samples(budgets)}) than this plan's "
+                    f"({_samples(self.settings['samples'])}); give another folder for results"
+                )
+        if folder.is_dir():
+            return False
+        return not any(self.missing(lineage, stage) or self.lacks_analysis(lineage, stage) for stage in stages)
 
     def lacks_analysis(self, lineage: Lineage, stage: Stage) -> bool:
         """Whether the embeddings of a model are still to be described; only those at the end of a stage are."""
@@ -173,6 +198,10 @@ class Measurer:
 def _read(path: Path) -> dict[str, Any]:
     """The record in a result file; empty if there is none yet."""
     return read_record(path) if path.is_file() else {}
+
+
+def _samples(budgets: dict[str, int]) -> str:
+    return ", ".join(f"{stage} {samples:,}" for stage, samples in budgets.items())
 
 
 def _joined(before: dict[str, Any], done: list[TaskResult], settings: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from llm2comp.errors import SettingsError
 from llm2comp.training.recipe_file import Recipe
 from llm2comp.training.sources import check_sources
 from llm2comp.training.splits import passages
-from llm2comp_benchmarks.ablation.forecast import Forecast, clustered, steps_of
+from llm2comp_benchmarks.ablation.forecast import Forecast, clustered, models_of, steps_of
 from llm2comp_benchmarks.ablation.lineages import Lineage, Stage, mark_of, stage_settings, train_lineage, untrained
 from llm2comp_benchmarks.ablation.measure import Measurer, Reader
 from llm2comp_benchmarks.ablation.pace import read_pace
@@ -61,7 +61,7 @@ def run_ablation(
     left = predict(backbone) if predict is not None else Forecast([])
     if left.steps:
         _logger.info("%s", left.table())
-    for lineage, stage in _models(plan, recipe, output, chosen, baselines, backbone):
+    for lineage, stage in _models(plan, recipe, output, chosen, baselines, backbone, measurer):
         measurer.measure(lineage, stage, _training(recipe, lineage, stage, output))
         before, left = left, predict(backbone) if predict is not None else left
         if left.steps_left < before.steps_left:
@@ -85,6 +85,7 @@ def _models(
     chosen: Sequence[Lineage],
     baselines: Sequence[str],
     backbone: str | Path,
+    measurer: Measurer,
 ) -> Iterator[tuple[Lineage, Stage]]:
     """Every model to be measured, as soon as it is trained; the baselines follow the first seed."""
     waiting = list(baselines)
@@ -92,8 +93,12 @@ def _models(
         if lineage.seed != chosen[0].seed:
             yield from (untrained(pooling, backbone) for pooling in waiting)
             waiting = []
+        folder = output / lineage.name
+        if measurer.is_settled(lineage, models_of(plan, recipe, lineage, folder), folder):
+            _logger.info("%s: measured before, so not trained again", lineage.name)
+            continue
         _logger.info("%s", lineage.name)
-        for stage in train_lineage(lineage, recipe, backbone, output / lineage.name, plan.curve):
+        for stage in train_lineage(lineage, recipe, backbone, folder, plan.curve):
             yield from ((lineage, measured) for measured in (stage, *clustered(plan, lineage, stage)))
     yield from (untrained(pooling, backbone) for pooling in waiting)
 

@@ -10,6 +10,7 @@ import pytest
 from llm2comp import load
 from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.ablation import measure as ablation_results
+from llm2comp_benchmarks.ablation.lineages import Lineage, Stage
 from llm2comp_benchmarks.ablation.measure import Measurer
 from llm2comp_benchmarks.ablation.run import AblationPlan, lineages, read_plan, run_ablation
 from llm2comp_benchmarks.systems.mntp.encoder import load_text_mean
@@ -105,6 +106,47 @@ def test_a_second_run_does_only_what_is_missing(folder: Path, monkeypatch: pytes
     for name, record in after.items():
         assert record["similar"] == before[name]["similar"]
         assert set(record["settings"]["tasks"]) == set(record["seconds"]) == {"similar", "other"}
+
+
+def test_results_without_their_models_are_not_made_again(folder: Path) -> None:
+    before = _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
+    (folder / "run" / "none-k2-seed0").rename(folder / "elsewhere")
+    assert _run(folder, [_task("similar")], pretexts=["none"], seeds=[0]) == before
+    assert not (folder / "run" / "none-k2-seed0").exists()
+    after = _run(folder, [_task("similar"), _task("other")], pretexts=["none"], seeds=[0])  # something is missing
+    assert (folder / "run" / "none-k2-seed0").is_dir()
+    assert all(after[name]["similar"] == before[name]["similar"] and after[name]["other"] for name in before)
+
+
+def test_results_of_other_budgets_are_refused(folder: Path) -> None:
+    _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
+    path = folder / "results" / "none-k2-seed0-supervised-12.json"
+    record = json.loads(path.read_text())
+    record["settings"]["ablation"]["samples"] = {"unsupervised": 8, "supervised": 99}
+    path.write_text(json.dumps(record))
+    budgets = {"unsupervised": 8, "supervised": 12}
+    measurer = Measurer(folder / "results", [_task("similar")], {"ablation": "small", "samples": budgets})
+    lineage, stage = Lineage("none", 2, 0), Stage("supervised", folder, 12)
+    with pytest.raises(SettingsError, match=r"other budgets \(unsupervised 8, supervised 99\)"):
+        measurer.is_settled(lineage, [stage], folder / "run")
+
+
+def test_which_models_a_task_is_measured_on(folder: Path) -> None:
+    measurer = Measurer(
+        folder, [_task("always"), _task("ends"), _task("final")], {}, end_only=("ends",), final_only=("final",)
+    )
+    stages = [
+        Stage("untrained", folder),
+        Stage("pretext", folder),
+        Stage("supervised", folder, 4, finished=False),
+        Stage("supervised", folder, 12),
+    ]
+    assert [[task.name for task in measurer.tasks_of(stage)] for stage in stages] == [
+        ["always", "ends"],
+        ["always", "ends"],
+        ["always"],
+        ["always", "ends", "final"],
+    ]
 
 
 def test_seeds_differ_and_other_numbers_of_memory_tokens_are_trained_once(folder: Path) -> None:

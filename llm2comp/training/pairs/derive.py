@@ -29,9 +29,10 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import chain
@@ -53,6 +54,7 @@ from llm2comp.training.pairs.wordnet import wordnet_pairs
 __all__ = ["PAIR_LIMITS", "Pair", "PairSettings", "derive_pairs", "iterate_pairs"]
 
 _BUCKETS = 64
+_logger = logging.getLogger(__name__)
 
 
 def iterate_pairs(settings: PairSettings, *, refused: Counter[str] | None = None) -> Iterator[Pair]:
@@ -106,6 +108,7 @@ def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingsError(f"{output} exists already; delete it or name another output folder")
+    _logger.info("deriving pairs into %s", output)
     with staged_folder(output, kind="set of pairs", error=TrainingError) as unfinished:
         buckets = unfinished / "buckets"
         buckets.mkdir()
@@ -115,7 +118,12 @@ def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
         shutil.rmtree(buckets)
         record = {"settings": asdict(settings), "counts": counts, "refused": dict(sorted(refused.items()))}
         (unfinished / "pairs.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _logger.info("derived %s pairs; %s left out as too near to evaluation texts", *map(_count, (counts, refused)))
     return counts
+
+
+def _count(pairs: Mapping[str, int]) -> str:
+    return f"{sum(pairs.values()):,}"
 
 
 def _scatter(pairs: Iterable[Pair], seed: int, folder: Path) -> None:

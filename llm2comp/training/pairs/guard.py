@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 
 from llm2comp.corpus.read import open_text, read_json_lines
@@ -46,10 +45,8 @@ class EvaluationTexts:
 
 
 def _runs(words: list[str]) -> Iterator[int]:
-    """Hashes of all runs of `SHARED_WORDS` successive words; the same in every process."""
-    for start in range(len(words) - SHARED_WORDS + 1):
-        run = " ".join(words[start : start + SHARED_WORDS])
-        yield int.from_bytes(blake2b(run.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+    """Hashes of all runs of `SHARED_WORDS` successive words, 64 bits each; they hold within this process."""
+    return (hash(tuple(words[start : start + SHARED_WORDS])) for start in range(len(words) - SHARED_WORDS + 1))
 
 
 def _read_fields(path: str) -> Iterator[str]:

@@ -11,7 +11,14 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from llm2comp.backbone.gguf_file import GgufFile, download_gguf, is_gguf, open_gguf
@@ -21,7 +28,7 @@ from llm2comp.bundled_models import resolve_name
 from llm2comp.errors import BackboneError, ModelFolderError, SettingsError, one_line
 from llm2comp.streams import on_terminal
 
-__all__ = ["Source", "find_source", "load_language_model", "load_tokenizer", "quiet"]
+__all__ = ["Source", "check_language_model", "find_source", "load_language_model", "load_tokenizer", "quiet"]
 
 _HUB_TIMEOUT = 10.0
 
@@ -109,6 +116,20 @@ def _gguf_source(name: str, revision: str | None, sha256: str | None) -> Source:
         )
     path = path.resolve()
     return Source(name, None, str(path), open_gguf(known_as, path, sha256))
+
+
+def check_language_model(name_or_path: str | Path, revision: str | None = None, *, sha256: str | None = None) -> None:
+    """Finds a language model and reads its configuration, not its weights: a mistaken name shows before hours of work.
+
+    Arguments and errors as `find_source`.
+
+    Raises:
+        BackboneError: If it is not found, or has no configuration.
+    """
+    source = find_source(name_or_path, revision, sha256=sha256)
+    if source.gguf is None:  # the header of a GGUF file has been read
+        with _failing_as_backbone(source, "configuration of"), quiet():
+            AutoConfig.from_pretrained(source.repository, **source.options)
 
 
 def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -60,14 +60,14 @@ def read_stage(
     """
     from llm2comp.errors import SettingsError
     from llm2comp.training.defaults import fill_model, fill_stage
-    from llm2comp.training.limits import TrainedLimits, trained_limits
+    from llm2comp.training.limits import BackboneLimits, TrainedLimits, trained_limits
     from llm2comp.training.settings import ModelSettings
     from llm2comp.training.settings_file import build_settings
     from llm2comp.training.sources import missing_sources
 
     values = {**_values(name, file, fields, paper), **{key: value for key, value in sources.items() if value}}
     trained = trained_limits(start.model)
-    model_values, problems = fill_model(start.values(), trained.max_length if trained else None)
+    model_values, problems = fill_model(start.values(), BackboneLimits(trained.max_length) if trained else None)
     filled = fill_stage(
         name,
         values,

@@ -8,7 +8,7 @@ and checkpointing and micro-batches are decided by the memory at hand when train
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llm2comp.training.limits import longest_input
+from llm2comp.training.limits import BackboneLimits, backbone_limits
 
 __all__ = ["LONGEST_INPUT", "fill_model", "fill_recipe", "fill_stage"]
 
@@ -40,7 +40,7 @@ def fill_recipe(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     model = values.get("model")
     if not isinstance(model, Mapping):
         return filled, []
-    filled["model"], problems = fill_model(model, _pretrained_length(values))
+    filled["model"], problems = fill_model(model, _pretrained_limits(values))
     length = filled["model"].get("max_length")
     trained = False
     for name in ("pretrain", "compression", "unsupervised", "supervised", "lengthen"):
@@ -56,28 +56,32 @@ def fill_recipe(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return filled, problems
 
 
-def _pretrained_length(values: Mapping[str, Any]) -> int | None:
-    """Longest input of the backbone that stage 0 of a recipe trains; None without that stage."""
+def _pretrained_limits(values: Mapping[str, Any]) -> BackboneLimits | None:
+    """Limits of the backbone that stage 0 of a recipe trains; None without that stage."""
     pretrain = values.get("pretrain")
     shape = pretrain.get("shape") if isinstance(pretrain, Mapping) else None
-    return _count(shape.get("max_positions"), 2048) if isinstance(shape, Mapping) else None
+    if not isinstance(shape, Mapping):
+        return None
+    return BackboneLimits(_count(shape.get("max_positions"), 2048), _count(shape.get("layers"), 0) or None)
 
 
-def fill_model(values: Mapping[str, Any], longest: int | None) -> tuple[dict[str, Any], list[str]]:
-    """Fields of a model with its `max_length` filled in, and whether one that is given exceeds the backbone's.
+def fill_model(values: Mapping[str, Any], limits: BackboneLimits | None) -> tuple[dict[str, Any], list[str]]:
+    """Fields of a model with its `max_length` filled in, and which of those given exceed the backbone's.
 
     Args:
         values: Fields of `ModelSettings`.
-        longest: Longest input of the backbone in tokens; None reads it from the backbone's configuration.
+        limits: Limits of the backbone; None reads them from the backbone's configuration.
     """
-    if longest is None and isinstance(backbone := values.get("backbone"), str):
-        longest = longest_input(backbone, values.get("revision"))
-    if "max_length" not in values:
-        return {**values, "max_length": min(LONGEST_INPUT, longest or LONGEST_INPUT)}, []
+    if limits is None and isinstance(backbone := values.get("backbone"), str):
+        limits = backbone_limits(backbone, values.get("revision"))
+    longest, layers = limits or BackboneLimits()
+    filled = {"max_length": min(LONGEST_INPUT, longest or LONGEST_INPUT), **values}
     problems = []
-    if longest is not None and isinstance(values["max_length"], int) and values["max_length"] > longest:
-        problems = [f"model: max_length {values['max_length']} exceeds the language model's own maximum, {longest}"]
-    return dict(values), problems
+    if longest is not None and _count(filled["max_length"], 0) > longest:
+        problems.append(f"model: max_length {filled['max_length']} exceeds the language model's own maximum, {longest}")
+    if layers is not None and _count(filled.get("layers"), 0) > layers:
+        problems.append(f"model: layers {filled['layers']} exceeds the language model's number of layers, {layers}")
+    return filled, problems
 
 
 def fill_stage(

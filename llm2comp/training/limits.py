@@ -1,4 +1,4 @@
-"""Longest input of a model and its memory tokens, read from its configuration before anything is loaded."""
+"""Longest input of a model, its layers and memory tokens, read from its configuration before anything is loaded."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,28 @@ from typing import Any, NamedTuple
 
 from llm2comp.bundled_models import resolve_name
 
-__all__ = ["TrainedLimits", "longest_input", "trained_limits"]
+__all__ = ["BackboneLimits", "TrainedLimits", "backbone_limits", "trained_limits"]
 
 _TRAINED, _TEXT_MEAN = "llm2comp.json", "text_mean.json"
 _HUB_TIMEOUT = 10.0
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 
 
-def longest_input(name_or_path: str | Path, revision: str | None = None) -> int | None:
-    """Longest input in tokens of a language model, or of a trained model (memory tokens included).
+class BackboneLimits(NamedTuple):
+    """Of a language model; None where its configuration cannot be read here, or does not say.
 
-    None if its configuration cannot be read here, or names no limit; whoever loads the model says what is wrong.
+    Attributes:
+        longest: Longest input in tokens; of a trained model's folder, memory tokens included.
+        layers: Number of layers.
+    """
+
+    longest: int | None = None
+    layers: int | None = None
+
+
+def backbone_limits(name_or_path: str | Path, revision: str | None = None) -> BackboneLimits:
+    """What the configuration of a language model allows; whoever loads the model says what is wrong with it.
 
     Args:
         name_or_path: Bundled model, folder, Hub id or GGUF file.
@@ -30,7 +41,7 @@ def longest_input(name_or_path: str | Path, revision: str | None = None) -> int 
             return _of_folder(Path(name))
         return _of_hub(name, revision)
     except Exception:  # a damaged file, no network, no such model
-        return None
+        return BackboneLimits()
 
 
 class TrainedLimits(NamedTuple):
@@ -54,13 +65,14 @@ def trained_limits(name_or_path: str | Path) -> TrainedLimits | None:
     return None
 
 
-def _of_folder(folder: Path) -> int | None:
+def _of_folder(folder: Path) -> BackboneLimits:
     if limits := trained_limits(folder):
-        return limits.max_length
-    return _positions(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return BackboneLimits(limits.max_length)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return BackboneLimits(_first(config, _POSITIONS), _first(config, _LAYERS))
 
 
-def _of_hub(name: str, revision: str | None) -> int | None:
+def _of_hub(name: str, revision: str | None) -> BackboneLimits:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -73,21 +85,23 @@ def _of_hub(name: str, revision: str | None) -> int | None:
             return _of_folder(Path(hf_hub_download(name, file, revision=commit)).parent)
         except EntryNotFoundError:
             continue
-    return None
+    return BackboneLimits()
 
 
-def _of_gguf(name: str) -> int | None:
+def _of_gguf(name: str) -> BackboneLimits:
     from llm2comp.backbone.gguf_header import read_header
     from llm2comp.backbone.wheel_file import WHEEL_PREFIX, find_in_wheel
 
     settings = read_header(find_in_wheel(name) if name.startswith(WHEEL_PREFIX) else Path(name)).settings
-    length = settings.get(f"{settings.get('general.architecture')}.context_length")
-    return int(length) if length else None
+    family = settings.get("general.architecture")
+    fields = (f"{family}.context_length",), (f"{family}.block_count",)
+    return BackboneLimits(*(_first(settings, names) for names in fields))
 
 
-def _positions(config: dict[str, Any]) -> int | None:
+def _first(config: dict[str, Any], fields: tuple[str, ...]) -> int | None:
+    """The first of these fields that holds a positive number, in the configuration of the text model if it has one."""
     for entries in (config.get("text_config"), config):
-        for field in _POSITIONS:
-            if isinstance(entries, dict) and isinstance(length := entries.get(field), int) and length > 0:
-                return length
+        for field in fields:
+            if isinstance(entries, dict) and isinstance(number := entries.get(field), int) and number > 0:
+                return number
     return None

@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from llm2comp.atomic import write_file
 from llm2comp.backbone.hardware import multiplies_bfloat16
+from llm2comp.backbone.loading import check_language_model
 from llm2comp.corpus.triples import dataset_name
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
@@ -73,6 +74,8 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
             made = {field: settings_values(getattr(recipe, field)) for field, _ in (*_DERIVED, _MINED)}
             remember_settings(output, made)
         backbone = _backbone(recipe, output)
+        if any(getattr(recipe, field) is not None and not (output / name).is_dir() for field, name in _DERIVED):
+            check_language_model(backbone, recipe.model.revision, sha256=recipe.model.backbone_sha256)
         for field, name in _DERIVED:
             _derive(field, getattr(recipe, field), output / name)
         previous: Path | None = None

@@ -10,7 +10,7 @@ import yaml
 from llm2comp.errors import SettingsError
 from llm2comp.training import recipe_file
 from llm2comp.training.defaults import fill_model, fill_stage
-from llm2comp.training.limits import TrainedLimits, longest_input, trained_limits
+from llm2comp.training.limits import BackboneLimits, TrainedLimits, backbone_limits, trained_limits
 from llm2comp.training.recipe_file import Recipe, read_recipe, shipped_recipes
 from llm2comp.training.run_folder import settings_values
 from llm2comp.training.settings_file import to_settings
@@ -52,9 +52,10 @@ def test_lengths_stay_within_the_models() -> None:
     assert (values["max_tokens"], values["min_characters"], values["margin"]) == (120, 240, 10)
     assert fill("mntp", max_length=128)["max_tokens"] == 128, "no memory tokens beside the text"
     assert "max_query_tokens" not in fill("supervised", max_length=512)
-    assert fill_model({"backbone": "b"}, 512) == ({"backbone": "b", "max_length": 512}, [])
-    assert fill_model({"backbone": "b"}, 8192)[0]["max_length"] == 1024
-    assert fill_model({"max_length": 600}, 512)[1] == [
+    assert fill_model({"backbone": "b"}, BackboneLimits(512)) == ({"backbone": "b", "max_length": 512}, [])
+    assert fill_model({"backbone": "b"}, BackboneLimits(8192))[0]["max_length"] == 1024
+    assert fill_model({"layers": 4}, BackboneLimits(512, 4))[1] == []
+    assert fill_model({"max_length": 600}, BackboneLimits(512))[1] == [
         "model: max_length 600 exceeds the language model's own maximum, 512"
     ]
 
@@ -69,17 +70,17 @@ def test_memory_tokens_that_nothing_has_trained_are_not_frozen() -> None:
     assert fill("unsupervised")["freeze_memory"] is False
 
 
-def test_longest_inputs_are_read_without_loading(tmp_path: Path) -> None:
+def test_limits_are_read_without_loading(tmp_path: Path) -> None:
     config = json.loads((BACKBONE / "config.json").read_text())
-    assert longest_input(BACKBONE) == config["max_position_embeddings"]
-    assert longest_input("llm2comp-tiny") == 512
+    assert backbone_limits(BACKBONE) == (config["max_position_embeddings"], config["num_hidden_layers"])
+    assert backbone_limits("llm2comp-tiny") == (512, None)
     assert trained_limits("llm2comp-tiny") == TrainedLimits(512, 8)
     assert trained_limits(BACKBONE) is None
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"max_position_embeddings": 77}}))
-    assert longest_input(tmp_path) == 77
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"max_position_embeddings": 77, "n_layer": 3}}))
+    assert backbone_limits(tmp_path) == (77, 3)
     (tmp_path / "config.json").write_text("{")
-    assert longest_input(tmp_path) is None
-    assert longest_input(tmp_path / "none.gguf") is None
+    assert backbone_limits(tmp_path) == BackboneLimits()
+    assert backbone_limits(tmp_path / "none.gguf") == BackboneLimits()
 
 
 def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
     recipe = {
         "name": "mine",
         "about": "",
-        "model": {"backbone": str(BACKBONE), "max_length": 100_000, "memory_token": 8},
+        "model": {"backbone": str(BACKBONE), "max_length": 100_000, "layers": 99, "memory_token": 8},
         "compression": {"corpora": [str(corpus)], "steps": "many", "max_token": 40},
         "unsupervised": {"corpora": ["nowhere.jsonl"], "warmup_steps": 99, "steps": 40, "batch_size": 0},
         "supervised": {"pairs": ["{pairs}"], "learning_rate": 0},
@@ -98,6 +99,7 @@ def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
         read_recipe(file, pairs=tmp_path / "pairs", sources=True)
     expected = {
         "model: max_length 100000 exceeds the language model's own maximum, 1024",
+        "model: layers 99 exceeds the language model's number of layers, 3",
         "supervised.pairs reads {pairs}, which only derive makes; add derive or name the files",
         "unsupervised.corpora[0]: no file or folder 'nowhere.jsonl'",
         "model: unknown field memory_token; did you mean memory_tokens?",

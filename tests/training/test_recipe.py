@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import llm2comp
 from llm2comp.backbone.adapter import AdapterSettings
-from llm2comp.errors import SettingsError
+from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.recipe import run_recipe
 from llm2comp.training.recipe_file import read_recipe, shipped_recipes
@@ -26,7 +26,7 @@ from llm2comp.training.run_folder import changed_fields, settings_values
 from llm2comp.training.settings import ContrastiveSettings
 from llm2comp.training.sources import check_sources
 from tests.training.processes import run_and_kill
-from tests.training.tiny import environment, write_corpus, write_recipe
+from tests.training.tiny import environment, text, write_corpus, write_recipe
 
 STAGES = ("pretrain", "compression", "unsupervised", "supervised")
 TIMES = ("tokens_per_second", "runtime")
@@ -348,6 +348,22 @@ def test_pairs_that_cannot_be_derived_stop_the_recipe_there(tmp_path: Path) -> N
     with pytest.raises(SettingsError, match="derive: no pair can be derived from its corpora"):
         run_here(edited(recipe, pretrain={"steps": 1}), tmp_path / "run")
     assert not (tmp_path / "run" / "pairs").exists()
+
+
+def test_a_backbone_that_is_none_is_told_before_pairs_are_derived(tmp_path: Path) -> None:
+    articles = write_corpus(tmp_path / "articles.jsonl", [text(number, 60) for number in range(4)])
+    (tmp_path / "folder").mkdir()
+    recipe = {
+        "name": "mine",
+        "about": "",
+        "derive": {"articles": [str(articles)]},
+        "supervised": {"pairs": ["{pairs}"], "steps": 2, "batch_size": 2},
+    }
+    for backbone, message in (("nowhere.gguf", "no GGUF file"), (str(tmp_path / "folder"), "cannot load the config")):
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump({**recipe, "model": {"backbone": backbone}}))
+        with pytest.raises(BackboneError, match=message):
+            run_recipe(read_recipe(tmp_path / "r.yaml", pairs=tmp_path / "run" / "pairs"), tmp_path / "run")
+        assert not (tmp_path / "run" / "pairs").exists()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llm2comp.backbone.loading import check_language_model
 from llm2comp.corpus.read import read_corpus
 from llm2comp.errors import SettingsError
 from llm2comp.training.recipe_file import Recipe
@@ -57,6 +58,7 @@ def run_ablation(
 
     backbone = _backbone(recipe, output)
     if recipe.derive is not None and not (output / "pairs").is_dir():
+        check_language_model(backbone, recipe.model.revision, sha256=recipe.model.backbone_sha256)
         derive_pairs(recipe.derive, output / "pairs")
     left = predict(backbone) if predict is not None else Forecast([])
     if left.steps:

@@ -25,7 +25,8 @@ from llm2comp.analysis import (
     uniformity,
     write_samples,
 )
-from llm2comp.analysis.reading import BEGINNINGS, Share, Split, _share, find_own_reader
+from llm2comp.analysis.reader import find_own_reader
+from llm2comp.analysis.reading import BEGINNINGS, Share, Split, _share
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.backbone.backbone import Backbone, BackboneReference
 from llm2comp.errors import BackboneError, SettingsError

@@ -34,6 +34,7 @@ __all__ = [
     "Sample",
     "Share",
     "Split",
+    "pooled_share",
     "read_held_out",
     "split_texts",
     "write_samples",
@@ -135,13 +136,16 @@ def _summed(losses: NDArray[np.float64], tokens: NDArray[np.int64]) -> Reading:
         tokens=int(tokens.sum()),
         nll=dict(zip(BEGINNINGS, (nll.sum(-1) / tokens.sum()).tolist(), strict=True)),
         ctkd=dict(zip(BEGINNINGS, ctkd.mean(-1).tolist(), strict=True)),
-        nll_share=_share(nll[0] - nll[2], nll[0] - nll[3]),
-        ctkd_share=_share(ctkd[0] - ctkd[2], ctkd[0]),
+        nll_share=pooled_share(nll[0] - nll[2], nll[0] - nll[3]),
+        ctkd_share=pooled_share(ctkd[0] - ctkd[2], ctkd[0]),
     )
 
 
-def _share(kept: NDArray[np.float64], whole: NDArray[np.float64]) -> Share | None:
-    """Sum of `kept` over texts divided by that of `whole`, with its interval."""
+def pooled_share(kept: NDArray[np.float64], whole: NDArray[np.float64]) -> Share | None:
+    """Sum of `kept` over texts divided by that of `whole`, with its 95 % bootstrap interval over texts.
+
+    None if the sum of `whole` is not above 0, overall or in a resample.
+    """
     resamples = np.random.default_rng(0).integers(len(whole), size=(_RESAMPLES, len(whole)))
     wholes = whole[resamples].sum(-1)
     if whole.sum() <= 0 or (wholes <= 0).any():

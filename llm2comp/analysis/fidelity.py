@@ -26,11 +26,24 @@ from llm2comp.model import LLM2Comp
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.splits import Split
 
-__all__ = ["MEASURES", "Fidelity", "Measure", "TextSplit", "measure_fidelity", "measure_splits", "split_text"]
+__all__ = [
+    "MEASURES",
+    "Fidelity",
+    "Measure",
+    "TextSplit",
+    "TooShortError",
+    "measure_fidelity",
+    "measure_splits",
+    "split_text",
+]
 
 Measure = Literal["reconstruction", "continuation"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 _TEXTS_AT_ONCE = 64
+
+
+class TooShortError(SettingsError):
+    """A text has too few tokens for a measure."""
 
 
 class Fidelity(NamedTuple):
@@ -100,7 +113,7 @@ def measure_fidelity(
         try:
             splits.append(split_text(encoder, text, measure, following=after, max_tokens=max_tokens))
         except SettingsError as error:
-            raise SettingsError(f"text {position}: {error}") from error
+            raise type(error)(f"text {position}: {error}") from error
     return measure_splits(encoder, splits)
 
 
@@ -115,7 +128,7 @@ def split_text(
     """A text and what follows it; the arguments are those of `measure_fidelity`, for one text.
 
     Raises:
-        SettingsError: As there.
+        TooShortError, SettingsError: As there.
     """
     if measure not in MEASURES:
         raise SettingsError(f"measure is {measure!r}, expected one of {', '.join(MEASURES)}")
@@ -124,7 +137,7 @@ def split_text(
     if measure == "continuation" and following is None:
         tokens, cut = _tokens(encoder, text, _most(encoder, max_tokens))
         if len(tokens) < 2 * MARGIN + 1:
-            raise SettingsError(
+            raise TooShortError(
                 f"{len(tokens) - 1} tokens are too few to be cut in two: give at least {2 * MARGIN}, or measure the "
                 "reconstruction"
             )
@@ -133,7 +146,7 @@ def split_text(
     context, cut = _tokens(encoder, text, most)
     after = context if following is None else _tokens(encoder, following, most)[0]
     if min(len(context), len(after)) < 2:
-        raise SettingsError("it, or what follows it, has no tokens: leave empty texts out")
+        raise TooShortError("it, or what follows it, has no tokens: leave empty texts out")
     return TextSplit(Split(context, after[1:]), cut)
 
 
@@ -160,7 +173,8 @@ def _measure(encoder: MemoryEncoder, splits: Sequence[TextSplit]) -> Iterator[Fi
     states = read_after(encoder, beginnings, repeated)
     losses = [_loss(encoder, rows, after) for rows, after in zip(states, repeated, strict=True)]
     for number, split in enumerate(splits):
-        yield Fidelity(*losses[3 * number : 3 * number + 3], len(split.parts.context) - 1, split.cut)
+        nothing, memory, text = losses[3 * number : 3 * number + 3]
+        yield Fidelity(nothing, memory, text, len(split.parts.context) - 1, split.cut)
 
 
 def _loss(encoder: MemoryEncoder, states: Tensor, after: Sequence[int]) -> float:

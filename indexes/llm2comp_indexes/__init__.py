@@ -1,12 +1,13 @@
 """FAISS indexes on disk: build one from a corpus or from vectors, add, delete, merge, search and verify.
 
 The verbs are `build_index`, `open_index`, `add_documents`, `sync_index`, `delete_documents`, `merge_index`,
-`rebuild_index`, `undo_index`, `push_index` and `verify_index`.
+`rebuild_index`, `undo_index`, `push_index`, `audit_index` and `verify_index`.
 Imports the core (`llm2comp`); no adapter, no benchmark.
 """
 
 from llm2comp.corpus.fields import FieldNames
 from llm2comp.encoder_options import EncoderOptions
+from llm2comp_indexes.audit.run import Audit, AuditSettings, audit_index
 from llm2comp_indexes.builder.encode_shard import ShardReport, encode_shard
 from llm2comp_indexes.builder.forecast import Forecast, forecast_build
 from llm2comp_indexes.builder.from_vectors import VectorFiles, build_from_vectors
@@ -40,6 +41,8 @@ Wishes = Targets
 
 __all__ = [
     "AddReport",
+    "Audit",
+    "AuditSettings",
     "BuildReport",
     "ClusterOptions",
     "ClusterReport",
@@ -68,6 +71,7 @@ __all__ = [
     "Targets",
     "Wishes",
     "add_documents",
+    "audit_index",
     "build_from_vectors",
     "build_index",
     "delete_documents",

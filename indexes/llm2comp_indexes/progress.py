@@ -13,6 +13,7 @@ class Phase(StrEnum):
     DOCUMENTS_COMPARED = "documents compared"
     DOCUMENTS_READ = "documents read"
     SAMPLE_ENCODED = "rows of the sample encoded"
+    ROWS_READ_FROM_MEMORY = "rows read from memory"
     ROWS_EXPORTED = "rows exported"
     ROWS_READ_BACK = "rows read back"
     ROWS_FOUND = "rows found in the store"

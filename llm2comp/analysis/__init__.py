@@ -5,6 +5,8 @@ Imports `llm2comp.model`, `llm2comp.training` and what lies below them.
 """
 
 from llm2comp.analysis.description import Description, describe, describe_embeddings
+from llm2comp.analysis.fidelity import Fidelity, measure_fidelity
+from llm2comp.analysis.reader import set_reader
 from llm2comp.analysis.reading import Reading, read_held_out, split_texts, write_samples
 from llm2comp.analysis.report import Analysis, AnalysisSettings, ModelAnalysis, analyze
 from llm2comp.analysis.vectors import (
@@ -23,6 +25,7 @@ __all__ = [
     "Analysis",
     "AnalysisSettings",
     "Description",
+    "Fidelity",
     "ModelAnalysis",
     "Reading",
     "VectorFigures",
@@ -33,9 +36,11 @@ __all__ = [
     "describe_embeddings",
     "entropy_rank",
     "mean_cosine",
+    "measure_fidelity",
     "memory_similarity",
     "participation_ratio",
     "read_held_out",
+    "set_reader",
     "singular_values",
     "split_texts",
     "uniformity",

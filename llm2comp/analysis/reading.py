@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llm2comp.analysis.reader import encode_contexts, read_after
 from llm2comp.encoder import MemoryEncoder
-from llm2comp.model import LLM2Comp
 from llm2comp.training.objectives import cross_entropy, distillation
 from llm2comp.training.splits import Split, cut_in_two
 
@@ -34,7 +34,7 @@ __all__ = [
     "Sample",
     "Share",
     "Split",
-    "find_own_reader",
+    "pooled_share",
     "read_held_out",
     "split_texts",
     "write_samples",
@@ -88,24 +88,6 @@ class Reading:
     ctkd_share: Share | None
 
 
-def find_own_reader(model: LLM2Comp) -> str:
-    """Reason why a model does not contain the frozen language model it began as; empty if it does.
-
-    With an adapter, the weights below it are those of the language model, unless an earlier stage's adapter was merged
-    into them.
-    """
-    backbone = model.encoder.backbone
-    if backbone.has_other_reader:
-        return ""
-    if backbone.lacks_reader:
-        return f"only the first {backbone.layers} layers of the language model it began as are in it"
-    if not backbone.has_adapter and model.stages:
-        return "all its weights were trained, so the language model it began as is not in it"
-    if backbone.has_adapter and len(model.stages) > 1 and backbone.reference is None:
-        return "its language model may hold the adapter of an earlier stage"
-    return ""
-
-
 def split_texts(encoder: MemoryEncoder, texts: Sequence[str], *, limit: int, max_tokens: int, seed: int) -> list[Split]:
     """A random sample of texts, each cut in two as in stage 1; texts too short for two margins are left out.
 
@@ -133,13 +115,11 @@ def split_texts(encoder: MemoryEncoder, texts: Sequence[str], *, limit: int, max
 def read_held_out(encoder: MemoryEncoder, splits: Sequence[Split]) -> Reading:
     """Losses on at least two texts; each text's memory tokens also serve as `another text` for the next one."""
     backbone, device = encoder.backbone, encoder.memory.device
-    memories = [_memory(encoder, split.context) for split in splits]
+    memories = encode_contexts(encoder, [split.context for split in splits])
     losses = np.zeros((2, len(BEGINNINGS), len(splits)))  # nll: sum over tokens; ctkd: mean over rows
     for number, split in enumerate(splits):
-        states = [
-            _states(encoder, before, split.continuation)
-            for before in _beginnings(encoder, split, memories[number - 1], memories[number])
-        ]
+        beginnings = _beginnings(encoder, split, memories[number - 1], memories[number])
+        states = list(read_after(encoder, beginnings, [split.continuation] * len(beginnings)))
         targets = torch.tensor(split.continuation, device=device)
         ones = torch.ones(len(targets), device=device)
         mean = torch.full((len(targets) + 1,), 1.0 / (len(targets) + 1), device=device)
@@ -156,13 +136,16 @@ def _summed(losses: NDArray[np.float64], tokens: NDArray[np.int64]) -> Reading:
         tokens=int(tokens.sum()),
         nll=dict(zip(BEGINNINGS, (nll.sum(-1) / tokens.sum()).tolist(), strict=True)),
         ctkd=dict(zip(BEGINNINGS, ctkd.mean(-1).tolist(), strict=True)),
-        nll_share=_share(nll[0] - nll[2], nll[0] - nll[3]),
-        ctkd_share=_share(ctkd[0] - ctkd[2], ctkd[0]),
+        nll_share=pooled_share(nll[0] - nll[2], nll[0] - nll[3]),
+        ctkd_share=pooled_share(ctkd[0] - ctkd[2], ctkd[0]),
     )
 
 
-def _share(kept: NDArray[np.float64], whole: NDArray[np.float64]) -> Share | None:
-    """Sum of `kept` over texts divided by that of `whole`, with its interval."""
+def pooled_share(kept: NDArray[np.float64], whole: NDArray[np.float64]) -> Share | None:
+    """Sum of `kept` over texts divided by that of `whole`, with its 95 % bootstrap interval over texts.
+
+    None if the sum of `whole` is not above 0, overall or in a resample.
+    """
     resamples = np.random.default_rng(0).integers(len(whole), size=(_RESAMPLES, len(whole)))
     wholes = whole[resamples].sum(-1)
     if whole.sum() <= 0 or (wholes <= 0).any():
@@ -171,12 +154,11 @@ def _share(kept: NDArray[np.float64], whole: NDArray[np.float64]) -> Share | Non
     return Share(float(kept.sum() / whole.sum()), float(low), float(high))
 
 
-@torch.no_grad()
 def write_samples(encoder: MemoryEncoder, splits: Sequence[Split], *, count: int, tokens: int) -> list[Sample]:
     """Greedy continuations of the first `count` texts after each beginning, of at most `tokens` tokens."""
     samples = []
     for number, split in enumerate(splits[:count]):
-        other, memory = (_memory(encoder, splits[row].context) for row in (number - 1, number))
+        other, memory = encode_contexts(encoder, [splits[row].context for row in (number - 1, number)])
         written = {
             name: _write(encoder, prefix, tokens)
             for name, prefix in zip(BEGINNINGS, _beginnings(encoder, split, other, memory), strict=True)
@@ -185,11 +167,7 @@ def write_samples(encoder: MemoryEncoder, splits: Sequence[Split], *, count: int
     return samples
 
 
-def _memory(encoder: MemoryEncoder, context: list[int]) -> Tensor:
-    """Memory tokens of a context, (k, hidden)."""
-    return encoder.memory_states(torch.tensor(context, device=encoder.memory.device), [len(context)])[0]
-
-
+@torch.no_grad()
 def _beginnings(encoder: MemoryEncoder, split: Split, other: Tensor, memory: Tensor) -> list[Tensor]:
     """Input embeddings of each of `BEGINNINGS`, (tokens, hidden)."""
     text = encoder.backbone.embed_frozen(torch.tensor(split.context, device=encoder.memory.device))
@@ -197,19 +175,13 @@ def _beginnings(encoder: MemoryEncoder, split: Split, other: Tensor, memory: Ten
     return [first, torch.cat([first, other.to(text.dtype)]), torch.cat([first, memory.to(text.dtype)]), text]
 
 
-def _states(encoder: MemoryEncoder, before: Tensor, continuation: list[int]) -> Tensor:
-    """States of the reader from the last token of a beginning to the end of the text, (continuation + 1, hidden)."""
-    backbone = encoder.backbone
-    after = backbone.embed_frozen(torch.tensor(continuation, device=before.device))
-    return backbone.read(torch.cat([before, after]), [len(before) + len(after)])[len(before) - 1 :]
-
-
+@torch.no_grad()
 def _write(encoder: MemoryEncoder, before: Tensor, tokens: int) -> str:
     """The reader's greedy continuation, until the end-of-sequence token or the given number of tokens."""
     written: list[int] = []
     for _ in range(tokens):
-        state = _states(encoder, before, written)[-1:] if written else encoder.backbone.read(before, [len(before)])[-1:]
-        token = int(encoder.backbone.head(state).argmax())
+        [states] = read_after(encoder, [before], [written])
+        token = int(encoder.backbone.head(states[-1:]).argmax())
         if token == encoder.tokenizer.eos_token_id:
             break
         written.append(token)

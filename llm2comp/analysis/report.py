@@ -13,18 +13,16 @@ from sentence_transformers import SentenceTransformer
 import llm2comp
 from llm2comp.analysis.description import Description, describe
 from llm2comp.analysis.map import FEWEST_POINTS
+from llm2comp.analysis.reader import find_own_reader, set_reader
 from llm2comp.analysis.reading import (
     MARGIN,
     Reading,
     Sample,
-    find_own_reader,
     read_held_out,
     split_texts,
     write_samples,
 )
-from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.hardware import choose_device, inference_dtype
-from llm2comp.backbone.loading import find_source, load_tokenizer
 from llm2comp.bundled_models import DEFAULT_MODEL, resolve_name
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.read import read_corpus
@@ -188,7 +186,7 @@ def _analyze_model(
         return ModelAnalysis(name, None, [], description, no_reading="it has no memory tokens")
     encoder = model.encoder
     if settings.reader:  # first, so that a reader that does not match fails before hours of encoding
-        _set_reader(model, settings.reader)
+        set_reader(model, settings.reader)
     description = describe(model, texts, pairs=pairs, progress=progress, keep_vectors=bool(settings.labels))
     identity = name, model.fingerprint, list(model.stages), description
     if reason := find_own_reader(model):
@@ -277,17 +275,6 @@ def _load(name: str, settings: AnalysisSettings) -> SentenceTransformer:
                 f"{name}: cannot be loaded as a sentence-transformers model: {one_line(error)}"
             ) from error
     return llm2comp.load(name, device=settings.device, dtype=settings.dtype)
-
-
-def _set_reader(model: LLM2Comp, name: str) -> None:
-    encoder = model.encoder
-    reader = Backbone.load(name, dtype=encoder.backbone.dtype, attention=encoder.backbone.attention)
-    encoder.backbone.read_with(reader)
-    if load_tokenizer(find_source(name)).get_vocab() != encoder.tokenizer.get_vocab():
-        raise SettingsError(
-            f"the reader {name} has another vocabulary than the encoder: give the language model that the encoder was "
-            "trained from"
-        )
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.documents import Skips, format_documents, format_encoded, note_cut
+from llm2comp.cli.index_audit import audit
 from llm2comp.cli.index_change import add, delete, merge, undo
 from llm2comp.cli.index_export import export
 from llm2comp.cli.index_facts import format_facts, list_facts
@@ -85,6 +86,7 @@ def register(app: typer.Typer) -> None:
         merge: "Rewrite the index as one segment.",
         info: "Show what an index holds and how well it searches.",
         tune: "Set the effort of searches by your own questions.",
+        audit: "Show how much of its texts a language model can read from their memories.",
         export: "Write ids, texts, metadata and vectors for other tools.",
         push: "Write them to a table of a database.",
         verify: "Check every file against its checksum.",

@@ -25,7 +25,8 @@ from llm2comp.analysis import (
     uniformity,
     write_samples,
 )
-from llm2comp.analysis.reading import BEGINNINGS, Share, Split, _share, find_own_reader
+from llm2comp.analysis.reader import find_own_reader
+from llm2comp.analysis.reading import BEGINNINGS, Share, Split, pooled_share
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.backbone.backbone import Backbone, BackboneReference
 from llm2comp.errors import BackboneError, SettingsError
@@ -227,13 +228,13 @@ class TestReading:
 
     def test_shares(self) -> None:
         kept, whole = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
-        assert _share(kept, whole) == pytest.approx(Share(0.5, 0.5, 0.5))
-        spread = _share(np.array([0.0, 1.0] * 50), np.ones(100))
+        assert pooled_share(kept, whole) == pytest.approx(Share(0.5, 0.5, 0.5))
+        spread = pooled_share(np.array([0.0, 1.0] * 50), np.ones(100))
         assert spread is not None
         assert spread.value == 0.5
         assert (spread.low, spread.high) == pytest.approx((0.4, 0.6), abs=0.02)  # 1.96 * 0.5 / sqrt(100)
-        assert _share(kept, -whole) is None
-        assert _share(kept, np.array([6.0, -1.0, -1.0])) is None  # in some resamples the context is worth nothing
+        assert pooled_share(kept, -whole) is None
+        assert pooled_share(kept, np.array([6.0, -1.0, -1.0])) is None  # in some resamples the context is worth nothing
 
     @torch.no_grad()
     def test_what_is_written_is_what_generate_writes(self, model: LLM2Comp, plain: PreTrainedModel) -> None:

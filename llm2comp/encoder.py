@@ -135,13 +135,13 @@ class MemoryEncoder(InputModule):
         """
         room = min(limit or self._max_length, self._max_length) - self.memory_tokens - 1
         reach = _CHARACTERS_PER_TOKEN * room
-        ids = self._tokenize([text[:reach] for text in texts])
+        ids = self.whole_ids([text[:reach] for text in texts])
         for row, text in enumerate(texts):
             seen = reach
             # twice the room, because the last tokens before a cut are not the whole text's
             while seen < len(text) and len(ids[row]) < 2 * room:
                 seen *= 8
-                ids[row] = self._tokenize([text[:seen]])[0]
+                ids[row] = self.whole_ids([text[:seen]])[0]
         self._truncated.count = self.pop_truncated() + sum(len(row) > room for row in ids)
         return [[self.beginning, *row[:room]] for row in ids]
 
@@ -311,7 +311,8 @@ class MemoryEncoder(InputModule):
         numbers = tuple(torch.cat(samples).tolist()) if samples else ()
         return versions, numbers, self.backbone.reference, id(self.tokenizer)
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    def whole_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text as it is: without a beginning token, and not cut."""
         texts = [_unicode(text) for text in texts]
         if self._plain is not None:
             return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]

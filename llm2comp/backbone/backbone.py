@@ -171,6 +171,15 @@ class Backbone(nn.Module):
         return self.layers is not None and not self._frozen
 
     @property
+    def frozen_model(self) -> PreTrainedModel:
+        """The frozen language model that reads and teaches; where it is the encoder's, its adapter layers are in it.
+
+        Raises:
+            BackboneError: If only its first layers are here.
+        """
+        return self._reader(self.language_model.device)
+
+    @property
     def hidden_size(self) -> int:
         """Width of the hidden states, which is the dimension of the embeddings."""
         return self._embedding_matrix.shape[1]

@@ -1,4 +1,4 @@
-"""LlamaIndex classes: `LLM2CompEmbedding`, and `LLM2CompRetriever` and `LLM2CompVectorStore` over an index on disk.
+"""LlamaIndex classes: an embedding model, a retriever and a vector store over an index on disk, a synthesizer.
 
 Imports `llm2comp_adapters` and what lies below it, and llama-index-core.
 """
@@ -11,6 +11,7 @@ optional_import(
 
 from llama_index.embeddings.llm2comp.embedding import LLM2CompEmbedding
 from llama_index.embeddings.llm2comp.retriever import LLM2CompRetriever
+from llama_index.embeddings.llm2comp.synthesizer import LLM2CompSynthesizer
 from llama_index.embeddings.llm2comp.vector_store import LLM2CompVectorStore
 
-__all__ = ["LLM2CompEmbedding", "LLM2CompRetriever", "LLM2CompVectorStore"]
+__all__ = ["LLM2CompEmbedding", "LLM2CompRetriever", "LLM2CompSynthesizer", "LLM2CompVectorStore"]

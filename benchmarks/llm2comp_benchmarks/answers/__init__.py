@@ -1,0 +1,4 @@
+"""Questions answered from memory tokens, from the texts themselves, and from nothing.
+
+Imports `results`, and the core.
+"""

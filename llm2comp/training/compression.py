@@ -8,11 +8,15 @@ of context (beginning token included), k memory tokens and L tokens of continuat
 - continuation scores c_1 … c_L at rows k … k+L-1;
 - reconstruction gives the reader the text itself after the memory tokens and scores t_1 … t_(s-1) at rows k … k+s-2.
 
+With `context_parts` a context is cut into p parts, each with k memory tokens of its own, so that the reader learns to
+read several documents; everywhere above, k is then p x k. (Not in the paper.)
+
 Source: Zhang et al., "Learning to Compress", AAAI 2026, section 3.2, and the row numbers of the published code.
 """
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +117,7 @@ def compression_loss(
     objective: Objective,
     *,
     chunk_rows: int | None = None,
+    context_parts: int = 1,
 ) -> Tensor:
     """Loss of a batch in nats.
 
@@ -122,23 +127,25 @@ def compression_loss(
         continuations: Token ids of each continuation; ignored by reconstruction.
         objective: Distillation is a mean over a text's rows, then over texts; the others are means over all tokens.
         chunk_rows: Number of rows whose logits are in memory at a time; see `llm2comp.training.objectives`.
+        context_parts: Most parts that a context is cut into, each with memory tokens of its own.
 
     Returns:
         A scalar.
     """
-    backbone, k, device = encoder.backbone, encoder.memory_tokens, encoder.memory.device
-    memory = encoder.memory_states(concatenate(contexts, device), list(map(len, contexts)))
+    backbone, device = encoder.backbone, encoder.memory.device
+    memory = _memories(encoder, [_parts(context, context_parts) for context in contexts])
     following = [context[1:] for context in contexts] if objective == "reconstruction" else continuations
     states = _read_after_memory(encoder, contexts[0][0], memory, following)
     sizes = [len(tokens) for tokens in following]
-    lengths = [1 + k + size for size in sizes]
+    before = list(map(len, memory))
+    lengths = [1 + k + size for k, size in zip(before, sizes, strict=True)]
     if objective == "distillation":
-        student = _rows(states, [(k, k + size + 1) for size in sizes], lengths)
+        student = _rows(states, [(k, k + size + 1) for k, size in zip(before, sizes, strict=True)], lengths)
         teacher = _teacher_rows(encoder, contexts, continuations)
         counts = torch.tensor(sizes, device=device) + 1  # rows of each text
         weights = torch.repeat_interleave(1.0 / (counts * len(contexts)), counts)
         return distillation(student, teacher, weights, backbone.head, chunk_rows=chunk_rows)
-    rows = _rows(states, [(k, k + size) for size in sizes], lengths)
+    rows = _rows(states, [(k, k + size) for k, size in zip(before, sizes, strict=True)], lengths)
     targets = concatenate(following, device)
     weights = torch.full(targets.shape, 1.0 / len(targets), device=device)
     return cross_entropy(rows, targets, weights, backbone.head, chunk_rows=chunk_rows)
@@ -176,9 +183,27 @@ def _measure_gain(encoder: MemoryEncoder, heldout: Any) -> dict[str, float]:
     return {f"context_{name}": value for name, value in gain._asdict().items()}
 
 
-def _read_after_memory(encoder: MemoryEncoder, beginning: int, memory: Tensor, following: _Tokens) -> Tensor:
+def _parts(context: Sequence[int], most: int) -> list[list[int]]:
+    """A context in 1 to `most` parts of nearly equal length, each with the beginning token in front.
+
+    Their number follows from the context's length. Cuts are drawn uniformly, so every number is as frequent.
+    """
+    beginning, *tokens = context
+    count = 1 + len(context) % most
+    ends = [len(tokens) * part // count for part in range(count + 1)]
+    return [[beginning, *tokens[begin:end]] for begin, end in pairwise(ends)]
+
+
+def _memories(encoder: MemoryEncoder, texts: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
+    """Memory tokens of each text, those of its parts in order, (parts x k, hidden)."""
+    parts = [part for text in texts for part in text]
+    memory = encoder.memory_states(concatenate(parts, encoder.memory.device), list(map(len, parts)))
+    return [states.flatten(0, 1) for states in memory.split(list(map(len, texts)))]
+
+
+def _read_after_memory(encoder: MemoryEncoder, beginning: int, memory: Sequence[Tensor], following: _Tokens) -> Tensor:
     """States of the frozen backbone on [BOS, memory, tokens] of each text, end to end."""
-    backbone, device = encoder.backbone, memory.device
+    backbone, device = encoder.backbone, encoder.memory.device
     first = backbone.embed_frozen(torch.tensor([beginning], device=device))
     after = backbone.embed_frozen(concatenate(following, device)).split([len(tokens) for tokens in following])
     parts = [
@@ -216,7 +241,12 @@ class _CompressionLoss(TextLoss):
     def forward(self, contexts: _Tokens, continuations: _Tokens) -> Tensor:
         settings = self._settings
         return compression_loss(
-            self.encoder, contexts, continuations, settings.objective, chunk_rows=settings.chunk_rows
+            self.encoder,
+            contexts,
+            continuations,
+            settings.objective,
+            chunk_rows=settings.chunk_rows,
+            context_parts=settings.context_parts,
         )
 
     def terms(self, batch: Batch) -> int:

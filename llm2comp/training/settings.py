@@ -275,6 +275,9 @@ class CompressionSettings(StageSettings):
     """Longest text in tokens, context and continuation together; longer ones are shortened before the cut is drawn."""
     margin: int = 10
     """Smallest number of tokens on either side of the cut, which is drawn uniformly between the margins."""
+    context_parts: int = 1
+    """Most parts that a context is cut into, each with memory tokens of its own, which the reader gets in order: it
+    learns to read several documents. The number of parts, 1 to this, follows from the context's length."""
     chunk_rows: int | None = None
     """Number of rows whose logits are in memory at a time; None makes the memory the same for every vocabulary."""
     restart_layers: bool = False
@@ -283,12 +286,14 @@ class CompressionSettings(StageSettings):
 
     def _problems(self) -> Iterator[str]:
         yield from super()._problems()
-        for bound, name in ((1, "margin"), (1, "chunk_rows"), (0, "min_characters")):
+        for bound, name in ((1, "margin"), (1, "context_parts"), (1, "chunk_rows"), (0, "min_characters")):
             if (value := getattr(self, name)) is not None and value < bound:
                 yield f"{name} is {value}; it must be at least {bound}"
         yield from _corpora_problems(self.corpora, self.heldout)
         if self.max_tokens < 2 * self.margin + 1:
             yield f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides"
+        if self.context_parts >= self.margin > 0:
+            yield f"context_parts {self.context_parts} must be below margin {self.margin}, a context's fewest tokens"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,14 +67,21 @@ class Reference:
         states: Tensor = decoder(inputs_embeds=inputs, attention_mask=everyone_sees_all).last_hidden_state[0]
         return states[-len(self.memory) :]
 
-    def loss(self, contexts: list[list[int]], continuations: list[list[int]], objective: Objective) -> Tensor:
-        k, embed = len(self.memory), self.frozen.get_input_embeddings()
+    def loss(
+        self, contexts: list[list[int]], continuations: list[list[int]], objective: Objective, *, parts: int = 1
+    ) -> Tensor:
+        embed = self.frozen.get_input_embeddings()
         per_text, tokens = [], 0
         for context, continuation in zip(contexts, continuations, strict=True):
             following = context[1:] if objective == "reconstruction" else continuation
-            reader_input = torch.cat(
-                [embed(torch.tensor(context[:1])), self.memory_states(context), embed(torch.tensor(following))]
+            number = 1 + len(context) % parts
+            size = (len(context) - 1) / number
+            cuts = [1 + int(size * part) for part in range(number + 1)]
+            memory = torch.cat(
+                [self.memory_states([context[0], *context[cuts[part] : cuts[part + 1]]]) for part in range(number)]
             )
+            k = len(memory)
+            reader_input = torch.cat([embed(torch.tensor(context[:1])), memory, embed(torch.tensor(following))])
             student = self.frozen(inputs_embeds=reader_input[None]).logits[0]
             s, length = len(context), len(following)
             if objective == "distillation":
@@ -99,6 +106,20 @@ def assert_same(actual: Tensor | None, expected: Tensor | None) -> None:
     assert actual is not None
     assert expected is not None
     assert float((actual - expected).norm()) < 1e-4 * float(expected.norm())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_contexts_in_several_parts_are_read_from_the_memory_tokens_of_each(objective: Objective) -> None:
+    model = roughened(LORA)
+    reference = Reference(model)
+    expected = reference.loss(CONTEXTS, CONTINUATIONS, objective, parts=4)
+    expected.backward()
+    assert {1 + len(context) % 4 for context in CONTEXTS} == {1, 3}
+    loss = compression_loss(model.encoder, CONTEXTS, CONTINUATIONS, objective, context_parts=4)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+    assert_same(model.encoder.memory.grad, reference.memory.grad)
+    assert loss.item() != pytest.approx(compression_loss(model.encoder, CONTEXTS, CONTINUATIONS, objective).item())
 
 
 @pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "all weights"])

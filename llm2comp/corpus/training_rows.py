@@ -25,8 +25,8 @@ __all__ = ["Triple", "read_rows"]
 
 _NEED_LABELS = ("passages", "passagetexts", "documents", "docs")
 _ENTRY_TEXTS = ("text", "passagetext")
-_DOCUMENT_FIELD = "source"
-"""Names the document of a derived pair, for mining; training does not need it."""
+_OTHER_FIELDS = ("source", "answer")
+"""Of a derived pair, its document, for mining, and the sentence that answers, for stage 1; pairs do not need them."""
 
 _logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _parse_rows(
         except ValueError as error:
             report(f"{path}:{number}: {error}")
             continue
-        unused = [name for name in fields if name not in (*used, *named, _DOCUMENT_FIELD)]
+        unused = [name for name in fields if name not in (*used, *named, *_OTHER_FIELDS)]
         if unused and name_unused:
             named.update(unused)
             _logger.warning("%s:%d: not used: %s; used: %s", path, number, list_names(unused), list_names(used))

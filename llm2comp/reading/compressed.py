@@ -22,11 +22,9 @@ from llm2comp.backbone.generation import share_weights
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
 from llm2comp.training.objectives import cross_entropy
+from llm2comp.training.question_rows import QUESTION_TEMPLATE
 
-__all__ = ["TEMPLATE", "Answer", "CompressedReader", "Documents"]
-
-TEMPLATE = "\n\nQuestion: {question}\nAnswer:"
-"""What follows the documents."""
+__all__ = ["Answer", "CompressedReader", "Documents"]
 
 Documents = Sequence[str] | NDArray[np.floating[Any]]
 """Texts, or their memory tokens, (documents, k, hidden), from `CompressedReader.compress`."""
@@ -60,7 +58,12 @@ class CompressedReader:
     """
 
     def __init__(
-        self, model: LLM2Comp, *, template: str = TEMPLATE, max_new_tokens: int = 32, stop: Sequence[str] = ("\n",)
+        self,
+        model: LLM2Comp,
+        *,
+        template: str = QUESTION_TEMPLATE,
+        max_new_tokens: int = 32,
+        stop: Sequence[str] = ("\n",),
     ) -> None:
         if "{question}" not in template:
             raise SettingsError(f"the template {template!r} lacks {{question}}, where the question goes")

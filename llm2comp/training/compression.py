@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
 from transformers import TrainerCallback
 
 from llm2comp.encoder import MemoryEncoder
@@ -33,9 +34,10 @@ from llm2comp.training.fresh_layers import restart_encoder
 from llm2comp.training.loop import train_in_float32, training_mode
 from llm2comp.training.memory import BatchMemory, fit, step_memory
 from llm2comp.training.objectives import cross_entropy, distillation
+from llm2comp.training.question_rows import QuestionRows
 from llm2comp.training.run_rows import check_rows
 from llm2comp.training.settings import CompressionSettings, Objective
-from llm2comp.training.splits import Splits, read_splits
+from llm2comp.training.splits import Splits, question_count, read_splits
 from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, concatenate, token_arguments
 
 __all__ = ["ContextGain", "batch_memory", "compression_loss", "context_gain", "train_compression"]
@@ -77,14 +79,19 @@ def train_compression(
     train_in_float32(model)
     encoder.backbone.check_head()
     texts, heldout = read_splits(encoder, settings)
-    check_rows(output, {"texts": texts.row_set}, settings.steps)
+    rows: Dataset[dict[str, Any]] = texts
+    sets = {"texts": texts.row_set}
+    if settings.questions:
+        questions = QuestionRows(encoder, settings, limit=question_count(settings))
+        rows, sets["questions"] = ConcatDataset([texts, questions]), questions.row_set
+    check_rows(output, sets, settings.steps)
     settings = fit(settings, batch_memory(encoder, settings, texts, bfloat16=arguments.bf16))
     with training_mode(model, settings):
         TokenTrainer(
             settings,
             _CompressionLoss(encoder, settings),
             args=arguments,
-            train_dataset=RunRows(texts, length=settings.steps * settings.batch_size, seed=settings.seed),
+            train_dataset=RunRows(rows, length=settings.steps * settings.batch_size, seed=settings.seed),
             eval_dataset=heldout,
             callbacks=list(callbacks),
             measure=lambda trainer: _measure_gain(encoder, trainer.eval_dataset),

@@ -278,6 +278,11 @@ class CompressionSettings(StageSettings):
     context_parts: int = 1
     """Most parts that a context is cut into, each with memory tokens of its own, which the reader gets in order: it
     learns to read several documents. The number of parts, 1 to this, follows from the context's length."""
+    questions: tuple[str, ...] = ()
+    """Files of questions with their passage and answer (see `question_rows`), which the reader learns to answer from
+    memory tokens; not with reconstruction."""
+    question_share: float = 0.5
+    """Share of the rows of training that are questions, if there are files of them."""
     chunk_rows: int | None = None
     """Number of rows whose logits are in memory at a time; None makes the memory the same for every vocabulary."""
     restart_layers: bool = False
@@ -292,6 +297,10 @@ class CompressionSettings(StageSettings):
         yield from _corpora_problems(self.corpora, self.heldout)
         if self.max_tokens < 2 * self.margin + 1:
             yield f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides"
+        if not 0 < self.question_share < 1:
+            yield f"question_share is {self.question_share}; it must be above 0 and below 1"
+        if self.questions and self.objective == "reconstruction":
+            yield "questions go with the objectives distillation and continuation, not with reconstruction"
         if self.context_parts >= self.margin > 0:
             yield f"context_parts {self.context_parts} must be below margin {self.margin}, a context's fewest tokens"
 

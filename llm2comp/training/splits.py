@@ -19,7 +19,7 @@ from llm2comp.training.run_rows import RowSet
 from llm2comp.training.settings import CompressionSettings
 from llm2comp.training.sources import training_documents
 
-__all__ = ["Split", "Splits", "cut_in_two", "no_text_message", "passages", "read_splits"]
+__all__ = ["Split", "Splits", "cut_in_two", "no_text_message", "passages", "question_count", "read_splits"]
 
 _TEXTS_PER_BLOCK = 256
 _DOCUMENTS, _TOO_SHORT, _FEW_TOKENS, _CUT = "documents", "too short", "few tokens", "cut"
@@ -157,6 +157,11 @@ class Splits(Dataset[dict[str, Any]]):
         return {"id": self._ids[row], **halves._asdict()}
 
 
+def question_count(settings: CompressionSettings) -> int:
+    """Number of rows of a run that are questions."""
+    return round(settings.steps * settings.batch_size * settings.question_share) if settings.questions else 0
+
+
 def read_splits(encoder: MemoryEncoder, settings: CompressionSettings) -> tuple[Splits, Splits | None]:
     """Training texts of a stage, as many as its updates need, and its held-out texts, if it names some.
 
@@ -164,7 +169,9 @@ def read_splits(encoder: MemoryEncoder, settings: CompressionSettings) -> tuple[
         CorpusError: If a corpus cannot be read.
         SettingsError: If no text is long enough, or the training texts do not fill a batch.
     """
-    texts = Splits(encoder, settings.corpora, settings, limit=settings.steps * settings.batch_size)
+    rows = settings.steps * settings.batch_size
+    most = max(settings.batch_size, rows - question_count(settings))
+    texts = Splits(encoder, settings.corpora, settings, limit=most)
     enough_rows(len(texts), settings.batch_size, settings.corpora)
     if settings.heldout is None:
         return texts, None

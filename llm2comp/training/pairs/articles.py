@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -150,9 +150,9 @@ class _Article:
             question = ask(sentence, self.topic, self.rng)
             if question is not None:
                 question = self._located(swap_synonyms(question, self.settings.synonyms, self.rng))
-                yield self._pair(
-                    "question-passage", question, self._window(self.blocks[number], position), self._other(number)
-                )
+                passage = self._window(self.blocks[number], position)
+                pair = self._pair("question-passage", question, passage, self._other(number))
+                yield replace(pair, answer=sentence if sentence in passage else None)
 
     def keywords_passage(self) -> Iterator[Pair]:
         for number, position, sentence in self._sentences():

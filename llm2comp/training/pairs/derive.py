@@ -93,9 +93,9 @@ def derive_pairs(settings: PairSettings, output: Path) -> dict[str, int]:
 
     Counts are of the pairs written, and of those refused because a text is too close to an evaluation text.
 
-    Lines are `{"query", "positive", "negative" (where there is one), "source"}`. A pair met twice is written once.
-    Memory holds one of 64 buckets at a time, so the corpora may be larger than it. Everything is written to a folder
-    beside the output, which takes its name when all is done.
+    Lines are `{"query", "positive", "negative" (where there is one), "source", "answer" (of questions)}`. A pair met
+    twice is written once. Memory holds one of 64 buckets at a time, so the corpora may be larger than it. Everything is
+    written to a folder beside the output, which takes its name when all is done.
 
     Returns:
         Pairs per kind.
@@ -137,8 +137,7 @@ def _scatter(pairs: Iterable[Pair], seed: int, folder: Path) -> None:
             texts = f"{seed}\0{pair.kind}\0{pair.query}\0{pair.positive}"
             key = hashlib.blake2b(texts.encode("utf-8", "replace"), digest_size=8).hexdigest()
             row = {"query": pair.query, "positive": pair.positive, "negative": pair.negative, "source": pair.source}
-            if pair.negative is None:
-                del row["negative"]
+            row = {name: value for name, value in (*row.items(), ("answer", pair.answer)) if value is not None}
             files[int(key[:2], 16) * _BUCKETS // 256].write(
                 f"{key}\t{pair.kind}\t{json.dumps(row, ensure_ascii=False)}\n"
             )

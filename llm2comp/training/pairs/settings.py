@@ -42,6 +42,7 @@ class Pair:
         positive: The text that answers, or means the same.
         source: Id of the document that both come from.
         negative: A text of the same document that does not answer; None for kinds without negatives.
+        answer: The sentence of the positive that answers a question; None for other kinds.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Pair:
     positive: str
     source: str
     negative: str | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -333,6 +333,8 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
         mntp(corpus, mask_share=0.0)
     with pytest.raises(SettingsError, match="objective"):
         MntpSettings(**{**vars_of(mntp(corpus)), "objective": "distillation"})
+    with pytest.raises(SettingsError, match="context_parts is 2; it is of compression"):
+        mntp(corpus, context_parts=2)
     model: LLM2Comp = text_mean_of(BACKBONE, ADAPTED, device="cpu")
     assert isinstance(model, TextMeanModel)
     with pytest.raises(BackboneError, match="no token 'unheard-of'"):

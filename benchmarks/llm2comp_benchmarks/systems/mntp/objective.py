@@ -59,6 +59,8 @@ class MntpSettings(CompressionSettings):
         yield from super()._problems()
         if not 0 < self.mask_share <= 1:
             yield f"mask_share is {self.mask_share}; give a share above 0, at most 1"
+        if self.context_parts > 1:
+            yield f"context_parts is {self.context_parts}; it is of compression, MNTP reads whole texts"
 
 
 def mntp_like(stage: CompressionSettings, **changes: Any) -> MntpSettings:

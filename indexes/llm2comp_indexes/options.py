@@ -23,6 +23,7 @@ Store = Literal["float32", "float16", "int8"]
 STORES: tuple[Store, ...] = get_args(Store)
 ChunkEnd = Literal["sentences", "tokens"]
 _CHUNK_END = ("chunk_at", "chunk_context")
+_CHUNK_FIDELITY = ("chunk_fidelity", "chunk_reader")
 _CHUNK_ENDS: tuple[ChunkEnd, ...] = get_args(ChunkEnd)
 
 DEFAULT_LATENCY_MS = 10.0
@@ -105,6 +106,9 @@ class IndexOptions:
             `tokens` (after each `chunk_tokens` tokens of the text, even within a word, as in older versions).
         chunk_context: Whether the title of the document and the headings above a chunk are put before the text that is
             encoded; with `chunk_at` tokens, the title always is.
+        chunk_fidelity: Instead of `chunk_tokens`, the smallest share, more than 0 and less than 1, of what a chunk's
+            text is worth to a language model that its memory keeps; chunks are as long as that allows.
+        chunk_reader: The language model: folder, Hub id or GGUF file; None: the model's own, if it has one.
 
     Raises:
         SettingsError: Fields contradict each other, or `targets` and `wishes` are both given.
@@ -118,6 +122,8 @@ class IndexOptions:
     hybrid: bool
     chunk_at: ChunkEnd
     chunk_context: bool
+    chunk_fidelity: float | None
+    chunk_reader: str | None
 
     def __init__(
         self,
@@ -129,6 +135,8 @@ class IndexOptions:
         hybrid: bool = False,
         chunk_at: ChunkEnd = "sentences",
         chunk_context: bool = True,
+        chunk_fidelity: float | None = None,
+        chunk_reader: str | None = None,
         *,
         wishes: Targets | None = None,
     ) -> None:
@@ -139,6 +147,7 @@ class IndexOptions:
         values = {"type": type, "store": store, "targets": targets or wishes or Targets()}
         values |= {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap, "hybrid": hybrid}
         values |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
+        values |= {"chunk_fidelity": chunk_fidelity, "chunk_reader": chunk_reader}
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the class is frozen
         if self.store not in STORES:
@@ -148,7 +157,8 @@ class IndexOptions:
     def _check_chunks(self) -> None:
         if self.chunk_at not in _CHUNK_ENDS:
             raise SettingsError(f"chunk_at is {self.chunk_at!r}, expected one of {', '.join(_CHUNK_ENDS)}")
-        if self.chunk_tokens is None:
+        self._check_fidelity()
+        if not self.has_chunks:
             for name, default in (("chunk_overlap", 0), ("chunk_at", "sentences"), ("chunk_context", True)):
                 if (value := getattr(self, name)) != default:
                     raise SettingsError(f"{name} is {value} without chunk_tokens: give the size of a chunk too")
@@ -162,6 +172,30 @@ class IndexOptions:
                 "tokens"
             )
 
+    def _check_fidelity(self) -> None:
+        if self.chunk_fidelity is None:
+            if self.chunk_reader is not None:
+                raise SettingsError(
+                    f"chunk_reader is {self.chunk_reader} without chunk_fidelity: give the share that chunks keep too"
+                )
+            return
+        if not 0 < self.chunk_fidelity < 1:
+            raise SettingsError(
+                f"chunk_fidelity is {self.chunk_fidelity}, expected more than 0 and less than 1 (0.6: the memory of a "
+                "chunk keeps 60 % of what its text is worth)"
+            )
+        for name, default in (("chunk_tokens", None), ("chunk_overlap", 0), ("chunk_at", "sentences")):
+            if (value := getattr(self, name)) != default:
+                raise SettingsError(
+                    f"{name} is {value} with chunk_fidelity {self.chunk_fidelity}, which finds the ends of chunks: "
+                    "give one of them"
+                )
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether documents are cut into chunks."""
+        return self.chunk_tokens is not None or self.chunk_fidelity is not None
+
     @property
     def wishes(self) -> Targets:
         """Older name of `targets`."""
@@ -173,29 +207,41 @@ class IndexOptions:
         Without chunks, or with chunks cut at tokens as older versions cut them, the fields are those of older versions.
         """
         content = {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}
+        if self.chunk_fidelity is None:
+            content = {name: value for name, value in content.items() if name not in _CHUNK_FIDELITY}
         return {name: value for name, value in content.items() if name not in _CHUNK_END or self.ends_at_sentences}
 
     @property
-    def chunks(self) -> tuple[int | None, int, ChunkEnd, bool]:
+    def chunk_size(self) -> str:
+        """Name of the option that says how long chunks are; empty without chunks."""
+        return "chunk_tokens" if self.chunk_tokens is not None else "chunk_fidelity" if self.has_chunks else ""
+
+    @property
+    def chunks(self) -> tuple[int | None, int, ChunkEnd, bool, float | None, str | None]:
         """All options of chunks, which texts have to be encoded again to change."""
-        return self.chunk_tokens, self.chunk_overlap, self.chunk_at, self.chunk_context
+        cut = self.chunk_tokens, self.chunk_overlap, self.chunk_at, self.chunk_context
+        return *cut, self.chunk_fidelity, self.chunk_reader
 
     def describe_chunks(self) -> str:
         """How texts are cut, as text: 256 tokens, 0 shared; empty without chunks."""
-        if self.chunk_tokens is None:
+        if not self.has_chunks:
             return ""
         ends = "" if self.chunk_at == "sentences" else ", cut at tokens"
         context = "" if self.chunk_context else ", without title and headings"
+        if self.chunk_fidelity is not None:
+            reader = f", as {self.chunk_reader} reads them" if self.chunk_reader else ""
+            return f"a fidelity of {self.chunk_fidelity:g}{reader}{context}"
         return f"{self.chunk_tokens} tokens, {self.chunk_overlap} shared{ends}{context}"
 
     @property
     def ends_at_sentences(self) -> bool:
         """Whether there are chunks, and they end at sentences."""
-        return self.chunk_tokens is not None and self.chunk_at == "sentences"
+        return self.has_chunks and self.chunk_at == "sentences"
 
     def chunk_json(self) -> dict[str, Any]:
         """How chunks are cut, as JSON values; empty if it is as in older versions, which did not record it."""
-        return {name: getattr(self, name) for name in _CHUNK_END} if self.ends_at_sentences else {}
+        names = (*_CHUNK_END, *(_CHUNK_FIDELITY if self.chunk_fidelity is not None else ()))
+        return {name: getattr(self, name) for name in names} if self.ends_at_sentences else {}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "IndexOptions":
@@ -227,4 +273,7 @@ def read_chunks(content: dict[str, Any]) -> dict[str, Any]:
         chunks |= {"chunk_at": take(content, "chunk_at", str), "chunk_context": take(content, "chunk_context", bool)}
     elif tokens is not None:
         chunks["chunk_at"] = "tokens"
+    if "chunk_fidelity" in content:
+        chunks |= {"chunk_fidelity": take_number(content, "chunk_fidelity", most=1.0)}
+        chunks |= {"chunk_reader": take_optional(content, "chunk_reader", str)}
     return chunks

@@ -209,7 +209,7 @@ class DocumentStore:
     def _check(self, index: Index) -> None:
         """Raises IndexFolderError unless the index is one of documents that are not cut, and of this embedding."""
         manifest, name = index.manifest, self.embedding
-        if manifest.options.chunk_tokens is not None:
+        if manifest.options.has_chunks:
             raise IndexFolderError(
                 f"{self.folder}: an index of chunks, which LLM2CompRetriever searches and `llm2comp index add` "
                 "extends; a vector store needs one of whole documents"

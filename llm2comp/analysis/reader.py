@@ -12,7 +12,7 @@ from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 
-__all__ = ["check_reader", "encode_contexts", "find_own_reader", "read_after", "set_reader"]
+__all__ = ["check_memory", "check_reader", "encode_contexts", "find_own_reader", "read_after", "set_reader"]
 
 _TOKENS_PER_PASS = {"cpu": 2_048, "cuda": 16_384}
 """Tokens of a pass of the reader, at most, unless a single text has more."""
@@ -68,15 +68,25 @@ def check_reader(model: object, name: str | None = None) -> LLM2Comp:
         BackboneError: As `set_reader`.
         SettingsError: As `set_reader`; or the model has no memory tokens, or neither a reader of its own nor a name.
     """
+    checked = check_memory(model)
+    if name:
+        set_reader(checked, name)
+    if reason := find_own_reader(checked):
+        raise SettingsError(f"no language model reads this model's memory tokens: {reason}; name it (--reader)")
+    checked.encoder.backbone.check_head()
+    return checked
+
+
+def check_memory(model: object) -> LLM2Comp:
+    """The model, which has memory tokens.
+
+    Raises:
+        SettingsError: It is no model of llm2comp.
+    """
     if not isinstance(model, LLM2Comp):
         raise SettingsError(
             f"{type(model).__name__} has no memory tokens that a language model could read: give a model of llm2comp"
         )
-    if name:
-        set_reader(model, name)
-    if reason := find_own_reader(model):
-        raise SettingsError(f"no language model reads this model's memory tokens: {reason}; name it (--reader)")
-    model.encoder.backbone.check_head()
     return model
 
 

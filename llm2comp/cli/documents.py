@@ -54,8 +54,14 @@ def format_encoded(encoded: int, rows: int, seconds: float) -> str:
     return f" ({number}{encoded / seconds:,.0f} encoded a second)"
 
 
-def note_cut(count: int) -> None:
-    """Prints on stderr how many words, rows of tables and lines of code were cut for chunks, if any were."""
+def note_cut(count: int, below: int = 0) -> None:
+    """Prints on stderr how many words, rows of tables and lines of code were cut for chunks, if any were.
+
+    And how many sentences, rows and lines are chunks by themselves, below the fidelity of chunks.
+    """
+    if below:
+        what = "sentence, row or line is a chunk" if below == 1 else "sentences, rows or lines are chunks"
+        print(f"{below:,} {what} alone, and kept less than the fidelity of chunks", file=sys.stderr)
     if count:
         what = "word, table row or code line was" if count == 1 else "words, table rows and code lines were"
         print(f"{count:,} {what} longer than a chunk, and cut at tokens", file=sys.stderr)

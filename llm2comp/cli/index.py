@@ -17,8 +17,10 @@ from llm2comp.cli.index_options import (
     AsJson,
     BatchSize,
     ChunkAt,
+    ChunkByFidelity,
     ChunkContext,
     ChunkOverlap,
+    ChunkReader,
     ChunkTokens,
     CsvStrings,
     Device,
@@ -130,6 +132,8 @@ def build(
     k: Results = 10,
     store: Store = "float32",
     chunk_tokens: ChunkTokens = None,
+    chunk_by_fidelity: ChunkByFidelity = None,
+    reader: ChunkReader = None,
     chunk_overlap: ChunkOverlap = 0,
     chunk_at: ChunkAt = "sentences",
     chunk_context: ChunkContext = True,
@@ -167,6 +171,7 @@ def build(
         raise typer.BadParameter("--limit and --dry-run do not go with --vectors, with which nothing is encoded")
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
     chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
+    chunks |= {"chunk_fidelity": chunk_by_fidelity, "chunk_reader": reader}
     options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks)
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     settings = {
@@ -194,7 +199,7 @@ def build(
     skips, shards = Skips(), any(Path(path).is_dir() for path in vectors or [])
     report = _build(corpora or [], vectors or [], ids, query_vectors, output, shards, limit, skips, settings)
     skips.summarize()
-    note_cut(report.cut)
+    note_cut(report.cut, report.below)
     if as_json:
         from dataclasses import asdict
 

@@ -125,7 +125,7 @@ def add(
             **layout,
         )
     skips.summarize()
-    note_cut(report.cut)
+    note_cut(report.cut, report.below)
     if as_json:
         print_json(report._asdict())
         return
@@ -162,7 +162,7 @@ def delete(
     report = delete_documents(folder, identifiers, where=where, dry_run=dry_run)
     manifest = read_manifest(folder)
     if report.missing:
-        chunks = manifest.options.chunk_tokens is not None and any("#" in name for name in report.missing)
+        chunks = manifest.options.has_chunks and any("#" in name for name in report.missing)
         hint = " (documents are deleted whole: give the id without #N)" if chunks else ""
         note(f"not in the index: {format_ids(report.missing)}{hint}")
     if as_json:

@@ -179,6 +179,24 @@ ChunkTokens = Annotated[
         min=1, help="Split documents into chunks of at most this many tokens.", show_default="whole documents"
     ),
 ]
+ChunkByFidelity = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Instead of --chunk-tokens: chunks as long as their memories keep this share of what their texts are "
+        "worth to the language model of --reader.",
+        show_default="whole documents",
+    ),
+]
+ChunkReader = Annotated[
+    str | None,
+    typer.Option(
+        "--reader",
+        metavar="MODEL",
+        help="With --chunk-by-fidelity: language model that the model was made from (folder, Hub id, GGUF file).",
+        show_default="the model's own",
+    ),
+]
 ChunkOverlap = Annotated[
     int, typer.Option(min=0, help="Maximum number of tokens in the whole sentences that neighbouring chunks share.")
 ]

@@ -91,6 +91,8 @@ def rebuild(
     if chunk_tokens == 0:
         whole = {"chunk_tokens": None, "chunk_overlap": 0, "chunk_at": "sentences", "chunk_context": True}
         given = {**whole, **{name: value for name, value in given.items() if name != "chunk_tokens"}}
+    if chunk_tokens is not None:  # instead of ends found by fidelity
+        given |= {"chunk_fidelity": None, "chunk_reader": None}
     with wrong_usage():
         options = replace(before.options, **given)
     keep_freed_memory()
@@ -98,7 +100,7 @@ def rebuild(
         report = rebuild_index(
             folder, model=model, options=options, encoder=encoder, device=device, progress=progress.phase
         )
-    note_cut(report.cut)
+    note_cut(report.cut, report.below)
     if as_json:
         print_json({**report._asdict(), "measured": report.measured and report.measured.to_json()})
         return

@@ -114,7 +114,7 @@ def print_synced(folder: Path, corpora: list[str], settings: dict[str, Any], *, 
     with Progress("documents") as progress:
         report = sync_index(folder, corpora, on_skip=skips.add, progress=progress.phase, **settings)
     skips.summarize()
-    note_cut(report.cut)
+    note_cut(report.cut, report.below)
     if report.vanished:
         note(f"vanished: {format_ids(report.vanished)}")
     if as_json:

@@ -21,7 +21,7 @@ from llm2comp_indexes import IndexOptions, build_index, open_index
 from llm2comp_indexes.builder.chunks import make_text_of_row
 from llm2comp_indexes.format.documents import document_line
 
-__all__ = ["WAYS", "measure_ways"]
+__all__ = ["WAYS", "measure_options", "measure_ways", "write_documents"]
 
 _logger = logging.getLogger(__name__)
 
@@ -50,9 +50,15 @@ def measure_ways(
         model: Encodes them.
         sizes: Numbers of tokens of a chunk.
     """
+    path = write_documents(corpus, workdir)
+    return [_measure(corpus, path, name, way, size, model) for name, way, size in _all_ways(sizes)]
+
+
+def write_documents(corpus: PassageCorpus, workdir: Path) -> Path:
+    """File of the documents, in the folder."""
     path = workdir / "corpus.jsonl"
     path.write_bytes(b"".join(map(document_line, corpus.documents)))
-    return [_measure(corpus, path, name, way, size, model) for name, way, size in _all_ways(sizes)]
+    return path
 
 
 def _all_ways(sizes: Sequence[int]) -> Iterator[tuple[str, dict[str, Any], int]]:
@@ -67,6 +73,20 @@ def _measure(
     chosen = {option: value for option, value in way.items() if option != "overlap"}
     overlap = size // way["overlap"] if "overlap" in way else 0
     options = IndexOptions(type="flat", chunk_tokens=size, chunk_overlap=overlap, **chosen)
+    row = {"cut": name, "chunk_tokens": size, **measure_options(corpus, path, options, model)}
+    _logger.info("%s", row)
+    return row
+
+
+def measure_options(corpus: PassageCorpus, path: Path, options: IndexOptions, model: Any) -> dict[str, Any]:
+    """Number and mean length of the chunks that the options make, and their scores.
+
+    Args:
+        corpus: Documents and questions.
+        path: File of the documents, beside which an index is written.
+        options: How texts are cut.
+        model: Encodes them.
+    """
     folder = path.with_name("index")
     build_index([path], folder, model=model, options=options, overwrite=folder.exists())
     with open_index(folder, model=model) as index:
@@ -79,17 +99,13 @@ def _measure(
     counts = Tokens(model.tokenizer).counts(list(map(make_text_of_row(options, model), rows)))
     tokens = {row.id: count for row, count in zip(rows, counts, strict=True)}
     scores = score(corpus, results, tokens)
-    row = {
-        "cut": name,
-        "chunk_tokens": size,
+    return {
         "chunks": len(rows),
         "mean_tokens": round(sum(counts) / len(counts), 1),
         "passage_at_1": round(scores.passage_at_1, 4),
         "passage_mrr_at_10": round(scores.passage_mrr, 4),
         **{f"answer_in_{budget}_tokens": round(share, 4) for budget, share in scores.answers.items()},
     }
-    _logger.info("%s", row)
-    return row
 
 
 def _main(passages: str, output: str, others: str, most: str) -> None:

@@ -5,8 +5,8 @@ The first line of a block, `<!-- table NAME -->`, names its table:
 - `set FILE`: the tasks of one run, `FILE.json`, one row per task.
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names match, in the order of the
   patterns.
-- `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push` printed, from
-  `FILE.json`, whose name begins with that word.
+- `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push`, or
+  `llm2comp_benchmarks.fidelity.run`, printed, from `FILE.json`, whose name begins with that word.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
 - `ablation pretexts|order|claims|samples|memory|pooling|seconds|progress|paper|cost|pictures`: the ablation in the
   folder `ablation`; `ablation-NAME …`: in a folder of that name.
@@ -31,6 +31,7 @@ from llm2comp_benchmarks.cost.choice.tables import format_choice
 from llm2comp_benchmarks.cost.push.tables import format_pushes
 from llm2comp_benchmarks.cost.serve.tables import format_serving
 from llm2comp_benchmarks.cost.tables import format_cluster, format_encoding, format_growth, format_training
+from llm2comp_benchmarks.fidelity.tables import format_fidelity
 from llm2comp_benchmarks.report.paper import paper_averages, paper_averages_table, paper_tasks_table
 from llm2comp_benchmarks.report.scores import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.results.read import ResultFile, read_result_files
@@ -55,6 +56,7 @@ _OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
     "models": format_choice,
     "ray": format_cluster,
     "push": format_pushes,
+    "fidelity": format_fidelity,
 }
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,

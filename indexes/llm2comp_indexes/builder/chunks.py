@@ -4,11 +4,13 @@ import logging
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.split.splitter import Piece, Splitter
 from llm2comp.errors import CorpusError, SettingsError
+from llm2comp_indexes.builder.fidelity_chunks import FidelitySplitter, reading_share
 from llm2comp_indexes.format.chunks import (
     BEGIN,
     CHUNK_FIELDS,
@@ -23,7 +25,7 @@ from llm2comp_indexes.format.chunks import (
 )
 from llm2comp_indexes.options import IndexOptions
 
-__all__ = ["RowMaker", "make_splitter", "make_text_of_row"]
+__all__ = ["RowMaker", "make_splitter", "make_text_of_row", "with_reader_place"]
 
 _logger = logging.getLogger(__name__)
 
@@ -37,12 +39,18 @@ class RowMaker(Protocol):
 
     cut: int
 
+    @property
+    def below(self) -> int:
+        """Number of sentences, rows and lines so far that are chunks by themselves, below the fidelity of chunks."""
+
     def __call__(self, document: Document, /) -> list[Document]:
         """The rows of the document."""
 
 
 def make_splitter(options: IndexOptions, encoder: Any, *, fields: ChunkFields = CHUNK_FIELDS) -> RowMaker:
     """A function that makes rows of a document: the document, or chunks of at most `chunk_tokens` tokens of the model.
+
+    With `chunk_fidelity`, of as many tokens as their memories hold.
 
     A chunk has the title and metadata of the document, a part of its text, the id `DOCUMENT#N` (N from 1), and the id
     of the document and N in two fields of its metadata; one that ends at sentences also has its place, its headings and
@@ -54,14 +62,24 @@ def make_splitter(options: IndexOptions, encoder: Any, *, fields: ChunkFields = 
         fields: Names of the two fields.
 
     Raises:
-        SettingsError: `chunk_tokens` is set, and the model has no fast tokenizer.
+        SettingsError: `chunk_tokens` is set, and the model has no fast tokenizer; or `chunk_fidelity`, and it has no
+            memory tokens or no reader.
+        BackboneError: The reader cannot be loaded, or does not fit the model.
         CorpusError: Raised by the splitter for a document whose metadata has one of the fields already.
     """
-    if options.chunk_tokens is None:
+    if not options.has_chunks:
         return _Whole()
+    if options.chunk_fidelity is not None:
+        return _Sentences(_fidelity_splitter(options, options.chunk_fidelity, encoder), fields)
     if options.chunk_at == "tokens":
         return _TokenWindows(options, encoder, fields)
     return _Sentences(_make_splitter(options, encoder, warn=True), fields)
+
+
+def with_reader_place(options: IndexOptions) -> IndexOptions:
+    """The options with the absolute path of a reader on this machine, so that additions find it from any folder."""
+    reader = options.chunk_reader
+    return replace(options, chunk_reader=str(Path(reader).resolve())) if reader and Path(reader).exists() else options
 
 
 def make_text_of_row(options: IndexOptions, encoder: Any) -> Callable[[Document], str]:
@@ -84,28 +102,44 @@ def _content(row: Document) -> str:
 
 def _make_splitter(options: IndexOptions, encoder: Any, *, warn: bool = False) -> Splitter:
     """The splitter; what a model reads at once bounds its chunks, too."""
+    if options.chunk_fidelity is not None:
+        from llm2comp.analysis.reader import check_memory
+
+        check_memory(encoder)
     limit = options.chunk_tokens or 0
     longest = getattr(encoder, "max_seq_length", None)
     if isinstance(longest, int):
         longest -= getattr(getattr(encoder, "encoder", None), "memory_tokens", 0)
         if longest < limit and warn:
             _logger.warning("chunks have at most %d tokens, as the model reads no more at once", longest)
-        limit = min(limit, longest)
+        limit = longest if options.chunk_tokens is None else min(limit, longest)
     tokenizer = getattr(encoder, "tokenizer", None)
     return Splitter(tokenizer, limit, min(options.chunk_overlap, limit - 1), context=options.chunk_context)
 
 
+def _fidelity_splitter(options: IndexOptions, share: float, encoder: Any) -> FidelitySplitter:
+    from llm2comp.analysis.reader import check_reader
+
+    model = check_reader(encoder, options.chunk_reader)
+    return FidelitySplitter(_make_splitter(options, model), share, reading_share(model.encoder))
+
+
 class _Whole:
-    cut = 0
+    cut = below = 0
 
     def __call__(self, document: Document, /) -> list[Document]:
         return [document]
 
 
 class _Sentences:
-    def __init__(self, splitter: Splitter, fields: ChunkFields) -> None:
+    def __init__(self, splitter: Splitter | FidelitySplitter, fields: ChunkFields) -> None:
         self.cut = 0
         self._splitter, self._fields = splitter, fields
+
+    @property
+    def below(self) -> int:
+        """As of `RowMaker`."""
+        return self._splitter.below if isinstance(self._splitter, FidelitySplitter) else 0
 
     def __call__(self, document: Document, /) -> list[Document]:
         pieces, cut = self._splitter.split(document)
@@ -130,7 +164,7 @@ class _Sentences:
 
 
 class _TokenWindows:
-    cut = 0
+    cut = below = 0
 
     def __init__(self, options: IndexOptions, encoder: Any, fields: ChunkFields) -> None:
         # A copy: splitting runs beside encoding, and tokenizers keep settings between calls

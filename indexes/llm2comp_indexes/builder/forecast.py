@@ -138,6 +138,10 @@ def forecast_build(
     if any(str(corpus) == "-" for corpus in listed if isinstance(corpus, str | Path)):
         raise SettingsError("the corpus is standard input, which a forecast would use up; save it to a file first")
     chosen, show, skips = options or IndexOptions(), progress or silent, SkipCounter(on_skip)
+    if chosen.chunk_fidelity is not None:
+        raise SettingsError(
+            "no forecast of chunks by fidelity (chunk_fidelity), whose ends are only found by reading every text"
+        )
     layout = TableFormat(header, quotes, separator, encoding)
     sources = find_sources(
         listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout

@@ -229,10 +229,10 @@ def _open_arrays(
         raise SettingsError(
             "a model has no use in a build from vectors, which encodes nothing; name it when searching (--model)"
         )
-    if options.chunk_tokens is not None:
+    if options.has_chunks:
         raise SettingsError(
-            "chunk_tokens cannot be used in a build from vectors, which cannot be split; make a vector and an id for "
-            "each chunk"
+            f"{options.chunk_size} cannot be used in a build from vectors, which cannot be split; make a vector and an "
+            "id for each chunk"
         )
     if options.hybrid and not corpora:
         raise SettingsError(
@@ -278,13 +278,17 @@ def _open_shards(
             "the shards again"
         )
     store = max(options.store, shard.options.store, key=STORES.index)  # from the most precise to the least
-    if options.chunk_tokens is not None and options.chunks != shard.options.chunks:
+    if options.has_chunks and options.chunks != shard.options.chunks:
+        shown = ("chunk_at and chunk_context are", slice(2, 4))
+        if options.chunks[4:] != shard.options.chunks[4:]:
+            shown = ("chunk_fidelity and chunk_reader are", slice(4, 6))
         raise SettingsError(
-            f"chunk_at and chunk_context are {options.chunks[2:]}, those of the shards {shard.options.chunks[2:]}; "
+            f"{shown[0]} {options.chunks[shown[1]]}, those of the shards {shard.options.chunks[shown[1]]}; "
             "leave them out, or make the shards again"
         )
-    tokens, overlap, ends, context = shard.options.chunks
+    tokens, overlap, ends, context, fidelity, reader = shard.options.chunks
     chunked = replace(options, chunk_tokens=tokens, chunk_overlap=overlap, chunk_at=ends, chunk_context=context)
+    chunked = replace(chunked, chunk_fidelity=fidelity, chunk_reader=reader)
     merged = replace(chunked, store=store)
     encoder, name = _find_encoder(model, shard, running) if wants_encoder or model is not None else (None, shard.model)
     return _Origin(source, name, shard.fingerprint, merged, encoder, source.sources, shard.encoder)

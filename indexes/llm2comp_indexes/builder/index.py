@@ -13,7 +13,7 @@ from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
-from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
+from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row, with_reader_place
 from llm2comp_indexes.builder.corpora import check_limit, find_sources, open_corpora, split_entries
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
@@ -43,6 +43,7 @@ class BuildReport:
         measured: Type, recall and latency of the finished index.
         cut: Number of words, rows of tables and lines of code that were longer than a chunk and had to be cut.
         empty: Number of rows without title and text, which are not indexed. Files are counted in the log.
+        below: Number of sentences, rows and lines that are chunks by themselves, below the fidelity of chunks.
     """
 
     documents: int
@@ -55,6 +56,7 @@ class BuildReport:
     measured: Report
     cut: int = 0
     empty: int = 0
+    below: int = 0
 
 
 def build_index(
@@ -114,13 +116,15 @@ def build_index(
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
-        SettingsError: FAISS cannot make the type, there is no GPU for `cuda`, or the model cannot run with `encoder`.
+        SettingsError: FAISS cannot make the type, there is no GPU for `cuda`, the model cannot run with `encoder`, or
+            it has no reader for chunks by fidelity.
+        BackboneError: The reader of the chunks cannot be loaded, or does not fit the model.
         IndexFolderError: `output` is not empty, cannot be written, or is being written by another process.
     """
     import_faiss()
     target = Path(output).resolve()
     check_output(target, overwrite=overwrite)
-    chosen, show = options or IndexOptions(), progress or silent
+    chosen, show = with_reader_place(options or IndexOptions()), progress or silent
     skips = SkipCounter(on_skip)
     layout = TableFormat(header, quotes, separator, encoding)
     listed = as_corpora(corpora)
@@ -163,4 +167,5 @@ def build_index(
         measured,
         split.cut,
         skips.empty,
+        split.below,
     )

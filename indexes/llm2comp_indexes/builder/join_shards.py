@@ -113,7 +113,7 @@ class _Cursor:
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.row = 0
         self._folder, self._rows, self._shard = folder, folder / ROWS, shard
-        self._chunked = shard.options.chunk_tokens is not None
+        self._chunked = shard.options.has_chunks
         self._reader: DocumentReader | None = None
         self._coming: Document | None = None
         self.storage: Storage = open_storage(

@@ -182,7 +182,7 @@ def _parse(content: dict[str, Any]) -> Shard:
     documents, dimension = take_count(content, "documents", 0, rows), take_count(content, "dimension", 1, 1 << 16)
     if (
         documents != part.documents_of(total)
-        or (options.chunk_tokens is None and rows != documents)
+        or (not options.has_chunks and rows != documents)
         or bool(rows) != bool(documents)
     ):
         raise ValueError(f"{documents:,} documents in {rows:,} rows cannot be {part} of {total:,} documents")

@@ -21,7 +21,10 @@ from llm2comp_indexes.tuning.report import Report
 
 __all__ = ["MergeReport", "merge_index"]
 
-_FIXED = ("store", "chunk_tokens", "chunk_overlap", "chunk_at", "chunk_context")
+_FIXED = (
+    *("store", "chunk_tokens", "chunk_overlap", "chunk_at", "chunk_context"),
+    *("chunk_fidelity", "chunk_reader"),
+)
 
 
 class MergeReport(NamedTuple):

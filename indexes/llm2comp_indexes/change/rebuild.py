@@ -16,7 +16,7 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
 from llm2comp_indexes.builder.blocks import DocumentRows, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row
+from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row, with_reader_place
 from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change import compare
@@ -52,6 +52,7 @@ class RebuildReport(NamedTuple):
         encode_seconds: Duration of the encoding alone.
         measured: Type, recall and latency of the new index; None: it is empty.
         cut: As for `build_index`.
+        below: As for `build_index`.
     """
 
     documents: int
@@ -63,6 +64,7 @@ class RebuildReport(NamedTuple):
     encode_seconds: float
     measured: Report | None
     cut: int = 0
+    below: int = 0
 
 
 def rebuild_index(
@@ -97,7 +99,7 @@ def rebuild_index(
     start, path, show = time.perf_counter(), Path(folder), progress or silent
     with change_index(path) as change, Index(path, before_change(change), searchable=False) as index:
         before = index.manifest
-        chosen = options or before.options
+        chosen = with_reader_place(options or before.options)
         loaded, name, recorded = _load(before, model, encoder, path)
         batch_size = encoder.batch_size if encoder else None
         encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
@@ -123,7 +125,8 @@ def rebuild_index(
         rebuilt = Manifest(0, *made, segments, {}, sources=before.sources, unlisted=before.unlisted, encoder=recorded)
         manifest = change.commit(rebuilt)
     counts = (manifest.documents, documents.stored, encode.rows, manifest.dimension, manifest.bytes)
-    return RebuildReport(*counts, time.perf_counter() - start, encode.seconds, measured, documents.split.cut)
+    left = documents.split.cut, documents.split.below
+    return RebuildReport(*counts, time.perf_counter() - start, encode.seconds, measured, *left)
 
 
 def _load(

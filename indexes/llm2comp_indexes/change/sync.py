@@ -54,6 +54,7 @@ class SyncReport(NamedTuple):
         encode_seconds: Duration of the encoding alone.
         cut: As for `build_index`.
         empty: As for `build_index`.
+        below: As for `build_index`.
     """
 
     added: int
@@ -67,6 +68,7 @@ class SyncReport(NamedTuple):
     encode_seconds: float
     cut: int = 0
     empty: int = 0
+    below: int = 0
 
 
 class _Inputs(NamedTuple):
@@ -184,7 +186,7 @@ class _LazySplitter:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._split: RowMaker | None = None
-        self._cut = 0
+        self._cut = self._below = 0
 
     @property
     def cut(self) -> int:
@@ -194,12 +196,18 @@ class _LazySplitter:
     @cut.setter
     def cut(self, value: int) -> None:
         self._cut = (self._split.cut if self._split else 0) - value
+        self._below = self._split.below if self._split else 0
+
+    @property
+    def below(self) -> int:
+        """Number of sentences, rows and lines that are chunks by themselves, since `cut` was set."""
+        return (self._split.below if self._split else 0) - self._below
 
     def __call__(self, document: Document, /) -> list[Document]:
         """The rows of the document."""
         if self._split is None:
             manifest = self._index.manifest
-            model = None if manifest.options.chunk_tokens is None else self._index.model
+            model = self._index.model if manifest.options.has_chunks else None
             self._split = make_splitter(manifest.options, model, fields=manifest.chunk_fields)
         return self._split(document)
 
@@ -335,4 +343,5 @@ def _report(
         encode.seconds if encode else 0.0,
         split.cut,
         skips.empty,
+        split.below,
     )

@@ -39,6 +39,7 @@ class AddReport(NamedTuple):
         encode_seconds: Duration of the encoding alone.
         cut: As for `build_index`.
         empty: As for `build_index`; a document that the index holds stays, as do others that left their corpus.
+        below: As for `build_index`.
     """
 
     added: int
@@ -49,6 +50,7 @@ class AddReport(NamedTuple):
     encode_seconds: float
     cut: int = 0
     empty: int = 0
+    below: int = 0
 
 
 def add_documents(
@@ -144,4 +146,4 @@ def add_documents(
         elif not changes.made <= set(known) or any(before.get(one.name, one) != one for one in sources):
             commit(change, index.manifest, index.manifest.segments, listed)
     counts = (changes.added, changes.changed, changes.unchanged, skips.count)
-    return AddReport(*counts, time.perf_counter() - start, encode.seconds, split.cut, skips.empty)
+    return AddReport(*counts, time.perf_counter() - start, encode.seconds, split.cut, skips.empty, split.below)

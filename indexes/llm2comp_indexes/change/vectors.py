@@ -54,8 +54,10 @@ def create_empty_index(
         SettingsError: The options ask for chunks, which only the builder makes.
     """
     chosen, target = options or IndexOptions(), Path(folder).resolve()
-    if chosen.chunk_tokens is not None:
-        raise SettingsError("chunk_tokens is set, but documents that come with their vectors are not cut into chunks")
+    if chosen.has_chunks:
+        raise SettingsError(
+            f"{chosen.chunk_size} is set, but documents that come with their vectors are not cut into chunks"
+        )
     if any(target.glob("segments/*/*")):
         raise IndexFolderError(f"{folder}: holds an unfinished build; continue it, or name another folder")
     with create_index(target, overwrite=False) as change:
@@ -161,7 +163,7 @@ def _fitting(change: Change, dimension: int, fingerprint: str) -> Manifest:
         IndexFolderError: The index is of another model, dimension or form.
     """
     before = before_change(change)
-    if before.options.chunk_tokens is not None:
+    if before.options.has_chunks:
         raise IndexFolderError(
             f"{change.folder}: an index of chunks, to which only `llm2comp index add` adds documents"
         )

@@ -77,7 +77,7 @@ def table_header(
     fingerprint: str, model: str | None, dimension: int, options: IndexOptions, encoder: EncoderOptions
 ) -> StoreHeader:
     """What the table of a shard holds, as that of an index built from it; without fields."""
-    chunked = options.chunk_tokens is not None
+    chunked = options.has_chunks
     vector_type: Any = "float16" if options.store == "float16" else "float32"
     return StoreHeader(fingerprint, model, dimension, vector_type, chunked, encoder, {})
 

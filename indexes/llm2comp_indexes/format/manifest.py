@@ -114,7 +114,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     }
     if encoder := manifest.encoder.to_json():
         content["encoder"] = encoder
-    if manifest.options.chunk_tokens is not None and manifest.chunk_fields != CHUNK_FIELDS_0_1:
+    if manifest.options.has_chunks and manifest.chunk_fields != CHUNK_FIELDS_0_1:
         content["chunk_fields"] = list(manifest.chunk_fields)
     text = _to_text(signed(content))
     if len(text) > _FORMAT.most_bytes:
@@ -246,7 +246,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
 def _parse_chunk_fields(content: dict[str, Any], options: IndexOptions) -> ChunkFields:
     """Names of the fields of chunks, which version 0.1.0 did not record."""
     if "chunk_fields" not in content:
-        return CHUNK_FIELDS if options.chunk_tokens is None else CHUNK_FIELDS_0_1
+        return CHUNK_FIELDS_0_1 if options.has_chunks else CHUNK_FIELDS
     if content["chunk_fields"] != list(CHUNK_FIELDS):
         raise ValueError(f"chunk_fields {content['chunk_fields']!r:.80}, expected {list(CHUNK_FIELDS)}")
     return CHUNK_FIELDS

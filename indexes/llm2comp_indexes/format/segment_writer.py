@@ -133,7 +133,7 @@ class SegmentWriter:
         self.rows = 0
         self.documents = 0
         self._header = header
-        self._chunked = header.get("chunks", [None])[0] is not None
+        self._chunked = header.get("chunks", [None])[0] is not None or "chunk_fidelity" in header
         self._earlier = [block for block in _read_journal(folder / JOURNAL, header) or [] if self._holds(block)]
         self._resuming = True
         self._blocks: list[_Block] = []

@@ -163,7 +163,7 @@ class Index:
 
     @property
     def _hit_type(self) -> type[Hit]:
-        return WholeDocument if self.manifest.options.chunk_tokens is None else Hit
+        return Hit if self.manifest.options.has_chunks else WholeDocument
 
     def __len__(self) -> int:
         return self.manifest.documents
@@ -388,7 +388,7 @@ class Index:
             vectors = None
         elif vectors is None:
             vectors = self._encode(queries)
-        grouped = options.by == "document" and self.manifest.options.chunk_tokens is not None
+        grouped = options.by == "document" and self.manifest.options.has_chunks
         depth = min(4 * k if grouped else k, self._starts[-1])
         while True:
             best = rank(self._opened, queries, vectors, depth, options, where)

@@ -62,7 +62,7 @@ class OpenSegment:
         self.folder, self.segment = segment_folder(folder, segment), segment
         self._source = folder.absolute(), manifest, segment, searchable
         self.rows = segment.rows
-        self._chunked = manifest.options.chunk_tokens is not None
+        self._chunked = manifest.options.has_chunks
         self.storage = open_storage(
             self.folder / Names.VECTORS, rows=segment.rows, dimension=manifest.dimension, store=manifest.options.store
         )

@@ -86,7 +86,7 @@ def _header(index: Index, truncate_dim: int | None, *, float16: bool) -> StoreHe
         manifest.model,
         dimension,
         vector_type,
-        manifest.options.chunk_tokens is not None,
+        manifest.options.has_chunks,
         encoder,
         join_kinds(metadata.fields for metadata in columns),
         all_fields=not any(metadata.left_out for metadata in columns),

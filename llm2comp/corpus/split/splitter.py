@@ -15,7 +15,7 @@ from llm2comp.corpus.split.tokens import TokenEnds, Tokens
 from llm2comp.corpus.split.units import Unit
 from llm2comp.errors import SettingsError
 
-__all__ = ["Piece", "Split", "Splitter"]
+__all__ = ["Piece", "Split", "Splitter", "document_units", "make_piece"]
 
 _ROUNDS = 12
 _EDGES = 8
@@ -96,11 +96,11 @@ class Splitter:
         text, ends = document.text, self._tokens.ends(document.text)
         if self._is_one(document, ends):
             return Split([Piece(0, len(text), pages=_pages(document, 0, len(text)))], 0)
-        units, margin = _units(document), 0
+        units, margin = document_units(document), 0
         for _ in range(_ROUNDS):
             packer = Packer(text, ends, self._room(document, margin), self._overlap)
             packer.pack(units)
-            pieces = [piece for packed in packer.pieces if (piece := _piece(document, packed))]
+            pieces = [piece for packed in packer.pieces if (piece := make_piece(document, packed))]
             excess = self._measure(document, ends, pieces) - self._limit
             if excess <= 0:
                 break
@@ -168,7 +168,8 @@ class Splitter:
         return self._tokens.counts(texts)
 
 
-def _units(document: Document) -> list[Unit]:
+def document_units(document: Document) -> list[Unit]:
+    """The units that make up the text of the document, by its markup."""
     if document.markup is Markup.MARKDOWN:
         return markdown_units(document.text)
     if document.markup is Markup.CODE:
@@ -176,7 +177,7 @@ def _units(document: Document) -> list[Unit]:
     return plain_units(document.text)
 
 
-def _piece(document: Document, packed: Packed) -> Piece | None:
+def make_piece(document: Document, packed: Packed) -> Piece | None:
     """The piece without blank lines around it; None if nothing is left."""
     text, begin, end = document.text, packed.begin, packed.end
     blank = BLANK_LINES.match(text, begin, end)

@@ -376,7 +376,7 @@ class LLM2Comp(SentenceTransformer):
             empty = np.zeros((0, self.memory_tokens, dimension), np.float32)
             return TextVectors(empty[:, 0], empty)
         encode = self.encode_query if task == "query" else self.encode_document
-        features = encode(listed, batch_size=batch_size, show_progress_bar=show_progress_bar, output_value=None)
+        features: Any = encode(listed, batch_size=batch_size, show_progress_bar=show_progress_bar, output_value=None)
         pooled = torch.stack([text["sentence_embedding"] for text in features]).float()
         if self.truncate_dim is not None and self.normalize:
             pooled = functional.normalize(pooled, dim=-1)

@@ -1,5 +1,6 @@
 """MaxSim against pylate's numbers and against loops; vectors of memory tokens against sentence-transformers."""
 
+import doctest
 import json
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class TestVectors:
         reference = MultiVectorEncoder(modules=[model.encoder, Normalize("token_embeddings")], device="cpu")
         memory = model.encode_vectors(TEXTS).memory
         assert memory.shape == (4, 4, 64)
-        np.testing.assert_allclose(memory, np.stack(reference.encode(TEXTS)), atol=1e-6)
+        np.testing.assert_allclose(memory, np.stack(list(reference.encode(TEXTS))), atol=1e-6)
         scores = reference.similarity(reference.encode(TEXTS[:2]), reference.encode(TEXTS))
         np.testing.assert_allclose(maxsim(memory[:2], memory), scores.numpy(), atol=1e-5)
 
@@ -104,3 +105,11 @@ class TestVectors:
             model.encode_vectors(["a text"], task="passage")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="1"):
             model.encode_vectors(["a", 3])  # type: ignore[list-item]
+
+
+def test_examples_of_the_documentation() -> None:
+    import llm2comp.late_interaction
+
+    result = doctest.testmod(llm2comp.late_interaction)
+    assert result.attempted > 0
+    assert result.failed == 0

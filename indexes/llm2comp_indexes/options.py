@@ -12,15 +12,20 @@ __all__ = [
     "DEFAULT_LATENCY_MS",
     "STORES",
     "ChunkEnd",
+    "MEMORY_KINDS",
     "IndexOptions",
+    "MemoryKind",
     "Store",
     "Targets",
     "format_latency",
     "read_chunks",
+    "refuse_memory_vectors",
 ]
 
 Store = Literal["float32", "float16", "int8"]
 STORES: tuple[Store, ...] = get_args(Store)
+MemoryKind = Literal["int8", "binary"]
+MEMORY_KINDS: tuple[MemoryKind, ...] = get_args(MemoryKind)
 ChunkEnd = Literal["sentences", "tokens"]
 _CHUNK_END = ("chunk_at", "chunk_context")
 _CHUNK_ENDS: tuple[ChunkEnd, ...] = get_args(ChunkEnd)
@@ -105,6 +110,8 @@ class IndexOptions:
             `tokens` (after each `chunk_tokens` tokens of the text, even within a word, as in older versions).
         chunk_context: Whether the title of the document and the headings above a chunk are put before the text that is
             encoded; with `chunk_at` tokens, the title always is.
+        memory_vectors: Whether to store the vectors of each row's memory tokens too, for search with `rescore`: as
+            `int8`, a byte a component, or `binary`, a bit. None: they are not stored.
 
     Raises:
         SettingsError: Fields contradict each other, or `targets` and `wishes` are both given.
@@ -118,6 +125,7 @@ class IndexOptions:
     hybrid: bool
     chunk_at: ChunkEnd
     chunk_context: bool
+    memory_vectors: MemoryKind | None
 
     def __init__(
         self,
@@ -129,6 +137,7 @@ class IndexOptions:
         hybrid: bool = False,
         chunk_at: ChunkEnd = "sentences",
         chunk_context: bool = True,
+        memory_vectors: MemoryKind | None = None,
         *,
         wishes: Targets | None = None,
     ) -> None:
@@ -139,10 +148,15 @@ class IndexOptions:
         values = {"type": type, "store": store, "targets": targets or wishes or Targets()}
         values |= {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap, "hybrid": hybrid}
         values |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
+        values["memory_vectors"] = memory_vectors
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the class is frozen
         if self.store not in STORES:
             raise SettingsError(f"store is {self.store!r}, expected one of {', '.join(STORES)}")
+        if self.memory_vectors not in (None, *MEMORY_KINDS):
+            raise SettingsError(
+                f"memory_vectors is {self.memory_vectors!r}, expected one of {', '.join(MEMORY_KINDS)}, or nothing"
+            )
         self._check_chunks()
 
     def _check_chunks(self) -> None:
@@ -170,9 +184,12 @@ class IndexOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, under the names of the manifest (where `targets` is called `wishes`).
 
-        Without chunks, or with chunks cut at tokens as older versions cut them, the fields are those of older versions.
+        Without chunks, or with chunks cut at tokens as older versions cut them, and without vectors of memory tokens,
+        the fields are those of older versions.
         """
         content = {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}
+        if self.memory_vectors is None:
+            del content["memory_vectors"]
         return {name: value for name, value in content.items() if name not in _CHUNK_END or self.ends_at_sentences}
 
     @property
@@ -206,12 +223,23 @@ class IndexOptions:
         """
         check_known(content, {"wishes", *cls.__dataclass_fields__} - {"targets"}, "its options")
         store: Any = take(content, "store", str)  # of a literal type, which the constructor checks
+        memory_vectors: Any = take(content, "memory_vectors", str) if "memory_vectors" in content else None
         return cls(
             take(content, "type", str),
             store,
             Targets.from_json(take(content, "wishes", dict)),
             hybrid=take(content, "hybrid", bool),
+            memory_vectors=memory_vectors,
             **read_chunks(content),
+        )
+
+
+def refuse_memory_vectors(options: IndexOptions, made: str) -> None:
+    """Raises SettingsError if the options ask for vectors of memory tokens, which what is `made` does not hold."""
+    if options.memory_vectors is not None:
+        raise SettingsError(
+            f"memory_vectors is {options.memory_vectors!r}, but {made}: only a build from the corpus in one process "
+            "(llm2comp index build CORPUS) makes them; leave it out"
         )
 
 

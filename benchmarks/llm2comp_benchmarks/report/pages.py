@@ -7,6 +7,7 @@ The first line of a block, `<!-- table NAME -->`, names its table:
   patterns.
 - `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push` printed, from
   `FILE.json`, whose name begins with that word.
+- `late FILE`: what `python -m llm2comp_benchmarks.late.run` measured, from `FILE.json`.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
 - `ablation pretexts|order|claims|samples|memory|pooling|seconds|progress|paper|cost|pictures`: the ablation in the
   folder `ablation`; `ablation-NAME …`: in a folder of that name.
@@ -31,6 +32,7 @@ from llm2comp_benchmarks.cost.choice.tables import format_choice
 from llm2comp_benchmarks.cost.push.tables import format_pushes
 from llm2comp_benchmarks.cost.serve.tables import format_serving
 from llm2comp_benchmarks.cost.tables import format_cluster, format_encoding, format_growth, format_training
+from llm2comp_benchmarks.report.late import late_table
 from llm2comp_benchmarks.report.paper import paper_averages, paper_averages_table, paper_tasks_table
 from llm2comp_benchmarks.report.scores import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.results.read import ResultFile, read_result_files
@@ -97,6 +99,8 @@ class Results:
             return self._pictures(what, beside or Path())
         if _names_ablation(what) and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
             return self.part(what, patterns[0]) or (_NOTHING if what in self.ablations else _NOT_YET)
+        if what == "late" and len(patterns) == 1:
+            return self._late(patterns[0])
         if what == "bench" and len(patterns) == 1:
             return self._bench(patterns[0])
         if what == "paper" and patterns in (["tasks"], ["averages"]):
@@ -110,6 +114,7 @@ class Results:
             "set FILE",
             *(f"{kind} PATTERN" for kind in _OF_RUNS),
             "bench FILE",
+            "late FILE",
             "paper tasks",
             "paper averages",
             *of_ablation,
@@ -130,6 +135,12 @@ class Results:
         if show is None or not file.is_file():
             raise LLM2CompError(f"{file}: no such result file of `llm2comp bench {'`, `'.join(_OF_BENCH)}`")
         return f"```\n{show(json.loads(file.read_text(encoding='utf-8')))}\n```"
+
+    def _late(self, name: str) -> str:
+        file = self.folder / f"{name}.json"
+        if not file.is_file():
+            raise LLM2CompError(f"{file}: no such result file of `python -m llm2comp_benchmarks.late.run`")
+        return late_table(json.loads(file.read_text(encoding="utf-8")))
 
     def _chosen(self, patterns: list[str]) -> list[ResultFile]:
         chosen: dict[str, ResultFile] = {}

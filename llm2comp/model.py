@@ -11,6 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from torch import Tensor, nn
+from torch.nn import functional
 
 from llm2comp.atomic import staged_folder
 from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
@@ -22,6 +23,7 @@ from llm2comp.encoder import MemoryEncoder
 from llm2comp.encoder_options import ENGINES
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
+from llm2comp.late_interaction import TextVectors
 from llm2comp.model_card import CardData, read_card, write_card
 from llm2comp.model_folder import (
     CONFIG_FILE,
@@ -327,6 +329,59 @@ class LLM2Comp(SentenceTransformer):
         )
         stacked: np.ndarray = torch.stack(list(states)).cpu().numpy()
         return stacked[0] if isinstance(checked, str) else stacked
+
+    def encode_vectors(
+        self,
+        texts: Sequence[str],
+        *,
+        task: Literal["query", "document"] = "document",
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+    ) -> TextVectors:
+        """Of each text its vector and those of its k memory tokens, for MaxSim, from one pass.
+
+        The vectors of memory tokens are those of sentence-transformers' `MultiVectorEncoder` with
+        `Normalize("token_embeddings")`: the memory states, scaled to unit length. With `truncate_dim` they keep as many
+        components as the vector of the text.
+
+        Args:
+            texts: Several texts.
+            task: Whether they are encoded as `encode_query` or as `encode_document` does.
+            batch_size: Texts that are tokenised together.
+            show_progress_bar: Whether to show progress on stderr.
+
+        Raises:
+            TypeError: Naming the position of an input that is not a string.
+            SettingsError: If `texts` is a single string, or there is no such task.
+
+        Examples:
+            >>> import llm2comp
+            >>> from llm2comp.late_interaction import maxsim
+            >>> model = llm2comp.load()
+            >>> documents = model.encode_vectors(["Return the square root of x.", "Remove a file or directory."])
+            >>> documents.memory.shape
+            (2, 8, 256)
+            >>> query = model.encode_vectors(["delete a folder"], task="query")
+            >>> maxsim(query.memory, documents.memory).argmax(1).tolist()
+            [1]
+        """
+        if isinstance(texts, str):
+            raise SettingsError(f"texts is a string, expected a list: encode_vectors([{texts[:40]!r}])")
+        if task not in ("query", "document"):
+            raise SettingsError(f"task is {task!r}, expected query or document")
+        listed = list(texts)
+        whole = self.encoder.get_embedding_dimension()
+        dimension = min(self.truncate_dim or whole, whole)
+        if not listed:
+            empty = np.zeros((0, self.memory_tokens, dimension), np.float32)
+            return TextVectors(empty[:, 0], empty)
+        encode = self.encode_query if task == "query" else self.encode_document
+        features: Any = encode(listed, batch_size=batch_size, show_progress_bar=show_progress_bar, output_value=None)
+        pooled = torch.stack([text["sentence_embedding"] for text in features]).float()
+        if self.truncate_dim is not None and self.normalize:
+            pooled = functional.normalize(pooled, dim=-1)
+        memory = torch.stack([text["token_embeddings"][:, :dimension] for text in features]).float()
+        return TextVectors(pooled.cpu().numpy(), functional.normalize(memory, dim=-1).cpu().numpy())
 
     def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | str | None = None, **kwargs: Any) -> None:
         """Writes the model folder (memory tokens, adapter, tokenizer, the backbone or its Hub id), whole or not at all.

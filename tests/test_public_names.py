@@ -33,6 +33,7 @@ def test_methods_of_the_model() -> None:
         "device",
         "encode",
         "encode_memory",
+        "encode_vectors",
         "encoder",
         "eval",
         "export",

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,16 @@ from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp.protocols import check_vectors
 
-__all__ = ["Encoder", "RowEncoder", "encode", "load_encoder", "options_of"]
+__all__ = [
+    "Encoder",
+    "RowEncoder",
+    "RowVectors",
+    "count_memory_tokens",
+    "encode",
+    "encode_memory",
+    "load_encoder",
+    "options_of",
+]
 
 _LOADED_WITH = ("device", "dtype", "engine", "max_length", "truncate_dim")
 
@@ -85,11 +94,58 @@ def encode(
     return check_vectors(vectors, texts, dimension=dimension, error=IndexFolderError)
 
 
+def count_memory_tokens(encoder: Any) -> int:
+    """K of a model that gives the vectors of its memory tokens.
+
+    Raises:
+        SettingsError: It has none, or does not give their vectors.
+    """
+    tokens = getattr(encoder, "memory_tokens", None)
+    if not isinstance(tokens, int) or not callable(getattr(encoder, "encode_vectors", None)):
+        raise SettingsError(
+            f"the model ({type(encoder).__name__}) has no memory tokens, whose vectors are to be stored or compared; "
+            "take a model of llm2comp, or leave memory_vectors and rescore out"
+        )
+    return tokens
+
+
+class RowVectors(NamedTuple):
+    """Vectors of rows.
+
+    Attributes:
+        vectors: (rows, dimension).
+        memory: Those of their memory tokens, (rows, k, dimension), if they were asked for.
+    """
+
+    vectors: NDArray[np.float32]
+    memory: NDArray[np.float32] | None = None
+
+
+def encode_memory(
+    encoder: Any, texts: list[str], dimension: int, *, task: str, batch_size: int | None = None
+) -> RowVectors:
+    """Vectors of the texts and of their memory tokens, from one pass of a model that has them, checked.
+
+    Raises:
+        IndexFolderError: The vectors have another shape, or are not finite.
+        SettingsError: The model has no memory tokens.
+    """
+    tokens = count_memory_tokens(encoder)
+    sizes = {} if batch_size is None else {"batch_size": batch_size}
+    pooled, memory = encoder.encode_vectors(texts, task=task, show_progress_bar=False, **sizes)
+    vectors = check_vectors(pooled, texts, dimension=dimension, error=IndexFolderError)
+    whole = check_vectors(
+        np.reshape(memory, (len(texts), -1)), texts, dimension=tokens * dimension, error=IndexFolderError
+    )
+    return RowVectors(vectors, whole.reshape(len(texts), tokens, dimension))
+
+
 class RowEncoder:
     """Encodes rows, and counts rows and time.
 
     Attributes:
         dimension: Length of a vector.
+        memory_tokens: k, if the vectors of memory tokens are wanted; else 0.
         seconds: Seconds spent in encoding so far.
         rows: Number of rows encoded so far.
 
@@ -97,13 +153,20 @@ class RowEncoder:
         encoder: The model.
         text: Gives the text that is encoded for a row; None: its title and text.
         batch_size: Number of texts in a batch; None: as the model has it.
+        memory: Whether the vectors of memory tokens are wanted too.
 
     Raises:
         IndexFolderError: The model does not state its dimension.
+        SettingsError: It has no memory tokens, and their vectors are wanted.
     """
 
     def __init__(
-        self, encoder: Encoder, text: Callable[[Document], str] | None = None, *, batch_size: int | None = None
+        self,
+        encoder: Encoder,
+        text: Callable[[Document], str] | None = None,
+        *,
+        batch_size: int | None = None,
+        memory: bool = False,
     ) -> None:
         dimension = encoder.get_embedding_dimension()
         if dimension is None:
@@ -112,14 +175,18 @@ class RowEncoder:
                 "number"
             )
         self.dimension = dimension
+        self.memory_tokens = count_memory_tokens(encoder) if memory else 0
         self.seconds = 0.0
         self.rows = 0
         self._encoder, self._text, self._batch_size = encoder, text or (lambda row: row.content), batch_size
 
-    def __call__(self, rows: Sequence[Document]) -> NDArray[np.float32]:
-        """Vectors (rows, dimension)."""
-        start = time.perf_counter()
-        vectors = encode(self._encoder.encode_document, list(map(self._text, rows)), self.dimension, self._batch_size)
+    def __call__(self, rows: Sequence[Document]) -> RowVectors:
+        """Vectors of the rows."""
+        start, texts, size = time.perf_counter(), list(map(self._text, rows)), self._batch_size
+        if self.memory_tokens:
+            vectors = encode_memory(self._encoder, texts, self.dimension, task="document", batch_size=size)
+        else:
+            vectors = RowVectors(encode(self._encoder.encode_document, texts, self.dimension, size))
         self.seconds += time.perf_counter() - start
         self.rows += len(rows)
         return vectors

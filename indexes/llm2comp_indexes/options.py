@@ -12,15 +12,20 @@ __all__ = [
     "DEFAULT_LATENCY_MS",
     "STORES",
     "ChunkEnd",
+    "MEMORY_KINDS",
     "IndexOptions",
+    "MemoryKind",
     "Store",
     "Targets",
     "format_latency",
     "read_chunks",
+    "refuse_memory_vectors",
 ]
 
 Store = Literal["float32", "float16", "int8"]
 STORES: tuple[Store, ...] = get_args(Store)
+MemoryKind = Literal["int8", "binary"]
+MEMORY_KINDS: tuple[MemoryKind, ...] = get_args(MemoryKind)
 ChunkEnd = Literal["sentences", "tokens"]
 _CHUNK_END = ("chunk_at", "chunk_context")
 _CHUNK_FIDELITY = ("chunk_fidelity", "chunk_reader")
@@ -109,6 +114,8 @@ class IndexOptions:
         chunk_fidelity: Instead of `chunk_tokens`, the smallest share, more than 0 and less than 1, of what a chunk's
             text is worth to a language model that its memory keeps; chunks are as long as that allows.
         chunk_reader: The language model: folder, Hub id or GGUF file; None: the model's own, if it has one.
+        memory_vectors: Whether to store the vectors of each row's memory tokens too, for search with `rescore`: as
+            `int8`, a byte a component, or `binary`, a bit. None: they are not stored.
 
     Raises:
         SettingsError: Fields contradict each other, or `targets` and `wishes` are both given.
@@ -124,6 +131,7 @@ class IndexOptions:
     chunk_context: bool
     chunk_fidelity: float | None
     chunk_reader: str | None
+    memory_vectors: MemoryKind | None
 
     def __init__(
         self,
@@ -137,6 +145,7 @@ class IndexOptions:
         chunk_context: bool = True,
         chunk_fidelity: float | None = None,
         chunk_reader: str | None = None,
+        memory_vectors: MemoryKind | None = None,
         *,
         wishes: Targets | None = None,
     ) -> None:
@@ -148,10 +157,15 @@ class IndexOptions:
         values |= {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap, "hybrid": hybrid}
         values |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
         values |= {"chunk_fidelity": chunk_fidelity, "chunk_reader": chunk_reader}
+        values["memory_vectors"] = memory_vectors
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the class is frozen
         if self.store not in STORES:
             raise SettingsError(f"store is {self.store!r}, expected one of {', '.join(STORES)}")
+        if self.memory_vectors not in (None, *MEMORY_KINDS):
+            raise SettingsError(
+                f"memory_vectors is {self.memory_vectors!r}, expected one of {', '.join(MEMORY_KINDS)}, or nothing"
+            )
         self._check_chunks()
 
     def _check_chunks(self) -> None:
@@ -204,11 +218,14 @@ class IndexOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, under the names of the manifest (where `targets` is called `wishes`).
 
-        Without chunks, or with chunks cut at tokens as older versions cut them, the fields are those of older versions.
+        Without chunks, or with chunks cut at tokens as older versions cut them, and without vectors of memory tokens,
+        the fields are those of older versions.
         """
         content = {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}
         if self.chunk_fidelity is None:
             content = {name: value for name, value in content.items() if name not in _CHUNK_FIDELITY}
+        if self.memory_vectors is None:
+            del content["memory_vectors"]
         return {name: value for name, value in content.items() if name not in _CHUNK_END or self.ends_at_sentences}
 
     @property
@@ -252,12 +269,23 @@ class IndexOptions:
         """
         check_known(content, {"wishes", *cls.__dataclass_fields__} - {"targets"}, "its options")
         store: Any = take(content, "store", str)  # of a literal type, which the constructor checks
+        memory_vectors: Any = take(content, "memory_vectors", str) if "memory_vectors" in content else None
         return cls(
             take(content, "type", str),
             store,
             Targets.from_json(take(content, "wishes", dict)),
             hybrid=take(content, "hybrid", bool),
+            memory_vectors=memory_vectors,
             **read_chunks(content),
+        )
+
+
+def refuse_memory_vectors(options: IndexOptions, made: str) -> None:
+    """Raises SettingsError if the options ask for vectors of memory tokens, which what is `made` does not hold."""
+    if options.memory_vectors is not None:
+        raise SettingsError(
+            f"memory_vectors is {options.memory_vectors!r}, but {made}: only a build from the corpus in one process "
+            "(llm2comp index build CORPUS) makes them; leave it out"
         )
 
 

@@ -10,12 +10,14 @@ from llm2comp import keep_freed_memory
 from llm2comp.bundled_models import DEFAULT_MODEL
 from llm2comp.cli.evaluate_index import evaluate_index_command
 from llm2comp.cli.index_options import (
+    Candidates,
     Dtype,
     Engine,
     Header,
     MaxLength,
     OnlyModelDevice,
     Quotes,
+    Rescore,
     TruncateDim,
     Weights,
     encoder_options,
@@ -163,6 +165,8 @@ def evaluate(
     qrels: QrelsFile = None,
     mode: Mode = None,
     weights: Weights = None,
+    rescore: Rescore = None,
+    candidates: Candidates = None,
     model: Model = None,
     run: RunFile = None,
     split: Split = "test",
@@ -196,6 +200,8 @@ def evaluate(
 
         with wrong_usage():
             SearchOptions(mode="hybrid", weights=weights)
+    if candidates is not None and rescore is None:
+        raise typer.BadParameter("--candidates goes with --rescore maxsim")
     encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
     if index:
         if beir or sts or python_docs or local or suite or mteb_names or run:
@@ -203,6 +209,7 @@ def evaluate(
         for file in (json_file, run_out):
             check_target(file)
         more: dict[str, Any] = {"header": header, "quotes": quotes, "overwrite": overwrite, "weights": weights}
+        more |= {"rescore": rescore, "candidates": candidates}
         evaluate_index_command(index, queries, qrels, mode or "dense", model, encoder, json_file, run_out, **more)
         return
     if queries or qrels:
@@ -221,7 +228,7 @@ def evaluate(
     _check_tasks(len(beir or []), retrieval, bool(sts or mteb_names), run, run_out, model)
     for file in (json_file, run_out):
         check_target(file)
-    if run and any((mode, dtype, max_length, truncate_dim, engine, device)):
+    if run and any((mode, rescore, dtype, max_length, truncate_dim, engine, device)):
         raise typer.BadParameter("--run scores a ranking made elsewhere; options of a model have no use with it")
 
     from llm2comp_benchmarks import read_suite
@@ -243,7 +250,8 @@ def evaluate(
         _score_run(run, tasks, store)
     else:
         fusion = (weights or (1.0, 1.0)) if mode == "hybrid" else None
-        _evaluate_model(model, encoder, fusion, tasks, mteb, store, batch_size, run_out)
+        late = None if rescore is None else candidates or 100
+        _evaluate_model(model, encoder, fusion, late, tasks, mteb, store, batch_size, run_out)
 
 
 def _check_mteb_options(tasks: bool, suite: str | None, languages: list[str] | None, others: bool) -> None:
@@ -314,6 +322,7 @@ def _evaluate_model(
     model: str | None,
     encoder: "EncoderOptions",
     fusion: tuple[float, float] | None,
+    late: int | None,
     tasks: "list[Task]",
     mteb: "MtebTasks",
     store: "ResultStore",
@@ -326,6 +335,7 @@ def _evaluate_model(
         model: Its name, folder or Hub id.
         encoder: How it runs.
         fusion: Weights of its ranking and of BM25's; None: the model alone.
+        late: How many first documents are ordered by MaxSim; None: none.
         tasks: Tasks that this package evaluates itself.
         mteb: Tasks of mteb.
         store: Results, old and new.
@@ -337,10 +347,13 @@ def _evaluate_model(
     from llm2comp_benchmarks.results.record import format_main_metrics
     from llm2comp_benchmarks.systems.hybrid import Hybrid
     from llm2comp_benchmarks.systems.load import load_model
+    from llm2comp_benchmarks.systems.rescored import Rescored
 
     keep_freed_memory()
     system, name = load_model(model, encoder), model
-    if fusion is not None:
+    if late is not None:
+        system, name = Rescored(system, late, fusion), f"maxsim:{model or DEFAULT_MODEL}"
+    elif fusion is not None:
         system, name = Hybrid(system, fusion), f"hybrid:{model or DEFAULT_MODEL}"
     session = EvaluationSession(
         system,

@@ -29,6 +29,8 @@ def evaluate_index_command(
     quotes: bool | None,
     overwrite: bool,
     weights: tuple[float, float] | None,
+    rescore: Literal["maxsim"] | None,
+    candidates: int | None,
 ) -> None:
     """Scores the index's answers to the questions, and prints the table.
 
@@ -44,7 +46,7 @@ def evaluate_index_command(
     from llm2comp_benchmarks.results.store import ResultStore
     from llm2comp_indexes import SearchOptions, open_index
 
-    options = SearchOptions(mode=mode, weights=weights or (1.0, 1.0))
+    options = SearchOptions(mode=mode, weights=weights or (1.0, 1.0), rescore=rescore, candidates=candidates)
     texts, judgements = read_queries(queries, header=header, quotes=quotes), read_qrels(qrels, quotes=quotes)
     store = ResultStore(json_file, overwrite=overwrite)
     keep_freed_memory()

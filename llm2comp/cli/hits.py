@@ -37,8 +37,14 @@ _FUNCTION_WORDS = re.compile(
 _ENDING = re.compile(r"(?<=.{3})(?:ing|ed|es|e|s)$")
 
 
-def describe_score(mode: Literal["dense", "bm25", "hybrid"], weights: tuple[float, float] = (1.0, 1.0)) -> str:
-    """What the scores of a mode are."""
+def describe_score(
+    mode: Literal["dense", "bm25", "hybrid"],
+    weights: tuple[float, float] = (1.0, 1.0),
+    rescore: Literal["maxsim"] | None = None,
+) -> str:
+    """What the scores of a mode are, or of what its results are ordered by."""
+    if rescore is not None:
+        return "MaxSim, a sum of the best cosines of memory tokens"
     if mode == "hybrid" and weights != (1.0, 1.0):
         return "weighted sum of reciprocal ranks by vectors and by words"
     return _SCORES[mode]

@@ -28,6 +28,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "store": options.store,
         "chunks": options.describe_chunks() or None,
         "hybrid": options.hybrid,
+        "memory_vectors": _list_memory(manifest),
         "size": manifest.bytes,
         "commit": manifest.commit,
         "model": manifest.model
@@ -49,6 +50,7 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         "type": "; ".join(map(_format_segment, manifest.segments)) or "none: empty",
         "asked for": _format_targets(manifest),
         "words": "a BM25 index, for --mode bm25 and hybrid" if facts["hybrid"] else "",
+        "late": _format_memory(manifest),
         "size": format_bytes(manifest.bytes),
         "memory": f"{format_bytes(report.memory)} to search{' the largest segment' * (count > 1)}, estimated"
         if report
@@ -69,6 +71,20 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         else "",
     }
     return {name: text for name, text in texts.items() if text}
+
+
+def _list_memory(manifest: "Manifest") -> dict[str, Any] | None:
+    """Kind, k and size of the vectors of memory tokens; None if they are not stored."""
+    if (form := manifest.memory) is None:
+        return None
+    return {"kind": form.kind, "tokens": form.tokens, "bytes_per_row": form.row_bytes, "bytes": manifest.memory_bytes}
+
+
+def _format_memory(manifest: "Manifest") -> str:
+    if (form := manifest.memory) is None:
+        return ""
+    size = f"{format_bytes(manifest.memory_bytes)}, {form.row_bytes:,} bytes a row"
+    return f"{form.tokens} vectors a row as {form.kind}, for --rescore maxsim: {size}"
 
 
 def _list_source(source: "Source") -> dict[str, Any]:

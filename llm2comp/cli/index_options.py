@@ -215,6 +215,22 @@ ChunkContext = Annotated[
 ]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="Build a BM25 index too, for search --mode bm25 and hybrid.")]
 
+MemoryVectors = Annotated[
+    Literal["int8", "binary"] | None,
+    typer.Option(
+        help="Store the vectors of each row's memory tokens too, a byte or a bit a component, for search --rescore.",
+        show_default="none",
+    ),
+]
+Rescore = Annotated[
+    Literal["maxsim"] | None,
+    typer.Option(help="Order the first results by MaxSim over the vectors of memory tokens.", show_default="none"),
+]
+Candidates = Annotated[
+    int | None,
+    typer.Option(min=1, max=10_000, help="With --rescore: number of results that are ordered.", show_default="100"),
+]
+
 
 def field_names(
     id_field: str | None, title_field: str | None, text_field: list[str] | None, metadata_fields: str | None

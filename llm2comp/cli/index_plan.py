@@ -29,6 +29,7 @@ from llm2comp.cli.index_options import (
     Limit,
     MaxLength,
     Memory,
+    MemoryVectors,
     MetadataFields,
     Model,
     ModelDevice,
@@ -83,6 +84,7 @@ def plan(
     chunk_at: ChunkAt = "sentences",
     chunk_context: ChunkContext = True,
     hybrid: Hybrid = False,
+    memory_vectors: MemoryVectors = None,
     device: Device = "auto",
     on_error: OnError = "raise",
     header: Header = None,
@@ -104,7 +106,7 @@ def plan(
     refused.
     """
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
-    chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
+    chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context, "memory_vectors": memory_vectors}
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     settings: dict[str, Any] = {
         "model": model,

@@ -65,6 +65,10 @@ def rebuild(
     hybrid: Annotated[
         bool | None, typer.Option("--hybrid/--no-hybrid", help="With a BM25 index.", show_default=_AS_IT_IS)
     ] = None,
+    memory_vectors: Annotated[
+        Literal["int8", "binary", "none"] | None,
+        typer.Option(help="Store the vectors of memory tokens too.", show_default=_AS_IT_IS),
+    ] = None,
     dtype: Dtype = None,
     max_length: MaxLength = None,
     truncate_dim: TruncateDim = None,
@@ -88,6 +92,8 @@ def rebuild(
     changes = {"type": index_type, "store": store, "hybrid": hybrid, "chunk_tokens": chunk_tokens}
     changes |= {"chunk_overlap": chunk_overlap, "chunk_at": chunk_at, "chunk_context": chunk_context}
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if memory_vectors is not None:
+        given["memory_vectors"] = None if memory_vectors == "none" else memory_vectors
     if chunk_tokens == 0:
         whole = {"chunk_tokens": None, "chunk_overlap": 0, "chunk_at": "sentences", "chunk_context": True}
         given = {**whole, **{name: value for name, value in given.items() if name != "chunk_tokens"}}

@@ -59,7 +59,7 @@ def ask(
     if on_terminal:
         keep_history()
         print(f"{format_documents(len(index))}. Ask, or /help.")
-    if options.mode != "bm25" and len(index):
+    if options.uses_model and len(index):
         index.model  # noqa: B018  # loaded before the first question
     session, failed = _Session(index, options, k, fields, explain_nothing), False
     while True:
@@ -145,7 +145,7 @@ class _Session:
         self._texts = [hit.text for hit in hits]
         if not hits:
             return printable(self._explain_nothing(self._index, self._options))
-        score = describe_score(self._options.mode, self._options.weights)
+        score = describe_score(self._options.mode, self._options.weights, self._options.rescore)
         return f"{format_hits(hits, question=question, fields=self._fields)}\n     {times}; score: {score}"
 
     def _set_mode(self, value: str) -> str:

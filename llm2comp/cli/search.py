@@ -11,7 +11,16 @@ import typer
 
 from llm2comp import keep_freed_memory
 from llm2comp.cli.hits import describe_score, format_hits, format_times
-from llm2comp.cli.index_options import Engine, Header, ModelDevice, Quotes, Weights, encoder_options
+from llm2comp.cli.index_options import (
+    Candidates,
+    Engine,
+    Header,
+    ModelDevice,
+    Quotes,
+    Rescore,
+    Weights,
+    encoder_options,
+)
 from llm2comp.cli.interactive import ask, check_fields
 from llm2comp.cli.output import print_json, wrong_usage
 from llm2comp.cli.progress import Progress
@@ -91,6 +100,8 @@ def search(
         int | None, typer.Option(min=1, help="Candidates re-scored per result, in a compressed index.")
     ] = None,
     weights: Weights = None,
+    rescore: Rescore = None,
+    candidates: Candidates = None,
     threads: Annotated[int | None, typer.Option(min=1, help="FAISS threads.", show_default="all cores")] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
@@ -110,7 +121,15 @@ def search(
         if question is not None:
             raise typer.BadParameter('give either DIR or --store: llm2comp search --store URL "what to look for"')
         question, folder = folder, None
-        _check_for_store(mode=mode, nprobe=nprobe, rerank=rerank, threads=threads, device=device, neighbours=neighbours)
+        _check_for_store(
+            mode=mode,
+            rescore=rescore,
+            nprobe=nprobe,
+            rerank=rerank,
+            threads=threads,
+            device=device,
+            neighbours=neighbours,
+        )
     elif folder is None:
         raise typer.BadParameter("Missing argument 'DIR': the folder of an index, or --store URL")
     if question is not None and queries is not None:
@@ -130,6 +149,10 @@ def search(
         raise typer.BadParameter("the question is empty")
     if weights is not None and mode != "hybrid":
         raise typer.BadParameter("--weights goes with --mode hybrid")
+    if candidates is not None and rescore is None:
+        raise typer.BadParameter("--candidates goes with --rescore maxsim")
+    if candidates is not None and candidates < k:
+        raise typer.BadParameter(f"--candidates {candidates} are fewer than --top {k}: only candidates are results")
     if mode == "bm25" and (nprobe or ef_search or rerank):
         raise typer.BadParameter("--nprobe, --ef-search and --rerank are for vectors, which --mode bm25 does not use")
     from llm2comp_indexes import Effort, SearchOptions
@@ -142,6 +165,8 @@ def search(
             weights=weights or (1.0, 1.0),
             by=group_by or "row",
             threads=threads,
+            rescore=rescore,
+            candidates=candidates,
         )
     open_it = _opener(store, folder, device, model=model, encoder=encoder_options(engine=engine, device=model_device))
     fields = tuple(filter(None, map(str.strip, (show or "").split(","))))
@@ -158,7 +183,7 @@ def search(
         if question is None:
             ask(index, options, k, fields=fields, explain_nothing=_explain_nothing)
             return
-        if options.mode != "bm25" and len(index):
+        if options.uses_model and len(index):
             index.model  # noqa: B018  # loaded now: its time is not that of the search
         start = time.perf_counter()
         [hits] = index.search([question], k, options=options)
@@ -170,12 +195,13 @@ def search(
     elif hits:
         print(format_hits(hits, around, question=question, fields=fields))
         if sys.stdout.isatty():
-            print(f"     {format_times(seconds, index.encode_seconds)}; score: {describe_score(mode, options.weights)}")
+            score = describe_score(mode, options.weights, options.rescore)
+            print(f"     {format_times(seconds, index.encode_seconds)}; score: {score}")
     else:
         print(nothing, file=sys.stderr)
 
 
-def _check_for_store(*, mode: str, device: str, neighbours: int, **numbers: int | None) -> None:
+def _check_for_store(*, mode: str, rescore: str | None, device: str, neighbours: int, **numbers: int | None) -> None:
     """Checks that no option is given that only an index on disk has.
 
     Raises:
@@ -184,7 +210,9 @@ def _check_for_store(*, mode: str, device: str, neighbours: int, **numbers: int 
     if mode != "dense":
         raise typer.BadParameter(f"--mode {mode}: a store is searched by vectors; words are searched in an index (DIR)")
     unfit = [f"--{name}" for name, value in numbers.items() if value is not None]
-    unfit += ["--device"] * (device != "cpu") + ["--neighbours"] * (neighbours > 0)
+    unfit += (
+        ["--rescore"] * (rescore is not None) + ["--device"] * (device != "cpu") + ["--neighbours"] * (neighbours > 0)
+    )
     if unfit:
         raise typer.BadParameter(f"{unfit[0]} is for an index (DIR), not for --store")
 
@@ -253,13 +281,13 @@ def _write_run(
         check_run_id("query", name)
     with open_it() as index, Progress("queries", total=len(texts)) as progress:
         _report_unused(index, options.effort)
-        if options.mode != "bm25" and len(index):
+        if options.uses_model and len(index):
             index.model  # noqa: B018  # loaded now: its time is not that of the queries
         start = time.perf_counter()
         answers = _answers(index, texts, k, replace(options, by="document"), progress)
         lines = write_run(run, ((query, [(hit.document_id, hit.score) for hit in hits]) for query, hits in answers))
         seconds = time.perf_counter() - start
-    contained = " to search and write" if options.mode == "bm25" else " to encode, search and write"
+    contained = " to search and write" if not options.uses_model else " to encode, search and write"
     print(f"{run}: {lines:,} lines for {len(texts):,} queries, {1000 * seconds / len(texts):.1f} ms a query{contained}")
 
 

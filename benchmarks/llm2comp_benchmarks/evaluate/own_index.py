@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from llm2comp_benchmarks.metrics import Qrels, Run, load_pytrec_eval, score_rank
 from llm2comp_benchmarks.results.record import Samples, TaskResult
 from llm2comp_indexes import Index, SearchOptions
 from llm2comp_indexes.search.lookup import find_rows
+from llm2comp_indexes.search.options import count_candidates
 
 __all__ = ["Mode", "check_judged", "evaluate_index"]
 
@@ -33,23 +35,25 @@ def evaluate_index(
         queries: Questions by id; those that are not judged are not asked.
         qrels: Grades by question id and document id.
         mode: By vectors, by words, or by both.
-        options: Effort and weights; None: those of the index. Its mode and grouping are not used.
+        options: Effort, weights and rescoring; None: those of the index, and none. Its mode and grouping are not used.
+            Rescored, only candidates are ranked.
 
     Raises:
         CorpusError: No judged question has a text, or the index holds none of the judged documents.
-        SettingsError: The mode needs a BM25 index, and there is none.
+        SettingsError: The mode needs a BM25 index, or rescoring vectors of memory tokens, and there are none.
     """
     load_pytrec_eval()
     judged = check_judged(index, queries, qrels)
     chosen = options or SearchOptions()
-    search = SearchOptions(mode=mode, effort=chosen.effort, weights=chosen.weights, by="document")
-    if mode != "bm25":
+    search = replace(chosen, mode=mode, by="document", where=None)
+    depth = _DEPTH if search.rescore is None else min(_DEPTH, count_candidates(search, 1))
+    if search.uses_model:
         index.model  # noqa: B018  # loaded now: its time is not that of the questions
     start, run = time.perf_counter(), dict[str, dict[str, float]]()
     names = list(judged)
     for first in range(0, len(names), _AT_ONCE):
         block = names[first : first + _AT_ONCE]
-        answers = index.search([queries[name] for name in block], k=_DEPTH, options=search)
+        answers = index.search([queries[name] for name in block], k=depth, options=search)
         for name, hits in zip(block, answers, strict=True):
             run[name] = {hit.document_id: hit.score for hit in hits}
     seconds = time.perf_counter() - start
@@ -63,11 +67,12 @@ def _score(index: Index, judged: Qrels, run: Run, search: SearchOptions, seconds
         "commit": index.manifest.commit,
         "mode": search.mode,
         **({"weights": list(search.weights)} if search.mode == "hybrid" else {}),
+        **({"rescore": search.rescore, "candidates": count_candidates(search, 1)} if search.rescore else {}),
         "documents": len(index),
         "rows": index.manifest.rows,
         "queries": len(judged),
         "ms_per_query": round(1000 * seconds / len(judged), 3),
-        "ms_contain": "search" if search.mode == "bm25" else "encoding and search, in batches",
+        "ms_contain": "search" if not search.uses_model else "encoding and search, in batches",
     }
     samples = Samples.of_queries("ndcg_at_10", scores.per_query)
     name = Path(index.folder).resolve().name

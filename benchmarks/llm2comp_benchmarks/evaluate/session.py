@@ -15,6 +15,7 @@ from llm2comp_benchmarks.results.record import TaskResult
 from llm2comp_benchmarks.results.store import ResultStore
 from llm2comp_benchmarks.systems.hybrid import Hybrid
 from llm2comp_benchmarks.systems.load import describe_model
+from llm2comp_benchmarks.systems.rescored import Rescored
 from llm2comp_benchmarks.tasks.encoding import check_kinds
 from llm2comp_benchmarks.tasks.retrieval import RetrievalTask
 
@@ -170,11 +171,12 @@ def _describe(model: Any, source: str | None, options: EncoderOptions | None) ->
     """Settings of the model as `describe_model` returns them, always with a fingerprint.
 
     A model of sentence-transformers has none of its own; without one, a retrained model in the same folder would pass
-    for the same. A hybrid is described as its model, and by its own settings.
+    for the same. A hybrid, or a rescored ranking, is described as its model, and by its own settings.
     """
-    if isinstance(model, Hybrid):
-        settings = _describe(model.encoder, source.removeprefix("hybrid:") if source else None, options)
-        return settings | {"model": f"hybrid:{settings['model']}", **model.settings}
+    if isinstance(model, Hybrid | Rescored):
+        name = f"{model.system}:"
+        settings = _describe(model.encoder, source.removeprefix(name) if source else None, options)
+        return settings | {"model": f"{name}{settings['model']}", **model.settings}
     settings = describe_model(model, source, options)
     if settings["system"] == "sentence-transformers" and settings["fingerprint"] is None:
         settings["fingerprint"] = identify(model, source).revision

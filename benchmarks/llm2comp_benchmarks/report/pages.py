@@ -5,8 +5,9 @@ The first line of a block, `<!-- table NAME -->`, names its table:
 - `set FILE`: the tasks of one run, `FILE.json`, one row per task.
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names match, in the order of the
   patterns.
-- `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push`, or
-  `llm2comp_benchmarks.fidelity.run`, printed, from `FILE.json`, whose name begins with that word.
+- `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push`, or the
+  runs of `llm2comp_benchmarks.fidelity` and `.answers`, printed, from `FILE.json`, whose name begins with that word.
+- `late FILE`: what `python -m llm2comp_benchmarks.late.run` measured, from `FILE.json`.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
 - `ablation pretexts|order|claims|samples|memory|pooling|seconds|progress|paper|cost|pictures`: the ablation in the
   folder `ablation`; `ablation-NAME …`: in a folder of that name.
@@ -27,11 +28,13 @@ from llm2comp_benchmarks.ablation.claims import claims_table, order_words
 from llm2comp_benchmarks.ablation.plots import PLOTS, plot_ablation
 from llm2comp_benchmarks.ablation.summary import Ablation, read_ablation_runs
 from llm2comp_benchmarks.ablation.tables import cost_words, memory_table, pooling_table, pretexts_table, samples_table
+from llm2comp_benchmarks.answers.tables import format_answers
 from llm2comp_benchmarks.cost.choice.tables import format_choice
 from llm2comp_benchmarks.cost.push.tables import format_pushes
 from llm2comp_benchmarks.cost.serve.tables import format_serving
 from llm2comp_benchmarks.cost.tables import format_cluster, format_encoding, format_growth, format_training
 from llm2comp_benchmarks.fidelity.tables import format_fidelity
+from llm2comp_benchmarks.report.late import late_table
 from llm2comp_benchmarks.report.paper import paper_averages, paper_averages_table, paper_tasks_table
 from llm2comp_benchmarks.report.scores import intervals_table, runs_table, sets_table, systems_table
 from llm2comp_benchmarks.results.read import ResultFile, read_result_files
@@ -57,6 +60,7 @@ _OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
     "ray": format_cluster,
     "push": format_pushes,
     "fidelity": format_fidelity,
+    "answers": format_answers,
 }
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
@@ -99,6 +103,8 @@ class Results:
             return self._pictures(what, beside or Path())
         if _names_ablation(what) and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
             return self.part(what, patterns[0]) or (_NOTHING if what in self.ablations else _NOT_YET)
+        if what == "late" and len(patterns) == 1:
+            return self._late(patterns[0])
         if what == "bench" and len(patterns) == 1:
             return self._bench(patterns[0])
         if what == "paper" and patterns in (["tasks"], ["averages"]):
@@ -112,6 +118,7 @@ class Results:
             "set FILE",
             *(f"{kind} PATTERN" for kind in _OF_RUNS),
             "bench FILE",
+            "late FILE",
             "paper tasks",
             "paper averages",
             *of_ablation,
@@ -132,6 +139,12 @@ class Results:
         if show is None or not file.is_file():
             raise LLM2CompError(f"{file}: no such result file of `llm2comp bench {'`, `'.join(_OF_BENCH)}`")
         return f"```\n{show(json.loads(file.read_text(encoding='utf-8')))}\n```"
+
+    def _late(self, name: str) -> str:
+        file = self.folder / f"{name}.json"
+        if not file.is_file():
+            raise LLM2CompError(f"{file}: no such result file of `python -m llm2comp_benchmarks.late.run`")
+        return late_table(json.loads(file.read_text(encoding="utf-8")))
 
     def _chosen(self, patterns: list[str]) -> list[ResultFile]:
         chosen: dict[str, ResultFile] = {}

@@ -7,10 +7,11 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
 from llm2comp.truncation import count_truncated
+from llm2comp_indexes.encoder import RowVectors
+from llm2comp_indexes.format.memory_vectors import to_codes
 from llm2comp_indexes.format.origins import Origin
 from llm2comp_indexes.format.segment_writer import SegmentWriter
 from llm2comp_indexes.progress import Phase, Progress, silent
@@ -52,7 +53,7 @@ def split_into_blocks(documents: Iterable[DocumentRows]) -> Iterator[RowBlock]:
 def write_blocks(
     writer: SegmentWriter,
     blocks: Iterable[RowBlock],
-    encode: Callable[[Sequence[Document]], NDArray[np.float32]],
+    encode: Callable[[Sequence[Document]], RowVectors],
     *,
     progress: Progress = silent,
     batch_size: int | None = None,
@@ -64,7 +65,7 @@ def write_blocks(
     Args:
         writer: Writer of the segment.
         blocks: The blocks; empty ones are left out.
-        encode: Returns unit vectors (rows, dimension) of rows.
+        encode: Returns unit vectors of rows, and those of their memory tokens if the writer stores them.
         progress: Called several times per block with the number of documents encoded, by this run or an earlier one.
         batch_size: Number of texts in a batch of the model, if it was given: so many rows are encoded at once, or more.
     """
@@ -73,14 +74,18 @@ def write_blocks(
         written = None
         for block in _read_ahead(block for block in blocks if block.rows):
             if not writer.has(block.rows, block.origins):
-                parts = []
+                parts, codes = [], []
                 for first in range(0, len(block.rows), at_once):
-                    parts.append(encode(block.rows[first : first + at_once]))
+                    made = encode(block.rows[first : first + at_once])
+                    parts.append(made.vectors)
+                    if writer.memory is not None and made.memory is not None:
+                        codes.append(to_codes(made.memory, writer.memory))
                     if first + at_once < len(block.rows):
                         progress(Phase.DOCUMENTS, done + block.documents * (first + at_once) // len(block.rows))
                 if written:
                     written.result()
-                written = disk.submit(writer.append, block.rows, np.concatenate(parts), block.origins)
+                memory = np.concatenate(codes) if codes else None
+                written = disk.submit(writer.append, block.rows, np.concatenate(parts), block.origins, memory=memory)
             done += block.documents
             progress(Phase.DOCUMENTS, done)
         if written:

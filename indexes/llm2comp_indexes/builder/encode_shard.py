@@ -27,7 +27,7 @@ from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import versions
 from llm2comp_indexes.format.documents import document_line
 from llm2comp_indexes.format.segment_writer import JOURNAL, SegmentWriter
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.options import IndexOptions, refuse_memory_vectors
 from llm2comp_indexes.progress import Phase, Progress, silent
 
 __all__ = ["ShardReport", "encode_shard"]
@@ -152,9 +152,11 @@ def encode_shard(
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
         IndexFolderError: The folder holds another shard or something else, cannot be written, or is being written by
             another process.
+        SettingsError: The options ask for vectors of memory tokens.
     """
     import_faiss()
     part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
+    refuse_memory_vectors(chosen, "a shard holds no vectors of memory tokens")
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder
     layout = TableFormat(header, quotes, separator, encoding)

@@ -26,6 +26,8 @@ from llm2comp_indexes.builder.finish_segment import check_feasible, count_querie
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.documents import document_line
+from llm2comp_indexes.format.manifest import memory_form
+from llm2comp_indexes.format.memory_vectors import memory_bytes
 from llm2comp_indexes.format.metadata import MetadataWriter
 from llm2comp_indexes.lexical.writer import LexicalWriter
 from llm2comp_indexes.options import IndexOptions
@@ -148,7 +150,8 @@ def forecast_build(
     )
     entries = open_corpora(listed, sources, on_error, skips, layout=layout)
     loaded, _ = load_encoder(model, encoder)
-    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=encoder.batch_size if encoder else None)
+    batch_size, wanted = encoder.batch_size if encoder else None, chosen.memory_vectors is not None
+    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
     check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     corpus = _read((entry.document for entry in islice(entries, limit)), show)
@@ -163,6 +166,8 @@ def forecast_build(
     units = corpus.total(per_document)
     size = row_files_bytes(total, encode.dimension, chosen.store) + _count_text_bytes(corpus, rows, total, chosen)
     size += structure_bytes(expected.type, total, encode.dimension, chosen.store)
+    if (form := memory_form(chosen, encode.memory_tokens, encode.dimension)) is not None:
+        size += memory_bytes(total, form)
     size += 4 * encode.dimension * count_queries(total) + _REPORT_BYTES
     return Forecast(
         corpus.documents,

@@ -34,7 +34,7 @@ from llm2comp_indexes.format.commits import Change, check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.format.segment_writer import SegmentWriter
-from llm2comp_indexes.options import STORES, IndexOptions
+from llm2comp_indexes.options import STORES, IndexOptions, refuse_memory_vectors
 from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report
@@ -143,6 +143,7 @@ def build_from_vectors(
     target, start = Path(output).resolve(), time.perf_counter()
     check_output(target, overwrite=overwrite)
     show, skips, chosen = progress or silent, SkipCounter(on_skip), options or IndexOptions()
+    refuse_memory_vectors(chosen, "vectors and shards made before have none of memory tokens")
     queries = _read_queries(Path(vectors.queries)) if vectors.queries is not None else None
     names: dict[str, Any] = {
         "name": source,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import check_output, create_index
-from llm2comp_indexes.format.manifest import Manifest
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.format.manifest import Manifest, memory_form
+from llm2comp_indexes.options import IndexOptions, MemoryKind
 from llm2comp_indexes.progress import Progress, silent
 from llm2comp_indexes.tuning.report import Report
 
@@ -80,6 +80,7 @@ def build_index(
     encoding: str | None = None,
     encoder: EncoderOptions | None = None,
     limit: int | None = None,
+    memory_vectors: MemoryKind | None = None,
 ) -> BuildReport:
     """Report of the index written to the folder `output`.
 
@@ -113,6 +114,7 @@ def build_index(
         encoder: Options of the model: dtype, maximum length, truncation, engine, device and batch size. The index keeps
             those that change vectors, and searches with them.
         limit: Number of documents to index, the first of the corpora; None: all.
+        memory_vectors: That field of `options`, for short: whether the vectors of memory tokens are stored too.
 
     Raises:
         CorpusError: A corpus is missing, empty or malformed, or an id occurs twice.
@@ -125,6 +127,8 @@ def build_index(
     target = Path(output).resolve()
     check_output(target, overwrite=overwrite)
     chosen, show = with_reader_place(options or IndexOptions()), progress or silent
+    if memory_vectors is not None:
+        chosen = replace(chosen, memory_vectors=memory_vectors)
     skips = SkipCounter(on_skip)
     layout = TableFormat(header, quotes, separator, encoding)
     listed = as_corpora(corpora)
@@ -136,13 +140,15 @@ def build_index(
     unique = tuple(dict.fromkeys(sources))
     loaded, name = load_encoder(model, encoder)
     recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None
-    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
+    wanted = chosen.memory_vectors is not None
+    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
     split = make_splitter(chosen, loaded)
     check_feasible(chosen, encode.dimension, device)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
         segment_facts = segment_header(loaded.fingerprint, encode.dimension, chosen, recorded)
-        with new_segment(change, encode.dimension, chosen, header=segment_facts) as new:
+        form = memory_form(chosen, encode.memory_tokens, encode.dimension)
+        with new_segment(change, encode.dimension, chosen, header=segment_facts, memory=form) as new:
             write_blocks(
                 new.rows,
                 split_into_blocks(split_entries(entries, split, unique)),
@@ -153,7 +159,7 @@ def build_index(
             spent = {"encode": encode.seconds, "documents": max(0.0, time.perf_counter() - start - encode.seconds)}
             segment, measured = finish_segment(new, chosen, encoder=loaded, device=device, progress=show, seconds=spent)
         made = (name, loaded.fingerprint, encode.dimension, chosen, (segment,))
-        made_of = Manifest(0, *made, {}, sources=unique, encoder=recorded)
+        made_of = Manifest(0, *made, {}, sources=unique, encoder=recorded, memory_tokens=encode.memory_tokens)
         manifest = change.commit(made_of, keep=False)
     seconds = time.perf_counter() - start
     return BuildReport(

@@ -8,6 +8,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.format.chunks import text_with_headings
 from llm2comp_indexes.format.commits import Change
+from llm2comp_indexes.format.memory_vectors import MemoryForm
 from llm2comp_indexes.format.segment import Names
 from llm2comp_indexes.format.segment_writer import SegmentWriter
 from llm2comp_indexes.lexical.writer import LexicalWriter
@@ -25,7 +26,12 @@ class NewSegment(NamedTuple):
 
 @contextmanager
 def new_segment(
-    change: Change, dimension: int, options: IndexOptions, *, header: dict[str, Any]
+    change: Change,
+    dimension: int,
+    options: IndexOptions,
+    *,
+    header: dict[str, Any],
+    memory: MemoryForm | None = None,
 ) -> Iterator[NewSegment]:
     """Writers of one more segment, closed at the end of the block; rows that a stopped run wrote are kept.
 
@@ -34,8 +40,11 @@ def new_segment(
         dimension: Length of a vector.
         options: Precision of the stored vectors, and whether there is a BM25 index.
         header: From `segment_header`: rows of a stopped run are kept only if they were written under the same.
+        memory: How the vectors of memory tokens are stored; None: they are not.
     """
-    with change.new_segment(dimension, options.store, header=header) as rows:
+    if memory is not None:
+        header = {**header, "memory": list(memory)}
+    with change.new_segment(dimension, options.store, header=header, memory=memory) as rows:
         if not options.hybrid:
             yield NewSegment(rows, None)
             return

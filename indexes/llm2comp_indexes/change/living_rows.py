@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,26 @@ _BLOCK = 4096
 _DRAWN = 100
 
 
+class LivingBlock(NamedTuple):
+    """Rows that are not deleted.
+
+    Attributes:
+        rows: The rows.
+        vectors: Their vectors, (rows, dimension).
+        origins: Where each came from; empty: unknown.
+        memory: Codes of the vectors of their memory tokens, (rows, bytes of a row), if the index stores them.
+    """
+
+    rows: list[Document]
+    vectors: NDArray[np.float32]
+    origins: list[Origin]
+    memory: NDArray[np.uint8] | None
+
+
 def read_living_blocks(
     folder: Path, manifest: Manifest, segments: Sequence[Segment], *, chunk_fields: bool = False
-) -> Iterator[tuple[list[Document], NDArray[np.float32], list[Origin]]]:
-    """Blocks of living rows, their vectors (rows, dimension) and their origins; one segment is open at a time.
+) -> Iterator[LivingBlock]:
+    """Blocks of living rows; one segment is open at a time.
 
     Args:
         folder: Folder of the index.
@@ -39,7 +56,9 @@ def read_living_blocks(
     for segment in segments:
         with OpenSegment(folder, manifest, segment, searchable=False) as opened:
             # The copy gets a new checksum, which must not cover up an altered file
-            check_content(opened.folder / Names.VECTORS, segment.files[Names.VECTORS])
+            for name in (Names.VECTORS, Names.MEMORY):
+                if name in segment.files:
+                    check_content(opened.folder / name, segment.files[name])
             origins = opened.read_origins() if segment.origins_file else None
             for first in range(0, opened.rows, _BLOCK):
                 rows = np.arange(first, min(first + _BLOCK, opened.rows), dtype=np.int64)
@@ -48,7 +67,9 @@ def read_living_blocks(
                     documents = [opened.documents[int(row)] for row in rows]
                     if chunk_fields and manifest.chunk_fields != CHUNK_FIELDS:
                         documents = list(map(with_new_fields, documents))
-                    yield documents, opened.storage.read(rows), [origins[int(row)] for row in rows] if origins else []
+                    places = [origins[int(row)] for row in rows] if origins else []
+                    memory = opened.memory.codes(rows) if opened.memory else None
+                    yield LivingBlock(documents, opened.storage.read(rows), places, memory)
 
 
 def read_queries(folder: Path, manifest: Manifest, segments: Sequence[Segment]) -> Queries | None:

@@ -22,7 +22,7 @@ from llm2comp_indexes.tuning.report import Report
 __all__ = ["MergeReport", "merge_index"]
 
 _FIXED = (
-    *("store", "chunk_tokens", "chunk_overlap", "chunk_at", "chunk_context"),
+    *("store", "memory_vectors", "chunk_tokens", "chunk_overlap", "chunk_at", "chunk_context"),
     *("chunk_fidelity", "chunk_reader"),
 )
 
@@ -106,11 +106,11 @@ def _rewrite(
     """One segment of all rows that are not deleted, with its measurements."""
     queries = read_queries(folder, before, before.segments) or draw_queries(folder, before, before.segments)
     header = {"merge": before.commit, **segment_header(before.fingerprint, before.dimension, options, before.encoder)}
-    with new_segment(change, before.dimension, options, header=header) as new:
+    with new_segment(change, before.dimension, options, header=header, memory=before.memory) as new:
         writer = new.rows
-        for rows, vectors, origins in read_living_blocks(folder, before, before.segments, chunk_fields=True):
+        for rows, vectors, origins, memory in read_living_blocks(folder, before, before.segments, chunk_fields=True):
             if not writer.has(rows, origins):
-                writer.append(rows, vectors, origins)
+                writer.append(rows, vectors, origins, memory=memory)
             progress(Phase.DOCUMENTS, writer.documents)
         segment, measured = finish_segment(new, options, queries=queries, device=device, progress=progress)
     return (segment,), measured

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llm2comp.corpus.documents import Document
 from llm2comp.corpus.entry import Entry
@@ -26,7 +26,7 @@ from llm2comp_indexes.change.tracking import TrackedRows
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, with_new_fields
 from llm2comp_indexes.format.commits import change_index
-from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.format.manifest import Manifest, memory_form
 from llm2comp_indexes.format.origins import UNKNOWN, Origin
 from llm2comp_indexes.format.segment import Segment
 from llm2comp_indexes.options import IndexOptions
@@ -102,7 +102,8 @@ def rebuild_index(
         chosen = with_reader_place(options or before.options)
         loaded, name, recorded = _load(before, model, encoder, path)
         batch_size = encoder.batch_size if encoder else None
-        encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
+        wanted = chosen.memory_vectors is not None
+        encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
         check_feasible(chosen, encode.dimension, device)
         documents = _Documents(index, make_splitter(chosen, loaded))
         blocks = split_into_blocks(documents.rows())
@@ -112,7 +113,8 @@ def rebuild_index(
         segments: tuple[Segment, ...] = ()
         measured = None
         if first is not None:
-            with new_segment(change, encode.dimension, chosen, header=header) as new:
+            form = memory_form(chosen, encode.memory_tokens, encode.dimension)
+            with new_segment(change, encode.dimension, chosen, header=header, memory=form) as new:
                 write_blocks(
                     new.rows,
                     chain([first], blocks),
@@ -122,7 +124,8 @@ def rebuild_index(
                 )
                 segment, measured = finish_segment(new, chosen, encoder=loaded, device=device, progress=show)
                 segments = (segment,)
-        rebuilt = Manifest(0, *made, segments, {}, sources=before.sources, unlisted=before.unlisted, encoder=recorded)
+        kept: dict[str, Any] = {"sources": before.sources, "unlisted": before.unlisted}
+        rebuilt = Manifest(0, *made, segments, {}, **kept, encoder=recorded, memory_tokens=encode.memory_tokens)
         manifest = change.commit(rebuilt)
     counts = (manifest.documents, documents.stored, encode.rows, manifest.dimension, manifest.bytes)
     left = documents.split.cut, documents.split.below

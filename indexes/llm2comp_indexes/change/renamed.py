@@ -16,7 +16,7 @@ from llm2comp.corpus.sources import Source
 from llm2comp_indexes.builder.chunks import make_text_of_row
 from llm2comp_indexes.change import compare
 from llm2comp_indexes.change.tracking import StoredDocument, TrackedRows
-from llm2comp_indexes.encoder import RowEncoder
+from llm2comp_indexes.encoder import RowEncoder, RowVectors
 from llm2comp_indexes.format.chunks import HEADINGS
 from llm2comp_indexes.search.index import Index
 
@@ -118,21 +118,31 @@ class ReusingEncoder:
         """Seconds spent in encoding so far."""
         return self._encode.seconds if self._encode else 0.0
 
-    def __call__(self, rows: Sequence[Document]) -> NDArray[np.float32]:
-        """Vectors (rows, dimension)."""
-        vectors = np.empty((len(rows), self._index.manifest.dimension), np.float32)
+    def __call__(self, rows: Sequence[Document]) -> RowVectors:
+        """Vectors of the rows."""
+        manifest = self._index.manifest
+        vectors = np.empty((len(rows), manifest.dimension), np.float32)
+        form = manifest.memory
+        memory = np.empty((len(rows), form.tokens, form.dimension), np.float32) if form else None
         new = [place for place, row in enumerate(rows) if row.id not in self._stored]
         if new:
-            vectors[new] = self._loaded()([rows[place] for place in new])
+            made = self._loaded()([rows[place] for place in new])
+            vectors[new] = made.vectors
+            if memory is not None and made.memory is not None:
+                memory[new] = made.memory
         for place, row in enumerate(rows):
             if row.id in self._stored:
                 segment, stored = self._stored[row.id]
-                vectors[place] = self._index.segments[segment].storage.read(np.array([stored]))[0]
-        return vectors
+                opened, number = self._index.segments[segment], np.array([stored])
+                vectors[place] = opened.storage.read(number)[0]
+                if memory is not None and opened.memory is not None:
+                    memory[place] = opened.memory.read(number)[0]
+        return RowVectors(vectors, memory)
 
     def _loaded(self) -> RowEncoder:
         if self._encode is None:
             model = self._index.model
             text = make_text_of_row(self._index.manifest.options, model)
-            self._encode = RowEncoder(model, text, batch_size=self._batch_size)
+            wanted = self._index.manifest.options.memory_vectors is not None
+            self._encode = RowEncoder(model, text, batch_size=self._batch_size, memory=wanted)
         return self._encode

@@ -13,6 +13,7 @@ from llm2comp_indexes.builder.blocks import RowBlock, write_blocks
 from llm2comp_indexes.builder.finish_segment import finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.compare import Deletions
+from llm2comp_indexes.encoder import RowVectors
 from llm2comp_indexes.format.commits import Change, with_deleted
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.segment import Segment
@@ -43,7 +44,7 @@ def write_segment(
     index: Index,
     manifest: Manifest,
     blocks: Iterator[RowBlock],
-    encode: Callable[[Sequence[Document]], NDArray[np.float32]],
+    encode: Callable[[Sequence[Document]], RowVectors],
     *,
     device: str,
     progress: Progress,
@@ -54,7 +55,8 @@ def write_segment(
     if first is None:
         return None
     header = segment_header(manifest.fingerprint, manifest.dimension, manifest.options, manifest.encoder)
-    with new_segment(change, manifest.dimension, manifest.options, header=header) as new:
+    form = manifest.memory
+    with new_segment(change, manifest.dimension, manifest.options, header=header, memory=form) as new:
         write_blocks(
             new.rows,
             chain([first], blocks),

@@ -78,9 +78,10 @@ def _rewrite(change: Change, manifest: Manifest, run: Sequence[Segment]) -> Segm
     """One segment of the rows that are not deleted, without a structure."""
     header = segment_header(manifest.fingerprint, manifest.dimension, manifest.options, manifest.encoder)
     header |= {"merged": [segment.name for segment in run], "commit": change.commit_number}
-    with new_segment(change, manifest.dimension, manifest.options, header=header) as new:
-        for rows, vectors, origins in read_living_blocks(change.folder, manifest, run):
-            new.rows.append(rows, vectors, origins, resumable=False)
+    form = manifest.memory
+    with new_segment(change, manifest.dimension, manifest.options, header=header, memory=form) as new:
+        for rows, vectors, origins, memory in read_living_blocks(change.folder, manifest, run):
+            new.rows.append(rows, vectors, origins, memory=memory, resumable=False)
         queries = read_queries(change.folder, manifest, run)
         if queries is None:
             return finish_unmeasured(new)

@@ -129,7 +129,8 @@ def add_documents(
         )
         options = index.manifest.options
         batch_size = encoder.batch_size if encoder else None
-        encode = RowEncoder(index.model, make_text_of_row(options, index.model), batch_size=batch_size)
+        wanted = options.memory_vectors is not None
+        encode = RowEncoder(index.model, make_text_of_row(options, index.model), batch_size=batch_size, memory=wanted)
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)
         listed = tuple({source.name: source for source in [*known, *sources]}.values())

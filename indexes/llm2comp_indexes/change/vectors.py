@@ -23,7 +23,7 @@ from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.metadata import find_shared_name
 from llm2comp_indexes.format.origins import Origin
 from llm2comp_indexes.format.segment import Names, Segment, segment_folder
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.options import IndexOptions, refuse_memory_vectors
 from llm2comp_indexes.search.segment import OpenSegment
 
 __all__ = ["clear_index", "create_empty_index", "upsert_vectors"]
@@ -51,13 +51,14 @@ def create_empty_index(
 
     Raises:
         IndexFolderError: The folder holds something, or cannot be written.
-        SettingsError: The options ask for chunks, which only the builder makes.
+        SettingsError: The options ask for chunks or for vectors of memory tokens, which only the builder makes.
     """
     chosen, target = options or IndexOptions(), Path(folder).resolve()
     if chosen.has_chunks:
         raise SettingsError(
             f"{chosen.chunk_size} is set, but documents that come with their vectors are not cut into chunks"
         )
+    refuse_memory_vectors(chosen, "documents that come with their vectors have none of memory tokens")
     if any(target.glob("segments/*/*")):
         raise IndexFolderError(f"{folder}: holds an unfinished build; continue it, or name another folder")
     with create_index(target, overwrite=False) as change:
@@ -166,6 +167,11 @@ def _fitting(change: Change, dimension: int, fingerprint: str) -> Manifest:
     if before.options.has_chunks:
         raise IndexFolderError(
             f"{change.folder}: an index of chunks, to which only `llm2comp index add` adds documents"
+        )
+    if before.options.memory_vectors is not None:
+        raise IndexFolderError(
+            f"{change.folder}: an index with vectors of memory tokens, to which only `llm2comp index add` adds "
+            "documents"
         )
     if fingerprint and before.fingerprint and fingerprint != before.fingerprint:
         raise IndexFolderError(f"{change.folder}: replaced by an index of another model meanwhile; open it again")

@@ -116,7 +116,9 @@ class BlockEncoder:
         return facts
 
     def _vectors(self, rows: Sequence[Document]) -> NDArray[np.float32]:
-        pieces = [self._encode(rows[first : first + self._at_once]) for first in range(0, len(rows), self._at_once)]
+        pieces = [
+            self._encode(rows[first : first + self._at_once]).vectors for first in range(0, len(rows), self._at_once)
+        ]
         return np.concatenate(pieces) if pieces else np.empty((0, self._encode.dimension), np.float32)
 
 

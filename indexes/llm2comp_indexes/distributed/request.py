@@ -9,7 +9,7 @@ from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import ClusterError, SettingsError
 from llm2comp.optional import optional_import
 from llm2comp_indexes.distributed.capacity import check_wishes
-from llm2comp_indexes.options import IndexOptions
+from llm2comp_indexes.options import IndexOptions, refuse_memory_vectors
 from llm2comp_indexes.stores.url import StoreUrl, parse_store_url
 
 __all__ = ["ClusterOptions", "OutputFormat", "Request", "make_request"]
@@ -77,6 +77,7 @@ class Request(NamedTuple):
             raise SettingsError(f"format is {self.format!r}, expected shards or parquet")
         if self.format == "parquet" and self.options.store == "int8":
             raise SettingsError("store int8 cannot be written to Parquet, which has no such vectors; take float16")
+        refuse_memory_vectors(self.options, "an encoding on a cluster gives no vectors of memory tokens")
         self._check_table()
         if find_spec("ray") is None:  # imported later, when the environment says how a cluster is started
             optional_import("ray", extra="ray", needed_by="an encoding on a cluster", error_type=ClusterError)

@@ -17,6 +17,7 @@ from llm2comp_indexes.export.files import FORMATS, Format
 from llm2comp_indexes.export.rows import Block, check_vectors, read_blocks
 from llm2comp_indexes.format.columns import encodable
 from llm2comp_indexes.progress import Phase, Progress, silent
+from llm2comp_indexes.search.checks import report_left_out
 from llm2comp_indexes.search.index import Index, open_index
 
 __all__ = ["ExportFormat", "ExportReport", "export_index"]
@@ -48,6 +49,8 @@ def export_index(
 ) -> ExportReport:
     """Report of the rows written to the target: ids, titles, texts, metadata and vectors (float32) of all documents.
 
+    Vectors of memory tokens are left out, which the log says.
+
     The index is read in blocks, three times: for the types of its metadata, to be written, and to be compared with what
     was written. The target appears once that is done; until then, and after an error, nothing is there.
 
@@ -70,6 +73,7 @@ def export_index(
         if not index.manifest.rows:
             raise SettingsError(f"{folder}: holds no documents, so there is nothing to export")
         check_vectors(index)
+        report_left_out(index.manifest, "an export")
         types = MetadataTypes()
         for block in read_blocks(index):
             types.add(block.rows)

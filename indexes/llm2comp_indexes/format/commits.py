@@ -31,6 +31,7 @@ from llm2comp_indexes.format.manifest import (
     read_previous,
     write_manifest,
 )
+from llm2comp_indexes.format.memory_vectors import MemoryForm
 from llm2comp_indexes.format.origins import Origins, write_origins
 from llm2comp_indexes.format.segment import Names, Segment, segment_folder
 from llm2comp_indexes.format.segment_writer import (
@@ -82,14 +83,16 @@ class Change:
         """Number of the commit that this change makes."""
         return self.before.commit + 1 if self.before else 1
 
-    def new_segment(self, dimension: int, store: Any, *, header: dict[str, Any]) -> SegmentWriter:
+    def new_segment(
+        self, dimension: int, store: Any, *, header: dict[str, Any], memory: MemoryForm | None = None
+    ) -> SegmentWriter:
         """Writer of one more segment. It continues a segment that a killed run left with the same header."""
         segments = self.folder / _SEGMENTS
         segments.mkdir(exist_ok=True)
         sync_folder(self.folder)  # else a power failure could lose everything encoded from now on
         folder = new_segment_folder(segments, self._taken, header, number=self.commit_number)
         self._taken.append(folder.name)
-        return SegmentWriter(folder, dimension, store, header=header)
+        return SegmentWriter(folder, dimension, store, header=header, memory=memory)
 
     def commit(self, manifest: Manifest, *, keep: bool = True) -> Manifest:
         """Commits the manifest, with the next number, and removes every file that no commit needs.

@@ -15,6 +15,7 @@ from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError, quote_path
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, CHUNK_FIELDS_0_1, ChunkFields
 from llm2comp_indexes.format.files import check_size
+from llm2comp_indexes.format.memory_vectors import MemoryForm
 from llm2comp_indexes.format.segment import Names, Segment, check_folders, parse_segment, segment_folder
 from llm2comp_indexes.format.source_list import parse_sources
 from llm2comp_indexes.options import IndexOptions
@@ -24,6 +25,7 @@ __all__ = [
     "PREVIOUS",
     "Manifest",
     "manifest_state",
+    "memory_form",
     "parse_encoder",
     "read_manifest",
     "read_manifest_alone",
@@ -38,6 +40,7 @@ _METRIC = "inner_product"
 _FORMAT = JsonFormat("index manifest", IndexFolderError, "build the index again in a new folder", version=2)
 _MOST_DIMENSIONS = 1 << 16
 _MOST_COMMITS = 1 << 40
+_MOST_MEMORY_TOKENS = 1 << 12
 _READ_TRIES = 20
 
 
@@ -58,6 +61,7 @@ class Manifest:
         sources: Corpora that the documents came from; None: version 0.1.0 wrote the manifest, and recorded none.
         unlisted: Whether documents may be left from additions that recorded no source, with ids made by version 0.1.0.
         encoder: Options that change vectors, where they are not the defaults of the model.
+        memory_tokens: k, if the vectors of memory tokens are stored; else 0.
     """
 
     commit: int
@@ -71,6 +75,12 @@ class Manifest:
     sources: tuple[Source, ...] | None = ()
     unlisted: bool = False
     encoder: EncoderOptions = EncoderOptions()
+    memory_tokens: int = 0
+
+    @property
+    def memory(self) -> MemoryForm | None:
+        """How the vectors of memory tokens are stored; None: they are not."""
+        return memory_form(self.options, self.memory_tokens, self.dimension)
 
     @property
     def documents(self) -> int:
@@ -83,9 +93,20 @@ class Manifest:
         return sum(segment.rows - segment.deleted for segment in self.segments)
 
     @property
+    def memory_bytes(self) -> int:
+        """Size of the files of vectors of memory tokens, in bytes."""
+        files = (segment.files.get(Names.MEMORY) for segment in self.segments)
+        return sum(record.bytes for record in files if record is not None)
+
+    @property
     def bytes(self) -> int:
         """Size of all files of all segments, in bytes."""
         return sum(record.bytes for segment in self.segments for record in segment.files.values())
+
+
+def memory_form(options: IndexOptions, tokens: int, dimension: int) -> MemoryForm | None:
+    """How an index with these options stores the vectors of `tokens` memory tokens; None: it does not."""
+    return None if options.memory_vectors is None else MemoryForm(options.memory_vectors, tokens, dimension)
 
 
 def manifest_state(folder: Path) -> tuple[int, ...] | None:
@@ -112,6 +133,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "unlisted": manifest.unlisted,
         "segments": [asdict(segment) for segment in manifest.segments],
     }
+    if manifest.options.memory_vectors is not None:
+        content["memory_tokens"] = manifest.memory_tokens
     if encoder := manifest.encoder.to_json():
         content["encoder"] = encoder
     if manifest.options.has_chunks and manifest.chunk_fields != CHUNK_FIELDS_0_1:
@@ -221,7 +244,9 @@ def _parse(content: dict[str, Any]) -> Manifest:
     model = take(content, "model", dict)
     dimension = take_count(content, "dimension", 1 if content.get("segments") else 0, _MOST_DIMENSIONS)
     options = IndexOptions.from_json(take(content, "options", dict))
-    segments = tuple(parse_segment(segment, dimension, options) for segment in take(content, "segments", list))
+    tokens = 0 if options.memory_vectors is None else take_count(content, "memory_tokens", 1, _MOST_MEMORY_TOKENS)
+    memory = memory_form(options, tokens, dimension)
+    segments = tuple(parse_segment(entry, dimension, options, memory) for entry in take(content, "segments", list))
     if len({segment.name for segment in segments}) != len(segments):
         raise ValueError("two segments have the same name")
     commit, fingerprint = take_count(content, "commit", 1, _MOST_COMMITS), take(model, "fingerprint", str)
@@ -237,6 +262,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         parse_sources(content),
         take(content, "unlisted", bool) if "sources" in content else True,
         parse_encoder(content),
+        tokens,
     )
     if take_count(content, "documents", 0, 1 << 50) != manifest.documents:
         raise ValueError("the number of documents is not the sum of its segments")

@@ -11,6 +11,7 @@ from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.format.documents import ROW_BYTES
 from llm2comp_indexes.format.files import FileRecord, parse_records
 from llm2comp_indexes.format.ids import ID_BYTES
+from llm2comp_indexes.format.memory_vectors import MemoryForm, memory_bytes
 from llm2comp_indexes.format.origins import ORIGIN_BYTES
 from llm2comp_indexes.format.vectors import storage_bytes
 from llm2comp_indexes.options import IndexOptions
@@ -29,6 +30,7 @@ class Names:
     OFFSETS = "documents.offsets"
     IDS = "documents.ids"
     METADATA = "metadata.arrow"
+    MEMORY = "memory.vectors"
     REPORT = "report.json"
     QUERIES = "queries.npy"
     LEXICAL = "bm25"
@@ -59,7 +61,7 @@ class Names:
 
 _SEGMENT_NAME = re.compile(r"[0-9]{6}")
 _OPTIONAL = re.compile(
-    "|".join(map(re.escape, (Names.STRUCTURE, Names.METADATA, Names.REPORT, Names.QUERIES)))
+    "|".join(map(re.escape, (Names.STRUCTURE, Names.METADATA, Names.MEMORY, Names.REPORT, Names.QUERIES)))
     + r"|(?:deleted|origins)-[0-9]{6,13}|report-[0-9]{6,13}\.json|queries-[0-9]{6,13}\.npy"
     + rf"|{Names.LEXICAL}/[A-Za-z0-9_][\w.]{{0,99}}",
     re.ASCII,
@@ -123,8 +125,14 @@ def check_folders(folder: Path, segment: Segment) -> None:
             raise IndexFolderError(f"{parent}: a link, expected a folder; copy the index with the files it links to")
 
 
-def parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segment:
+def parse_segment(content: Any, dimension: int, options: IndexOptions, memory: MemoryForm | None = None) -> Segment:
     """The segment of an entry of the manifest, whose sizes fit one another.
+
+    Args:
+        content: JSON values.
+        dimension: Length of a vector.
+        options: Options of the index.
+        memory: How vectors of memory tokens are stored; None: they are not.
 
     Raises:
         ValueError: The entry is malformed.
@@ -152,6 +160,10 @@ def parse_segment(content: Any, dimension: int, options: IndexOptions) -> Segmen
             Names.IDS: ID_BYTES * rows,
         },
     )
+    if (memory is not None) != (Names.MEMORY in files):
+        raise ValueError(f"segment {name} does not fit options with memory_vectors {options.memory_vectors}")
+    if memory is not None:
+        _check_sizes(segment, {Names.MEMORY: memory_bytes(rows, memory)})
     if (deleted > 0) != (segment.deleted_file is not None) or sum(file.startswith("deleted-") for file in files) > 1:
         raise ValueError(f"segment {name} has {deleted} deleted rows, which does not fit its files")
     if segment.deleted_file:

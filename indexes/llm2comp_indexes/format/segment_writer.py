@@ -25,6 +25,7 @@ from llm2comp_indexes.format.chunks import parent_id
 from llm2comp_indexes.format.documents import ROW_BYTES, DocumentWriter, document_line
 from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.ids import IdTableWriter
+from llm2comp_indexes.format.memory_vectors import MemoryForm, MemoryWriter, memory_bytes
 from llm2comp_indexes.format.metadata import MetadataWriter
 from llm2comp_indexes.format.origins import Origin, OriginWriter
 from llm2comp_indexes.format.segment import Names
@@ -124,12 +125,34 @@ def _is_block(entry: Any) -> bool:
     }
 
 
-class SegmentWriter:
-    """The files of a new segment; a context manager that closes them."""
+class _Files(NamedTuple):
+    """The open files of a segment that is being written."""
 
-    def __init__(self, folder: Path, dimension: int, store: Store, *, header: dict[str, Any]) -> None:
+    documents: DocumentWriter
+    storage: StorageWriter
+    memory: MemoryWriter | None
+
+
+class SegmentWriter:
+    """The files of a new segment; a context manager that closes them.
+
+    Attributes:
+        rows: Number of rows so far.
+        documents: Number of documents so far.
+        memory: How the vectors of memory tokens are stored; None: they are not.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int,
+        store: Store,
+        *,
+        header: dict[str, Any],
+        memory: MemoryForm | None = None,
+    ) -> None:
         """Continues what a killed run left in the folder, if its journal has this header (JSON values)."""
-        self.folder, self.dimension, self.store = folder, dimension, store
+        self.folder, self.dimension, self.store, self.memory = folder, dimension, store, memory
         self.rows = 0
         self.documents = 0
         self._header = header
@@ -137,12 +160,12 @@ class SegmentWriter:
         self._earlier = [block for block in _read_journal(folder / JOURNAL, header) or [] if self._holds(block)]
         self._resuming = True
         self._blocks: list[_Block] = []
-        _remove_all_but(folder, {JOURNAL, Names.DOCUMENTS, Names.OFFSETS, Names.VECTORS})
+        _remove_all_but(folder, {JOURNAL, Names.DOCUMENTS, Names.OFFSETS, Names.VECTORS, Names.MEMORY})
         self._ids, self._metadata = IdTableWriter(), MetadataWriter(folder / Names.METADATA)
         self._origins = OriginWriter()
         self._followers: list[Callable[[Sequence[Document]], None]] = []
         self._last_parent: str | None = None
-        self._files: tuple[DocumentWriter, StorageWriter] | None = None
+        self._files: _Files | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +173,8 @@ class SegmentWriter:
     def __exit__(self, *error: object) -> None:
         with ExitStack() as files:  # closes each, even if others raise: on a full disk closing fails too
             for file in (self._metadata, *(self._files or ())):
-                files.push(file)
+                if file is not None:
+                    files.push(file)
 
     def follow(self, take: Callable[[Sequence[Document]], None]) -> None:
         """Calls `take` with the rows of every block, in order: blocks written now, and those an earlier run wrote."""
@@ -175,6 +199,7 @@ class SegmentWriter:
         vectors: NDArray[np.float32],
         origins: Sequence[Origin] = (),
         *,
+        memory: NDArray[np.uint8] | None = None,
         resumable: bool = True,
     ) -> None:
         """Writes a block of rows with their unit vectors (rows, dimension); it is durable on return.
@@ -183,22 +208,28 @@ class SegmentWriter:
             rows: Documents or chunks.
             vectors: Unit vectors, (rows, dimension).
             origins: Where each row came from; empty: unknown.
+            memory: Codes of the vectors of memory tokens, (rows, bytes of a row), if the segment has them.
             resumable: Whether a later run may continue after the block. Otherwise it is durable after `finish` only.
 
         Raises:
             CorpusError: JSON cannot hold the metadata.
         """
-        documents, storage = self._opened()
+        assert (memory is None) == (self.memory is None)
+        documents, storage, memory_file = self._opened()
         lines = [document_line(row) for row in rows]
         block = self._block(lines)
         documents.add(lines)
         storage.append(vectors)
+        if memory_file is not None and memory is not None:
+            memory_file.append(memory)
         self._note(rows, origins)
         self._blocks.append(block)
         if not resumable:
             return
         documents.sync()
         storage.sync()
+        if memory_file is not None:
+            memory_file.sync()
         with (self.folder / JOURNAL).open("ab") as journal:
             journal.write(_journal_line(block._asdict()))
             journal.flush()
@@ -206,7 +237,7 @@ class SegmentWriter:
 
     def finish(self) -> dict[str, FileRecord]:
         """Records of the files, after all are on the device. The journal stays until the segment is committed."""
-        documents, storage = self._opened()
+        documents, storage, memory = self._opened()
         lines, offsets = documents.finish()
         files = {
             Names.DOCUMENTS: lines,
@@ -214,6 +245,8 @@ class SegmentWriter:
             Names.VECTORS: storage.finish(),
             Names.IDS: self._ids.write(self.folder / Names.IDS),
         }
+        if memory is not None:
+            files[Names.MEMORY] = memory.finish()
         if metadata := self._metadata.finish():
             files[Names.METADATA] = metadata
         if origins := self._origins.write(self.folder / Names.origins()):
@@ -221,13 +254,15 @@ class SegmentWriter:
         sync_folder(self.folder)
         return files
 
-    def _opened(self) -> tuple[DocumentWriter, StorageWriter]:
+    def _opened(self) -> _Files:
         """The files, open at the end of the blocks that are kept."""
         if self._files is None:
             rows, end = (self._blocks[-1].rows, self._blocks[-1].end) if self._blocks else (0, 0)
             self._start_journal()  # before the files are cut, so that it never lists more than they hold
             documents = DocumentWriter(self.folder / Names.DOCUMENTS, self.folder / Names.OFFSETS, rows=rows, end=end)
-            self._files = documents, StorageWriter(self.folder / Names.VECTORS, self.dimension, self.store, rows=rows)
+            storage = StorageWriter(self.folder / Names.VECTORS, self.dimension, self.store, rows=rows)
+            memory = MemoryWriter(self.folder / Names.MEMORY, self.memory, rows=rows) if self.memory else None
+            self._files = _Files(documents, storage, memory)
             sync_folder(self.folder)  # names of files are durable before the journal lists their content
         return self._files
 
@@ -245,6 +280,7 @@ class SegmentWriter:
             Names.DOCUMENTS: block.end,
             Names.OFFSETS: block.rows * ROW_BYTES,
             Names.VECTORS: storage_bytes(block.rows, self.dimension, self.store),
+            **({Names.MEMORY: memory_bytes(block.rows, self.memory)} if self.memory else {}),
         }
         return all(
             (self.folder / name).is_file() and (self.folder / name).stat().st_size >= size

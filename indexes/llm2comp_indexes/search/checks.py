@@ -1,15 +1,18 @@
 """Whether a model belongs to an index and can be pickled, and whether a commit is the one that was seen before."""
 
 import hashlib
+import logging
 import pickle
 from pathlib import Path
 
 import llm2comp
-from llm2comp.errors import IndexFolderError, one_line
-from llm2comp_indexes.encoder import Encoder
+from llm2comp.errors import IndexFolderError, SettingsError, one_line
+from llm2comp_indexes.encoder import Encoder, count_memory_tokens
 from llm2comp_indexes.format.manifest import Manifest
 
-__all__ = ["check_model", "check_pickles", "commit_digest"]
+__all__ = ["check_memory", "check_model", "check_pickles", "commit_digest", "report_left_out"]
+
+_logger = logging.getLogger(__name__)
 
 
 def check_model(encoder: Encoder, manifest: Manifest, folder: Path) -> Encoder:
@@ -40,6 +43,24 @@ def check_model(encoder: Encoder, manifest: Manifest, folder: Path) -> Encoder:
     return encoder
 
 
+def check_memory(manifest: Manifest, folder: Path, encoder: Encoder | None = None) -> None:
+    """Checks that the index stores vectors of memory tokens, and that the model, if it is given, has as many.
+
+    Raises:
+        SettingsError: It stores none, or the model has no memory tokens, or another number.
+    """
+    if manifest.options.memory_vectors is None:
+        raise SettingsError(
+            f"{folder}: holds no vectors of memory tokens to rescore by; store them with `llm2comp index rebuild "
+            "--memory-vectors int8`, or build with --memory-vectors int8"
+        )
+    if encoder is not None and (tokens := count_memory_tokens(encoder)) != manifest.memory_tokens:
+        raise SettingsError(
+            f"{folder}: holds the vectors of {manifest.memory_tokens} memory tokens a row, the model has {tokens}; "
+            "name the model it was built with (--model)"
+        )
+
+
 def check_pickles(model: str | Encoder | None) -> None:
     """Checks that some pickler takes the model.
 
@@ -55,6 +76,16 @@ def check_pickles(model: str | Encoder | None) -> None:
             f"this index was opened with a model that cannot be pickled ({one_line(error)}); open it with the name or "
             "folder of the model instead, which is loaded again where it is needed"
         ) from error
+
+
+def report_left_out(manifest: Manifest, target: str) -> None:
+    """Logs a warning if the index stores vectors of memory tokens, which the target does not hold."""
+    if manifest.options.memory_vectors is not None:
+        _logger.warning(
+            "the vectors of memory tokens (%s) stay in the index; %s holds one vector a row",
+            manifest.options.memory_vectors,
+            target,
+        )
 
 
 def commit_digest(manifest: Manifest) -> str:

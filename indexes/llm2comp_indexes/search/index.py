@@ -5,24 +5,31 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
-from llm2comp_indexes.encoder import Encoder, encode, load_encoder
+from llm2comp_indexes.encoder import (
+    Encoder,
+    RowVectors,
+    encode,
+    encode_memory,
+    load_encoder,
+)
 from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.manifest import MANIFEST, Manifest, read_manifest
 from llm2comp_indexes.format.vectors import Neighbors
-from llm2comp_indexes.search.checks import check_model, check_pickles, commit_digest
+from llm2comp_indexes.search.checks import check_memory, check_model, check_pickles, commit_digest
 from llm2comp_indexes.search.hits import Hit, WholeDocument
 from llm2comp_indexes.search.opened import LazyModel, OpenedCommit, open_segments
-from llm2comp_indexes.search.options import SearchOptions, check_k, check_queries
-from llm2comp_indexes.search.ranking import rank, rank_by_vectors
+from llm2comp_indexes.search.options import SearchOptions, check_k, check_queries, count_candidates
+from llm2comp_indexes.search.ranking import rank, rank_by_vectors, rescore_by_maxsim
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
 
@@ -296,6 +303,8 @@ class Index:
         *,
         options: SearchOptions | None = None,
         vectors: NDArray[np.float32] | None = None,
+        rescore: Literal["maxsim"] | None = None,
+        candidates: int | None = None,
     ) -> list[list[Hit]]:
         """The k best documents for each query, best first, equal scores in index order; fewer if fewer match.
 
@@ -304,13 +313,20 @@ class Index:
             k: Number of documents per query.
             options: Mode, filter and more.
             vectors: Vectors (queries, dimension) of the queries; None: the model of the index encodes them.
+            rescore: That field of `options`, for short.
+            candidates: That field of `options`, for short.
 
         Raises:
-            SettingsError: k is not from 1 to 1,000, `queries` is not a list of strings, the filter cannot be parsed, or
-                the mode needs a BM25 index and there is none.
+            SettingsError: k is not from 1 to 1,000, `queries` is not a list of strings, the filter cannot be parsed,
+                the mode needs a BM25 index and there is none, or rescoring needs vectors of memory tokens that the
+                index or its model does not have.
         """
         check_queries(queries)
         chosen = options or _DEFAULTS
+        if rescore is not None:
+            chosen = replace(chosen, rescore=rescore)
+        if candidates is not None:
+            chosen = replace(chosen, candidates=candidates)
         self._spent.encoding = 0.0
         hits: list[list[Hit]] = []
         pinned = self._pinned()
@@ -327,7 +343,8 @@ class Index:
         Rows are numbered through all segments, deleted rows included. Missing rows are -1 with a score of -inf.
 
         Raises:
-            SettingsError: k is not from 1 to 1,000, the mode is not `dense`, or the filter cannot be parsed.
+            SettingsError: k is not from 1 to 1,000, the mode is not `dense`, the filter cannot be parsed, or `rescore`
+                is given.
             IndexFolderError: The vectors have another dimension.
         """
         check_k(k)
@@ -338,6 +355,8 @@ class Index:
         chosen = options or _DEFAULTS
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
+        if chosen.rescore is not None:
+            raise SettingsError(f"rescore is {chosen.rescore!r}, which needs the queries themselves: use search")
         pinned = self._pinned()
         return rank_by_vectors(
             pinned._opened, vectors, min(k, pinned._starts[-1]), chosen, pinned._filter(chosen.where)
@@ -384,14 +403,23 @@ class Index:
         where = self._filter(options.where)
         if options.mode != "dense":
             self._check_lexical()  # before the model is loaded
+        memory = None
+        if options.rescore is not None:
+            check_memory(self.manifest, self.folder)  # before the model is loaded
+            check_memory(self.manifest, self.folder, self.model)
+            made = self._encode(queries, memory=True)
+            vectors, memory = made.vectors if vectors is None else vectors, made.memory
         if options.mode == "bm25":
             vectors = None
         elif vectors is None:
-            vectors = self._encode(queries)
+            vectors = self._encode(queries).vectors
         grouped = options.by == "document" and self.manifest.options.has_chunks
-        depth = min(4 * k if grouped else k, self._starts[-1])
+        depth = 4 * k if grouped else k
+        depth = min(depth if memory is None else max(depth, count_candidates(options, k)), self._starts[-1])
         while True:
             best = rank(self._opened, queries, vectors, depth, options, where)
+            if memory is not None:
+                best = rescore_by_maxsim(self._opened, memory, best)
             hits = [
                 self._hits(scores, rows, k, grouped)
                 for scores, rows in zip(best.scores.tolist(), best.rows.tolist(), strict=True)
@@ -401,10 +429,14 @@ class Index:
                 return hits
             depth = min(4 * depth, self._starts[-1])
 
-    def _encode(self, queries: list[str]) -> NDArray[np.float32]:
-        model = self.model  # loaded here at the first search, which is no part of encoding
+    def _encode(self, queries: list[str], *, memory: bool = False) -> RowVectors:
+        """Vectors of the queries, with those of their memory tokens if they are wanted."""
+        model, dimension = self.model, self.manifest.dimension  # loaded here at first, which is no part of encoding
         start = time.perf_counter()
-        vectors = encode(model.encode_query, queries, self.manifest.dimension)
+        if memory:
+            vectors = encode_memory(model, queries, dimension, task="query")
+        else:
+            vectors = RowVectors(encode(model.encode_query, queries, dimension))
         self._spent.encoding = self.encode_seconds + time.perf_counter() - start
         return vectors
 

@@ -11,10 +11,12 @@ from llm2comp.errors import SettingsError
 from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.structures.structure import Effort
 
-__all__ = ["Mode", "SearchOptions", "check_k", "check_queries"]
+__all__ = ["Mode", "SearchOptions", "check_k", "check_queries", "count_candidates"]
 
 Mode = Literal["dense", "bm25", "hybrid"]
 _MOST_ANSWERS = 1000
+_MOST_CANDIDATES = 10_000
+_CANDIDATES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,10 @@ class SearchOptions:
         weights: Weights of the rankings by vectors and by words in `hybrid`.
         by: `row`: every chunk may be an answer; `document`: only the best chunk of each document.
         threads: Number of FAISS threads; None: all cores.
+        rescore: `maxsim` orders the first rows of the mode by MaxSim over the vectors of the memory tokens, which the
+            index must store (`memory_vectors`); None: the order of the mode.
+        candidates: Number of rows that are rescored, or more where `by` needs more; no other row is an answer. None:
+            100, or as many as answers are asked for.
 
     Raises:
         SettingsError: A value is out of its range, or the filter cannot be parsed.
@@ -40,12 +46,20 @@ class SearchOptions:
     weights: tuple[float, float] = (1.0, 1.0)
     by: Literal["row", "document"] = "row"
     threads: int | None = None
+    rescore: Literal["maxsim"] | None = None
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("dense", "bm25", "hybrid"):
             raise SettingsError(f"mode is {self.mode!r}, expected dense, bm25 or hybrid")
         if self.by not in ("row", "document"):
             raise SettingsError(f"by is {self.by!r}, expected row or document")
+        if self.rescore not in (None, "maxsim"):
+            raise SettingsError(f"rescore is {self.rescore!r}, expected maxsim, or nothing")
+        if self.candidates is not None and self.rescore is None:
+            raise SettingsError(f"candidates is {self.candidates} without rescore: give rescore maxsim too")
+        if self.candidates is not None and not 1 <= self.candidates <= _MOST_CANDIDATES:
+            raise SettingsError(f"candidates is {self.candidates}, expected 1 to {_MOST_CANDIDATES:,}")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
         if (
@@ -59,6 +73,26 @@ class SearchOptions:
             )
         if isinstance(self.where, str):
             parse_where(self.where)
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the model encodes the queries."""
+        return self.mode != "bm25" or self.rescore is not None
+
+
+def count_candidates(options: SearchOptions, k: int) -> int:
+    """Number of rows to rescore for k answers.
+
+    Raises:
+        SettingsError: Fewer are given than answers asked for.
+    """
+    if options.candidates is None:
+        return max(_CANDIDATES, k)
+    if options.candidates < k:
+        raise SettingsError(
+            f"candidates is {options.candidates} and k {k}: only candidates are answers, so give at least {k}"
+        )
+    return options.candidates
 
 
 def check_k(k: int) -> None:

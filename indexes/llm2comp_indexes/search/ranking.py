@@ -12,7 +12,7 @@ from llm2comp_indexes.search.fusion import fuse
 from llm2comp_indexes.search.opened import OpenedCommit
 from llm2comp_indexes.search.options import SearchOptions
 
-__all__ = ["rank", "rank_by_vectors"]
+__all__ = ["rank", "rank_by_vectors", "rescore_by_maxsim"]
 
 _FUSED_DEPTH = 100
 
@@ -58,6 +58,25 @@ def rank_by_vectors(
             for segment in opened.segments
         ]
     return _best(parts, opened.starts, len(vectors), k)
+
+
+def rescore_by_maxsim(opened: OpenedCommit, memory: NDArray[np.float32], best: Neighbors) -> Neighbors:
+    """The same rows, ordered by MaxSim over the vectors of the memory tokens, equal scores by row.
+
+    Args:
+        opened: The commit, whose segments store these vectors.
+        memory: Vectors of the memory tokens of the queries, (queries, k, dimension).
+        best: Rows of each query, numbered through all segments; -1 where there are none.
+    """
+    scores = np.full(best.rows.shape, -np.inf, np.float32)
+    for start, segment in zip(opened.starts, opened.segments, strict=False):
+        assert segment.memory is not None
+        inside = (best.rows >= start) & (best.rows < start + segment.rows)
+        for query in np.flatnonzero(inside.any(axis=1)).tolist():
+            its = inside[query]
+            scores[query, its] = segment.memory.scores(memory[query], best.rows[query, its] - start)
+    order = np.lexsort((best.rows, -scores))
+    return Neighbors(np.take_along_axis(scores, order, axis=1), np.take_along_axis(best.rows, order, axis=1))
 
 
 def _rank_by_words(opened: OpenedCommit, queries: list[str], k: int, where: Where | None) -> Neighbors:

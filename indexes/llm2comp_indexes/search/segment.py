@@ -18,6 +18,7 @@ from llm2comp_indexes.format.files import check_content, check_mapped
 from llm2comp_indexes.format.ids import IdTable
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.mapping import Bytes, map_file
+from llm2comp_indexes.format.memory_vectors import MemoryVectors, open_memory
 from llm2comp_indexes.format.metadata import Metadata, open_metadata
 from llm2comp_indexes.format.origins import Origins, read_origins
 from llm2comp_indexes.format.segment import Names, Segment, segment_folder
@@ -49,6 +50,7 @@ class OpenSegment:
     Attributes:
         rows: Number of rows in its files, deleted ones included.
         storage: The vectors.
+        memory: The vectors of the memory tokens; None if the index does not store them.
         structure: The search structure; None if all vectors are compared, or the segment is not `searchable`.
         documents: Documents by row.
         alive: Mask of the rows that are not deleted, (rows,); None: no row is.
@@ -65,6 +67,10 @@ class OpenSegment:
         self._chunked = manifest.options.has_chunks
         self.storage = open_storage(
             self.folder / Names.VECTORS, rows=segment.rows, dimension=manifest.dimension, store=manifest.options.store
+        )
+        memory = manifest.memory
+        self.memory: MemoryVectors | None = (
+            open_memory(self.folder / Names.MEMORY, memory, rows=segment.rows) if memory else None
         )
         record = segment.files.get(Names.STRUCTURE) if searchable else None
         self.structure = (

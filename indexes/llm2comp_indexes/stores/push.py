@@ -7,6 +7,7 @@ from pathlib import Path
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.export.rows import check_vectors, read_blocks
 from llm2comp_indexes.progress import Progress, silent
+from llm2comp_indexes.search.checks import report_left_out
 from llm2comp_indexes.search.index import Index, open_index
 from llm2comp_indexes.stores.header import StoreHeader, VectorType, join_kinds
 from llm2comp_indexes.stores.open import open_store
@@ -34,7 +35,7 @@ def push_index(
     nothing, and one that was killed goes on. At the end every vector is compared with that of the index, by a hash that
     is computed of the stored ones, and the rows are counted.
 
-    Needs 24 bytes of memory for each row, and some blocks.
+    Vectors of memory tokens are left out, which the log says. Needs 24 bytes of memory for each row, and some blocks.
 
     Args:
         folder: Folder of the index.
@@ -55,6 +56,7 @@ def push_index(
     with open_index(folder) as index:
         if not index.manifest.rows:
             raise SettingsError(f"{folder}: holds no documents, so there is nothing to push")
+        report_left_out(index.manifest, "a table of a store")
         header = _header(index, truncate_dim, float16=float16)
         store = open_store(url)
         try:

@@ -210,6 +210,11 @@ class StoreIndex:
         for name in ("nprobe", "rerank"):
             if getattr(options.effort, name) is not None:
                 raise SettingsError(f"{name} is for an index on disk; of a store's search, ef_search can be set")
+        if options.rescore is not None:
+            raise SettingsError(
+                f"rescore is {options.rescore!r}, but a table of a store holds one vector a row; search the folder of "
+                "an index (--memory-vectors)"
+            )
         if options.threads is not None:
             raise SettingsError("threads is for an index on disk: a store has threads of its own")
 

@@ -60,6 +60,7 @@ def test_build_report_as_json(tmp_path: Path, corpus: Path, llm2comp_command: Ca
         "documents",
         "skipped",
         "cut",
+        "below",
         "empty",
         "dimension",
         "bytes",

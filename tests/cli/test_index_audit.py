@@ -1,4 +1,4 @@
-"""`llm2comp index audit` as a user runs it."""
+"""`llm2comp index audit` and `index build --chunk-by-fidelity` as a user runs them."""
 
 import json
 from collections.abc import Callable
@@ -48,3 +48,46 @@ def test_a_model_without_its_reader_is_one_line(llm2comp_command: Command, tmp_p
     assert len(lines) == 1
     assert "all its weights were trained" in lines[0]
     assert "--reader" in lines[0]
+
+
+def test_chunks_by_fidelity_are_built_counted_and_described(
+    llm2comp_command: Command, saved_model: Path, tmp_path: Path
+) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", [text(1, 20), text(2, 20)])
+    folder = tmp_path / "held"
+    options = ("--model", saved_model, "--model-device", "cpu", "--chunk-by-fidelity", 0.95)
+    done = llm2comp_command("index", "build", tmp_path / "corpus.jsonl", "-o", folder, *options)
+    assert done.code == 0, done.err
+    assert "chunks alone, and kept less than the fidelity of chunks" in done.err.replace("are chunks", "chunks")
+    done = llm2comp_command("index", "info", folder)
+    assert "a fidelity of 0.95" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--chunk-by-fidelity", 1.5), "chunk_fidelity is 1.5, expected more than 0 and less than 1"),
+        (("--chunk-by-fidelity", 0.6, "--chunk-tokens", 64), "chunk_tokens is 64 with chunk_fidelity 0.6"),
+        (("--reader", "llama"), "chunk_reader is llama without chunk_fidelity"),
+    ],
+)
+def test_chunks_by_fidelity_that_are_wrong_usage(
+    llm2comp_command: Command, tmp_path: Path, options: tuple[Any, ...], message: str
+) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", [text(1)])
+    done = llm2comp_command("index", "build", tmp_path / "corpus.jsonl", "-o", tmp_path / "index", *options)
+    assert done.code == 2
+    assert message in " ".join(done.err.replace("│", " ").split())
+    assert not (tmp_path / "index").exists()
+
+
+def test_chunks_by_fidelity_of_a_model_without_its_reader_is_one_line(
+    llm2comp_command: Command, tmp_path: Path
+) -> None:
+    write_corpus(tmp_path / "corpus.jsonl", [text(1)])
+    options = ("-o", tmp_path / "index", "--chunk-by-fidelity", 0.6)
+    done = llm2comp_command("index", "build", tmp_path / "corpus.jsonl", *options)
+    assert done.code == 1
+    [line] = [line for line in done.err.splitlines() if line.strip()]
+    assert "all its weights were trained" in line
+    assert "--reader" in line

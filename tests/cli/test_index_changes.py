@@ -63,7 +63,8 @@ def test_add_as_json_and_with_skipped_rows(folder: Path, newer: Path, llm2comp_c
     assert failed.err.count("\n") == 1
     run = llm2comp_command("index", "add", folder, newer, "--on-error", "skip", "--json")
     report = json.loads(run.out)
-    assert set(report) == {"added", "changed", "unchanged", "skipped", "seconds", "encode_seconds", "cut", "empty"}
+    left_out = {"skipped", "cut", "empty", "below"}
+    assert set(report) == {"added", "changed", "unchanged", "seconds", "encode_seconds", *left_out}
     assert [report[name] for name in ("added", "changed", "unchanged", "skipped")] == [5, 2, 1, 1]
     assert run.err.splitlines()[-1] == "skipped 1 row in all"
 

@@ -17,7 +17,7 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import DocumentRows, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row
+from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row, with_reader_place
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
@@ -155,7 +155,7 @@ def encode_shard(
         SettingsError: The options ask for vectors of memory tokens.
     """
     import_faiss()
-    part, chosen, show = part or Part(1, 1), options or IndexOptions(), progress or silent
+    part, chosen, show = part or Part(1, 1), with_reader_place(options or IndexOptions()), progress or silent
     refuse_memory_vectors(chosen, "a shard holds no vectors of memory tokens")
     skips = SkipCounter(on_skip)
     folder = Path(output).resolve() / part.folder

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def run(output: Path, name: str, folders: list[Path], *, busy: bool = False) -> None:
-    """Measures the model on each folder and writes the result file.
+    """Measures the model on each folder and writes the result file, anew after each.
 
     Args:
         output: The file.
@@ -29,14 +29,6 @@ def run(output: Path, name: str, folders: list[Path], *, busy: bool = False) -> 
         busy: Whether the machine has other work, so that milliseconds are no more than an order of magnitude.
     """
     model = llm2comp.load(name, device="cpu", dtype="float32")
-    rows, samples = [], {}
-    for folder in folders:
-        task = read_beir(folder)
-        with TemporaryDirectory(prefix="llm2comp-late-") as workdir:
-            for system in compare_set(task, model, Path(workdir)):
-                _logger.info("%s", system.row)
-                rows.append(system.row | {"documents": task.details["documents"], "queries": task.details["queries"]})
-                samples[f"{task.name} {system.name}"] = {"metric": "ndcg_at_10", "values": system.values}
     settings = {
         "model": name,
         "fingerprint": model.fingerprint,
@@ -45,7 +37,15 @@ def run(output: Path, name: str, folders: list[Path], *, busy: bool = False) -> 
         "candidates": CANDIDATES,
         "beside_other_work": busy,
     }
-    write_record(output, result_record([], settings) | {"rows": rows, "samples": samples})
+    rows, samples = [], {}
+    for folder in folders:
+        task = read_beir(folder)
+        with TemporaryDirectory(prefix="llm2comp-late-") as workdir:
+            for system in compare_set(task, model, Path(workdir)):
+                _logger.info("%s", system.row)
+                rows.append(system.row | {"documents": task.details["documents"], "queries": task.details["queries"]})
+                samples[f"{task.name} {system.name}"] = {"metric": "ndcg_at_10", "values": system.values}
+        write_record(output, result_record([], settings) | {"rows": rows, "samples": samples})
 
 
 if __name__ == "__main__":

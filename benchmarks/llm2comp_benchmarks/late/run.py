@@ -28,10 +28,11 @@ def run(output: Path, name: str, folders: list[Path], *, busy: bool = False) -> 
         folders: BEIR folders.
         busy: Whether the machine has other work, so that milliseconds are no more than an order of magnitude.
     """
-    model = llm2comp.load(name, device="cpu", dtype="float32")
+    model = llm2comp.load(name, device="cpu")
     settings = {
         "model": name,
         "fingerprint": model.fingerprint,
+        "dtype": str(model.encoder.backbone.language_model.dtype).removeprefix("torch."),
         "memory_tokens": model.memory_tokens,
         "dimension": model.get_embedding_dimension(),
         "candidates": CANDIDATES,

@@ -34,6 +34,7 @@ from llm2comp_indexes import (
 )
 from llm2comp_indexes.builder import blocks as row_blocks
 from llm2comp_indexes.change.vectors import create_empty_index, upsert_vectors
+from llm2comp_indexes.distributed.request import make_request
 from llm2comp_indexes.format.segment import Names
 from llm2comp_indexes.options import MEMORY_KINDS, MemoryKind
 from tests.memory_encoder import MemoryWordEncoder
@@ -296,6 +297,7 @@ class TestRefused:
             ),
             lambda: encode_shard([corpus], tmp_path / "s", part=Part(1, 1), model=MemoryWordEncoder(), options=INT8),
             lambda: create_empty_index(tmp_path / "idx", fingerprint="f", options=INT8),
+            lambda: make_request(tmp_path / "r", "words", None, INT8, "shards", None, overwrite=False),
         ]
         for attempt in tries:
             with pytest.raises(SettingsError, match="memory_vectors is 'int8', but"):

@@ -111,4 +111,4 @@ def _mean_cosine(memory: NDArray[np.float32]) -> float:
     """Mean cosine of two memory tokens of a text."""
     tokens = memory.shape[1]
     total = float((memory.sum(axis=1) ** 2).sum() / len(memory))  # of all pairs, each token with itself too
-    return (total - tokens) / (tokens * (tokens - 1))
+    return float(total - tokens) / (tokens * (tokens - 1))

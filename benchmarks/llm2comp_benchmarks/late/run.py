@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 def run(output: Path, name: str, folders: list[Path], *, busy: bool = False) -> None:
-    """Measures the model on each folder and writes the result file.
+    """Measures the model on each folder and writes the result file, anew after each.
 
     Args:
         output: The file.
@@ -28,7 +28,16 @@ def run(output: Path, name: str, folders: list[Path], *, busy: bool = False) -> 
         folders: BEIR folders.
         busy: Whether the machine has other work, so that milliseconds are no more than an order of magnitude.
     """
-    model = llm2comp.load(name, device="cpu", dtype="float32")
+    model = llm2comp.load(name, device="cpu")
+    settings = {
+        "model": name,
+        "fingerprint": model.fingerprint,
+        "dtype": str(model.encoder.backbone.language_model.dtype).removeprefix("torch."),
+        "memory_tokens": model.memory_tokens,
+        "dimension": model.get_embedding_dimension(),
+        "candidates": CANDIDATES,
+        "beside_other_work": busy,
+    }
     rows, samples = [], {}
     for folder in folders:
         task = read_beir(folder)
@@ -37,15 +46,7 @@ def run(output: Path, name: str, folders: list[Path], *, busy: bool = False) -> 
                 _logger.info("%s", system.row)
                 rows.append(system.row | {"documents": task.details["documents"], "queries": task.details["queries"]})
                 samples[f"{task.name} {system.name}"] = {"metric": "ndcg_at_10", "values": system.values}
-    settings = {
-        "model": name,
-        "fingerprint": model.fingerprint,
-        "memory_tokens": model.memory_tokens,
-        "dimension": model.get_embedding_dimension(),
-        "candidates": CANDIDATES,
-        "beside_other_work": busy,
-    }
-    write_record(output, result_record([], settings) | {"rows": rows, "samples": samples})
+        write_record(output, result_record([], settings) | {"rows": rows, "samples": samples})
 
 
 if __name__ == "__main__":

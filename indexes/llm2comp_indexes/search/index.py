@@ -414,8 +414,8 @@ class Index:
         elif vectors is None:
             vectors = self._encode(queries).vectors
         grouped = options.by == "document" and self.manifest.options.has_chunks
-        depth = 4 * k if grouped else k
-        depth = min(depth if memory is None else max(depth, count_candidates(options, k)), self._starts[-1])
+        depth = count_candidates(options, k) if memory is not None else 4 * k if grouped else k
+        depth = min(depth, self._starts[-1])
         while True:
             best = rank(self._opened, queries, vectors, depth, options, where)
             if memory is not None:

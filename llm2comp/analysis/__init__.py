@@ -1,12 +1,11 @@
 """Analysis of a model: effective dimension, alignment and uniformity, similarity of memory tokens.
 
 With the frozen reader at hand, also how well it continues a text from the memory tokens alone.
-Imports `llm2comp.model`, `llm2comp.training` and what lies below them.
+Imports `llm2comp.reading`, `llm2comp.training` and what lies below them.
 """
 
 from llm2comp.analysis.description import Description, describe, describe_embeddings
 from llm2comp.analysis.fidelity import Fidelity, measure_fidelity
-from llm2comp.analysis.reader import set_reader
 from llm2comp.analysis.reading import Reading, read_held_out, split_texts, write_samples
 from llm2comp.analysis.report import Analysis, AnalysisSettings, ModelAnalysis, analyze
 from llm2comp.analysis.vectors import (
@@ -40,7 +39,6 @@ __all__ = [
     "memory_similarity",
     "participation_ratio",
     "read_held_out",
-    "set_reader",
     "singular_values",
     "split_texts",
     "uniformity",

@@ -18,11 +18,11 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from llm2comp.analysis.reader import check_reader, encode_contexts, read_after
 from llm2comp.analysis.reading import MARGIN
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
+from llm2comp.reading.frozen_reader import check_reader, encode_contexts, read_after
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.splits import Split
 
@@ -93,7 +93,7 @@ def measure_fidelity(
     """The fidelity of each text, in order; the same whenever the same texts are given.
 
     Args:
-        model: A model with its reader: one of stage 1, or after `reader.set_reader`.
+        model: A model with its reader: one of stage 1, or after `llm2comp.reading.set_reader`.
         texts: The texts.
         measure: What follows a text.
         following: With `continuation`, a text for each that follows it; None: each text is cut in the middle.

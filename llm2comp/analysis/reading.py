@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llm2comp.analysis.reader import encode_contexts, read_after
 from llm2comp.encoder import MemoryEncoder
+from llm2comp.reading.frozen_reader import encode_contexts, read_after
 from llm2comp.training.objectives import cross_entropy, distillation
 from llm2comp.training.splits import Split, cut_in_two
 

@@ -13,7 +13,6 @@ from sentence_transformers import SentenceTransformer
 import llm2comp
 from llm2comp.analysis.description import Description, describe
 from llm2comp.analysis.map import FEWEST_POINTS
-from llm2comp.analysis.reader import find_own_reader, set_reader
 from llm2comp.analysis.reading import (
     MARGIN,
     Reading,
@@ -30,6 +29,7 @@ from llm2comp.corpus.triples import read_rows
 from llm2comp.errors import CorpusError, ModelFolderError, SettingsError, one_line
 from llm2comp.model import LLM2Comp
 from llm2comp.model_folder import CONFIG_FILE, find_folder, read_config
+from llm2comp.reading.frozen_reader import find_own_reader, set_reader
 
 __all__ = ["BUNDLED_NAME", "Analysis", "AnalysisSettings", "ModelAnalysis", "analyze"]
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from llm2comp.analysis.reader import check_reader, read_after
 from llm2comp.backbone.generation import share_weights
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
+from llm2comp.reading.frozen_reader import check_reader, read_after
 from llm2comp.training.objectives import cross_entropy
 from llm2comp.training.question_rows import QUESTION_TEMPLATE
 

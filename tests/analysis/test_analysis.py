@@ -25,12 +25,12 @@ from llm2comp.analysis import (
     uniformity,
     write_samples,
 )
-from llm2comp.analysis.reader import find_own_reader
 from llm2comp.analysis.reading import BEGINNINGS, Share, Split, pooled_share
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.backbone.backbone import Backbone, BackboneReference
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model import LLM2Comp
+from llm2comp.reading.frozen_reader import find_own_reader
 from llm2comp.training.compression import compression_loss, context_gain
 from tests.conftest import BACKBONE
 from tests.test_golden import CASES

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from llm2comp.analysis import Fidelity, measure_fidelity, set_reader
+from llm2comp.analysis import Fidelity, measure_fidelity
 from llm2comp.bundled_models import bundled_folder
 from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.model import LLM2Comp
+from llm2comp.reading import set_reader
 from tests.conftest import BACKBONE
 from tests.training.tiny import text
 from tests.word_encoder import WordEncoder
@@ -89,7 +90,7 @@ class TestAgainstFullPasses:
 
     def test_many_texts_are_measured_as_each_alone(self, model: LLM2Comp, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("llm2comp.analysis.fidelity._TEXTS_AT_ONCE", 3)
-        monkeypatch.setitem(__import__("llm2comp.analysis.reader", fromlist="_")._TOKENS_PER_PASS, "cpu", 100)
+        monkeypatch.setitem(__import__("llm2comp.reading.frozen_reader", fromlist="_")._TOKENS_PER_PASS, "cpu", 100)
         texts = [text(number, 5 + number % 7) for number in range(10)]
         together = measure_fidelity(model, texts)
         for content, measured in zip(texts, together, strict=True):

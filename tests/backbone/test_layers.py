@@ -214,7 +214,7 @@ class TestModels:
     def test_a_saved_model_cannot_read_without_the_whole(
         self, make_model: Callable[..., LLM2Comp], tmp_path: Path
     ) -> None:
-        from llm2comp.analysis.reader import find_own_reader
+        from llm2comp.reading.frozen_reader import find_own_reader
         from tests.paths import BACKBONE
 
         model = make_model(layers=2)
@@ -238,10 +238,10 @@ class TestModels:
     def test_a_backbone_of_the_hub_is_loaded_whole(
         self, make_model: Callable[..., LLM2Comp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from llm2comp.analysis.reader import find_own_reader
         from llm2comp.backbone import backbone as backbone_module
         from llm2comp.backbone.backbone import BackboneReference
         from llm2comp.backbone.loading import Source
+        from llm2comp.reading.frozen_reader import find_own_reader
         from tests.paths import BACKBONE
 
         model = make_model(layers=2)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import llm2comp
-from llm2comp.analysis import set_reader
+from llm2comp.reading import set_reader
 from llm2comp_benchmarks.chunks.corpus import PassageCorpus, join_passages
 from llm2comp_benchmarks.chunks.run import measure_options, write_documents
 from llm2comp_benchmarks.results.record import result_record, write_record

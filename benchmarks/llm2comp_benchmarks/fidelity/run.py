@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import llm2comp
-from llm2comp.analysis import set_reader
 from llm2comp.analysis.fidelity import MEASURES, Fidelity, Measure, measure_fidelity
 from llm2comp.analysis.fidelity_summary import summarize
 from llm2comp.analysis.reading import MARGIN
 from llm2comp.corpus.read import read_corpus
 from llm2comp.model import LLM2Comp
+from llm2comp.reading import set_reader
 from llm2comp_benchmarks.fidelity.tables import format_fidelity
 from llm2comp_benchmarks.results.record import result_record, write_record
 

@@ -138,7 +138,7 @@ def audit_index(
     """
     from llm2comp.analysis.fidelity import measure_splits
     from llm2comp.analysis.fidelity_summary import summarize
-    from llm2comp.analysis.reader import check_reader
+    from llm2comp.reading.frozen_reader import check_reader
 
     chosen, show = settings or AuditSettings(), progress or silent
     with open_index(folder, encoder=EncoderOptions(device=device)) as index:

@@ -103,7 +103,7 @@ def _content(row: Document) -> str:
 def _make_splitter(options: IndexOptions, encoder: Any, *, warn: bool = False) -> Splitter:
     """The splitter; what a model reads at once bounds its chunks, too."""
     if options.chunk_fidelity is not None:
-        from llm2comp.analysis.reader import check_memory
+        from llm2comp.reading.frozen_reader import check_memory
 
         check_memory(encoder)
     limit = options.chunk_tokens or 0
@@ -118,7 +118,7 @@ def _make_splitter(options: IndexOptions, encoder: Any, *, warn: bool = False) -
 
 
 def _fidelity_splitter(options: IndexOptions, share: float, encoder: Any) -> FidelitySplitter:
-    from llm2comp.analysis.reader import check_reader
+    from llm2comp.reading.frozen_reader import check_reader
 
     model = check_reader(encoder, options.chunk_reader)
     return FidelitySplitter(_make_splitter(options, model), share, reading_share(model.encoder))

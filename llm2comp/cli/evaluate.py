@@ -195,13 +195,11 @@ def evaluate(
     running: dict[str, Any] = {"engine": engine, "device": device}
     if weights is not None and mode != "hybrid":
         raise typer.BadParameter("--weights goes with --mode hybrid")
-    if weights is not None:
+    if weights is not None or candidates is not None:
         from llm2comp_indexes import SearchOptions
 
         with wrong_usage():
-            SearchOptions(mode="hybrid", weights=weights)
-    if candidates is not None and rescore is None:
-        raise typer.BadParameter("--candidates goes with --rescore maxsim")
+            SearchOptions(weights=weights or (1.0, 1.0), rescore=rescore, candidates=candidates)
     encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
     if index:
         if beir or sts or python_docs or local or suite or mteb_names or run:

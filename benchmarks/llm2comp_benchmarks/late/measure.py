@@ -108,7 +108,9 @@ def _system(task: RetrievalTask, name: str, run: Run, facts: dict[str, Any]) -> 
 
 
 def _mean_cosine(memory: NDArray[np.float32]) -> float:
-    """Mean cosine of two memory tokens of a text."""
+    """Mean cosine of two memory tokens of a text; 1 if it has only one."""
     tokens = memory.shape[1]
+    if tokens == 1:
+        return 1.0
     total = float((memory.sum(axis=1) ** 2).sum() / len(memory))  # of all pairs, each token with itself too
-    return float(total - tokens) / (tokens * (tokens - 1))
+    return float((total - tokens) / (tokens * (tokens - 1)))

@@ -39,7 +39,7 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
         ) from error
     assert isinstance(shared, PreTrainedModel)
     shared.tie_weights()
-    for name, buffer in shared.named_buffers():  # such as the frequencies of rotary positions
-        buffer.data = buffer.to(next(iter(weights.values())).device)
-        assert buffer.device.type != "meta", name
-    return shared.requires_grad_(False).eval()
+    shared.to(model.device)  # type: ignore[arg-type]  # only buffers move, such as the frequencies of rotary positions
+    shared.requires_grad_(False)
+    shared.eval()
+    return shared

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset
 from transformers import TrainerCallback
 
 from llm2comp.encoder import MemoryEncoder
@@ -79,7 +79,7 @@ def train_compression(
     train_in_float32(model)
     encoder.backbone.check_head()
     texts, heldout = read_splits(encoder, settings)
-    rows: Dataset[dict[str, Any]] = texts
+    rows: Splits | ConcatDataset[dict[str, Any]] = texts
     sets = {"texts": texts.row_set}
     if settings.questions:
         questions = QuestionRows(encoder, settings, limit=question_count(settings))

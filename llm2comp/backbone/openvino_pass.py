@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from llm2comp.backbone.attention import Packing, tail_rows
 from llm2comp.backbone.forward import run_packed
-from llm2comp.backbone.hardware import multiplies_bfloat16
+from llm2comp.backbone.hardware import multiplies_bfloat16, multiplies_tiles
 from llm2comp.backbone.openvino_graph import convert_decoder, openvino_core
 from llm2comp.backbone.pass_threads import passes_beside
 from llm2comp.backbone.probe import PROBE_TEXTS
@@ -31,6 +31,10 @@ _LEAST_FILLED = 0.75
 
 _LEAST_COSINE = 0.999
 """Between states of the graph and of the model itself."""
+
+_THREADS_WITH_TILES = 2
+"""Least threads of a bfloat16 pass on a CPU with AMX, even where one is asked for. OpenVINO 2026.4.1 divides by zero as
+it compiles these products for one thread, which ends the process."""
 
 _compiled: "WeakSet[_Requests]" = WeakSet()
 _used = _lost_threads = False
@@ -120,6 +124,8 @@ class _Requests:
 
     def __init__(self, graph: Any, precision: str, streams: int, threads: int) -> None:
         _compiled.add(self)
+        if precision == "bf16" and multiplies_tiles():
+            threads = max(threads, _THREADS_WITH_TILES)
         self._model = openvino_core().compile_model(
             graph,
             "CPU",

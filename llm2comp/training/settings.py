@@ -301,7 +301,7 @@ class CompressionSettings(StageSettings):
             yield f"question_share is {self.question_share}; it must be above 0 and below 1"
         if self.questions and self.objective == "reconstruction":
             yield "questions go with the objectives distillation and continuation, not with reconstruction"
-        if self.context_parts >= self.margin > 0:
+        if self.context_parts > 1 and self.context_parts >= self.margin:
             yield f"context_parts {self.context_parts} must be below margin {self.margin}, a context's fewest tokens"
 
 

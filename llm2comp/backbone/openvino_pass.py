@@ -33,8 +33,8 @@ _LEAST_COSINE = 0.999
 """Between states of the graph and of the model itself."""
 
 _THREADS_WITH_TILES = 2
-"""Least threads of a bfloat16 pass on a CPU with AMX, even where one is asked for. OpenVINO 2026.4.1 divides by zero as
-it compiles these products for one thread, which ends the process."""
+"""Least threads of a bfloat16 pass on a CPU with AMX, even where one is asked for; passes wait for one another there.
+OpenVINO 2026.4.1 divides by zero as it compiles these products for streams of one thread, which ends the process."""
 
 _compiled: "WeakSet[_Requests]" = WeakSet()
 _used = _lost_threads = False
@@ -125,7 +125,7 @@ class _Requests:
     def __init__(self, graph: Any, precision: str, streams: int, threads: int) -> None:
         _compiled.add(self)
         if precision == "bf16" and multiplies_tiles():
-            threads = max(threads, _THREADS_WITH_TILES)
+            streams, threads = 1, max(streams * threads, _THREADS_WITH_TILES)
         self._model = openvino_core().compile_model(
             graph,
             "CPU",

@@ -104,6 +104,8 @@ class OpenVinoPass:
 
     def _requests(self, streams: int, threads: int) -> "_Requests":
         """The graph compiled for this many passes side by side, of this many threads each."""
+        if self._precision == "bf16" and multiplies_tiles():
+            streams, threads = 1, max(streams * threads, _THREADS_WITH_TILES)
         with self._lock:
             if (streams, threads) not in self._compiled:
                 self._compiled[streams, threads] = _Requests(self._graph, self._precision, streams, threads)
@@ -124,8 +126,6 @@ class _Requests:
 
     def __init__(self, graph: Any, precision: str, streams: int, threads: int) -> None:
         _compiled.add(self)
-        if precision == "bf16" and multiplies_tiles():
-            streams, threads = 1, max(streams * threads, _THREADS_WITH_TILES)
         self._model = openvino_core().compile_model(
             graph,
             "CPU",

@@ -12,7 +12,10 @@ from llm2comp.errors import SettingsError
 
 __all__ = ["SOURCE_FIELDS", "check_sources", "missing_sources", "training_documents"]
 
-SOURCE_FIELDS = ("articles", "corpora", "docstrings", "excluded", "heldout", "packages", "pairs", "ready", "wordnet")
+SOURCE_FIELDS = (
+    *("articles", "corpora", "docstrings", "excluded", "heldout", "packages", "pairs", "questions", "ready"),
+    "wordnet",
+)
 """Fields of settings that name texts."""
 _DOCSTRINGS = "python-docs:"
 _NAMED = 3

@@ -12,6 +12,7 @@ from llm2comp.training.pairs.derive import iterate_pairs
 from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.question_rows import QuestionRows
 from llm2comp.training.run_folder import settings_values
+from llm2comp.training.sources import check_sources
 from tests.training.tiny import LORA, compression, small_model, text, write_corpus
 
 
@@ -96,3 +97,18 @@ def test_derived_questions_hold_the_sentence_that_answers(tmp_path: Path) -> Non
     asked = [pair for pair in iterate_pairs(settings) if pair.kind == "question-passage"]
     assert asked
     assert all(pair.answer in sentences and pair.answer in pair.positive for pair in asked)
+
+
+def test_a_sentence_longer_than_any_passage_answers_with_what_is_left_of_it(tmp_path: Path) -> None:
+    long = "The bridge was built by Anna Meyer in 1907 " + "and its arches carried wool and salt " * 8 + "to the town."
+    other = "The river was crossed by ferries before that time, which carried wool and salt."
+    articles = write_corpus(tmp_path / "articles.jsonl", [f"{long} {other} {other.replace('river', 'lake')}"])
+    settings = PairSettings(articles=(str(articles),), passage_words=(10, 20))
+    asked = [pair for pair in iterate_pairs(settings) if pair.kind == "question-passage"]
+    assert all(pair.answer and pair.answer in pair.positive for pair in asked)
+    assert any(long not in pair.positive and pair.positive.endswith(pair.answer or "-") for pair in asked)
+
+
+def test_a_file_of_questions_that_is_missing_is_named_before_training(corpus: Path) -> None:
+    with pytest.raises(SettingsError, match=r"questions\[0\]: no file or folder 'nowhere.jsonl'"):
+        check_sources(compression(corpus, questions=("nowhere.jsonl",)))

@@ -152,7 +152,8 @@ class _Article:
                 question = self._located(swap_synonyms(question, self.settings.synonyms, self.rng))
                 passage = self._window(self.blocks[number], position)
                 pair = self._pair("question-passage", question, passage, self._other(number))
-                yield replace(pair, answer=sentence if sentence in passage else None)
+                # a sentence longer than any passage is cut, and the passage is what is left of it
+                yield replace(pair, answer=sentence if sentence in passage else passage)
 
     def keywords_passage(self) -> Iterator[Pair]:
         for number, position, sentence in self._sentences():

@@ -101,7 +101,7 @@ class MemoryEncoder(InputModule):
     @max_seq_length.setter
     def max_seq_length(self, tokens: int) -> None:
         least = len(self.memory) + 2
-        limit = getattr(self.backbone.language_model.config, "max_position_embeddings", None)
+        limit = self.backbone.max_positions
         if tokens < least or (limit is not None and tokens > limit):
             most = f" and {limit}, the language model's own maximum" if limit is not None else " and more"
             raise SettingsError(

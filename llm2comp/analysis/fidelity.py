@@ -16,14 +16,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
 
 from llm2comp.analysis.reading import MARGIN
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.reading.frozen_reader import check_reader, encode_contexts, read_after
-from llm2comp.training.objectives import cross_entropy
+from llm2comp.reading.frozen_reader import check_reader, encode_contexts, loss_of, read_after
 from llm2comp.training.splits import Split
 
 __all__ = [
@@ -171,22 +169,15 @@ def _measure(encoder: MemoryEncoder, splits: Sequence[TextSplit]) -> Iterator[Fi
     ]
     repeated = [after for after in following for _ in range(3)]
     states = read_after(encoder, beginnings, repeated)
-    losses = [_loss(encoder, rows, after) for rows, after in zip(states, repeated, strict=True)]
+    losses = [loss_of(encoder, rows, after) / len(after) for rows, after in zip(states, repeated, strict=True)]
     for number, split in enumerate(splits):
         nothing, memory, text = losses[3 * number : 3 * number + 3]
         yield Fidelity(nothing, memory, text, len(split.parts.context) - 1, split.cut)
 
 
-def _loss(encoder: MemoryEncoder, states: Tensor, after: Sequence[int]) -> float:
-    """Mean cross-entropy of the tokens, given the states from the token before them on."""
-    targets = torch.tensor(after, device=states.device)
-    weights = torch.full((len(after),), 1.0 / len(after), device=states.device)
-    return float(cross_entropy(states[:-1], targets, weights, encoder.backbone.head))
-
-
 def _most(encoder: MemoryEncoder, max_tokens: int | None, *, copies: int = 1) -> int:
     """Most tokens of a text that the reader takes so many times, after one beginning-of-sequence token."""
-    positions = getattr(encoder.backbone.language_model.config, "max_position_embeddings", None)
+    positions = encoder.backbone.max_positions
     limits = [limit for limit in (max_tokens, positions and 1 + (positions - 1) // copies) if limit is not None]
     return min([encoder.max_seq_length, *limits])
 

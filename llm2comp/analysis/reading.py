@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llm2comp.encoder import MemoryEncoder
-from llm2comp.reading.frozen_reader import encode_contexts, read_after
-from llm2comp.training.objectives import cross_entropy, distillation
+from llm2comp.reading.frozen_reader import encode_contexts, loss_of, read_after
+from llm2comp.training.objectives import distillation
 from llm2comp.training.splits import Split, cut_in_two
 
 __all__ = [
@@ -120,10 +120,9 @@ def read_held_out(encoder: MemoryEncoder, splits: Sequence[Split]) -> Reading:
     for number, split in enumerate(splits):
         beginnings = _beginnings(encoder, split, memories[number - 1], memories[number])
         states = list(read_after(encoder, beginnings, [split.continuation] * len(beginnings)))
-        targets = torch.tensor(split.continuation, device=device)
-        ones = torch.ones(len(targets), device=device)
-        mean = torch.full((len(targets) + 1,), 1.0 / (len(targets) + 1), device=device)
-        losses[0, :, number] = [float(cross_entropy(rows[:-1], targets, ones, backbone.head)) for rows in states]
+        rows_of_text = len(split.continuation) + 1
+        mean = torch.full((rows_of_text,), 1.0 / rows_of_text, device=device)
+        losses[0, :, number] = [loss_of(encoder, rows, split.continuation) for rows in states]
         losses[1, :-1, number] = [float(distillation(rows, states[-1], mean, backbone.head)) for rows in states[:-1]]
     return _summed(losses, np.array([len(split.continuation) for split in splits]))
 

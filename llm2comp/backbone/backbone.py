@@ -180,6 +180,12 @@ class Backbone(nn.Module):
         return self._reader(self.language_model.device)
 
     @property
+    def max_positions(self) -> int | None:
+        """Longest input of the language model in tokens; None if its configuration names none."""
+        longest: int | None = getattr(self.language_model.config, "max_position_embeddings", None)
+        return longest
+
+    @property
     def hidden_size(self) -> int:
         """Width of the hidden states, which is the dimension of the embeddings."""
         return self._embedding_matrix.shape[1]
@@ -447,8 +453,7 @@ class Backbone(nn.Module):
 
 def _interface(backbone: Backbone) -> tuple[Any, ...]:
     """Width, vocabulary size, longest text in tokens (None: any) and attention layout."""
-    longest = getattr(backbone.language_model.config, "max_position_embeddings", None)
-    return backbone.hidden_size, backbone.vocabulary_size, longest, backbone.attention
+    return backbone.hidden_size, backbone.vocabulary_size, backbone.max_positions, backbone.attention
 
 
 def _scaled(logits: Tensor, config: Any) -> Tensor:

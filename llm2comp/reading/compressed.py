@@ -20,8 +20,7 @@ from transformers import PreTrainedModel
 from llm2comp.backbone.generation import share_weights
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp, load
-from llm2comp.reading.frozen_reader import check_reader, read_after
-from llm2comp.training.objectives import cross_entropy
+from llm2comp.reading.frozen_reader import check_reader, loss_of, read_after
 from llm2comp.training.question_rows import QUESTION_TEMPLATE
 
 __all__ = ["Answer", "CompressedReader", "Documents"]
@@ -144,12 +143,8 @@ class CompressedReader:
         targets = [self._ids(f" {answer.strip()}") for answer in answers]
         if empty := [number for number, answer in enumerate(answers) if not answer.strip()]:
             raise SettingsError(f"answer {empty[0]} is empty")
-        scores = []
-        for states, tokens in zip(read_after(encoder, beginnings, targets), targets, strict=True):
-            target = torch.tensor(tokens, device=states.device)
-            ones = torch.ones(len(tokens), device=states.device)
-            scores.append(-float(cross_entropy(states[:-1], target, ones, encoder.backbone.head)))
-        return np.array(scores)
+        states = read_after(encoder, beginnings, targets)
+        return np.array([-loss_of(encoder, rows, tokens) for rows, tokens in zip(states, targets, strict=True)])
 
     @cached_property
     def _generator(self) -> PreTrainedModel:
@@ -179,7 +174,7 @@ class CompressedReader:
         asked = self._embedded(self.template.replace("{question}", question), device)
         parts = [first, *self._context(documents, first, compressed=compressed), asked]
         before = torch.cat(parts)
-        longest = getattr(backbone.language_model.config, "max_position_embeddings", None)
+        longest = backbone.max_positions
         if longest is not None and len(before) + self.max_new_tokens > longest:
             raise SettingsError(
                 f"the reader's input has {len(before)} tokens and the answer up to {self.max_new_tokens}; its longest "

@@ -11,8 +11,9 @@ from llm2comp.backbone.vocabulary import trim_tokenizer
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
+from llm2comp.training.objectives import cross_entropy
 
-__all__ = ["check_memory", "check_reader", "encode_contexts", "find_own_reader", "read_after", "set_reader"]
+__all__ = ["check_memory", "check_reader", "encode_contexts", "find_own_reader", "loss_of", "read_after", "set_reader"]
 
 _TOKENS_PER_PASS = {"cpu": 2_048, "cuda": 16_384}
 """Tokens of a pass of the reader, at most, unless a single text has more."""
@@ -120,6 +121,13 @@ def read_after(
         states = backbone.read(torch.cat(packed), [sizes[row] for row in rows])
         for row, text in zip(rows, states.split([sizes[row] for row in rows]), strict=True):
             yield text[len(beginnings[row]) - 1 :]
+
+
+@torch.no_grad()
+def loss_of(encoder: MemoryEncoder, states: Tensor, tokens: Sequence[int]) -> float:
+    """Cross-entropy of tokens in nats, summed; the states are those of `read_after` for them, (tokens + 1, hidden)."""
+    ones = torch.ones(len(tokens), device=states.device)
+    return float(cross_entropy(states[:-1], _tensor(tokens, states), ones, encoder.backbone.head))
 
 
 def _tensor(tokens: Sequence[int], beside: Tensor) -> Tensor:

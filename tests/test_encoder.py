@@ -94,13 +94,13 @@ def test_only_the_beginning_of_a_long_text_is_tokenised(
     encoder: MemoryEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    tokenize = encoder._tokenize
+    tokenize = encoder.whole_ids
 
     def watched(texts: list[str]) -> list[list[int]]:
         seen.append(sum(map(len, texts)))
         return tokenize(texts)
 
-    monkeypatch.setattr(encoder, "_tokenize", watched)
+    monkeypatch.setattr(encoder, "whole_ids", watched)
     encoder.token_ids(["word " * 200_000, "short"])
     assert sum(seen) < 10_000
 

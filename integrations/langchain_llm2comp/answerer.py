@@ -1,13 +1,15 @@
 """`LLM2CompAnswerer`: a runnable that answers from the memory tokens of documents, not their texts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from llm2comp.errors import SettingsError
-from llm2comp.reading import CompressedReader
+
+if TYPE_CHECKING:  # imports torch
+    from llm2comp.reading import CompressedReader
 
 __all__ = ["LLM2CompAnswerer"]
 
@@ -26,7 +28,7 @@ class LLM2CompAnswerer(Runnable[Mapping[str, Any], str]):
         >>> chain = asked | LLM2CompAnswerer(reader)  # doctest: +SKIP
     """
 
-    def __init__(self, reader: CompressedReader) -> None:
+    def __init__(self, reader: "CompressedReader") -> None:
         self.reader = reader
 
     def invoke(self, input: Mapping[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> str:

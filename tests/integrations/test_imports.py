@@ -6,7 +6,8 @@ from importlib import import_module
 
 import pytest
 
-INDEXES = ["LLM2CompRetriever", "LLM2CompVectorStore"]
+FOR_LLAMA_INDEX = ["LLM2CompEmbedding", "LLM2CompRetriever", "LLM2CompSynthesizer", "LLM2CompVectorStore"]
+FOR_LANGCHAIN = ["LLM2CompAnswerer", "LLM2CompEmbeddings", "LLM2CompRetriever", "LLM2CompVectorStore"]
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,8 @@ def test_the_error_names_the_command(adapter: str, framework: str, command: str)
 @pytest.mark.parametrize(
     ("adapter", "framework", "names"),
     [
-        ("llama_index.embeddings.llm2comp", "llama_index.core", ["LLM2CompEmbedding", *INDEXES]),
-        ("langchain_llm2comp", "langchain_core", ["LLM2CompEmbeddings", *INDEXES]),
+        ("llama_index.embeddings.llm2comp", "llama_index.core", FOR_LLAMA_INDEX),
+        ("langchain_llm2comp", "langchain_core", FOR_LANGCHAIN),
     ],
 )
 def test_names(adapter: str, framework: str, names: list[str]) -> None:

@@ -94,7 +94,7 @@ class TextMeanEncoder(MemoryEncoder):
     def _instruction_tokens(self, prompt: str, text: str) -> int:
         """Number of tokens that the instruction adds; a token that spans the border counts as the text's."""
         beginning = text[:_BEGINNING_OF_TEXT]
-        with_prompt, without = self._tokenize([prompt + beginning, beginning])
+        with_prompt, without = self.whole_ids([prompt + beginning, beginning])
         return max(0, len(with_prompt) - len(without))
 
 

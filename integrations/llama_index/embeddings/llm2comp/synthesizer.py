@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.mock import MockLLM
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
 
-from llm2comp.reading import CompressedReader
+if TYPE_CHECKING:  # imports torch
+    from llm2comp.reading import CompressedReader
 
 __all__ = ["LLM2CompSynthesizer"]
 
@@ -27,7 +28,7 @@ class LLM2CompSynthesizer(BaseSynthesizer):
         >>> engine = index.as_query_engine(response_synthesizer=LLM2CompSynthesizer(reader))  # doctest: +SKIP
     """
 
-    def __init__(self, reader: CompressedReader, *, callback_manager: CallbackManager | None = None) -> None:
+    def __init__(self, reader: "CompressedReader", *, callback_manager: CallbackManager | None = None) -> None:
         super().__init__(llm=MockLLM(), callback_manager=callback_manager)  # without one, LlamaIndex asks for OpenAI's
         self.reader = reader
 

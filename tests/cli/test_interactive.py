@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,7 @@ class TestTyped:
             terminal.read_until("> ")
             terminal.type("half a quest")
             terminal.read_until("quest")
+            time.sleep(0.5)  # Python misses a signal that comes between a key and its wait for the next one
             terminal.type("\x03")
             terminal.read_until("\r\n> ")
             terminal.type("slowly\n")

@@ -65,7 +65,7 @@ def _print_estimate(estimate: "StageEstimate") -> None:
             estimate.name,
             f"{estimate.updates:,}",
             f"{estimate.batch_size:,}",
-            "at most 1" if estimate.more_rows and passes < 1 else "?" if estimate.more_rows else f"{passes:.2g}",
+            "at most 1" if estimate.more_rows and passes <= 1 else "?" if estimate.more_rows else f"{passes:.2g}",
             f"{estimate.seconds:.3g}",
             _duration(estimate.total_seconds),
             memory,

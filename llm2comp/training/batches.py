@@ -15,13 +15,15 @@ from torch.utils.data import BatchSampler, Dataset
 
 from llm2comp.errors import SettingsError
 
-__all__ = ["HELDOUT_ROWS", "RunBatches", "RunRows", "enough_rows"]
+__all__ = ["HELDOUT_ROWS", "MixedRows", "Rows", "RunBatches", "RunRows", "enough_rows", "share_of_rows"]
 
 HELDOUT_ROWS = 128
 """Largest number of rows that the held-out loss of stages 0 and 1 is measured on."""
 
 
-class _Rows(Protocol):
+class Rows(Protocol):
+    """A data set."""
+
     def __len__(self) -> int: ...
     def __getitem__(self, row: int) -> dict[str, Any]: ...
 
@@ -35,7 +37,7 @@ class RunRows(Dataset[dict[str, Any]]):
         seed: Seed of the orders.
     """
 
-    def __init__(self, rows: _Rows, *, length: int, seed: int) -> None:
+    def __init__(self, rows: Rows, *, length: int, seed: int) -> None:
         self._rows, self._length, self._seed = rows, length, seed
         self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may span two passes
 
@@ -48,6 +50,33 @@ class RunRows(Dataset[dict[str, Any]]):
 
     def _shuffled(self, turn: int) -> np.ndarray:
         return np.random.default_rng([self._seed, turn]).permutation(len(self._rows))
+
+
+class MixedRows(Dataset[dict[str, Any]]):
+    """Rows of a run from two data sets, evenly mixed: of any first n rows, `share_of_rows(n, share)` are of the second.
+
+    Args:
+        rows: Rows of the first data set, in the order of the run.
+        others: Those of the second.
+        share: Share of the second.
+    """
+
+    def __init__(self, rows: Rows, others: Rows, *, share: float) -> None:
+        self._rows, self._others, self._share = rows, others, share
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._others)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        before = share_of_rows(place, self._share)
+        if share_of_rows(place + 1, self._share) > before:
+            return self._others[before]
+        return self._rows[place - before]
+
+
+def share_of_rows(rows: int, share: float) -> int:
+    """Number of so many rows that are a share of them, rounded."""
+    return int(rows * share + 0.5)
 
 
 class RunBatches(ProportionalBatchSampler):

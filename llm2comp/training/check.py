@@ -5,12 +5,12 @@ an update, so theirs is scaled by the tokens that the data show.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -18,8 +18,8 @@ from datasets import Dataset
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.arguments import in_bfloat16
-from llm2comp.training.batches import enough_rows
-from llm2comp.training.check_data import check_data, count_texts, shortened
+from llm2comp.training.batches import Rows, enough_rows
+from llm2comp.training.check_data import check_data, count_questions, count_texts, shortened
 from llm2comp.training.compression import batch_memory as compression_memory
 from llm2comp.training.contrastive import batch_memory as contrastive_memory
 from llm2comp.training.contrastive import length_limits
@@ -28,10 +28,11 @@ from llm2comp.training.loop import train_in_float32
 from llm2comp.training.memory import BatchMemory, fit
 from llm2comp.training.pretrain import pretrain, training_texts, update_memory
 from llm2comp.training.probe import UPDATES, BriefRun, quiet, rate_of, seconds_per_token, small, write_texts
+from llm2comp.training.question_rows import QuestionRows
 from llm2comp.training.recipe import check_trainable, first_model
 from llm2comp.training.recipe_file import STAGES, Recipe
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, PretrainSettings, StageSettings
-from llm2comp.training.splits import Splits
+from llm2comp.training.splits import Splits, question_count
 
 __all__ = ["StageEstimate", "estimate_recipe", "estimate_stage", "with_pairs"]
 
@@ -82,6 +83,7 @@ class _Data(NamedTuple):
     tokens_per_row: float
     memory: BatchMemory
     sets: Mapping[str, Dataset]
+    notes: tuple[str, ...] = ()
 
 
 def estimate_recipe(recipe: Recipe) -> Iterator[StageEstimate]:
@@ -151,20 +153,37 @@ def estimate_stage(
         seconds=per_token * tokens,
         memory=data.memory.needed(chosen),
         available=available,
-        notes=(*notes, *_decisions(settings, chosen)),
+        notes=(*notes, *data.notes, *_decisions(settings, chosen)),
     )
 
 
 def _texts(model: LLM2Comp, settings: CompressionSettings) -> _Data:
-    """All texts are counted by their characters; the first ones are tokenized."""
-    needed = settings.steps * settings.batch_size
-    rows = count_texts(settings, min(needed, _MOST_TEXTS))
+    """All texts are counted by their characters, all questions by lines; the first ones are tokenized."""
+    asked = question_count(settings)
+    most = min(settings.steps * settings.batch_size - asked, _MOST_TEXTS)
+    rows = count_texts(settings, max(most, settings.batch_size))
     texts = Splits(model.encoder, settings.corpora, settings, limit=max(settings.batch_size, _TOKENIZED_TEXTS))
     enough_rows(len(texts), settings.batch_size, settings.corpora)
-    splits = [texts.split(row) for row in range(len(texts))]
-    tokens = float(np.mean([len(split["context"]) + len(split["continuation"]) for split in splits]))
-    memory = compression_memory(model.encoder, settings, texts, bfloat16=in_bfloat16(settings))
-    return _Data(rows, rows == min(needed, _MOST_TEXTS), tokens, memory, {})
+    sets: list[Rows] = [texts]
+    tokens, more, notes = _mean_tokens([texts.split(row) for row in range(len(texts))]), rows >= most, ()
+    if asked:
+        sets.append(questions := QuestionRows(model.encoder, settings, limit=min(asked, _TOKENIZED_TEXTS)))
+        tokens += settings.question_share * (_mean_tokens(map(questions.__getitem__, range(len(questions)))) - tokens)
+        most = min(asked, _MOST_TEXTS)
+        rows, more = rows + (lines := count_questions(settings, most)), more or lines == most
+        notes = (_describe_questions(lines, asked, more=lines == most),)
+    memory = compression_memory(model.encoder, settings, sets, bfloat16=in_bfloat16(settings))
+    return _Data(rows, more, tokens, memory, {}, notes)
+
+
+def _mean_tokens(rows: Iterable[Mapping[str, Any]]) -> float:
+    return float(np.mean([len(row["context"]) + len(row["continuation"]) for row in rows]))
+
+
+def _describe_questions(lines: int, asked: int, *, more: bool) -> str:
+    if more:
+        return f"{asked:,} rows are questions; there are at least {lines:,}"
+    return f"{asked:,} rows are questions: {asked / lines:.2g} passes over {lines:,}"
 
 
 def _contrastive(model: LLM2Comp, settings: ContrastiveSettings) -> _Data:

@@ -11,11 +11,12 @@ from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.training.batches import enough_rows
 from llm2comp.training.contrastive import length_limits
 from llm2comp.training.contrastive_data import read_data
+from llm2comp.training.question_rows import read_question_files
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings
 from llm2comp.training.sources import training_documents
 from llm2comp.training.splits import no_text_message, passages
 
-__all__ = ["COUNTED_ROWS", "check_data", "count_texts", "shortened"]
+__all__ = ["COUNTED_ROWS", "check_data", "count_questions", "count_texts", "shortened"]
 
 COUNTED_ROWS = 5000
 """Rows after which the data of a stage are not read on."""
@@ -25,7 +26,7 @@ _AnyStage = TypeVar("_AnyStage", CompressionSettings, ContrastiveSettings)
 
 
 def check_data(stages: Mapping[str, _Stage], model: ModelSettings) -> None:
-    """Reads the beginning of each stage's texts, and all its pairs if they are there.
+    """Reads the beginning of each stage's texts and questions, and all its pairs if they are there.
 
     Raises:
         SettingsError: All stages whose data cannot be read, are too few for a batch, or do not fit the model.
@@ -39,6 +40,7 @@ def _problems(settings: _Stage, model: ModelSettings) -> Iterator[str]:
     try:
         if isinstance(settings, CompressionSettings):
             count_texts(settings, settings.batch_size)
+            count_questions(settings, COUNTED_ROWS)
             return
         length_limits(model.memory_tokens, settings)
         if settings.corpora:
@@ -67,6 +69,19 @@ def count_texts(settings: CompressionSettings, most: int) -> int:
     if settings.heldout is not None:
         _long_enough((settings.heldout,), settings, 1)
     return rows
+
+
+def count_questions(settings: CompressionSettings, most: int) -> int:
+    """Number of questions of stage 1, at most `most`; tokens are not counted.
+
+    Raises:
+        CorpusError: A file cannot be read.
+        SettingsError: A row lacks a field, or the files are empty.
+    """
+    count = sum(1 for _ in islice(read_question_files(settings.questions), most))
+    if settings.questions and not count:
+        raise SettingsError(f"{', '.join(settings.questions)}: no question to train on: the files are empty")
+    return count
 
 
 def _long_enough(corpora: Sequence[str], settings: CompressionSettings, most: int) -> int:

@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset
+from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.arguments import rows_at_once
-from llm2comp.training.batches import RunRows
+from llm2comp.training.batches import MixedRows, Rows, RunRows
 from llm2comp.training.fresh_layers import restart_encoder
 from llm2comp.training.loop import train_in_float32, training_mode
 from llm2comp.training.memory import BatchMemory, fit, step_memory
@@ -37,13 +37,13 @@ from llm2comp.training.objectives import cross_entropy, distillation
 from llm2comp.training.question_rows import QuestionRows
 from llm2comp.training.run_rows import check_rows
 from llm2comp.training.settings import CompressionSettings, Objective
-from llm2comp.training.splits import Splits, question_count, read_splits
+from llm2comp.training.splits import question_count, read_splits
 from llm2comp.training.token_trainer import Batch, TextLoss, TokenTrainer, concatenate, token_arguments
 
 __all__ = ["ContextGain", "batch_memory", "compression_loss", "context_gain", "train_compression"]
 
 _Tokens = Sequence[Sequence[int]]
-_MEASURED_TEXTS = 256
+_MEASURED_ROWS = 256
 
 
 def train_compression(
@@ -71,6 +71,13 @@ def train_compression(
             f"max_tokens {settings.max_tokens} and {model.memory_tokens} memory tokens exceed the model's max_length "
             f"{encoder.max_seq_length}"
         )
+    positions, longest = encoder.backbone.max_positions, _longest_input(settings, model.memory_tokens)
+    if positions is not None and longest > positions:
+        raise SettingsError(
+            f"with context_parts {settings.context_parts} of {model.memory_tokens} memory tokens each the language "
+            f"model would read up to {longest} tokens, its longest input is {positions}; lower context_parts or "
+            "max_tokens"
+        )
     arguments = token_arguments(settings, output)
     if not encoder.backbone.has_adapter:
         encoder.backbone.keep_frozen_copy()
@@ -79,19 +86,22 @@ def train_compression(
     train_in_float32(model)
     encoder.backbone.check_head()
     texts, heldout = read_splits(encoder, settings)
-    rows: Splits | ConcatDataset[dict[str, Any]] = texts
+    count, asked = settings.steps * settings.batch_size, question_count(settings)
+    questions = QuestionRows(encoder, settings, limit=asked) if settings.questions else None
+    rows: Dataset[dict[str, Any]] = RunRows(texts, length=count - asked, seed=settings.seed)
     sets = {"texts": texts.row_set}
-    if settings.questions:
-        questions = QuestionRows(encoder, settings, limit=question_count(settings))
-        rows, sets["questions"] = ConcatDataset([texts, questions]), questions.row_set
+    if questions is not None:
+        turns = RunRows(questions, length=asked, seed=settings.seed)
+        rows, sets["questions"] = MixedRows(rows, turns, share=settings.question_share), questions.row_set
     check_rows(output, sets, settings.steps)
-    settings = fit(settings, batch_memory(encoder, settings, texts, bfloat16=arguments.bf16))
+    measured = (texts, questions or ())
+    settings = fit(settings, batch_memory(encoder, settings, measured, bfloat16=arguments.bf16))
     with training_mode(model, settings):
         TokenTrainer(
             settings,
             _CompressionLoss(encoder, settings),
             args=arguments,
-            train_dataset=RunRows(rows, length=settings.steps * settings.batch_size, seed=settings.seed),
+            train_dataset=rows,
             eval_dataset=heldout,
             callbacks=list(callbacks),
             measure=lambda trainer: _measure_gain(encoder, trainer.eval_dataset),
@@ -101,10 +111,10 @@ def train_compression(
 
 
 def batch_memory(
-    encoder: MemoryEncoder, settings: CompressionSettings, texts: Splits, *, bfloat16: bool
+    encoder: MemoryEncoder, settings: CompressionSettings, sets: Sequence[Rows], *, bfloat16: bool
 ) -> BatchMemory:
-    """What the memory of this stage's updates depends on; measured on the longest of some texts."""
-    rows = [texts[row] for row in range(min(len(texts), _MEASURED_TEXTS))]
+    """What the memory of this stage's updates depends on; measured on the longest of some rows of each data set."""
+    rows = [data[row] for data in sets for row in range(min(len(data), _MEASURED_ROWS))]
     longest = max(rows, key=lambda row: len(row["context"]) + len(row["continuation"]))
     tokens = len(longest["context"]) + len(longest["continuation"])
     loss = _CompressionLoss(encoder, settings)
@@ -196,9 +206,23 @@ def _parts(context: Sequence[int], most: int) -> list[list[int]]:
     Their number follows from the context's length. Cuts are drawn uniformly, so every number is as frequent.
     """
     beginning, *tokens = context
-    count = 1 + len(context) % most
+    count = _count_parts(len(context), most)
     ends = [len(tokens) * part // count for part in range(count + 1)]
     return [[beginning, *tokens[begin:end]] for begin, end in pairwise(ends)]
+
+
+def _count_parts(length: int, most: int) -> int:
+    """Number of parts of a context of so many tokens."""
+    return 1 + length % most
+
+
+def _longest_input(settings: CompressionSettings, memory_tokens: int) -> int:
+    """Most tokens that the reader gets of a text: a beginning, the memory tokens of its parts, and what follows."""
+    most, longest = settings.context_parts, settings.max_tokens
+    if settings.objective == "reconstruction":
+        return most * memory_tokens + longest
+    contexts = range(settings.margin, longest - settings.margin + 1)
+    return 1 + max(_count_parts(length, most) * memory_tokens + longest - length for length in contexts)
 
 
 def _memories(encoder: MemoryEncoder, texts: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llm2comp.model import LLM2Comp
+from llm2comp.training.batches import share_of_rows
 from llm2comp.training.compression import train_compression
 from llm2comp.training.contrastive import train_contrastive
 from llm2comp.training.metrics import read_metrics
@@ -65,6 +66,8 @@ def small(settings: _Settings, rows: int) -> _Settings:
         changes |= {"micro_batch": settings.micro_batch and min(rows, int(settings.micro_batch)), "heldout_rows": 0}
     elif isinstance(settings, CompressionSettings):
         changes |= {"heldout": None}
+        if not share_of_rows(UPDATES * rows, settings.question_share):
+            changes |= {"questions": ()}
     return replace(settings, **changes)
 
 

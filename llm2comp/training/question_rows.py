@@ -6,6 +6,7 @@ passage. Files are JSON lines with a question, the passage and the answer; those
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
@@ -27,6 +28,7 @@ QUESTION_TEMPLATE = "\n\nQuestion: {question}\nAnswer:"
 
 _FIELDS = {"question": ("question", "query"), "context": ("context", "passage", "positive"), "answer": ("answer",)}
 _PER_BLOCK = 256
+_SHORT, _LONG, _CUT = "short", "long", "cut"
 _logger = logging.getLogger(__name__)
 
 
@@ -75,17 +77,17 @@ class QuestionRows(Dataset[dict[str, Any]]):
 
     Raises:
         CorpusError: If a file cannot be read.
-        SettingsError: If a row lacks a field, or no row is short enough.
+        SettingsError: If a row lacks a field, there is no row, or none leaves its passage enough tokens.
     """
 
     def __init__(self, encoder: MemoryEncoder, settings: CompressionSettings, *, limit: int) -> None:
-        self._rows = list(islice(_tokenized(encoder, settings), limit))
+        counts: Counter[str] = Counter()
+        self._rows = list(islice(_tokenized(encoder, settings, counts), limit))
+        files = ", ".join(settings.questions)
         if not self._rows:
-            raise SettingsError(
-                f"no question in {', '.join(settings.questions)} leaves {settings.margin} tokens to its passage "
-                f"(max_tokens {settings.max_tokens}); raise max_tokens"
-            )
-        _logger.info("%s: %s questions", ", ".join(settings.questions), f"{len(self._rows):,}")
+            reasons = "; ".join(_left_out(settings, counts)) or "the files are empty"
+            raise SettingsError(f"{files}: no question to train on: {reasons}")
+        _logger.info("%s", "; ".join([f"{files}: {len(self._rows):,} questions", *_left_out(settings, counts)]))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -105,13 +107,31 @@ class QuestionRows(Dataset[dict[str, Any]]):
         return digest.hexdigest()
 
 
-def _tokenized(encoder: MemoryEncoder, settings: CompressionSettings) -> Iterator[dict[str, Any]]:
+def _left_out(settings: CompressionSettings, counts: Counter[str]) -> Iterator[str]:
+    """Why questions are not used, or not as they are."""
+    if number := counts[_SHORT]:
+        yield f"passages of fewer than {settings.margin} tokens, left out (margin): {number:,}"
+    if number := counts[_LONG]:
+        yield (
+            f"question and answer leave the passage fewer than {settings.margin} tokens, left out (max_tokens "
+            f"{settings.max_tokens}): {number:,}"
+        )
+    if number := counts[_CUT]:
+        yield f"passages cut, with question and answer {settings.max_tokens} tokens (max_tokens): {number:,}"
+
+
+def _tokenized(encoder: MemoryEncoder, settings: CompressionSettings, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     rows = read_question_files(settings.questions)
     while block := list(islice(rows, _PER_BLOCK)):
         asked = [f"{QUESTION_TEMPLATE.replace('{question}', row.question)} {row.answer}" for row in block]
         ids = encoder.whole_ids([*(row.context for row in block), *asked])
         for row, context, continuation in zip(block, ids[: len(block)], ids[len(block) :], strict=True):
             room = settings.max_tokens - len(continuation)
-            before = [encoder.beginning, *context][:room] if room > 0 else []
-            if len(before) >= settings.margin:
-                yield {"id": row.id, "context": before, "continuation": continuation}
+            before = [encoder.beginning, *context]
+            if len(before) < settings.margin:
+                counts[_SHORT] += 1
+            elif room < settings.margin:
+                counts[_LONG] += 1
+            else:
+                counts[_CUT] += len(before) > room
+                yield {"id": row.id, "context": before[:room], "continuation": continuation}

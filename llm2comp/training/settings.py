@@ -299,6 +299,11 @@ class CompressionSettings(StageSettings):
             yield f"max_tokens {self.max_tokens} leaves no room for a split with margin {self.margin} on both sides"
         if not 0 < self.question_share < 1:
             yield f"question_share is {self.question_share}; it must be above 0 and below 1"
+        if self.questions and self.steps * self.batch_size * self.question_share < 0.5:
+            yield (
+                f"question_share {self.question_share} of {self.steps * self.batch_size} rows (steps x batch_size) is "
+                "not one question; raise it"
+            )
         if self.questions and self.objective == "reconstruction":
             yield "questions go with the objectives distillation and continuation, not with reconstruction"
         if self.context_parts > 1 and self.context_parts >= self.margin:

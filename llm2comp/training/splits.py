@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from llm2comp.corpus.documents import Document
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import SettingsError
-from llm2comp.training.batches import HELDOUT_ROWS, enough_rows
+from llm2comp.training.batches import HELDOUT_ROWS, enough_rows, share_of_rows
 from llm2comp.training.run_rows import RowSet
 from llm2comp.training.settings import CompressionSettings
 from llm2comp.training.sources import training_documents
@@ -159,7 +159,7 @@ class Splits(Dataset[dict[str, Any]]):
 
 def question_count(settings: CompressionSettings) -> int:
     """Number of rows of a run that are questions."""
-    return round(settings.steps * settings.batch_size * settings.question_share) if settings.questions else 0
+    return share_of_rows(settings.steps * settings.batch_size, settings.question_share) if settings.questions else 0
 
 
 def read_splits(encoder: MemoryEncoder, settings: CompressionSettings) -> tuple[Splits, Splits | None]:

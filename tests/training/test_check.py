@@ -1,5 +1,6 @@
 """`--check`: mistakes that only the data show, and time and memory, without training."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,42 @@ def test_a_stage_of_texts(corpus: Path, tmp_path: Path) -> None:
     assert estimate.total_seconds == pytest.approx(500 * estimate.seconds)
     assert 0 < estimate.memory < estimate.available
     assert sorted(tmp_path.iterdir()) == before, "nothing is left behind"
+
+
+def _write_questions(path: Path, count: int, words: int) -> str:
+    rows = ({"question": f"What is {n}?", "context": text(n, words), "answer": f"number {n}"} for n in range(count))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(path)
+
+
+def test_questions_count_in_rows_tokens_and_memory(tmp_path: Path) -> None:
+    """Passages fill the longest length, texts do not: tokens are the mean of both, the memory is that of passages."""
+    corpus = write_corpus(tmp_path / "short.jsonl", [text(number, 14) for number in range(30)])
+    fields: dict[str, Any] = {"steps": 50, "batch_size": 8, "max_tokens": 80, "margin": 5}
+    texts = estimate_stage("compression", small_model(), compression(corpus, **fields))
+    fields |= {"questions": (_write_questions(tmp_path / "q.jsonl", 20, 90),), "question_share": 0.25}
+    mixed = estimate_stage("compression", small_model(), compression(corpus, **fields))
+    assert mixed.rows == texts.rows + 20
+    assert mixed.notes[0] == "100 rows are questions: 5 passes over 20"
+    assert mixed.tokens == pytest.approx(0.75 * texts.tokens + 0.25 * 8 * 80)
+    assert mixed.memory > texts.memory
+
+
+def test_mistakes_in_questions_are_found_before_a_model_is_loaded(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"question": "q", "context": "c"}\n')
+    stage = {"corpora": [str(corpus)], "questions": [str(questions)], "min_characters": 100, "steps": 5}
+    file = tmp_path / "r.yaml"
+    model = {"backbone": str(BACKBONE), "max_length": 64, "memory_tokens": 8}
+    file.write_text(yaml.safe_dump({"name": "mine", "about": "", "model": model, "compression": stage}))
+    monkeypatch.setattr(check, "first_model", lambda *_: pytest.fail("a model is loaded"))
+    with pytest.raises(SettingsError, match=r"compression: .*q\.jsonl:1: no answer"):
+        list(estimate_recipe(read_recipe(file)))
+    questions.write_text("")
+    with pytest.raises(SettingsError, match=r"q\.jsonl: no question to train on: the files are empty"):
+        list(estimate_recipe(read_recipe(file)))
 
 
 def test_the_time_of_an_update_is_that_of_its_rows(tmp_path: Path) -> None:

@@ -346,6 +346,11 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: If its hidden states, vocabulary, positions or attention layout differ from this one's.
         """
+        self.check_reader(reader)
+        self._frozen = [reader._reader(reader.language_model.device).eval().requires_grad_(False)]
+
+    def check_reader(self, reader: "Backbone") -> None:
+        """As `read_with`, without making it the reader; a whole one's vocabulary is trimmed."""
         kept = self.kept_tokens
         if kept is not None and reader.kept_tokens is None and int(kept[-1]) < reader.vocabulary_size > len(kept):
             reader.trim_vocabulary(kept.tolist())
@@ -357,7 +362,6 @@ class Backbone(nn.Module):
                     f"the reader's {name} is {theirs}, the encoder's {ours}: give the language model that the encoder "
                     "was trained from"
                 )
-        self._frozen = [reader._reader(reader.language_model.device).eval().requires_grad_(False)]
 
     def set_attention_dropout(self, share: float) -> None:
         """Drops a share of the attention weights when the encoder is trained; teacher and reader stay exact.

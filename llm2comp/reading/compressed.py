@@ -52,8 +52,8 @@ class CompressedReader:
         stop: Texts at which an answer ends; empty: at the end-of-sequence token only.
 
     Raises:
-        SettingsError: If no language model reads the model's memory tokens (see `load`), or the template lacks
-            `{question}`.
+        SettingsError: If no language model reads the model's memory tokens (see `load`), the template lacks
+            `{question}`, or `stop` is a single text or has an empty one.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class CompressedReader:
     ) -> None:
         if "{question}" not in template:
             raise SettingsError(f"the template {template!r} lacks {{question}}, where the question goes")
+        if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
+            raise SettingsError(f"stop is {stop!r}; give a list of texts that are not empty, or an empty list")
         if max_new_tokens < 1:
             raise SettingsError(f"max_new_tokens is {max_new_tokens}; give at least 1")
         self.model = check_reader(model).eval()
@@ -95,8 +97,12 @@ class CompressedReader:
         return self.model.memory_tokens
 
     def compress(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Memory tokens of texts, (texts, k, hidden), float32; they can be kept, and read with any question."""
-        memories: NDArray[np.float32] = self.model.encode_memory(list(texts))
+        """Memory tokens of texts, (texts, k, hidden), float32; they can be kept, and read with any question.
+
+        Raises:
+            SettingsError: If `texts` is a single text, or not a list of texts.
+        """
+        memories: NDArray[np.float32] = self.model.encode_memory(_check_texts(texts))
         return memories
 
     def answer(self, question: str, documents: Documents, *, compressed: bool = True) -> Answer:
@@ -108,10 +114,11 @@ class CompressedReader:
             compressed: False gives the reader the texts themselves, to compare.
 
         Raises:
-            SettingsError: If the memory tokens are of another number or width than the model's, or the input is longer
-                than the reader's longest.
+            SettingsError: If the question is empty, the documents are neither a list of texts nor one array, the memory
+                tokens are not finite or of another number or width than the model's, or the input with the longest
+                answer is longer than the reader's longest.
         """
-        before = self._beginning(documents, question, compressed=compressed)
+        before = self._beginning(documents, question, self.max_new_tokens, compressed=compressed)
         tokens = self._generate(before)
         text = self.model.encoder.tokenizer.decode(tokens, skip_special_tokens=True)
         return Answer(_until(str(text).lstrip(), self.stop).strip(), len(before))
@@ -133,16 +140,21 @@ class CompressedReader:
             compressed: As in `answer`.
 
         Raises:
-            SettingsError: As `answer`, or an answer is empty.
+            SettingsError: As `answer`; or an answer is empty, or there are not as many of each.
         """
+        if len({len(questions), len(documents), len(answers)}) > 1 or isinstance(questions, str):
+            raise SettingsError(
+                f"{len(questions)} questions, {len(documents)} lists of documents and {len(answers)} answers: give "
+                "lists with one of each"
+            )
         encoder = self.model.encoder
-        beginnings = [
-            self._beginning(each, question, compressed=compressed)
-            for question, each in zip(questions, documents, strict=True)
-        ]
+        if wrong := [n for n, answer in enumerate(answers) if not isinstance(answer, str) or not answer.strip()]:
+            raise SettingsError(f"answer {wrong[0]} is {answers[wrong[0]]!r:.60}; give a text that is not empty")
         targets = [self._ids(f" {answer.strip()}") for answer in answers]
-        if empty := [number for number, answer in enumerate(answers) if not answer.strip()]:
-            raise SettingsError(f"answer {empty[0]} is empty")
+        beginnings = [
+            self._beginning(each, question, len(target), compressed=compressed)
+            for question, each, target in zip(questions, documents, targets, strict=True)
+        ]
         states = read_after(encoder, beginnings, targets)
         return np.array([-loss_of(encoder, rows, tokens) for rows, tokens in zip(states, targets, strict=True)])
 
@@ -166,8 +178,10 @@ class CompressedReader:
         tokens: list[int] = written[0].tolist()
         return tokens
 
-    def _beginning(self, documents: Documents, question: str, *, compressed: bool) -> Tensor:
-        """Input embeddings of the reader up to the answer, (tokens, hidden)."""
+    def _beginning(self, documents: Documents, question: str, answer_tokens: int, *, compressed: bool) -> Tensor:
+        """Input embeddings of the reader up to an answer of at most so many tokens, (tokens, hidden)."""
+        if not isinstance(question, str) or not question.strip():
+            raise SettingsError(f"the question is {question!r:.60}; give a text that is not empty")
         encoder = self.model.encoder
         backbone, device = encoder.backbone, encoder.memory.device
         first = backbone.embed_frozen(torch.tensor([encoder.beginning], device=device))
@@ -175,16 +189,14 @@ class CompressedReader:
         parts = [first, *self._context(documents, first, compressed=compressed), asked]
         before = torch.cat(parts)
         longest = backbone.max_positions
-        if longest is not None and len(before) + self.max_new_tokens > longest:
+        if longest is not None and len(before) + answer_tokens > longest:
             raise SettingsError(
-                f"the reader's input has {len(before)} tokens and the answer up to {self.max_new_tokens}; its longest "
-                f"input is {longest}: give fewer documents"
+                f"the reader's input has {len(before)} tokens and the answer up to {answer_tokens}; its longest "
+                f"input is {longest}: give fewer documents or a shorter answer"
             )
         return before
 
     def _context(self, documents: Documents, like: Tensor, *, compressed: bool) -> list[Tensor]:
-        if len(documents) == 0:
-            return []
         if isinstance(documents, np.ndarray):
             expected = (self.memory_tokens, like.shape[1])
             if documents.shape[1:] != expected:
@@ -192,12 +204,16 @@ class CompressedReader:
                     f"memory tokens of shape {documents.shape}; this model makes {expected[0]} of {expected[1]} numbers"
                     " for each document: compress the texts with it"
                 )
-            return list(torch.from_numpy(documents).to(like.device, like.dtype))
-        if isinstance(documents, str):
-            raise SettingsError("documents is one text; give a list of texts")
+            numbers = np.array(documents, np.float32)  # a copy: those of a mapped file are not writable
+            if not np.isfinite(numbers).all():
+                raise SettingsError("memory tokens are not finite: compress the texts again")
+            return list(torch.from_numpy(numbers).to(like.device, like.dtype))
+        texts = _check_texts(documents)
+        if not texts:
+            return []
         if compressed:
-            return self._context(self.compress(documents), like, compressed=True)
-        return [self._embedded("\n\n".join(documents), like.device)]
+            return self._context(self.compress(texts), like, compressed=True)
+        return [self._embedded("\n\n".join(texts), like.device)]
 
     def _embedded(self, text: str, device: torch.device) -> Tensor:
         tokens = torch.tensor(self._ids(text), dtype=torch.long, device=device)
@@ -206,6 +222,23 @@ class CompressedReader:
     def _ids(self, text: str) -> list[int]:
         """Token ids without a beginning token; strings of special tokens are text."""
         return self.model.encoder.whole_ids([text])[0]
+
+
+def _check_texts(documents: object) -> list[str]:
+    """The documents, which are a list of texts.
+
+    Raises:
+        SettingsError: They are not; it says what they are.
+    """
+    if isinstance(documents, Sequence) and not isinstance(documents, str):
+        wrong = [(place, each) for place, each in enumerate(documents) if not isinstance(each, str)]
+        if not wrong:
+            return list(documents)
+        (place, each), *_ = wrong
+        what = f"document {place} is {type(each).__name__}"
+    else:
+        what = "documents is one text" if isinstance(documents, str) else f"documents is {type(documents).__name__}"
+    raise SettingsError(f"{what}; give a list of texts, or one array (documents, k, width) of memory tokens")
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

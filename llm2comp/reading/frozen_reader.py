@@ -50,7 +50,7 @@ def set_reader(model: LLM2Comp, name: str) -> None:
     """
     encoder = model.encoder
     reader = Backbone.load(name, dtype=encoder.backbone.dtype, attention=encoder.backbone.attention)
-    encoder.backbone.read_with(reader)
+    encoder.backbone.check_reader(reader)
     tokenizer = load_tokenizer(find_source(name))
     kept = encoder.backbone.kept_tokens
     if kept is not None and len(tokenizer) > len(kept):
@@ -60,6 +60,7 @@ def set_reader(model: LLM2Comp, name: str) -> None:
             f"the reader {name} has another vocabulary than the encoder: give the language model that the encoder was "
             "trained from"
         )
+    encoder.backbone.read_with(reader)
 
 
 def check_reader(model: object, name: str | None = None) -> LLM2Comp:

@@ -1,6 +1,9 @@
 """Fidelity against full passes of the transformers model, one text at a time, and its errors."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +155,21 @@ class TestReader:
     def test_one_that_does_not_fit_is_named(self, make_model: Callable[..., LLM2Comp]) -> None:
         with pytest.raises(BackboneError, match="the reader's width is 256, the encoder's 64: give the"):
             set_reader(make_model(), str(bundled_folder("llm2comp-tiny") / "backbone"))
+
+    def test_one_of_another_vocabulary_does_not_become_the_reader(
+        self, make_model: Callable[..., LLM2Comp], tmp_path: Path
+    ) -> None:
+        shutil.copytree(BACKBONE, tmp_path / "other")
+        file = tmp_path / "other" / "tokenizer.json"
+        content = json.loads(file.read_text())
+        words = content["model"]["vocab"]
+        one, other = sorted(words)[-2:]
+        words[one], words[other] = words[other], words[one]
+        file.write_text(json.dumps(content))
+        model = make_model()
+        with pytest.raises(SettingsError, match="has another vocabulary than the encoder"):
+            set_reader(model, str(tmp_path / "other"))
+        assert not model.encoder.backbone.has_other_reader
 
 
 class TestMistakes:

@@ -1,6 +1,7 @@
 """Reading memory tokens in place of texts, against the language model run plainly by transformers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,12 +125,61 @@ def test_mistakes(model: LLM2Comp) -> None:
         reader.answer(QUESTION, "a text")
     with pytest.raises(SettingsError, match=r"input has \d+ tokens .* give fewer documents"):
         reader.answer(QUESTION, ["word " * 3000], compressed=False)
-    with pytest.raises(SettingsError, match="answer 1 is empty"):
+    with pytest.raises(SettingsError, match="answer 1 is ' '; give a text that is not empty"):
         reader.log_likelihoods([QUESTION] * 2, [[], []], ["yes", " "])
+    with pytest.raises(SettingsError, match="2 questions, 1 lists of documents and 2 answers"):
+        reader.log_likelihoods([QUESTION] * 2, [[]], ["yes", "no"])
+    with pytest.raises(SettingsError, match="give lists with one of each"):
+        reader.log_likelihoods("a?", [[], []], ["yes", "no"])
+    with pytest.raises(SettingsError, match=r"the answer up to \d+; .* a shorter answer"):
+        reader.log_likelihoods([QUESTION], [[]], ["yes " * 3000])
     with pytest.raises(SettingsError, match=r"lacks \{question\}"):
         CompressedReader(model, template="Answer:")
     with pytest.raises(SettingsError, match="max_new_tokens is 0"):
         CompressedReader(model, max_new_tokens=0)
+    for stop in ("\n", [""], [3]):
+        with pytest.raises(SettingsError, match=r"stop is .*; give a list of texts that are not empty"):
+            CompressedReader(model, stop=stop)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("documents", "what"),
+    [
+        ("", "documents is one text"),
+        (None, "documents is NoneType"),
+        ((each for each in ["a"]), "documents is generator"),
+        (["a", None], "document 1 is NoneType"),
+        ([np.zeros((2, 64), np.float32)], "document 0 is ndarray"),
+    ],
+)
+@pytest.mark.parametrize("compressed", [True, False])
+def test_what_is_no_list_of_texts_is_named(model: LLM2Comp, documents: Any, what: str, compressed: bool) -> None:
+    with pytest.raises(SettingsError, match=f"^{what}; give a list of texts, or one array"):
+        CompressedReader(model).answer(QUESTION, documents, compressed=compressed)
+
+
+def test_one_text_is_not_compressed_letter_by_letter(model: LLM2Comp) -> None:
+    with pytest.raises(SettingsError, match="documents is one text"):
+        CompressedReader(model).compress("a text")
+
+
+@pytest.mark.parametrize("question", ["", " ", None])
+def test_an_empty_question_is_refused(model: LLM2Comp, question: Any) -> None:
+    with pytest.raises(SettingsError, match="the question is"):
+        CompressedReader(model).answer(question, [])
+
+
+def test_memory_tokens_that_are_not_finite_are_refused(model: LLM2Comp) -> None:
+    with pytest.raises(SettingsError, match="memory tokens are not finite"):
+        CompressedReader(model).answer(QUESTION, np.full((1, 2, 64), np.nan, np.float32))
+
+
+def test_memory_tokens_may_lie_in_a_mapped_file(model: LLM2Comp, tmp_path: Path) -> None:
+    reader = CompressedReader(model, max_new_tokens=3)
+    memories = reader.compress([text(1, 20)])
+    np.save(tmp_path / "memories.npy", memories)
+    mapped = np.load(tmp_path / "memories.npy", mmap_mode="r")
+    assert reader.answer(QUESTION, mapped) == reader.answer(QUESTION, memories)  # warnings are errors
 
 
 def test_a_model_without_its_language_model_is_refused() -> None:

@@ -58,10 +58,8 @@ def evaluate_index_command(
     details = result.details
     asked = f"{details['queries']:,} question{'s' * (details['queries'] != 1)}"
     spent = f"{format_ms(details['ms_per_query'])} each for {details['ms_contain']}"
-    print(
-        f"{mode}: {asked}, {spent}; loading the model is not counted",
-        file=sys.stderr,
-    )
+    ordered = f", the first {details['candidates']:,} ordered by MaxSim" if rescore else ""
+    print(f"{mode}{ordered}: {asked}, {spent}; loading the model is not counted", file=sys.stderr)
     if run_out:
         write_run(run_out, result.run, tag="llm2comp")
 

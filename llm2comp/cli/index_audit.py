@@ -1,6 +1,7 @@
 """`llm2comp index audit`: how much of the texts of an index a language model can read from their memories."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,21 +60,21 @@ def audit(
     """
     from llm2comp.optional import check_matplotlib
     from llm2comp_indexes import AuditSettings, audit_index
-    from llm2comp_indexes.audit.report import audit_json, format_audit, make_folder, write_audit
+    from llm2comp_indexes.audit.report import audit_json, format_audit, output_folder, write_audit
 
     if out is not None:
         check_matplotlib()
-        make_folder(out)
     with wrong_usage():
         settings = AuditSettings(
             sample=None if all_rows else sample, seed=seed, measure=measure, reader=reader, max_tokens=max_tokens
         )
     keep_freed_memory()
-    with Progress("reading") as progress:
-        done = audit_index(folder, settings, model=model, device=device, progress=progress.phase)
-    if as_json:
-        print_json(audit_json(done, lowest=lowest))
-    else:
-        print(format_audit(done, lowest=lowest, printable=printable))
-    for file in write_audit(done, out, lowest=lowest) if out is not None else []:
-        print(file, file=sys.stderr)
+    with output_folder(out) if out is not None else nullcontext():
+        with Progress("reading") as progress:
+            done = audit_index(folder, settings, model=model, device=device, progress=progress.phase)
+        if as_json:
+            print_json(audit_json(done, lowest=lowest))
+        else:
+            print(format_audit(done, lowest=lowest, printable=printable))
+        for file in write_audit(done, out, lowest=lowest) if out is not None else []:
+            print(file, file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm2comp.cli.progress import Progress
-from llm2comp.errors import IndexFolderError
+from llm2comp.errors import IndexFolderError, quote_path
 
 if TYPE_CHECKING:
     from llm2comp_indexes.format.manifest import Manifest
@@ -28,8 +28,8 @@ def draw_recall(
 
     if report is None or segment is None:
         raise IndexFolderError(
-            f"{folder}: nothing was measured that could be drawn; llm2comp index merge measures, if the index holds "
-            "documents"
+            f"{folder}: nothing was measured that could be drawn; `llm2comp index merge {quote_path(folder)}` "
+            "measures, if the index holds documents"
         )
     plot_curve(report, png)  # fails where nothing can be drawn or written, before the trials
     if report.type == "Flat" and (alternatives := _try_alternatives(folder, manifest, segment, report)):

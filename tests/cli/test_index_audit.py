@@ -31,6 +31,35 @@ def test_a_sample_is_shown_and_written(llm2comp_command: Command, index: Path, t
     assert len((out / "fidelity.tsv").read_text().splitlines()) == 5
 
 
+@pytest.mark.parametrize("existing", [True, False])
+def test_after_an_error_no_folder_is_left(llm2comp_command: Command, tmp_path: Path, existing: bool) -> None:
+    if existing:
+        (tmp_path / "out").mkdir()
+    done = llm2comp_command("index", "audit", tmp_path / "nowhere", "-o", tmp_path / "out" / "here")
+    assert done.code == 1
+    assert "no such index folder" in done.err
+    assert (tmp_path / "out").exists() == existing
+    assert not (tmp_path / "out" / "here").exists()
+
+
+def test_a_folder_without_permission_is_told_before_the_audit(
+    llm2comp_command: Command, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("llm2comp_indexes.audit.report.TemporaryFile", refuse)  # the superuser may write anywhere
+    monkeypatch.setattr("llm2comp_indexes.audit_index", lambda *_, **__: pytest.fail("the audit began"))
+    done = llm2comp_command("index", "audit", index, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert (
+        done.err
+        == f"llm2comp: error: {tmp_path / 'out'}: cannot be written to (Permission denied); give another with -o\n"
+    )
+
+
 def test_as_json(llm2comp_command: Command, index: Path) -> None:
     done = llm2comp_command("index", "audit", index, "--all", "--json", "--device", "cpu", "--max-tokens", 10)
     assert done.code == 0, done.err

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,10 @@ def test_an_index_without(tmp_path: Path, corpus: Path, llm2comp_command: Comman
     done = llm2comp_command("search", tmp_path / "idx", QUESTION, "--rescore", "maxsim")
     assert done.code == 1
     assert done.err.startswith("llm2comp: ")
-    assert "holds no vectors of memory tokens" in done.err
+    [advice] = re.findall("holds no vectors of memory tokens .*? `llm2comp (.*?)`", done.err)
     assert done.err.count("\n") == 1
+    assert llm2comp_command(*shlex.split(advice)).code == 0
+    assert llm2comp_command("search", tmp_path / "idx", QUESTION, "--rescore", "maxsim").code == 0
 
 
 @pytest.fixture

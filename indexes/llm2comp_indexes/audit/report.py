@@ -4,17 +4,20 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from llm2comp.atomic import write_output
 from llm2comp.errors import LLM2CompError
 from llm2comp_indexes.audit.histogram import Bin, format_bins, make_bins, plot_bins
 from llm2comp_indexes.audit.run import Audit, AuditedRow
+from llm2comp_indexes.format.commits import made_folder
 
-__all__ = ["audit_json", "format_audit", "make_folder", "write_audit"]
+__all__ = ["audit_json", "format_audit", "output_folder", "write_audit"]
 
 _SHOWN = 60
 _FILES = ("audit.json", "fidelity.tsv", "histogram.png")
@@ -102,16 +105,22 @@ def _bin_json(one: Bin) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in one._asdict().items()}
 
 
-def make_folder(folder: Path) -> None:
-    """Creates the folder of the files, before the audit, which takes long.
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """The folder of the files, made before the audit, which takes long; gone again if nothing was written.
 
     Raises:
-        LLM2CompError: It cannot be created.
+        LLM2CompError: It cannot be made, or no file can be written there.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LLM2CompError(f"{folder}: cannot be created ({error.strerror}); give another folder with -o") from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(folder))
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            what = "written to" if folder.is_dir() else "created"
+            raise LLM2CompError(f"{folder}: cannot be {what} ({error.strerror}); give another with -o") from error
+        yield
 
 
 def write_audit(audit: Audit, folder: Path, *, lowest: int) -> list[Path]:
@@ -121,6 +130,7 @@ def write_audit(audit: Audit, folder: Path, *, lowest: int) -> list[Path]:
     write_output(numbers, [json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), "\n"])
     write_output(lines, [_tab_separated(audit)])
     if not audit.shares or audit.summary.quartiles is None:
+        picture.unlink(missing_ok=True)  # of an earlier audit
         return [numbers, lines]
     title = f"{audit.settings.measure.capitalize()} of {audit.summary.texts:,} rows"
     plot_bins(make_bins(audit.shares), picture, title=title, median=audit.summary.quartiles[1])

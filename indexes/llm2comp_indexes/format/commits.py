@@ -42,7 +42,16 @@ from llm2comp_indexes.format.segment_writer import (
     new_segment_folder,
 )
 
-__all__ = ["Change", "change_index", "check_output", "create_index", "versions", "with_deleted", "with_origins"]
+__all__ = [
+    "Change",
+    "change_index",
+    "check_output",
+    "create_index",
+    "made_folder",
+    "versions",
+    "with_deleted",
+    "with_origins",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -205,7 +214,7 @@ def create_index(output: Path, *, overwrite: bool) -> Iterator[Change]:
         IndexFolderError: `check_output` raises it, another process writes there, or the disk is full.
     """
     check_output(output, overwrite=overwrite)
-    with _explained(output), _made_folder(output), sole_writer(output):
+    with _explained(output), made_folder(output), sole_writer(output):
         check_output(output, overwrite=overwrite)  # once more, now that no other process can write
         change = Change(output, read_manifest(output) if (output / MANIFEST).exists() else None)
         try:
@@ -217,7 +226,7 @@ def create_index(output: Path, *, overwrite: bool) -> Iterator[Change]:
 
 
 @contextmanager
-def _made_folder(folder: Path) -> Iterator[None]:
+def made_folder(folder: Path) -> Iterator[None]:
     """Makes the folder and its missing parents; those that are empty at the end are removed."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

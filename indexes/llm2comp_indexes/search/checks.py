@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import llm2comp
-from llm2comp.errors import IndexFolderError, SettingsError, one_line
+from llm2comp.errors import IndexFolderError, SettingsError, one_line, quote_path
 from llm2comp_indexes.encoder import Encoder, count_memory_tokens
 from llm2comp_indexes.format.manifest import Manifest
 
@@ -32,13 +32,14 @@ def check_model(encoder: Encoder, manifest: Manifest, folder: Path) -> Encoder:
     if manifest.dimension not in (0, dimension):
         raise IndexFolderError(
             f"{folder}: holds vectors of dimension {manifest.dimension}, the model gives {dimension}; name the model "
-            "it was built with (--model), or go over to this one: llm2comp index rebuild"
+            "it was built with (--model), or go over to this one: llm2comp index rebuild "
+            f"{quote_path(folder)} --model MODEL"
         )
     if expected and actual != expected:
         raise IndexFolderError(
             f"{folder}: built with {manifest.model or 'another model'} (fingerprint {expected[:12]}), not with this "
             f"model (fingerprint {actual[:12]}); name the one it was built with (--model), or build the index again: "
-            "llm2comp index rebuild"
+            f"llm2comp index rebuild {quote_path(folder)} --model MODEL"
         )
     return encoder
 
@@ -52,7 +53,7 @@ def check_memory(manifest: Manifest, folder: Path, encoder: Encoder | None = Non
     if manifest.options.memory_vectors is None:
         raise SettingsError(
             f"{folder}: holds no vectors of memory tokens to rescore by; store them with `llm2comp index rebuild "
-            "--memory-vectors int8`, or build with --memory-vectors int8"
+            f"{quote_path(folder)} --memory-vectors int8`, or build with --memory-vectors int8"
         )
     if encoder is not None and (tokens := count_memory_tokens(encoder)) != manifest.memory_tokens:
         raise SettingsError(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.encoder_options import EncoderOptions
-from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
+from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError, quote_path
 from llm2comp_indexes.encoder import (
     Encoder,
     RowVectors,
@@ -451,9 +451,8 @@ class Index:
     def _check_lexical(self) -> None:
         if not self.manifest.options.hybrid or not all(segment.lexical for segment in self.segments):
             raise SettingsError(
-                f"{self.folder}: holds no BM25 index; add one with `llm2comp index merge --hybrid`, build with "
-                "--hybrid (IndexOptions(hybrid=True)), "
-                "or search with mode dense"
+                f"{self.folder}: holds no BM25 index; add one with `llm2comp index merge {quote_path(self.folder)} "
+                "--hybrid`, build with --hybrid (IndexOptions(hybrid=True)), or search with mode dense"
             )
 
     def _hits(self, scores: list[float], rows: list[int], k: int, grouped: bool) -> list[Hit]:

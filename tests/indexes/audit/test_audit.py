@@ -127,7 +127,7 @@ class TestMistakes:
 
 class TestFiles:
     def test_what_is_printed_and_written(self, index: Path, model: LLM2Comp, tmp_path: Path) -> None:
-        from llm2comp_indexes.audit.report import format_audit, make_folder, write_audit
+        from llm2comp_indexes.audit.report import format_audit, output_folder, write_audit
 
         audit = audit_index(index, AuditSettings(sample=None), model=model)
         printed = format_audit(audit, lowest=2, printable=str)
@@ -136,8 +136,8 @@ class TestFiles:
         assert f"{first.share:.3f}" in printed
         assert first.id in printed
         assert "rank correlation of the share" in printed
-        make_folder(tmp_path / "made" / "here")
-        numbers, lines, *picture = write_audit(audit, tmp_path / "made" / "here", lowest=2)
+        with output_folder(tmp_path / "made" / "here"):
+            numbers, lines, *picture = write_audit(audit, tmp_path / "made" / "here", lowest=2)
         content = json.loads(numbers.read_text())
         assert [row["id"] for row in content["lowest"]] == [row.id for row in audit.lowest(2)]
         assert sum(one["rows"] for one in content["bins"]) == len(audit.shares)

@@ -61,7 +61,7 @@ def read_stage(
     from llm2comp.errors import SettingsError
     from llm2comp.training.defaults import fill_model, fill_stage
     from llm2comp.training.limits import BackboneLimits, TrainedLimits, trained_limits
-    from llm2comp.training.settings import ModelSettings
+    from llm2comp.training.settings import ContrastiveSettings, ModelSettings
     from llm2comp.training.settings_file import build_settings
     from llm2comp.training.sources import missing_sources
 
@@ -80,6 +80,8 @@ def read_stage(
     problems += filter(None, [missing_sources(filled)])
     limits = trained or TrainedLimits(model_values["max_length"], model_values["memory_tokens"])
     problems += _length_problems(name, filled.get("max_tokens"), limits) if model is not None else []
+    if isinstance(settings, ContrastiveSettings):
+        problems += [f"{name} settings: {problem}" for problem in settings.memory_problems(limits.memory_tokens)]
     if settings is None or model is None or problems:
         raise SettingsError(*problems)
     return settings, model

@@ -24,6 +24,7 @@ from llm2comp.training.compression import batch_memory as compression_memory
 from llm2comp.training.contrastive import batch_memory as contrastive_memory
 from llm2comp.training.contrastive import length_limits
 from llm2comp.training.contrastive_data import read_data, sample_texts
+from llm2comp.training.late_interaction import check_late_interaction
 from llm2comp.training.loop import train_in_float32
 from llm2comp.training.memory import BatchMemory, fit
 from llm2comp.training.pretrain import pretrain, training_texts, update_memory
@@ -188,6 +189,7 @@ def _describe_questions(lines: int, asked: int, *, more: bool) -> str:
 
 def _contrastive(model: LLM2Comp, settings: ContrastiveSettings) -> _Data:
     """Sentences are read up to a number; pairs are all read, and the lengths of some are taken."""
+    check_late_interaction(settings, model.memory_tokens)
     brief = shortened(settings)
     data = read_data(brief, model.prompts.get("query") or "")
     sizes = {name: len(rows) for name, rows in data.training.items()}

@@ -26,6 +26,7 @@ from llm2comp.model import LLM2Comp
 from llm2comp.training.arguments import rows_at_once, trainer_arguments
 from llm2comp.training.batches import RunBatches
 from llm2comp.training.contrastive_data import ContrastiveData, read_data, sample_texts
+from llm2comp.training.late_interaction import LateInteractionLoss, check_late_interaction
 from llm2comp.training.loop import StageMixin, train_in_float32, training_mode
 from llm2comp.training.memory import BatchMemory, fit, most_tokens, step_memory
 from llm2comp.training.run_rows import check_rows
@@ -59,6 +60,7 @@ def train_contrastive(
         SettingsError: If there are fewer rows than a batch, or the settings do not fit the model.
         TrainingError: If the loss is not finite.
     """
+    check_late_interaction(settings, model.memory_tokens)
     data = read_data(settings, model.prompts.get("query") or "")
     check_rows(output, data.row_sets, settings.steps)
     limits = length_limits(model.memory_tokens, settings)
@@ -187,25 +189,36 @@ def _trainer(
     data: ContrastiveData,
     callbacks: Sequence[TrainerCallback],
 ) -> "_ContrastiveTrainer":
-    shared = {
-        **_similarity(settings.temperature, settings.similarity),
-        "gather_across_devices": arguments.world_size > 1,
-    }
-    if not isinstance(settings.micro_batch, int):
-        loss: torch.nn.Module = MultipleNegativesRankingLoss(model, **shared)
-    else:
-        loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.micro_batch, **shared)
+    loss = _loss(model, settings, settings.micro_batch, gather_across_devices=arguments.world_size > 1)
     sets = {"train_dataset": data.training, "eval_dataset": data.heldout}
     return _ContrastiveTrainer(settings, model=model, args=arguments, loss=loss, callbacks=list(callbacks), **sets)
+
+
+def _loss(
+    model: Any, settings: ContrastiveSettings, micro_batch: Any = None, *, gather_across_devices: bool = False
+) -> torch.nn.Module:
+    """The loss of a stage: in micro-batches, if their size is given, or in one pass."""
+    rows = micro_batch if isinstance(micro_batch, int) else None
+    shared = _similarity(settings.temperature, settings.similarity)
+    if settings.maxsim_weight or settings.diversity_weight:
+        return LateInteractionLoss(
+            model,
+            settings,
+            shared["similarity_fct"],
+            micro_batch=rows,
+            gather_across_devices=gather_across_devices,
+        )
+    shared["gather_across_devices"] = gather_across_devices
+    if rows is None:
+        return MultipleNegativesRankingLoss(model, **shared)
+    return CachedMultipleNegativesRankingLoss(model, mini_batch_size=rows, **shared)
 
 
 class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):
     def __init__(self, stage: ContrastiveSettings, **arguments: Any) -> None:
         super().__init__(stage, **arguments)
         # Every device scores all held-out rows, so nothing is gathered.
-        self._heldout_loss = MultipleNegativesRankingLoss(
-            self.model, **_similarity(stage.temperature, stage.similarity)
-        )
+        self._heldout_loss = _loss(self.model, stage)
         self._decode = arguments["model"].encoder.tokenizer.decode
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

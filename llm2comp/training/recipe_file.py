@@ -67,6 +67,8 @@ class Recipe:
             stage: ContrastiveSettings | None = getattr(self, name)
             if stage is not None and bool(stage.corpora) != (name == "unsupervised"):
                 yield f"{name} needs {'corpora' if name == 'unsupervised' else 'pairs'}"
+            if stage is not None:
+                yield from (f"{name}: {problem}" for problem in stage.memory_problems(self.model.memory_tokens))
         if self.mine and not (self.derive and self.supervised and self.lengthen):
             yield "mine takes the pairs of derive and the model of supervised, for lengthen; give all three"
         if self.lengthen and not self.supervised:

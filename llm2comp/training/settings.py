@@ -335,6 +335,13 @@ class ContrastiveSettings(StageSettings):
     """Divisor of the similarities."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """Similarity of two embeddings: cosine or dot product."""
+    maxsim_weight: float = 0.0
+    """Share of the loss that is by MaxSim over the memory vectors of texts, as `--rescore maxsim` scores them, and not
+    by their embeddings: 0 leaves MaxSim out, 1 the embeddings. MaxSim is divided by the number of memory tokens, so
+    that both go with one temperature."""
+    diversity_weight: float = 0.0
+    """Weight of a penalty on memory tokens that are alike: the mean squared cosine of two of a text, added to the
+    loss."""
     micro_batch: int | Literal["auto"] | None = "auto"
     """Rows per forward pass (GradCache): memory does not grow with batch_size. None takes a batch in one pass; auto
     does so where it fits, else the largest number of rows that does."""
@@ -356,13 +363,17 @@ class ContrastiveSettings(StageSettings):
         yield from super()._problems()
         if bool(self.corpora) == bool(self.pairs):
             yield "give either corpora (stage 2, unsupervised) or pairs (stage 3, supervised), not both and not neither"
-        for name in ("max_negatives", "heldout_rows", "attention_dropout"):
+        for name in ("max_negatives", "heldout_rows", "attention_dropout", "diversity_weight"):
             if (value := getattr(self, name)) < 0:
                 yield f"{name} is {value}; it must be at least 0"
         if self.embedding_learning_rate is not None and self.embedding_learning_rate <= 0:
             yield f"embedding_learning_rate is {self.embedding_learning_rate}; it must be above 0"
         if self.temperature <= 0:
             yield f"temperature is {self.temperature}; it must be above 0"
+        if not 0 <= self.maxsim_weight <= 1:
+            yield f"maxsim_weight is {self.maxsim_weight}; give 0 (by embeddings) to 1 (by MaxSim)"
+        if self.maxsim_weight == 1 and self.similarity == "dot":
+            yield "similarity dot is of embeddings, which maxsim_weight 1 leaves out; give cosine, or a lower weight"
         if self.attention_dropout >= 1:
             yield f"attention_dropout is {self.attention_dropout}; it must be below 1"
         if wrong := [name for name, share in self.mixture.items() if not 0 <= share < math.inf]:
@@ -371,3 +382,13 @@ class ContrastiveSettings(StageSettings):
             yield "mixture weighs the data sets of pairs; corpora take none"
         if isinstance(self.micro_batch, int) and not 1 <= self.micro_batch <= self.batch_size:
             yield f"micro_batch {self.micro_batch} must be between 1 and batch_size {self.batch_size}"
+
+    def memory_problems(self, memory_tokens: int) -> list[str]:
+        """Messages about settings that compare the memory tokens of a text, if a model has fewer than two."""
+        used = [f"{name} {value}" for name in ("maxsim_weight", "diversity_weight") if (value := getattr(self, name))]
+        if not used or memory_tokens > 1:
+            return []
+        return [
+            f"{' and '.join(used)}: several memory tokens of a text are compared, and the model has {memory_tokens}; "
+            "take one with 2 or more, or leave this out"
+        ]

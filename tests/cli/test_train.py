@@ -183,6 +183,14 @@ def mine(*arguments: object) -> tuple[object, ...]:
             1,
             "bad.jsonl:1: not JSON",
         ),
+        (
+            (
+                *("train", "supervised", BACKBONE, "-o", "out", "-p", "corpus.jsonl", *FEW, "--memory-tokens", "1"),
+                *("--set", "maxsim_weight=0.5", "--check"),
+            ),
+            1,
+            "supervised settings: maxsim_weight 0.5: several memory tokens of a text are compared, and the model has 1",
+        ),
         (mine("bad.jsonl"), 1, "bad.jsonl:1: not JSON"),
         (mine("nowhere.jsonl"), 1, "nowhere.jsonl: no such file or folder"),
         (mine("corpus.jsonl"), 1, "corpus.jsonl:1: no query"),

@@ -45,11 +45,21 @@ def compress(data: Path, output: Path, objective: str, adapter: bool) -> None:
     train_compression(small_model(adapter=LORA if adapter else None), settings, output)
 
 
-def contrast(data: Path, output: Path, micro_batch: int | None, accumulation: int) -> None:
+def contrast(data: Path, output: Path, micro_batch: int | None, accumulation: int, **fields: Any) -> None:
     settings = supervised(
-        data / "pairs", max_negatives=2, micro_batch=micro_batch, accumulation=accumulation, heldout_rows=4, **COMMON
+        data / "pairs",
+        max_negatives=2,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        heldout_rows=4,
+        **COMMON,
+        **fields,
     )
     train_contrastive(small_model(), settings, output)
+
+
+def interact(data: Path, output: Path, micro_batch: int | None) -> None:
+    contrast(data, output, micro_batch, 1, maxsim_weight=0.5, diversity_weight=0.3)
 
 
 def simcse(data: Path, output: Path) -> None:
@@ -94,6 +104,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (contrast, (None, 1)),
         (contrast, (2, 1)),
         (contrast, (None, 2)),
+        (interact, (None,)),
+        (interact, (2,)),
         (simcse, ()),
         (stage_zero, ()),
     ],
@@ -103,6 +115,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pairs",
         "pairs, micro-batches",
         "pairs, accumulated",
+        "late interaction",
+        "late interaction, micro-batches",
         "sentences",
         "pretraining",
     ],

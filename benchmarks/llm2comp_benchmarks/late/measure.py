@@ -14,7 +14,7 @@ from llm2comp_benchmarks.tasks.retrieval import RetrievalTask, evaluate_run
 from llm2comp_indexes.format.memory_vectors import MemoryForm, MemoryWriter, open_memory, to_codes
 from llm2comp_indexes.options import MEMORY_KINDS
 
-__all__ = ["CANDIDATES", "System", "compare_set"]
+__all__ = ["CANDIDATES", "System", "compare_set", "sample_key"]
 
 CANDIDATES = 100
 _DEPTH = 1000
@@ -68,6 +68,11 @@ def compare_set(task: RetrievalTask, model: Any, workdir: Path, *, candidates: i
         systems.append(_system(task, name, run, facts | {"ms_per_query": round(float(np.median(times)), 3)}))
     systems[0].row["cosine_of_memory_tokens"] = round(_mean_cosine(made.memory), 3)
     return systems
+
+
+def sample_key(row: dict[str, Any]) -> str:
+    """Key of the samples of a row of a result file."""
+    return " ".join(row[part] for part in ("model", "set", "system") if part in row)
 
 
 def _ways(made: TextVectors, workdir: Path) -> Iterator[tuple[str, dict[str, Any], Scorer]]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from llm2comp_benchmarks.compare.significance import paired_difference
+from llm2comp_benchmarks.late.measure import sample_key
 from llm2comp_benchmarks.results.kinds import task_title
 from llm2comp_benchmarks.results.record import Samples
 from llm2comp_benchmarks.results.tables import markdown_table
@@ -15,20 +16,27 @@ _RESAMPLES = 10_000
 def late_table(record: dict[str, Any]) -> str:
     """One row per set and system: nDCG@10, its paired difference to `dense` with a 95 % interval, bytes, milliseconds.
 
-    Bytes are those beside the vector of the document.
+    Bytes are those beside the vector of the document. Of several models, there is one row per set, model and ranking,
+    by vectors or by all tokens as int8, and differences are to the vectors of the first model.
     """
-    header = ["set", "order by", "nDCG@10", "difference", "95 % interval", "bytes a document", "ms a query"]
-    rows = [header]
-    for row in record["rows"]:
-        first = _samples(record, row["set"], "dense")
+    rows: list[dict[str, Any]] = record["rows"]
+    several = "model" in rows[0]
+    if several:
+        shown = [row for row in rows if row["system"] == "dense" or row["vectors"] == "int8"]
+        rows = sorted(shown, key=lambda row: [other["set"] for other in rows].index(row["set"]))
+    header = ["set", *["model"] * several, "order by", "nDCG@10", "difference", "95 % interval"]
+    table = [[*header, "bytes a document", "ms a query"]]
+    for row in rows:
+        base = next(other for other in rows if other["set"] == row["set"])
         cells = ["–", "–"]
-        if row["system"] != "dense":
-            found = paired_difference(first, _samples(record, row["set"], row["system"]), resamples=_RESAMPLES)
+        if row is not base:
+            found = paired_difference(_samples(record, base), _samples(record, row), resamples=_RESAMPLES)
             ends = found.interval
             cells = [f"{found.value:+.4f}", f"{ends.low:+.4f} to {ends.high:+.4f}" if ends else "–"]
-        rows.append(
+        table.append(
             [
                 task_title(row["set"]),
+                *([row["model"]] if several else []),
                 _name(row),
                 f"{row['ndcg_at_10']:.4f}",
                 *cells,
@@ -36,7 +44,7 @@ def late_table(record: dict[str, Any]) -> str:
                 f"{row['ms_per_query']:.2f}",
             ]
         )
-    return markdown_table(rows)
+    return markdown_table(table)
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -46,5 +54,5 @@ def _name(row: dict[str, Any]) -> str:
     return f"MaxSim, {tokens}, {row['vectors']}"
 
 
-def _samples(record: dict[str, Any], task: str, system: str) -> Samples:
-    return Samples("ndcg_at_10", "mean", "query", record["samples"][f"{task} {system}"]["values"])
+def _samples(record: dict[str, Any], row: dict[str, Any]) -> Samples:
+    return Samples("ndcg_at_10", "mean", "query", record["samples"][sample_key(row)]["values"])

@@ -6,8 +6,8 @@ The first line of a block, `<!-- table NAME -->`, names its table:
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names match, in the order of the
   patterns.
 - `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push`, or the
-  runs of `llm2comp_benchmarks.fidelity` and `.answers`, printed, from `FILE.json`, whose name begins with that word.
-- `late FILE`: what `python -m llm2comp_benchmarks.late.run` measured, from `FILE.json`.
+  runs of `llm2comp_benchmarks.fidelity`, `.answers` and `.late`, printed, from `FILE.json`, whose name begins with
+  that word.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
 - `ablation pretexts|order|claims|samples|memory|pooling|seconds|progress|paper|cost|pictures`: the ablation in the
   folder `ablation`; `ablation-NAME …`: in a folder of that name.
@@ -61,7 +61,10 @@ _OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
     "push": format_pushes,
     "fidelity": format_fidelity,
     "answers": format_answers,
+    "late": late_table,
 }
+_MARKDOWN = ("late",)
+"""Benches whose table is Markdown already; others are text in columns."""
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,
     "order": order_words,
@@ -103,8 +106,6 @@ class Results:
             return self._pictures(what, beside or Path())
         if _names_ablation(what) and len(patterns) == 1 and patterns[0] in _OF_ABLATION:
             return self.part(what, patterns[0]) or (_NOTHING if what in self.ablations else _NOT_YET)
-        if what == "late" and len(patterns) == 1:
-            return self._late(patterns[0])
         if what == "bench" and len(patterns) == 1:
             return self._bench(patterns[0])
         if what == "paper" and patterns in (["tasks"], ["averages"]):
@@ -118,7 +119,6 @@ class Results:
             "set FILE",
             *(f"{kind} PATTERN" for kind in _OF_RUNS),
             "bench FILE",
-            "late FILE",
             "paper tasks",
             "paper averages",
             *of_ablation,
@@ -135,16 +135,11 @@ class Results:
 
     def _bench(self, name: str) -> str:
         file = self.folder / f"{name}.json"
-        show = next((show for begin, show in _OF_BENCH.items() if name.startswith(begin)), None)
-        if show is None or not file.is_file():
+        kind = next((begin for begin in _OF_BENCH if name.startswith(begin)), None)
+        if kind is None or not file.is_file():
             raise LLM2CompError(f"{file}: no such result file of `llm2comp bench {'`, `'.join(_OF_BENCH)}`")
-        return f"```\n{show(json.loads(file.read_text(encoding='utf-8')))}\n```"
-
-    def _late(self, name: str) -> str:
-        file = self.folder / f"{name}.json"
-        if not file.is_file():
-            raise LLM2CompError(f"{file}: no such result file of `python -m llm2comp_benchmarks.late.run`")
-        return late_table(json.loads(file.read_text(encoding="utf-8")))
+        table = _OF_BENCH[kind](json.loads(file.read_text(encoding="utf-8")))
+        return table if kind in _MARKDOWN else f"```\n{table}\n```"
 
     def _chosen(self, patterns: list[str]) -> list[ResultFile]:
         chosen: dict[str, ResultFile] = {}

@@ -1,8 +1,8 @@
 """The first documents of a ranking ordered by MaxSim over memory tokens, as `llm2comp search --rescore maxsim` does."""
 
+import tempfile
 from collections.abc import Iterable
-from itertools import islice
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,12 @@ from llm2comp_indexes.search.options import SearchOptions
 
 __all__ = ["Rescored"]
 
-_BLOCK = 1024  # documents whose memory is held at once
-
 
 class Rescored:
     """A model's ranking, or its hybrid with BM25's, whose first documents are ordered by MaxSim of memory tokens.
 
-    Vectors of memory tokens are not rounded. Of the documents that are candidates of some query, texts are encoded
-    twice, so that the memory of one block only is held.
+    Every text is encoded once. Vectors of memory tokens are not rounded; meanwhile a temporary file holds those of all
+    documents, 4 x k x dim bytes each.
 
     Args:
         encoder: The model.
@@ -42,7 +40,8 @@ class Rescored:
         self.candidates = candidates
         SearchOptions(rescore="maxsim", candidates=candidates)  # checks them
         count_memory_tokens(encoder)
-        self.encoder, self._hybrid = encoder, None if weights is None else Hybrid(encoder, weights)
+        self.encoder, self._weights = encoder, weights
+        self._hybrid = None if weights is None else Hybrid(encoder, weights)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,24 +51,14 @@ class Rescored:
 
     def search(self, documents: Iterable[Document], queries: dict[str, str], *, k: int) -> Run:
         """The k best of the candidates of every query."""
-        listed = list(documents)
-        if self._hybrid is None:
-            first = exact_search(self.encoder, listed, queries, k=self.candidates)
-        else:
-            first = self._hybrid.search(listed, queries, k=self.candidates)
-        asked = self.encoder.encode_vectors(list(queries.values()), task="query").memory
-        wanted = {name for ranking in first.values() for name in ranking}
-        texts = ((document.id, document.content) for document in listed if document.id in wanted)
-        run: Run = {query: {} for query in queries}
-        while block := dict(islice(texts, _BLOCK)):
-            memory = self.encoder.encode_vectors(list(block.values())).memory
-            places = {name: place for place, name in enumerate(block)}
-            for query, its_memory in zip(queries, asked, strict=True):
-                names = [name for name in first[query] if name in places]
-                rows = np.array([places[name] for name in names], np.int64)
-                scores: NDArray[np.float32] = maxsim(its_memory[None], memory[rows]).ravel()
-                run[query] |= dict(zip(names, scores.tolist(), strict=True))
-        return {query: dict(sorted(scores.items(), key=lambda pair: -pair[1])[:k]) for query, scores in run.items()}
+        with tempfile.TemporaryFile(prefix="llm2comp-maxsim-") as file:
+            encoder = _MemoryKept(self.encoder, file)
+            listed = list(documents)
+            if self._weights is None:
+                first = exact_search(encoder, listed, queries, k=self.candidates)
+            else:
+                first = Hybrid(encoder, self._weights).search(listed, queries, k=self.candidates)
+            return _by_maxsim(first, {document.id: row for row, document in enumerate(listed)}, encoder, k)
 
     def encode_query(
         self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
@@ -82,3 +71,54 @@ class Rescored:
         raise SettingsError("rescore maxsim ranks documents and gives no vectors: give it retrieval tasks only")
 
     encode_document = encode_query
+
+
+class _MemoryKept:
+    """The vectors of a model, from passes whose vectors of memory tokens are kept, those of documents in a file."""
+
+    def __init__(self, encoder: Any, file: IO[bytes]) -> None:
+        self.similarity_fn_name = getattr(encoder, "similarity_fn_name", None)
+        self.queries: NDArray[np.float32]
+        self._encoder, self._file = encoder, file
+        self._shape: tuple[int, ...] = (0, 0)  # of a document's: (k, dim)
+
+    def encode_query(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of queries."""
+        found = self._encoder.encode_vectors(inputs, task="query", batch_size=batch_size)
+        self.queries = found.memory
+        return cast("NDArray[np.float32]", found.pooled)
+
+    def encode_document(
+        self, inputs: list[str], /, *, batch_size: int = 32, show_progress_bar: bool | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of the next documents."""
+        found = self._encoder.encode_vectors(inputs, batch_size=batch_size)
+        self._shape = found.memory.shape[1:]
+        self._file.write(np.ascontiguousarray(found.memory, np.float32).data)
+        return cast("NDArray[np.float32]", found.pooled)
+
+    def documents(self) -> NDArray[np.float32]:
+        """Vectors of the memory tokens of all documents so far, (documents, k, dim), mapped."""
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r").reshape(-1, *self._shape)
+
+
+def _by_maxsim(first: Run, rows: dict[str, int], encoder: _MemoryKept, k: int) -> Run:
+    """The k best by MaxSim of each query's candidates.
+
+    Args:
+        first: The candidates.
+        rows: Row of each document, by id.
+        encoder: Has encoded queries, in the order of `first`, and documents.
+        k: Number of documents.
+    """
+    run: Run = {}
+    memory = encoder.documents() if rows else np.empty((0, 1, 1), np.float32)
+    for (query, candidates), asked in zip(first.items(), encoder.queries, strict=True):
+        chosen = memory[np.array([rows[name] for name in candidates], np.int64)]
+        scores: list[float] = maxsim(asked[None], chosen).ravel().tolist() if candidates else []
+        ranked = sorted(zip(candidates, scores, strict=True), key=lambda pair: -pair[1])
+        run[query] = dict(ranked[:k])
+    return run

@@ -5,9 +5,9 @@ import pytest
 
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import SettingsError
-from llm2comp_benchmarks.systems import rescored
 from llm2comp_benchmarks.systems.hybrid import Hybrid
 from llm2comp_benchmarks.systems.rescored import Rescored
+from llm2comp_benchmarks.tasks import exact_search as blocks
 from llm2comp_benchmarks.tasks.exact_search import exact_search
 from tests.memory_encoder import MemoryWordEncoder
 from tests.word_encoder import WORDS, WordEncoder
@@ -24,13 +24,16 @@ def by_the_book(query: str, document: str) -> float:
 
 @pytest.mark.parametrize("weights", [None, (1.0, 2.0)])
 def test_candidates_by_maxsim(weights: tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rescored, "_BLOCK", 7)
+    monkeypatch.setattr(blocks, "_BLOCK", 7)
     if weights is None:
         first = exact_search(MemoryWordEncoder(), DOCUMENTS, QUERIES, k=12)
     else:
         pytest.importorskip("bm25s", reason="needs the extra eval")
         first = Hybrid(MemoryWordEncoder(), weights).search(DOCUMENTS, QUERIES, k=12)
-    run = Rescored(MemoryWordEncoder(), 12, weights).search(iter(DOCUMENTS), QUERIES, k=1000)
+    encoder = MemoryWordEncoder()
+    run = Rescored(encoder, 12, weights).search(iter(DOCUMENTS), QUERIES, k=1000)
+    assert encoder.documents == len(DOCUMENTS), "every text is encoded once"
+    assert encoder.passes == 1 + 5, "queries, and blocks of 7 documents"
     texts = {document.id: document.text for document in DOCUMENTS}
     for query, text in QUERIES.items():
         expected = {name: by_the_book(text, texts[name]) for name in first[query]}
@@ -42,6 +45,10 @@ def test_k_best() -> None:
     system = Rescored(MemoryWordEncoder(), 12)
     whole, few = (system.search(DOCUMENTS, QUERIES, k=k) for k in (1000, 3))
     assert {query: list(its) for query, its in few.items()} == {query: list(its)[:3] for query, its in whole.items()}
+
+
+def test_an_empty_corpus_has_no_answers() -> None:
+    assert Rescored(MemoryWordEncoder()).search([], QUERIES, k=5) == {query: {} for query in QUERIES}
 
 
 def test_refused() -> None:

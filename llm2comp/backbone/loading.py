@@ -42,6 +42,8 @@ class Source(NamedTuple):
     """The folder, the Hub id, or the Hub's cache folder if the Hub does not answer."""
     gguf: GgufFile | None = None
     """The quantised file; `place` is then its path."""
+    wheel: str | None = None
+    """The quantised file as `wheel:NAME==VERSION/FILE`, if a Python distribution holds it."""
 
     @property
     def is_folder(self) -> bool:
@@ -100,8 +102,10 @@ def find_source(name_or_path: str | Path, revision: str | None = None, *, sha256
 
 def _gguf_source(name: str, revision: str | None, sha256: str | None) -> Source:
     """A GGUF file on this machine, in a Python distribution, or on the Hub."""
+    pinned = None
     if name.startswith(WHEEL_PREFIX):
-        path, known_as = find_in_wheel(name), WHEEL_PREFIX + "/".join(name.removeprefix(WHEEL_PREFIX).split("/")[-2:])
+        path, pinned = find_in_wheel(name)
+        known_as = WHEEL_PREFIX + "/".join(name.removeprefix(WHEEL_PREFIX).split("/")[-2:])
     elif Path(name).is_file():
         path, known_as = Path(name), Path(name).name  # a path on this machine means nothing on another one
     elif name.count("/") >= 2 and name[0] not in "./~":
@@ -115,7 +119,7 @@ def _gguf_source(name: str, revision: str | None, sha256: str | None) -> Source:
             f"no GGUF file {name!r}: give a path, OWNER/NAME/FILE.gguf on the Hub, or wheel:NAME/FILE.gguf"
         )
     path = path.resolve()
-    return Source(name, None, str(path), open_gguf(known_as, path, sha256))
+    return Source(name, None, str(path), open_gguf(known_as, path, sha256), pinned)
 
 
 def check_language_model(name_or_path: str | Path, revision: str | None = None, *, sha256: str | None = None) -> None:

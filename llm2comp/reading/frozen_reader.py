@@ -32,7 +32,7 @@ def find_own_reader(model: LLM2Comp) -> str:
         return f"only the first {backbone.layers} layers of the language model it began as are in it"
     if not backbone.has_adapter and model.stages:
         return "all its weights were trained, so the language model it began as is not in it"
-    if backbone.has_adapter and len(model.stages) > 1 and backbone.reference is None:
+    if backbone.has_adapter and len(model.stages) > 1 and not (backbone.reference or backbone.wheel):
         return "its language model may hold the adapter of an earlier stage"
     return ""
 

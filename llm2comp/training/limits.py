@@ -92,7 +92,7 @@ def _of_gguf(name: str) -> BackboneLimits:
     from llm2comp.backbone.gguf_header import read_header
     from llm2comp.backbone.wheel_file import WHEEL_PREFIX, find_in_wheel
 
-    settings = read_header(find_in_wheel(name) if name.startswith(WHEEL_PREFIX) else Path(name)).settings
+    settings = read_header(find_in_wheel(name).path if name.startswith(WHEEL_PREFIX) else Path(name)).settings
     family = settings.get("general.architecture")
     fields = (f"{family}.context_length",), (f"{family}.block_count",)
     return BackboneLimits(*(_first(settings, names) for names in fields))

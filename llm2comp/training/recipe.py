@@ -171,7 +171,7 @@ def train_once(
         settings: Settings of the stage.
         folder: Folder of the stage; gets the finished `model/`.
         start: Loads the model to be trained.
-        model_settings: Remembered with the stage's settings.
+        model_settings: Remembered with the stage's settings; it says whether the saved model names a wheel.
         train: Trains the model in place.
         mark: File by which a finished model is recognized.
         weights: Precision of the saved weights; None saves them as they were trained.
@@ -208,7 +208,7 @@ def train_once(
                 draw_loss(folder)
         with main_process_first() as main:
             if main:
-                model.save(finished, **({"weights_dtype": weights} if weights is not None else {}))
+                model.save(finished, weights_dtype=weights, name_wheel=model_settings.name_wheel)
     del model
     gc.collect()  # trainer and model refer to each other, and the next stage needs the memory
     return finished
@@ -354,5 +354,6 @@ def _finish(trained: Path, target: Path, settings: ModelSettings) -> Path:
     if not (target / CONFIG_FILE).is_file():
         with main_process_first() as main:
             if main:
-                load(trained, dtype="float32").save(target, weights_dtype=settings.weights)
+                model = load(trained, dtype="float32")
+                model.save(target, weights_dtype=settings.weights, name_wheel=settings.name_wheel)
     return target

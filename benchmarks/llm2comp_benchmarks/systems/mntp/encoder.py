@@ -106,7 +106,14 @@ class TextMeanModel(LLM2Comp):
         """Description of the model in result files."""
         return {"system": "text-mean", "parameters": {"stages": self.stages}}
 
-    def save(self, path: str | Path, *args: Any, weights_dtype: torch.dtype | str | None = None, **kwargs: Any) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *args: Any,
+        weights_dtype: torch.dtype | str | None = None,
+        name_wheel: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """Writes a folder for `load_text_mean` atomically; arguments as `LLM2Comp.save`.
 
         Raises:
@@ -118,7 +125,14 @@ class TextMeanModel(LLM2Comp):
         encoder = self.encoder
         unused = torch.zeros(1, encoder.get_embedding_dimension())  # the format requires at least one memory token
         with staged_folder(target) as unfinished:
-            write_encoder(unfinished / "encoder", encoder.backbone, encoder.tokenizer, unused, encoder.max_seq_length)
+            write_encoder(
+                unfinished / "encoder",
+                encoder.backbone,
+                encoder.tokenizer,
+                unused,
+                encoder.max_seq_length,
+                name_wheel=name_wheel,
+            )
             if weights_dtype is not None:
                 cast_weights(unfinished / "encoder", storage_dtype(weights_dtype))
                 write_config(unfinished / "encoder", {})

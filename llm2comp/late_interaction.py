@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from llm2comp.errors import SettingsError
 
@@ -24,7 +24,7 @@ class TextVectors(NamedTuple):
     memory: NDArray[np.float32]
 
 
-def maxsim(queries: NDArray[Any], documents: NDArray[Any]) -> NDArray[np.float32]:
+def maxsim(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
     """Scores of documents for queries, float32 (queries, documents).
 
     A score is the sum, over the vectors of the query, of the greatest inner product with a vector of the document. Of
@@ -36,7 +36,7 @@ def maxsim(queries: NDArray[Any], documents: NDArray[Any]) -> NDArray[np.float32
         documents: (documents, vectors of each, dim); their number may be another than that of the queries.
 
     Raises:
-        SettingsError: An array has no three axes, the dimensions differ, or a text has no vectors.
+        SettingsError: An array has no three axes or no numbers, the dimensions differ, or a text has no vectors.
 
     Source: ColBERT, Khattab and Zaharia, SIGIR 2020, equation 3.
 
@@ -46,6 +46,7 @@ def maxsim(queries: NDArray[Any], documents: NDArray[Any]) -> NDArray[np.float32
         >>> maxsim(query, np.array([[[1.0, 0.0], [0.6, 0.8]], [[1.0, 0.0], [1.0, 0.0]]])).tolist()
         [[1.7999999523162842, 1.0]]
     """
+    queries, documents = _to_array(queries), _to_array(documents)
     if queries.ndim != 3 or documents.ndim != 3 or queries.shape[2] != documents.shape[2]:
         raise SettingsError(
             f"queries of shape {queries.shape} and documents of shape {documents.shape}, expected (texts, vectors, "
@@ -61,3 +62,13 @@ def maxsim(queries: NDArray[Any], documents: NDArray[Any]) -> NDArray[np.float32
         products = (block.reshape(-1, block.shape[2]) @ flat).reshape(*block.shape[:2], *queries.shape[:2])
         scores[:, first : first + at_once] = products.max(1).sum(2).T  # max over the document's vectors
     return cast("NDArray[np.float32]", scores)
+
+
+def _to_array(vectors: ArrayLike) -> NDArray[Any]:
+    try:
+        array = np.asarray(vectors)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"texts must have one number of vectors of one dimension each ({error})") from error
+    if array.dtype.kind not in "fiu":
+        raise SettingsError(f"vectors are of {array.dtype}, expected numbers")
+    return array

@@ -3,6 +3,7 @@
 import doctest
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,15 @@ class TestMaxSim:
     def test_shapes_that_do_not_fit(self, shapes: tuple[tuple[int, ...], ...], message: str) -> None:
         with pytest.raises(SettingsError, match=message):
             maxsim(np.ones(shapes[0]), np.ones(shapes[1]))
+
+    def test_lists_are_arrays(self) -> None:
+        texts = [[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [1.0, 0.0]]]
+        np.testing.assert_array_equal(maxsim(texts, texts), maxsim(np.array(texts), np.array(texts)))
+
+    @pytest.mark.parametrize("wrong", [[[[1.0]], [[1.0], [2.0]]], np.array([[["a"]]])], ids=["ragged", "text"])
+    def test_what_is_no_array_of_numbers(self, wrong: Any) -> None:
+        with pytest.raises(SettingsError, match=r"one number of vectors|vectors are of <U1, expected numbers"):
+            maxsim(np.ones((1, 1, 1)), wrong)
 
 
 class TestVectors:

@@ -74,7 +74,9 @@ def check_reader(model: object, name: str | None = None) -> LLM2Comp:
     if name:
         set_reader(checked, name)
     if reason := find_own_reader(checked):
-        raise SettingsError(f"no language model reads this model's memory tokens: {reason}; name it (--reader)")
+        raise SettingsError(
+            f"no language model reads this model's memory tokens: {reason}; name it (--reader, or reader= in Python)"
+        )
     checked.encoder.backbone.check_head()
     return checked
 

@@ -23,9 +23,10 @@ class LLM2CompSynthesizer(BaseSynthesizer):
         callback_manager: LlamaIndex's.
 
     Examples:
+        >>> from llama_index.core.query_engine import RetrieverQueryEngine
         >>> from llm2comp.reading import CompressedReader
         >>> reader = CompressedReader.load("runs/compression/model")  # doctest: +SKIP
-        >>> engine = index.as_query_engine(response_synthesizer=LLM2CompSynthesizer(reader))  # doctest: +SKIP
+        >>> engine = RetrieverQueryEngine(retriever, LLM2CompSynthesizer(reader))  # doctest: +SKIP
     """
 
     def __init__(self, reader: "CompressedReader", *, callback_manager: CallbackManager | None = None) -> None:

@@ -100,12 +100,15 @@ def _join(document: Document, piece: Piece, parts: Sequence[Part]) -> Piece | No
 def reading_share(encoder: Any) -> Callable[[str], float | None]:
     """A function that gives the share of a text that its memory keeps, by an encoder that has its reader.
 
-    A text of more than what encoder and reader take at once has none.
+    A text of more than what encoder and reader take at once has none, nor has one without tokens.
     """
-    from llm2comp.analysis.fidelity import measure_splits, split_text
+    from llm2comp.analysis.fidelity import TooShortError, measure_splits, split_text
 
     def measure(text: str) -> float | None:
-        split = split_text(encoder, text)
+        try:
+            split = split_text(encoder, text)
+        except TooShortError:
+            return None
         return None if split.cut else measure_splits(encoder, [split])[0].share
 
     return measure

@@ -23,7 +23,7 @@ from llm2comp_indexes import (
     merge_index,
     open_index,
 )
-from llm2comp_indexes.builder.fidelity_chunks import FidelitySplitter, longest
+from llm2comp_indexes.builder.fidelity_chunks import FidelitySplitter, longest, reading_share
 from tests.conftest import BACKBONE
 from tests.training.tiny import text, write_corpus
 from tests.word_encoder import WordEncoder
@@ -226,3 +226,8 @@ class TestMistakes:
         write_corpus(tmp_path / "corpus.jsonl", [text(1)])
         with pytest.raises(SettingsError, match="no forecast of chunks by fidelity"):
             forecast_build([tmp_path / "corpus.jsonl"], model=model, options=IndexOptions(chunk_fidelity=0.6))
+
+
+def test_a_text_without_tokens_has_no_share(model: LLM2Comp) -> None:
+    """Some tokenizers drop control characters: a document of nothing else does not end a build."""
+    assert reading_share(model.encoder)("") is None

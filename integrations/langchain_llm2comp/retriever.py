@@ -75,7 +75,7 @@ class LLM2CompRetriever(BaseRetriever):
     )
     options: SearchOptions = Field(
         default_factory=SearchOptions,
-        description="Effort, weights, chunks or documents, threads; its mode and where are not used.",
+        description="Effort, weights, chunks or documents, threads, rescore; its mode and where are not used.",
     )
     model: Any = Field(
         default=None,

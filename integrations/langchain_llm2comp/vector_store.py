@@ -24,6 +24,7 @@ from llm2comp_adapters import (
     check_query,
     check_texts,
     hit_metadata,
+    loaded_model,
     make_document,
     name_embedding,
 )
@@ -83,7 +84,11 @@ class LLM2CompVectorStore(VectorStore):
             )
         self._embedding = LLM2CompEmbeddings() if embedding is None else embedding
         self._store = DocumentStore(
-            index_dir, name_embedding(self._embedding, embedding_name), options=options, timeout=timeout
+            index_dir,
+            name_embedding(self._embedding, embedding_name),
+            options=options,
+            timeout=timeout,
+            model=loaded_model(self._embedding),
         )
 
     @property
@@ -199,7 +204,7 @@ class LLM2CompVectorStore(VectorStore):
             k: Number of documents, at most 1,000.
             filter: Filter on metadata: a dict or a text.
             mode: `dense` (vectors), `bm25` (words) or `hybrid` (both), which need an index with BM25.
-            options: Effort, weights, threads.
+            options: Effort, weights, threads, and rescoring of an index with vectors of memory tokens.
         """
         vector = None if mode == "bm25" else self._embedding.embed_query(check_query(query))
         return self._search(vector, k, query=check_query(query), filter=filter, mode=mode, options=options)

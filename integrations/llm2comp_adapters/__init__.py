@@ -3,7 +3,7 @@
 Imports `llm2comp_indexes` and the core; no framework.
 """
 
-from llm2comp_adapters.embedding_name import name_embedding
+from llm2comp_adapters.embedding_name import loaded_model, name_embedding
 from llm2comp_adapters.remote import RemoteIndex
 from llm2comp_adapters.retrieval import (
     Mode,
@@ -34,6 +34,7 @@ __all__ = [
     "check_texts",
     "check_url",
     "hit_metadata",
+    "loaded_model",
     "make_document",
     "name_embedding",
     "open_and_check",

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from llm2comp.bundled_models import find_bundled
 from llm2comp_adapters.text_encoder import LOADED, TextEncoder
 
-__all__ = ["EmbeddingName", "name_embedding"]
+__all__ = ["EmbeddingName", "loaded_model", "name_embedding"]
 
 
 class EmbeddingName(NamedTuple):
@@ -43,3 +43,8 @@ def name_embedding(embedding: Any, name: str | None = None) -> EmbeddingName:
     names = (getattr(embedding, field, None) for field in ("model_name", "model"))
     model_name = next((text for text in names if isinstance(text, str) and text != "unknown"), "")
     return EmbeddingName(" ".join(filter(None, (type(embedding).__name__, model_name))))
+
+
+def loaded_model(embedding: Any) -> Any:
+    """The model that an embedding class of this package has loaded in this process; None if it has none."""
+    return embedding.model if isinstance(embedding, TextEncoder) else None

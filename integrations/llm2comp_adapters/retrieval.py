@@ -25,7 +25,9 @@ def open_and_check(folder: str | Path, model: str | Path | Encoder | None, k: in
         SettingsError: The index cannot be searched with this k or these options.
     """
     index = open_index(folder, model=model)
-    if options.mode == "dense":
+    if options.rescore is not None:
+        index.search([""], k, options=options)
+    elif options.mode == "dense":
         index.search_vectors(np.zeros((1, index.manifest.dimension), dtype=np.float32), k, options=options)
     else:
         index.search([""], k, options=replace(options, mode="bm25"))

@@ -18,7 +18,7 @@ from llm2comp_adapters.retrieval import Mode
 from llm2comp_indexes import Hit, Index, IndexOptions, SearchOptions, delete_documents
 from llm2comp_indexes.change.vectors import clear_index, create_empty_index, upsert_vectors
 from llm2comp_indexes.filters.parse import Where
-from llm2comp_indexes.format.manifest import manifest_state
+from llm2comp_indexes.format.manifest import manifest_state, read_manifest
 from llm2comp_indexes.search.index import open_last_commit
 from llm2comp_indexes.search.lookup import find_rows, read_vectors, select_rows
 
@@ -50,6 +50,7 @@ class DocumentStore:
         *,
         options: IndexOptions | None = None,
         timeout: float = 30.0,
+        model: Any = None,
     ) -> None:
         """Opens the index.
 
@@ -58,6 +59,8 @@ class DocumentStore:
             embedding: What the vectors are made by.
             options: Options of a new index.
             timeout: Seconds to wait for another writer.
+            model: The embedding's model, if this process has loaded it, to rescore with if it is the one of the index;
+                None: that is loaded when it is needed.
 
         Raises:
             IndexFolderError: The folder holds something else, an index of chunks, or of another embedding.
@@ -67,6 +70,7 @@ class DocumentStore:
                 f"index_dir is {type(folder).__name__}, expected a folder; the embedding is the second argument"
             )
         self.folder, self.embedding, self.timeout = Path(folder).absolute(), embedding, timeout
+        self._model = model
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         if manifest_state(self.folder) is None:
@@ -85,7 +89,7 @@ class DocumentStore:
             state = manifest_state(self.folder)
             if self._index is None or state != self._state:
                 known = self._index.segments if self._index else ()
-                index = open_last_commit(self.folder, known=known)  # files that both commits have stay open
+                index = open_last_commit(self.folder, self._own_model(), known=known)  # files of both stay open
                 self._check(index)
                 self._index, self._state = index, state  # threads that still search the one before keep it open
             return self._index
@@ -148,17 +152,20 @@ class DocumentStore:
         Args:
             vector: Vector of the query; not needed with mode `bm25`.
             k: Number of documents.
-            query: The query; not needed with mode `dense`.
+            query: The query; not needed with mode `dense`, unless it is rescored.
             mode: Search by vectors, by words, or by both.
             where: Filter on metadata.
-            options: Effort, weights, threads; its mode and where are not used.
+            options: Effort, weights, threads, rescoring; its mode and where are not used.
 
         Raises:
             SettingsError: k is not from 1 to 1,000, the vector has another dimension or is not finite, the filter
-                cannot be parsed or match any document, or the mode needs a BM25 index and there is none.
+                cannot be parsed or match any document, the mode needs a BM25 index and there is none, or rescoring
+                needs vectors of memory tokens that the index or its model does not have, or the query.
         """
         index = self._index_for(where)
         chosen = replace(options or SearchOptions(), mode=mode, where=where)
+        if chosen.rescore is not None and not query.strip():
+            raise SettingsError("rescore maxsim compares the text of the query, and there is none: give it too")
         vectors = None if mode == "bm25" else _to_query(vector, index)
         [hits] = index.search([query], k, options=chosen, vectors=vectors)
         return hits
@@ -195,6 +202,12 @@ class DocumentStore:
                     self._warned.add(line)
                     _logger.warning("%s: %s", where.name, line)
         return index
+
+    def _own_model(self) -> Any:
+        """The model given, if the index was built with it."""
+        if self._model is None or self._model.fingerprint != read_manifest(self.folder).fingerprint:
+            return None
+        return self._model
 
     def _create(self, options: IndexOptions | None) -> None:
         name = self.embedding

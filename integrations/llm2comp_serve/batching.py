@@ -35,13 +35,15 @@ class _Job:
 
     Attributes:
         texts: Token ids of each text.
+        memory: Whether the vectors of memory tokens are wanted too.
         vectors: Vectors of the texts that are encoded.
-        future: Receives all vectors, (texts, dimension).
+        future: Receives all vectors, (texts, dimension), or with memory (texts, 1 + k, dimension).
         begun: Number of texts that were put into a batch.
         arrived: When the job arrived, in seconds of `time.perf_counter`.
     """
 
     texts: Sequence[Sequence[int]]
+    memory: bool = False
     future: "Future[NDArray[np.float32]]" = field(default_factory=Future)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     begun: int = 0
@@ -66,6 +68,8 @@ class Batcher:
         queue_tokens: Most tokens that wait.
         overhead: Tokens that the model adds to each text.
         batching: Whether requests share batches; otherwise each is encoded by itself.
+        encode_memory: Vectors of texts and of their memory tokens, (texts, 1 + k, dimension), for requests that want
+            them and those that share a batch with them.
         watch: Receives texts, tokens, seconds of waiting for the oldest of them, and seconds of encoding of each batch.
     """
 
@@ -77,9 +81,11 @@ class Batcher:
         queue_tokens: int,
         overhead: int = 0,
         batching: bool = True,
+        encode_memory: Encode | None = None,
         watch: Callable[[int, int, float, float], None] = lambda texts, tokens, waited, encoded: None,
     ) -> None:
         self._encode, self._watch, self._overhead = encode, watch, overhead
+        self._encode_memory = encode_memory
         self._batch_tokens, self._queue_tokens, self._batching = batch_tokens, queue_tokens, batching
         self._jobs: deque[_Job] = deque()
         self._waiting = 0  # tokens
@@ -94,16 +100,20 @@ class Batcher:
         """Tokens in the queue."""
         return self._waiting
 
-    def submit(self, texts: Sequence[Sequence[int]]) -> "Future[NDArray[np.float32]]":
+    def submit(self, texts: Sequence[Sequence[int]], *, memory: bool = False) -> "Future[NDArray[np.float32]]":
         """The vectors (texts, dimension) of token ids, later. Cancelling the future takes its texts from the queue.
+
+        With `memory` they are (texts, 1 + k, dimension): the vector of each text, and those of its memory tokens.
 
         Raises:
             QueueFullError: Other texts are waiting, and these would be more tokens than may wait.
-            ValueError: There are no texts.
+            ValueError: There are no texts, or their memory is wanted and there is no `encode_memory`.
         """
         if not texts:
             raise ValueError("no texts to encode")
-        job = _Job(texts)
+        if memory and self._encode_memory is None:
+            raise ValueError("these texts are encoded without memory")
+        job = _Job(texts, memory)
         tokens = self._count(texts)
         with self._changed:
             if self._closed:
@@ -135,9 +145,11 @@ class Batcher:
     def _work(self) -> None:
         while parts := self._next_batch():
             texts = [text for part in parts for text in part.texts]
+            encode = self._encode_memory if any(part.job.memory for part in parts) else self._encode
+            assert encode is not None  # `submit` takes no job with memory then
             start = time.perf_counter()
             try:
-                vectors = self._encode(texts)
+                vectors = encode(texts)
             except Exception as error:
                 self._fail(parts, error)
                 continue
@@ -190,7 +202,8 @@ class Batcher:
     def _deliver(self, parts: Sequence[_Part], vectors: NDArray[np.float32]) -> None:
         start = 0
         for job, texts in parts:
-            job.vectors.append(vectors[start : start + len(texts)])
+            rows = vectors[start : start + len(texts)]
+            job.vectors.append(rows[:, 0] if rows.ndim == 3 and not job.memory else rows)
             start += len(texts)
             if sum(map(len, job.vectors)) == len(job.texts):
                 _resolve(job, job.vectors[0] if len(job.vectors) == 1 else np.concatenate(job.vectors))

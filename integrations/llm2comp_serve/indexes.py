@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.errors import LLM2CompError
+from llm2comp.late_interaction import TextVectors
 from llm2comp_indexes import (
     AddReport,
     DeleteReport,
@@ -67,6 +68,11 @@ class _QueueEncoder:
         """Longest chunk in tokens; memory tokens are not among them."""
         return self._model.max_length - self._model.model.memory_tokens
 
+    @property
+    def memory_tokens(self) -> int:
+        """k, the memory tokens of a text."""
+        return self._model.model.memory_tokens
+
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
         return self.dimension
@@ -79,14 +85,23 @@ class _QueueEncoder:
         """Vectors (texts, dimension) of documents."""
         return self._encode(inputs, query=False)
 
+    def encode_vectors(self, texts: list[str], *, task: Literal["query", "document"], **_: Any) -> TextVectors:
+        """Vectors of texts, and those of their memory tokens, (texts, k, dimension), of unit length."""
+        found = self._run(texts, query=task == "query", memory=True)
+        memory = found[:, 1:, : self.dimension]
+        lengths = np.maximum(np.linalg.norm(memory, axis=2, keepdims=True), np.finfo(np.float32).tiny)
+        return TextVectors(shorten(found[:, 0], self.dimension), memory / lengths)
+
     def _encode(self, texts: list[str], *, query: bool) -> NDArray[np.float32]:
+        return shorten(self._run(texts, query=query), self.dimension)
+
+    def _run(self, texts: list[str], *, query: bool, memory: bool = False) -> NDArray[np.float32]:
         tokens = self._model.tokenize(texts, query=query, truncate=None if query else True)
-        future = self._model.submit(tokens)
+        future = self._model.submit(tokens, memory=memory)
         try:
-            vectors = future.result()
+            return future.result()
         except Exception as error:
             raise RequestError(424, f"the model failed: {error}", code="model_failed") from error
-        return shorten(vectors, self.dimension)
 
 
 class ServedIndex:

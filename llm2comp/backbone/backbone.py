@@ -8,8 +8,9 @@ runs padded internally, behind the same two methods.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -18,22 +19,18 @@ from transformers import PreTrainedModel
 
 from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.backbone.adapter_switch import AdapterSwitch
-from llm2comp.backbone.attention import Packing
-from llm2comp.backbone.forward import (
-    AttentionLayout,
-    choose_layout,
-    is_stateless,
-    rows_of_padding,
-    run_packed,
-    run_padded,
-)
+from llm2comp.backbone.checkpointing import checkpoint_layers
+from llm2comp.backbone.forward import AttentionLayout, choose_layout, is_stateless
 from llm2comp.backbone.gguf_file import GgufFile
+from llm2comp.backbone.head import check_logits, freeze_head, logits
 from llm2comp.backbone.inference_pass import InferencePasses
-from llm2comp.backbone.last_layer import hook_last_layer, last_attention, memory_rows_only
+from llm2comp.backbone.interface import ReaderInterface
+from llm2comp.backbone.last_layer import hook_last_layer
 from llm2comp.backbone.layers import check_layers, first_layers
+from llm2comp.backbone.layout_pass import run_layout
 from llm2comp.backbone.loading import Source, find_source, load_language_model
-from llm2comp.backbone.lora import add_lora, load_lora, lora_weights
-from llm2comp.backbone.origin import BackboneReference, WheelReference
+from llm2comp.backbone.lora import add_lora, load_lora, lora_weights, weights_without_lora
+from llm2comp.backbone.origin import BackboneReference, WheelReference, hub_reference, wheel_reference
 from llm2comp.backbone.vocabulary import trim_embeddings
 from llm2comp.errors import BackboneError
 
@@ -143,16 +140,10 @@ class Backbone(nn.Module):
         trust_remote_code: bool = False,
     ) -> "Backbone":
         """The language model of a location that `find_source` found; arguments and errors as `load`."""
-        first = dtype if rounded_to in (None, torch.float32) else rounded_to
-        model = load_language_model(source, dtype=first, trust_remote_code=trust_remote_code)
-        if first is not dtype:
-            nn.Module.to(model, dtype)
+        model = load_language_model(source, dtype=dtype, rounded_to=rounded_to, trust_remote_code=trust_remote_code)
         backbone = cls(model, attention, layers=layers)
         backbone.file = source.gguf
-        if source.gguf is not None and source.wheel is not None:
-            backbone.wheel = WheelReference(source.wheel, source.gguf.sha256, str(first).removeprefix("torch."))
-        if source.gguf is None and not source.is_folder:
-            backbone.reference = BackboneReference(source.name, source.revision)
+        backbone.reference, backbone.wheel = hub_reference(source), wheel_reference(source, rounded_to or dtype)
         return backbone
 
     @property
@@ -229,11 +220,11 @@ class Backbone(nn.Module):
         Returns:
             (tokens, hidden), after the final norm.
         """
-        dropout = self._attention_dropout if self.training else 0.0
+        model, dropout = self.language_model, self._attention_dropout if self.training else 0.0
         with self._adapter.on():
-            if self.threads_share and (run := self._inference.find(self.language_model, embeddings)):
+            if self.threads_share and (run := self._inference.find(model, embeddings)):
                 return run(embeddings, lengths, tail)
-            return self._run(self.language_model, embeddings, lengths, causal=False, dropout=dropout, tail=tail)
+            return run_layout(model, self.attention, embeddings, lengths, causal=False, dropout=dropout, tail=tail)
 
     def use_openvino(self) -> None:
         """Has OpenVINO compute `encode` on a CPU, without gradients; everything else stays with PyTorch.
@@ -254,16 +245,11 @@ class Backbone(nn.Module):
         Gradients reach the embeddings.
         """
         with self._adapter.off(self.model):
-            return self._run(self._reader(embeddings.device), embeddings, lengths, causal=True)
+            return run_layout(self._reader(embeddings.device), self.attention, embeddings, lengths, causal=True)
 
     def head(self, states: Tensor) -> Tensor:
         """Logits of the frozen language model, (rows, hidden) -> (rows, vocabulary)."""
-        model = self._reader(states.device)
-        head = model.get_output_embeddings()
-        if not torch.is_autocast_enabled(states.device.type):
-            states = states.to(head.weight.dtype)
-        logits: Tensor = head(states)
-        return _scaled(logits, model.config)
+        return logits(self._reader(states.device), states)
 
     def check_head(self) -> None:
         """Compares `head` with the model's own logits.
@@ -271,20 +257,9 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: If the model computes its logits in a way `head` does not know.
         """
-        device = self.language_model.device
-        tokens = torch.arange(3, 9, device=device)
-        packing = Packing.of((len(tokens),), causal=True, device=device)
-        options = {"packing": packing} if self.attention == "packed" else {}
-        with torch.no_grad(), self._adapter.off(self.model):
-            model = self._reader(device)
-            states = self._run(model, self.embed_frozen(tokens), packing.lengths, causal=True)
-            expected = model(input_ids=tokens[None], use_cache=False, **options).logits[0]
-            logits = self.head(states)
-        if not torch.allclose(logits.float(), expected.float(), rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
-            raise BackboneError(
-                f"{type(model).__name__} computes its logits in a way this version does not know, so it cannot teach; "
-                "its encoder still works"
-            )
+        with self._adapter.off(self.model):
+            reader = self._reader(self.language_model.device)
+            check_logits(reader, self.attention, partial(run_layout, reader, self.attention, causal=True))
 
     def add_adapter(self, settings: AdapterSettings) -> None:
         """Adds a new LoRA adapter in float32, after which training changes nothing else of the backbone.
@@ -308,8 +283,7 @@ class Backbone(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """The language model's weights by name, without the adapter."""
-        state = self.language_model.state_dict()
-        return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
+        return weights_without_lora(self.language_model)
 
     def forget_origin(self) -> None:
         """Has saving include the weights, because they have changed or are about to: no source has them as they are."""
@@ -344,9 +318,7 @@ class Backbone(nn.Module):
         reader = self._reader(self.language_model.device)
         self._frozen = [deepcopy(reader).eval().requires_grad_(False)]
         self.forget_origin()
-        head, embeddings = self.language_model.get_output_embeddings(), self.language_model.get_input_embeddings()
-        if head.weight is not embeddings.weight:
-            head.requires_grad_(False)  # encoding does not use it
+        freeze_head(self.language_model)
 
     def read_with(self, reader: "Backbone") -> None:
         """Makes another language model the teacher and reader.
@@ -365,14 +337,7 @@ class Backbone(nn.Module):
         kept = self.kept_tokens
         if kept is not None and reader.kept_tokens is None and int(kept[-1]) < reader.vocabulary_size > len(kept):
             reader.trim_vocabulary(kept.tolist())
-        for name, ours, theirs in zip(
-            ("width", "vocabulary", "longest text", "attention"), _interface(self), _interface(reader), strict=True
-        ):
-            if ours != theirs:
-                raise BackboneError(
-                    f"the reader's {name} is {theirs}, the encoder's {ours}: give the language model that the encoder "
-                    "was trained from"
-                )
+        self._interface.check_reader(reader._interface)
 
     def set_attention_dropout(self, share: float) -> None:
         """Drops a share of the attention weights when the encoder is trained; teacher and reader stay exact.
@@ -380,11 +345,8 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: If the model runs padded: transformers then computes attention.
         """
-        if share and self.attention == "padded":
-            raise BackboneError(
-                f"attention dropout {share} needs packed attention, which {type(self.language_model).__name__} does "
-                "not support; set it to 0"
-            )
+        if share:
+            self._check_packed(f"attention dropout {share}", "set it to 0")
         self._attention_dropout = share
 
     def enable_checkpointing(self) -> None:
@@ -393,30 +355,24 @@ class Backbone(nn.Module):
         Raises:
             BackboneError: If the model runs padded.
         """
-        if self.attention == "padded":
-            raise BackboneError(
-                f"gradient checkpointing needs packed attention, which {type(self.language_model).__name__} does not "
-                "support; turn it off"
-            )
-        for model in (self.language_model, *self._frozen):
-            enable = (
-                getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            )  # its older name
-            enable({"use_reentrant": False, "context_fn": self._checkpoint_contexts})
-            model.disable_input_require_grads()  # only reentrant checkpoints need it
-        for model in self._frozen:
-            model.train()  # transformers checkpoints in training mode only; dropout is off, so nothing else differs
+        self._check_packed("gradient checkpointing", "turn it off")
+        checkpoint_layers(self.language_model, self._frozen, self._checkpoint_contexts)
         self.model.train(self.training)  # the first layers may belong to both
+
+    def _check_packed(self, what: str, instead: str) -> None:
+        if self.attention == "padded":
+            name = type(self.language_model).__name__
+            raise BackboneError(f"{what} needs packed attention, which {name} does not support; {instead}")
+
+    @property
+    def _interface(self) -> ReaderInterface:
+        return ReaderInterface(self.hidden_size, self.vocabulary_size, self.max_positions, self.attention)
 
     @property
     def _embedding_matrix(self) -> Tensor:
-        weight = self._embeddings.weight
+        weight = self.language_model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)
         return weight
-
-    @property
-    def _embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
 
     def _reader(self, device: torch.device) -> PreTrainedModel:
         if self.lacks_reader:
@@ -435,48 +391,9 @@ class Backbone(nn.Module):
     @property
     def _shares_layers(self) -> bool:
         """Whether the encoder is made of modules of the reader."""
-        return any(reader.get_input_embeddings() is self._embeddings for reader in self._frozen)
+        embeddings = self.language_model.get_input_embeddings()
+        return any(reader.get_input_embeddings() is embeddings for reader in self._frozen)
 
     def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """A method rather than a closure, so that a copy of the backbone switches its own adapter."""
         return self._adapter.checkpoint_contexts(self.model)
-
-    def _run(
-        self,
-        model: PreTrainedModel,
-        embeddings: Tensor,
-        lengths: Sequence[int],
-        *,
-        causal: bool,
-        dropout: float = 0.0,
-        tail: int = 0,
-    ) -> Tensor:
-        if self.attention == "padded":
-            return run_padded(model, embeddings, lengths, causal=causal)
-        packing = Packing.of(
-            lengths,
-            causal=causal,
-            device=embeddings.device,
-            dropout=dropout,
-            padding=rows_of_padding(embeddings),
-            tail=tail,
-            last_attention=last_attention(model) if tail and embeddings.device.type == "cpu" else None,
-        )
-        with memory_rows_only(packing):
-            return run_packed(model, embeddings, packing)
-
-
-def _interface(backbone: Backbone) -> tuple[Any, ...]:
-    """Width, vocabulary size, longest text in tokens (None: any) and attention layout."""
-    return backbone.hidden_size, backbone.vocabulary_size, backbone.max_positions, backbone.attention
-
-
-def _scaled(logits: Tensor, config: Any) -> Tensor:
-    """Logits as Cohere, Granite and Gemma 2 scale or cap them after their head."""
-    if (factor := getattr(config, "logit_scale", None)) is not None:
-        logits = logits * factor
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:
-        logits = logits / divisor
-    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-        logits = torch.tanh(logits / cap) * cap
-    return logits

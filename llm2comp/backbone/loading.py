@@ -136,8 +136,16 @@ def check_language_model(name_or_path: str | Path, revision: str | None = None, 
             AutoConfig.from_pretrained(source.repository, **source.options)
 
 
-def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_language_model(
+    source: Source, *, dtype: torch.dtype, rounded_to: torch.dtype | None = None, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """The causal language model of a source in the given precision, with all its weights from files.
+
+    Args:
+        source: From `find_source`.
+        dtype: Precision of the weights.
+        rounded_to: Precision that they are rounded to first; None: none.
+        trust_remote_code: Run Python code that comes with the language model.
 
     Raises:
         BackboneError: If it cannot be loaded, or its files lack weights.
@@ -146,15 +154,16 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
         raise BackboneError(
             f"{source.name!r} is an encoder already, not a language model: llm2comp.load({source.name!r}) loads it"
         )
+    first = dtype if rounded_to in (None, torch.float32) else rounded_to
     with _failing_as_backbone(source, "language model"), quiet(), _without_gguf_bar(source):
         if source.gguf is None and holds_int8(source.place):
-            loaded: Any = load_int8(source.place, dtype=dtype, trust_remote_code=trust_remote_code)
+            loaded: Any = load_int8(source.place, dtype=first, trust_remote_code=trust_remote_code)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(
                 source.repository,
                 **source.options,
                 **({} if source.gguf is None else {"quantization_config": GgufConfig(dequantize=True)}),
-                dtype=dtype,
+                dtype=first,
                 trust_remote_code=trust_remote_code,
                 attn_implementation="eager",
                 use_safetensors=True,
@@ -178,7 +187,7 @@ def load_language_model(source: Source, *, dtype: torch.dtype, trust_remote_code
     if source.gguf is not None:
         _forget_quantization(model)
     model.eval()
-    return model
+    return model if first is dtype else torch.nn.Module.to(model, dtype)
 
 
 def _forget_quantization(model: PreTrainedModel) -> None:

@@ -15,7 +15,7 @@ from llm2comp.backbone.loading import quiet
 from llm2comp.backbone.lora_layer import speed_up_adapter
 from llm2comp.errors import BackboneError, one_line
 
-__all__ = ["add_lora", "load_lora", "lora_weights"]
+__all__ = ["add_lora", "load_lora", "lora_weights", "weights_without_lora"]
 
 _PAPER_LAYERS = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _OTHER_NAMES = ("out_proj", "dense", "fc1", "fc2", "gate_up_proj")
@@ -73,6 +73,12 @@ def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
         )
     set_peft_model_state_dict(wrapped, weights)
     return wrapped
+
+
+def weights_without_lora(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights of a language model by its own names, without the adapter in its layers."""
+    state = model.state_dict()
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
 
 
 def lora_weights(model: PeftModel) -> dict[str, Tensor]:

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BackboneReference", "WheelReference"]
+import torch
+
+from llm2comp.backbone.loading import Source
+
+__all__ = ["BackboneReference", "WheelReference", "hub_reference", "wheel_reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,16 @@ class WheelReference:
     name: str
     sha256: str
     dtype: str
+
+
+def hub_reference(source: Source) -> BackboneReference | None:
+    """That of a model on the Hub; None for another source."""
+    on_hub = source.gguf is None and not source.is_folder
+    return BackboneReference(source.name, source.revision) if on_hub else None
+
+
+def wheel_reference(source: Source, dtype: torch.dtype) -> WheelReference | None:
+    """That of a file in a Python distribution, loaded in a precision; None for another source."""
+    if source.gguf is None or source.wheel is None:
+        return None
+    return WheelReference(source.wheel, source.gguf.sha256, str(dtype).removeprefix("torch."))

@@ -41,10 +41,10 @@ def ablation(
 ) -> None:
     """Train all pretexts of a plan from one backbone, on the same texts, updates and seeds, and measure each model.
 
-    A forecast of the time comes first, and what is left of it after each step: from what has run in the folder of the
-    models, else from a few small steps. After an interruption the same command continues. Two processes can share the
-    work if each has its own seeds or pretexts. `llm2comp report` makes tables and plots of the result files, of a plan
-    that is not finished too.
+    Training starts at once; the time left is logged after each step, from what has run in the folder of the models.
+    `--forecast` runs a few small steps instead where nothing has run yet, for some minutes. After an interruption the
+    same command continues. Two processes can share the work if each has its own seeds or pretexts. `llm2comp report`
+    makes tables and plots of the result files, of a plan that is not finished too.
     """
     from llm2comp_benchmarks.ablation import run
 

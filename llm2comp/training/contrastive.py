@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from llm2comp.backbone.adapter import AdapterSettings
+from llm2comp.backbone.head import freeze_head
 from llm2comp.errors import SettingsError
 from llm2comp.model import LLM2Comp
 from llm2comp.training.arguments import rows_at_once, trainer_arguments
@@ -77,7 +78,7 @@ def train_contrastive(
         set_seed(settings.seed)
         backbone.add_adapter(fresh_adapter or AdapterSettings())
     if not backbone.has_adapter:
-        _freeze_head(backbone.language_model)
+        freeze_head(backbone.language_model)
     model.encoder.memory.requires_grad_(not settings.freeze_memory)
     train_in_float32(model)
     backbone.set_attention_dropout(settings.attention_dropout)
@@ -110,13 +111,6 @@ def length_limits(memory_tokens: int, settings: ContrastiveSettings) -> dict[str
                 f"{least} or more"
             )
     return {task: limit for task, limit in limits.items() if limit is not None}
-
-
-def _freeze_head(model: Any) -> None:
-    """Freezes the output layer, which the encoder does not use, unless its weights are the input embeddings too."""
-    head = model.get_output_embeddings()
-    if head.weight is not model.get_input_embeddings().weight:
-        head.requires_grad_(False)
 
 
 def contrastive_loss(columns: Sequence[Tensor], *, temperature: float, similarity: str = "cosine") -> Tensor:

@@ -9,7 +9,7 @@ from llm2comp_benchmarks.ablation.lineages import Lineage, Stage, mark_of, stage
 from llm2comp_benchmarks.ablation.measure import Measurer
 from llm2comp_benchmarks.ablation.pace import read_pace
 from llm2comp_benchmarks.ablation.plan import PARTS, AblationPlan, part_of
-from llm2comp_benchmarks.ablation.rates import PROBED, Rate, Rates
+from llm2comp_benchmarks.ablation.rates import PROBED, UNKNOWN, Rate, Rates
 from llm2comp_benchmarks.ablation.summary import PRETEXTS, STAGES
 from llm2comp_benchmarks.results.tables import aligned_table
 
@@ -66,8 +66,15 @@ class Forecast:
         return sum(bool(step.left) for step in self.steps)
 
     def line(self) -> str:
-        """What is left, in a few words."""
-        return f"{self.steps_left} of {len(self.steps)} steps left, about {duration(self.seconds_left)}"
+        """What is left, in a few words; steps of which none of the kind has run are counted, not timed."""
+        untimed = sum(bool(step.left) and step.rate.source == UNKNOWN for step in self.steps)
+        left = f"{self.steps_left} of {len(self.steps)} steps left"
+        if not untimed:
+            return f"{left}, about {duration(self.seconds_left)}"
+        steps = f"{untimed} step{'s' if untimed > 1 else ''} of a kind that has not run yet"
+        if untimed == self.steps_left:
+            return f"{left}, all of a kind that has not run yet, so not timed"
+        return f"{left}, about {duration(self.seconds_left)} and {steps}"
 
     def table(self) -> str:
         """One line for each stage of each run, and the sums by part."""
@@ -181,9 +188,11 @@ def _measuring(part: str, lineage: Lineage, stage: Stage, measurer: Measurer, ra
     describes = bool(measurer.texts) and stage.finished and stage.pooling is None
     analysis = rates.analysis() if describes else Rate(0.0, "")
     lacks = measurer.lacks_analysis(lineage, stage)
+    untimed = any(times[name].source == UNKNOWN for name in missing) or (lacks and analysis.source == UNKNOWN)
     whole = sum(rate.seconds for rate in times.values()) + analysis.seconds
     rest = sum(rate.seconds for name, rate in times.items() if name in missing) + analysis.seconds * lacks
     source = PROBED if any(times[name].source == PROBED for name in missing) else next(iter(times.values())).source
+    source, rest = (UNKNOWN, 0.0) if untimed else (source, rest)
     return Step(
         part,
         lineage,

@@ -1,4 +1,4 @@
-"""How long updates and evaluations take: from what has run, else measured here on a few small ones."""
+"""How long updates and evaluations take: from what has run, else measured here on a few small ones, or not known."""
 
 import logging
 import random
@@ -28,10 +28,10 @@ from llm2comp_benchmarks.results.read import read_record
 from llm2comp_benchmarks.systems.mntp.encoder import text_mean_of
 from llm2comp_benchmarks.systems.mntp.objective import train_masked
 
-__all__ = ["PROBED", "RAN", "Rate", "Rates"]
+__all__ = ["PROBED", "RAN", "UNKNOWN", "Rate", "Rates"]
 
-RAN, PROBED = "measured", "probed"
-"""Whether a rate is that of updates or evaluations that have run, or of a few small ones run for the forecast."""
+RAN, PROBED, UNKNOWN = "measured", "probed", "unknown"
+"""Whether a rate is that of updates or evaluations that have run, of a few small ones run for the forecast, or none."""
 _ENCODED_TEXTS = 24
 _CHARACTERS_PER_TOKEN = 4.5
 _FORWARD = 1 / 3
@@ -58,6 +58,8 @@ class Rates:
         results: Folder of the result files.
         tasks: What models are measured on.
         texts: What their embeddings are described on.
+        probe: Whether small updates and evaluations are run where none of the kind has run yet, which takes minutes.
+            Otherwise the most alike that have run stand for them, and without any their time is unknown.
     """
 
     recipe: Recipe
@@ -66,6 +68,7 @@ class Rates:
     results: Path
     tasks: Sequence[Task]
     texts: Sequence[str]
+    probe: bool = True
     _estimates: dict[tuple[str, str], StageEstimate] = field(default_factory=dict)
     _ratios: dict[tuple[str, str], float] = field(default_factory=dict)
     _models: dict[str, LLM2Comp] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class Rates:
     def refresh(self) -> None:
         """Forgets what the result files said, and the models; what was measured here is kept."""
         self._models.clear()
-        for name in ("_records", "_seconds"):
+        for name in ("_records", "_seconds", *(() if self.probe else ("_seconds_per_character",))):
             self.__dict__.pop(name, None)
 
     def update(self, lineage: Lineage, stage: str) -> Rate:
@@ -85,12 +88,14 @@ class Rates:
         for folder in (self.output / lineage.name, *self._alike(lineage)):
             pace = read_pace(folder / stage, settings.steps, mark_of(lineage))
             seconds = pace.seconds
-            if seconds is None and pace.tokens_per_second is not None:
+            if seconds is None and pace.tokens_per_second is not None and self.probe:
                 seconds = self._estimate(lineage, stage, settings).tokens / pace.tokens_per_second
             if seconds is not None:
                 if key in self._estimates:
                     self._ratios[key] = seconds / self._estimate(lineage, stage, settings).seconds
                 return Rate(seconds, RAN)
+        if not self.probe:
+            return self._of_others(lineage, stage, settings)
         correction = median(self._ratios.values()) if self._ratios else 1.0
         return Rate(correction * self._estimate(lineage, stage, settings).seconds, PROBED)
 
@@ -109,7 +114,9 @@ class Rates:
         times = [seconds[task.name] for seconds in self._seconds if task.name in seconds]
         if times and pooling not in _REPEATS:
             return Rate(median(times), RAN)
-        return Rate(self._of_characters(self._characters[task.name]) * _REPEATS.get(pooling, 1), PROBED)
+        if not self.probe and not any(self._seconds):
+            return Rate(0.0, UNKNOWN)  # before all texts of the tasks are read for their lengths
+        return self._of_characters(self._characters[task.name] * _REPEATS.get(pooling, 1))
 
     def analysis(self) -> Rate:
         """Seconds of the description of a model's embeddings and of the reading of its memory tokens."""
@@ -119,7 +126,16 @@ class Rates:
         most = self.recipe.model.max_length * _CHARACTERS_PER_TOKEN
         lengths = [min(len(text), most) for text in self.texts]
         read = 4 * READ_TEXTS * sum(lengths) / max(1, len(lengths))
-        return Rate(self._of_characters(sum(lengths) + read), PROBED)
+        return self._of_characters(sum(lengths) + read)
+
+    def _of_others(self, lineage: Lineage, stage: str, settings: StageSettings) -> Rate:
+        """That of the stage with the same pretext and other memory tokens; else with any pretext that has run."""
+        for pretext in (lineage.pretext, "*"):
+            folders = sorted(self.output.glob(f"{pretext}-k*-seed*/{stage}"))
+            paces = [read_pace(folder, settings.steps, mark_of(lineage)).seconds for folder in folders]
+            if times := [seconds for seconds in paces if seconds is not None]:
+                return Rate(median(times), RAN)
+        return Rate(0.0, UNKNOWN)
 
     def _alike(self, lineage: Lineage) -> Iterator[Path]:
         """Folders of lineages that differ in the seed alone."""
@@ -146,13 +162,25 @@ class Rates:
         most = self.recipe.model.max_length * _CHARACTERS_PER_TOKEN
         return {task.name: sum(min(len(text), most) for text in texts_of(task)) for task in self.tasks}
 
-    def _of_characters(self, characters: float) -> float:
+    def _of_characters(self, characters: float) -> Rate:
         """Seconds that the encoding of so many characters takes."""
-        return characters * self._seconds_per_character
+        seconds = self._seconds_per_character
+        if seconds is None:
+            return Rate(0.0, UNKNOWN)
+        return Rate(characters * seconds, PROBED if self.probe else RAN)
 
     @cached_property
-    def _seconds_per_character(self) -> float:
-        """Measured on some texts of all tasks, drawn by their length, because long texts take the time."""
+    def _seconds_per_character(self) -> float | None:
+        """Measured on some texts of all tasks, drawn by their length, because long texts take the time.
+
+        Without probes that of the tasks that have been evaluated; None where none has.
+        """
+        if not self.probe:
+            if not any(self._seconds):
+                return None
+            times = {name: [one[name] for one in self._seconds if name in one] for name in self._characters}
+            known = {name: median(seconds) for name, seconds in times.items() if seconds}
+            return sum(known.values()) / sum(self._characters[name] for name in known) if known else None
         texts = [text for task in self.tasks for text in texts_of(task)] or list(self.texts)
         most = self.recipe.model.max_length * _CHARACTERS_PER_TOKEN
         lengths = [min(len(text), most) + 1 for text in texts]

@@ -8,6 +8,7 @@ if each has its own seeds or pretexts.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ def run_ablation(
         measurer: Measures each model.
         chosen: The lineages.
         baselines: Poolings of the language model without training.
-        predict: The forecast of what is left, from the language model; it is logged before the first step and after
-            each that took time. None: no forecast.
+        predict: The forecast of what is left, from the language model; its line is logged before the first step and
+            after each that took time. None: no forecast.
     """
     from llm2comp.training.pairs.derive import derive_pairs
 
@@ -62,7 +63,7 @@ def run_ablation(
         derive_pairs(recipe.derive, output / "pairs")
     left = predict(backbone) if predict is not None else Forecast([])
     if left.steps:
-        _logger.info("%s", left.table())
+        _logger.info("%s", left.line())
     for lineage, stage in _models(plan, recipe, output, chosen, baselines, backbone, measurer):
         measurer.measure(lineage, stage, _training(recipe, lineage, stage, output))
         before, left = left, predict(backbone) if predict is not None else left
@@ -131,7 +132,8 @@ def ablate(
 ) -> None:
     """Trains and measures what an ablation compares; after an interruption the same call continues.
 
-    A forecast is logged first, and what is left of it after each step.
+    Training starts at once. How much is left is logged first and after each step, from the times of what has run in
+    the folders; `forecast` probes what has not.
 
     Args:
         ablation: Name of a shipped ablation, or a YAML file.
@@ -153,7 +155,7 @@ def ablate(
         prepared.measurer,
         prepared.chosen,
         baselines=prepared.baselines,
-        predict=prepared.forecast,
+        predict=partial(prepared.forecast, probe=False),
     )
 
 
@@ -178,7 +180,7 @@ def forecast(
             f"{backbone}: the language model of {ablation} is still to be trained, which the forecast starts from; "
             "`llm2comp train recipe FILE --check` estimates that stage"
         )
-    return prepared.forecast(backbone)
+    return prepared.forecast(backbone, probe=True)
 
 
 class _Prepared:
@@ -204,11 +206,11 @@ class _Prepared:
         )
         self._rates: Rates | None = None
 
-    def forecast(self, backbone: str | Path) -> Forecast:
-        """Of everything that is chosen, as the folders are now."""
+    def forecast(self, backbone: str | Path, *, probe: bool) -> Forecast:
+        """Of everything that is chosen, as the folders are now; `probe` as in `Rates`."""
         measurer = self.measurer
         rates = self._rates or Rates(
-            self.recipe, backbone, self._output, measurer.results, measurer.tasks, measurer.texts
+            self.recipe, backbone, self._output, measurer.results, measurer.tasks, measurer.texts, probe
         )
         steps = list(steps_of(self.plan, self.recipe, self.chosen, self.baselines, measurer, rates))
         rates.refresh()

@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from llm2comp.training.metrics import append_metrics
 from llm2comp_benchmarks.ablation.forecast import Forecast, Step, duration
 from llm2comp_benchmarks.ablation.lineages import Lineage
 from llm2comp_benchmarks.ablation.pace import read_pace
-from llm2comp_benchmarks.ablation.rates import PROBED, RAN, Rate
+from llm2comp_benchmarks.ablation.plan import read_plan
+from llm2comp_benchmarks.ablation.rates import PROBED, RAN, UNKNOWN, Rate, Rates
 from llm2comp_benchmarks.ablation.run import Choice, ablate, forecast
 from llm2comp_benchmarks.report.pages import read_results
 from tests.benchmarks.ablation.toy import write_toy
@@ -75,7 +77,47 @@ def test_a_pause_does_not_change_the_pace(tmp_path: Path) -> None:
     assert read_pace(tmp_path, 10, "llm2comp.json") == (0, 4.0, 300.0)
 
 
-def test_a_whole_ablation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def _times(folder: Path, seconds: float) -> None:
+    folder.mkdir(parents=True)
+    (folder / "times.jsonl").write_text(f'{{"step": 1, "seconds": {seconds}}}\n')
+
+
+def _no_probe(*_: object) -> None:
+    raise AssertionError("a model was loaded for a probe")
+
+
+def test_without_probes_the_most_alike_that_have_run_stand_for_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rates, "_model", _no_probe)
+    plan = write_toy(tmp_path)
+    _, recipe = read_plan(str(plan), data=tmp_path / "data", pairs=tmp_path / "run" / "pairs")
+    rates = Rates(recipe, "backbone", tmp_path / "run", tmp_path / "results", [], ["text"], probe=False)
+    assert rates.update(Lineage("distillation", 2, 0), "pretext") == (0.0, UNKNOWN)
+    assert rates.analysis() == (0.0, UNKNOWN)
+    _times(tmp_path / "run/mntp-k0-seed0/pretext", 3.0)
+    _times(tmp_path / "run/distillation-k2-seed0/pretext", 5.0)
+    _times(tmp_path / "run/distillation-k2-seed1/pretext", 6.0)
+    for lineage, seconds in {
+        Lineage("distillation", 2, 0): 5.0,
+        Lineage("distillation", 4, 0): 5.5,  # median of its pretext
+        Lineage("continuation", 2, 0): 5.0,  # of all
+    }.items():
+        assert rates.update(lineage, "pretext") == (seconds, RAN)
+    assert rates.update(Lineage("distillation", 2, 0), "supervised") == (0.0, UNKNOWN)
+
+
+def test_what_has_not_run_yet_is_counted_and_not_timed() -> None:
+    unknown = replace(_step("train", 10, 10, 0.0), rate=Rate(0.0, UNKNOWN))
+    done = replace(unknown, left=0)
+    timed = _step("measure", 1, 1, 60.0)
+    assert Forecast([unknown, done]).line() == "1 of 2 steps left, all of a kind that has not run yet, so not timed"
+    assert Forecast([unknown, timed, unknown]).line() == (
+        "3 of 3 steps left, about 1 min and 2 steps of a kind that has not run yet"
+    )
+
+
+def test_a_whole_ablation(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = write_toy(tmp_path, pretexts=["distillation", "none"], seeds=[0], memory_tokens=[])
     places = (str(plan), tmp_path / "run", tmp_path / "results" / "ablation-toy", tmp_path / "data")
     before = forecast(*places)
@@ -83,10 +125,13 @@ def test_a_whole_ablation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert before.seconds_left == sum(step.seconds for step in before.steps) > 0
     assert not (tmp_path / "run").exists()
     assert not places[2].exists()
-    with caplog.at_level(logging.INFO, logger="llm2comp_benchmarks.ablation"):
+    with caplog.at_level(logging.INFO, logger="llm2comp_benchmarks.ablation"), monkeypatch.context() as patched:
+        patched.setattr(Rates, "_model", _no_probe)
         ablate(*places, choice=Choice(pretexts=["none"]))
-    assert "objectives, one seed" in caplog.text, "the forecast comes first"
-    assert "none-k2-seed0-unsupervised: 3 of 5 steps left, about " in caplog.text
+    assert "5 of 5 steps left, all of a kind that has not run yet, so not timed" in caplog.messages
+    after_stage_2 = next(line for line in caplog.messages if "3 of 5 steps left, about " in line)
+    assert after_stage_2.startswith("none-k2-seed0-unsupervised: ")
+    assert after_stage_2.endswith(" and 1 step of a kind that has not run yet"), "the training of stage 3"
     half = forecast(*places)
     done = {(step.lineage.pretext, step.stage) for step in half.steps if not step.left}
     assert done == {("none", "unsupervised"), ("none", "supervised")}

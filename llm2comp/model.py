@@ -150,6 +150,8 @@ class LLM2Comp(EncoderModel):
         self._content: tuple[Any, str] | None = None
         self.eval()  # trainers switch to training mode themselves
 
+    load = staticmethod(load)  # sentence-transformers' own looks for bundled models on the Hub
+
     @classmethod
     def from_backbone(
         cls,

@@ -13,6 +13,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+import llm2comp
 from llm2comp.model import LLM2Comp
 from tests.test_model import TEXTS, close
 
@@ -24,6 +25,9 @@ class TestSentenceTransformers:
         assert model.max_seq_length == 64
         similarity = model.similarity(model.encode(TEXTS), model.encode(TEXTS))
         close(similarity.diagonal(), 1)
+
+    def test_its_way_of_loading_finds_bundled_models(self) -> None:
+        assert LLM2Comp.load("llm2comp-tiny").fingerprint == llm2comp.load("llm2comp-tiny").fingerprint
 
     def test_copies_and_pickles(self, model: LLM2Comp) -> None:
         expected = model.encode(TEXTS)

@@ -99,10 +99,14 @@ def measure_fidelity(
             and reader can take.
 
     Raises:
-        SettingsError: The model has no reader, there is no such measure, following texts are given for a
-            reconstruction or are not as many, or a text is too short, by its position.
+        SettingsError: The model has no reader, there is no such measure, `max_tokens` is below 2, texts are no list of
+            texts, following ones are given for a reconstruction or are not as many, or a text is too short, by its
+            position.
     """
     encoder = check_reader(model).encoder
+    _check_texts("texts", texts)
+    if following is not None:
+        _check_texts("following", following)
     if following is not None and len(following) != len(texts):
         raise SettingsError(f"{len(texts)} texts, and {len(following)} that follow them: give one for each")
     splits = []
@@ -130,6 +134,8 @@ def split_text(
     """
     if measure not in MEASURES:
         raise SettingsError(f"measure is {measure!r}, expected one of {', '.join(MEASURES)}")
+    if max_tokens is not None and max_tokens < 2:
+        raise SettingsError(f"max_tokens is {max_tokens}, expected at least 2")
     if measure == "reconstruction" and following is not None:
         raise SettingsError("a text that follows is given, which only the measure continuation reads")
     if measure == "continuation" and following is None:
@@ -173,6 +179,14 @@ def _measure(encoder: MemoryEncoder, splits: Sequence[TextSplit]) -> Iterator[Fi
     for number, split in enumerate(splits):
         nothing, memory, text = losses[3 * number : 3 * number + 3]
         yield Fidelity(nothing, memory, text, len(split.parts.context) - 1, split.cut)
+
+
+def _check_texts(name: str, texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise SettingsError(f"{name} is a string, expected a list: [{texts[:40]!r}]")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise SettingsError(f"{name}[{position}] is {type(text).__name__}, expected a text")
 
 
 def _most(encoder: MemoryEncoder, max_tokens: int | None, *, copies: int = 1) -> int:

@@ -12,6 +12,7 @@ reads worse with them. The reader's input is that of stage 1 (`training.compress
 the memory tokens (or nothing, or the text), and what follows. Zhang et al., AAAI 2026, section 3.2.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -100,8 +101,8 @@ def measure_fidelity(
 
     Raises:
         SettingsError: The model has no reader, there is no such measure, `max_tokens` is below 2, texts are no list of
-            texts, following ones are given for a reconstruction or are not as many, or a text is too short, by its
-            position.
+            texts, following ones are given for a reconstruction or are not as many, a text is too short, by its
+            position, or a loss is not finite.
     """
     encoder = check_reader(model).encoder
     _check_texts("texts", texts)
@@ -176,6 +177,10 @@ def _measure(encoder: MemoryEncoder, splits: Sequence[TextSplit]) -> Iterator[Fi
     repeated = [after for after in following for _ in range(3)]
     states = read_after(encoder, beginnings, repeated)
     losses = [loss_of(encoder, rows, after) / len(after) for rows, after in zip(states, repeated, strict=True)]
+    if not all(map(math.isfinite, losses)):
+        raise SettingsError(
+            "a loss of the reader is not finite: load the model with dtype float32, or check its weights"
+        )
     for number, split in enumerate(splits):
         nothing, memory, text = losses[3 * number : 3 * number + 3]
         yield Fidelity(nothing, memory, text, len(split.parts.context) - 1, split.cut)

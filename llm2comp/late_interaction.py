@@ -46,20 +46,20 @@ def maxsim(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
         >>> maxsim(query, np.array([[[1.0, 0.0], [0.6, 0.8]], [[1.0, 0.0], [1.0, 0.0]]])).tolist()
         [[1.7999999523162842, 1.0]]
     """
-    queries, documents = _to_array(queries), _to_array(documents)
-    if queries.ndim != 3 or documents.ndim != 3 or queries.shape[2] != documents.shape[2]:
+    asked, stored = _to_array(queries), _to_array(documents)
+    if asked.ndim != 3 or stored.ndim != 3 or asked.shape[2] != stored.shape[2]:
         raise SettingsError(
-            f"queries of shape {queries.shape} and documents of shape {documents.shape}, expected (texts, vectors, "
+            f"queries of shape {asked.shape} and documents of shape {stored.shape}, expected (texts, vectors, "
             "dim) with one dim"
         )
-    if not queries.shape[1] or not documents.shape[1]:
-        raise SettingsError(f"texts of {queries.shape[1]} and {documents.shape[1]} vectors, expected at least one each")
-    flat = queries.reshape(-1, queries.shape[2]).astype(np.float64).T  # (dim, queries * vectors)
-    scores = np.empty((len(queries), len(documents)), np.float32)
-    at_once = max(1, _PRODUCTS_AT_ONCE // max(1, flat.shape[1] * documents.shape[1], documents.shape[1] * len(flat)))
-    for first in range(0, len(documents), at_once):
-        block = documents[first : first + at_once].astype(np.float64)
-        products = (block.reshape(-1, block.shape[2]) @ flat).reshape(*block.shape[:2], *queries.shape[:2])
+    if not asked.shape[1] or not stored.shape[1]:
+        raise SettingsError(f"texts of {asked.shape[1]} and {stored.shape[1]} vectors, expected at least one each")
+    flat = asked.reshape(-1, asked.shape[2]).astype(np.float64).T  # (dim, queries * vectors)
+    scores = np.empty((len(asked), len(stored)), np.float32)
+    at_once = max(1, _PRODUCTS_AT_ONCE // max(1, flat.shape[1] * stored.shape[1], stored.shape[1] * len(flat)))
+    for first in range(0, len(stored), at_once):
+        block = stored[first : first + at_once].astype(np.float64)
+        products = (block.reshape(-1, block.shape[2]) @ flat).reshape(*block.shape[:2], *asked.shape[:2])
         scores[:, first : first + at_once] = products.max(1).sum(2).T  # max over the document's vectors
     return cast("NDArray[np.float32]", scores)
 

@@ -12,6 +12,7 @@ reads worse with them. The reader's input is that of stage 1 (`training.compress
 the memory tokens (or nothing, or the text), and what follows. Zhang et al., AAAI 2026, section 3.2.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -99,10 +100,14 @@ def measure_fidelity(
             and reader can take.
 
     Raises:
-        SettingsError: The model has no reader, there is no such measure, following texts are given for a
-            reconstruction or are not as many, or a text is too short, by its position.
+        SettingsError: The model has no reader, there is no such measure, `max_tokens` is below 2, texts are no list of
+            texts, following ones are given for a reconstruction or are not as many, a text is too short, by its
+            position, or a loss is not finite.
     """
     encoder = check_reader(model).encoder
+    _check_texts("texts", texts)
+    if following is not None:
+        _check_texts("following", following)
     if following is not None and len(following) != len(texts):
         raise SettingsError(f"{len(texts)} texts, and {len(following)} that follow them: give one for each")
     splits = []
@@ -130,6 +135,8 @@ def split_text(
     """
     if measure not in MEASURES:
         raise SettingsError(f"measure is {measure!r}, expected one of {', '.join(MEASURES)}")
+    if max_tokens is not None and max_tokens < 2:
+        raise SettingsError(f"max_tokens is {max_tokens}, expected at least 2")
     if measure == "reconstruction" and following is not None:
         raise SettingsError("a text that follows is given, which only the measure continuation reads")
     if measure == "continuation" and following is None:
@@ -170,9 +177,21 @@ def _measure(encoder: MemoryEncoder, splits: Sequence[TextSplit]) -> Iterator[Fi
     repeated = [after for after in following for _ in range(3)]
     states = read_after(encoder, beginnings, repeated)
     losses = [loss_of(encoder, rows, after) / len(after) for rows, after in zip(states, repeated, strict=True)]
+    if not all(map(math.isfinite, losses)):
+        raise SettingsError(
+            "a loss of the reader is not finite: load the model with dtype float32, or check its weights"
+        )
     for number, split in enumerate(splits):
         nothing, memory, text = losses[3 * number : 3 * number + 3]
         yield Fidelity(nothing, memory, text, len(split.parts.context) - 1, split.cut)
+
+
+def _check_texts(name: str, texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise SettingsError(f"{name} is a string, expected a list: [{texts[:40]!r}]")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise SettingsError(f"{name}[{position}] is {type(text).__name__}, expected a text")
 
 
 def _most(encoder: MemoryEncoder, max_tokens: int | None, *, copies: int = 1) -> int:

@@ -166,7 +166,8 @@ def _texts(model: LLM2Comp, settings: CompressionSettings) -> _Data:
     texts = Splits(model.encoder, settings.corpora, settings, limit=max(settings.batch_size, _TOKENIZED_TEXTS))
     enough_rows(len(texts), settings.batch_size, settings.corpora)
     sets: list[Rows] = [texts]
-    tokens, more, notes = _mean_tokens([texts.split(row) for row in range(len(texts))]), rows >= most, ()
+    tokens, more = _mean_tokens([texts.split(row) for row in range(len(texts))]), rows >= most
+    notes: tuple[str, ...] = ()
     if asked:
         sets.append(questions := QuestionRows(model.encoder, settings, limit=min(asked, _TOKENIZED_TEXTS)))
         tokens += settings.question_share * (_mean_tokens(map(questions.__getitem__, range(len(questions)))) - tokens)

@@ -94,7 +94,7 @@ def train_compression(
         turns = RunRows(questions, length=asked, seed=settings.seed)
         rows, sets["questions"] = MixedRows(rows, turns, share=settings.question_share), questions.row_set
     check_rows(output, sets, settings.steps)
-    measured = (texts, questions or ())
+    measured: list[Rows] = [texts] if questions is None else [texts, questions]
     settings = fit(settings, batch_memory(encoder, settings, measured, bfloat16=arguments.bf16))
     with training_mode(model, settings):
         TokenTrainer(

@@ -173,6 +173,25 @@ class TestReader:
 
 
 class TestMistakes:
+    def test_one_text_is_not_read_letter_by_letter(self, model: LLM2Comp) -> None:
+        with pytest.raises(SettingsError, match=r"texts is a string, expected a list: \['Stone"):
+            measure_fidelity(model, "Stone and water.")
+        with pytest.raises(SettingsError, match="following is a string"):
+            measure_fidelity(model, TEXTS[:1], "continuation", following="S")
+        with pytest.raises(SettingsError, match=r"texts\[1\] is NoneType, expected a text"):
+            measure_fidelity(model, [TEXTS[0], None])  # type: ignore[list-item]
+
+    def test_losses_that_are_not_finite(self, make_model: Callable[..., LLM2Comp]) -> None:
+        model = make_model()
+        model.encoder.memory.data.fill_(torch.nan)
+        with pytest.raises(SettingsError, match="a loss of the reader is not finite: load the model with dtype"):
+            measure_fidelity(model, TEXTS[:1])
+
+    @pytest.mark.parametrize("most", [1, 0, -3])
+    def test_a_length_without_a_token(self, model: LLM2Comp, most: int) -> None:
+        with pytest.raises(SettingsError, match=f"max_tokens is {most}, expected at least 2"):
+            measure_fidelity(model, TEXTS[:1], max_tokens=most)
+
     def test_texts_too_short(self, model: LLM2Comp) -> None:
         with pytest.raises(SettingsError, match=r"text 1: it, or what follows it, has no tokens"):
             measure_fidelity(model, [TEXTS[0], ""])

@@ -1,6 +1,7 @@
 """What the pages on late interaction and on compressed context show runs as written."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def _run(line: str) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_late_interaction(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = DOCS / "late-interaction.md"
     (folder / "DIR" / "qrels").mkdir(parents=True)
@@ -43,7 +45,7 @@ def test_late_interaction(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         if language == "python":
             exec(compile(block, name(page), "exec"), {})
             continue
-        lines = [line for line in joined(block) if line.startswith("llm2comp ") and " report " not in line]
+        lines = [line for line in joined(block) if re.match("llm2comp (index|search|eval) ", line)]
         for line in lines:
             _run(line.replace("llm2comp-small", "llm2comp-tiny"))
     shown = capsys.readouterr().out.splitlines()

@@ -178,6 +178,14 @@ def test_the_held_out_loss_is_of_the_same_kind(tmp_path: Path) -> None:
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_forecast_runs_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, losses = LateInteractionLoss.forward, []
+    monkeypatch.setattr(LateInteractionLoss, "forward", lambda *given: losses.append(forward(*given)) or losses[-1])
+    settings = supervised(write_pairs(tmp_path / "pairs.jsonl", 12), maxsim_weight=0.5, diversity_weight=0.1)
+    assert estimate_stage("supervised", small_model(), settings).seconds > 0
+    assert losses
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,7 +1,6 @@
 """Builds an index of existing vectors, from .npy files or shards, and measures it with rows that it does not hold."""
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
+from llm2comp_indexes.builder.drawn_queries import LEAST_MOVED, MOST_QUERIES, DrawnDocuments
 from llm2comp_indexes.builder.finish_segment import (
     check_feasible,
     finish_segment,
@@ -27,7 +27,7 @@ from llm2comp_indexes.builder.index import BuildReport
 from llm2comp_indexes.builder.join_shards import ShardSource
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.builder.shard_file import Shard
-from llm2comp_indexes.builder.vector_files import NpySource, NpyVectors, VectorBlock, VectorSource
+from llm2comp_indexes.builder.vector_files import NpySource, NpyVectors, VectorSource
 from llm2comp_indexes.encoder import Encoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import Change, check_output, create_index
@@ -39,14 +39,8 @@ from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.tuning.queries import Queries, QueryKind
 from llm2comp_indexes.tuning.report import Report
 
-__all__ = ["VectorFiles", "build_from_vectors", "move_queries"]
+__all__ = ["VectorFiles", "build_from_vectors"]
 
-_HELD_OUT = 300
-_HELD_OUT_OF = 10_000
-"""Number of documents from which some are held out of the segment that is measured."""
-_MOVED = (32, 100)
-"""Minimum and maximum number of rows that are moved by noise to serve as queries, if none are held out."""
-_MOVED_BY = 0.5
 _logger = logging.getLogger(__name__)
 
 
@@ -202,7 +196,7 @@ def _read_queries(path: Path) -> Queries:
     vectors = NpyVectors([path])
     if not vectors.rows:
         raise IndexFolderError(f"{path}: holds no vectors; give some to measure with, or leave it out")
-    rows = np.linspace(0, vectors.rows - 1, min(vectors.rows, _HELD_OUT)).astype(np.int64)
+    rows = np.linspace(0, vectors.rows - 1, min(vectors.rows, MOST_QUERIES)).astype(np.int64)
     source = QueryKind.FILE.describe(count=len(rows), total=vectors.rows, file=path.name)
     return Queries(vectors.read(rows), QueryKind.FILE, source)
 
@@ -321,68 +315,11 @@ def _find_encoder(model: Any, shard: Shard, options: EncoderOptions) -> tuple[En
     return None, shard.model
 
 
-class _Drawn:
-    """Random documents whose vectors serve as queries.
-
-    Attributes:
-        held_out: Whether their rows are left out of the first segment; else they stay, and the queries are moved by
-            noise.
-        rows: Rows of the documents met so far.
-    """
-
-    def __init__(self, documents: int) -> None:
-        self.held_out = documents >= _HELD_OUT_OF
-        count = _HELD_OUT if self.held_out else min(documents, max(_MOVED[0], min(_MOVED[1], documents // 100)))
-        self._mask: NDArray[np.bool_] = np.zeros(documents, np.bool_)
-        self._mask[random.Random(0).sample(range(documents), count)] = True  # the same when a build is resumed
-        self._numbers: list[int] = []
-        self._vectors: list[NDArray[np.float32]] = []
-        self.rows: list[Document] = []
-
-    def take(self, block: VectorBlock) -> VectorBlock:
-        """The block without the documents that are held out."""
-        drawn = self._mask[block.numbers]
-        if not drawn.any():
-            return block
-        chosen = np.flatnonzero(drawn)
-        self.rows += [block.rows[row] for row in chosen]
-        self._numbers += block.numbers[chosen].tolist()
-        self._vectors += list(block.read()[chosen])
-        if not self.held_out:
-            return block
-        kept = np.flatnonzero(~drawn)
-        return VectorBlock([block.rows[row] for row in kept], block.numbers[kept], lambda: block.read()[kept])
-
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        """Vectors (rows, dimension) of the drawn rows."""
-        return np.stack(self._vectors)
-
-    def queries(self, others: NDArray[np.float32]) -> Queries:
-        """Queries (documents, dimension): the first row of each drawn document, moved by noise unless it is held out.
-
-        Args:
-            others: Rows (rows, dimension) that are used if no drawn document had a row.
-        """
-        firsts = self.vectors[np.unique(self._numbers, return_index=True)[1]] if self.rows else others
-        if self.held_out and self.rows:
-            return Queries(firsts, QueryKind.HELD_OUT, QueryKind.HELD_OUT.describe(count=len(firsts)))
-        return move_queries(firsts)
-
-
-def move_queries(rows: NDArray[np.float32]) -> Queries:
-    """Queries near the rows (queries, dimension), which would themselves be found as exact matches."""
-    noise = np.random.default_rng(0).standard_normal(rows.shape)
-    moved = rows + _MOVED_BY * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-    unit = (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
-    return Queries(unit, QueryKind.MOVED_ROWS, QueryKind.MOVED_ROWS.describe(count=len(unit)))
-
-
 def _write(
     change: Change, origin: _Origin, queries: Queries | None, device: str, progress: Progress
 ) -> tuple[list[Segment], Report]:
     source, options, start = origin.source, origin.options, time.perf_counter()
-    drawn = _Drawn(source.documents) if queries is None and origin.encoder is None else None
+    drawn = DrawnDocuments(source.documents) if queries is None and origin.encoder is None else None
     header = {
         **segment_header(origin.fingerprint, source.dimension, options, origin.recorded),
         "vectors": source.identity,
@@ -405,7 +342,7 @@ def _write(
 
 
 def _write_rows(
-    writer: SegmentWriter, source: VectorSource, drawn: _Drawn | None, progress: Progress
+    writer: SegmentWriter, source: VectorSource, drawn: DrawnDocuments | None, progress: Progress
 ) -> NDArray[np.float32] | None:
     """Writes all rows that are not held out; returns the first vectors (rows, dimension) if documents are drawn.
 
@@ -418,7 +355,7 @@ def _write_rows(
         if not kept.rows:
             continue
         if drawn and sample is None:
-            sample = kept.read()[: _MOVED[0]]
+            sample = kept.read()[:LEAST_MOVED]
         if not writer.has(kept.rows):
             writer.append(kept.rows, kept.read())
         progress(Phase.DOCUMENTS, writer.documents)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
-from llm2comp_indexes.builder.from_vectors import move_queries
+from llm2comp_indexes.builder.drawn_queries import move_queries
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, with_new_fields
 from llm2comp_indexes.format.files import check_content
 from llm2comp_indexes.format.manifest import Manifest

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import IndexFolderError, SettingsError
+from llm2comp_indexes.builder.drawn_queries import move_queries
 from llm2comp_indexes.builder.finish_segment import SMALL, finish_segment, finish_unmeasured
-from llm2comp_indexes.builder.from_vectors import move_queries
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.compare import Deletions
 from llm2comp_indexes.change.segments import before_change, without_rows

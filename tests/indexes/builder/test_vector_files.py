@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llm2comp.errors import CorpusError, IndexFolderError, LLM2CompError
 from llm2comp_indexes import Index, IndexOptions, VectorFiles, build_from_vectors, open_index, verify_index
-from llm2comp_indexes.builder import from_vectors as building
+from llm2comp_indexes.builder import drawn_queries
 from llm2comp_indexes.builder.vector_files import NpyVectors, read_ids
 from tests.word_encoder import WordEncoder
 
@@ -217,11 +217,11 @@ def read_queries(index: Index) -> NDArray[np.float32]:
 def test_no_vector_measures_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many vectors, some go into another segment; of few, none is a query. All of them are found."""
     vectors = draw(900)
-    monkeypatch.setattr(building, "_HELD_OUT_OF", 500)
-    monkeypatch.setattr(building, "_HELD_OUT", 50)
+    monkeypatch.setattr(drawn_queries, "_HELD_OUT_OF", 500)
+    monkeypatch.setattr(drawn_queries, "MOST_QUERIES", 50)
     held_out = build_from_vectors(save(tmp_path, vectors), tmp_path / "held")
     assert "held out" in held_out.measured.query_source
-    monkeypatch.setattr(building, "_HELD_OUT_OF", 10_000)
+    monkeypatch.setattr(drawn_queries, "_HELD_OUT_OF", 10_000)
     moved = build_from_vectors(save(tmp_path, vectors), tmp_path / "moved")
     assert "noise" in moved.measured.query_source
     for name, segments in {"held": [850, 50], "moved": [900]}.items():

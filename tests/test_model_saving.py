@@ -75,7 +75,7 @@ class TestSaving:
     def test_an_error_on_the_way_leaves_everything_as_it_was(
         self, model: LLM2Comp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, existing: bool
     ) -> None:
-        from llm2comp import model as model_module
+        from llm2comp import model_saving
 
         target = tmp_path / "new" / "model"
         if existing:
@@ -85,7 +85,7 @@ class TestSaving:
         def fail(*_: Any) -> None:
             raise error
 
-        monkeypatch.setattr(model_module, "write_config", fail)
+        monkeypatch.setattr(model_saving, "write_config", fail)
         with pytest.raises(
             ModelFolderError if isinstance(error, OSError) else error if isinstance(error, type) else type(error)
         ) as raised:
@@ -133,9 +133,9 @@ class TestSaving:
         finished = self.run(
             """
             import os, signal, sys, llm2comp
-            from llm2comp import model as model_module
+            from llm2comp import model_saving
             model = llm2comp.load(sys.argv[1], device="cpu", dtype="float32")
-            model_module.write_config = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            model_saving.write_config = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             model.save(sys.argv[2])
             """,
             saved_model,

@@ -150,7 +150,7 @@ class LLM2Comp(EncoderModel):
         self._content: tuple[Any, str] | None = None
         self.eval()  # trainers switch to training mode themselves
 
-    load = staticmethod(load)  # sentence-transformers' own looks for bundled models on the Hub
+    load = staticmethod(load)  # type: ignore[assignment]  # sentence-transformers' own finds no bundled models
 
     @classmethod
     def from_backbone(

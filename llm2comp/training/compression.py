@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from llm2comp.encoder import MemoryEncoder
@@ -88,7 +87,7 @@ def train_compression(
     texts, heldout = read_splits(encoder, settings)
     count, asked = settings.steps * settings.batch_size, question_count(settings)
     questions = QuestionRows(encoder, settings, limit=asked) if settings.questions else None
-    rows: Dataset[dict[str, Any]] = RunRows(texts, length=count - asked, seed=settings.seed)
+    rows: RunRows | MixedRows = RunRows(texts, length=count - asked, seed=settings.seed)
     sets = {"texts": texts.row_set}
     if questions is not None:
         turns = RunRows(questions, length=asked, seed=settings.seed)

@@ -50,11 +50,11 @@ def test_openai_waits_and_tries_again_when_the_server_is_overloaded(app: Any, ur
     [model, *_] = app.state.service.models
     submit, refused = model.batcher.submit, []
 
-    def once(texts: Any) -> Any:
+    def once(texts: Any, **options: Any) -> Any:
         if not refused:
             refused.append(texts)
             raise QueueFullError(0.1)
-        return submit(texts)
+        return submit(texts, **options)
 
     model.batcher.submit = once
     try:

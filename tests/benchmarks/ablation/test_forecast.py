@@ -117,6 +117,7 @@ def test_what_has_not_run_yet_is_counted_and_not_timed() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_whole_ablation(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = write_toy(tmp_path, pretexts=["distillation", "none"], seeds=[0], memory_tokens=[])
     places = (str(plan), tmp_path / "run", tmp_path / "results" / "ablation-toy", tmp_path / "data")

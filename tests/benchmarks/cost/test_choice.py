@@ -48,6 +48,7 @@ def test_the_other_encoder_has_the_shape_of_minilm(tmp_path: Path) -> None:
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_models_stand_beside_the_first(saved_model: Path, corpus: Path, tmp_path: Path) -> None:
     settings = ChoiceBenchmark(tmp_path, (str(saved_model),), (str(corpus),), short=20, long=3, threads=1, rounds=2)
     record = run_choice_benchmark(settings)

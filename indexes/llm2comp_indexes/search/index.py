@@ -479,11 +479,6 @@ def _use_gpus(segments: Sequence[OpenSegment], *, required: bool) -> None:
             _logger.warning("segment %s is searched by the CPU: %s", segment.segment.name, error)
 
 
-def _made_with(manifest: Manifest) -> tuple[str, EncoderOptions]:
-    """What the vectors depend on."""
-    return manifest.fingerprint, manifest.encoder
-
-
 def _reopen(
     folder: str,
     model: str | Encoder | None,

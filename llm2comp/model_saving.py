@@ -15,7 +15,7 @@ from llm2comp.fingerprint import content_digest, fingerprint
 from llm2comp.model_card import write_card
 from llm2comp.model_folder import CONFIG_FILE, cast_weights, check_name, write_config
 
-__all__ = ["save_model", "saved_prompts"]
+__all__ = ["check_replaceable", "save_model", "saved_prompts"]
 
 
 def save_model(
@@ -49,8 +49,7 @@ def save_model(
             "in that precision; give one of the two"
         )
     check_name(target)
-    if target.exists() and not (target / CONFIG_FILE).is_file() and (target.is_file() or any(target.iterdir())):
-        raise ModelFolderError(f"{target} exists and holds no llm2comp model; give a new or empty folder")
+    check_replaceable(target, CONFIG_FILE, "llm2comp model")
     with staged_folder(target) as unfinished:
         encoder.name_wheel = name_wheel
         try:
@@ -76,6 +75,21 @@ def save_model(
             max_length=encoder.max_seq_length,
         )
         write_config(unfinished, entries)
+
+
+def check_replaceable(target: Path, marker: str, kind: str) -> None:
+    """Checks that a model may be written to a path: it is free, an empty folder, or holds a model of the kind.
+
+    Args:
+        target: The path.
+        marker: Name of the file that a folder with such a model has.
+        kind: What the error calls such a model.
+
+    Raises:
+        ModelFolderError: If it holds something else.
+    """
+    if target.exists() and not (target / marker).is_file() and (target.is_file() or any(target.iterdir())):
+        raise ModelFolderError(f"{target} exists and holds no {kind}; give a new or empty folder")
 
 
 def saved_prompts(folder: Path) -> dict[str, Any]:

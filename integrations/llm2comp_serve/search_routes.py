@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
 from llm2comp_indexes import Hit, SearchOptions
-from llm2comp_indexes.filters.parse import parse_where
+from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_serve.errors import RequestError
 from llm2comp_serve.indexes import ServedIndex
 from llm2comp_serve.lists import MOST_FILTER, List
@@ -119,10 +119,12 @@ async def search(body: SearchRequest, request: Request) -> Response:
 
 
 def _options(body: SearchRequest) -> SearchOptions:
-    lenient = bool(body.where) and body.allow_unknown_fields
+    where: str | Where | None = body.where
+    if body.where and body.allow_unknown_fields:
+        where = replace(parse_where(body.where), allow_unknown=True)
     return SearchOptions(
         mode=body.mode,
-        where=replace(parse_where(body.where), allow_unknown=True) if lenient and body.where else body.where,
+        where=where,
         weights=body.weights or (1.0, 1.0),
         by=body.group or "row",
         rescore=body.rescore,

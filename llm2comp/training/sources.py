@@ -13,7 +13,15 @@ from llm2comp.errors import SettingsError
 __all__ = ["SOURCE_FIELDS", "check_sources", "missing_sources", "training_documents"]
 
 SOURCE_FIELDS = (
-    *("articles", "corpora", "docstrings", "excluded", "heldout", "packages", "pairs", "questions", "ready"),
+    "articles",
+    "corpora",
+    "docstrings",
+    "excluded",
+    "heldout",
+    "packages",
+    "pairs",
+    "questions",
+    "ready",
     "wordnet",
 )
 """Fields of settings that name texts."""

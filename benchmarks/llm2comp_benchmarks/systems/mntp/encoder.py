@@ -24,6 +24,7 @@ from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError
 from llm2comp.model import LLM2Comp
 from llm2comp.model_folder import cast_weights, read_encoder, write_config, write_encoder
+from llm2comp.model_saving import check_replaceable
 from llm2comp.training.settings import ModelSettings
 
 __all__ = ["TEXT_MEAN_FILE", "TextMeanEncoder", "TextMeanModel", "load_text_mean", "text_mean_of"]
@@ -120,8 +121,7 @@ class TextMeanModel(LLM2Comp):
             ModelFolderError: If the path contains something else, or the folder cannot be written.
         """
         target = Path(path)
-        if target.exists() and not (target / TEXT_MEAN_FILE).is_file() and (target.is_file() or any(target.iterdir())):
-            raise ModelFolderError(f"{target} exists and holds no text-mean model; give a new or empty folder")
+        check_replaceable(target, TEXT_MEAN_FILE, "text-mean model")
         encoder = self.encoder
         unused = torch.zeros(1, encoder.get_embedding_dimension())  # the format requires at least one memory token
         with staged_folder(target) as unfinished:

@@ -119,7 +119,7 @@ class RemoteIndex:
         server: The server.
         name: Name of the index; None: the server's only one.
         mode: Search by vectors, by words, or by both.
-        options: Weights, whether chunks or documents are ranked, and whether the first hits are rescored.
+        options: Fusion, weights, whether chunks or documents are ranked, and whether the first hits are rescored.
         allow_unknown_fields: Whether a filter may name a field that no document has.
 
     Raises:
@@ -141,7 +141,7 @@ class RemoteIndex:
         group: Literal["document"] | None = "document" if options.by == "document" else None
         self._body: dict[str, Any] = {"index": name, "mode": mode, "group": group}
         if mode == "hybrid":
-            self._body["weights"] = options.weights
+            self._body |= {"fusion": options.fusion, "weights": options.weights}
         if options.rescore is not None:
             self._body |= {"rescore": options.rescore, "candidates": options.candidates}
         self._body |= {"allow_empty": True, "allow_unknown_fields": allow_unknown_fields}

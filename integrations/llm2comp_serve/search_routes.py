@@ -44,8 +44,16 @@ class SearchRequest(_Exact):
     group: Annotated[
         Literal["document"] | None, Field(description="document: only the best chunk of each document.")
     ] = None
+    fusion: Annotated[
+        Literal["scores", "ranks"] | None,
+        Field(description="With hybrid: by scores scaled to 0..1 (None), or by reciprocal ranks."),
+    ] = None
     weights: Annotated[
-        tuple[float, float] | None, Field(description="With hybrid: weights of the rankings by vectors and by words.")
+        tuple[float, float] | None,
+        Field(
+            description="With hybrid: weights of the rankings by vectors and by words; None: 0.3 and 0.7, of ranks 1 "
+            "and 1."
+        ),
     ] = None
     rescore: Annotated[
         Literal["maxsim"] | None,
@@ -66,8 +74,9 @@ class SearchRequest(_Exact):
     def _one_of_two(self) -> "SearchRequest":
         if (self.query is None) == (self.queries is None):
             raise ValueError("give either query or queries")
-        if self.weights is not None and self.mode != "hybrid":
-            raise ValueError("weights go with the mode hybrid")
+        for name in ("fusion", "weights"):
+            if getattr(self, name) is not None and self.mode != "hybrid":
+                raise ValueError(f"{name} goes with the mode hybrid")
         if self.candidates is not None and self.rescore is None:
             raise ValueError("candidates go with rescore maxsim")
         return self
@@ -125,7 +134,8 @@ def _options(body: SearchRequest) -> SearchOptions:
     return SearchOptions(
         mode=body.mode,
         where=where,
-        weights=body.weights or (1.0, 1.0),
+        fusion=body.fusion or "scores",
+        weights=body.weights,
         by=body.group or "row",
         rescore=body.rescore,
         candidates=body.candidates,

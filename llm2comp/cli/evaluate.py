@@ -13,6 +13,7 @@ from llm2comp.cli.index_options import (
     Candidates,
     Dtype,
     Engine,
+    Fusion,
     Header,
     MaxLength,
     OnlyModelDevice,
@@ -20,6 +21,7 @@ from llm2comp.cli.index_options import (
     Rescore,
     TruncateDim,
     Weights,
+    check_fusion,
     encoder_options,
 )
 from llm2comp.cli.output import check_target, wrong_usage
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from llm2comp_benchmarks.evaluate.session import MtebTasks
     from llm2comp_benchmarks.evaluate.suites import Task
     from llm2comp_benchmarks.results.store import ResultStore
+    from llm2comp_indexes import SearchOptions
 
 __all__ = ["evaluate", "register"]
 
@@ -164,6 +167,7 @@ def evaluate(
     queries: Queries = None,
     qrels: QrelsFile = None,
     mode: Mode = None,
+    fusion: Fusion = None,
     weights: Weights = None,
     rescore: Rescore = None,
     candidates: Candidates = None,
@@ -193,22 +197,26 @@ def evaluate(
     as their documents.
     """
     running: dict[str, Any] = {"engine": engine, "device": device}
-    if weights is not None and mode != "hybrid":
-        raise typer.BadParameter("--weights goes with --mode hybrid")
-    if weights is not None or candidates is not None:
-        from llm2comp_indexes import SearchOptions
+    check_fusion(mode, fusion, weights)
+    from llm2comp_indexes import SearchOptions
 
-        with wrong_usage():
-            SearchOptions(weights=weights or (1.0, 1.0), rescore=rescore, candidates=candidates)
+    with wrong_usage():
+        ranking = SearchOptions(
+            mode=mode or "dense",
+            fusion=fusion or "scores",
+            weights=weights,
+            rescore=rescore,
+            candidates=candidates,
+        )
     encoder = encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running)
     if index:
         if beir or sts or python_docs or local or suite or mteb_names or run:
             raise typer.BadParameter("--index takes --queries and --qrels, and no other task and no --run")
         for file in (json_file, run_out):
             check_target(file)
-        more: dict[str, Any] = {"header": header, "quotes": quotes, "overwrite": overwrite, "weights": weights}
-        more |= {"rescore": rescore, "candidates": candidates}
-        evaluate_index_command(index, queries, qrels, mode or "dense", model, encoder, json_file, run_out, **more)
+        reading = {"header": header, "quotes": quotes}
+        targets = (json_file, run_out)
+        evaluate_index_command(index, queries, qrels, ranking, model, encoder, *targets, overwrite=overwrite, **reading)
         return
     if queries or qrels:
         raise typer.BadParameter("--queries and --qrels belong to --index")
@@ -247,9 +255,7 @@ def evaluate(
     if run:
         _score_run(run, tasks, store)
     else:
-        fusion = (weights or (1.0, 1.0)) if mode == "hybrid" else None
-        late = None if rescore is None else candidates or 100
-        _evaluate_model(model, encoder, fusion, late, tasks, mteb, store, batch_size, run_out)
+        _evaluate_model(model, encoder, ranking, tasks, mteb, store, batch_size, run_out)
 
 
 def _check_mteb_options(tasks: bool, suite: str | None, languages: list[str] | None, others: bool) -> None:
@@ -319,8 +325,7 @@ def _score_run(run: Path, tasks: "list[Task]", store: "ResultStore") -> None:
 def _evaluate_model(
     model: str | None,
     encoder: "EncoderOptions",
-    fusion: tuple[float, float] | None,
-    late: int | None,
+    ranking: "SearchOptions",
     tasks: "list[Task]",
     mteb: "MtebTasks",
     store: "ResultStore",
@@ -332,8 +337,7 @@ def _evaluate_model(
     Args:
         model: Its name, folder or Hub id.
         encoder: How it runs.
-        fusion: Weights of its ranking and of BM25's; None: the model alone.
-        late: How many first documents are ordered by MaxSim; None: none.
+        ranking: Mode, fusion and rescoring.
         tasks: Tasks that this package evaluates itself.
         mteb: Tasks of mteb.
         store: Results, old and new.
@@ -346,13 +350,15 @@ def _evaluate_model(
     from llm2comp_benchmarks.systems.hybrid import Hybrid
     from llm2comp_benchmarks.systems.load import load_model
     from llm2comp_benchmarks.systems.rescored import Rescored
+    from llm2comp_indexes.search.options import count_candidates
 
     keep_freed_memory()
     system, name = load_model(model, encoder), model
-    if late is not None:
-        system, name = Rescored(system, late, fusion), f"maxsim:{model or DEFAULT_MODEL}"
-    elif fusion is not None:
-        system, name = Hybrid(system, fusion), f"hybrid:{model or DEFAULT_MODEL}"
+    hybrid = ranking if ranking.mode == "hybrid" else None
+    if ranking.rescore is not None:
+        system, name = Rescored(system, count_candidates(ranking, 1), hybrid), f"maxsim:{model or DEFAULT_MODEL}"
+    elif hybrid is not None:
+        system, name = Hybrid(system, hybrid), f"hybrid:{model or DEFAULT_MODEL}"
     session = EvaluationSession(
         system,
         name,

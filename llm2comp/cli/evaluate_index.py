@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from llm2comp.units import format_ms
 
 if TYPE_CHECKING:
     from llm2comp.encoder_options import EncoderOptions
+    from llm2comp_indexes import SearchOptions
 
 __all__ = ["evaluate_index_command"]
 
@@ -19,7 +20,7 @@ def evaluate_index_command(
     folder: Path,
     queries: Path | None,
     qrels: Path | None,
-    mode: Literal["dense", "bm25", "hybrid"],
+    ranking: "SearchOptions",
     model: str | None,
     encoder: "EncoderOptions",
     json_file: Path | None,
@@ -28,9 +29,6 @@ def evaluate_index_command(
     header: bool | None,
     quotes: bool | None,
     overwrite: bool,
-    weights: tuple[float, float] | None,
-    rescore: Literal["maxsim"] | None,
-    candidates: int | None,
 ) -> None:
     """Scores the index's answers to the questions, and prints the table.
 
@@ -44,22 +42,21 @@ def evaluate_index_command(
     from llm2comp_benchmarks.evaluate.own_index import evaluate_index
     from llm2comp_benchmarks.results.record import format_tables
     from llm2comp_benchmarks.results.store import ResultStore
-    from llm2comp_indexes import SearchOptions, open_index
+    from llm2comp_indexes import open_index
 
-    options = SearchOptions(mode=mode, weights=weights or (1.0, 1.0), rescore=rescore, candidates=candidates)
     texts, judgements = read_queries(queries, header=header, quotes=quotes), read_qrels(qrels, quotes=quotes)
     store = ResultStore(json_file, overwrite=overwrite)
     keep_freed_memory()
     with open_index(folder, model=model, encoder=encoder) as index:
         store.start(_settings(index), keep=False)
-        result = evaluate_index(index, texts, judgements, mode=mode, options=options)
+        result = evaluate_index(index, texts, judgements, mode=ranking.mode, options=ranking)
     store.add(result)
     print(format_tables([result]))
     details = result.details
     asked = f"{details['queries']:,} question{'s' * (details['queries'] != 1)}"
     spent = f"{format_ms(details['ms_per_query'])} each for {details['ms_contain']}"
-    ordered = f", the first {details['candidates']:,} ordered by MaxSim" if rescore else ""
-    print(f"{mode}{ordered}: {asked}, {spent}; loading the model is not counted", file=sys.stderr)
+    ordered = f", the first {details['candidates']:,} ordered by MaxSim" if ranking.rescore else ""
+    print(f"{ranking.mode}{ordered}: {asked}, {spent}; loading the model is not counted", file=sys.stderr)
     if run_out:
         write_run(run_out, result.run, tag="llm2comp")
 

@@ -8,13 +8,13 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from llm2comp.cli.output import printable
 from llm2comp.units import format_ms
 
 if TYPE_CHECKING:
-    from llm2comp_indexes import Hit
+    from llm2comp_indexes import Hit, SearchOptions
 
 __all__ = ["describe_score", "format_hits", "format_times", "mark_words"]
 
@@ -23,11 +23,7 @@ _Mark = Callable[[str], str]
 _MAX_COLUMNS = 100
 _INDENT = 12
 _SNIPPET_CHARACTERS = 2000
-_SCORES = {
-    "dense": "cosine of question and text",
-    "bm25": "BM25",
-    "hybrid": "sum of reciprocal ranks by vectors and by words (at most 0.033)",
-}
+_SCORES = {"dense": "cosine of question and text", "bm25": "BM25"}
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[22m"
 _WORD = re.compile(r"[^\W_]+")
 _FUNCTION_WORDS = re.compile(
@@ -37,17 +33,16 @@ _FUNCTION_WORDS = re.compile(
 _ENDING = re.compile(r"(?<=.{3})(?:ing|ed|es|e|s)$")
 
 
-def describe_score(
-    mode: Literal["dense", "bm25", "hybrid"],
-    weights: tuple[float, float] = (1.0, 1.0),
-    rescore: Literal["maxsim"] | None = None,
-) -> str:
-    """What the scores of a mode are, or of what its results are ordered by."""
-    if rescore is not None:
+def describe_score(options: "SearchOptions") -> str:
+    """What the scores of such a search are."""
+    if options.rescore is not None:
         return "MaxSim, a sum of the best cosines of memory tokens"
-    if mode == "hybrid" and weights != (1.0, 1.0):
-        return "weighted sum of reciprocal ranks by vectors and by words"
-    return _SCORES[mode]
+    if options.mode != "hybrid":
+        return _SCORES[options.mode]
+    vectors, words = (f"{weight:g}" for weight in options.fused_weights)
+    if options.fusion == "ranks":
+        return f"{vectors} / (60 + rank by vectors) + {words} / (60 + rank by words)"
+    return f"cosine and BM25, each scaled to 0..1, in the ratio {vectors} to {words}"
 
 
 def format_times(seconds: float, encoding: float) -> str:

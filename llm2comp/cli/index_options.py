@@ -290,7 +290,26 @@ def name_and_folder(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
+Fusion = Annotated[
+    Literal["scores", "ranks"] | None,
+    typer.Option(help="With --mode hybrid: by scores scaled to 0..1, or by reciprocal ranks.", show_default="scores"),
+]
 Weights = Annotated[
     tuple[float, float] | None,
-    typer.Option(metavar="VECTORS WORDS", help="With --mode hybrid: weights of the two rankings.", show_default="1 1"),
+    typer.Option(
+        metavar="VECTORS WORDS",
+        help="With --mode hybrid: weights of the two rankings.",
+        show_default="0.3 0.7; of ranks: 1 1",
+    ),
 ]
+
+
+def check_fusion(mode: str | None, fusion: str | None, weights: tuple[float, float] | None) -> None:
+    """Refuses options of fusion in another mode than hybrid.
+
+    Raises:
+        typer.BadParameter: There is one.
+    """
+    for name, value in (("--fusion", fusion), ("--weights", weights)):
+        if value is not None and mode != "hybrid":
+            raise typer.BadParameter(f"{name} goes with --mode hybrid")

@@ -145,7 +145,7 @@ class _Session:
         self._texts = [hit.text for hit in hits]
         if not hits:
             return printable(self._explain_nothing(self._index, self._options))
-        score = describe_score(self._options.mode, self._options.weights, self._options.rescore)
+        score = describe_score(self._options)
         return f"{format_hits(hits, question=question, fields=self._fields)}\n     {times}; score: {score}"
 
     def _set_mode(self, value: str) -> str:

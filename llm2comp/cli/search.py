@@ -14,11 +14,13 @@ from llm2comp.cli.hits import describe_score, format_hits, format_times
 from llm2comp.cli.index_options import (
     Candidates,
     Engine,
+    Fusion,
     Header,
     ModelDevice,
     Quotes,
     Rescore,
     Weights,
+    check_fusion,
     encoder_options,
 )
 from llm2comp.cli.interactive import ask, check_fields
@@ -99,6 +101,7 @@ def search(
     rerank: Annotated[
         int | None, typer.Option(min=1, help="Candidates re-scored per result, in a compressed index.")
     ] = None,
+    fusion: Fusion = None,
     weights: Weights = None,
     rescore: Rescore = None,
     candidates: Candidates = None,
@@ -147,8 +150,7 @@ def search(
         raise typer.BadParameter("--header, --no-header, --quotes and --no-quotes go with --queries")
     if question is not None and not question.strip():
         raise typer.BadParameter("the question is empty")
-    if weights is not None and mode != "hybrid":
-        raise typer.BadParameter("--weights goes with --mode hybrid")
+    check_fusion(mode, fusion, weights)
     if candidates is not None and rescore is None:
         raise typer.BadParameter("--candidates goes with --rescore maxsim")
     if candidates is not None and candidates < k:
@@ -162,7 +164,8 @@ def search(
             mode=mode,
             where=where,
             effort=Effort(nprobe, ef_search, rerank),
-            weights=weights or (1.0, 1.0),
+            fusion=fusion or "scores",
+            weights=weights,
             by=group_by or "row",
             threads=threads,
             rescore=rescore,
@@ -195,7 +198,7 @@ def search(
     elif hits:
         print(format_hits(hits, around, question=question, fields=fields))
         if sys.stdout.isatty():
-            score = describe_score(mode, options.weights, options.rescore)
+            score = describe_score(options)
             print(f"     {format_times(seconds, index.encode_seconds)}; score: {score}")
     else:
         print(nothing, file=sys.stderr)

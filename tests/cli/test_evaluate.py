@@ -231,7 +231,7 @@ def test_a_model_and_bm25_together_by_weighted_reciprocal_ranks(
     (beir / "queries.jsonl").write_text('{"_id": "q1", "text": "red grey grey"}\n', encoding="utf-8")
     (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n", encoding="utf-8")
     out, run_out = tmp_path / "out.json", tmp_path / "run.trec"
-    options = ("--mode", "hybrid", "--weights", 1, 3, "--json", out, "--run-out", run_out)
+    options = ("--mode", "hybrid", "--fusion", "ranks", "--weights", 1, 3, "--json", out, "--run-out", run_out)
     done = llm2comp_command("eval", "--beir", beir, "--model", model_folder, *options)
     assert done.code == 0, done.err
     rows = [line.split() for line in run_out.read_text(encoding="utf-8").splitlines()]

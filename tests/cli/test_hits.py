@@ -1,12 +1,13 @@
 """Search results as text: what is shown of each, how wide, and which words are bold."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from llm2comp.cli import hits as module
 from llm2comp.cli.hits import describe_score, format_hits, format_times, mark_words
-from llm2comp_indexes import Hit
+from llm2comp_indexes import Hit, SearchOptions
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,11 @@ def test_times_of_encoding_and_search_stand_apart() -> None:
 
 
 def test_a_score_says_what_it_is() -> None:
-    assert describe_score("dense") == "cosine of question and text"
-    assert describe_score("bm25") == "BM25"
-    assert "at most 0.033" in describe_score("hybrid")  # 2 / (60 + 1), rounded
-    assert describe_score("hybrid", (1.0, 0.5)) == "weighted sum of reciprocal ranks by vectors and by words"
+    assert describe_score(SearchOptions()) == "cosine of question and text"
+    assert describe_score(SearchOptions(mode="bm25")) == "BM25"
+    scaled = "cosine and BM25, each scaled to 0..1, in the ratio"
+    assert describe_score(SearchOptions(mode="hybrid")) == f"{scaled} 0.3 to 0.7"
+    assert describe_score(SearchOptions(mode="hybrid", weights=(1, 2.5))) == f"{scaled} 1 to 2.5"
+    ranks = SearchOptions(mode="hybrid", fusion="ranks", weights=(1.0, 0.5))
+    assert describe_score(ranks) == "1 / (60 + rank by vectors) + 0.5 / (60 + rank by words)"
+    assert describe_score(replace(ranks, rescore="maxsim")) == "MaxSim, a sum of the best cosines of memory tokens"

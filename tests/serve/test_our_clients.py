@@ -291,7 +291,7 @@ def _llama_index(retriever: Any, question: str) -> list[dict[str, Any]]:
 def test_hits_are_those_of_the_index_in_process(
     url: str, index_dir: Path, bundled: LLM2Comp, mode: Any, where: str | None
 ) -> None:
-    options = SearchOptions(weights=(1.0, 0.25))
+    options = SearchOptions(weights=(1.0, 0.25)) if where else SearchOptions(fusion="ranks")
     remote = for_langchain.LLM2CompRetriever(url=url, index="corpus", k=3, mode=mode, where=where, options=options)
     local = for_langchain.LLM2CompRetriever(index_dir, model=bundled, k=3, mode=mode, where=where, options=options)
     for question in QUESTIONS:

@@ -35,8 +35,8 @@ def evaluate_index(
         queries: Questions by id; those that are not judged are not asked.
         qrels: Grades by question id and document id.
         mode: By vectors, by words, or by both.
-        options: Effort, weights and rescoring; None: those of the index, and none. Its mode and grouping are not used.
-            Rescored, only candidates are ranked.
+        options: Effort, fusion, weights and rescoring; None: those of the index, and none. Its mode and grouping are
+            not used. Rescored, only candidates are ranked.
 
     Raises:
         CorpusError: No judged question has a text, or the index holds none of the judged documents.
@@ -66,7 +66,7 @@ def _score(index: Index, judged: Qrels, run: Run, search: SearchOptions, seconds
         "index": str(index.folder),
         "commit": index.manifest.commit,
         "mode": search.mode,
-        **({"weights": list(search.weights)} if search.mode == "hybrid" else {}),
+        **({"fusion": search.fusion, "weights": list(search.fused_weights)} if search.mode == "hybrid" else {}),
         **({"rescore": search.rescore, "candidates": count_candidates(search, 1)} if search.rescore else {}),
         "documents": len(index),
         "rows": index.manifest.rows,

@@ -28,7 +28,8 @@ class Rescored:
     Args:
         encoder: The model.
         candidates: Number of documents of a query that are ordered; no other is ranked.
-        weights: Weights of the rankings by vectors and by words that the candidates are the first of; None: vectors.
+        hybrid: How the rankings by vectors and by words are fused that the candidates are the first of; None: vectors
+            alone.
 
     Raises:
         SettingsError: The model has no memory tokens, or a number is out of its range.
@@ -36,12 +37,12 @@ class Rescored:
 
     system = "maxsim"
 
-    def __init__(self, encoder: Any, candidates: int = 100, weights: tuple[float, float] | None = None) -> None:
+    def __init__(self, encoder: Any, candidates: int = 100, hybrid: SearchOptions | None = None) -> None:
         self.candidates = candidates
         SearchOptions(rescore="maxsim", candidates=candidates)  # checks them
         count_memory_tokens(encoder)
-        self.encoder, self._weights = encoder, weights
-        self._hybrid = None if weights is None else Hybrid(encoder, weights)
+        self.encoder = encoder
+        self._hybrid = None if hybrid is None else Hybrid(encoder, hybrid)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,10 +55,10 @@ class Rescored:
         with tempfile.TemporaryFile(prefix="llm2comp-maxsim-") as file:
             encoder = _MemoryKept(self.encoder, file)
             listed = list(documents)
-            if self._weights is None:
+            if self._hybrid is None:
                 first = exact_search(encoder, listed, queries, k=self.candidates)
             else:
-                first = Hybrid(encoder, self._weights).search(listed, queries, k=self.candidates)
+                first = Hybrid(encoder, self._hybrid.options).search(listed, queries, k=self.candidates)
             return _by_maxsim(first, {document.id: row for row, document in enumerate(listed)}, encoder, k)
 
     def encode_query(

@@ -18,7 +18,8 @@ class Hit(NamedTuple):
     Attributes:
         id: Id of the document, or of the chunk.
         score: Inner product of the unit vectors (their cosine, -1 to 1); with mode `bm25` the BM25 score, with `hybrid`
-            the sum of weighted reciprocal ranks. With `rescore`, the MaxSim score: a sum of k cosines.
+            the weighted mean of both, each scaled to 0..1, or the sum of weighted reciprocal ranks. With `rescore`, the
+            MaxSim score: a sum of k cosines.
         title: Title of the document.
         text: Text of the document, or of the chunk.
         metadata: Metadata of the document.

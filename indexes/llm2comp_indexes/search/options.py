@@ -9,6 +9,7 @@ import numpy as np
 
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.filters.parse import Where, parse_where
+from llm2comp_indexes.search.fusion import DEFAULT_WEIGHTS, Fusion
 from llm2comp_indexes.structures.structure import Effort
 
 __all__ = ["Mode", "SearchOptions", "check_k", "check_queries", "count_candidates"]
@@ -24,11 +25,14 @@ class SearchOptions:
     """Options of a search.
 
     Attributes:
-        mode: `dense` (by vectors), `bm25` (by words), or `hybrid` (both, by reciprocal rank fusion).
+        mode: `dense` (by vectors), `bm25` (by words), or `hybrid` (both, fused).
         where: Filter on metadata, such as `year >= 2020 and lang in ("en", "de")`; see `parse_where`, whose
             result may be given too.
         effort: nprobe, ef_search and rerank in place of those that the index was tuned to.
-        weights: Weights of the rankings by vectors and by words in `hybrid`.
+        fusion: How `hybrid` fuses: `scores`, by the weighted mean of scores scaled to 0..1 (`fuse_scores`), or `ranks`,
+            by weighted reciprocal ranks (`fuse_ranks`).
+        weights: Weights of the rankings by vectors and by words in `hybrid`; None: 0.3 and 0.7 with `scores`, 1 and 1
+            with `ranks`.
         by: `row`: every chunk may be an answer; `document`: only the best chunk of each document.
         threads: Number of FAISS threads; None: all cores.
         rescore: `maxsim` orders the first rows of the mode by MaxSim over the vectors of the memory tokens, which the
@@ -43,7 +47,8 @@ class SearchOptions:
     mode: Mode = "dense"
     where: str | Where | None = None
     effort: Effort = field(default_factory=Effort)
-    weights: tuple[float, float] = (1.0, 1.0)
+    fusion: Fusion = "scores"
+    weights: tuple[float, float] | None = None
     by: Literal["row", "document"] = "row"
     threads: int | None = None
     rescore: Literal["maxsim"] | None = None
@@ -54,6 +59,8 @@ class SearchOptions:
             raise SettingsError(f"mode is {self.mode!r}, expected dense, bm25 or hybrid")
         if self.by not in ("row", "document"):
             raise SettingsError(f"by is {self.by!r}, expected row or document")
+        if self.fusion not in DEFAULT_WEIGHTS:
+            raise SettingsError(f"fusion is {self.fusion!r}, expected scores or ranks")
         if self.rescore not in (None, "maxsim"):
             raise SettingsError(f"rescore is {self.rescore!r}, expected maxsim, or nothing")
         if self.candidates is not None and self.rescore is None:
@@ -62,7 +69,7 @@ class SearchOptions:
             raise SettingsError(f"candidates is {self.candidates}, expected 1 to {_MOST_CANDIDATES:,}")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
-        if (
+        if self.weights is not None and (
             len(self.weights) != 2
             or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights)
             or not any(self.weights)
@@ -73,6 +80,11 @@ class SearchOptions:
             )
         if isinstance(self.where, str):
             parse_where(self.where)
+
+    @property
+    def fused_weights(self) -> tuple[float, float]:
+        """Weights of the rankings by vectors and by words: those given, or those of the kind of fusion."""
+        return self.weights or DEFAULT_WEIGHTS[self.fusion]
 
     @property
     def uses_model(self) -> bool:

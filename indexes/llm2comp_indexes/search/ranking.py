@@ -8,13 +8,11 @@ from numpy.typing import NDArray
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.filters.parse import Where
 from llm2comp_indexes.format.vectors import Neighbors
-from llm2comp_indexes.search.fusion import fuse
+from llm2comp_indexes.search.fusion import WINDOW, fuse
 from llm2comp_indexes.search.opened import OpenedCommit
 from llm2comp_indexes.search.options import SearchOptions
 
 __all__ = ["rank", "rank_by_vectors", "rescore_by_maxsim"]
-
-_FUSED_DEPTH = 100
 
 
 def rank(
@@ -32,19 +30,21 @@ def rank(
         queries: The queries.
         vectors: Their vectors (queries, dimension); None with mode `bm25`.
         k: Number of rows per query.
-        options: Mode, weights, effort and threads.
+        options: Mode, fusion, weights, effort and threads.
         where: Filter on metadata.
     """
     if vectors is None:
         return _rank_by_words(opened, queries, k, where)
     if options.mode == "dense":
         return rank_by_vectors(opened, vectors, k, options, where)
-    depth = max(_FUSED_DEPTH, 3 * k)
-    rankings = [
-        rank_by_vectors(opened, vectors, depth, options, where).rows,
-        _rank_by_words(opened, queries, depth, where).rows,
-    ]
-    fused = fuse(rankings, weights=options.weights, k=k)
+    depth = max(WINDOW, 3 * k)
+    fused = fuse(
+        rank_by_vectors(opened, vectors, depth, options, where),
+        _rank_by_words(opened, queries, depth, where),
+        k,
+        options.fusion,
+        options.fused_weights,
+    )
     return Neighbors(fused.scores.astype(np.float32), fused.rows)
 
 

@@ -9,6 +9,7 @@ from llm2comp_benchmarks.systems.hybrid import Hybrid
 from llm2comp_benchmarks.systems.rescored import Rescored
 from llm2comp_benchmarks.tasks import exact_search as blocks
 from llm2comp_benchmarks.tasks.exact_search import exact_search
+from llm2comp_indexes import SearchOptions
 from tests.memory_encoder import MemoryWordEncoder
 from tests.word_encoder import WORDS, WordEncoder
 
@@ -22,16 +23,20 @@ def by_the_book(query: str, document: str) -> float:
     return sum(max(float(one @ other) for other in memory) for one in asked)
 
 
-@pytest.mark.parametrize("weights", [None, (1.0, 2.0)])
-def test_candidates_by_maxsim(weights: tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "hybrid",
+    [None, SearchOptions(mode="hybrid"), SearchOptions(mode="hybrid", fusion="ranks", weights=(1.0, 2.0))],
+    ids=["vectors", "by scores", "by ranks"],
+)
+def test_candidates_by_maxsim(hybrid: SearchOptions | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "_BLOCK", 7)
-    if weights is None:
+    if hybrid is None:
         first = exact_search(MemoryWordEncoder(), DOCUMENTS, QUERIES, k=12)
     else:
         pytest.importorskip("bm25s", reason="needs the extra eval")
-        first = Hybrid(MemoryWordEncoder(), weights).search(DOCUMENTS, QUERIES, k=12)
+        first = Hybrid(MemoryWordEncoder(), hybrid).search(DOCUMENTS, QUERIES, k=12)
     encoder = MemoryWordEncoder()
-    run = Rescored(encoder, 12, weights).search(iter(DOCUMENTS), QUERIES, k=1000)
+    run = Rescored(encoder, 12, hybrid).search(iter(DOCUMENTS), QUERIES, k=1000)
     assert encoder.documents == len(DOCUMENTS), "every text is encoded once"
     assert encoder.passes == 1 + 5, "queries, and blocks of 7 documents"
     texts = {document.id: document.text for document in DOCUMENTS}

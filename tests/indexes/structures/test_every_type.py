@@ -240,10 +240,11 @@ def test_the_weights_of_a_hybrid_search(make: Callable[..., search.Index], kind:
 
     vectors, words, both = ids(), ids(mode="bm25"), ids(mode="hybrid")
     assert vectors != words
-    assert ids(mode="hybrid", weights=(1, 0)) == vectors
-    assert ids(mode="hybrid", weights=(0, 1)) == words
     assert both not in (vectors, words)
-    assert ids(mode="hybrid", weights=(5, 5)) == both
+    for fusion, same in (("scores", (3, 7)), ("ranks", (1, 1))):
+        assert ids(mode="hybrid", fusion=fusion, weights=(1, 0)) == vectors
+        assert ids(mode="hybrid", fusion=fusion, weights=(0, 1)) == words
+        assert ids(mode="hybrid", fusion=fusion, weights=same) == ids(mode="hybrid", fusion=fusion)
     filtered = ids(mode="hybrid", where="part == 0")
     assert all(int(name[1:]) % 2 == 0 for line in filtered for name in line)
 
@@ -255,13 +256,28 @@ def test_a_fused_score_is_the_sum_of_reciprocal_ranks(make: Callable[..., search
         index.search([question], k=100, options=SearchOptions(mode="bm25")),
     )
     ranks = [{hit.id: rank for rank, hit in enumerate(hits, start=1)} for hits in (vectors, words)]
-    [hits] = index.search([question], k=10, options=SearchOptions(mode="hybrid", weights=(1.0, 0.5)))
+    [hits] = index.search([question], k=10, options=SearchOptions(mode="hybrid", fusion="ranks", weights=(1.0, 0.5)))
     expected = {
         name: 1 / (60 + ranks[0].get(name, np.inf)) + 0.5 / (60 + ranks[1].get(name, np.inf))
         for name in ranks[0] | ranks[1]
     }
     assert [hit.score for hit in hits] == pytest.approx(sorted(expected.values(), reverse=True)[:10])
     assert [hit.score for hit in hits] == pytest.approx([expected[hit.id] for hit in hits])
+
+
+def test_a_fused_score_is_the_weighted_mean_of_scaled_scores(make: Callable[..., search.Index]) -> None:
+    index, question = make("flat"), QUESTIONS[0]
+    scaled = []
+    for mode, least in (("dense", None), ("bm25", 0.0)):
+        [found] = index.search([question], k=100, options=SearchOptions(mode=mode))
+        scores = {hit.id: hit.score for hit in found}
+        bottom = min(scores.values()) if least is None or len(scores) == 100 else least
+        scaled.append({name: (score - bottom) / (max(scores.values()) - bottom) for name, score in scores.items()})
+    expected = {name: 0.3 * scaled[0].get(name, 0) + 0.7 * scaled[1].get(name, 0) for name in scaled[0] | scaled[1]}
+    for k in (10, 150):  # the first do not depend on how many are asked for
+        [hits] = index.search([question], k=k, options=SearchOptions(mode="hybrid"))
+        assert [hit.score for hit in hits[:10]] == pytest.approx(sorted(expected.values(), reverse=True)[:10])
+        assert [hit.score for hit in hits[:10]] == pytest.approx([expected[hit.id] for hit in hits[:10]])
 
 
 @pytest.mark.parametrize("kind", TYPES)

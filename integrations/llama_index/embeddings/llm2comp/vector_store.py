@@ -217,7 +217,7 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
             if mode != "dense":
                 raise SettingsError(f"node_ids restrict queries by vectors, not mode {query.mode.value!r}")
             return _result(self._store.rank(query.node_ids, self._vector(query), query.similarity_top_k, where).hits)
-        weights = (1.0, 1.0) if query.alpha is None else (query.alpha, 1.0 - query.alpha)
+        weights = None if query.alpha is None else (query.alpha, 1.0 - query.alpha)
         hits = self._store.search(
             None if mode == "bm25" else self._vector(query),
             (query.hybrid_top_k if mode == "hybrid" else query.sparse_top_k if mode == "bm25" else None)

@@ -192,6 +192,7 @@ class ServedIndex:
             "dimension": manifest.dimension,
             "model": self.model.name,
             "modes": ["dense", "bm25", "hybrid"] if manifest.options.hybrid else ["dense"],
+            "memory_vectors": manifest.options.memory_vectors,
             "commit": manifest.commit,
             "writable": writable,
             **problem,

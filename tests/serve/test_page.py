@@ -43,6 +43,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def rescored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of an index with vectors of memory tokens."""
+    folder = tmp_path_factory.mktemp("page") / "memory"
+    build_index(DOCUMENTS[:3], folder, options=IndexOptions(memory_vectors="int8"))
+    with serving(create_app(ServeSettings(indexes={"memory": folder}))) as url:
+        yield f"{url}/"
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -55,11 +64,13 @@ def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     """Opens the page with these fields in its address, and waits for its answer."""
     contexts = []
 
-    def open_page(*, wait: str | None = "#status:has-text('result')", options: Any = None, **fields: Any) -> Any:
+    def open_page(
+        *, wait: str | None = "#status:has-text('result')", options: Any = None, at: str = address, **fields: Any
+    ) -> Any:
         context = browser.new_context(**(options or {}))
         contexts.append(context)
         page = context.new_page()
-        page.goto(f"{address}?{urlencode(fields)}")
+        page.goto(f"{at}?{urlencode(fields)}")
         if wait:
             page.wait_for_selector(wait)
         return page
@@ -132,7 +143,19 @@ def test_two_modes_side_by_side(visit: Callable[..., Any]) -> None:
     left, right = page.locator("#columns > section").all()
     assert left.bounding_box()["x"] < right.bounding_box()["x"]
     assert left.locator("h2").inner_text() == "dense: by meaning"
-    assert "reciprocal ranks" in right.inner_text()
+    assert "0.7 of words" in right.inner_text()
+
+
+def test_modes_that_rescore_are_offered_with_memory_vectors_only(visit: Callable[..., Any], rescored: str) -> None:
+    assert visit(q="bread").locator("option[value$=maxsim]").count() == 0
+    page = visit(at=rescored, q="bread", beside="dense+maxsim", k=2)
+    assert page.locator("#mode option[value$=maxsim]").count() == 2
+    right = page.locator("#columns > section").nth(1)
+    assert right.locator("h2").inner_text() == "dense, then MaxSim"
+    assert "MaxSim: sum of the best cosines" in right.inner_text()
+    scores = [float(score) for score in right.locator(".score").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 1, "a sum of cosines"
 
 
 def test_map_shows_the_hits_among_others(visit: Callable[..., Any]) -> None:

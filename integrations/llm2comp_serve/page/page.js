@@ -3,8 +3,10 @@ const $ = (id) => document.getElementById(id);
 const SCORES = {
   dense: "cosine of question and text",
   bm25: "BM25: how rare the words in common are",
-  hybrid: "sum of reciprocal ranks by meaning and by words",
+  hybrid: "0.3 of meaning and 0.7 of words, each scaled to 0..1",
 };
+const RESCORED = { "dense+maxsim": "dense, then MaxSim", "hybrid+maxsim": "hybrid, then MaxSim" };
+for (const mode of Object.keys(RESCORED)) SCORES[mode] = "MaxSim: sum of the best cosines of memory tokens";
 const SHOWN = 700; // characters of a text before "Show all"
 let running = null;
 
@@ -88,7 +90,7 @@ function articleOf(hit, rank, words) {
 function columnOf(mode, hits, timing, words) {
   const stages = [...timing.matchAll(/(\w+);dur=([\d.]+)/g)].filter(([, , ms]) => Number(ms));
   const times = stages.map(([, stage, ms]) => `${stage} ${Number(ms).toFixed(1)} ms`);
-  const name = $("mode").querySelector(`[value=${mode}]`).textContent;
+  const name = $("mode").querySelector(`[value="${mode}"]`).textContent;
   const list = hits.length ? make("ol", hits.map((hit, place) => articleOf(hit, place + 1, words))) : make("p", "No result.");
   const about = make("p", `Score: ${SCORES[mode]}. ${times.join(", ")}`, { class: "quiet" });
   return make("section", [make("h2", name), about, list], { "aria-label": name });
@@ -171,7 +173,10 @@ async function search() {
     if (unknown()) throw new Error(unknown());
     body.index = $("index").value;
     const answers = [];
-    for (const mode of modes) answers.push(await ask("v1/search", { ...body, mode }, signal));
+    for (const value of modes) {
+      const [mode, rescore = null] = value.split("+");
+      answers.push(await ask("v1/search", { ...body, mode, rescore }, signal));
+    }
     $("columns").replaceChildren(...answers.map(({ data, timing }, place) => columnOf(modes[place], data, timing, words)));
     const count = answers[0].data.length;
     $("status").textContent = count === 1 ? "1 result" : `${count} results`;
@@ -222,6 +227,11 @@ async function listIndexes() {
       make("option", `${name} (${problem ? "not available" : documents.toLocaleString("en")})`, { value: name }),
     ),
   );
+  for (const id of data.some((index) => index.memory_vectors) ? ["mode", "beside"] : []) {
+    for (const [value, name] of Object.entries(RESCORED)) {
+      if (!$(id).querySelector(`[value="${value}"]`)) $(id).append(make("option", name, { value }));
+    }
+  }
   if (chosen !== null) $("index").value = chosen; // none, where it is not served
 }
 

@@ -60,3 +60,14 @@ def write_lines() -> Callable[[Path, list[Any]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def propagating_reports() -> Iterator[None]:
+    """Restores the logger that the command redirects to stdout, because the test process goes on."""
+    import logging
+
+    logger = logging.getLogger("llm2comp.training.loop")
+    before = list(logger.handlers), logger.propagate
+    yield
+    logger.handlers, logger.propagate = before

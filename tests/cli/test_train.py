@@ -4,15 +4,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
 import llm2comp
 from llm2comp.cli.train_stage import Start, unused_options
@@ -34,15 +32,7 @@ FEW = (
 )
 
 
-@pytest.fixture(autouse=True)
-def propagating_reports() -> Iterator[None]:
-    """Restores the logger that the command redirects to stdout, because the test process goes on."""
-    import logging
-
-    logger = logging.getLogger("llm2comp.training.loop")
-    before = list(logger.handlers), logger.propagate
-    yield
-    logger.handlers, logger.propagate = before
+pytestmark = pytest.mark.usefixtures("propagating_reports")
 
 
 @pytest.fixture
@@ -364,27 +354,6 @@ def test_check_trains_nothing(llm2comp_command: Command, corpus: Path, tmp_path:
     assert (ran.code, "-o DIR, or --check" in " ".join(ran.err.replace("│", " ").split())) == (2, True)
 
 
-def test_mntp_and_the_stages_after_it(llm2comp_command: Command, corpus: Path, tmp_path: Path) -> None:
-    few = ("--set", "steps=2", "--set", "batch_size=4")
-    arguments = ("-o", tmp_path / "1", "-c", corpus, *few, "--rank", 2, "--max-length", 64)
-    first = llm2comp_command("train", "mntp", BACKBONE, *arguments, "--set", "mask_share=0.5")
-    assert first.code == 0, first.err
-    model, pairs = tmp_path / "1" / "model", write_pairs(tmp_path / "pairs.jsonl", 12)
-    second = llm2comp_command("train", "supervised", model, "-o", tmp_path / "2", "-p", pairs, *few)
-    assert second.code == 0, second.err
-    assert json.loads((tmp_path / "2" / "model" / "text_mean.json").read_text())["stages"] == ["mntp", "supervised"]
-
-
-def test_the_ablation_is_a_command(llm2comp_command: Command, tmp_path: Path) -> None:
-    arguments = ("-o", tmp_path / "a", "--results", tmp_path / "b", "--data", tmp_path)
-    ran = llm2comp_command("bench", "ablation", "tiny", *arguments)
-    assert (ran.code, "pretrain.corpora[0]: no file or folder" in ran.err) == (1, True)
-    ran = llm2comp_command("bench", "ablation", "tiny", *arguments, "--pretexts", "mlm")
-    assert "pretexts mlm: the plan has distillation, continuation" in ran.err
-    ran = llm2comp_command("bench", "ablation", "huge", *arguments)
-    assert "no ablation 'huge'" in ran.err
-
-
 def test_options_of_new_encoders_are_named_if_a_trained_model_does_not_take_them(
     llm2comp_command: Command, tmp_path: Path
 ) -> None:
@@ -406,21 +375,3 @@ def test_the_rank_of_a_merged_adapters_successor_is_used(tmp_path: Path) -> None
     assert unused_options(Start(str(tmp_path), None, 0, None, None, "float32"), tmp_path, settings) == ["--rank 0"]
     keep = replace(settings, adapter="keep")
     assert unused_options(Start(str(tmp_path), None, 4, None, None, "float32"), tmp_path, keep) == ["--rank 4"]
-
-
-def test_mntp_takes_layers_and_the_precision_of_its_weights(
-    llm2comp_command: Command, corpus: Path, tmp_path: Path
-) -> None:
-    shape = ("--rank", 0, "--layers", 1, "--max-length", 64, "--weights", "bfloat16")
-    short = ("--set", "max_tokens=40", "--set", "min_characters=100")
-    first = llm2comp_command("train", "mntp", BACKBONE, "-o", tmp_path / "1", "-c", corpus, *shape, *short, *FEW)
-    assert first.code == 0, first.err
-    pairs = write_pairs(tmp_path / "pairs.jsonl", 12)
-    command = ("train", "supervised", tmp_path / "1" / "model", "-o", tmp_path / "2", "-p", pairs, *FEW)
-    second = llm2comp_command(*command, "--weights", "bfloat16")
-    assert second.code == 0, second.err
-    for folder in "12":
-        (file,) = (tmp_path / folder / "model").rglob("backbone/*.safetensors")
-        weights = load_file(file)
-        assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
-        assert not [name for name in weights if ".layers.1." in name]

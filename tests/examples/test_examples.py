@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm2comp.corpus import python_docs, read
 from tests.paths import BACKBONE, ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -94,7 +96,11 @@ def test_every_example_is_listed() -> None:
 
 
 def test_the_training_notebook_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a backbone of a few thousand weights, for a few updates: its outputs are those of SmolLM2."""
+    """On a backbone of a few thousand weights, for a few updates, with part of the documentation: its outputs are those
+    of SmolLM2."""
+    few = [*islice(python_docs.read_python_docs(), 1200)]
+    for module in (python_docs, read):
+        monkeypatch.setattr(module, "read_python_docs", lambda **_: iter(few))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LLM2COMP_BACKBONE", str(BACKBONE))
     monkeypatch.setenv("LLM2COMP_STEPS", "3")

@@ -35,9 +35,16 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.open(path, "rt", encoding="utf-8")]
 
 
-def test_pairs_of_some_kinds_get_negatives_and_the_others_stay(tmp_path: Path) -> None:
-    recipe, output = read(write(tmp_path)), tmp_path / "run"
-    llm2comp.load(run_recipe(recipe, output))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a recipe that has run."""
+    path = write(tmp_path_factory.mktemp("mining"))
+    llm2comp.load(run_recipe(read(path), path.parent / "run"))
+    return path
+
+
+def test_pairs_of_some_kinds_get_negatives_and_the_others_stay(finished: Path) -> None:
+    output = finished.parent / "run"
     mined, pairs = output / "mined_pairs", output / "pairs"
     names = {path.name for path in pairs.glob("*.jsonl.gz")}
     assert {path.name for path in mined.glob("*.jsonl.gz")} == names
@@ -56,19 +63,16 @@ def test_pairs_of_some_kinds_get_negatives_and_the_others_stay(tmp_path: Path) -
     assert (output / "lengthen" / "model").is_dir()
 
 
-def test_a_finished_run_mines_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, output = read(write(tmp_path)), tmp_path / "run"
-    run_recipe(recipe, output)
+def test_a_finished_run_mines_nothing_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm2comp.training.recipe.mine_hard_negatives", lambda *_: pytest.fail("mined again"))
-    run_recipe(recipe, output)
+    run_recipe(read(finished), finished.parent / "run")
 
 
-def test_other_settings_are_refused_once_it_has_mined(tmp_path: Path) -> None:
-    path = write(tmp_path)
-    run_recipe(read(path), tmp_path / "run")
-    path.write_text(path.read_text().replace("margin: 1.0", "margin: 0.5"))
+def test_other_settings_are_refused_once_it_has_mined(finished: Path) -> None:
+    changed = finished.parent / "changed.yaml"
+    changed.write_text(finished.read_text().replace("margin: 1.0", "margin: 0.5"))
     with pytest.raises(SettingsError, match=r"mine.*margin"):
-        run_recipe(read(path), tmp_path / "run")
+        run_recipe(read(changed), finished.parent / "run")
 
 
 def test_a_kind_that_nothing_derives(tmp_path: Path) -> None:

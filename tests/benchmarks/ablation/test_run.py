@@ -1,6 +1,7 @@
 """The ablation: every pretext goes through the same stages, is measured as planned, and nothing is done twice."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,14 @@ def _task(name: str) -> StsTask:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    corpus = write_corpus(tmp_path / "corpus.jsonl", [text(number, 80) for number in range(12)])
-    pairs = write_pairs(tmp_path / "pairs.jsonl", 16)
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(backbone=BACKBONE, corpus=corpus, pairs=pairs))
-    return tmp_path
+    return _write(tmp_path)
+
+
+def _write(folder: Path) -> Path:
+    corpus = write_corpus(folder / "corpus.jsonl", [text(number, 80) for number in range(12)])
+    pairs = write_pairs(folder / "pairs.jsonl", 16)
+    (folder / "recipe.yaml").write_text(RECIPE.format(backbone=BACKBONE, corpus=corpus, pairs=pairs))
+    return folder
 
 
 def _run(folder: Path, tasks: list[StsTask], **plan: Any) -> dict[str, dict[str, Any]]:
@@ -55,7 +60,24 @@ def _run(folder: Path, tasks: list[StsTask], **plan: Any) -> dict[str, dict[str,
         Measurer(results, list(tasks), {"ablation": "small"}),
         list(lineages(ablation, recipe.model.memory_tokens)),
     )
-    return {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
+    return _records(folder)
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = _write(tmp_path_factory.mktemp("ablation"))
+    _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
+    return folder
+
+
+@pytest.fixture
+def finished(_finished: Path, tmp_path: Path) -> Path:
+    """A copy of the folder in which one lineage has run."""
+    return Path(shutil.copytree(_finished, tmp_path / "copy"))
 
 
 def test_each_pretext_is_measured_after_each_stage_and_along_the_curve(folder: Path) -> None:
@@ -86,8 +108,8 @@ def test_each_pretext_is_measured_after_each_stage_and_along_the_curve(folder: P
     assert load_text_mean(folder / "run" / "mntp-k0-seed3" / "supervised" / "model").memory_tokens == 0
 
 
-def test_a_second_run_does_only_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
+def test_a_second_run_does_only_what_is_missing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, before = finished, _records(finished)
     measured: list[str] = []
     evaluate = ablation_results.evaluate
 
@@ -108,8 +130,8 @@ def test_a_second_run_does_only_what_is_missing(folder: Path, monkeypatch: pytes
         assert set(record["settings"]["tasks"]) == set(record["seconds"]) == {"similar", "other"}
 
 
-def test_results_without_their_models_are_not_made_again(folder: Path) -> None:
-    before = _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
+def test_results_without_their_models_are_not_made_again(finished: Path) -> None:
+    folder, before = finished, _records(finished)
     (folder / "run" / "none-k2-seed0").rename(folder / "elsewhere")
     assert _run(folder, [_task("similar")], pretexts=["none"], seeds=[0]) == before
     assert not (folder / "run" / "none-k2-seed0").exists()
@@ -118,8 +140,8 @@ def test_results_without_their_models_are_not_made_again(folder: Path) -> None:
     assert all(after[name]["similar"] == before[name]["similar"] and after[name]["other"] for name in before)
 
 
-def test_results_of_other_budgets_are_refused(folder: Path) -> None:
-    _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
+def test_results_of_other_budgets_are_refused(finished: Path) -> None:
+    folder = finished
     path = folder / "results" / "none-k2-seed0-supervised-12.json"
     record = json.loads(path.read_text())
     record["settings"]["ablation"]["samples"] = {"unsupervised": 8, "supervised": 99}
@@ -167,8 +189,8 @@ def test_seeds_differ_and_other_numbers_of_memory_tokens_are_trained_once(folder
     assert not np.allclose(vectors[1], vectors[2], atol=1e-3)
 
 
-def test_other_settings_in_a_folder_are_refused(folder: Path) -> None:
-    _run(folder, [_task("similar")], pretexts=["none"], seeds=[0])
+def test_other_settings_in_a_folder_are_refused(finished: Path) -> None:
+    folder = finished
     recipe = folder / "recipe.yaml"
     recipe.write_text(
         recipe.read_text().replace(

@@ -214,9 +214,9 @@ def evaluate(
             raise typer.BadParameter("--index takes --queries and --qrels, and no other task and no --run")
         for file in (json_file, run_out):
             check_target(file)
-        reading = {"header": header, "quotes": quotes}
         targets = (json_file, run_out)
-        evaluate_index_command(index, queries, qrels, ranking, model, encoder, *targets, overwrite=overwrite, **reading)
+        reading: dict[str, Any] = {"header": header, "quotes": quotes, "overwrite": overwrite}
+        evaluate_index_command(index, queries, qrels, ranking, model, encoder, *targets, **reading)
         return
     if queries or qrels:
         raise typer.BadParameter("--queries and --qrels belong to --index")

@@ -3,14 +3,16 @@
 import hashlib
 import logging
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import llm2comp
 from llm2comp.errors import IndexFolderError, SettingsError, one_line, quote_path
 from llm2comp_indexes.encoder import Encoder, count_memory_tokens
 from llm2comp_indexes.format.manifest import Manifest
+from llm2comp_indexes.search.segment import OpenSegment
 
-__all__ = ["check_memory", "check_model", "check_pickles", "commit_digest", "report_left_out"]
+__all__ = ["check_lexical", "check_memory", "check_model", "check_pickles", "commit_digest", "report_left_out"]
 
 _logger = logging.getLogger(__name__)
 
@@ -59,6 +61,19 @@ def check_memory(manifest: Manifest, folder: Path, encoder: Encoder | None = Non
         raise SettingsError(
             f"{folder}: holds the vectors of {manifest.memory_tokens} memory tokens a row, the model has {tokens}; "
             "name the model it was built with (--model)"
+        )
+
+
+def check_lexical(manifest: Manifest, segments: Sequence[OpenSegment], folder: Path) -> None:
+    """Checks that the index has a BM25 index.
+
+    Raises:
+        SettingsError: It has none.
+    """
+    if not manifest.options.hybrid or not all(segment.lexical for segment in segments):
+        raise SettingsError(
+            f"{folder}: holds no BM25 index; add one with `llm2comp index merge {quote_path(folder)} "
+            "--hybrid`, build with --hybrid (IndexOptions(hybrid=True)), or search with mode dense"
         )
 
 

@@ -2,8 +2,6 @@
 
 import logging
 import threading
-import time
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -14,22 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp.encoder_options import EncoderOptions
-from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError, quote_path
+from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.encoder import (
     Encoder,
-    RowVectors,
-    encode,
-    encode_memory,
     load_encoder,
 )
-from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.manifest import MANIFEST, Manifest, read_manifest
 from llm2comp_indexes.format.vectors import Neighbors
-from llm2comp_indexes.search.checks import check_memory, check_model, check_pickles, commit_digest
-from llm2comp_indexes.search.hits import Hit, WholeDocument
-from llm2comp_indexes.search.opened import LazyModel, OpenedCommit, open_segments
-from llm2comp_indexes.search.options import SearchOptions, check_k, check_queries, count_candidates
-from llm2comp_indexes.search.ranking import rank, rank_by_vectors, rescore_by_maxsim
+from llm2comp_indexes.search.answers import answer, chunks_around, fetch_hit
+from llm2comp_indexes.search.checks import check_model, check_pickles, commit_digest
+from llm2comp_indexes.search.hits import Hit
+from llm2comp_indexes.search.opened import (
+    LazyModel,
+    OpenedCommit,
+    load_model,
+    open_segments,
+    parse_filter,
+    search_on_gpus,
+)
+from llm2comp_indexes.search.options import SearchOptions, check_k, check_queries
+from llm2comp_indexes.search.ranking import rank_by_vectors
 from llm2comp_indexes.search.segment import OpenSegment
 from llm2comp_indexes.structures.gpu import resolve_device
 
@@ -168,10 +170,6 @@ class Index:
     def _starts(self) -> list[int]:
         return self._opened.starts
 
-    @property
-    def _hit_type(self) -> type[Hit]:
-        return Hit if self.manifest.options.has_chunks else WholeDocument
-
     def __len__(self) -> int:
         return self.manifest.documents
 
@@ -234,7 +232,7 @@ class Index:
             )
         if self._device != "cpu":
             new = [segment for segment in opened.segments if segment not in before.segments]
-            _use_gpus(new, required=self._device == "cuda")
+            search_on_gpus(new, required=self._device == "cuda")
         self._opened = opened  # at once; the old files are closed when the last search that uses them has ended
         return True
 
@@ -254,12 +252,6 @@ class Index:
         self.refresh()
         return report
 
-    def _pinned(self) -> "Index":
-        """This index at its present commit, whatever `refresh` does meanwhile."""
-        pinned = object.__new__(type(self))
-        pinned.__dict__.update(self.__dict__)
-        return pinned
-
     def use_gpus(self, *, required: bool = True) -> None:
         """Copies the index to all GPUs that FAISS sees and searches there; scores still come from the stored vectors.
 
@@ -271,7 +263,7 @@ class Index:
             SettingsError: A segment's type is not supported, or the GPUs have too little memory.
         """
         self._device = "cuda" if required else "auto"
-        _use_gpus(self.segments, required=required)
+        search_on_gpus(self.segments, required=required)
 
     @property
     def model(self) -> Encoder:
@@ -280,21 +272,7 @@ class Index:
         Raises:
             IndexFolderError: The model cannot be loaded, or is not the one that the index was built with.
         """
-        opened = self._opened
-        if opened.model.encoder is None:
-            if not self.manifest.fingerprint:
-                raise IndexFolderError(
-                    f"{self.folder}: its vectors were made elsewhere, by a model it does not know; name the model "
-                    "(--model), or search_vectors"
-                )
-            try:
-                encoder = load_encoder(opened.manifest.model, opened.load_with)[0]
-            except LLM2CompError as error:
-                raise IndexFolderError(
-                    f"{self.folder}: its model cannot be loaded: {error}; say where it lies now (--model)"
-                ) from error
-            opened.model.encoder = check_model(encoder, self.manifest, self.folder)
-        return opened.model.encoder
+        return load_model(self._opened, self.folder)
 
     def search(
         self,
@@ -327,12 +305,14 @@ class Index:
             chosen = replace(chosen, rescore=rescore)
         if candidates is not None:
             chosen = replace(chosen, candidates=candidates)
-        self._spent.encoding = 0.0
         hits: list[list[Hit]] = []
-        pinned = self._pinned()
+        opened, encoding = self._opened, 0.0  # one commit, whatever `refresh` does meanwhile
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             block = slice(start, start + _QUERIES_AT_ONCE)
-            hits += pinned._search_block(list(queries[block]), k, chosen, None if vectors is None else vectors[block])
+            its_vectors = None if vectors is None else vectors[block]
+            answers = answer(opened, self.folder, list(queries[block]), k, chosen, its_vectors)
+            hits, encoding = hits + answers.hits, encoding + answers.encoding
+        self._spent.encoding = encoding
         return hits
 
     def search_vectors(
@@ -357,10 +337,9 @@ class Index:
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")
         if chosen.rescore is not None:
             raise SettingsError(f"rescore is {chosen.rescore!r}, which needs the queries themselves: use search")
-        pinned = self._pinned()
-        return rank_by_vectors(
-            pinned._opened, vectors, min(k, pinned._starts[-1]), chosen, pinned._filter(chosen.where)
-        )
+        opened = self._opened
+        where = parse_filter(chosen.where, opened.segments)
+        return rank_by_vectors(opened, vectors, min(k, opened.starts[-1]), chosen, where)
 
     @property
     def encode_seconds(self) -> float:
@@ -369,10 +348,7 @@ class Index:
 
     def fetch(self, row: int, score: float) -> Hit:
         """The document of a row that `search_vectors` returned, as a hit with this score."""
-        opened = self._opened
-        place = bisect_right(opened.starts, row) - 1
-        identifier, title, text, metadata = opened.segments[place].documents.fields(row - opened.starts[place])
-        return self._hit_type(identifier, score, title, text, metadata)
+        return fetch_hit(self._opened, row, score)
 
     def surrounding(self, hit: Hit, chunks: int = 1) -> list[Hit]:
         """The chunk with up to `chunks` before and after it, in the order of the document; those have the score 0.
@@ -382,101 +358,7 @@ class Index:
         Raises:
             SettingsError: `chunks` is below 0.
         """
-        if chunks < 0:
-            raise SettingsError(f"chunks is {chunks}, expected 0 or more")
-        pinned = self._pinned()
-        segments = pinned.segments if chunks and hit.document_id != hit.id else []
-        for start, segment in zip(pinned._starts, segments, strict=False):
-            [rows] = segment.find_rows([hit.document_id])
-            around = [pinned.fetch(start + row, 0.0) for row in rows]
-            place = next((place for place, chunk in enumerate(around) if chunk.id == hit.id), None)
-            if place is not None:
-                return [*around[max(0, place - chunks) : place], hit, *around[place + 1 : place + 1 + chunks]]
-        return [hit]
-
-    def _search_block(
-        self, queries: list[str], k: int, options: SearchOptions, vectors: NDArray[np.float32] | None
-    ) -> list[list[Hit]]:
-        check_k(k)
-        if not self.manifest.rows:
-            return [[] for _ in queries]
-        where = self._filter(options.where)
-        if options.mode != "dense":
-            self._check_lexical()  # before the model is loaded
-        memory = None
-        if options.rescore is not None:
-            check_memory(self.manifest, self.folder)  # before the model is loaded
-            check_memory(self.manifest, self.folder, self.model)
-            made = self._encode(queries, memory=True)
-            vectors, memory = made.vectors if vectors is None else vectors, made.memory
-        if options.mode == "bm25":
-            vectors = None
-        elif vectors is None:
-            vectors = self._encode(queries).vectors
-        grouped = options.by == "document" and self.manifest.options.has_chunks
-        depth = count_candidates(options, k) if memory is not None else 4 * k if grouped else k
-        depth = min(depth, self._starts[-1])
-        while True:
-            best = rank(self._opened, queries, vectors, depth, options, where)
-            if memory is not None:
-                best = rescore_by_maxsim(self._opened, memory, best)
-            hits = [
-                self._hits(scores, rows, k, grouped)
-                for scores, rows in zip(best.scores.tolist(), best.rows.tolist(), strict=True)
-            ]
-            too_few = any(len(answers) < k and row >= 0 for answers, row in zip(hits, best.rows[:, -1], strict=True))
-            if not grouped or depth >= self._starts[-1] or not too_few:
-                return hits
-            depth = min(4 * depth, self._starts[-1])
-
-    def _encode(self, queries: list[str], *, memory: bool = False) -> RowVectors:
-        """Vectors of the queries, with those of their memory tokens if they are wanted."""
-        model, dimension = self.model, self.manifest.dimension  # loaded here at first, which is no part of encoding
-        start = time.perf_counter()
-        if memory:
-            vectors = encode_memory(model, queries, dimension, task="query")
-        else:
-            vectors = RowVectors(encode(model.encode_query, queries, dimension))
-        self._spent.encoding = self.encode_seconds + time.perf_counter() - start
-        return vectors
-
-    def _filter(self, where: str | Where | None) -> Where | None:
-        """The filter, which names no field and no type that no document has."""
-        if where is None:
-            return None
-        parsed = parse_where(where) if isinstance(where, str) else where
-        parsed.check(segment.metadata for segment in self.segments)
-        return parsed
-
-    def _check_lexical(self) -> None:
-        if not self.manifest.options.hybrid or not all(segment.lexical for segment in self.segments):
-            raise SettingsError(
-                f"{self.folder}: holds no BM25 index; add one with `llm2comp index merge {quote_path(self.folder)} "
-                "--hybrid`, build with --hybrid (IndexOptions(hybrid=True)), or search with mode dense"
-            )
-
-    def _hits(self, scores: list[float], rows: list[int], k: int, grouped: bool) -> list[Hit]:
-        hits: list[Hit] = []
-        seen: set[str] = set()
-        for score, row in zip(scores, rows, strict=True):
-            if row < 0 or len(hits) == k:
-                break
-            hit = self.fetch(row, score)
-            if grouped and hit.document_id in seen:
-                continue
-            seen.add(hit.document_id)
-            hits.append(hit)
-        return hits
-
-
-def _use_gpus(segments: Sequence[OpenSegment], *, required: bool) -> None:
-    for segment in segments:
-        try:
-            segment.use_gpus()
-        except SettingsError as error:
-            if required:
-                raise
-            _logger.warning("segment %s is searched by the CPU: %s", segment.segment.name, error)
+        return chunks_around(self._opened, hit, chunks)
 
 
 def _reopen(

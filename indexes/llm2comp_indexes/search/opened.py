@@ -1,17 +1,23 @@
 """What belongs to one commit of an open index: its manifest, its open segments and its model."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from llm2comp.encoder_options import EncoderOptions
-from llm2comp_indexes.encoder import Encoder
+from llm2comp.errors import IndexFolderError, LLM2CompError, SettingsError
+from llm2comp_indexes.encoder import Encoder, load_encoder
+from llm2comp_indexes.filters.parse import Where, parse_where
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.mapping import limit_explained
+from llm2comp_indexes.search.checks import check_model
 from llm2comp_indexes.search.segment import OpenSegment
 
-__all__ = ["LazyModel", "OpenedCommit", "open_segments"]
+__all__ = ["LazyModel", "OpenedCommit", "load_model", "open_segments", "parse_filter", "search_on_gpus"]
+
+_logger = logging.getLogger(__name__)
 
 
 class LazyModel:
@@ -54,3 +60,45 @@ def open_segments(
             opened.callback(segments[-1].close)
         opened.pop_all()
     return segments
+
+
+def load_model(opened: OpenedCommit, folder: Path) -> Encoder:
+    """The model of the commit, loaded at its first use.
+
+    Raises:
+        IndexFolderError: It cannot be loaded, or is not the one that the index was built with.
+    """
+    if opened.model.encoder is None:
+        if not opened.manifest.fingerprint:
+            raise IndexFolderError(
+                f"{folder}: its vectors were made elsewhere, by a model it does not know; name the model "
+                "(--model), or search_vectors"
+            )
+        try:
+            encoder = load_encoder(opened.manifest.model, opened.load_with)[0]
+        except LLM2CompError as error:
+            raise IndexFolderError(
+                f"{folder}: its model cannot be loaded: {error}; say where it lies now (--model)"
+            ) from error
+        opened.model.encoder = check_model(encoder, opened.manifest, folder)
+    return opened.model.encoder
+
+
+def parse_filter(where: str | Where | None, segments: Sequence[OpenSegment]) -> Where | None:
+    """The filter, which names no field and no type that no document has."""
+    if where is None:
+        return None
+    parsed = parse_where(where) if isinstance(where, str) else where
+    parsed.check(segment.metadata for segment in segments)
+    return parsed
+
+
+def search_on_gpus(segments: Sequence[OpenSegment], *, required: bool) -> None:
+    """Copies segments to the GPUs; those of other types are an error if it is required, else searched by the CPU."""
+    for segment in segments:
+        try:
+            segment.use_gpus()
+        except SettingsError as error:
+            if required:
+                raise
+            _logger.warning("segment %s is searched by the CPU: %s", segment.segment.name, error)

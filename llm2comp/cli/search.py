@@ -265,9 +265,8 @@ def _explain_nothing(index: "Index | StoreIndex", options: "SearchOptions") -> s
     if not len(index):
         return "nothing found: the index is empty"
     if options.where is not None:
-        return f"nothing found: no document fits {options.where}" + (
-            " and has a word of the question" if options.mode == "bm25" else ""
-        )
+        by_words = options.mode == "bm25" or (options.mode == "hybrid" and not options.fused_weights[0])
+        return f"nothing found: no document fits {options.where}" + " and has a word of the question" * by_words
     return "nothing found: no document has a word of the question"
 
 

@@ -186,6 +186,11 @@ def test_nothing_found_is_said_and_why(folder: Path, llm2comp_command: Callable[
         (("--where", "year > 5000"), "no document fits year > 5000"),
         (("--mode", "bm25"), "no document has a word of the question"),
         (("--mode", "bm25", "--where", "year > 1950"), "no document fits year > 1950 and has a word of the question"),
+        (("--mode", "hybrid", "--weights", "0", "1"), "no document has a word of the question"),
+        (
+            ("--mode", "hybrid", "--weights", "0", "1", "--where", "year > 1950"),
+            "no document fits year > 1950 and has a word of the question",
+        ),
     ):
         run = llm2comp_command("search", folder, "zebra", *options)
         assert (run.code, run.out, run.err) == (0, "", f"nothing found: {reason}\n")
@@ -213,7 +218,7 @@ WRONG_USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "weights without words": (("q", "--weights", "1", "2"), "--weights goes with --mode hybrid"),
     "negative weights": (
         ("q", "--mode", "hybrid", "--weights", "-1", "2"),
-        "weights is (-1.0, 2.0), expected two numbers from 0 up",
+        "weights is (-1.0, 2.0), expected two numbers from 0 to 1,000,000",
     ),
     "no weight at all": (("q", "--mode", "hybrid", "--weights", "0", "0"), "at least one above 0"),
     "a filter that is none": (("q", "--where", "year >="), "where 'year >='"),

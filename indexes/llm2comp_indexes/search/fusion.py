@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.format.vectors import Neighbors
 
-__all__ = ["DEFAULT_WEIGHTS", "WINDOW", "Fused", "Fusion", "fuse", "fuse_ranks", "fuse_scores"]
+__all__ = ["DEFAULT_WEIGHTS", "WINDOW", "Fused", "Fusion", "are_equal", "fuse", "fuse_ranks", "fuse_scores"]
 
 Fusion = Literal["scores", "ranks"]
 
@@ -20,6 +20,9 @@ claims (docs/indexing/search.md)."""
 
 WINDOW = 100
 """Number of first rows of a ranking whose scores `fuse_scores` scales to 0..1."""
+
+_ROUNDING = 1e-5
+"""Relative difference up to which scores are equal: BM25 of the same words differs by rounding between segments."""
 
 
 class Fused(NamedTuple):
@@ -56,9 +59,10 @@ def fuse_scores(
 
     Each ranking's first `window` scores are scaled so that the best is 1 and the last 0; a row that is not among them
     counts as 0 (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval", TOIS 2023: a convex
-    combination of scaled scores finds more than reciprocal ranks). Rows that are in the window of no ranking follow, by
-    the same mean without the bound, at 0 or less; so the first results do not depend on k or on the rankings' depth.
-    Equal scores are ordered by row.
+    combination of scaled scores finds more than reciprocal ranks). Where these scores are all equal (but for rounding),
+    every row of this score counts as 1 and belongs to the window, however deep it stands. Rows that are in the window
+    of no ranking follow, by the same mean without the bound, at 0 or less; so the first results do not depend on k or
+    on the rankings' depth. Equal scores are ordered by row.
 
     Args:
         rankings: Scores and rows (queries, depth) of each ranking, best first, row -1 for none. Depths may differ. A
@@ -123,6 +127,12 @@ def fuse_ranks(
     return _best(query, row, part, len(rankings[0]), k)
 
 
+def are_equal(scores: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Whether scores are equal but for rounding."""
+    equal: NDArray[np.bool_] = np.isclose(scores, others, rtol=_ROUNDING, atol=0)
+    return equal
+
+
 class _Scaled(NamedTuple):
     """What a ranking adds to the scores of rows.
 
@@ -149,9 +159,11 @@ def _scaled(ranking: Neighbors, share: float, least: float | None, window: int) 
     if least is not None:
         bottom = np.where(number < window, np.minimum(least, bottom), bottom)
     span = top - bottom
-    scaled = np.where(span[:, None] > 0, (scores - bottom[:, None]) / np.where(span > 0, span, 1)[:, None], 1.0) * share
-    lowest = np.where(number > window, scaled[np.arange(len(number)), np.maximum(number, 1) - 1], 0.0)
-    inside = place < window
+    equal = are_equal(bottom, top) | ~(span > 0)
+    best = are_equal(scores, top[:, None])
+    scaled = np.where(equal[:, None], best, (scores - bottom[:, None]) / np.where(equal, 1, span)[:, None]) * share
+    lowest = np.where((number > window) & ~equal, scaled[np.arange(len(number)), np.maximum(number, 1) - 1], 0.0)
+    inside = (place < window) | (equal[query] & best[query, place])
     part = scaled[query, place]
     columns = (
         query.astype(np.int64),

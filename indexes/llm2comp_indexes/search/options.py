@@ -1,6 +1,5 @@
 """What is asked in a search: queries, their number of answers, mode, filter, effort and fusion."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +16,7 @@ __all__ = ["Mode", "SearchOptions", "check_k", "check_queries", "count_candidate
 Mode = Literal["dense", "bm25", "hybrid"]
 _MOST_ANSWERS = 1000
 _MOST_CANDIDATES = 10_000
+_MOST_WEIGHT = 1_000_000
 _CANDIDATES = 100
 
 
@@ -69,14 +69,10 @@ class SearchOptions:
             raise SettingsError(f"candidates is {self.candidates}, expected 1 to {_MOST_CANDIDATES:,}")
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"threads is {self.threads}, expected at least 1 (or nothing, for all cores)")
-        if self.weights is not None and (
-            len(self.weights) != 2
-            or not all(math.isfinite(weight) and weight >= 0 for weight in self.weights)
-            or not any(self.weights)
-        ):
+        if self.weights is not None and not _are_weights(self.weights):
             raise SettingsError(
-                f"weights is {self.weights}, expected two numbers from 0 up, at least one above 0: of vectors and of "
-                "words"
+                f"weights is {self.weights!r}, expected two numbers from 0 to {_MOST_WEIGHT:,}, at least one above 0: "
+                "of vectors and of words"
             )
         if isinstance(self.where, str):
             parse_where(self.where)
@@ -90,6 +86,16 @@ class SearchOptions:
     def uses_model(self) -> bool:
         """Whether the model encodes the queries."""
         return self.mode != "bm25" or self.rescore is not None
+
+
+def _are_weights(weights: object) -> bool:
+    """Whether these are two numbers in range, in a tuple or list."""
+    return (
+        isinstance(weights, tuple | list)
+        and len(weights) == 2
+        and all(isinstance(weight, int | float | np.number) and 0 <= weight <= _MOST_WEIGHT for weight in weights)
+        and any(weights)
+    )
 
 
 def count_candidates(options: SearchOptions, k: int) -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from llm2comp_indexes.faiss_module import bounded_threads
 from llm2comp_indexes.filters.parse import Where
 from llm2comp_indexes.format.vectors import Neighbors
-from llm2comp_indexes.search.fusion import WINDOW, fuse
+from llm2comp_indexes.search.fusion import WINDOW, are_equal, fuse
 from llm2comp_indexes.search.opened import OpenedCommit
 from llm2comp_indexes.search.options import SearchOptions
 
@@ -34,17 +34,15 @@ def rank(
         where: Filter on metadata.
     """
     if vectors is None:
-        return _rank_by_words(opened, queries, k, where)
+        return _rank_by_words(opened, queries, k, _allowed(opened, where))
     if options.mode == "dense":
         return rank_by_vectors(opened, vectors, k, options, where)
     depth = max(WINDOW, 3 * k)
-    fused = fuse(
-        rank_by_vectors(opened, vectors, depth, options, where),
-        _rank_by_words(opened, queries, depth, where),
-        k,
-        options.fusion,
-        options.fused_weights,
-    )
+    by_vectors = rank_by_vectors(opened, vectors, depth, options, where)
+    by_words = _rank_by_words(opened, queries, depth, _allowed(opened, where))
+    if options.fusion == "scores":
+        by_words = _with_equal(opened, queries, by_words, by_vectors)
+    fused = fuse(by_vectors, by_words, k, options.fusion, options.fused_weights)
     return Neighbors(fused.scores.astype(np.float32), fused.rows)
 
 
@@ -79,13 +77,46 @@ def rescore_by_maxsim(opened: OpenedCommit, memory: NDArray[np.float32], best: N
     return Neighbors(np.take_along_axis(scores, order, axis=1), np.take_along_axis(best.rows, order, axis=1))
 
 
-def _rank_by_words(opened: OpenedCommit, queries: list[str], k: int, where: Where | None) -> Neighbors:
+def _allowed(opened: OpenedCommit, where: Where | None) -> list[NDArray[np.bool_] | None]:
+    """For each segment, the mask of the rows that may be found; None for all."""
+    return [segment.allowed(where) for segment in opened.segments]
+
+
+def _rank_by_words(
+    opened: OpenedCommit, queries: list[str], k: int, allowed: Sequence[NDArray[np.bool_] | None]
+) -> Neighbors:
     corpus = [segment.lexical for segment in opened.segments if segment.lexical is not None]
     parts = []
-    for segment, part in zip(opened.segments, corpus, strict=True):
-        scores, rows = part.search(queries, min(k, segment.rows), allowed=segment.allowed(where), corpus=corpus)
+    for segment, part, mask in zip(opened.segments, corpus, allowed, strict=True):
+        scores, rows = part.search(queries, min(k, segment.rows), allowed=mask, corpus=corpus)
         parts.append(Neighbors(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows))
     return _best(parts, opened.starts, len(queries), k)
+
+
+def _with_equal(opened: OpenedCommit, queries: list[str], by_words: Neighbors, by_vectors: Neighbors) -> Neighbors:
+    """The ranking by words and, where all its rows score the same, the nearest rows that score so too.
+
+    Such a ranking contains the first of its equals in index order; without the others they would count as not found.
+    """
+    full = by_words.rows.shape[1] >= WINDOW
+    equal = full & (by_words.rows[:, -1] >= 0) & are_equal(by_words.scores[:, 0], by_words.scores[:, -1])
+    if not equal.any():
+        return by_words
+    more = Neighbors(np.full((len(queries), WINDOW), -np.inf, np.float32), np.full((len(queries), WINDOW), -1))
+    for query in np.flatnonzero(equal).tolist():
+        near = np.setdiff1d(by_vectors.rows[query, :WINDOW], by_words.rows[query])
+        if not (near := near[near >= 0]).size:
+            continue
+        masks = [
+            np.isin(np.arange(start, start + segment.rows), near)
+            for start, segment in zip(opened.starts, opened.segments, strict=False)
+        ]
+        its = _rank_by_words(opened, [queries[query]], WINDOW, masks)
+        rows = its.rows[0, are_equal(its.scores[0], by_words.scores[query, 0])]
+        more.rows[query, : len(rows)], more.scores[query, : len(rows)] = rows, by_words.scores[query, 0]
+    return Neighbors(
+        np.concatenate([by_words.scores, more.scores], axis=1), np.concatenate([by_words.rows, more.rows], axis=1)
+    )
 
 
 def _best(parts: Sequence[Neighbors], starts: Sequence[int], queries: int, k: int) -> Neighbors:

@@ -138,6 +138,15 @@ def test_equal_scores_are_ordered_by_row_and_count_as_the_best() -> None:
     assert fuse_scores(parts, k=4).rows.tolist() == [[1, 2, 3, 4]]
 
 
+def test_where_a_window_is_of_one_score_every_row_of_that_score_is_in_it() -> None:
+    words = neighbors({1: 5.0, 2: 5.0, 3: 5.0, 4: 4.0})
+    nearest = neighbors({3: 0.9, 4: 0.8, 6: 0.7, 1: 0.6})
+    scores, rows = fuse_scores([nearest, words], weights=[1, 1], k=6, window=2)
+    # By vectors 1, 0, -1 and -2; by words 1, 1, 1 and 0; beyond both windows is row 6 alone
+    assert rows.tolist() == [[3, 1, 2, 4, 6, -1]]
+    assert scores[0] == pytest.approx([1, 1 / 2, 1 / 2, 0, -1 / 2, 0])
+
+
 def test_scores_of_nothing_found_and_of_no_queries() -> None:
     nothing = Neighbors(np.full((2, 3), -np.inf, np.float32), np.full((2, 3), -1))
     empty = Neighbors(np.empty((2, 0), np.float32), np.empty((2, 0), np.int64))

@@ -177,6 +177,12 @@ def test_k_is_from_one_to_a_thousand(index_folder: Path, encoder: WordEncoder, k
         ({"weights": (0, 0)}, "weights is"),
         ({"weights": (-1, 1)}, "weights is"),
         ({"weights": (float("nan"), 1)}, "weights is"),
+        ({"weights": (1, 2e6)}, "weights is \\(1, 2000000.0\\), expected two numbers from 0 to 1,000,000"),
+        ({"weights": (1, 1, 1)}, "weights is"),
+        ({"weights": ("1", 1)}, "weights is"),
+        ({"weights": (None, 1)}, "weights is"),
+        ({"weights": 0.5}, "weights is 0.5"),
+        ({"weights": np.array([0.3, 0.7])}, "weights is"),
         ({"where": "year >="}, "where 'year >='"),
         ({"effort": {"nprobe": 0}}, "nprobe is 0"),
         ({"effort": {"ef_search": -3}}, "ef_search is -3"),
@@ -319,3 +325,35 @@ def test_a_closed_index_keeps_no_file_open(
     assert not [
         name for name in os.listdir("/proc/self/fd") if str(folder) in os.path.realpath(f"/proc/self/fd/{name}")
     ]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_of_more_equals_by_words_than_a_window_holds_hybrid_prefers_the_nearest(
+    tmp_path: Path, write_corpus: Callable[..., Path], steps: int
+) -> None:
+    encoder, texts = WordEncoder(), [f"red n{row}" for row in range(300)]
+    texts[::5] = [" ".join(["blue"] * (2 + row)) for row in range(60)]  # steps differ in their mean length
+    rows = [{"_id": str(row), "text": text, "metadata": {"row": row}} for row, text in enumerate(texts)]
+    for step in range(steps):
+        part = write_corpus(rows[300 * step // steps : 300 * (step + 1) // steps], f"{step}.jsonl")
+        if step:
+            add_documents(tmp_path / "idx", [part], model=encoder)
+        else:
+            build_index([part], tmp_path / "idx", model=encoder, options=IndexOptions(hybrid=True))
+    index, query = open_index(tmp_path / "idx", model=encoder), encoder.encode_query(["red n288"])
+    cosines = (encoder.encode_query(texts) @ query[0]).tolist()
+
+    def expected(rows: list[int]) -> list[tuple[str, float]]:
+        best, hundredth = (sorted((cosines[row] for row in rows), reverse=True)[place] for place in (0, 99))
+        scores = {
+            row: 0.3 * max(0, (cosines[row] - hundredth) / (best - hundredth)) + 0.7 * (row % 5 > 0) for row in rows
+        }
+        return [(str(row), scores[row]) for row in sorted(rows, key=lambda row: (-scores[row], row))]
+
+    for where, among in ((None, list(range(300))), ("row >= 40", list(range(40, 300)))):
+        reference = expected(among)
+        assert reference[0][0] == "288"
+        for k in (1, 5, 60):
+            [hits] = index.search(["red"], k, options=SearchOptions(mode="hybrid", where=where), vectors=query)
+            assert [hit.id for hit in hits] == [name for name, _ in reference[:k]]
+            assert [hit.score for hit in hits] == pytest.approx([score for _, score in reference[:k]], abs=1e-5)

@@ -260,6 +260,8 @@ def test_modes(filled: LLM2CompVectorStore) -> None:
     assert ask(filled, "prime", k=1, mode="hybrid", alpha=0.0) == ["d"]
     assert ask(filled, "bread", k=2, mode="hybrid", alpha=1.0) == ask(filled, "bread", k=2)
     assert len(ask(filled, "bread", k=3, mode="hybrid", hybrid_top_k=1)) == 1
+    with pytest.raises(SettingsError, match="alpha is 1.5, expected 0 \\(words alone\\) to 1 \\(vectors alone\\)"):
+        ask(filled, "bread", mode="hybrid", alpha=1.5)
     with pytest.raises(SettingsError, match="the query's mode is 'svm', expected one of default, sparse"):
         ask(filled, "bread", mode="svm")
 

@@ -200,8 +200,8 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
             kwargs: `mmr_threshold` (0 for variety alone, 1 for nearness alone) and `mmr_prefetch_k` of mode `mmr`.
 
         Raises:
-            SettingsError: The mode is another, the query has no vector, or its filters cannot match any node; or the
-                index cannot be rescored, or the query has no text.
+            SettingsError: The mode is another, `alpha` is not from 0 to 1, the query has no vector, or its filters
+                cannot match any node; or the index cannot be rescored, or the query has no text.
         """
         rescored = SearchOptions(rescore=rescore, candidates=candidates)
         if rescore is not None and (query.mode == VectorStoreQueryMode.MMR or query.node_ids):
@@ -217,7 +217,11 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
             if mode != "dense":
                 raise SettingsError(f"node_ids restrict queries by vectors, not mode {query.mode.value!r}")
             return _result(self._store.rank(query.node_ids, self._vector(query), query.similarity_top_k, where).hits)
-        weights = None if query.alpha is None else (query.alpha, 1.0 - query.alpha)
+        weights = None
+        if mode == "hybrid" and query.alpha is not None:
+            if not 0 <= query.alpha <= 1:
+                raise SettingsError(f"alpha is {query.alpha}, expected 0 (words alone) to 1 (vectors alone)")
+            weights = (query.alpha, 1.0 - query.alpha)
         hits = self._store.search(
             None if mode == "bm25" else self._vector(query),
             (query.hybrid_top_k if mode == "hybrid" else query.sparse_top_k if mode == "bm25" else None)
@@ -225,7 +229,7 @@ class LLM2CompVectorStore(BasePydanticVectorStore):
             query=query.query_str or "",
             mode=mode,
             where=where,
-            options=replace(rescored, weights=weights) if mode == "hybrid" else rescored,
+            options=replace(rescored, weights=weights),
         )
         return _result(hits)
 

@@ -107,16 +107,19 @@ def _with_equal(opened: OpenedCommit, queries: list[str], by_words: Neighbors, b
         near = np.setdiff1d(by_vectors.rows[query, :WINDOW], by_words.rows[query])
         if not (near := near[near >= 0]).size:
             continue
-        masks = [
-            np.isin(np.arange(start, start + segment.rows), near)
-            for start, segment in zip(opened.starts, opened.segments, strict=False)
-        ]
-        its = _rank_by_words(opened, [queries[query]], WINDOW, masks)
+        its = _rank_by_words(opened, [queries[query]], WINDOW, _only(opened, near))
         rows = its.rows[0, are_equal(its.scores[0], by_words.scores[query, 0])]
         more.rows[query, : len(rows)], more.scores[query, : len(rows)] = rows, by_words.scores[query, 0]
     return Neighbors(
         np.concatenate([by_words.scores, more.scores], axis=1), np.concatenate([by_words.rows, more.rows], axis=1)
     )
+
+
+def _only(opened: OpenedCommit, rows: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+    """For each segment, the mask of these rows, which are numbered through all segments."""
+    mask = np.zeros(opened.starts[-1], bool)
+    mask[rows] = True
+    return np.split(mask, opened.starts[1:-1])
 
 
 def _best(parts: Sequence[Neighbors], starts: Sequence[int], queries: int, k: int) -> Neighbors:

@@ -1,4 +1,4 @@
-"""BM25 and a model together, as `llm2comp search --mode hybrid` ranks."""
+"""BM25 and a model together, fused as by `llm2comp search --mode hybrid`; the words are those of `Bm25`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn

@@ -6,13 +6,24 @@ import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 import llm2comp
 from llm2comp.errors import IndexFolderError, SettingsError, one_line, quote_path
 from llm2comp_indexes.encoder import Encoder, count_memory_tokens
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.search.segment import OpenSegment
 
-__all__ = ["check_lexical", "check_memory", "check_model", "check_pickles", "commit_digest", "report_left_out"]
+__all__ = [
+    "check_lexical",
+    "check_memory",
+    "check_model",
+    "check_pickles",
+    "check_vectors",
+    "commit_digest",
+    "report_left_out",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -92,6 +103,19 @@ def check_pickles(model: str | Encoder | None) -> None:
             f"this index was opened with a model that cannot be pickled ({one_line(error)}); open it with the name or "
             "folder of the model instead, which is loaded again where it is needed"
         ) from error
+
+
+def check_vectors(vectors: NDArray[np.float32], dimension: int, queries: int | None = None) -> None:
+    """Checks that vectors of queries are finite, of the dimension of the index (0 for any), and one for each query.
+
+    Raises:
+        IndexFolderError: They are of another shape, or not finite.
+    """
+    if vectors.ndim != 2 or dimension not in (0, vectors.shape[1]) or queries not in (None, len(vectors)):
+        expected = f"({'queries' if queries is None else queries}, {dimension or 'dimension'})"
+        raise IndexFolderError(f"query vectors of shape {vectors.shape}, expected {expected}")
+    if not np.isfinite(vectors).all():
+        raise IndexFolderError("query vectors are not all finite numbers")
 
 
 def report_left_out(manifest: Manifest, target: str) -> None:

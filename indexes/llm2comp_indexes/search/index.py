@@ -20,7 +20,7 @@ from llm2comp_indexes.encoder import (
 from llm2comp_indexes.format.manifest import MANIFEST, Manifest, read_manifest
 from llm2comp_indexes.format.vectors import Neighbors
 from llm2comp_indexes.search.answers import answer, chunks_around, fetch_hit
-from llm2comp_indexes.search.checks import check_model, check_pickles, commit_digest
+from llm2comp_indexes.search.checks import check_model, check_pickles, check_vectors, commit_digest
 from llm2comp_indexes.search.hits import Hit
 from llm2comp_indexes.search.opened import (
     LazyModel,
@@ -298,8 +298,11 @@ class Index:
             SettingsError: k is not from 1 to 1,000, `queries` is not a list of strings, the filter cannot be parsed,
                 the mode needs a BM25 index and there is none, or rescoring needs vectors of memory tokens that the
                 index or its model does not have.
+            IndexFolderError: `vectors` has another shape, or is not finite; or the model cannot be loaded.
         """
         check_queries(queries)
+        if vectors is not None:
+            check_vectors(vectors, self.manifest.dimension, len(queries))
         chosen = options or _DEFAULTS
         if rescore is not None:
             chosen = replace(chosen, rescore=rescore)
@@ -325,13 +328,10 @@ class Index:
         Raises:
             SettingsError: k is not from 1 to 1,000, the mode is not `dense`, the filter cannot be parsed, or `rescore`
                 is given.
-            IndexFolderError: The vectors have another dimension.
+            IndexFolderError: The vectors have another dimension, or are not finite.
         """
         check_k(k)
-        if vectors.ndim != 2 or self.manifest.dimension not in (0, vectors.shape[1]):
-            raise IndexFolderError(
-                f"query vectors of shape {vectors.shape}, expected (queries, {self.manifest.dimension})"
-            )
+        check_vectors(vectors, self.manifest.dimension)
         chosen = options or _DEFAULTS
         if chosen.mode != "dense":
             raise SettingsError(f"mode is {chosen.mode!r}, which needs the queries' words: use search, or mode dense")

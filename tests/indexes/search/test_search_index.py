@@ -1,6 +1,7 @@
 """Answers of an index: order, completeness, every type and option, and the model of the queries."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,23 @@ def test_a_closed_index_keeps_no_file_open(
     assert not [
         name for name in os.listdir("/proc/self/fd") if str(folder) in os.path.realpath(f"/proc/self/fd/{name}")
     ]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.ones((2, 31)), "query vectors of shape (2, 31), expected (2, 32)"),
+        (np.ones((1, 32)), "query vectors of shape (1, 32), expected (2, 32)"),
+        (np.ones(32), "query vectors of shape (32,), expected (2, 32)"),
+        (np.full((2, 32), np.nan), "query vectors are not all finite numbers"),
+    ],
+)
+def test_vectors_that_are_not_those_of_the_queries_are_refused(
+    index_folder: Path, encoder: WordEncoder, vectors: np.ndarray, message: str
+) -> None:
+    index = open_index(index_folder, model=encoder)
+    with pytest.raises(IndexFolderError, match=re.escape(message)):
+        index.search(["bread", "moon"], vectors=vectors.astype(np.float32))
 
 
 @pytest.mark.parametrize("steps", [1, 3])

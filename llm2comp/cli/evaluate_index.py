@@ -48,7 +48,7 @@ def evaluate_index_command(
     store = ResultStore(json_file, overwrite=overwrite)
     keep_freed_memory()
     with open_index(folder, model=model, encoder=encoder) as index:
-        store.start(_settings(index), keep=False)
+        store.start(_settings(index, ranking), keep=False)
         result = evaluate_index(index, texts, judgements, mode=ranking.mode, options=ranking)
     store.add(result)
     print(format_tables([result]))
@@ -61,8 +61,9 @@ def evaluate_index_command(
         write_run(run_out, result.run, tag="llm2comp")
 
 
-def _settings(index: Any) -> dict[str, Any]:
+def _settings(index: Any, ranking: "SearchOptions") -> dict[str, Any]:
     manifest = index.manifest
+    fused = {"fusion": ranking.fusion, "weights": list(ranking.fused_weights)} if ranking.mode == "hybrid" else {}
     return {
         "model": manifest.model,
         "system": "llm2comp index",
@@ -72,4 +73,5 @@ def _settings(index: Any) -> dict[str, Any]:
         "type": [segment.type for segment in manifest.segments],
         "store": manifest.options.store,
         "chunks": manifest.options.describe_chunks() or None,
+        "search": {"mode": ranking.mode, **fused, "rescore": ranking.rescore, "candidates": ranking.candidates},
     }

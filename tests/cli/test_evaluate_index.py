@@ -1,6 +1,7 @@
 """`eval --index` and `index tune` as a user runs them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,23 @@ def test_chunks_count_as_their_documents(
     assert record["settings"]["tasks"]["idx"].get("weights") == ([1.0, 2.0] if weights else None)
     ranked = [line.split()[2] for line in run_file.read_text().splitlines()]
     assert not any("#" in name for name in ranked)
+
+
+def test_results_of_several_indexes_stay_in_one_file_and_those_of_another_mode_do_not_replace_them(
+    folder: Path, queries: Path, qrels: Path, tmp_path: Path, llm2comp_command: Command
+) -> None:
+    other, out = Path(shutil.copytree(folder, tmp_path / "other")), tmp_path / "out.json"
+    command = ("eval", "--queries", queries, "--qrels", qrels, "--json", out)
+    for index in (folder, other, folder):  # measured again, the first
+        assert llm2comp_command(*command, "--index", index).code == 0
+    before = json.loads(out.read_text())
+    assert set(before) >= {"idx", "other"}
+    assert set(before["settings"]["tasks"]) == set(before["seconds"]) == {"idx", "other"}
+    run = llm2comp_command(*command, "--index", folder, "--mode", "bm25")
+    assert (run.code, run.err.count("\n"), "other settings" in run.err) == (1, 1, True)
+    assert json.loads(out.read_text()) == before
+    assert llm2comp_command(*command, "--index", folder, "--mode", "bm25", "--overwrite").code == 0
+    assert "other" not in json.loads(out.read_text())
 
 
 def test_a_second_place_counts_as_in_trec_eval(

@@ -36,6 +36,7 @@ class ResultStore:
         self._existing = read_result_file(path) if path and path.exists() and not overwrite else None
         self._settings: dict[str, Any] = {}
         self._results: dict[str, TaskResult] = {}
+        self._keeps = True
 
     def holds(self, name: str) -> bool:
         """Whether the existing file has a task of this name, of any model."""
@@ -46,7 +47,8 @@ class ResultStore:
 
         Args:
             settings: The model and how it is evaluated.
-            keep: Whether existing results count as finished. They must be of the same model in any case.
+            keep: Whether existing results count as finished. In any case they must be of the same model, and stay in
+                the file until `add` replaces those of the same name.
 
         Raises:
             SettingsError: The file holds results of another model, or made with other settings.
@@ -54,8 +56,7 @@ class ResultStore:
         self._settings = settings = json.loads(json.dumps(settings))  # as a file holds them
         if self._existing:
             _check_settings(self._existing, settings)
-            if keep:
-                self._results = _results_of(self._existing, settings)
+            self._results, self._keeps = _results_of(self._existing, settings), keep
 
     def finished(self, name: str, details: dict[str, Any]) -> TaskResult | None:
         """The existing result of a task; None if there is none, or it lacks samples (mteb's tasks may).
@@ -67,7 +68,7 @@ class ResultStore:
         Raises:
             SettingsError: The existing result is of other data.
         """
-        result = self._results.get(name)
+        result = self._results.get(name) if self._keeps else None
         if result is None or not (result.samples or result.details.get("benchmark") == "mteb"):
             return None
         if changed := [key for key, value in details.items() if not _same(key, result.details.get(key), value)]:

@@ -63,7 +63,7 @@ def format_weights(record: dict[str, Any]) -> str:
 def _main(folder: str, queries: str, qrels: str, output: str) -> None:
     with open_index(folder) as index:
         rows = measure_weights(index, read_queries(queries), read_qrels(qrels))
-        settings = {"model": index.manifest.model, "fingerprint": index.manifest.fingerprint}
+        settings: dict[str, Any] = {"model": index.manifest.model, "fingerprint": index.manifest.fingerprint}
         settings |= {"documents": len(index), "queries": queries, "qrels": qrels}
     write_record(output, result_record([], settings) | {"rows": rows})
 

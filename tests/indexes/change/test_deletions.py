@@ -217,13 +217,18 @@ def test_hybrid_search_fuses_over_all_segments(several: Callable[..., tuple[Path
     folder, _, encoder = several(type="flat")
     index = open_index(folder, model=encoder)
     for query in ("bread in the oven", "moon"):
-        ranks: dict[str, float] = {}
-        for mode in ("dense", "bm25"):
-            for rank, hit in enumerate(index.search([query], 100, options=SearchOptions(mode=mode))[0], start=1):
+        ranks, scores = dict[str, float](), dict[str, float]()
+        for mode, weight in (("dense", 0.3), ("bm25", 0.7)):
+            [found] = index.search([query], 100, options=SearchOptions(mode=mode))
+            bottom = found[-1].score if mode == "dense" or len(found) == 100 else 0.0
+            for rank, hit in enumerate(found, start=1):
                 ranks[hit.id] = ranks.get(hit.id, 0) + 1 / (60 + rank)
-        [hits] = index.search([query], 10, options=SearchOptions(mode="hybrid"))
-        assert [hit.score for hit in hits] == pytest.approx(sorted(ranks.values(), reverse=True)[:10])
-        assert all(hit.score == pytest.approx(ranks[hit.id]) for hit in hits)
+                scaled = (hit.score - bottom) / (found[0].score - bottom)
+                scores[hit.id] = scores.get(hit.id, 0) + weight * scaled
+        for fusion, expected in (("scores", scores), ("ranks", ranks)):
+            [hits] = index.search([query], 10, options=SearchOptions(mode="hybrid", fusion=fusion))
+            assert [hit.score for hit in hits] == pytest.approx(sorted(expected.values(), reverse=True)[:10], abs=1e-6)
+            assert [hit.score for hit in hits] == pytest.approx([expected[hit.id] for hit in hits], abs=1e-6)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ Fusion = Literal["scores", "ranks"]
 
 DEFAULT_WEIGHTS: dict[Fusion, tuple[float, float]] = {"scores": (0.3, 0.7), "ranks": (1.0, 1.0)}
 """Weights of the rankings by vectors and by words. 0.3 is the best of tenths for llm2comp-small on SciFact's training
-claims (docs/indexing/search.md)."""
+claims (docs/evaluation.md)."""
 
 WINDOW = 100
 """Number of first rows of a ranking whose scores `fuse_scores` scales to 0..1."""

@@ -1,7 +1,7 @@
 """`llm2comp eval`: scores of a model, or of a ranking made elsewhere, on test sets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,9 +23,6 @@ from llm2comp.cli.index_options import (
     encoder_options,
 )
 from llm2comp.cli.output import check_target, wrong_usage
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["evaluate", "register"]
 

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import numpy as np
-
 from llm2comp.corpus.read import read_qrels, read_queries
 from llm2comp_benchmarks.evaluate.own_index import evaluate_index
 from llm2comp_benchmarks.metrics import Qrels
@@ -20,7 +18,7 @@ from llm2comp_indexes.search.fusion import Fusion
 
 __all__ = ["WEIGHTS", "format_weights", "measure_weights"]
 
-WEIGHTS = tuple(np.round(np.arange(11) / 10, 1).tolist())
+WEIGHTS = tuple(tenth / 10 for tenth in range(11))
 """Shares of the vectors; the words have the rest."""
 
 

@@ -116,6 +116,8 @@ class IndexOptions:
         chunk_reader: The language model: folder, Hub id or GGUF file; None: the model's own, if it has one.
         memory_vectors: Whether to store the vectors of each row's memory tokens too, for search with `rescore`: as
             `int8`, a byte a component, or `binary`, a bit. None: they are not stored.
+        language: Language whose stems the BM25 index counts instead of words, by Snowball's name such as `english`;
+            None: it counts words as they are written.
 
     Raises:
         SettingsError: Fields contradict each other, or `targets` and `wishes` are both given.
@@ -132,6 +134,7 @@ class IndexOptions:
     chunk_fidelity: float | None
     chunk_reader: str | None
     memory_vectors: MemoryKind | None
+    language: str | None
 
     def __init__(
         self,
@@ -146,6 +149,7 @@ class IndexOptions:
         chunk_fidelity: float | None = None,
         chunk_reader: str | None = None,
         memory_vectors: MemoryKind | None = None,
+        language: str | None = None,
         *,
         wishes: Targets | None = None,
     ) -> None:
@@ -157,7 +161,7 @@ class IndexOptions:
         values |= {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap, "hybrid": hybrid}
         values |= {"chunk_at": chunk_at, "chunk_context": chunk_context}
         values |= {"chunk_fidelity": chunk_fidelity, "chunk_reader": chunk_reader}
-        values["memory_vectors"] = memory_vectors
+        values |= {"memory_vectors": memory_vectors, "language": language}
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the class is frozen
         if self.store not in STORES:
@@ -165,6 +169,10 @@ class IndexOptions:
         if self.memory_vectors not in (None, *MEMORY_KINDS):
             raise SettingsError(
                 f"memory_vectors is {self.memory_vectors!r}, expected one of {', '.join(MEMORY_KINDS)}, or nothing"
+            )
+        if self.language is not None and not self.hybrid:
+            raise SettingsError(
+                f"language is {self.language!r} without hybrid: it is of the BM25 index, so have one (--hybrid)"
             )
         self._check_chunks()
 
@@ -218,14 +226,15 @@ class IndexOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, under the names of the manifest (where `targets` is called `wishes`).
 
-        Without chunks, or with chunks cut at tokens as older versions cut them, and without vectors of memory tokens,
-        the fields are those of older versions.
+        Without chunks, or with chunks cut at tokens as older versions cut them, and without vectors of memory tokens
+        and a language, the fields are those of older versions.
         """
         content = {"wishes" if name == "targets" else name: value for name, value in asdict(self).items()}
         if self.chunk_fidelity is None:
             content = {name: value for name, value in content.items() if name not in _CHUNK_FIDELITY}
-        if self.memory_vectors is None:
-            del content["memory_vectors"]
+        for name in ("memory_vectors", "language"):
+            if content[name] is None:
+                del content[name]
         return {name: value for name, value in content.items() if name not in _CHUNK_END or self.ends_at_sentences}
 
     @property
@@ -276,6 +285,7 @@ class IndexOptions:
             Targets.from_json(take(content, "wishes", dict)),
             hybrid=take(content, "hybrid", bool),
             memory_vectors=memory_vectors,
+            language=take(content, "language", str) if "language" in content else None,
             **read_chunks(content),
         )
 

@@ -193,6 +193,7 @@ class ServedIndex:
             "model": self.model.name,
             "modes": ["dense", "bm25", "hybrid"] if manifest.options.hybrid else ["dense"],
             "memory_vectors": manifest.options.memory_vectors,
+            "language": manifest.options.language,
             "commit": manifest.commit,
             "writable": writable,
             **problem,

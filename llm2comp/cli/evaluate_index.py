@@ -73,5 +73,6 @@ def _settings(index: Any, ranking: "SearchOptions") -> dict[str, Any]:
         "type": [segment.type for segment in manifest.segments],
         "store": manifest.options.store,
         "chunks": manifest.options.describe_chunks() or None,
+        "language": manifest.options.language,
         "search": {"mode": ranking.mode, **fused, "rescore": ranking.rescore, "candidates": ranking.candidates},
     }

@@ -32,6 +32,7 @@ from llm2comp.cli.index_options import (
     Hybrid,
     IdField,
     IdsArePositions,
+    Language,
     Latency,
     Limit,
     MaxLength,
@@ -139,6 +140,7 @@ def build(
     chunk_at: ChunkAt = "sentences",
     chunk_context: ChunkContext = True,
     hybrid: Hybrid = False,
+    language: Language = None,
     memory_vectors: MemoryVectors = None,
     device: Device = "auto",
     on_error: OnError = "raise",
@@ -172,7 +174,12 @@ def build(
     if vectors and (limit or dry_run):
         raise typer.BadParameter("--limit and --dry-run do not go with --vectors, with which nothing is encoded")
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
-    chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context, "memory_vectors": memory_vectors}
+    chunks |= {
+        "chunk_at": chunk_at,
+        "chunk_context": chunk_context,
+        "memory_vectors": memory_vectors,
+        "language": language,
+    }
     chunks |= {"chunk_fidelity": chunk_by_fidelity, "chunk_reader": reader}
     options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks)
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}

@@ -1,5 +1,6 @@
 """`llm2comp index add`, `delete`, `undo` and `merge`: changes of an index, each one commit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from llm2comp.cli.index_options import (
     MetadataFields,
     Model,
     ModelDevice,
+    NewLanguage,
     OnError,
     Quotes,
     Separator,
@@ -31,6 +33,7 @@ from llm2comp.cli.index_options import (
     TextField,
     TitleField,
     TruncateDim,
+    bm25_changes,
     check_layout,
     encoder_options,
     field_names,
@@ -231,6 +234,7 @@ def merge(
         bool | None,
         typer.Option("--hybrid/--no-hybrid", help="With or without a BM25 index from now on.", show_default="as built"),
     ] = None,
+    language: NewLanguage = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -244,7 +248,7 @@ def merge(
     with wrong_usage():
         size = parse_bytes(memory) if memory else None
         targets = _replace_given(options.targets, memory=size, latency_ms=latency_ms, recall=recall, k=k)
-    options = _replace_given(options, targets=targets, type=index_type, hybrid=hybrid)
+        options = replace(_replace_given(options, targets=targets, type=index_type), **bm25_changes(hybrid, language))
     with Progress("documents", total=before.documents) as progress:
         report = merge_index(folder, options=options, device=device, progress=progress.phase)
     if as_json:
@@ -263,6 +267,4 @@ def merge(
 
 def _replace_given(settings: Any, **changes: Any) -> Any:
     """The dataclass with those fields changed that are not None."""
-    from dataclasses import replace
-
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})

@@ -28,6 +28,7 @@ def list_facts(manifest: "Manifest") -> dict[str, Any]:
         "store": options.store,
         "chunks": options.describe_chunks() or None,
         "hybrid": options.hybrid,
+        "language": options.language,
         "memory_vectors": _list_memory(manifest),
         "size": manifest.bytes,
         "commit": manifest.commit,
@@ -49,7 +50,7 @@ def format_facts(manifest: "Manifest", report: "Report | None") -> dict[str, str
         "dimension": f"{manifest.dimension:,}, stored as {facts['store']}",
         "type": "; ".join(map(_format_segment, manifest.segments)) or "none: empty",
         "asked for": _format_targets(manifest),
-        "words": "a BM25 index, for --mode bm25 and hybrid" if facts["hybrid"] else "",
+        "words": _format_words(manifest),
         "late": _format_memory(manifest),
         "size": format_bytes(manifest.bytes),
         "memory": f"{format_bytes(report.memory)} to search{' the largest segment' * (count > 1)}, estimated"
@@ -78,6 +79,14 @@ def _list_memory(manifest: "Manifest") -> dict[str, Any] | None:
     if (form := manifest.memory) is None:
         return None
     return {"kind": form.kind, "tokens": form.tokens, "bytes_per_row": form.row_bytes, "bytes": manifest.memory_bytes}
+
+
+def _format_words(manifest: "Manifest") -> str:
+    options = manifest.options
+    if not options.hybrid:
+        return ""
+    stems = f" of {options.language} stems" if options.language else ""
+    return f"a BM25 index{stems}, for --mode bm25 and hybrid"
 
 
 def _format_memory(manifest: "Manifest") -> str:

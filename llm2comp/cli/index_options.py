@@ -214,7 +214,22 @@ ChunkContext = Annotated[
     ),
 ]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="Build a BM25 index too, for search --mode bm25 and hybrid.")]
-
+Language = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="With --hybrid: count stems of this language, such as english, instead of words.",
+        show_default="words as they are",
+    ),
+]
+NewLanguage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Language whose stems the BM25 index counts, such as english; none: words as they are.",
+        show_default="as built",
+    ),
+]
 MemoryVectors = Annotated[
     Literal["int8", "binary"] | None,
     typer.Option(
@@ -280,6 +295,16 @@ def index_options(
     with wrong_usage():
         size = parse_bytes(memory) if memory else None
         return IndexOptions(targets=Targets(memory=size, latency_ms=latency_ms, recall=recall, k=k), **options)
+
+
+def bm25_changes(hybrid: bool | None, language: str | None) -> dict[str, Any]:
+    """Fields of `IndexOptions` that an index is to get by --hybrid and --language; None: as it was built."""
+    given: dict[str, Any] = {} if hybrid is None else {"hybrid": hybrid}
+    if hybrid is False:
+        given["language"] = None
+    if language is not None:
+        given["language"] = None if language == "none" else language
+    return given
 
 
 def name_and_folder(text: str) -> tuple[str, Path]:

@@ -25,6 +25,7 @@ from llm2comp.cli.index_options import (
     Hybrid,
     IdField,
     IdsArePositions,
+    Language,
     Latency,
     Limit,
     MaxLength,
@@ -84,6 +85,7 @@ def plan(
     chunk_at: ChunkAt = "sentences",
     chunk_context: ChunkContext = True,
     hybrid: Hybrid = False,
+    language: Language = None,
     memory_vectors: MemoryVectors = None,
     device: Device = "auto",
     on_error: OnError = "raise",
@@ -106,7 +108,12 @@ def plan(
     refused.
     """
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
-    chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context, "memory_vectors": memory_vectors}
+    chunks |= {
+        "chunk_at": chunk_at,
+        "chunk_context": chunk_context,
+        "memory_vectors": memory_vectors,
+        "language": language,
+    }
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     settings: dict[str, Any] = {
         "model": model,

@@ -16,7 +16,9 @@ from llm2comp.cli.index_options import (
     Folder,
     MaxLength,
     ModelDevice,
+    NewLanguage,
     TruncateDim,
+    bm25_changes,
     encoder_options,
 )
 from llm2comp.cli.output import print_json, wrong_usage
@@ -65,6 +67,7 @@ def rebuild(
     hybrid: Annotated[
         bool | None, typer.Option("--hybrid/--no-hybrid", help="With a BM25 index.", show_default=_AS_IT_IS)
     ] = None,
+    language: NewLanguage = None,
     memory_vectors: Annotated[
         Literal["int8", "binary", "none"] | None,
         typer.Option(help="Store the vectors of memory tokens too.", show_default=_AS_IT_IS),
@@ -89,9 +92,10 @@ def rebuild(
     from llm2comp_indexes.format.manifest import read_manifest
 
     before = read_manifest(folder)
-    changes = {"type": index_type, "store": store, "hybrid": hybrid, "chunk_tokens": chunk_tokens}
+    changes = {"type": index_type, "store": store, "chunk_tokens": chunk_tokens}
     changes |= {"chunk_overlap": chunk_overlap, "chunk_at": chunk_at, "chunk_context": chunk_context}
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    given |= bm25_changes(hybrid, language)
     if memory_vectors is not None:
         given["memory_vectors"] = None if memory_vectors == "none" else memory_vectors
     if chunk_tokens == 0:

@@ -14,6 +14,7 @@ from llm2comp_benchmarks.metrics import Qrels
 from llm2comp_benchmarks.results.record import result_record, write_record
 from llm2comp_benchmarks.results.tables import markdown_table
 from llm2comp_indexes import Index, SearchOptions, open_index
+from llm2comp_indexes.encoder import encode
 from llm2comp_indexes.search.fusion import Fusion
 
 __all__ = ["WEIGHTS", "format_weights", "measure_weights"]
@@ -25,7 +26,7 @@ WEIGHTS = tuple(tenth / 10 for tenth in range(11))
 def measure_weights(
     index: Index, queries: dict[str, str], qrels: Qrels, *, weights: Sequence[float] = WEIGHTS
 ) -> list[dict[str, Any]]:
-    """A row for each fusion and share: `fusion`, `vectors`, `words` and `ndcg_at_10`.
+    """A row for each fusion and share: `fusion`, `vectors`, `words` and `ndcg_at_10`. Questions are encoded once.
 
     Args:
         index: An index with BM25, open.
@@ -36,12 +37,16 @@ def measure_weights(
     Raises:
         CorpusError, SettingsError: As `evaluate_index`.
     """
+    names = list(queries)
+    encoded = encode(index.model.encode_query, [queries[name] for name in names], index.dimension)
+    vectors = dict(zip(names, encoded, strict=True))
     rows = []
     for fusion in get_args(Fusion):
         for share in weights:
             pair = (share, round(1 - share, 6))
             options = SearchOptions(mode="hybrid", fusion=fusion, weights=pair)
-            score = evaluate_index(index, queries, qrels, mode="hybrid", options=options).metrics["ndcg_at_10"]
+            result = evaluate_index(index, queries, qrels, mode="hybrid", options=options, vectors=vectors)
+            score = result.metrics["ndcg_at_10"]
             rows.append({"fusion": fusion, "vectors": pair[0], "words": pair[1], "ndcg_at_10": score})
     return rows
 
@@ -62,7 +67,8 @@ def _main(folder: str, queries: str, qrels: str, output: str) -> None:
     with open_index(folder) as index:
         rows = measure_weights(index, read_queries(queries), read_qrels(qrels))
         settings: dict[str, Any] = {"model": index.manifest.model, "fingerprint": index.manifest.fingerprint}
-        settings |= {"documents": len(index), "queries": queries, "qrels": qrels}
+        settings |= {"documents": len(index), "language": index.manifest.options.language}
+        settings |= {"queries": queries, "qrels": qrels}
     write_record(output, result_record([], settings) | {"rows": rows})
 
 

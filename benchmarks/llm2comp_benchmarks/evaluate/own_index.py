@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llm2comp.errors import CorpusError
 from llm2comp_benchmarks.metrics import Qrels, Run, load_pytrec_eval, score_rankings
 from llm2comp_benchmarks.results.record import Samples, TaskResult
@@ -23,7 +26,13 @@ _logger = logging.getLogger(__name__)
 
 
 def evaluate_index(
-    index: Index, queries: dict[str, str], qrels: Qrels, *, mode: Mode = "dense", options: SearchOptions | None = None
+    index: Index,
+    queries: dict[str, str],
+    qrels: Qrels,
+    *,
+    mode: Mode = "dense",
+    options: SearchOptions | None = None,
+    vectors: dict[str, NDArray[np.float32]] | None = None,
 ) -> TaskResult:
     """Metrics of the documents that the index finds for judged questions, each at the place of its best chunk.
 
@@ -37,6 +46,7 @@ def evaluate_index(
         mode: By vectors, by words, or by both.
         options: Effort, fusion, weights and rescoring; None: those of the index, and none. Its mode and grouping are
             not used. Rescored, only candidates are ranked.
+        vectors: Vectors of the questions by id, (dimension,) each; None: the model of the index encodes them.
 
     Raises:
         CorpusError: No judged question has a text, or the index holds none of the judged documents.
@@ -47,20 +57,23 @@ def evaluate_index(
     chosen = options or SearchOptions()
     search = replace(chosen, mode=mode, by="document", where=None)
     depth = _DEPTH if search.rescore is None else min(_DEPTH, count_candidates(search, 1))
-    if search.uses_model:
+    if search.uses_model and vectors is None:
         index.model  # noqa: B018  # loaded now: its time is not that of the questions
     start, run = time.perf_counter(), dict[str, dict[str, float]]()
     names = list(judged)
     for first in range(0, len(names), _AT_ONCE):
         block = names[first : first + _AT_ONCE]
-        answers = index.search([queries[name] for name in block], k=depth, options=search)
+        made = None if vectors is None else np.stack([vectors[name] for name in block])
+        answers = index.search([queries[name] for name in block], k=depth, options=search, vectors=made)
         for name, hits in zip(block, answers, strict=True):
             run[name] = {hit.document_id: hit.score for hit in hits}
     seconds = time.perf_counter() - start
-    return _score(index, judged, run, search, seconds)
+    return _score(index, judged, run, search, seconds, encoded=search.uses_model and vectors is None)
 
 
-def _score(index: Index, judged: Qrels, run: Run, search: SearchOptions, seconds: float) -> TaskResult:
+def _score(
+    index: Index, judged: Qrels, run: Run, search: SearchOptions, seconds: float, *, encoded: bool
+) -> TaskResult:
     scores = score_rankings(judged, run)
     details = {
         "index": str(index.folder),
@@ -72,7 +85,7 @@ def _score(index: Index, judged: Qrels, run: Run, search: SearchOptions, seconds
         "rows": index.manifest.rows,
         "queries": len(judged),
         "ms_per_query": round(1000 * seconds / len(judged), 3),
-        "ms_contain": "search" if not search.uses_model else "encoding and search, in batches",
+        "ms_contain": "encoding and search, in batches" if encoded else "search",
     }
     samples = Samples.of_queries("ndcg_at_10", scores.per_query)
     name = Path(index.folder).resolve().name

@@ -20,6 +20,7 @@ from llm2comp_indexes.format.documents import DocumentReader
 from llm2comp_indexes.format.files import FileRecord
 from llm2comp_indexes.format.segment import Names, Segment
 from llm2comp_indexes.format.vectors import Storage, open_storage
+from llm2comp_indexes.lexical.stems import check_language
 from llm2comp_indexes.lexical.writer import LexicalWriter
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Phase, Progress, silent
@@ -54,8 +55,9 @@ _EXACT_NUMBERS = 1 << 28
 
 
 def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
-    """Raises SettingsError, before anything is encoded, if FAISS does not know the type or there is no GPU."""
+    """Raises SettingsError, before anything is encoded, if the type, the language or a GPU is missing."""
     resolve_device(device)
+    check_language(options.language)
     if options.type != "auto":
         parse_type(options.type, rows=None, dimension=dimension)
 

@@ -301,7 +301,7 @@ def _count_text_bytes(corpus: _Corpus, rows: Sequence[Sequence[Document]], total
             record = metadata.finish()
         size = lines + (record.bytes if record else 0) * total / len(flat)
         if options.hybrid:
-            with LexicalWriter(Path(folder) / "bm25") as lexical:
+            with LexicalWriter(Path(folder) / "bm25", options.language) as lexical:
                 lexical.add(row.content for row in flat)
                 size += sum(file.bytes for file in lexical.finish().values()) * total / len(flat)
     return round(size)

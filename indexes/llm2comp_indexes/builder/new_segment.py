@@ -38,7 +38,7 @@ def new_segment(
     Args:
         change: The change of the index that the segment belongs to.
         dimension: Length of a vector.
-        options: Precision of the stored vectors, and whether there is a BM25 index.
+        options: Precision of the stored vectors, and whether there is a BM25 index, and its language.
         header: From `segment_header`: rows of a stopped run are kept only if they were written under the same.
         memory: How the vectors of memory tokens are stored; None: they are not.
     """
@@ -48,7 +48,7 @@ def new_segment(
         if not options.hybrid:
             yield NewSegment(rows, None)
             return
-        with LexicalWriter(rows.folder / Names.LEXICAL) as lexical:
+        with LexicalWriter(rows.folder / Names.LEXICAL, options.language) as lexical:
             content = text_with_headings if options.ends_at_sentences and options.chunk_context else _content
             rows.follow(lambda block: lexical.add(map(content, block)))
             yield NewSegment(rows, lexical)

@@ -13,6 +13,7 @@ from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.commits import Change, change_index
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.segment import Segment
+from llm2comp_indexes.lexical.stems import check_language
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.structures.gpu import resolve_device
@@ -81,6 +82,7 @@ def merge_index(
 
 def _check(options: IndexOptions, before: Manifest) -> None:
     """Raises SettingsError, before anything is written, if a merge cannot apply the options."""
+    check_language(options.language)
     if changed := [name for name in _FIXED if getattr(options, name) != getattr(before.options, name)]:
         raise SettingsError(
             f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again: llm2comp index "

@@ -1,8 +1,9 @@
 """BM25 search of a segment, over mapped files in the format of bm25s that are checked before use."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from llm2comp.checked_json import JsonFormat
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp_indexes.format.arrays import map_array
 from llm2comp_indexes.format.mapping import Bytes, map_file
-from llm2comp_indexes.lexical.tokenizer import LONGEST_WORD, split_words
+from llm2comp_indexes.lexical.stems import SplitWords, stemmer_version, word_splitter
+from llm2comp_indexes.lexical.tokenizer import LONGEST_WORD
 from llm2comp_indexes.lexical.writer import (
     DATA,
     ENDS,
@@ -22,6 +24,7 @@ from llm2comp_indexes.lexical.writer import (
     LENGTHS,
     PARAMETERS,
     ROWS,
+    STEMS,
     VOCABULARY,
     B,
     inverse_frequency,
@@ -33,6 +36,8 @@ _BLOCK_ROWS = 1 << 22
 _LONGEST_ENTRY = 4 * LONGEST_WORD + 32  # bytes; a character takes up to 4
 _REBUILD = "the index was cut or altered: build it again"
 _PARAMETERS = JsonFormat("record of BM25 parameters", IndexFolderError, _REBUILD, most_bytes=4096)
+_STEMS = JsonFormat("record of stems", IndexFolderError, _REBUILD, most_bytes=4096)
+_logger = logging.getLogger(__name__)
 
 
 class LexicalHits(NamedTuple):
@@ -60,17 +65,22 @@ class _Term(NamedTuple):
     corpus_weight: float
 
 
-def open_lexical(folder: Path, rows: int) -> "Lexical":
+def open_lexical(folder: Path, rows: int, language: str | None = None) -> "Lexical":
     """The BM25 index of `rows` rows that `LexicalWriter` wrote, mapped.
 
     Sizes, headers and offsets are checked here, which reads 8 bytes per word of the vocabulary; the rows and scores of
-    a word are checked each time they are used.
+    a word are checked each time they are used. The stemmer is imported by the first search.
+
+    Args:
+        folder: Folder of the index.
+        rows: Number of its texts.
+        language: Language that it was written with.
 
     Raises:
-        IndexFolderError: Files are missing, altered, or made for another number of rows.
+        IndexFolderError: Files are missing, altered, or made for another number of rows or another language.
     """
     _check_parameters(folder / PARAMETERS, rows)
-    return Lexical(folder, rows)
+    return Lexical(folder, rows, language)
 
 
 class Lexical:
@@ -84,9 +94,10 @@ class Lexical:
         rows: Number of texts.
     """
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: Path, rows: int, language: str | None) -> None:
         self.rows = rows
-        self._folder = folder
+        self._folder, self._language = folder, language
+        self._made_with = _read_stems(folder / STEMS, language)
         self._data = map_array(folder / DATA, "<f4")  # (postings,)
         self._rows = map_array(folder / ROWS, "<i4", len(self._data))  # (postings,)
         self._starts = map_array(folder / INDPTR, "<i8")  # (words + 1,)
@@ -96,12 +107,19 @@ class Lexical:
         self._vocabulary = self._map_vocabulary()
 
     @cached_property
+    def _split(self) -> SplitWords:
+        """From a query to words of the vocabulary; says once if another version made the stems there."""
+        if self._language is not None:
+            _compare_versions(self._language, self._made_with, stemmer_version(self._language))
+        return word_splitter(self._language)
+
+    @cached_property
     def words(self) -> int:
         """Number of words in all texts."""
         return int(self._lengths.sum(dtype=np.int64))
 
     def frequency(self, word: str) -> int:
-        """Number of texts with the word, which is one that `split_words` returns."""
+        """Number of texts with the word, which is one that the language's `word_splitter` returns."""
         number = self._find(word)
         return 0 if number is None else int(self._starts[number + 1] - self._starts[number])
 
@@ -122,6 +140,7 @@ class Lexical:
             corpus: All segments of the corpus, with this one, for its statistics; empty: those of this segment.
 
         Raises:
+            LLM2CompError: The index has stems, and PyStemmer is not installed.
             SettingsError: k is below 1, or `allowed` is of another length.
             IndexFolderError: The files were altered.
         """
@@ -141,7 +160,7 @@ class Lexical:
 
     def _find_terms(self, query: str, segments: Sequence["Lexical"]) -> list[_Term]:
         terms = []
-        for word, times in Counter(split_words(query)).items():
+        for word, times in Counter(self._split(query)).items():
             if (number := self._find(word)) is not None:
                 start, stop = int(self._starts[number]), int(self._starts[number + 1])
                 documents = sum(segment.rows for segment in segments)
@@ -255,6 +274,29 @@ def _take_best(
         scores, rows = scores[kept], rows[kept]
     order = np.lexsort((rows, -scores))
     return scores[order], rows[order]
+
+
+def _read_stems(path: Path, language: str | None) -> str:
+    """Version of PyStemmer that made the stems; empty without a language."""
+    if language is None:
+        return ""
+    stems = _STEMS.read(path)
+    if stems.get("language") != language or not isinstance(stems.get("pystemmer"), str):
+        raise IndexFolderError(f"{path}: not that of {language} stems; {_REBUILD}")
+    return str(stems["pystemmer"])
+
+
+@cache
+def _compare_versions(language: str, made: str, installed: str) -> None:
+    if made.split(".")[:2] != installed.split(".")[:2]:
+        _logger.warning(
+            "the BM25 index has the %s stems of PyStemmer %s, and %s is installed: words whose stem has changed are "
+            "not found; to make it again: llm2comp index merge --no-hybrid, then merge --hybrid --language %s",
+            language,
+            made,
+            installed,
+            language,
+        )
 
 
 def _check_parameters(path: Path, rows: int) -> None:

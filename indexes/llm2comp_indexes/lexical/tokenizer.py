@@ -40,9 +40,9 @@ def split_words(text: str) -> list[str]:
 
     A word is a run of letters, digits and their combining marks, case-folded ("Straße" and "STRASSE" are the same word)
     and in NFKC form (full-width and other compatibility forms become plain ones). All other characters separate words,
-    `_` too: `read_csv` is two words. Emoji count as letters. There are no stop words and there is no stemming, as both
-    depend on the language. In scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Myanmar) and in
-    Korean, every character and every pair of adjacent characters is a word.
+    `_` too: `read_csv` is two words. Emoji count as letters. There are no stop words; stems depend on the language and
+    are made by another module (`stems`). In scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer,
+    Myanmar) and in Korean, every character and every pair of adjacent characters is a word.
     """
     if text.isascii():
         return _ascii_pattern().findall(text.lower())

@@ -18,7 +18,7 @@ from llm2comp.atomic import sync_folder
 from llm2comp.errors import SettingsError
 from llm2comp_indexes.format.arrays import ArrayFile
 from llm2comp_indexes.format.files import FileRecord, HashedFile
-from llm2comp_indexes.lexical.tokenizer import split_words
+from llm2comp_indexes.lexical.stems import SplitWords, stemmer_version, word_splitter
 
 __all__ = [
     "B",
@@ -29,6 +29,7 @@ __all__ = [
     "LENGTHS",
     "PARAMETERS",
     "ROWS",
+    "STEMS",
     "VOCABULARY",
     "LexicalWriter",
     "inverse_frequency",
@@ -36,8 +37,10 @@ __all__ = [
 
 DATA, ROWS, INDPTR = "data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy"
 VOCABULARY, PARAMETERS = "vocab.index.json", "params.index.json"
+STEMS = "stems.json"
+"""Language and version of the stemmer; absent where words are not stemmed."""
 ENDS, LENGTHS = "vocab.ends.npy", "lengths.npy"
-_FILES = (DATA, ROWS, INDPTR, VOCABULARY, PARAMETERS, ENDS, LENGTHS)
+_FILES = (DATA, ROWS, INDPTR, VOCABULARY, PARAMETERS, STEMS, ENDS, LENGTHS)
 _SPOOL = "postings.spool"
 
 K1, B = 1.2, 0.75
@@ -53,11 +56,20 @@ class LexicalWriter:
 
     `bm25s.BM25.load(folder)` opens the result too. Memory: about 120 bytes per distinct word, 4 bytes per text, and
     about 200 MB. For each distinct word of each text, the temporary file in the folder takes 12 bytes, and the index 8.
+
+    Args:
+        folder: Folder of the index.
+        language: Language whose stems are counted instead of words, as for `word_splitter`; None: words.
+
+    Raises:
+        LLM2CompError: PyStemmer is not installed.
+        SettingsError: There is no stemmer for the language.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, language: str | None = None) -> None:
         """Writes nothing yet: the first `add` makes the folder and removes what a killed build left in it."""
         self._folder, self._spool = folder, folder / _SPOOL
+        self._language, self._split = language, word_splitter(language)
         self._postings: _Postings | None = None
 
     def __enter__(self) -> Self:
@@ -89,6 +101,9 @@ class LexicalWriter:
             records = _write_postings(postings, self._spool, self._folder)
             records |= _write_vocabulary(postings.vocabulary, self._folder)
             records[PARAMETERS] = _write_parameters(len(postings.lengths), self._folder)
+            if self._language is not None:
+                content = {"language": self._language, "pystemmer": stemmer_version(self._language)}
+                records[STEMS] = _write_json(self._folder / STEMS, content)
         sync_folder(self._folder)
         return records
 
@@ -97,7 +112,7 @@ class LexicalWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             for name in (*_FILES, _SPOOL):
                 (self._folder / name).unlink(missing_ok=True)
-            self._postings = _Postings(self._spool.open("xb"))
+            self._postings = _Postings(self._spool.open("xb"), self._split)
         return self._postings
 
 
@@ -114,7 +129,8 @@ def inverse_frequency(documents: int, frequency: Any) -> Any:
 class _Postings:
     """Postings (word, row, times), in a file of sorted blocks: three int32 arrays each, by word, then row."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], split: SplitWords) -> None:
+        self._split = split
         self.vocabulary: dict[str, int] = {}
         self.lengths = array("I")  # number of words in each text
         self.blocks: list[int] = []  # number of postings in each block
@@ -125,7 +141,7 @@ class _Postings:
 
     def add(self, text: str) -> None:
         numbers = self.vocabulary
-        words = split_words(text)
+        words = self._split(text)
         self._words.extend([numbers.setdefault(word, len(numbers)) for word in words])
         self.lengths.append(len(words))
         if len(self._words) >= _BLOCK_WORDS or len(self.lengths) - self._first >= _BLOCK_ROWS:
@@ -253,6 +269,10 @@ def _write_vocabulary(vocabulary: dict[str, int], folder: Path) -> dict[str, Fil
 
 def _write_parameters(rows: int, folder: Path) -> FileRecord:
     names = {"method": "lucene", "idf_method": "lucene", "dtype": "float32", "int_dtype": "int32", "backend": "numpy"}
-    with HashedFile(folder / PARAMETERS) as file:
-        file.write(json.dumps({"k1": K1, "b": B, "delta": 0.5, **names, "num_docs": rows}).encode())
+    return _write_json(folder / PARAMETERS, {"k1": K1, "b": B, "delta": 0.5, **names, "num_docs": rows})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> FileRecord:
+    with HashedFile(path) as file:
+        file.write(json.dumps(content).encode())
         return file.finish()

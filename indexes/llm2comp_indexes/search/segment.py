@@ -87,7 +87,9 @@ class OpenSegment:
         self.ids = IdTable(self.folder / Names.IDS, self.rows)
         self.report: Report | None = self._checked(segment.report_file, read_report)
         lexical = searchable and any(name.startswith(f"{Names.LEXICAL}/") for name in segment.files)
-        self.lexical: Lexical | None = open_lexical(self.folder / Names.LEXICAL, self.rows) if lexical else None
+        self.lexical: Lexical | None = (
+            open_lexical(self.folder / Names.LEXICAL, self.rows, manifest.options.language) if lexical else None
+        )
         self._columns: Bytes | None = (
             map_file(self.folder / Names.METADATA) if Names.METADATA in segment.files else None
         )

@@ -66,6 +66,25 @@ def test_options_of_build_are_what_info_says(
     assert llm2comp_command("index", "verify", folder).code == 0
 
 
+def test_a_language_of_build_is_kept_and_changed(
+    build: Callable[..., Path], corpus: Path, llm2comp_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("Stemmer", reason="needs the extra stem")
+    folder = build("--hybrid", "--language", "english")
+    assert read_info(folder, llm2comp_command)["language"] == "english"
+    assert "english stems" in llm2comp_command("index", "info", folder).out
+    for option, language in (("none", None), ("german", "german")):
+        assert llm2comp_command("index", "merge", folder, "--language", option).code == 0
+        assert read_info(folder, llm2comp_command)["language"] == language
+    assert llm2comp_command("index", "merge", folder, "--no-hybrid").code == 0
+    assert read_info(folder, llm2comp_command)["language"] is None
+    other = "index", "build", corpus, "-o", tmp_path / "other", "--model", "no-such-model"
+    refused = llm2comp_command(*other, "--hybrid", "--language", "klingon")
+    assert refused.code == 2, "before the model is asked for"
+    assert "language is 'klingon'" in refused.err
+    assert llm2comp_command(*other, "--language", "english").code == 2, "without --hybrid"
+
+
 def test_targets_of_build_are_kept_and_answered(
     build: Callable[..., Path], llm2comp_command: Callable[..., Any]
 ) -> None:

@@ -174,14 +174,10 @@ def build(
     if vectors and (limit or dry_run):
         raise typer.BadParameter("--limit and --dry-run do not go with --vectors, with which nothing is encoded")
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
-    chunks |= {
-        "chunk_at": chunk_at,
-        "chunk_context": chunk_context,
-        "memory_vectors": memory_vectors,
-        "language": language,
-    }
+    chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context, "memory_vectors": memory_vectors}
     chunks |= {"chunk_fidelity": chunk_by_fidelity, "chunk_reader": reader}
-    options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks)
+    words: dict[str, Any] = {"hybrid": hybrid, "language": language}
+    options = index_options(memory, latency_ms, recall, k, type=index_type, store=store, **words, **chunks)
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     settings = {
         "model": model,

@@ -108,17 +108,13 @@ def plan(
     refused.
     """
     chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
-    chunks |= {
-        "chunk_at": chunk_at,
-        "chunk_context": chunk_context,
-        "memory_vectors": memory_vectors,
-        "language": language,
-    }
+    chunks |= {"chunk_at": chunk_at, "chunk_context": chunk_context, "memory_vectors": memory_vectors}
+    words: dict[str, Any] = {"hybrid": hybrid, "language": language}
     running: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "device": model_device}
     settings: dict[str, Any] = {
         "model": model,
         "encoder": encoder_options(dtype=dtype, max_length=max_length, truncate_dim=truncate_dim, **running),
-        "options": index_options(memory, latency_ms, recall, k, type=index_type, store=store, hybrid=hybrid, **chunks),
+        "options": index_options(memory, latency_ms, recall, k, type=index_type, store=store, **words, **chunks),
         "device": device,
         "on_error": on_error,
         "header": header,

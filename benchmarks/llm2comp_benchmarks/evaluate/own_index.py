@@ -57,7 +57,8 @@ def evaluate_index(
     chosen = options or SearchOptions()
     search = replace(chosen, mode=mode, by="document", where=None)
     depth = _DEPTH if search.rescore is None else min(_DEPTH, count_candidates(search, 1))
-    if search.uses_model and vectors is None:
+    encodes = search.uses_model and vectors is None
+    if encodes:
         index.model  # noqa: B018  # loaded now: its time is not that of the questions
     start, run = time.perf_counter(), dict[str, dict[str, float]]()
     names = list(judged)
@@ -68,7 +69,7 @@ def evaluate_index(
         for name, hits in zip(block, answers, strict=True):
             run[name] = {hit.document_id: hit.score for hit in hits}
     seconds = time.perf_counter() - start
-    return _score(index, judged, run, search, seconds, encoded=search.uses_model and vectors is None)
+    return _score(index, judged, run, search, seconds, encoded=encodes)
 
 
 def _score(

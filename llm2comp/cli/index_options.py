@@ -291,12 +291,10 @@ def index_options(
     """
     from llm2comp.units import parse_bytes
     from llm2comp_indexes import IndexOptions, Targets
-    from llm2comp_indexes.lexical.stems import check_language
 
     with wrong_usage():
         size = parse_bytes(memory) if memory else None
         chosen = IndexOptions(targets=Targets(memory=size, latency_ms=latency_ms, recall=recall, k=k), **options)
-        check_language(chosen.language)  # before a model is loaded
     return chosen
 
 

@@ -35,6 +35,7 @@ from llm2comp_indexes.tuning.report import Report, make_report, write_report
 __all__ = [
     "SMALL",
     "check_feasible",
+    "check_type",
     "count_queries",
     "finish_segment",
     "finish_unmeasured",
@@ -54,10 +55,14 @@ _EXACT_NUMBERS = 1 << 28
 """Number of queries that exact search is timed with for comparison, and of components up to which that is quick."""
 
 
-def check_feasible(options: IndexOptions, dimension: int, device: str) -> None:
-    """Raises SettingsError, before anything is encoded, if the type, the language or a GPU is missing."""
+def check_feasible(options: IndexOptions, device: str) -> None:
+    """Raises SettingsError, before a model is loaded, if the language or a GPU is missing."""
     resolve_device(device)
     check_language(options.language)
+
+
+def check_type(options: IndexOptions, dimension: int) -> None:
+    """Raises SettingsError, before anything is encoded, if FAISS cannot make the type of so many components."""
     if options.type != "auto":
         parse_type(options.type, rows=None, dimension=dimension)
 

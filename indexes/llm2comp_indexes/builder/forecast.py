@@ -22,7 +22,7 @@ from llm2comp.errors import SettingsError
 from llm2comp.truncation import count_truncated
 from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import check_limit, find_sources, open_corpora
-from llm2comp_indexes.builder.finish_segment import check_feasible, count_queries
+from llm2comp_indexes.builder.finish_segment import check_feasible, check_type, count_queries
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.documents import document_line
@@ -140,6 +140,7 @@ def forecast_build(
     if any(str(corpus) == "-" for corpus in listed if isinstance(corpus, str | Path)):
         raise SettingsError("the corpus is standard input, which a forecast would use up; save it to a file first")
     chosen, show, skips = options or IndexOptions(), progress or silent, SkipCounter(on_skip)
+    check_feasible(chosen, device)
     if chosen.chunk_fidelity is not None:
         raise SettingsError(
             "no forecast of chunks by fidelity (chunk_fidelity), whose ends are only found by reading every text"
@@ -152,7 +153,7 @@ def forecast_build(
     loaded, _ = load_encoder(model, encoder)
     batch_size, wanted = encoder.batch_size if encoder else None, chosen.memory_vectors is not None
     encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
-    check_feasible(chosen, encode.dimension, device)
+    check_type(chosen, encode.dimension)
     start = time.perf_counter()
     corpus = _read((entry.document for entry in islice(entries, limit)), show)
     read_seconds = time.perf_counter() - start

@@ -21,6 +21,7 @@ from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.builder.drawn_queries import LEAST_MOVED, MOST_QUERIES, DrawnDocuments
 from llm2comp_indexes.builder.finish_segment import (
     check_feasible,
+    check_type,
     finish_segment,
 )
 from llm2comp_indexes.builder.index import BuildReport
@@ -158,7 +159,8 @@ def build_from_vectors(
             raise SettingsError("options of a model have no use in a build from vectors, which encodes nothing")
         origin = _open_arrays(vectors, corpora, names, model, chosen, on_error, skips)
     _check_queries(vectors, queries, origin.source)
-    check_feasible(origin.options, origin.source.dimension, device)
+    check_feasible(origin.options, device)
+    check_type(origin.options, origin.source.dimension)
     with create_index(target, overwrite=overwrite) as change:
         segments, measured = _write(change, origin, queries, device, show)
         made = (origin.name, origin.fingerprint, origin.source.dimension, origin.options, tuple(segments))

@@ -15,7 +15,7 @@ from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row, with_reader_place
 from llm2comp_indexes.builder.corpora import check_limit, find_sources, open_corpora, split_entries
-from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
+from llm2comp_indexes.builder.finish_segment import check_feasible, check_type, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
 from llm2comp_indexes.faiss_module import import_faiss
@@ -129,6 +129,7 @@ def build_index(
     chosen, show = with_reader_place(options or IndexOptions()), progress or silent
     if memory_vectors is not None:
         chosen = replace(chosen, memory_vectors=memory_vectors)
+    check_feasible(chosen, device)
     skips = SkipCounter(on_skip)
     layout = TableFormat(header, quotes, separator, encoding)
     listed = as_corpora(corpora)
@@ -143,7 +144,7 @@ def build_index(
     wanted = chosen.memory_vectors is not None
     encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
     split = make_splitter(chosen, loaded)
-    check_feasible(chosen, encode.dimension, device)
+    check_type(chosen, encode.dimension)
     start = time.perf_counter()
     with create_index(target, overwrite=overwrite) as change:
         segment_facts = segment_header(loaded.fingerprint, encode.dimension, chosen, recorded)

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llm2comp.errors import SettingsError
-from llm2comp_indexes.builder.finish_segment import finish_segment
+from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change.living_rows import draw_queries, read_living_blocks, read_queries
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS
 from llm2comp_indexes.format.commits import Change, change_index
 from llm2comp_indexes.format.manifest import Manifest
 from llm2comp_indexes.format.segment import Segment
-from llm2comp_indexes.lexical.stems import check_language
 from llm2comp_indexes.options import IndexOptions
 from llm2comp_indexes.progress import Phase, Progress, silent
-from llm2comp_indexes.structures.gpu import resolve_device
 from llm2comp_indexes.structures.types import parse_type
 from llm2comp_indexes.tuning.report import Report
 
@@ -62,12 +60,12 @@ def merge_index(
         IndexFolderError: The index is damaged, or being written by another process.
         SettingsError: The options have another store or other chunks than the index.
     """
-    resolve_device(device)
     start, path = time.perf_counter(), Path(folder)
     with change_index(path) as change:
         assert change.before is not None
         before = change.before
         chosen = options or before.options
+        check_feasible(chosen, device)
         _check(chosen, before)
         dropped = sum(segment.deleted for segment in before.segments)
         if chosen == before.options and _is_merged(before):
@@ -82,7 +80,6 @@ def merge_index(
 
 def _check(options: IndexOptions, before: Manifest) -> None:
     """Raises SettingsError, before anything is written, if a merge cannot apply the options."""
-    check_language(options.language)
     if changed := [name for name in _FIXED if getattr(options, name) != getattr(before.options, name)]:
         raise SettingsError(
             f"a merge cannot change {', '.join(changed)}: that needs the texts encoded again: llm2comp index "

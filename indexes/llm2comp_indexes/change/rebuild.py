@@ -17,7 +17,7 @@ from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
 from llm2comp_indexes.builder.blocks import DocumentRows, split_into_blocks, write_blocks
 from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row, with_reader_place
-from llm2comp_indexes.builder.finish_segment import check_feasible, finish_segment
+from llm2comp_indexes.builder.finish_segment import check_feasible, check_type, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change import compare
 from llm2comp_indexes.change.segments import before_change
@@ -100,11 +100,12 @@ def rebuild_index(
     with change_index(path) as change, Index(path, before_change(change), searchable=False) as index:
         before = index.manifest
         chosen = with_reader_place(options or before.options)
+        check_feasible(chosen, device)
         loaded, name, recorded = _load(before, model, encoder, path)
         batch_size = encoder.batch_size if encoder else None
         wanted = chosen.memory_vectors is not None
         encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
-        check_feasible(chosen, encode.dimension, device)
+        check_type(chosen, encode.dimension)
         documents = _Documents(index, make_splitter(chosen, loaded))
         blocks = split_into_blocks(documents.rows())
         first = next(blocks, None)

@@ -15,6 +15,7 @@ from llm2comp_indexes import (
     SearchOptions,
     add_documents,
     build_index,
+    forecast_build,
     merge_index,
     open_index,
     rebuild_index,
@@ -116,6 +117,24 @@ def test_stems_of_another_version_are_said_once(tmp_path: Path, caplog: pytest.L
 def test_an_unknown_language(language: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         word_splitter(language)
+
+
+def test_an_unknown_language_is_refused_before_a_model_is_loaded(build: Callable[..., Path], tmp_path: Path) -> None:
+    """And a CUDA device that is not there; the model that is named is not there either, and nobody looks for it."""
+    folder = build(ENGLISH)
+    klingon = IndexOptions("flat", hybrid=True, language="klingon")
+    missing = tmp_path / "no-model"
+    commands: list[Callable[..., Any]] = [
+        lambda **given: build_index([{"text": "a corpus"}], tmp_path / "new", model=missing, **given),
+        lambda **given: forecast_build([{"text": "a corpus"}], model=missing, **given),
+        lambda **given: rebuild_index(folder, model=missing, **given),
+        lambda **given: merge_index(folder, **given),
+    ]
+    for command in commands:
+        with pytest.raises(SettingsError, match="language is 'klingon'"):
+            command(options=klingon)
+        with pytest.raises(SettingsError, match="device is 'tpu'"):
+            command(options=ENGLISH, device="tpu")
 
 
 def test_a_language_without_bm25() -> None:

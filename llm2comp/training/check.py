@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.model import LLM2Comp
-from llm2comp.training.arguments import in_bfloat16
+from llm2comp.training.arguments import in_bfloat16, rows_at_once
 from llm2comp.training.batches import Rows, enough_rows
 from llm2comp.training.check_data import check_data, count_questions, count_texts, shortened
 from llm2comp.training.compression import batch_memory as compression_memory
@@ -85,6 +85,8 @@ class _Data(NamedTuple):
     memory: BatchMemory
     sets: Mapping[str, Dataset]
     notes: tuple[str, ...] = ()
+    tokens_of_pass: float = 0.0
+    """Of a row, memory tokens included; of pairs and sentences."""
 
 
 def estimate_recipe(recipe: Recipe) -> Iterator[StageEstimate]:
@@ -142,8 +144,12 @@ def estimate_stage(
     with quiet():
         data = _contrastive(model, settings) if isinstance(settings, ContrastiveSettings) else _texts(model, settings)
     available, chosen = data.memory.available, fit(settings, data.memory)
-    per_token = seconds_per_token(model, chosen, data.tokens_per_row, data.sets, train)
+    whole = data.memory.whole_tokens(settings, chosen)
     tokens = data.tokens_per_row * settings.batch_size
+    timed = chosen
+    if isinstance(chosen, ContrastiveSettings) and data.tokens_of_pass * rows_at_once(chosen) <= whole:
+        timed = replace(chosen, micro_batch=None)  # as most of its batches then go
+    per_token = seconds_per_token(model, timed, data.tokens_per_row, data.sets, train)
     return StageEstimate(
         name=name,
         updates=settings.steps,
@@ -152,7 +158,7 @@ def estimate_stage(
         more_rows=data.more_rows,
         tokens=tokens,
         seconds=per_token * tokens,
-        memory=data.memory.needed(chosen),
+        memory=data.memory.needed(chosen, whole),
         available=available,
         notes=(*notes, *data.notes, *_decisions(settings, chosen)),
     )
@@ -202,10 +208,14 @@ def _contrastive(model: LLM2Comp, settings: ContrastiveSettings) -> _Data:
         memory.measure()  # within the limits
     finally:
         model.encoder.task_limits = {}
-    means = (float((sample.lengths - model.memory_tokens).sum(axis=1).mean()) for sample in samples)
-    tokens = sum(size * mean for size, mean in zip(sizes.values(), means, strict=True)) / total
+
+    def mean(memory_tokens: int) -> float:
+        """Tokens of a row, so many of each text not counted."""
+        means = (float((sample.lengths - memory_tokens).sum(axis=1).mean()) for sample in samples)
+        return sum(size * mean for size, mean in zip(sizes.values(), means, strict=True)) / total
+
     more = bool(settings.corpora) and total >= brief.steps * brief.batch_size
-    return _Data(total, more, tokens, memory, data.training)
+    return _Data(total, more, mean(model.memory_tokens), memory, data.training, tokens_of_pass=mean(0))
 
 
 def _decisions(before: StageSettings, chosen: StageSettings) -> Iterator[str]:

@@ -4,7 +4,7 @@ Source: Zhang et al., AAAI 2026, section 3.3 (SimCSE, then query/positive/hard-n
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,14 @@ def train_contrastive(
     train_in_float32(model)
     backbone.set_attention_dropout(settings.attention_dropout)
     model.encoder.task_limits = limits
+    whole = 0.0
     if "auto" in (settings.micro_batch, settings.gradient_checkpointing):
-        settings = fit(settings, batch_memory(model, settings, data, bfloat16=arguments.bf16))
+        asked, memory = settings, batch_memory(model, settings, data, bfloat16=arguments.bf16)
+        settings = fit(asked, memory)
+        whole = memory.whole_tokens(asked, settings)
     try:
         with training_mode(model, settings):
-            _trainer(model, settings, arguments, data, callbacks).run()
+            _trainer(model, settings, arguments, data, whole, callbacks).run()
     finally:
         model.encoder.task_limits = {}
         model.encoder.memory.requires_grad_()
@@ -181,9 +184,12 @@ def _trainer(
     settings: ContrastiveSettings,
     arguments: Any,
     data: ContrastiveData,
+    whole: float,
     callbacks: Sequence[TrainerCallback],
 ) -> "_ContrastiveTrainer":
     loss = _loss(model, settings, settings.micro_batch, gather_across_devices=arguments.world_size > 1)
+    if whole:
+        loss = _FittingLoss(model, _loss(model, settings), loss, whole)
     sets = {"train_dataset": data.training, "eval_dataset": data.heldout}
     return _ContrastiveTrainer(settings, model=model, args=arguments, loss=loss, callbacks=list(callbacks), **sets)
 
@@ -206,6 +212,26 @@ def _loss(
     if rows is None:
         return MultipleNegativesRankingLoss(model, **shared)
     return CachedMultipleNegativesRankingLoss(model, mini_batch_size=rows, **shared)
+
+
+class _FittingLoss(torch.nn.Module):
+    """The loss of a batch in one pass where its tokens fit into memory, else in micro-batches."""
+
+    def __init__(self, model: LLM2Comp, whole: torch.nn.Module, in_parts: torch.nn.Module, most_tokens: float) -> None:
+        super().__init__()
+        self.whole, self.in_parts, self._most_tokens = whole, in_parts, most_tokens
+        self._padded = model.encoder.backbone.attention == "padded"
+        self._memory_tokens = model.memory_tokens
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
+        """Loss of columns of tokenized texts, a scalar in nats."""
+        columns = list(sentence_features)
+        masks: list[Tensor] = [column["attention_mask"] for column in columns]
+        tokens = sum(
+            (mask.numel() if self._padded else int(mask.sum())) + len(mask) * self._memory_tokens for mask in masks
+        )
+        loss: Tensor = (self.whole if tokens <= self._most_tokens else self.in_parts)(columns, labels)
+        return loss
 
 
 class _ContrastiveTrainer(StageMixin, SentenceTransformerTrainer):

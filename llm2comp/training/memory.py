@@ -66,6 +66,10 @@ class StepMemory:
         """Most memory of an update whose passes hold so many tokens at a time."""
         return self.optimizer + _PEAK * (self.recomputed if recompute else self.per_token) * tokens
 
+    def fitting_tokens(self, usable: float) -> float:
+        """Most tokens of a pass that takes no more than so many bytes, nothing being recomputed."""
+        return max(0.0, usable - self.optimizer) / (_PEAK * max(1.0, self.per_token))
+
 
 @dataclass(frozen=True)
 class BatchMemory:
@@ -84,11 +88,31 @@ class BatchMemory:
         """Bytes that an update may take."""
         return usable_memory(next(self.backbone.parameters()).device)
 
-    def needed(self, settings: StageSettings) -> float:
-        """Bytes that an update takes by settings in which nothing is left to the memory."""
+    def needed(self, settings: StageSettings, whole: float = 0.0) -> float:
+        """Bytes that an update takes by settings in which nothing is left to the memory.
+
+        Args:
+            settings: The settings.
+            whole: As `whole_tokens` returns.
+        """
         rows = getattr(settings, "micro_batch", None)
-        tokens = self.tokens if rows is None else min(self.tokens, rows * self.text_tokens)
+        tokens = self.tokens if rows is None else min(self.tokens, max(whole, rows * self.text_tokens))
         return self.measure().of_pass(tokens, recompute=settings.gradient_checkpointing is True)
+
+    def whole_tokens(self, asked: StageSettings, chosen: StageSettings) -> float:
+        """Tokens up to which a batch still goes in one pass where the longest takes micro-batches; 0: none does.
+
+        Micro-batches are computed twice (GradCache), so only the batches take them that would not fit.
+
+        Args:
+            asked: Settings of the stage: a number of rows that is given holds for all batches.
+            chosen: What `fit` made of them. With activations recomputed, and with several processes, which would have
+                to agree on each batch, all batches take micro-batches.
+        """
+        left = getattr(asked, "micro_batch", None) == "auto" and getattr(chosen, "micro_batch", None) is not None
+        if not left or chosen.gradient_checkpointing is True or processes().num_processes > 1:
+            return 0.0
+        return self.measure().fitting_tokens(self.available)
 
 
 def kept_for_backward(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
@@ -148,8 +172,8 @@ def step_memory(
 def fit(settings: _Settings, batch: BatchMemory) -> _Settings:
     """Settings of a stage in which nothing is left to the memory any more.
 
-    A batch goes in one pass where it fits; else in micro-batches (stages 2 and 3), and with activations recomputed
-    where even small ones would not fit, or the stage has none.
+    All batches go in one pass if the longest fits; else in micro-batches (stages 2 and 3; but see `whole_tokens`), and
+    with activations recomputed where even small ones would not fit, or the stage has none.
     """
     rows = getattr(settings, "micro_batch", None)
     recompute = settings.gradient_checkpointing
@@ -173,7 +197,7 @@ def fit(settings: _Settings, batch: BatchMemory) -> _Settings:
         chosen["micro_batch"] = rows
     if not fits:
         _logger.info(
-            "a batch in one pass would take %s of the %s available: %s",
+            "the longest batches in one pass would take %s of the %s available: %s",
             format_bytes(needed),
             format_bytes(usable),
             ", ".join(f"{name} {value}" for name, value in chosen.items() if value),

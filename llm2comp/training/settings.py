@@ -348,8 +348,8 @@ class ContrastiveSettings(StageSettings):
     """Weight of a penalty on memory tokens that are alike: the mean squared cosine of two of a text, added to the
     loss."""
     micro_batch: int | Literal["auto"] | None = "auto"
-    """Rows per forward pass (GradCache): memory does not grow with batch_size. None takes a batch in one pass; auto
-    does so where it fits, else the largest number of rows that does."""
+    """Rows per forward pass (GradCache): memory does not grow with batch_size, but each row is computed twice. None
+    takes a batch in one pass; auto does so with each batch that fits, else the largest number of rows that does."""
     max_query_tokens: int | None = None
     """Longest query in training, in tokens, memory tokens included; None is the model's maximum."""
     max_passage_tokens: int | None = None

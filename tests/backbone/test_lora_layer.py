@@ -73,6 +73,18 @@ def test_gradients_with_dropout_are_those_of_the_output() -> None:
     assert torch.autograd.gradcheck(seeded, (inputs(double=True), *trained))
 
 
+def test_dropout_repeats_with_the_random_state_of_pytorch() -> None:
+    """As micro-batches, which are computed twice, and a resumed run need it."""
+    trained, rows = layer(0.5, ours=True).train(), torch.randn(7, 12)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first, second = trained(rows), trained(rows)
+    torch.set_rng_state(state)
+    assert torch.equal(trained(rows), first)
+    assert torch.equal(trained(rows), second)
+    assert not torch.equal(first, second)
+
+
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     """With weights of 1, an output is the number of inputs kept."""
     share, width = 0.2, 4096

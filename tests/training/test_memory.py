@@ -1,12 +1,16 @@
 """Memory of a step is measured, and a batch that does not fit is taken in parts."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from llm2comp.training import memory
+from llm2comp.encoder import MemoryEncoder
+from llm2comp.training import contrastive, memory
 from llm2comp.training.contrastive import batch_memory, train_contrastive
 from llm2comp.training.contrastive_data import read_data
 from llm2comp.training.memory import StepMemory, available_memory, fit, kept_for_backward, most_tokens
@@ -53,6 +57,48 @@ def test_micro_batches_come_before_checkpointing(
     chosen = fit(settings, batch)
     assert (chosen.micro_batch, chosen.gradient_checkpointing) == (rows, recompute)
     assert batch.needed(chosen) <= usable * 1.001
+
+
+def test_batches_that_fit_go_in_one_pass_where_the_longest_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradients are those of a run in micro-batches alone, up to rounding; without dropout here."""
+    words = [f"w{number}" for number in range(400)]
+    sets = {"short": 4, "long": 60}
+    (tmp_path / "pairs").mkdir()
+    for name, count in sets.items():
+        rows = (
+            {"query": f"{name} {row}", "positive": " ".join([name, str(row), *words[row : row + count]])}
+            for row in range(16)
+        )
+        (tmp_path / "pairs" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    step = StepMemory(per_token=1000.0, recomputed=250.0, optimizer=5000)
+    settings = supervised(tmp_path / "pairs", batch_size=8, steps=4)
+    measured = batch_memory(small_model(), settings, read_data(settings, ""), bfloat16=False)
+    usable = step.of_pass(measured.tokens / 1.8)
+    monkeypatch.setattr(memory, "available_memory", lambda device: usable / 0.8)
+    monkeypatch.setattr(contrastive, "step_memory", lambda *given, **options: step)
+    passes: dict[str, set[int]] = {name: set() for name in sets}
+    embed = MemoryEncoder.forward
+
+    def forward(self: MemoryEncoder, features: Any, **options: Any) -> Any:
+        if torch.is_grad_enabled():
+            length = int(features["attention_mask"].sum(1).max())
+            passes["long" if length > 30 else "short"].add(len(features["input_ids"]))
+        return embed(self, features, **options)
+
+    monkeypatch.setattr(MemoryEncoder, "forward", forward)
+    trained = train_contrastive(small_model(), settings, tmp_path / "run")
+    chosen = fit(settings, replace(measured, measure=lambda: step)).micro_batch
+    assert isinstance(chosen, int)
+    assert chosen < 8
+    assert passes["long"] == {chosen}, "the queries of this set are short too"
+    assert passes["short"] >= {8}
+    passes["short"].clear()
+    again = train_contrastive(small_model(), replace(settings, micro_batch=chosen), tmp_path / "given")
+    assert passes["short"] == {chosen}, "a number that is given holds for all"
+    for name, weight in weights_of(trained).items():
+        torch.testing.assert_close(weights_of(again)[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_given_is_not_decided(tmp_path: Path) -> None:

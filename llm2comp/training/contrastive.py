@@ -227,9 +227,10 @@ class _FittingLoss(torch.nn.Module):
         """Loss of columns of tokenized texts, a scalar in nats."""
         columns = list(sentence_features)
         masks: list[Tensor] = [column["attention_mask"] for column in columns]
-        tokens = sum(
-            (mask.numel() if self._padded else int(mask.sum())) + len(mask) * self._memory_tokens for mask in masks
-        )
+        texts = sum(map(len, masks))
+        longest = max(mask.shape[1] for mask in masks)
+        tokens = texts * longest if self._padded else sum(int(mask.sum()) for mask in masks)
+        tokens += texts * self._memory_tokens
         loss: Tensor = (self.whole if tokens <= self._most_tokens else self.in_parts)(columns, labels)
         return loss
 

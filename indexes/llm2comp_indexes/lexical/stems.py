@@ -26,7 +26,7 @@ def check_language(language: str | None) -> None:
         known = _import(language).algorithms()
         if language not in known:
             near = get_close_matches(language.lower(), known, 1)
-            meant = f"do you mean {near[0]}? Known are" if near else "expected"
+            meant = f"do you mean {near[0]}? Known are" if near else "expected its name in English:"
             raise SettingsError(f"language is {language!r}; {meant} {', '.join(known)}")
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -13,11 +14,13 @@ from llm2comp.errors import SettingsError
 from llm2comp_benchmarks.cost.shapes import Shape
 from llm2comp_benchmarks.cost.tables import format_training
 from llm2comp_benchmarks.cost.train import jobs as train_jobs
+from llm2comp_benchmarks.cost.train import micro_batches
 from llm2comp_benchmarks.cost.train import run as train_benchmark
 from llm2comp_benchmarks.cost.train.jobs import SYSTEMS, draw_batch, open_system
 from llm2comp_benchmarks.cost.train.run import PEER, TrainBenchmark, run_train_benchmark
 from tests.benchmarks.cost.in_process import InProcess
 from tests.paths import RESULTS
+from tests.training.tiny import BACKBONE
 
 FILES = sorted(RESULTS.glob("train-*.json"))
 SIZE: dict[str, Any] = {"vocabulary": 90, "texts": 3, "tokens": 40}
@@ -198,3 +201,26 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         run = CliRunner().invoke(app, ["bench", "train", *arguments])
         assert run.exit_code == 2 or "huge" in str(run.exception)
         assert message in run.output or message in str(run.exception)
+
+
+def test_one_pass_is_compared_with_micro_batches_by_seconds_of_updates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(micro_batches, "_BATCH", 4)
+    monkeypatch.setattr(micro_batches, "_VARIANTS", {"micro-batches": 2, "one pass": None})
+    sizes: list[set[int]] = []
+    train = micro_batches.train_contrastive
+
+    def observed(model: Any, settings: Any, *given: Any, **options: Any) -> Any:
+        sizes.append(set())
+        model.register_forward_pre_hook(lambda module, inputs: sizes[-1].add(len(inputs[0]["input_ids"])))
+        return train(model, settings, *given, **options)
+
+    monkeypatch.setattr(micro_batches, "train_contrastive", observed)
+    micro_batches.compare(tmp_path / "result.json", str(BACKBONE))
+    assert [min(texts) for texts in sizes] == [2, 4, 2, 4], "texts of a pass, by turns"
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [len(result["seconds"][name]) for name in ("micro-batches", "one pass")] == [4, 4]
+    assert result["ratio"] == pytest.approx(
+        np.median(result["seconds"]["micro-batches"]) / np.median(result["seconds"]["one pass"])
+    )

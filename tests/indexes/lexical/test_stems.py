@@ -112,7 +112,11 @@ def test_stems_of_another_version_are_said_once(tmp_path: Path, caplog: pytest.L
 
 @pytest.mark.parametrize(
     ("language", "message"),
-    [("English", "do you mean english"), ("klingon", "'klingon'; expected arabic"), ("", "expected arabic")],
+    [
+        ("English", "do you mean english"),
+        ("de", "'de'; expected its name in English: arabic"),
+        ("", "in English: arabic"),
+    ],
 )
 def test_an_unknown_language(language: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):

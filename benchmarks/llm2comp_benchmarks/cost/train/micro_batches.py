@@ -1,7 +1,7 @@
 """Updates of stage 3 in one pass beside micro-batches (GradCache), which compute each text twice.
 
-`python -m llm2comp_benchmarks.cost.train.passes benchmarks/results/train-passes.json BACKBONE` trains an adapter on
-made-up pairs, by turns in one process, and compares the seconds of an update.
+`python -m llm2comp_benchmarks.cost.train.micro_batches benchmarks/results/micro-batches.json BACKBONE` trains an
+adapter on made-up pairs, by turns in one process, and compares the seconds of an update.
 """
 
 import json
@@ -54,7 +54,7 @@ def compare(output: Path, backbone: str) -> None:
     """
     llm2comp.keep_freed_memory()
     seconds: dict[str, list[float]] = {name: [] for name in _VARIANTS}
-    with TemporaryDirectory(prefix="llm2comp-passes-") as name:
+    with TemporaryDirectory(prefix="llm2comp-micro-batches-") as name:
         folder = Path(name)
         pairs = _write_pairs(folder / "pairs.jsonl")
         for turn in range(_TURNS):

@@ -179,23 +179,22 @@ class MemoryEncoder(InputModule):
 
     def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
         """Adds `token_embeddings` (texts, k, hidden), float32, and an `attention_mask` of ones (texts, k)."""
-        mask: Tensor = features["attention_mask"]
-        tokens: Tensor = features["input_ids"]
-        lengths: list[int] = mask.sum(1).tolist()
+        lengths: list[int] = features["attention_mask"].sum(1).tolist()
         at_once = self._passes_at_once()
         passes = list(self._passes(lengths, at_once))
-
-        def run(rows: list[int]) -> Tensor:
-            return self.memory_states(tokens[rows][mask[rows].bool()], [lengths[row] for row in rows])
-
-        parts = run_passes([partial(run, rows) for rows in passes], at_once)
-        order = list(chain.from_iterable(passes))
-        states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()].float()
+        parts = run_passes([partial(self._states_of, features, rows) for rows in passes], at_once)
+        order = torch.tensor(list(chain.from_iterable(passes)), device=parts[0].device)
+        states = torch.cat(parts)[order.argsort()].float()
         return {
             **features,
             "token_embeddings": states,
             "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
         }
+
+    def _states_of(self, features: dict[str, Tensor], rows: list[int]) -> Tensor:
+        """States of some texts in one pass, (texts, k, hidden)."""
+        mask = features["attention_mask"][rows].bool()
+        return self.memory_states(features["input_ids"][rows][mask], mask.sum(1).tolist())
 
     def memory_states(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Memory states of texts that are given end to end.

@@ -65,22 +65,11 @@ class TextMeanEncoder(MemoryEncoder):
         counted[nothing] = features["attention_mask"][nothing]
         return {**features, "counted": counted}
 
-    def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
-        """Adds `token_embeddings` (texts, 1, hidden), float32, and an `attention_mask` of ones (texts, 1)."""
-        mask: Tensor = features["attention_mask"]
-        tokens, counted = features["input_ids"], features["counted"]
-        lengths: list[int] = mask.sum(1).tolist()
-        parts, order = [], []
-        for rows in self._passes(lengths, 1):
-            seen = mask[rows].bool()
-            parts.append(self._means(tokens[rows][seen], [lengths[row] for row in rows], counted[rows][seen]))
-            order += rows
-        states = torch.cat(parts)[torch.tensor(order, device=tokens.device).argsort()][:, None].float()
-        return {
-            **features,
-            "token_embeddings": states,
-            "attention_mask": torch.ones(states.shape[:2], dtype=torch.long, device=states.device),
-        }
+    def _states_of(self, features: dict[str, Tensor], rows: list[int]) -> Tensor:
+        """Means of some texts in one pass, (texts, 1, hidden), float32."""
+        mask = features["attention_mask"][rows].bool()
+        tokens, counted = (features[name][rows][mask] for name in ("input_ids", "counted"))
+        return self._means(tokens, mask.sum(1).tolist(), counted)[:, None]
 
     def _means(self, tokens: Tensor, lengths: Sequence[int], counted: Tensor) -> Tensor:
         """Means over the counted tokens of texts packed end to end, (texts, hidden), float32."""

@@ -172,7 +172,7 @@ class IndexOptions:
             )
         if self.language is not None and not self.hybrid:
             raise SettingsError(
-                f"language is {self.language!r} without hybrid: it is of the BM25 index, so have one (--hybrid)"
+                f"language is {self.language!r} without hybrid: only a BM25 index counts stems, so add one (--hybrid)"
             )
         self._check_chunks()
 

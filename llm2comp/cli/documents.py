@@ -61,7 +61,11 @@ def note_cut(count: int, below: int = 0) -> None:
     """
     if below:
         what = "sentence, row or line is a chunk" if below == 1 else "sentences, rows or lines are chunks"
-        print(f"{below:,} {what} alone, and kept less than the fidelity of chunks", file=sys.stderr)
+        print(
+            f"{below:,} {what} alone, and kept less than the fidelity of chunks; where these are most of the chunks, a "
+            "lower share (--chunk-by-fidelity) makes longer ones",
+            file=sys.stderr,
+        )
     if count:
         what = "word, table row or code line was" if count == 1 else "words, table rows and code lines were"
         print(f"{count:,} {what} longer than a chunk, and cut at tokens", file=sys.stderr)

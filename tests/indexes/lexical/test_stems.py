@@ -124,7 +124,7 @@ def test_an_unknown_language(language: str, message: str) -> None:
 
 
 def test_an_unknown_language_is_refused_before_a_model_is_loaded(build: Callable[..., Path], tmp_path: Path) -> None:
-    """And a CUDA device that is not there; the model that is named is not there either, and nobody looks for it."""
+    """And a device of an unknown name; the model that is named is not there either, and nobody looks for it."""
     folder = build(ENGLISH)
     klingon = IndexOptions("flat", hybrid=True, language="klingon")
     missing = tmp_path / "no-model"

@@ -16,6 +16,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError, SettingsError
 from llm2comp.protocols import check_vectors
+from llm2comp_indexes.progress import Phase, Progress, silent
 
 __all__ = [
     "Encoder",
@@ -46,7 +47,7 @@ class Encoder(protocols.Encoder, Protocol):
 
 
 def load_encoder(
-    model: str | Path | Encoder | None, options: EncoderOptions | None = None
+    model: str | Path | Encoder | None, options: EncoderOptions | None = None, progress: Progress = silent
 ) -> tuple[Encoder, str | None]:
     """The model, and the name to load it by again.
 
@@ -65,6 +66,7 @@ def load_encoder(
             )
         return model, find_bundled(model.fingerprint)
     given = {name: value for name in _LOADED_WITH if (value := getattr(chosen, name)) is not None}
+    progress(Phase.LOADING, 0)
     encoder: Encoder = llm2comp.load(model, **given)
     if model is None:
         return encoder, DEFAULT_MODEL if chosen.max_length else find_bundled(encoder.fingerprint)

@@ -9,6 +9,7 @@ __all__ = ["Phase", "Progress", "silent"]
 class Phase(StrEnum):
     """Phases of a build, an addition, a merge or an encoding. Each is a string that people can read."""
 
+    LOADING = "loading the model"
     DOCUMENTS = "documents"
     DOCUMENTS_COMPARED = "documents compared"
     DOCUMENTS_READ = "documents read"

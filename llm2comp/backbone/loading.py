@@ -86,7 +86,11 @@ def find_source(name_or_path: str | Path, revision: str | None = None, *, sha256
         return Source(name, None, name)
     try:
         return Source(name, HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT).sha, name)
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except HFValidationError as error:
+        raise BackboneError(
+            f"no model {name!r}: there is no such folder, and no model on the Hub has such a name"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         place = f"{name!r}" if revision is None else f"{name!r} at revision {revision!r}"
         raise BackboneError(
             f"no model {place}: there is no such folder, and no such model on the Hub ({one_line(error)})"

@@ -66,7 +66,8 @@ class TestLoading:
         assert capfd.readouterr() == ("", "")
 
     def test_no_such_folder(self, tmp_path: Path) -> None:
-        assert "no such folder" in self.refused(tmp_path / "nothing")
+        message = self.refused(tmp_path / "nothing")
+        assert message.endswith("there is no such folder, and no model on the Hub has such a name")
 
     def test_a_folder_without_a_model(self, tmp_path: Path) -> None:
         self.refused(tmp_path)

@@ -134,10 +134,11 @@ def test_a_build_says_what_it_does(
     monkeypatch.setattr(Progress, "_SILENT_SECONDS", 0)
     corpus = write_lines(tmp_path / "corpus.jsonl", [{"_id": str(row), "text": "word"} for row in range(3)])
     lines = llm2comp_command("index", "build", corpus, "-o", tmp_path / "idx", "--type", "hnsw").err.splitlines()
-    assert re.fullmatch(r"3 of about 3 documents after \d+ s( \(.* a second\))?", lines[0])
-    assert lines[1] == "rows in the structure …"
-    assert re.fullmatch(r"3 of 3 rows in the structure after \d+ s( \(.* a second\))?", lines[2])
-    assert lines[3:] == ["measuring …"]
+    assert lines[:2] == ["loading the model …", "documents …"]
+    assert re.fullmatch(r"3 of about 3 documents after \d+ s( \(.* a second\))?", lines[2])
+    assert lines[3] == "rows in the structure …"
+    assert re.fullmatch(r"3 of 3 rows in the structure after \d+ s( \(.* a second\))?", lines[4])
+    assert lines[5:] == ["measuring …"]
     assert "choosing the type …" in llm2comp_command("index", "build", corpus, "-o", tmp_path / "other").err
 
 

@@ -66,10 +66,12 @@ def write_blocks(
         writer: Writer of the segment.
         blocks: The blocks; empty ones are left out.
         encode: Returns unit vectors of rows, and those of their memory tokens if the writer stores them.
-        progress: Called several times per block with the number of documents encoded, by this run or an earlier one.
+        progress: Called at the beginning, and several times per block, with the number of documents encoded, by this
+            run or an earlier one.
         batch_size: Number of texts in a batch of the model, if it was given: so many rows are encoded at once, or more.
     """
     done, at_once = 0, max(_PIECE, batch_size or 0)
+    progress(Phase.DOCUMENTS, 0)
     with count_truncated() as count, ThreadPoolExecutor(1, "write") as disk:
         written = None
         for block in _read_ahead(block for block in blocks if block.rows):

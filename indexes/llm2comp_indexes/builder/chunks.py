@@ -11,6 +11,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.split.splitter import Piece, Splitter
 from llm2comp.errors import CorpusError, SettingsError
 from llm2comp_indexes.builder.fidelity_chunks import FidelitySplitter, reading_share
+from llm2comp_indexes.encoder import Encoder, RowEncoder
 from llm2comp_indexes.format.chunks import (
     BEGIN,
     CHUNK_FIELDS,
@@ -25,7 +26,7 @@ from llm2comp_indexes.format.chunks import (
 )
 from llm2comp_indexes.options import IndexOptions
 
-__all__ = ["RowMaker", "make_splitter", "make_text_of_row", "with_reader_place"]
+__all__ = ["RowMaker", "make_row_encoder", "make_splitter", "make_text_of_row", "with_reader_place"]
 
 _logger = logging.getLogger(__name__)
 
@@ -94,6 +95,22 @@ def make_text_of_row(options: IndexOptions, encoder: Any) -> Callable[[Document]
         return splitter.encoded_text(row.title, row.metadata.get(HEADINGS, ()), row.text)
 
     return text
+
+
+def make_row_encoder(options: IndexOptions, encoder: Encoder, batch_size: int | None = None) -> RowEncoder:
+    """Encodes rows as the options say: their text, and whether the vectors of memory tokens are kept too.
+
+    Args:
+        options: Those of the index.
+        encoder: The model.
+        batch_size: Number of texts in a batch; None: as the model has it.
+
+    Raises:
+        IndexFolderError: The model does not state its dimension.
+        SettingsError: It has no memory tokens, and their vectors are wanted.
+    """
+    text, memory = make_text_of_row(options, encoder), options.memory_vectors is not None
+    return RowEncoder(encoder, text, batch_size=batch_size, memory=memory)
 
 
 def _content(row: Document) -> str:

@@ -17,7 +17,7 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import IndexFolderError
 from llm2comp_indexes.builder.blocks import DocumentRows, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row, with_reader_place
+from llm2comp_indexes.builder.chunks import RowMaker, make_row_encoder, make_splitter, with_reader_place
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora, without_file_time
 from llm2comp_indexes.builder.new_segment import segment_header
 from llm2comp_indexes.builder.shard_file import ROWS, SHARD, Part, Shard, read_shard, write_shard
@@ -166,10 +166,10 @@ def encode_shard(
     )
     corpus = _Corpus(open_corpora(listed, sources, on_error, skips, layout=layout), part, sources)
     check_shard_folder(folder, overwrite=overwrite)
-    loaded, name = load_encoder(model, encoder)
+    loaded, name = load_encoder(model, encoder, show)
     recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None
     start = time.perf_counter()
-    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size)
+    encode = make_row_encoder(chosen, loaded, batch_size)
     split = make_splitter(chosen, loaded)
     with writing_shard(folder):
         check_shard_folder(folder, overwrite=overwrite)

@@ -20,7 +20,7 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import SettingsError
 from llm2comp.truncation import count_truncated
-from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
+from llm2comp_indexes.builder.chunks import make_row_encoder, make_splitter, make_text_of_row
 from llm2comp_indexes.builder.corpora import check_limit, find_sources, open_corpora
 from llm2comp_indexes.builder.finish_segment import check_feasible, check_type, count_queries
 from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder
@@ -150,11 +150,11 @@ def forecast_build(
         listed, name=source, positions=ids_are_positions, fields=fields, strings=csv_strings, layout=layout
     )
     entries = open_corpora(listed, sources, on_error, skips, layout=layout)
-    loaded, _ = load_encoder(model, encoder)
-    batch_size, wanted = encoder.batch_size if encoder else None, chosen.memory_vectors is not None
-    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
+    loaded, _ = load_encoder(model, encoder, show)
+    encode = make_row_encoder(chosen, loaded, encoder.batch_size if encoder else None)
     check_type(chosen, encode.dimension)
     start = time.perf_counter()
+    show(Phase.DOCUMENTS_READ, 0)
     corpus = _read((entry.document for entry in islice(entries, limit)), show)
     read_seconds = time.perf_counter() - start
     split = make_splitter(chosen, loaded)
@@ -165,11 +165,8 @@ def forecast_build(
     per_document = work.per_document([len(parts) for parts in rows])
     timed, encoded_work, encoded = work.time(encode, seconds, show)
     units = corpus.total(per_document)
-    size = row_files_bytes(total, encode.dimension, chosen.store) + _count_text_bytes(corpus, rows, total, chosen)
+    size = _count_vector_bytes(total, encode, chosen) + _count_text_bytes(corpus, rows, total, chosen)
     size += structure_bytes(expected.type, total, encode.dimension, chosen.store)
-    if (form := memory_form(chosen, encode.memory_tokens, encode.dimension)) is not None:
-        size += memory_bytes(total, form)
-    size += 4 * encode.dimension * count_queries(total) + _REPORT_BYTES
     return Forecast(
         corpus.documents,
         skips.count,
@@ -290,6 +287,14 @@ class _Work:
         start = time.perf_counter()
         encode([self._rows[row] for row in chosen])
         return time.perf_counter() - start
+
+
+def _count_vector_bytes(rows: int, encode: RowEncoder, options: IndexOptions) -> int:
+    """Size of the vectors of rows, of their memory tokens and of the queries to measure with, and of the report."""
+    size = row_files_bytes(rows, encode.dimension, options.store)
+    if (form := memory_form(options, encode.memory_tokens, encode.dimension)) is not None:
+        size += memory_bytes(rows, form)
+    return size + 4 * encode.dimension * count_queries(rows) + _REPORT_BYTES
 
 
 def _count_text_bytes(corpus: _Corpus, rows: Sequence[Sequence[Document]], total: int, options: IndexOptions) -> int:

@@ -287,15 +287,18 @@ def _open_shards(
     chunked = replace(options, chunk_tokens=tokens, chunk_overlap=overlap, chunk_at=ends, chunk_context=context)
     chunked = replace(chunked, chunk_fidelity=fidelity, chunk_reader=reader)
     merged = replace(chunked, store=store)
-    encoder, name = _find_encoder(model, shard, running) if wants_encoder or model is not None else (None, shard.model)
+    wanted = wants_encoder or model is not None
+    encoder, name = _find_encoder(model, shard, running, progress) if wanted else (None, shard.model)
     return _Origin(source, name, shard.fingerprint, merged, encoder, source.sources, shard.encoder)
 
 
-def _find_encoder(model: Any, shard: Shard, options: EncoderOptions) -> tuple[Encoder | None, str | None]:
+def _find_encoder(
+    model: Any, shard: Shard, options: EncoderOptions, progress: Progress
+) -> tuple[Encoder | None, str | None]:
     """Model of the shards and its name; no model if `model` is None and theirs cannot be loaded."""
     try:
         place = shard.model if model is None else model
-        encoder, name = load_encoder(place, options if isinstance(place, str | Path) else None)
+        encoder, name = load_encoder(place, options if isinstance(place, str | Path) else None, progress)
     except (LLM2CompError, OSError) as error:
         if model is not None:
             raise

@@ -13,11 +13,11 @@ from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.blocks import split_into_blocks, write_blocks
-from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row, with_reader_place
+from llm2comp_indexes.builder.chunks import make_row_encoder, make_splitter, with_reader_place
 from llm2comp_indexes.builder.corpora import check_limit, find_sources, open_corpora, split_entries
 from llm2comp_indexes.builder.finish_segment import check_feasible, check_type, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
-from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
+from llm2comp_indexes.encoder import Encoder, load_encoder, options_of
 from llm2comp_indexes.faiss_module import import_faiss
 from llm2comp_indexes.format.commits import check_output, create_index
 from llm2comp_indexes.format.manifest import Manifest, memory_form
@@ -139,10 +139,9 @@ def build_index(
     check_limit(limit)
     entries = islice(open_corpora(listed, sources, on_error, skips, layout=layout), limit)
     unique = tuple(dict.fromkeys(sources))
-    loaded, name = load_encoder(model, encoder)
+    loaded, name = load_encoder(model, encoder, show)
     recorded, batch_size = options_of(loaded, encoder), encoder.batch_size if encoder else None
-    wanted = chosen.memory_vectors is not None
-    encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
+    encode = make_row_encoder(chosen, loaded, batch_size)
     split = make_splitter(chosen, loaded)
     check_type(chosen, encode.dimension)
     start = time.perf_counter()

@@ -16,14 +16,14 @@ from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp.errors import CorpusError, IndexFolderError, SettingsError
 from llm2comp_indexes.builder.blocks import DocumentRows, split_into_blocks, write_blocks
-from llm2comp_indexes.builder.chunks import RowMaker, make_splitter, make_text_of_row, with_reader_place
+from llm2comp_indexes.builder.chunks import RowMaker, make_row_encoder, make_splitter, with_reader_place
 from llm2comp_indexes.builder.finish_segment import check_feasible, check_type, finish_segment
 from llm2comp_indexes.builder.new_segment import new_segment, segment_header
 from llm2comp_indexes.change import compare
 from llm2comp_indexes.change.segments import before_change
 from llm2comp_indexes.change.stored import join_chunks
 from llm2comp_indexes.change.tracking import TrackedRows
-from llm2comp_indexes.encoder import Encoder, RowEncoder, load_encoder, options_of
+from llm2comp_indexes.encoder import Encoder, load_encoder, options_of
 from llm2comp_indexes.format.chunks import CHUNK_FIELDS, with_new_fields
 from llm2comp_indexes.format.commits import change_index
 from llm2comp_indexes.format.manifest import Manifest, memory_form
@@ -101,10 +101,9 @@ def rebuild_index(
         before = index.manifest
         chosen = with_reader_place(options or before.options)
         check_feasible(chosen, device)
-        loaded, name, recorded = _load(before, model, encoder, path)
+        loaded, name, recorded = _load(before, model, encoder, path, show)
         batch_size = encoder.batch_size if encoder else None
-        wanted = chosen.memory_vectors is not None
-        encode = RowEncoder(loaded, make_text_of_row(chosen, loaded), batch_size=batch_size, memory=wanted)
+        encode = make_row_encoder(chosen, loaded, batch_size)
         check_type(chosen, encode.dimension)
         documents = _Documents(index, make_splitter(chosen, loaded))
         blocks = split_into_blocks(documents.rows())
@@ -134,7 +133,11 @@ def rebuild_index(
 
 
 def _load(
-    before: Manifest, model: str | Path | Encoder | None, encoder: EncoderOptions | None, folder: Path
+    before: Manifest,
+    model: str | Path | Encoder | None,
+    encoder: EncoderOptions | None,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[Encoder, str | None, EncoderOptions]:
     """The model, its name, and its options that change vectors."""
     given = model or before.model
@@ -147,7 +150,7 @@ def _load(
     if model is None:
         kept = {one.name: getattr(before.encoder, one.name) for one in fields(EncoderOptions)}
         chosen = replace(chosen, **{name: value for name, value in kept.items() if getattr(chosen, name) is None})
-    loaded, name = load_encoder(given, chosen if isinstance(given, str | Path) else encoder)
+    loaded, name = load_encoder(given, chosen if isinstance(given, str | Path) else encoder, progress)
     return loaded, name, options_of(loaded, chosen)
 
 

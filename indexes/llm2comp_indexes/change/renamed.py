@@ -13,7 +13,7 @@ from llm2comp.corpus.documents import Document
 from llm2comp.corpus.read import find_source_files
 from llm2comp.corpus.rows import Rows
 from llm2comp.corpus.sources import Source
-from llm2comp_indexes.builder.chunks import make_text_of_row
+from llm2comp_indexes.builder.chunks import make_row_encoder
 from llm2comp_indexes.change import compare
 from llm2comp_indexes.change.tracking import StoredDocument, TrackedRows
 from llm2comp_indexes.encoder import RowEncoder, RowVectors
@@ -141,8 +141,5 @@ class ReusingEncoder:
 
     def _loaded(self) -> RowEncoder:
         if self._encode is None:
-            model = self._index.model
-            text = make_text_of_row(self._index.manifest.options, model)
-            wanted = self._index.manifest.options.memory_vectors is not None
-            self._encode = RowEncoder(model, text, batch_size=self._batch_size, memory=wanted)
+            self._encode = make_row_encoder(self._index.manifest.options, self._index.model, self._batch_size)
         return self._encode

@@ -12,15 +12,15 @@ from llm2comp.corpus.rows import as_corpora
 from llm2comp.corpus.table_format import TableFormat
 from llm2comp.encoder_options import EncoderOptions
 from llm2comp_indexes.builder.blocks import split_into_blocks
-from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
+from llm2comp_indexes.builder.chunks import make_row_encoder, make_splitter
 from llm2comp_indexes.builder.corpora import find_sources, open_corpora
 from llm2comp_indexes.change.compare import Changes
 from llm2comp_indexes.change.ids import check_made_ids, check_names
 from llm2comp_indexes.change.segments import before_change, commit, without_rows, write_segment
 from llm2comp_indexes.change.small_segments import merge_small_segments
-from llm2comp_indexes.encoder import Encoder, RowEncoder
+from llm2comp_indexes.encoder import Encoder
 from llm2comp_indexes.format.commits import change_index
-from llm2comp_indexes.progress import Progress, silent
+from llm2comp_indexes.progress import Phase, Progress, silent
 from llm2comp_indexes.search.index import Index
 from llm2comp_indexes.structures.gpu import resolve_device
 
@@ -129,8 +129,8 @@ def add_documents(
         )
         options = index.manifest.options
         batch_size = encoder.batch_size if encoder else None
-        wanted = options.memory_vectors is not None
-        encode = RowEncoder(index.model, make_text_of_row(options, index.model), batch_size=batch_size, memory=wanted)
+        show(Phase.LOADING, 0)
+        encode = make_row_encoder(options, index.model, batch_size)
         start = time.perf_counter()
         split = make_splitter(options, index.model, fields=index.manifest.chunk_fields)
         listed = tuple({source.name: source for source in [*known, *sources]}.values())

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from llm2comp.corpus.documents import Document
 from llm2comp.errors import LLM2CompError, SettingsError
 from llm2comp.truncation import count_truncated
-from llm2comp_indexes.builder.chunks import make_splitter, make_text_of_row
+from llm2comp_indexes.builder.chunks import make_row_encoder, make_splitter
 from llm2comp_indexes.builder.corpora import without_file_time
 from llm2comp_indexes.distributed.blocks import Block, BlockDocument
 from llm2comp_indexes.distributed.done import DoneDocuments
 from llm2comp_indexes.distributed.job import Job, check_seen
 from llm2comp_indexes.distributed.parts import PartFacts, PartRow, part_path, read_facts, write_part
-from llm2comp_indexes.encoder import RowEncoder, load_encoder
+from llm2comp_indexes.encoder import load_encoder
 from llm2comp_indexes.format.documents import document_line
 
 __all__ = ["BlockEncoder"]
@@ -57,7 +57,7 @@ class BlockEncoder:
         self._folder = Path(job.folder)
         self._table = job.table
         self._done = DoneDocuments(Path(job.done)) if job.done else None
-        self._encode = RowEncoder(loaded, make_text_of_row(job.options, loaded), batch_size=job.encoder.batch_size)
+        self._encode = make_row_encoder(job.options, loaded, job.encoder.batch_size)
         self._split = make_splitter(job.options, loaded)
         self._at_once = max(_PIECE, job.encoder.batch_size or 0)
 

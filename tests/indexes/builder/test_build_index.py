@@ -146,7 +146,7 @@ def test_progress_counts_what_is_encoded_and_names_each_phase(
         options=IndexOptions("HNSW4"),
         progress=lambda phase, count: steps.append((phase, count)),
     )
-    assert [count for phase, count in steps if phase == "documents"] == [2, 4, 5]
+    assert [count for phase, count in steps if phase == "documents"] == [0, 2, 4, 5]
     assert list(dict.fromkeys(phase for phase, _ in steps)) == [
         "documents",
         "rows written",
@@ -158,7 +158,7 @@ def test_progress_counts_what_is_encoded_and_names_each_phase(
     monkeypatch.setattr(row_blocks, "BLOCK", 4)
     monkeypatch.setattr(row_blocks, "_PIECE", 1)
     build_index([corpus], tmp_path / "other", model=encoder, progress=lambda phase, count: steps.append((phase, count)))
-    assert [count for phase, count in steps if phase == "documents"] == [1, 2, 3, 4, 5], (
+    assert [count for phase, count in steps if phase == "documents"] == [0, 1, 2, 3, 4, 5], (
         "within a block too, as one may take minutes"
     )
     steps.clear()
@@ -171,6 +171,20 @@ def test_progress_counts_what_is_encoded_and_names_each_phase(
         progress=lambda *step: steps.append(step),
     )
     assert [count for phase, count in steps if phase == "rows in the structure"][-1] == 5
+
+
+def test_the_time_of_loading_a_model_is_not_that_of_documents(
+    tmp_path: Path, corpus: Path, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, int]] = []
+
+    def load(name: str) -> WordEncoder:
+        assert steps == [("loading the model", 0)]
+        return encoder
+
+    monkeypatch.setattr(llm2comp, "load", load)
+    build_index([corpus], tmp_path / "idx", model="owner/name", progress=lambda *step: steps.append(step))
+    assert steps[1] == ("documents", 0), "the clock of the documents begins when the model is there"
 
 
 def test_several_corpora_are_joined_in_order(

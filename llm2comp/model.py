@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.modules import Normalize
-from torch import nn
+from torch import Tensor, nn
 
 from llm2comp.backbone.adapter import PAPER_ADAPTER, AdapterSettings
 from llm2comp.backbone.hardware import choose_device, inference_dtype
@@ -29,6 +28,7 @@ from llm2comp.precision import check_precision, convert_embeddings, converts_her
 from llm2comp.text_vectors import stack_vectors
 from llm2comp.truncation import add_truncated
 from llm2comp.untrained import untrained_encoder
+from llm2comp.whitening import make_module, read_whitening, whitening_digest
 
 if TYPE_CHECKING:
     from llm2comp.export import ExportReport
@@ -89,8 +89,10 @@ def load(
         parts.backbone.use_openvino()
     length = parts.max_length if max_length is None else max_length
     encoder = MemoryEncoder(parts.backbone, parts.tokenizer, parts.memory, max_length=length)
-    check_truncation(truncate_dim, encoder.get_embedding_dimension())
+    dimension = encoder.get_embedding_dimension()
+    check_truncation(truncate_dim, dimension)
     settings = {name: config[name] for name in ("pooling", "query_instruction")}
+    settings["whitening"] = read_whitening(folder, dimension) if "whitening" in config else None
     model = LLM2Comp(encoder, **settings, normalize=config.get("normalize", True), device=chosen)
     model.truncate_dim = truncate_dim
     model.stages = list(config["stages"])
@@ -127,6 +129,7 @@ class LLM2Comp(EncoderModel):
         pooling: dict[str, Any] | None = None,
         query_instruction: str = "",
         normalize: bool = True,
+        whitening: Tensor | None = None,
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
@@ -138,6 +141,7 @@ class LLM2Comp(EncoderModel):
         self.pooling = pooling or {"mode": "mean"}
         self.normalize = normalize
         modules: list[nn.Module] = [encoder, make_pooling(self.pooling, encoder.get_embedding_dimension())]
+        modules += [] if whitening is None else [make_module(whitening)]
         super().__init__(
             modules=[*modules, Normalize()] if normalize else modules,
             prompts={"query": query_instruction, "document": ""},
@@ -149,6 +153,26 @@ class LLM2Comp(EncoderModel):
         self.card = ""
         self._content: tuple[Any, str] | None = None
         self.eval()  # trainers switch to training mode themselves
+
+    def variant(self, **changes: Any) -> "LLM2Comp":
+        """A model with the same weights and other settings, which are arguments of the class; this one stays as it is.
+
+        Examples:
+            >>> import llm2comp
+            >>> llm2comp.load().variant(normalize=False).encode("a text").shape
+            (256,)
+        """
+        kept = {
+            "encoder": self.encoder,
+            "pooling": self.pooling,
+            "normalize": self.normalize,
+            "device": str(self.device),
+        }
+        kept["whitening"] = None if self.whitening is None else self.whitening.linear.weight
+        made = LLM2Comp(**{**kept, "query_instruction": self.prompts["query"], **changes})
+        made.prompts = {**self.prompts, **made.prompts}
+        made.truncate_dim, made.stages = self.truncate_dim, list(self.stages)
+        return made
 
     load = staticmethod(load)  # type: ignore[assignment]  # sentence-transformers' own finds no bundled models
 
@@ -264,31 +288,6 @@ class LLM2Comp(EncoderModel):
             _logger.warning("%s first %d tokens", cut, self.max_seq_length)
         return embeddings
 
-    def encode_memory(
-        self,
-        texts: str | Sequence[str],
-        *,
-        prompt_name: str | None = None,
-        batch_size: int = 32,
-        show_progress_bar: bool = False,
-    ) -> np.ndarray:
-        """Memory states before pooling, float32: (k, dim) of one text, (texts, k, dim) of many.
-
-        Args:
-            texts: One text or several.
-            prompt_name: `query` puts the query instruction before each.
-            batch_size: Texts that are tokenised together.
-            show_progress_bar: Whether to show progress on stderr.
-        """
-        checked = check_texts(texts)
-        if not checked and isinstance(checked, list):
-            return np.zeros((0, self.memory_tokens, self.encoder.get_embedding_dimension()), dtype=np.float32)
-        options = {"prompt_name": prompt_name, "batch_size": batch_size, "show_progress_bar": show_progress_bar}
-        texts = [checked] if isinstance(checked, str) else checked
-        states = self.encode(texts, output_value="token_embeddings", **options)
-        stacked: np.ndarray = torch.stack(list(states)).cpu().numpy()
-        return stacked[0] if isinstance(checked, str) else stacked
-
     def encode_vectors(
         self,
         texts: Sequence[str],
@@ -395,4 +394,5 @@ class LLM2Comp(EncoderModel):
             "pooling": self.pooling,
             "query_instruction": self.prompts.get("query", ""),
             "normalize": self.normalize,
+            **({"whitening": whitening_digest(self.whitening)} if self.whitening is not None else {}),
         }

@@ -73,6 +73,11 @@ def _check_pooling(config: Mapping[str, Any], field: str) -> None:
         raise ValueError(f'"{field}" has no mode')
 
 
+def _check_whitening(config: Mapping[str, Any], field: str) -> None:
+    if field in config:  # of models whose embeddings are mapped after the pooling
+        take_digest(config, field)
+
+
 def _check_names(config: Mapping[str, Any], field: str) -> None:
     if not all(isinstance(name, str) for name in take(config, field, list)):
         raise ValueError(f'"{field}" is not a list of names')
@@ -90,6 +95,7 @@ ENCODER_ENTRIES: dict[str, FieldCheck] = {
 
 MODEL_ENTRIES: dict[str, FieldCheck] = {
     "pooling": _check_pooling,
+    "whitening": _check_whitening,
     "query_instruction": partial(take, kind=str),
     "stages": _check_names,
     "fingerprint": partial(take, kind=str),

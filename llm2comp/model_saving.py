@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from llm2comp.atomic import staged_folder
 from llm2comp.backbone.hardware import storage_dtype
+from llm2comp.backbone.int8 import holds_int8
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, fingerprint
 from llm2comp.model_card import write_card
-from llm2comp.model_folder import CONFIG_FILE, cast_weights, check_name, write_config
+from llm2comp.model_folder import CONFIG_FILE, MEMORY_FILE, cast_weights, check_name, write_config
 
-__all__ = ["check_replaceable", "save_model", "saved_prompts"]
+__all__ = ["check_replaceable", "save_model", "saved_precision", "saved_prompts"]
 
 
 def save_model(
@@ -71,7 +73,7 @@ def save_model(
             target,
             backbone=reference.name if reference else None,
             memory_tokens=encoder.memory_tokens,
-            stages=stages,
+            stages=[*stages, *(["whitening"] if "whitening" in settings else [])],
             max_length=encoder.max_seq_length,
         )
         write_config(unfinished, entries)
@@ -90,6 +92,15 @@ def check_replaceable(target: Path, marker: str, kind: str) -> None:
     """
     if target.exists() and not (target / marker).is_file() and (target.is_file() or any(target.iterdir())):
         raise ModelFolderError(f"{target} exists and holds no {kind}; give a new or empty folder")
+
+
+def saved_precision(folder: Path) -> str:
+    """Precision of the weights in a model folder: `float32`, `bfloat16` or `int8`, as `save_model` takes it."""
+    if holds_int8(folder / "backbone"):
+        return "int8"
+    with safe_open(folder / MEMORY_FILE, framework="pt") as file:
+        kept = file.get_tensor("memory_tokens").dtype
+    return "bfloat16" if kept is torch.bfloat16 else "float32"
 
 
 def saved_prompts(folder: Path) -> dict[str, Any]:

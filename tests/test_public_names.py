@@ -43,6 +43,8 @@ def test_methods_of_the_model() -> None:
         "load",
         "memory_tokens",
         "save",
+        "variant",
+        "whitening",
     }
     assert issubclass(llm2comp.LLM2Comp, SentenceTransformer)
     for inherited in ("encode_query", "encode_document", "max_seq_length", "get_embedding_dimension", "similarity"):

@@ -12,6 +12,7 @@ import typer
 from llm2comp import keep_freed_memory
 from llm2comp.cli.mine_negatives import NegativesFromLabel, mine_negatives
 from llm2comp.cli.train_stage import Start, read_stage, unused_options
+from llm2comp.cli.whitening import whitening
 
 if TYPE_CHECKING:
     from llm2comp.training.settings import ModelSettings, StageSettings
@@ -112,6 +113,7 @@ def register(app: typer.Typer) -> None:
         mntp: "LLM2Vec's stage 1 (MNTP), to compare with.",
         unsupervised: "Stage 2: learn from sentences without labels (SimCSE).",
         supervised: "Stage 3: learn from queries, positives and negatives.",
+        whitening: "Even out the embeddings of a model, as fits your texts; minutes.",
         recipe: "All stages of a recipe in order, resumable.",
         mine_negatives: "Add hard negatives to training pairs, found with a model.",
     }

@@ -93,12 +93,11 @@ def export_model(model: "LLM2Comp", folder: str | Path, *, dtype: str | torch.dt
         difference, cosine = comparison.difference, comparison.cosine
         if precision != torch.float32:
             round_weights(unfinished, precision)
-            cosine = expected.compare(unfinished, model.device).cosine
+            rounded = expected.compare(unfinished, model.device)
+            cosine = rounded.cosine
             if cosine < _LEAST_COSINE:
-                raise BackboneError(
-                    f"with weights rounded to {dtype} the vectors are too far from the original's (cosine "
-                    f"{cosine:.3f}); export in float32"
-                )
+                problem = rounded.problem or f"the vectors are too far from the original's (cosine {cosine:.3f})"
+                raise BackboneError(f"with weights rounded to {dtype} {problem}; export in float32")
         write_card(unfinished / "README.md", model, target.resolve().name, precision, cosine)
         for file in unfinished.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner may read

@@ -14,7 +14,7 @@ import torch
 import transformers
 from peft import PeftModel
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, WordWeights
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, WordWeights
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -195,7 +195,7 @@ def write_modules(folder: Path, vocabulary: Vocabulary, model: "LLM2Comp", atten
             WordWeights(names, dict.fromkeys(vocabulary.names, 1.0), unknown_word_weight=0.0),
             Pooling(model.encoder.get_embedding_dimension(), pooling_mode="mean"),
         ]
-    modules += [Normalize()] if model.normalize else []
+    modules = [*_whitening_of_tokens(model), *modules, *([Normalize()] if model.normalize else [])]
     entries = [{"idx": 0, "name": "0", "path": "", "type": _path(Transformer)}]
     for number, module in enumerate(modules, start=1):
         path = f"{number}_{type(module).__name__}"
@@ -223,6 +223,18 @@ def write_modules(folder: Path, vocabulary: Vocabulary, model: "LLM2Comp", atten
         "similarity_fn_name": model.similarity_fn_name,
     }
     _write_json(folder / "config_sentence_transformers.json", {**settings, "__version__": versions})
+
+
+def _whitening_of_tokens(model: "LLM2Comp") -> list[nn.Module]:
+    """The whitening, if the model has one, as a module in front of the pooling, with which it commutes.
+
+    Behind WordWeights, whose result is float32, a map in bfloat16 would fail.
+    """
+    if model.whitening is None:
+        return []
+    weight = model.whitening.linear.weight.detach()
+    place = "token_embeddings"
+    return [Dense(weight.shape[1], weight.shape[0], False, nn.Identity(), weight, module_input_name=place)]
 
 
 def round_weights(folder: Path, dtype: torch.dtype) -> None:

@@ -41,6 +41,7 @@ from llm2comp.training.run_folder import (
 )
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 from llm2comp.training.vocabulary import trim_vocabulary
+from llm2comp.training.whitening import WhiteningSettings, draw_texts, fit_whitening
 
 __all__ = ["check_trainable", "first_model", "run_recipe", "run_stage", "starting_point", "train_once"]
 
@@ -48,6 +49,7 @@ _Model = TypeVar("_Model", bound=LLM2Comp)
 
 _DERIVED = (("derive", "pairs"), ("derive_long", "long_pairs"))
 _MINED = ("mine", "mined_pairs")
+_WHITENED = ("whitening", "model")
 _logger = logging.getLogger(__name__)
 
 
@@ -71,7 +73,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
         _check_begun(recipe, output)
         if processes().is_main_process:
             write_run_file(output / "recipe.json", [json.dumps(settings_values(recipe), indent=2), "\n"])
-            made = {field: settings_values(getattr(recipe, field)) for field, _ in (*_DERIVED, _MINED)}
+            made = {field: settings_values(getattr(recipe, field)) for field, _ in (*_DERIVED, _MINED, _WHITENED)}
             remember_settings(output, made)
         backbone = _backbone(recipe, output)
         if any(getattr(recipe, field) is not None and not (output / name).is_dir() for field, name in _DERIVED):
@@ -90,7 +92,7 @@ def run_recipe(recipe: Recipe, output: Path) -> Path:
             if name == "supervised" and recipe.mine is not None:
                 _mine(recipe.mine, previous, output / "pairs", output / _MINED[1])
         assert previous is not None  # a recipe has a stage
-        return _finish(previous, output / "model", recipe.model)
+        return _finish(previous, output / "model", recipe.model, recipe.whitening)
 
 
 def check_trainable(stages: Mapping[str, StageSettings]) -> None:
@@ -291,7 +293,7 @@ def _check_begun(recipe: Recipe, output: Path) -> None:
         output,
         {
             field: settings_values(getattr(recipe, field))
-            for field, name in (*_DERIVED, _MINED)
+            for field, name in (*_DERIVED, _MINED, _WHITENED)
             if (output / name).is_dir()
         },
     )
@@ -349,11 +351,13 @@ def _weights(settings: ModelSettings, precision: str) -> torch.dtype:
     return torch.bfloat16 if half and settings.adapter is not None else torch.float32
 
 
-def _finish(trained: Path, target: Path, settings: ModelSettings) -> Path:
-    """Saves the last stage's model as the recipe's result, in the precision of the settings."""
+def _finish(trained: Path, target: Path, settings: ModelSettings, whitening: WhiteningSettings | None) -> Path:
+    """Saves the last stage's model as the recipe's result, whitened if asked for, in the precision of the settings."""
     if not (target / CONFIG_FILE).is_file():
         with main_process_first() as main:
             if main:
+                matrix = whitening and fit_whitening(load(trained), draw_texts(whitening), power=whitening.power)
                 model = load(trained, dtype="float32")
+                model = model if matrix is None else model.variant(whitening=matrix)
                 model.save(target, weights_dtype=settings.weights, name_wheel=settings.name_wheel)
     return target

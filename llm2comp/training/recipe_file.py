@@ -13,6 +13,7 @@ from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
 from llm2comp.training.settings_file import build_settings, parse_yaml, read_text_file
 from llm2comp.training.sources import missing_sources
+from llm2comp.training.whitening import WhiteningSettings
 
 __all__ = ["STAGES", "Recipe", "read_recipe", "shipped_recipes", "stage_values"]
 
@@ -23,6 +24,8 @@ _MADE_PAIRS = (
     ("supervised", "derive", "{pairs}"),
     ("lengthen", "derive_long", "{long_pairs}"),
     ("lengthen", "mine", "{mined_pairs}"),
+    ("whitening", "derive", "{pairs}"),
+    ("whitening", "derive_long", "{long_pairs}"),
 )
 """Stages that read pairs, the fields that make them, and their place."""
 
@@ -54,6 +57,8 @@ class Recipe:
     """Further derived pairs, with longer passages; `lengthen` reads them as `{long_pairs}`."""
     lengthen: ContrastiveSettings | None = None
     """Stage 3 again, on longer passages or with mined negatives."""
+    whitening: WhiteningSettings | None = None
+    """A map of the embeddings of the last stage's model, fitted to texts."""
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):

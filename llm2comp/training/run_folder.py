@@ -198,7 +198,7 @@ def changed_fields(
     for name in now:
         if name not in before or _same(before[name], now[name], moved):
             continue
-        if isinstance(before[name], Mapping) and isinstance(now[name], Mapping):
+        if isinstance(before[name], Mapping) and isinstance(now[name], Mapping) and before[name] and now[name]:
             messages += changed_fields(before[name], now[name], moved=moved, prefix=f"{prefix}{name}.")
         else:
             messages.append(f"{prefix}{name} was {json.dumps(before[name])}, now {json.dumps(now[name])}")

@@ -20,6 +20,7 @@ from llm2comp.errors import BackboneError, SettingsError
 from llm2comp.training.metrics import read_metrics
 from llm2comp.training.recipe import run_recipe
 from llm2comp.training.recipe_file import read_recipe
+from llm2comp.training.whitening import draw_texts, fit_whitening
 from tests.training.processes import run_and_kill
 from tests.training.tiny import environment, text, write_corpus, write_recipe
 
@@ -192,6 +193,24 @@ def test_the_finished_model_went_through_all_stages(uninterrupted: Path) -> None
     assert {entry["step"] for entry in read_metrics(uninterrupted / "run" / "supervised") if "loss" in entry} == set(
         range(1, 14)
     )
+
+
+def test_a_whitening_is_fitted_to_the_finished_model(uninterrupted: Path, tmp_path: Path) -> None:
+    recipe, output = uninterrupted / "whitened.yaml", tmp_path / "copy"
+    shutil.copytree(uninterrupted / "run", output)
+    values = yaml.safe_load((uninterrupted / "tiny.yaml").read_text(encoding="utf-8"))
+    values["whitening"] = {"pairs": ["{pairs}"], "power": 0.5}
+    recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(SettingsError, match="copy was begun with other settings: whitening"):
+        run_here(recipe, output)
+    shutil.rmtree(output / "model")
+    before = finished(output)
+    model = llm2comp.load(run_here(recipe, output), device="cpu", dtype="float32")
+    assert finished(output) == before, "no stage is trained again"
+    drawn = draw_texts(read_recipe(recipe, pairs=output / "pairs", data=uninterrupted).whitening)
+    expected = fit_whitening(llm2comp.load(output / "supervised" / "model", device="cpu"), drawn, power=0.5)
+    assert model.whitening is not None
+    torch.testing.assert_close(model.whitening.linear.weight.detach(), expected)
 
 
 def test_pairs_that_cannot_be_derived_stop_the_recipe_there(tmp_path: Path) -> None:

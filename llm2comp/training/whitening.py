@@ -1,0 +1,139 @@
+"""Fitting the whitening of a model to texts: no labels, no training, minutes."""
+
+import logging
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm2comp.corpus.triples import read_rows, read_triples
+from llm2comp.errors import SettingsError
+from llm2comp.training.settings import check_fields
+from llm2comp.training.sources import training_documents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llm2comp.model import LLM2Comp
+
+__all__ = ["WhiteningSettings", "draw_texts", "fit_whitening"]
+
+_LONGEST = 1000
+"""Characters of a text; a longer one gives a random part of itself."""
+_AT_ONCE = 2048
+_FEW = 5
+"""Texts for each component of a vector, below which a high power follows the texts too closely."""
+_POWER_OF_FEW = 0.5
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhiteningSettings:
+    """Which texts the whitening of a model is fitted to, and how far it goes."""
+
+    corpora: tuple[str, ...] = ()
+    """Sources of texts that `llm2comp.corpus.read.read_corpus` understands."""
+    pairs: tuple[str, ...] = ()
+    """Training files or folders that `llm2comp.corpus.triples.read_triples` understands: queries and positives."""
+    texts: int = 20_000
+    """Number of texts, drawn at random; of a text above 1,000 characters a random part."""
+    power: float = 0.75
+    """How far the spreads of components are evened out: 0 not at all, 1 wholly."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, least={0: ["seed"], 1: ["texts"]})
+        if not (self.corpora or self.pairs):
+            raise SettingsError("whitening is fitted to texts: give corpora or pairs")
+        if not 0 < self.power <= 1:
+            raise SettingsError(f"power is {self.power:g}; give a number above 0, at most 1")
+
+
+def draw_texts(settings: WhiteningSettings) -> list[str]:
+    """Texts of the sources, at random in an order of their own; fewer if the sources have fewer.
+
+    Raises:
+        CorpusError: As the readers of corpora and pairs.
+    """
+    draw = random.Random(settings.seed)
+    kept: list[str] = []
+    for number, text in enumerate(_read(settings)):
+        if len(kept) < settings.texts:
+            kept.append(text)
+        elif (place := draw.randrange(number + 1)) < settings.texts:
+            kept[place] = text
+    draw.shuffle(kept)
+    return [_part(text, draw) for text in kept]
+
+
+def _read(settings: WhiteningSettings) -> Iterator[str]:
+    for source in settings.corpora:
+        for document in training_documents(source):
+            if document.content.strip():
+                yield document.content
+    for source in settings.pairs:
+        for path in dict.fromkeys(each.path for each in read_triples(source, max_negatives=0)):
+            for _, row in read_rows(path, name_unused=False):
+                yield from (row.query, *row.positives)
+
+
+def _part(text: str, draw: random.Random) -> str:
+    """The text, or so many characters of it from the beginning of a word."""
+    if len(text) <= _LONGEST:
+        return text
+    first = draw.randrange(len(text) - _LONGEST + 1)
+    found = re.compile(r"(?<=\s)\S").search(text, first, first + _LONGEST // 2) if first else None
+    start = found.start() if found else first
+    return text[start : start + _LONGEST]
+
+
+def fit_whitening(
+    model: "LLM2Comp",
+    texts: Sequence[str],
+    *,
+    power: float = 0.75,
+    progress: Callable[[str, int], None] = lambda phase, count: None,
+) -> "Tensor":
+    """The whitening of a model's embeddings that fits the texts, (dim, dim), for `model.variant(whitening=…)`.
+
+    Args:
+        model: The model; a whitening that it has is not used.
+        texts: Texts such as those that will be searched, at least as many as a vector has components.
+        power: As in `WhiteningSettings`.
+        progress: Receives "texts encoded" and their number.
+
+    Raises:
+        SettingsError: If there are too few texts, or vectors are shortened.
+    """
+    import torch
+
+    from llm2comp.truncation import count_truncated
+    from llm2comp.whitening import whitening_matrix
+
+    if model.truncate_dim is not None:
+        raise SettingsError("whitening is fitted to whole vectors: load the model without truncate_dim")
+    dimension = model.encoder.get_embedding_dimension()
+    if len(texts) < dimension:
+        raise SettingsError(
+            f"whitening of vectors of dimension {dimension} is fitted to at least {dimension:,} texts, better to "
+            f"{_FEW * dimension:,}, and there are {len(texts):,}"
+        )
+    if len(texts) < _FEW * dimension and power > _POWER_OF_FEW:
+        _logger.warning(
+            "%s texts are few for vectors of dimension %d: power %g would follow them less closely than %g",
+            f"{len(texts):,}",
+            dimension,
+            _POWER_OF_FEW,
+            power,
+        )
+    plain, vectors = model.variant(whitening=None, normalize=True), []
+    with count_truncated():
+        for first in range(0, len(texts), _AT_ONCE):
+            vectors.append(plain.encode_document(list(texts[first : first + _AT_ONCE]), show_progress_bar=False))
+            progress("texts encoded", min(len(texts), first + _AT_ONCE))
+    return torch.from_numpy(whitening_matrix(np.concatenate(vectors), power))

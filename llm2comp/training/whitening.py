@@ -1,10 +1,13 @@
 """Fitting the whitening of a model to texts: no labels, no training, minutes."""
 
 import logging
+import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +43,8 @@ class WhiteningSettings:
     pairs: tuple[str, ...] = ()
     """Training files or folders that `llm2comp.corpus.triples.read_triples` understands: queries and positives."""
     texts: int = 20_000
-    """Number of texts, drawn at random; of a text above 1,000 characters a random part."""
+    """Number of texts: of each corpus and each file of pairs as many, drawn at random, and a random part of those above
+    1,000 characters."""
     power: float = 0.75
     """How far the spreads of components are evened out: 0 not at all, 1 wholly."""
     seed: int = 0
@@ -55,31 +59,46 @@ class WhiteningSettings:
 
 
 def draw_texts(settings: WhiteningSettings) -> list[str]:
-    """Texts of the sources, at random in an order of their own; fewer if the sources have fewer.
+    """Texts of the sources, in random order: of each corpus and each file of pairs as many, if it has them.
 
     Raises:
         CorpusError: As the readers of corpora and pairs.
     """
     draw = random.Random(settings.seed)
-    kept: list[str] = []
-    for number, text in enumerate(_read(settings)):
-        if len(kept) < settings.texts:
-            kept.append(text)
-        elif (place := draw.randrange(number + 1)) < settings.texts:
-            kept[place] = text
-    draw.shuffle(kept)
-    return [_part(text, draw) for text in kept]
+    sources = list(_sources(settings))
+    share = math.ceil(settings.texts / len(sources))
+    drawn = [text for read in sources for text in _sample(read(), share, draw)]
+    draw.shuffle(drawn)
+    return [_part(text, draw) for text in drawn[: settings.texts]]
 
 
-def _read(settings: WhiteningSettings) -> Iterator[str]:
+def _sources(settings: WhiteningSettings) -> Iterator[Callable[[], Iterator[str]]]:
+    """Readers of each corpus and each file of pairs."""
     for source in settings.corpora:
-        for document in training_documents(source):
-            if document.content.strip():
-                yield document.content
+        yield partial(_read_corpus, source)
     for source in settings.pairs:
         for path in dict.fromkeys(each.path for each in read_triples(source, max_negatives=0)):
-            for _, row in read_rows(path, name_unused=False):
-                yield from (row.query, *row.positives)
+            yield partial(_read_pairs, path)
+
+
+def _read_corpus(source: str) -> Iterator[str]:
+    return (document.content for document in training_documents(source) if document.content.strip())
+
+
+def _read_pairs(path: Path) -> Iterator[str]:
+    for _, row in read_rows(path, name_unused=False):
+        yield from (row.query, *row.positives)
+
+
+def _sample(texts: Iterable[str], count: int, draw: random.Random) -> list[str]:
+    """So many of the texts, each as likely as another; all, if there are fewer."""
+    kept: list[str] = []
+    for number, text in enumerate(texts):
+        if number < count:
+            kept.append(text)
+        elif (place := draw.randrange(number + 1)) < count:
+            kept[place] = text
+    return kept
 
 
 def _part(text: str, draw: random.Random) -> str:

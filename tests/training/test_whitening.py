@@ -37,6 +37,15 @@ class TestDraw:
         assert counts.sum() == 4000
         assert np.abs(counts - 100).max() < 4 * np.sqrt(75)  # standard deviations of a binomial count
 
+    def test_of_each_source_as_many(self, tmp_path: Path) -> None:
+        corpora = [
+            str(write_corpus(tmp_path / f"{name}.jsonl", [f"{name} {number}" for number in range(count)]))
+            for name, count in (("large", 300), ("small", 20), ("tiny", 3))
+        ]
+        drawn = draw_texts(WhiteningSettings(corpora=tuple(corpora), texts=30))
+        kinds = [entry.split()[-2] for entry in drawn]
+        assert [kinds.count(name) for name in ("large", "small", "tiny")] == [10, 10, 3]
+
     def test_a_seed_draws_the_same(self, tmp_path: Path) -> None:
         corpus = str(write_corpus(tmp_path / "corpus.jsonl", [text(number, 400) for number in range(30)]))
         one, again, other = (draw_texts(WhiteningSettings(corpora=(corpus,), texts=9, seed=seed)) for seed in (1, 1, 2))

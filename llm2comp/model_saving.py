@@ -1,23 +1,27 @@
 """What a model folder has beside its encoder: settings, stages, fingerprint, card, prompts."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from sentence_transformers.sentence_transformer.modules import Dense
+from torch import Tensor
 
 from llm2comp.atomic import staged_folder
 from llm2comp.backbone.hardware import storage_dtype
-from llm2comp.backbone.int8 import holds_int8
 from llm2comp.encoder import MemoryEncoder
 from llm2comp.errors import ModelFolderError, SettingsError
 from llm2comp.fingerprint import content_digest, fingerprint
 from llm2comp.model_card import write_card
-from llm2comp.model_folder import CONFIG_FILE, MEMORY_FILE, cast_weights, check_name, write_config
+from llm2comp.model_folder import CONFIG_FILE, cast_weights, check_folder, check_name, read_config, write_config
+from llm2comp.whitening import WHITENING_FOLDER, make_module, whitening_digest
 
-__all__ = ["check_replaceable", "save_model", "saved_precision", "saved_prompts"]
+__all__ = ["check_replaceable", "save_model", "save_whitened", "saved_prompts"]
+
+_MODULES_FILE = "modules.json"
 
 
 def save_model(
@@ -94,13 +98,55 @@ def check_replaceable(target: Path, marker: str, kind: str) -> None:
         raise ModelFolderError(f"{target} exists and holds no {kind}; give a new or empty folder")
 
 
-def saved_precision(folder: Path) -> str:
-    """Precision of the weights in a model folder: `float32`, `bfloat16` or `int8`, as `save_model` takes it."""
-    if holds_int8(folder / "backbone"):
-        return "int8"
-    with safe_open(folder / MEMORY_FILE, framework="pt") as file:
-        kept = file.get_tensor("memory_tokens").dtype
-    return "bfloat16" if kept is torch.bfloat16 else "float32"
+def save_whitened(source: Path, target: Path, matrix: Tensor) -> None:
+    """Writes a model folder with the files of another one, to the byte, and a whitening behind its pooling.
+
+    Args:
+        source: Folder of a model; a whitening that it has is left out.
+        target: As in `save_model`.
+        matrix: (dim, dim).
+
+    Raises:
+        ModelFolderError: `source` is no model folder, is damaged, or was written by a version that recorded no digest
+            of its content; `target` holds something else, or cannot be written.
+    """
+    config = {**check_folder(source), **read_config(source)}
+    if "content_sha256" not in config:
+        raise ModelFolderError(f"{source} was written by an older version: load it, and save it into a new folder")
+    check_name(target)
+    check_replaceable(target, CONFIG_FILE, "llm2comp model")
+    entries: list[dict[str, Any]] = json.loads((source / _MODULES_FILE).read_text(encoding="utf-8"))
+    behind = [entry for entry in entries[1:] if not entry["type"].endswith(".Dense")]
+    folders = {entry["path"] for entry in entries[1:]}
+    whitening = make_module(matrix)
+    with staged_folder(target) as unfinished:
+        for name in [CONFIG_FILE, *(name for name in config["files"] if name.split("/")[0] not in folders)]:
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, unfinished / name)
+        (unfinished / WHITENING_FOLDER).mkdir()
+        whitening.save(str(unfinished / WHITENING_FOLDER))
+        behind.insert(1, {"path": WHITENING_FOLDER, "type": f"{Dense.__module__}.{Dense.__name__}"})
+        placed = [entries[0]]
+        for number, entry in enumerate(behind, start=1):
+            path = f"{number}_{entry['type'].rsplit('.', 1)[1]}"
+            if path != WHITENING_FOLDER:
+                shutil.copytree(source / entry["path"], unfinished / path)
+            placed.append({"idx": number, "name": str(number), "path": path, "type": entry["type"]})
+        (unfinished / _MODULES_FILE).write_text(json.dumps(placed, indent=2), encoding="utf-8")
+        settings = {name: config[name] for name in ("max_length", "pooling", "query_instruction")}
+        settings |= {"normalize": config.get("normalize", True), "whitening": whitening_digest(whitening)}
+        write_card(
+            unfinished,
+            target,
+            backbone=None if config["backbone"] == "backbone/" else config["backbone"]["name"],
+            memory_tokens=config["memory_tokens"],
+            stages=[*config["stages"], "whitening"],
+            max_length=config["max_length"],
+        )
+        write_config(
+            unfinished,
+            {"whitening": settings["whitening"], "fingerprint": fingerprint(config["content_sha256"], settings)},
+        )
 
 
 def saved_prompts(folder: Path) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 import llm2comp
+from llm2comp.backbone.adapter import AdapterSettings
 from llm2comp.errors import ModelFolderError
 from llm2comp.model import LLM2Comp
+from llm2comp.model_saving import save_whitened
 from llm2comp.whitening import whitening_matrix
 
 TEXTS = ["A text.", "Another text, which is longer than the first.", "🍵", "find: a bridge of stone"]
@@ -111,6 +113,25 @@ class TestModel:
         if weights is None:
             assert np.array_equal(loaded.encode(TEXTS), white.encode(TEXTS))
             assert loaded.fingerprint == white.fingerprint
+
+    @pytest.mark.parametrize("weights", [None, "int8"])
+    def test_a_folder_made_of_another_one_has_its_files(
+        self, make_model: Callable[..., LLM2Comp], tmp_path: Path, weights: str | None
+    ) -> None:
+        make_model(adapter=None if weights else AdapterSettings(rank=4)).save(tmp_path / "plain", weights_dtype=weights)
+        save_whitened(tmp_path / "plain", tmp_path / "white", random_matrix(64))
+        save_whitened(tmp_path / "white", tmp_path / "again", random_matrix(64) * 2)
+        plain = llm2comp.load(tmp_path / "plain", device="cpu", dtype="float32")
+        for folder, matrix in (("white", random_matrix(64)), ("again", random_matrix(64) * 2)):
+            loaded = llm2comp.load(tmp_path / folder, device="cpu", dtype="float32")
+            expected = plain.variant(whitening=matrix)
+            assert np.array_equal(loaded.encode(TEXTS), expected.encode(TEXTS))
+            assert loaded.fingerprint == expected.fingerprint
+            config = json.loads((tmp_path / folder / "llm2comp.json").read_text())
+            assert loaded.fingerprint == config["fingerprint"]
+            saved = tmp_path / f"{folder} as saved"
+            expected.save(saved)
+            assert (saved / "modules.json").read_text() == (tmp_path / folder / "modules.json").read_text()
 
     def test_a_folder_without_its_map_is_refused(self, white: LLM2Comp, tmp_path: Path) -> None:
         white.save(tmp_path / "white")

@@ -1,7 +1,7 @@
 """`llm2comp train whitening`: a map of a model's embeddings, fitted to texts without labels."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -41,10 +41,6 @@ def whitening(
         typer.Option(help="How far the spreads of components are evened out: above 0 (not at all) to 1 (wholly)."),
     ] = 0.75,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    weights: Annotated[
-        Literal["float32", "bfloat16", "int8"] | None,
-        typer.Option(help="Precision of the weights in the new folder.", show_default="that of MODEL"),
-    ] = None,
 ) -> None:
     """Even out the directions of a model's embeddings, as fits your texts: no labels, no training, minutes.
 
@@ -62,13 +58,12 @@ def whitening(
     check_sources(settings)
     from llm2comp import load
     from llm2comp.model_folder import CONFIG_FILE, find_folder
-    from llm2comp.model_saving import check_replaceable, saved_precision
+    from llm2comp.model_saving import check_replaceable, save_whitened
 
     keep_freed_memory()
     check_replaceable(output, CONFIG_FILE, "llm2comp model")
     with Progress("reading") as progress:
         drawn = draw_texts(settings)
         matrix = fit_whitening(load(model), drawn, power=power, progress=progress.phase)
-    whole = load(model, dtype="float32")
-    whole.variant(whitening=matrix).save(output, weights_dtype=weights or saved_precision(find_folder(model)))
+    save_whitened(find_folder(model), output, matrix)
     print(output)

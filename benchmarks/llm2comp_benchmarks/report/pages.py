@@ -6,8 +6,8 @@ The first line of a block, `<!-- table NAME -->`, names its table:
 - `systems PATTERN…`, `intervals PATTERN…`, `runs PATTERN…`: the runs whose file names match, in the order of the
   patterns.
 - `bench FILE`: what `llm2comp bench encode`, `train`, `growth`, `serve`, `models`, `ray` or `push`, or the
-  runs of `llm2comp_benchmarks.fidelity`, `.answers`, `.late` and `.evaluate.hybrid_weights`, printed, from
-  `FILE.json`, whose name begins with that word.
+  runs of `llm2comp_benchmarks.fidelity`, `.answers`, `.late`, `.evaluate.hybrid_weights` and `.evaluate.whitening`,
+  printed, from `FILE.json`, whose name begins with that word.
 - `paper tasks`, `paper averages`: the figures of the paper, beside ours.
 - `ablation pretexts|order|claims|samples|memory|pooling|seconds|progress|paper|cost|pictures`: the ablation in the
   folder `ablation`; `ablation-NAME …`: in a folder of that name.
@@ -34,6 +34,7 @@ from llm2comp_benchmarks.cost.push.tables import format_pushes
 from llm2comp_benchmarks.cost.serve.tables import format_serving
 from llm2comp_benchmarks.cost.tables import format_cluster, format_encoding, format_growth, format_training
 from llm2comp_benchmarks.evaluate.hybrid_weights import format_weights
+from llm2comp_benchmarks.evaluate.whitening import format_whitening
 from llm2comp_benchmarks.fidelity.tables import format_fidelity
 from llm2comp_benchmarks.report.late import late_table
 from llm2comp_benchmarks.report.paper import paper_averages, paper_averages_table, paper_tasks_table
@@ -64,8 +65,9 @@ _OF_BENCH: dict[str, Callable[[dict[str, Any]], str]] = {
     "answers": format_answers,
     "late": late_table,
     "hybrid": format_weights,
+    "whitening": format_whitening,
 }
-_MARKDOWN = ("late", "hybrid")
+_MARKDOWN = ("late", "hybrid", "whitening")
 """Benches whose table is Markdown already; others are text in columns."""
 _OF_ABLATION: dict[str, Callable[[Ablation], str]] = {
     "pretexts": pretexts_table,

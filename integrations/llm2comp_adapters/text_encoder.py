@@ -287,15 +287,7 @@ def _adapt(model: LLM2Comp, *, max_length: int | None, normalize: bool | None) -
     encoder = model.encoder
     if max_length is not None:
         encoder = MemoryEncoder(encoder.backbone, encoder.tokenizer, encoder.memory, max_length=max_length)
-    adapted = llm2comp.LLM2Comp(
-        encoder,
-        pooling=model.pooling,
-        normalize=model.normalize if normalize is None else normalize,
-        device=str(model.device),
-    )
-    adapted.prompts = dict(model.prompts)
-    adapted.truncate_dim = model.truncate_dim
-    return adapted
+    return model.variant(encoder=encoder, normalize=model.normalize if normalize is None else normalize)
 
 
 def _restore(cls: type[TextEncoder], settings: dict[str, Any]) -> TextEncoder:

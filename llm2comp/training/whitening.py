@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["WhiteningSettings", "draw_texts", "fit_whitening"]
 
 _LONGEST = 1000
-"""Characters of a text; a longer one gives a random part of itself."""
+"""Characters of a text; of a longer one, a part is taken."""
 _AT_ONCE = 2048
 _FEW = 5
 """Texts for each component of a vector, below which a high power follows the texts too closely."""
@@ -43,8 +43,8 @@ class WhiteningSettings:
     pairs: tuple[str, ...] = ()
     """Training files or folders that `llm2comp.corpus.triples.read_triples` understands: queries and positives."""
     texts: int = 20_000
-    """Number of texts: of each corpus and each file of pairs as many, drawn at random, and a random part of those above
-    1,000 characters."""
+    """Number of texts, drawn at random, of each corpus and each file of pairs as many: of a corpus pieces of up to
+    1,000 characters, of a longer query or positive a random part."""
     power: float = 0.75
     """How far the spreads of components are evened out: 0 not at all, 1 wholly."""
     seed: int = 0
@@ -82,7 +82,21 @@ def _sources(settings: WhiteningSettings) -> Iterator[Callable[[], Iterator[str]
 
 
 def _read_corpus(source: str) -> Iterator[str]:
-    return (document.content for document in training_documents(source) if document.content.strip())
+    for document in training_documents(source):
+        yield from _pieces(document.content)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces that end at white space, where there is some."""
+    first = 0
+    while first < len(text):
+        end = first + _LONGEST
+        if end < len(text):
+            spaces = (place for place in range(end, first + _LONGEST // 2, -1) if text[place].isspace())
+            end = next(spaces, end)
+        if piece := text[first:end].strip():
+            yield piece
+        first = end
 
 
 def _read_pairs(path: Path) -> Iterator[str]:

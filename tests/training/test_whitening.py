@@ -26,7 +26,7 @@ class TestDraw:
         rows = [json.loads(line) for line in pairs.read_text().splitlines()]
         drawn = draw_texts(WhiteningSettings(corpora=(str(corpus),), pairs=(str(pairs),)))
         of_pairs = [row[name] for row in rows for name in ("query", "positive")]
-        assert sorted(drawn) == sorted(["Bridge 0\none", "Bridge 1\ntwo", "Bridge 2\n ", *of_pairs])
+        assert sorted(drawn) == sorted(["Bridge 0\none", "Bridge 1\ntwo", "Bridge 2", *of_pairs])
 
     def test_every_text_is_as_likely(self, tmp_path: Path) -> None:
         corpus = str(write_corpus(tmp_path / "corpus.jsonl", [f"text {number}" for number in range(40)]))
@@ -51,16 +51,25 @@ class TestDraw:
         one, again, other = (draw_texts(WhiteningSettings(corpora=(corpus,), texts=9, seed=seed)) for seed in (1, 1, 2))
         assert one == again != other
 
-    def test_a_long_text_gives_a_part_from_a_word(self, tmp_path: Path) -> None:
-        whole = text(1, 2000)
+    def test_a_long_document_gives_all_its_pieces(self, tmp_path: Path) -> None:
+        whole = text(1, 2000).replace(". ", ".\n")
         corpus = str(write_corpus(tmp_path / "corpus.jsonl", [whole]))
-        parts = [draw_texts(WhiteningSettings(corpora=(corpus,), seed=seed))[0] for seed in range(20)]
+        pieces = draw_texts(WhiteningSettings(corpora=(corpus,)))
+        assert sorted(" ".join(pieces).split()) == sorted(f"Bridge 0 {whole}".split())
+        assert all(500 < length <= 1000 for length in sorted(map(len, pieces))[1:])
+        letters = str(write_corpus(tmp_path / "letters.jsonl", ["a" * 2500]))
+        assert sorted(map(len, draw_texts(WhiteningSettings(corpora=(letters,))))) == [509, 1000, 1000]
+
+    def test_a_long_positive_gives_a_part_from_a_word(self, tmp_path: Path) -> None:
+        whole = text(1, 2000)
+        (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": "q", "positive": whole}) + "\n")
+        drawn = [draw_texts(WhiteningSettings(pairs=(str(tmp_path / "pairs.jsonl"),), seed=seed)) for seed in range(20)]
+        parts = [max(texts, key=len) for texts in drawn]
         assert len(set(parts)) > 15
         for part in parts:
             assert 990 <= len(part) <= 1000
             place = whole.find(part)
-            assert place == -1 or place == 0 or whole[place - 1].isspace()
-        assert draw_texts(WhiteningSettings(corpora=(str(write_corpus(tmp_path / "one.jsonl", ["a" * 5000])),)))
+            assert place == 0 or (place > 0 and whole[place - 1].isspace())
 
     @pytest.mark.parametrize(
         ("fields", "named"),

@@ -156,10 +156,7 @@ class Measurer:
         if lineage.pretext == "mntp":
             return load_text_mean(stage.folder)
         model = load(stage.folder)
-        if stage.pooling is None:
-            return model
-        instruction = model.prompts["query"] or ""
-        return LLM2Comp(model.encoder, pooling=stage.pooling, query_instruction=instruction, normalize=model.normalize)
+        return model if stage.pooling is None else model.variant(pooling=stage.pooling)
 
     def _is_read(self, lineage: Lineage) -> bool:
         """Whether the memory tokens of a lineage's models are read."""

@@ -171,12 +171,16 @@ class TestDamage:
         self.refused(model_folder, "not a valid model configuration")
 
     def test_a_newer_format(self, model_folder: Path) -> None:
-        edited(model_folder, "llm2comp.json", lambda config: config.update(format_version=3))
+        edited(model_folder, "llm2comp.json", lambda config: config.update(format_version=4))
         self.refused(
-            model_folder, "model configuration of format 3, this llm2comp reads up to 2: pip install --upgrade llm2comp"
+            model_folder, "model configuration of format 4, this llm2comp reads up to 3: pip install --upgrade llm2comp"
         )
         edited(model_folder, "llm2comp.json", lambda config: config.pop("format_version"))
         self.refused(model_folder, "no format version", "copy the model folder again")
+
+    def test_a_whitening_that_is_no_digest(self, model_folder: Path) -> None:
+        edited(model_folder, "llm2comp.json", lambda config: config.update(whitening=True))
+        self.refused(model_folder, '"whitening" is')
 
     @pytest.mark.parametrize(
         "name",

@@ -47,7 +47,8 @@ def whitening(
     The new model has the same weights and one linear map behind them. Its vectors are others, so indexes are built
     again; the first components are the best ones to keep (`--truncate-dim`).
     """
-    from llm2comp.training.whitening import WhiteningSettings, draw_texts, fit_whitening
+    from llm2comp.training.whitening import draw_texts, fit_whitening
+    from llm2comp.training.whitening_settings import WhiteningSettings
 
     with wrong_usage():
         settings = WhiteningSettings(

@@ -41,7 +41,8 @@ from llm2comp.training.run_folder import (
 )
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, StageSettings
 from llm2comp.training.vocabulary import trim_vocabulary
-from llm2comp.training.whitening import WhiteningSettings, draw_texts, fit_whitening
+from llm2comp.training.whitening import draw_texts, fit_whitening
+from llm2comp.training.whitening_settings import WhiteningSettings
 
 __all__ = ["check_trainable", "first_model", "run_recipe", "run_stage", "starting_point", "train_once"]
 

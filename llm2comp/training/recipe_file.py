@@ -13,7 +13,7 @@ from llm2comp.training.pairs.settings import PairSettings
 from llm2comp.training.settings import CompressionSettings, ContrastiveSettings, ModelSettings, PretrainSettings
 from llm2comp.training.settings_file import build_settings, parse_yaml, read_text_file
 from llm2comp.training.sources import missing_sources
-from llm2comp.training.whitening import WhiteningSettings
+from llm2comp.training.whitening_settings import WhiteningSettings
 
 __all__ = ["STAGES", "Recipe", "read_recipe", "shipped_recipes", "stage_values"]
 

@@ -5,7 +5,6 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +13,15 @@ import numpy as np
 
 from llm2comp.corpus.triples import read_rows, read_triples
 from llm2comp.errors import SettingsError
-from llm2comp.training.settings import check_fields
 from llm2comp.training.sources import training_documents
+from llm2comp.training.whitening_settings import WhiteningSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from llm2comp.model import LLM2Comp
 
-__all__ = ["WhiteningSettings", "draw_texts", "fit_whitening"]
+__all__ = ["draw_texts", "fit_whitening"]
 
 _LONGEST = 1000
 """Characters of a text; of a longer one, a part is taken."""
@@ -32,30 +31,6 @@ _FEW = 5
 _POWER_OF_FEW = 0.5
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhiteningSettings:
-    """Which texts the whitening of a model is fitted to, and how far it goes."""
-
-    corpora: tuple[str, ...] = ()
-    """Sources of texts that `llm2comp.corpus.read.read_corpus` understands."""
-    pairs: tuple[str, ...] = ()
-    """Training files or folders that `llm2comp.corpus.triples.read_triples` understands: queries and positives."""
-    texts: int = 20_000
-    """Number of texts, drawn at random, of each corpus and each file of pairs as many: of a corpus pieces of up to
-    1,000 characters, of a longer query or positive a random part."""
-    power: float = 0.75
-    """How far the spreads of components are evened out: 0 not at all, 1 wholly."""
-    seed: int = 0
-    """Seed of the draw."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, least={0: ["seed"], 1: ["texts"]})
-        if not (self.corpora or self.pairs):
-            raise SettingsError("whitening is fitted to texts: give corpora or pairs")
-        if not 0 < self.power <= 1:
-            raise SettingsError(f"power is {self.power:g}; give a number above 0, at most 1")
 
 
 def draw_texts(settings: WhiteningSettings) -> list[str]:

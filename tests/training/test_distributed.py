@@ -241,7 +241,7 @@ def test_torchrun_runs_the_command(data: Path, tmp_path: Path) -> None:
         ran = subprocess.run(command, env={**environment(), "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout.splitlines().count(str(tmp_path / str(devices) / "model")) == 1
-        assert sum(line.startswith("step 1 ") for line in ran.stdout.splitlines()) == 1
+        assert sum(line.startswith("step 1/4 ") for line in ran.stdout.splitlines()) == 1
         losses[devices] = [entry["loss"] for entry in read_metrics(tmp_path / str(devices)) if "loss" in entry]
     assert len(losses[1]) == 4
     assert losses[2] == pytest.approx(

@@ -12,7 +12,8 @@ import torch
 import llm2comp
 from llm2comp.errors import SettingsError
 from llm2comp.training.contrastive import train_contrastive
-from llm2comp.training.whitening import WhiteningSettings, draw_texts, fit_whitening
+from llm2comp.training.whitening import draw_texts, fit_whitening
+from llm2comp.training.whitening_settings import WhiteningSettings
 from llm2comp.whitening import whitening_matrix
 from tests.training.tiny import small_model, supervised, text, write_corpus, write_pairs
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm2comp import LLM2Comp, load
-from llm2comp.training.whitening import WhiteningSettings, draw_texts
+from llm2comp.training.whitening import draw_texts
+from llm2comp.training.whitening_settings import WhiteningSettings
 from llm2comp.whitening import whitening_matrix
 from llm2comp_benchmarks.evaluate.tasks import evaluate
 from llm2comp_benchmarks.results.record import result_record, write_record
